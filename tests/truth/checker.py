@@ -1,0 +1,69 @@
+"""Holds a stack against the program that generate.py wrote: says what in it cannot be."""
+
+THREADING = ('_bootstrap', '_bootstrap_inner', 'run')
+
+
+class Checker:
+    def __init__(self, functions, file):
+        self.functions = functions
+        self.file = file
+
+    def complaint(self, stack):
+        """What is wrong with a stack, in words; None when it is one that the program can have."""
+        frames = stack.frames
+        if not frames:
+            return 'no frames'
+        return (self._root_complaint(stack) or self._pairs_complaint(frames) or self._leaf_complaint(frames[-1]))
+
+    def _is_ours(self, frame):
+        return frame.file == self.file
+
+    def _root_complaint(self, stack):
+        root = stack.frames[0]
+        if stack.thread == 'MainThread':
+            if root.name != '<module>' or not self._is_ours(root):
+                return 'the main thread begins with %s' % (root,)
+        elif root.name.rpartition('.')[2] != '_bootstrap' or root.file != 'threading.py':
+            return 'a thread begins with %s' % (root,)
+        return None
+
+    def _pairs_complaint(self, frames):
+        for caller, callee in zip(frames, frames[1:]):
+            complaint = self._pair_complaint(caller, callee)
+            if complaint:
+                return complaint
+        return None
+
+    def _pair_complaint(self, caller, callee):
+        if self._is_ours(caller) and self._is_ours(callee):
+            return self._own_pair_complaint(caller, callee)
+        if self._is_ours(caller):
+            # Only what starts and joins the threads calls into the library.
+            return None if caller.name in ('<module>', 'main') else '%s calls %s' % (caller, callee)
+        if self._is_ours(callee):
+            if caller.name.rpartition('.')[2] != 'run' or callee.name != 'worker':
+                return '%s calls %s' % (caller, callee)
+        return None
+
+    def _own_pair_complaint(self, caller, callee):
+        function = self.functions.get(caller.name)
+        if function is None:
+            # Up to 3.11, main's list comprehension is a function of its own: it calls only the library.
+            return '%s is no function that calls %s' % (caller, callee)
+        if (caller.line, callee.name) in function.calls:
+            return None
+        if caller.name == 'main' and callee.name.endswith('<listcomp>'):
+            return None
+        return '%s calls %s, not at that line' % (caller, callee)
+
+    def _leaf_complaint(self, leaf):
+        if not self._is_ours(leaf) or leaf.name.endswith('<listcomp>'):
+            return None
+        function = self.functions.get(leaf.name)
+        if function is None:
+            return 'no function %s' % (leaf,)
+        if leaf.name == '<module>':
+            first, last = 1, function.last
+        else:
+            first, last = function.first, function.last
+        return None if first <= leaf.line <= last else 'line %d is not in %s' % (leaf.line, leaf.name)

@@ -1,0 +1,109 @@
+"""Runs a script in the test host under the profiler and reads back what was recorded."""
+
+import collections
+import json
+import os
+import re
+import subprocess
+import tempfile
+import unittest
+
+BUILD = os.environ.get('PYPROF_BUILD', '')
+PYTHON = os.environ.get('PYPROF_PYTHON', '')
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+Frame = collections.namedtuple('Frame', 'name file line')
+Stack = collections.namedtuple('Stack', 'thread frames value')
+
+
+class FormatError(Exception):
+    """A line that is not as the collapsed format has it."""
+
+
+FRAME = re.compile(r'(?P<name>.*) \((?P<file>.*):(?P<line>[0-9]+)\)\Z')
+
+
+def parse_frame(text):
+    match = FRAME.match(text)
+    if not match:
+        raise FormatError('no "name (file:line)": %r' % text)
+    return Frame(match.group('name'), match.group('file'), int(match.group('line')))
+
+
+def parse_collapsed_line(line):
+    text, space, value = line.rpartition(' ')
+    if not space or not value.isdigit():
+        raise FormatError('no value: %r' % line)
+    thread, _, rest = text.partition(';')
+    if not thread.startswith('thread '):
+        raise FormatError('no thread frame: %r' % line)
+    frames = tuple(parse_frame(frame) for frame in rest.split(';')) if rest else ()
+    return Stack(thread[len('thread '):], frames, int(value))
+
+
+def parse_collapsed(text):
+    if text and not text.endswith('\n'):
+        raise FormatError('the last line has no end')
+    return [parse_collapsed_line(line) for line in text.split('\n')[:-1]]
+
+
+def python_home():
+    home = os.environ.get('PYPROF_PYTHONHOME')
+    if not home:
+        home = subprocess.check_output([PYTHON, '-c', 'import sys; print(sys.base_prefix)'], text=True).strip()
+    return home
+
+
+def python_version():
+    out = subprocess.check_output([PYTHON, '-c', 'import sys; print(*sys.version_info[:2])'], text=True)
+    return tuple(int(part) for part in out.split())
+
+
+def host_environment():
+    environment = dict(os.environ, PYTHONHOME=python_home(), PYTHONIOENCODING='utf-8')
+    environment.pop('PYTHONPATH', None)
+    return environment
+
+
+class Run:
+    """One finished run of the host: what the script printed, the figures, the outputs by their words."""
+
+    def __init__(self, script, args=(), outputs=(), interval_us=1000, options=(), timeout=240):
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [os.path.join(folder, 'out%d' % number) for number in range(len(outputs))]
+            stats = os.path.join(folder, 'stats.json')
+            command = [os.path.join(BUILD, 'tests', 'truth', 'host'), '-i', str(interval_us), '-s', stats]
+            command += options
+            for words, path in zip(outputs, paths):
+                command += ['-o', words + ':' + path]
+            command += [script] + [str(arg) for arg in args]
+            done = subprocess.run(command, env=host_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                  timeout=timeout)
+            self.stdout = done.stdout.decode('utf-8')
+            self.stderr = done.stderr.decode('utf-8', 'replace')
+            if done.returncode != 0:
+                raise AssertionError('%s\nended with %d\n%s\n%s' % (' '.join(command), done.returncode, self.stdout,
+                                                                    self.stderr))
+            with open(stats, encoding='utf-8') as file:
+                self.stats = json.load(file)
+            self.texts = {}
+            for words, path in zip(outputs, paths):
+                with open(path, encoding='utf-8', newline='') as file:
+                    self.texts[words] = file.read()
+
+    def stacks(self, words):
+        return parse_collapsed(self.texts[words])
+
+    def printed(self):
+        """The last line of what the script printed, as JSON."""
+        return json.loads(self.stdout.splitlines()[-1])
+
+    def lost(self):
+        return sum(count for name, count in self.stats.items() if name.startswith('lost_'))
+
+
+def main():
+    """Test scripts end with this: without a build there is nothing to test, and that is said."""
+    if not BUILD or not PYTHON:
+        raise SystemExit('set PYPROF_BUILD and PYPROF_PYTHON (meson test does)')
+    unittest.main(verbosity=2)

@@ -1,0 +1,314 @@
+/* A host for test scripts: runs a Python script under the profiler and writes what was recorded.
+
+   host [-b] [-q] [-i INTERVAL_US] [-m MEMORY_LIMIT] [-d MAX_DEPTH] [-s STATS.json] [-o WORDS:PATH]... SCRIPT [ARG]...
+
+   -b starts the recording before the interpreter, -q captures quietly. WORDS are joined by commas and say how a
+   file is written, as in "speedscope,cpu,idle:out.json". The script finds a module "pyprof_host" with dump(),
+   snapshot(WORDS) and stats(), all of which return bytes. */
+
+#define PYPROF_IMPLEMENTATION
+#include "pyprof.h"
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_OUTPUTS 16
+
+typedef struct text {
+    char *data;
+    size_t size;
+    size_t capacity;
+} text;
+
+static bool text_append(void *user, const void *data, size_t size)
+{
+    text *to = (text *)user;
+    if (to->size + size > to->capacity) {
+        size_t capacity = 2 * (to->size + size);
+        char *grown = (char *)realloc(to->data, capacity);
+        if (!grown) {
+            return false;
+        }
+        to->data = grown;
+        to->capacity = capacity;
+    }
+    if (size) {
+        memcpy(to->data + to->size, data, size);
+    }
+    to->size += size;
+    return true;
+}
+
+/* The words of an output. */
+
+static bool apply_word(pyprof_output *output, const char *word, size_t length)
+{
+#define IS(literal) (length == sizeof(literal) - 1 && memcmp(word, literal, length) == 0)
+    if (IS("collapsed")) {
+        output->format = PYPROF_FORMAT_COLLAPSED;
+    } else if (IS("speedscope")) {
+        output->format = PYPROF_FORMAT_SPEEDSCOPE;
+    } else if (IS("wall")) {
+        output->metric = PYPROF_METRIC_WALL;
+    } else if (IS("cpu")) {
+        output->metric = PYPROF_METRIC_CPU;
+    } else if (IS("gil")) {
+        output->metric = PYPROF_METRIC_GIL;
+    } else if (IS("samples")) {
+        output->metric = PYPROF_METRIC_SAMPLES;
+    } else if (IS("function")) {
+        output->detail = PYPROF_DETAIL_FUNCTION;
+    } else if (IS("idle")) {
+        output->include_idle = true;
+    } else if (IS("merged")) {
+        output->merge_threads = true;
+    } else {
+        return false;
+    }
+#undef IS
+    return true;
+}
+
+/* Answers the character behind the words, or NULL when one of them means nothing. */
+static const char *parse_words(pyprof_output *output, const char *words)
+{
+    while (*words && *words != ':') {
+        size_t length = strcspn(words, ",:");
+        if (!apply_word(output, words, length)) {
+            return NULL;
+        }
+        words += length;
+        words += *words == ',';
+    }
+    return words;
+}
+
+/* Figures as JSON. */
+
+#define STATS_FIELDS(X)                                                                                               \
+    X(ticks) X(ticks_missed) X(samples) X(samples_idle) X(samples_signalled) X(lost_late) X(lost_pending)             \
+    X(lost_unsettled) X(lost_unreadable) X(lost_memory) X(truncated_depth) X(truncated_memory) X(frames_unresolved)   \
+    X(timeline_coarsened) X(signals) X(calls_interrupted) X(threads) X(bytes) X(bytes_peak) X(sampler_cpu_ns)
+
+static bool stats_to_json(text *to)
+{
+    char line[64];
+    pyprof_stats stats;
+    if (pyprof_get_stats(&stats) != PYPROF_OK) {
+        return false;
+    }
+#define ADD(field)                                                                                                    \
+    snprintf(line, sizeof line, "%s\"%s\": %" PRIu64, to->size ? ",\n " : "{", #field, (uint64_t)stats.field);        \
+    if (!text_append(to, line, strlen(line))) {                                                                       \
+        return false;                                                                                                 \
+    }
+    STATS_FIELDS(ADD)
+#undef ADD
+    return text_append(to, "}\n", 2);
+}
+
+/* The module. */
+
+static PyObject *bytes_of(text *from)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(from->data, (Py_ssize_t)from->size);
+    free(from->data);
+    return bytes;
+}
+
+static PyObject *failure(text *partial, pyprof_result result)
+{
+    free(partial->data);
+    return PyErr_Format(PyExc_RuntimeError, "%s (%d)", pyprof_result_string(result), (int)result);
+}
+
+static PyObject *host_dump(PyObject *self, PyObject *unused)
+{
+    text out = {0};
+    pyprof_result result = pyprof_dump(text_append, &out);
+    (void)self;
+    (void)unused;
+    return result == PYPROF_OK ? bytes_of(&out) : failure(&out, result);
+}
+
+static PyObject *host_snapshot(PyObject *self, PyObject *argument)
+{
+    text out = {0};
+    pyprof_output output = {0};
+    pyprof_profile *profile = NULL;
+    pyprof_result result;
+    const char *words = PyUnicode_AsUTF8(argument);
+    (void)self;
+    if (!words) {
+        return NULL;
+    }
+    if (!parse_words(&output, words)) {
+        return PyErr_Format(PyExc_ValueError, "unknown word in '%s'", words);
+    }
+    result = pyprof_snapshot(&profile);
+    if (result == PYPROF_OK) {
+        result = pyprof_write(profile, &output, text_append, &out);
+    }
+    pyprof_free(profile);
+    return result == PYPROF_OK ? bytes_of(&out) : failure(&out, result);
+}
+
+static PyObject *host_stats(PyObject *self, PyObject *unused)
+{
+    text out = {0};
+    (void)self;
+    (void)unused;
+    return stats_to_json(&out) ? bytes_of(&out) : failure(&out, PYPROF_ERROR_NOT_ACTIVE);
+}
+
+static PyMethodDef host_methods[] = {{"dump", host_dump, METH_NOARGS, "The stacks of this moment."},
+                                     {"snapshot", host_snapshot, METH_O, "The profile so far, written as WORDS say."},
+                                     {"stats", host_stats, METH_NOARGS, "The figures so far, as JSON."},
+                                     {NULL, NULL, 0, NULL}};
+
+static struct PyModuleDef host_module = {
+    PyModuleDef_HEAD_INIT, "pyprof_host", NULL, -1, host_methods, NULL, NULL, NULL, NULL};
+
+static PyObject *make_host_module(void)
+{
+    return PyModule_Create(&host_module);
+}
+
+/* The program. */
+
+static void die(const char *what, const char *why)
+{
+    fprintf(stderr, "host: %s: %s\n", what, why);
+    exit(2);
+}
+
+static void check(const char *what, pyprof_result result)
+{
+    if (result != PYPROF_OK) {
+        die(what, pyprof_result_string(result));
+    }
+}
+
+static void initialize_python(int argc, char **argv)
+{
+    PyStatus status;
+    PyConfig config;
+    PyConfig_InitPythonConfig(&config);
+    config.parse_argv = 0;
+    status = PyConfig_SetBytesArgv(&config, argc, argv);
+    if (!PyStatus_Exception(status)) {
+        status = Py_InitializeFromConfig(&config);
+    }
+    PyConfig_Clear(&config);
+    if (PyStatus_Exception(status)) {
+        Py_ExitStatusException(status);
+    }
+}
+
+static void save(const pyprof_profile *profile, const char *specification)
+{
+    pyprof_output output = {0};
+    const char *end = parse_words(&output, specification);
+    if (!end || *end != ':') {
+        die(specification, "not WORDS:PATH");
+    }
+    check(end + 1, pyprof_save(profile, &output, end + 1));
+}
+
+static void save_stats(const char *path)
+{
+    text json = {0};
+    FILE *file = fopen(path, "w");
+    if (!file) {
+        die(path, strerror(errno));
+    }
+    if (!stats_to_json(&json) || fwrite(json.data, 1, json.size, file) != json.size || fclose(file)) {
+        die(path, "not written");
+    }
+    free(json.data);
+}
+
+static void log_message(pyprof_log_level level, const char *message, void *user)
+{
+    (void)user;
+    fprintf(stderr, "pyprof[%d]: %s\n", (int)level, message);
+}
+
+int main(int argc, char **argv)
+{
+    const char *outputs[MAX_OUTPUTS];
+    const char *stats_path = NULL;
+    size_t output_count = 0;
+    size_t index;
+    bool before = false;
+    int option;
+    int failed;
+    FILE *script;
+    pyprof_desc desc = {0};
+    pyprof_profile *profile = NULL;
+
+    desc.logger.log_fn = log_message;
+    while ((option = getopt(argc, argv, "+bqi:m:d:s:o:")) != -1) {
+        switch (option) {
+        case 'b':
+            before = true;
+            break;
+        case 'q':
+            desc.capture = PYPROF_CAPTURE_QUIET;
+            break;
+        case 'i':
+            desc.interval_us = (uint32_t)strtoul(optarg, NULL, 10);
+            break;
+        case 'm':
+            desc.memory_limit = (size_t)strtoull(optarg, NULL, 10);
+            break;
+        case 'd':
+            desc.max_depth = (uint32_t)strtoul(optarg, NULL, 10);
+            break;
+        case 's':
+            stats_path = optarg;
+            break;
+        case 'o':
+            if (output_count == MAX_OUTPUTS) {
+                die(optarg, "too many outputs");
+            }
+            outputs[output_count++] = optarg;
+            break;
+        default:
+            return 2;
+        }
+    }
+    if (optind >= argc) {
+        die("script", "missing");
+    }
+    script = fopen(argv[optind], "rb");
+    if (!script) {
+        die(argv[optind], strerror(errno));
+    }
+    PyImport_AppendInittab("pyprof_host", make_host_module);
+    if (before) {
+        check("pyprof_start", pyprof_start(&desc));
+    }
+    initialize_python(argc - optind, argv + optind);
+    if (!before) {
+        check("pyprof_start", pyprof_start(&desc));
+    }
+    failed = PyRun_SimpleFileExFlags(script, argv[optind], 1, NULL);
+    check("pyprof_stop", pyprof_stop(&profile));
+    failed |= Py_FinalizeEx() < 0;
+    for (index = 0; index < output_count; index++) {
+        save(profile, outputs[index]);
+    }
+    pyprof_free(profile);
+    if (stats_path) {
+        save_stats(stats_path);
+    }
+    return failed ? 1 : 0;
+}

@@ -1,0 +1,242 @@
+"""Programs that split their time between functions and measure the split themselves.
+
+split.py KIND SECONDS prints, as JSON, what every function took by the clocks of its thread: {"name": [wall, cpu]}
+in nanoseconds. Machines are noisy; the program's own clock goes through the same noise, so it is the truth.
+"""
+
+import json
+import sys
+import threading
+import time
+from time import perf_counter_ns as wall_ns, sleep, thread_time_ns as cpu_ns
+
+truth = {}
+
+
+def timed(function, argument):
+    """Calls it and books what it took under the name of its first function."""
+    wall, cpu = wall_ns(), cpu_ns()
+    function(argument)
+    cpu, wall = cpu_ns() - cpu, wall_ns() - wall
+    name = function.__name__ if threading.current_thread() is threading.main_thread() else \
+        threading.current_thread().name + '/' + function.__name__
+    book = truth.setdefault(name, [0, 0])
+    book[0] += wall
+    book[1] += cpu
+
+
+# Work of different kinds: one frame that stands still, a stack that moves all the time, C code, waiting.
+
+def steady(n):
+    x = 1
+    while n:
+        x = x * 5 & 1023
+        n -= 1
+
+
+def step3(n):
+    return n & 255
+
+
+def step2(n):
+    return step3(n) + step3(n)
+
+
+def step1(n):
+    return step2(n) + step2(n)
+
+
+def step0(n):
+    return step1(n) + step1(n)
+
+
+def moving(n):
+    for i in range(n):
+        step0(i)
+
+
+def recurse(n):
+    return recurse(n - 1) if n else 0
+
+
+def deep(n):
+    for _ in range(n):
+        recurse(60)
+
+
+def in_c(n):
+    data = list(range(4000, 0, -1)) * 2
+    for _ in range(n):
+        sorted(data)
+
+
+def generator(n):
+    for i in range(n):
+        yield i
+
+
+def generating(n):
+    for _ in generator(n):
+        pass
+
+
+def waiting(n):
+    sleep(n / 1e6)
+
+
+KINDS_OF_WORK = ((steady, 6000), (moving, 600), (deep, 120), (in_c, 4), (generating, 9000))
+
+
+def mixed(end, scale=1.0):
+    """Chunks of about a millisecond, one after the other."""
+    while time.monotonic() < end:
+        for function, amount in KINDS_OF_WORK:
+            timed(function, int(amount * scale) or 1)
+
+
+def mixed_waiting(end):
+    while time.monotonic() < end:
+        for function, amount in KINDS_OF_WORK:
+            timed(function, amount)
+        timed(waiting, 1500)
+
+
+def bursty(end):
+    """Runs for a few hundred microseconds, then waits as long: most of its GIL time is soon over."""
+    while time.monotonic() < end:
+        for function, amount in ((steady, 2500), (moving, 120), (generating, 2500)):
+            timed(function, amount)
+            sleep(0.0003)
+
+
+# Functions of a few microseconds. Clocks are too dear for them: each is timed in a row of its own, a hundred
+# calls at once, and the empty function in the same way; the profile is looked at below in_turn only.
+
+def nothing(n):
+    return n
+
+
+def short1(n):
+    n = n * 5 & 1023; n = n * 3 & 1023; n = n * 7 & 1023; n = n * 5 & 1023
+    n = n * 5 & 1023; n = n * 3 & 1023; n = n * 7 & 1023; n = n * 5 & 1023
+    return n
+
+
+def short2(n):
+    for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16):
+        n = n * 5 & 1023
+    return n
+
+
+def short3(n):
+    n = str(n) + 'abc' + str(n + 1) + 'def' + str(n + 2)
+    n = n.upper().replace('A', 'b').split('D')
+    return len(n)
+
+
+def short4(n):
+    for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16):
+        n = [n, n + 1, n + 2]
+    for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16):
+        n = n * 5 & 1023
+    return n
+
+
+SHORT = (short1, short2, short3, short4)
+
+
+def in_a_row(function):
+    for n in range(100):
+        function(n)
+
+
+def in_turn(count):
+    for n in range(count):
+        short1(n)
+        short2(n)
+        short3(n)
+        short4(n)
+
+
+def short(end):
+    rows = {function: [0, 0] for function in SHORT + (nothing,)}
+    count = 0
+    while time.monotonic() < end:
+        for function, row in rows.items():
+            wall, cpu = wall_ns(), cpu_ns()
+            in_a_row(function)
+            cpu, wall = cpu_ns() - cpu, wall_ns() - wall
+            row[0] += wall
+            row[1] += cpu
+        in_turn(1500)
+        count += 1
+    for function in SHORT:
+        truth[function.__name__] = [rows[function][clock] - rows[nothing][clock] for clock in (0, 1)]
+
+
+def phase0(deadline):
+    while wall_ns() < deadline:
+        pass
+
+
+def phase1(deadline):
+    while wall_ns() < deadline:
+        pass
+
+
+def phase2(deadline):
+    while wall_ns() < deadline:
+        pass
+
+
+def phase3(deadline):
+    while wall_ns() < deadline:
+        pass
+
+
+def phase4(deadline):
+    while wall_ns() < deadline:
+        pass
+
+
+def phase5(deadline):
+    while wall_ns() < deadline:
+        pass
+
+
+def phase6(deadline):
+    while wall_ns() < deadline:
+        pass
+
+
+def phase7(deadline):
+    while wall_ns() < deadline:
+        pass
+
+
+PHASES = (phase0, phase1, phase2, phase3, phase4, phase5, phase6, phase7)
+
+
+def periodic(end, period=500000):
+    """A loop that takes exactly one sampling interval, in eight parts."""
+    while time.monotonic() < end:
+        start = wall_ns() // period * period + period
+        phase0(start)
+        for turn in range(100):
+            for number, function in enumerate(PHASES):
+                timed(function, start + turn * period + (number + 1) * period // len(PHASES))
+
+
+def threads(end):
+    others = [threading.Thread(target=mixed, args=(end, scale), name=name)
+              for name, scale in (('one', 1.0), ('two', 3.0), ('three', 8.0))]
+    for thread in others:
+        thread.start()
+    for thread in others:
+        thread.join()
+
+
+if __name__ == '__main__':
+    kind = globals()[sys.argv[1]]
+    kind(time.monotonic() + float(sys.argv[2]))
+    print(json.dumps(truth))

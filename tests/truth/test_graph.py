@@ -1,0 +1,77 @@
+"""Every stack that the profiler writes of a program with a known call graph is a stack that the program has.
+
+The program calls as fast as CPython can, in four threads, so that a stack that is read while it changes is read
+wrong: see checker.py for what counts as wrong, test_checker.py for the proof that it is seen.
+"""
+
+import os
+import tempfile
+import unittest
+
+import checker
+import generate
+import harness
+
+WORDS = 'collapsed,samples,idle'
+# What one CPython must give, of which so many from threads that were running: those are the hard ones.
+STACKS = 20000
+STACKS_RUNNING = 10000
+
+
+class GraphTest(unittest.TestCase):
+    def check(self, rate, seconds, seed, options=()):
+        text, functions = generate.generate(seed)
+        with tempfile.TemporaryDirectory() as folder:
+            script = os.path.join(folder, 'prog.py')
+            with open(script, 'w', encoding='utf-8') as file:
+                file.write(text)
+            run = harness.Run(script, [seconds], [WORDS], 1000000 // rate, options)
+        stacks = run.stacks(WORDS)
+        judge = checker.Checker(functions, 'prog.py')
+        wrong = [(stack, complaint) for stack in stacks for complaint in [judge.complaint(stack)] if complaint]
+        illegal = sum(stack.value for stack, _ in wrong)
+        total = sum(stack.value for stack in stacks)
+        print('%d Hz: %d stacks (%d signalled, %d idle, %d distinct), %d illegal, %d lost, %d of %d ticks missed'
+              % (rate, total, run.stats['samples_signalled'], run.stats['samples_idle'], len(stacks), illegal,
+                 run.lost(), run.stats['ticks_missed'], run.stats['ticks']), flush=True)
+        print('  lost:', {name: count for name, count in run.stats.items() if name.startswith('lost_') and count})
+        self.assertEqual(illegal, 0, '\n'.join('%s: %s' % (complaint, stack) for stack, complaint in wrong[:20]))
+        self.assertEqual(total, run.stats['samples'], 'the file does not hold what the figures say')
+        self.check_spread(stacks, functions, run)
+        return run
+
+    def check_spread(self, stacks, functions, run):
+        """A profiler that sees only some of the program is not truthful either."""
+        self.assertEqual({stack.thread for stack in stacks}, {'MainThread', 'worker 0', 'worker 1', 'worker 2'})
+        seen = {frame.name for stack in stacks for frame in stack.frames}
+        missing = set(functions) - seen
+        self.assertLess(len(missing), len(functions) // 50 + 1, sorted(missing))
+        self.assertLess(run.stats['lost_unreadable'] * 1000, run.stats['samples'])
+        self.assertEqual(run.stats['frames_unresolved'], 0)
+
+    def test_default(self):
+        slow = self.check(1000, 8, seed=1)
+        fast = self.check(10000, 6, seed=2)
+        self.assertGreater(slow.stats['samples'] + fast.stats['samples'], STACKS)
+        self.assertGreater(slow.stats['samples_signalled'] + fast.stats['samples_signalled'], STACKS_RUNNING)
+
+    def test_quiet(self):
+        """Without a signal stacks are lost, never wrong in more than a few: the header says so of this capture."""
+        text, functions = generate.generate(3)
+        with tempfile.TemporaryDirectory() as folder:
+            script = os.path.join(folder, 'prog.py')
+            with open(script, 'w', encoding='utf-8') as file:
+                file.write(text)
+            run = harness.Run(script, [3], [WORDS], 1000, ['-q'])
+        stacks = run.stacks(WORDS)
+        judge = checker.Checker(functions, 'prog.py')
+        illegal = sum(stack.value for stack in stacks if judge.complaint(stack))
+        print('quiet: %d stacks, %d illegal, %d unsettled' % (run.stats['samples'], illegal,
+                                                              run.stats['lost_unsettled']), flush=True)
+        self.assertLessEqual(illegal * 10000, run.stats['samples'])
+        self.assertEqual(run.stats['signals'], 0)
+        self.assertEqual(run.stats['samples_signalled'], 0)
+
+
+if __name__ == '__main__':
+    harness.main()
