@@ -1,0 +1,1 @@
+#include "implements.c"

@@ -1,0 +1,44 @@
+"""Every C and C++ file is laid out as .clang-format says."""
+import os
+import re
+import shutil
+import subprocess
+import sys
+import unittest
+
+SOURCE = os.environ["PYPROF_SOURCE"]
+VERSION = 14  # others lay out a few things differently
+
+
+def version():
+    if not shutil.which("clang-format"):
+        return None
+    text = subprocess.run(["clang-format", "--version"], check=True, stdout=subprocess.PIPE,
+                          universal_newlines=True).stdout
+    return int(re.search(r"version (\d+)", text).group(1))
+
+
+def c_files():
+    yield os.path.join(SOURCE, "pyprof.h")
+    for part in ["examples", "tests", "tools"]:
+        for directory, below, names in os.walk(os.path.join(SOURCE, part)):
+            below[:] = [name for name in below if name != "node_modules"]
+            for name in names:
+                if name.endswith((".c", ".cpp", ".h")):
+                    yield os.path.join(directory, name)
+
+
+class Format(unittest.TestCase):
+    def test_as_written(self):
+        for path in sorted(c_files()):
+            with self.subTest(file=os.path.relpath(path, SOURCE)):
+                run = subprocess.run(["clang-format", "--dry-run", "-Werror", path], stdout=subprocess.PIPE,
+                                     stderr=subprocess.STDOUT, universal_newlines=True)
+                self.assertEqual((0, ""), (run.returncode, run.stdout))
+
+
+if __name__ == "__main__":
+    if version() is None:
+        print("skipped: no clang-format")
+        sys.exit(77)
+    unittest.main()
