@@ -1,0 +1,171 @@
+/* pyprof-svg: turn collapsed stacks into an interactive flame graph, one self-contained SVG file.
+ *
+ *     cc tools/pyprof-svg.c -o pyprof-svg
+ *     ./pyprof-svg --title "game.py" --unit us game.collapsed game.svg
+ *
+ * The reader, the picture and their rules are described at the top of flamegraph.h. If any line of
+ * the input is bad, all bad lines are told (up to 20 one by one) and nothing is written.
+ */
+#ifndef _XOPEN_SOURCE
+#define _XOPEN_SOURCE 700 /* realpath() and the rest of POSIX 2008, also under -std=c99 */
+#endif
+
+#include "flamegraph.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PYPROF_SVG_VERSION "0.1.0"
+
+enum { EXIT_BAD_INPUT = 1, EXIT_BAD_USAGE = 2 };
+
+static const char usage[] = "usage: pyprof-svg [OPTION...] [IN [OUT]]\n";
+
+static const char *const help[] = {
+    "Turn collapsed stacks (lines of `frame;frame;frame VALUE`) into an interactive flame graph.",
+    "IN and OUT are files; without them, or as -, standard input and standard output.",
+    "",
+    "  --title TEXT     the headline (default: Flame graph)",
+    "  --subtitle TEXT  one more line below it",
+    "  --width PIXELS   the widest the picture gets, 300 to 100000 (default: 1200 as a still image,",
+    "                   the window's width in a browser)",
+    "  --min-width PX   fold frames that are narrower than this (default: 1)",
+    "  --inverted       root on top (icicle)",
+    "  --unit UNIT      what the values are: ns, us, ms, s, or a word for what is counted",
+    "                   (default: samples)",
+    "  --help           show this text",
+    "  --version        show the version",
+    "",
+    "Exit code: 0 if the picture is written; 1 if the input has bad lines (each is told as",
+    "IN:LINE: what is wrong, and nothing is written) or cannot be read, or OUT cannot be written;",
+    "2 if the command line is wrong. An input without samples gives a picture that says so.",
+};
+
+typedef struct arguments {
+    flamegraph_options options;
+    const char *paths[2];
+    int path_count;
+} arguments;
+
+static bool parse_width(const char *text, int *width) {
+    char *end;
+    errno = 0;
+    long value = strtol(text, &end, 10);
+    if (errno || end == text || *end || value < FLAMEGRAPH_MIN_WIDTH ||
+        value > FLAMEGRAPH_MAX_WIDTH) {
+        fprintf(stderr, "pyprof-svg: --width wants a whole number of pixels from %d to %d, not '%s'\n",
+                FLAMEGRAPH_MIN_WIDTH, FLAMEGRAPH_MAX_WIDTH, text);
+        return false;
+    }
+    *width = (int)value;
+    return true;
+}
+
+static bool parse_min_width(const char *text, double *width) {
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end || !(value >= 0.01 && value <= 100)) {
+        fprintf(stderr, "pyprof-svg: --min-width wants pixels from 0.01 to 100, not '%s'\n", text);
+        return false;
+    }
+    *width = value;
+    return true;
+}
+
+static bool set_option(arguments *parsed, const char *name, size_t size, const char *value) {
+    static const char *const names[] = {"--title", "--subtitle", "--unit", "--width", "--min-width"};
+    const char **texts[] = {&parsed->options.title, &parsed->options.subtitle,
+                            &parsed->options.unit};
+    size_t which = 0;
+    while (which < 5 && (strlen(names[which]) != size || strncmp(names[which], name, size) != 0)) {
+        which++;
+    }
+    if (which == 5) {
+        fprintf(stderr, "pyprof-svg: unknown option '%.*s'\n", (int)size, name);
+        return false;
+    }
+    if (!value || (which == 2 && !*value)) {
+        fprintf(stderr, "pyprof-svg: %s wants a value\n", names[which]);
+        return false;
+    }
+    if (which == 3) return parse_width(value, &parsed->options.width);
+    if (which == 4) return parse_min_width(value, &parsed->options.min_width);
+    *texts[which] = value;
+    return true;
+}
+
+/* Options may stand anywhere, as `--name value` or `--name=value`; `--` ends them. */
+static bool parse_arguments(int argc, char **argv, arguments *parsed) {
+    bool options_end = false;
+    for (int i = 1; i < argc; i++) {
+        const char *text = argv[i];
+        if (options_end || text[0] != '-' || text[1] == '\0') {
+            if (parsed->path_count == 2) {
+                fprintf(stderr, "pyprof-svg: too many files: '%s'\n", text);
+                return false;
+            }
+            parsed->paths[parsed->path_count++] = text;
+        } else if (strcmp(text, "--") == 0) {
+            options_end = true;
+        } else if (strcmp(text, "--inverted") == 0) {
+            parsed->options.inverted = true;
+        } else {
+            const char *equals = strchr(text, '=');
+            size_t size = equals ? (size_t)(equals - text) : strlen(text);
+            const char *value = equals ? equals + 1 : i + 1 < argc ? argv[++i] : NULL;
+            if (!set_option(parsed, text, size, value)) return false;
+        }
+    }
+    return true;
+}
+
+static bool asks_for(int argc, char **argv, const char *option) {
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strcmp(argv[i], option) == 0) return true;
+    }
+    return false;
+}
+
+static flamegraph_result read_input(flamegraph *graph, const char *path) {
+    if (!path || strcmp(path, "-") == 0) return flamegraph_read(graph, stdin, "<stdin>", stderr);
+    FILE *in = fopen(path, "rb");
+    if (!in) {
+        fprintf(stderr, "%s: %s\n", path, strerror(errno));
+        return FLAMEGRAPH_IO_ERROR;
+    }
+    flamegraph_result result = flamegraph_read(graph, in, path, stderr);
+    fclose(in);
+    return result;
+}
+
+int main(int argc, char **argv) {
+    arguments parsed = {0};
+    if (asks_for(argc, argv, "--help")) {
+        fputs(usage, stdout);
+        for (size_t i = 0; i < sizeof help / sizeof *help; i++) puts(help[i]);
+        return EXIT_SUCCESS;
+    }
+    if (asks_for(argc, argv, "--version")) {
+        puts("pyprof-svg " PYPROF_SVG_VERSION);
+        return EXIT_SUCCESS;
+    }
+    if (!parse_arguments(argc, argv, &parsed)) {
+        fputs(usage, stderr);
+        return EXIT_BAD_USAGE;
+    }
+    flamegraph *graph = flamegraph_create();
+    if (!graph) {
+        fputs("pyprof-svg: out of memory\n", stderr);
+        return EXIT_BAD_INPUT;
+    }
+    flamegraph_result result = read_input(graph, parsed.paths[0]);
+    if (result == FLAMEGRAPH_OK && flamegraph_total(graph) == 0) {
+        fprintf(stderr, "pyprof-svg: the input holds no samples\n");
+    }
+    if (result == FLAMEGRAPH_OK) {
+        result = flamegraph_save(graph, &parsed.options, parsed.paths[1], stderr);
+    }
+    flamegraph_free(graph);
+    return result == FLAMEGRAPH_OK ? EXIT_SUCCESS : EXIT_BAD_INPUT;
+}
