@@ -7,6 +7,7 @@ import compiling
 
 COMPILER = sys.argv.pop(1)
 STANDARDS = ["c99", "gnu99", "c11", "gnu11", "c++17", "gnu++17"]
+STRICT = ["c99", "c11", "c++17"]
 
 UNITS = {
     "declarations": '#include "pyprof.h"\nint main(void) { return (int)pyprof_stop(0); }\n',
@@ -23,13 +24,22 @@ UNITS = {
 
 class Warnings(unittest.TestCase):
     def test_every_standard(self):
-        include = compiling.python_include()
         for standard in STANDARDS:
-            for name, text in UNITS.items():
-                with self.subTest(standard=standard, unit=name):
-                    includes = [] if name.startswith("declarations") else [include]
-                    arguments = compiling.command(COMPILER, standard, includes) + ["-fsyntax-only"]
-                    self.assertEqual("", compiling.compile_text(arguments, text, standard))
+            self.assert_compiles("implementation", standard, [compiling.python_include()])
+
+    def test_every_way_to_include(self):
+        for name in UNITS:
+            for standard in STRICT:
+                self.assert_compiles(name, standard, [compiling.python_include()])
+
+    def test_declarations_need_no_python(self):
+        for standard in STRICT:
+            self.assert_compiles("declarations", standard, [])
+
+    def assert_compiles(self, name, standard, includes):
+        with self.subTest(standard=standard, unit=name):
+            arguments = compiling.command(COMPILER, standard, includes) + ["-fsyntax-only"]
+            self.assertEqual("", compiling.compile_text(arguments, UNITS[name], standard))
 
 
 if __name__ == "__main__":
