@@ -64,22 +64,20 @@ static inline flamegraph_result flamegraph_add(flamegraph *graph, const char *te
                                                const char *name, FILE *errors);
 
 /* The same for all that can be read from `in`. */
-static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, const char *name,
-                                                FILE *errors);
+static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, const char *name, FILE *errors);
 
 /* The sum of all values; 0 = there is nothing to see (the picture then says so). */
 static inline uint64_t flamegraph_total(const flamegraph *graph);
 
 /* Write the SVG. The caller checks fclose() of its own stream. */
-static inline flamegraph_result flamegraph_write(const flamegraph *graph,
-                                                 const flamegraph_options *options, FILE *out);
+static inline flamegraph_result flamegraph_write(const flamegraph *graph, const flamegraph_options *options,
+                                                 FILE *out);
 
 /* Write the SVG beside `path` and rename it into place, so that no half file is ever seen there;
  * straight into what is no regular file (a pipe, a device). NULL or "-" = standard output.
  * Errors are told on `errors` as `PATH: what is wrong`. */
-static inline flamegraph_result flamegraph_save(const flamegraph *graph,
-                                                const flamegraph_options *options, const char *path,
-                                                FILE *errors);
+static inline flamegraph_result flamegraph_save(const flamegraph *graph, const flamegraph_options *options,
+                                                const char *path, FILE *errors);
 
 /* ---- implementation ------------------------------------------------------------------------ */
 
@@ -136,15 +134,20 @@ struct flamegraph {
  * is no memory. */
 static inline void *flamegraph_reserve(void *array, size_t *capacity, size_t used, size_t more,
                                        size_t element) {
-    if (more <= *capacity - used) return array;
+    if (more <= *capacity - used)
+        return array;
     size_t most = SIZE_MAX / 2 / element;
-    if (more > most - used) return NULL;
+    if (more > most - used)
+        return NULL;
     size_t wanted = used + more;
     size_t next = *capacity < most / 2 ? *capacity * 2 : most;
-    if (next < wanted) next = wanted;
-    if (next < 64) next = 64;
+    if (next < wanted)
+        next = wanted;
+    if (next < 64)
+        next = 64;
     void *moved = realloc(array, next * element);
-    if (moved) *capacity = next;
+    if (moved)
+        *capacity = next;
     return moved;
 }
 
@@ -164,23 +167,29 @@ static inline uint64_t flamegraph_hash_node(uint32_t parent, uint32_t name) {
 
 static inline uint64_t flamegraph_hash_of(const flamegraph *graph, const flamegraph_index *index,
                                           uint32_t item) {
-    if (index == &graph->name_index) return graph->names[item].hash;
+    if (index == &graph->name_index)
+        return graph->names[item].hash;
     return flamegraph_hash_node(graph->nodes[item].parent, graph->nodes[item].name);
 }
 
 /* Keep the index at most half full with one more item in it. */
-static inline bool flamegraph_index_grow(const flamegraph *graph, flamegraph_index *index,
-                                         size_t count) {
-    if (count + 1 <= index->capacity / 2) return true;
+static inline bool flamegraph_index_grow(const flamegraph *graph, flamegraph_index *index, size_t count) {
+    if (count + 1 <= index->capacity / 2)
+        return true;
     size_t capacity = index->capacity ? index->capacity * 2 : 1024;
-    if (capacity > SIZE_MAX / sizeof(uint32_t)) return false;
+    if (capacity > SIZE_MAX / sizeof(uint32_t))
+        return false;
     uint32_t *slots = malloc(capacity * sizeof *slots);
-    if (!slots) return false;
-    for (size_t i = 0; i < capacity; i++) slots[i] = FLAMEGRAPH_NONE;
+    if (!slots)
+        return false;
+    for (size_t i = 0; i < capacity; i++)
+        slots[i] = FLAMEGRAPH_NONE;
     for (size_t i = 0; i < index->capacity; i++) {
-        if (index->slots[i] == FLAMEGRAPH_NONE) continue;
+        if (index->slots[i] == FLAMEGRAPH_NONE)
+            continue;
         size_t at = (size_t)flamegraph_hash_of(graph, index, index->slots[i]) & (capacity - 1);
-        while (slots[at] != FLAMEGRAPH_NONE) at = (at + 1) & (capacity - 1);
+        while (slots[at] != FLAMEGRAPH_NONE)
+            at = (at + 1) & (capacity - 1);
         slots[at] = index->slots[i];
     }
     free(index->slots);
@@ -192,7 +201,8 @@ static inline bool flamegraph_index_grow(const flamegraph *graph, flamegraph_ind
 /* The name's number, or FLAMEGRAPH_NONE when there is no memory. */
 static inline uint32_t flamegraph_intern(flamegraph *graph, const char *bytes, size_t size) {
     flamegraph_index *index = &graph->name_index;
-    if (!flamegraph_index_grow(graph, index, graph->name_count)) return FLAMEGRAPH_NONE;
+    if (!flamegraph_index_grow(graph, index, graph->name_count))
+        return FLAMEGRAPH_NONE;
     uint64_t hash = flamegraph_hash(bytes, size);
     size_t at = (size_t)hash & (index->capacity - 1);
     for (; index->slots[at] != FLAMEGRAPH_NONE; at = (at + 1) & (index->capacity - 1)) {
@@ -202,14 +212,16 @@ static inline uint32_t flamegraph_intern(flamegraph *graph, const char *bytes, s
             return index->slots[at];
         }
     }
-    if (graph->name_count >= FLAMEGRAPH_NONE) return FLAMEGRAPH_NONE;
-    flamegraph_name *names = flamegraph_reserve(graph->names, &graph->name_capacity,
-                                                graph->name_count, 1, sizeof *names);
-    if (!names) return FLAMEGRAPH_NONE;
+    if (graph->name_count >= FLAMEGRAPH_NONE)
+        return FLAMEGRAPH_NONE;
+    flamegraph_name *names =
+        flamegraph_reserve(graph->names, &graph->name_capacity, graph->name_count, 1, sizeof *names);
+    if (!names)
+        return FLAMEGRAPH_NONE;
     graph->names = names;
-    char *text =
-        flamegraph_reserve(graph->text, &graph->text_capacity, graph->text_size, size, 1);
-    if (!text) return FLAMEGRAPH_NONE;
+    char *text = flamegraph_reserve(graph->text, &graph->text_capacity, graph->text_size, size, 1);
+    if (!text)
+        return FLAMEGRAPH_NONE;
     graph->text = text;
     memcpy(graph->text + graph->text_size, bytes, size);
     graph->names[graph->name_count] = (flamegraph_name){graph->text_size, size, hash};
@@ -220,16 +232,20 @@ static inline uint32_t flamegraph_intern(flamegraph *graph, const char *bytes, s
 
 static inline uint32_t flamegraph_child(flamegraph *graph, uint32_t parent, uint32_t name) {
     flamegraph_index *index = &graph->node_index;
-    if (!flamegraph_index_grow(graph, index, graph->node_count)) return FLAMEGRAPH_NONE;
+    if (!flamegraph_index_grow(graph, index, graph->node_count))
+        return FLAMEGRAPH_NONE;
     size_t at = (size_t)flamegraph_hash_node(parent, name) & (index->capacity - 1);
     for (; index->slots[at] != FLAMEGRAPH_NONE; at = (at + 1) & (index->capacity - 1)) {
         const flamegraph_node *node = &graph->nodes[index->slots[at]];
-        if (node->parent == parent && node->name == name) return index->slots[at];
+        if (node->parent == parent && node->name == name)
+            return index->slots[at];
     }
-    if (graph->node_count >= FLAMEGRAPH_NONE) return FLAMEGRAPH_NONE;
-    flamegraph_node *nodes = flamegraph_reserve(graph->nodes, &graph->node_capacity,
-                                                graph->node_count, 1, sizeof *nodes);
-    if (!nodes) return FLAMEGRAPH_NONE;
+    if (graph->node_count >= FLAMEGRAPH_NONE)
+        return FLAMEGRAPH_NONE;
+    flamegraph_node *nodes =
+        flamegraph_reserve(graph->nodes, &graph->node_capacity, graph->node_count, 1, sizeof *nodes);
+    if (!nodes)
+        return FLAMEGRAPH_NONE;
     graph->nodes = nodes;
     graph->nodes[graph->node_count] = (flamegraph_node){parent, name, 0};
     index->slots[at] = (uint32_t)graph->node_count;
@@ -237,7 +253,8 @@ static inline uint32_t flamegraph_child(flamegraph *graph, uint32_t parent, uint
 }
 
 static inline void flamegraph_free(flamegraph *graph) {
-    if (!graph) return;
+    if (!graph)
+        return;
     free(graph->text);
     free(graph->names);
     free(graph->nodes);
@@ -248,10 +265,10 @@ static inline void flamegraph_free(flamegraph *graph) {
 
 static inline flamegraph *flamegraph_create(void) {
     flamegraph *graph = calloc(1, sizeof *graph);
-    if (!graph) return NULL;
+    if (!graph)
+        return NULL;
     uint32_t all = flamegraph_intern(graph, "all", 3);
-    graph->nodes =
-        flamegraph_reserve(NULL, &graph->node_capacity, 0, 1, sizeof *graph->nodes);
+    graph->nodes = flamegraph_reserve(NULL, &graph->node_capacity, 0, 1, sizeof *graph->nodes);
     if (all == FLAMEGRAPH_NONE || !graph->nodes) {
         flamegraph_free(graph);
         return NULL;
@@ -296,14 +313,13 @@ static inline bool flamegraph_parse_value(const char *digits, size_t size, flame
     line->value = 0;
     for (size_t i = 0; i < size; i++) {
         if (digits[i] < '0' || digits[i] > '9') {
-            snprintf(line->wrong, sizeof line->wrong,
-                     "the line ends with '%s', not with a whole number", shown);
+            snprintf(line->wrong, sizeof line->wrong, "the line ends with '%s', not with a whole number",
+                     shown);
             return false;
         }
         uint64_t digit = (uint64_t)(digits[i] - '0');
         if (line->value > (UINT64_MAX - digit) / 10) {
-            snprintf(line->wrong, sizeof line->wrong, "the value %s does not fit in 64 bits",
-                     shown);
+            snprintf(line->wrong, sizeof line->wrong, "the value %s does not fit in 64 bits", shown);
             return false;
         }
         line->value = line->value * 10 + digit;
@@ -334,18 +350,22 @@ static inline size_t flamegraph_empty_frame(const char *stack, size_t size) {
 
 static inline flamegraph_line flamegraph_parse_line(const char *text, size_t size) {
     flamegraph_line line = {text, 0, 0, ""};
-    if (size > 0 && text[size - 1] == '\r') size--;
-    while (size > 0 && flamegraph_is_blank(text[size - 1])) size--;
-    if (size == 0 || (text[0] == '#' && (size == 1 || text[1] == ' '))) return line;
+    if (size > 0 && text[size - 1] == '\r')
+        size--;
+    while (size > 0 && flamegraph_is_blank(text[size - 1]))
+        size--;
+    if (size == 0 || (text[0] == '#' && (size == 1 || text[1] == ' ')))
+        return line;
     const char *nul = memchr(text, '\0', size);
     if (nul) {
-        snprintf(line.wrong, sizeof line.wrong, "a NUL byte at column %zu",
-                 (size_t)(nul - text) + 1);
+        snprintf(line.wrong, sizeof line.wrong, "a NUL byte at column %zu", (size_t)(nul - text) + 1);
         return line;
     }
     size_t blank = size;
-    while (blank > 0 && !flamegraph_is_blank(text[blank - 1])) blank--;
-    if (!flamegraph_parse_value(text + blank, size - blank, &line)) return line;
+    while (blank > 0 && !flamegraph_is_blank(text[blank - 1]))
+        blank--;
+    if (!flamegraph_parse_value(text + blank, size - blank, &line))
+        return line;
     size_t stack = blank ? blank - 1 : 0;
     size_t empty = flamegraph_empty_frame(text, stack);
     if (stack == 0) {
@@ -359,8 +379,7 @@ static inline flamegraph_line flamegraph_parse_line(const char *text, size_t siz
 }
 
 /* The line that begins at `at`, and the offset of the next one. */
-static inline size_t flamegraph_next_line(const char *text, size_t size, size_t at,
-                                          flamegraph_line *line) {
+static inline size_t flamegraph_next_line(const char *text, size_t size, size_t at, flamegraph_line *line) {
     const char *end = memchr(text + at, '\n', size - at);
     size_t length = end ? (size_t)(end - text) - at : size - at;
     *line = flamegraph_parse_line(text + at, length);
@@ -368,8 +387,8 @@ static inline size_t flamegraph_next_line(const char *text, size_t size, size_t 
 }
 
 /* Tell what is wrong with the text; true = nothing. */
-static inline bool flamegraph_check(const flamegraph *graph, const char *text, size_t size,
-                                    const char *name, FILE *errors) {
+static inline bool flamegraph_check(const flamegraph *graph, const char *text, size_t size, const char *name,
+                                    FILE *errors) {
     uint64_t sum = flamegraph_total(graph);
     size_t number = 0, bad = 0;
     for (size_t at = 0; at < size;) {
@@ -397,11 +416,14 @@ static inline bool flamegraph_add_stack(flamegraph *graph, const flamegraph_line
     graph->nodes[0].total += line->value;
     while (at <= end) {
         const char *stop = memchr(at, ';', (size_t)(end - at));
-        if (!stop) stop = end;
+        if (!stop)
+            stop = end;
         uint32_t name = flamegraph_intern(graph, at, (size_t)(stop - at));
-        if (name == FLAMEGRAPH_NONE) return false;
+        if (name == FLAMEGRAPH_NONE)
+            return false;
         node = flamegraph_child(graph, node, name);
-        if (node == FLAMEGRAPH_NONE) return false;
+        if (node == FLAMEGRAPH_NONE)
+            return false;
         graph->nodes[node].total += line->value;
         at = stop + 1;
     }
@@ -410,7 +432,8 @@ static inline bool flamegraph_add_stack(flamegraph *graph, const flamegraph_line
 
 static inline flamegraph_result flamegraph_add(flamegraph *graph, const char *text, size_t size,
                                                const char *name, FILE *errors) {
-    if (!flamegraph_check(graph, text, size, name, errors)) return FLAMEGRAPH_BAD_INPUT;
+    if (!flamegraph_check(graph, text, size, name, errors))
+        return FLAMEGRAPH_BAD_INPUT;
     for (size_t at = 0; at < size;) {
         flamegraph_line line;
         at = flamegraph_next_line(text, size, at, &line);
@@ -422,8 +445,7 @@ static inline flamegraph_result flamegraph_add(flamegraph *graph, const char *te
     return FLAMEGRAPH_OK;
 }
 
-static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, const char *name,
-                                                FILE *errors) {
+static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, const char *name, FILE *errors) {
     char *text = NULL;
     size_t size = 0, capacity = 0, got;
     do {
@@ -456,17 +478,24 @@ static inline uint32_t flamegraph_character(const char **at, const char *end) {
     size_t size = bytes[0] < 0x80 ? 1 : bytes[0] < 0xe0 ? 2 : bytes[0] < 0xf0 ? 3 : 4;
     static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
     *at += 1;
-    if (bytes[0] == '\t') return ' ';
-    if (size == 1) return bytes[0] < 0x20 || bytes[0] == 0x7f ? 0xfffd : bytes[0];
-    if (size > left || bytes[0] < 0xc0 || bytes[0] > 0xf7) return 0xfffd;
+    if (bytes[0] == '\t')
+        return ' ';
+    if (size == 1)
+        return bytes[0] < 0x20 || bytes[0] == 0x7f ? 0xfffd : bytes[0];
+    if (size > left || bytes[0] < 0xc0 || bytes[0] > 0xf7)
+        return 0xfffd;
     uint32_t code = bytes[0] & (0x7fu >> size);
     for (size_t i = 1; i < size; i++) {
-        if ((bytes[i] & 0xc0) != 0x80) return 0xfffd;
+        if ((bytes[i] & 0xc0) != 0x80)
+            return 0xfffd;
         code = code << 6 | (bytes[i] & 0x3fu);
     }
-    if (code < least[size] || code > 0x10ffff) return 0xfffd;
-    if ((code >= 0x80 && code < 0xa0) || (code >= 0xd800 && code < 0xe000)) return 0xfffd;
-    if ((code & 0xfffe) == 0xfffe) return 0xfffd;
+    if (code < least[size] || code > 0x10ffff)
+        return 0xfffd;
+    if ((code >= 0x80 && code < 0xa0) || (code >= 0xd800 && code < 0xe000))
+        return 0xfffd;
+    if ((code & 0xfffe) == 0xfffe)
+        return 0xfffd;
     *at += size - 1;
     return code;
 }
@@ -495,11 +524,20 @@ static inline void flamegraph_put_xml(const char *at, size_t size, FILE *out) {
     for (const char *end = at + size; at < end;) {
         uint32_t code = flamegraph_character(&at, end);
         switch (code) {
-        case '<': fputs("&lt;", out); break;
-        case '>': fputs("&gt;", out); break;
-        case '&': fputs("&amp;", out); break;
-        case '"': fputs("&quot;", out); break;
-        default: flamegraph_put(code, out);
+        case '<':
+            fputs("&lt;", out);
+            break;
+        case '>':
+            fputs("&gt;", out);
+            break;
+        case '&':
+            fputs("&amp;", out);
+            break;
+        case '"':
+            fputs("&quot;", out);
+            break;
+        default:
+            flamegraph_put(code, out);
         }
     }
 }
@@ -509,8 +547,8 @@ static inline void flamegraph_put_js(const char *at, size_t size, FILE *out) {
     fputc('"', out);
     for (const char *end = at + size; at < end;) {
         uint32_t code = flamegraph_character(&at, end);
-        if (code == '"' || code == '\\' || code == '<' || code == '>' || code == '&' ||
-            code == 0x2028 || code == 0x2029) {
+        if (code == '"' || code == '\\' || code == '<' || code == '>' || code == '&' || code == 0x2028 ||
+            code == 0x2029) {
             fprintf(out, "\\u%04" PRIx32, code);
         } else {
             flamegraph_put(code, out);
@@ -522,22 +560,28 @@ static inline void flamegraph_put_js(const char *at, size_t size, FILE *out) {
 /* How wide a character can be at most, in 1/100 em: a guess on the safe side for the common
  * sans-serif fonts, for the picture that viewers without scripts show. The script measures. */
 static inline int flamegraph_em(uint32_t code) {
-    if (code >= 0x80) return code < 0x1100 ? 95 : code < 0x10000 ? 105 : 145;
-    if (strchr("ijl'|", (int)code)) return 36;
-    if (strchr(" !.,:;()[]/\\-Itfr\"`{}", (int)code)) return 48;
-    if (strchr("mwMW@%#+<>=~^&", (int)code)) return 100;
+    if (code >= 0x80)
+        return code < 0x1100 ? 95 : code < 0x10000 ? 105 : 145;
+    if (strchr("ijl'|", (int)code))
+        return 36;
+    if (strchr(" !.,:;()[]/\\-Itfr\"`{}", (int)code))
+        return 48;
+    if (strchr("mwMW@%#+<>=~^&", (int)code))
+        return 100;
     return code >= 'A' && code <= 'Z' ? 80 : 65;
 }
 
 /* Write as much of the text as fits into `room` pixels, with an ellipsis if that is not all. */
-static inline void flamegraph_put_fitting(const char *text, size_t size, double room,
-                                          double font_size, FILE *out) {
+static inline void flamegraph_put_fitting(const char *text, size_t size, double room, double font_size,
+                                          FILE *out) {
     const char *end = text + size, *at = text, *cut = text;
     double width = 0, ellipsis = font_size;
     while (at < end) {
         width += flamegraph_em(flamegraph_character(&at, end)) * font_size / 100;
-        if (width > room) break;
-        if (width + ellipsis <= room) cut = at;
+        if (width > room)
+            break;
+        if (width + ellipsis <= room)
+            cut = at;
     }
     if (width <= room) {
         flamegraph_put_xml(text, size, out);
@@ -549,10 +593,14 @@ static inline void flamegraph_put_fitting(const char *text, size_t size, double 
 
 /* How many nanoseconds one unit is; 0 = it is no time. */
 static inline double flamegraph_nanoseconds(const char *unit) {
-    if (strcmp(unit, "ns") == 0) return 1;
-    if (strcmp(unit, "us") == 0) return 1e3;
-    if (strcmp(unit, "ms") == 0) return 1e6;
-    if (strcmp(unit, "s") == 0) return 1e9;
+    if (strcmp(unit, "ns") == 0)
+        return 1;
+    if (strcmp(unit, "us") == 0)
+        return 1e3;
+    if (strcmp(unit, "ms") == 0)
+        return 1e6;
+    if (strcmp(unit, "s") == 0)
+        return 1e9;
     return 0;
 }
 
@@ -560,32 +608,34 @@ static inline void flamegraph_format_count(char *out, size_t room, uint64_t coun
     char digits[24];
     size_t length = (size_t)snprintf(digits, sizeof digits, "%" PRIu64, count), used = 0;
     for (size_t i = 0; i < length && used + 2 < room; i++) {
-        if (i > 0 && (length - i) % 3 == 0) out[used++] = ',';
+        if (i > 0 && (length - i) % 3 == 0)
+            out[used++] = ',';
         out[used++] = digits[i];
     }
     out[used] = '\0';
 }
 
 /* "1.23 s", "45.6 ms", "1,234 samples": three digits for times, all of them for counts. */
-static inline void flamegraph_format_amount(char *out, size_t room, uint64_t value,
-                                            const char *unit) {
+static inline void flamegraph_format_amount(char *out, size_t room, uint64_t value, const char *unit) {
     static const char *const steps[] = {"ns", "\xc2\xb5s", "ms", "s"};
     double time = (double)value * flamegraph_nanoseconds(unit);
     char count[32];
     if (flamegraph_nanoseconds(unit) <= 0) {
         size_t length = strlen(unit);
         flamegraph_format_count(count, sizeof count, value);
-        if (value == 1 && length > 1 && unit[length - 1] == 's') length--;
+        if (value == 1 && length > 1 && unit[length - 1] == 's')
+            length--;
         snprintf(out, room, "%s %.*s", count, (int)(length < 40 ? length : 40), unit);
         return;
     }
-    int step = 0;
-    for (; step < 3 && time >= 999.5; step++) time /= 1000;
+    int step = value ? 0 : 3;
+    for (; step < 3 && time >= 999.5; step++)
+        time /= 1000;
     if (time >= 999.5) {
         flamegraph_format_count(count, sizeof count, time < 1e18 ? (uint64_t)(time + 0.5) : value);
         snprintf(out, room, "%s s", count);
     } else {
-        bool whole = step == 0 || time >= 99.95;
+        bool whole = step == 0 || time >= 99.95 || !value;
         snprintf(out, room, "%.*f %s", whole ? 0 : time >= 9.995 ? 1 : 2, time, steps[step]);
     }
 }
@@ -608,10 +658,12 @@ static inline void flamegraph_module(const char **text, size_t *size) {
     size_t end = *size;
     if (end > 1 && name[end - 1] == ')') {
         size_t open = end - 1;
-        while (open > 0 && name[open - 1] != '(') open--;
+        while (open > 0 && name[open - 1] != '(')
+            open--;
         if (open > 0) {
             size_t stop = end - 1;
-            while (stop > open && name[stop - 1] >= '0' && name[stop - 1] <= '9') stop--;
+            while (stop > open && name[stop - 1] >= '0' && name[stop - 1] <= '9')
+                stop--;
             bool line = stop > open && stop < end - 1 && name[stop - 1] == ':';
             *text = name + open;
             *size = (line ? stop - 1 : end - 1) - open;
@@ -627,19 +679,25 @@ static inline void flamegraph_module(const char **text, size_t *size) {
 }
 
 /* A light colour, hue by module, lightness by function: equal in every run and every profile.
- * Frames that stand for no code (threads, what was cut off) and CPython's frozen import
+ * Frames that stand for no code (the root, threads, what was cut off) and CPython's frozen import
  * machinery are grey. */
 static inline uint32_t flamegraph_colour(const char *name, size_t size) {
     static const uint32_t hues[] = {/* evenly spaced in OKLCH: L 0.82, C 0.09 */
                                     0xf5acc2, 0xf9adac, 0xf7b198, 0xf0b788, 0xe3be80, 0xd1c681,
                                     0xbccd8b, 0xa5d39b, 0x8fd7b0, 0x7ed8c6, 0x78d6db, 0x7ed2ed,
                                     0x8dccf9, 0xa2c5ff, 0xb8befe, 0xcdb7f6, 0xdeb2e9, 0xecaed7};
-    enum { HUES = sizeof hues / sizeof hues[0] };
-    if ((size > 7 && memcmp(name, "thread ", 7) == 0) || name[0] == '[') return 0xd5dae1;
+    enum {
+        HUES = sizeof hues / sizeof hues[0]
+    };
+    bool no_code = (size > 7 && memcmp(name, "thread ", 7) == 0) || name[0] == '[' ||
+                   (size == 3 && memcmp(name, "all", 3) == 0);
+    if (no_code)
+        return 0xd5dae1;
     const char *module = name;
     size_t module_size = size;
     flamegraph_module(&module, &module_size);
-    if (module_size > 8 && memcmp(module, "<frozen ", 8) == 0) return 0xdedfd8;
+    if (module_size > 8 && memcmp(module, "<frozen ", 8) == 0)
+        return 0xdedfd8;
     uint32_t place = (uint32_t)(flamegraph_hash(module, module_size) % (HUES * 64u));
     uint32_t from = hues[place / 64], to = hues[(place / 64 + 1) % HUES], mix = place % 64;
     uint32_t white = (uint32_t)(flamegraph_hash(name, size) >> 20) % 3 * 16; /* of 128 */
@@ -658,7 +716,7 @@ static inline uint32_t flamegraph_colour(const char *name, size_t size) {
 typedef struct flamegraph_entry {
     uint32_t node;
     uint32_t level;
-    uint32_t child_count, first_child; /* an entry's index */
+    uint32_t child_count, first_child;    /* an entry's index */
     uint64_t folded_frames, folded_value; /* what the file leaves out below this frame */
     uint64_t hidden_value;                /* its callees that are not drawn, those included */
     double x, width;                      /* width 0 = not drawn */
@@ -678,17 +736,23 @@ typedef struct flamegraph_picture {
 
 static inline flamegraph_options flamegraph_defaults(const flamegraph_options *given) {
     flamegraph_options options = {0};
-    if (given) options = *given;
-    if (!options.title) options.title = "Flame graph";
-    if (!options.subtitle) options.subtitle = "";
-    if (!options.unit) options.unit = "samples";
-    if (!(options.min_width > 0)) options.min_width = 1;
+    if (given)
+        options = *given;
+    if (!options.title)
+        options.title = "Flame graph";
+    if (!options.subtitle)
+        options.subtitle = "";
+    if (!options.unit)
+        options.unit = "samples";
+    if (!(options.min_width > 0))
+        options.min_width = 1;
     return options;
 }
 
 static inline int flamegraph_width(const flamegraph_options *options) {
     int width = options->width ? options->width : 1200;
-    if (width < FLAMEGRAPH_MIN_WIDTH) return FLAMEGRAPH_MIN_WIDTH;
+    if (width < FLAMEGRAPH_MIN_WIDTH)
+        return FLAMEGRAPH_MIN_WIDTH;
     return width > FLAMEGRAPH_MAX_WIDTH ? FLAMEGRAPH_MAX_WIDTH : width;
 }
 
@@ -702,7 +766,8 @@ static inline uint64_t flamegraph_cutoff(const flamegraph *graph, size_t limit) 
     while (low < high) {
         uint64_t middle = low + (high - low) / 2;
         size_t above = 0;
-        for (size_t i = 0; i < graph->node_count; i++) above += graph->nodes[i].total > middle;
+        for (size_t i = 0; i < graph->node_count; i++)
+            above += graph->nodes[i].total > middle;
         if (above < limit) {
             high = middle;
         } else {
@@ -718,11 +783,13 @@ static inline void flamegraph_choose(flamegraph_picture *picture) {
     const flamegraph *graph = picture->graph;
     uint64_t cutoff = flamegraph_cutoff(graph, FLAMEGRAPH_MAX_FRAMES);
     size_t ties = FLAMEGRAPH_MAX_FRAMES;
-    for (size_t i = 0; i < graph->node_count; i++) ties -= graph->nodes[i].total > cutoff;
+    for (size_t i = 0; i < graph->node_count; i++)
+        ties -= graph->nodes[i].total > cutoff;
     for (uint32_t i = 0; i < graph->node_count; i++) {
         uint64_t total = graph->nodes[i].total;
         picture->place[i] = FLAMEGRAPH_NONE;
-        if (total < cutoff || (total == cutoff && ties == 0)) continue;
+        if (total < cutoff || (total == cutoff && ties == 0))
+            continue;
         ties -= total == cutoff;
         picture->place[i] = 0; /* chosen: its entry follows */
         picture->order[picture->count++] = i;
@@ -739,10 +806,13 @@ typedef struct flamegraph_key {
 
 static inline int flamegraph_compare(const void *left, const void *right) {
     const flamegraph_key *a = left, *b = right;
-    if (a->parent != b->parent) return a->parent < b->parent ? -1 : 1;
-    if (a->total != b->total) return a->total > b->total ? -1 : 1;
+    if (a->parent != b->parent)
+        return a->parent < b->parent ? -1 : 1;
+    if (a->total != b->total)
+        return a->total > b->total ? -1 : 1;
     int order = memcmp(a->name, b->name, a->size < b->size ? a->size : b->size);
-    if (order) return order;
+    if (order)
+        return order;
     return (a->size > b->size) - (a->size < b->size);
 }
 
@@ -750,15 +820,17 @@ static inline int flamegraph_compare(const void *left, const void *right) {
 static inline bool flamegraph_sort(flamegraph_picture *picture) {
     const flamegraph *graph = picture->graph;
     flamegraph_key *keys = malloc(picture->count * sizeof *keys);
-    if (!keys) return false;
+    if (!keys)
+        return false;
     for (size_t i = 1; i < picture->count; i++) {
         const flamegraph_node *node = &graph->nodes[picture->order[i]];
         const flamegraph_name *name = &graph->names[node->name];
-        keys[i] = (flamegraph_key){node->total, graph->text + name->offset, name->size,
-                                   node->parent, picture->order[i]};
+        keys[i] = (flamegraph_key){node->total, graph->text + name->offset, name->size, node->parent,
+                                   picture->order[i]};
     }
     qsort(keys + 1, picture->count - 1, sizeof *keys, flamegraph_compare);
-    for (size_t i = 1; i < picture->count; i++) picture->order[i] = keys[i].node;
+    for (size_t i = 1; i < picture->count; i++)
+        picture->order[i] = keys[i].node;
     free(keys);
     return true;
 }
@@ -776,8 +848,7 @@ static inline void flamegraph_arrange(flamegraph_picture *picture) {
         flamegraph_entry *entry = &picture->entries[at];
         entry->first_child = (uint32_t)made;
         size_t run = picture->place[entry->node];
-        while (run > 0 && run < picture->count &&
-               nodes[picture->order[run]].parent == entry->node) {
+        while (run > 0 && run < picture->count && nodes[picture->order[run]].parent == entry->node) {
             picture->entries[made] = (flamegraph_entry){0};
             picture->entries[made].node = picture->order[run++];
             picture->entries[made++].level = entry->level + 1;
@@ -791,10 +862,12 @@ static inline void flamegraph_arrange(flamegraph_picture *picture) {
 static inline void flamegraph_fold(flamegraph_picture *picture) {
     const flamegraph *graph = picture->graph;
     for (size_t i = 1; i < graph->node_count; i++) {
-        if (picture->place[i] != FLAMEGRAPH_NONE) continue;
+        if (picture->place[i] != FLAMEGRAPH_NONE)
+            continue;
         uint32_t parent = graph->nodes[i].parent;
         flamegraph_entry *entry = &picture->entries[picture->place[parent]];
-        if (entry->node == parent) entry->folded_value += graph->nodes[i].total;
+        if (entry->node == parent)
+            entry->folded_value += graph->nodes[i].total;
         entry->folded_frames++;
         picture->place[i] = picture->place[parent];
     }
@@ -812,7 +885,8 @@ static inline void flamegraph_lay_out(flamegraph_picture *picture) {
     for (size_t at = 0; at < picture->count; at++) {
         flamegraph_entry *entry = &picture->entries[at];
         double x = entry->x;
-        if (entry->width <= 0) continue;
+        if (entry->width <= 0)
+            continue;
         entry->hidden_value = entry->folded_value;
         for (uint32_t i = 0; i < entry->child_count; i++) {
             flamegraph_entry *child = &picture->entries[entry->first_child + i];
@@ -830,7 +904,8 @@ static inline void flamegraph_lay_out(flamegraph_picture *picture) {
         entry->hidden_width = (double)entry->hidden_value * scale;
         bool above = x > entry->x || entry->hidden_width >= picture->options.min_width;
         uint32_t levels = entry->level + (above ? 2 : 1);
-        if (levels > picture->levels) picture->levels = levels;
+        if (levels > picture->levels)
+            picture->levels = levels;
     }
     picture->hidden_frames = graph->node_count - drawn;
 }
@@ -844,14 +919,15 @@ static inline void flamegraph_picture_free(flamegraph_picture *picture) {
 static inline bool flamegraph_picture_make(flamegraph_picture *picture, const flamegraph *graph,
                                            const flamegraph_options *options) {
     *picture = (flamegraph_picture){.graph = graph, .options = flamegraph_defaults(options)};
-    size_t most = graph->node_count < FLAMEGRAPH_MAX_FRAMES ? graph->node_count
-                                                            : FLAMEGRAPH_MAX_FRAMES;
+    size_t most = graph->node_count < FLAMEGRAPH_MAX_FRAMES ? graph->node_count : FLAMEGRAPH_MAX_FRAMES;
     picture->order = malloc(most * sizeof *picture->order);
     picture->place = malloc(graph->node_count * sizeof *picture->place);
     picture->entries = malloc(most * sizeof *picture->entries);
-    if (!picture->order || !picture->place || !picture->entries) return false;
+    if (!picture->order || !picture->place || !picture->entries)
+        return false;
     flamegraph_choose(picture);
-    if (!flamegraph_sort(picture)) return false;
+    if (!flamegraph_sort(picture))
+        return false;
     flamegraph_arrange(picture);
     flamegraph_fold(picture);
     flamegraph_lay_out(picture);
@@ -869,8 +945,9 @@ static const char *const flamegraph_style[] = {
     ".flamegraph #note { font-size: 11px; fill: #57606a; }",
     ".flamegraph #matched { text-anchor: end; font-weight: 600; fill: #7a4b00; }",
     ".flamegraph #ring { fill: none; stroke: #0b57d0; stroke-width: 3; pointer-events: none; }",
-    ".flamegraph #detail { pointer-events: none; overflow: visible; }",
-    ".frame { cursor: pointer; outline: none; }",
+    ".flamegraph foreignObject { overflow: visible; }",
+    ".flamegraph #detail { pointer-events: none; }",
+    ".frame { cursor: pointer; outline: none; scroll-margin: 110px 0 8px; }",
     ".frame text { pointer-events: none; }",
     ".frame:hover rect { stroke: #1f2328; stroke-width: 1; }",
     ".frame.above text { fill: #424a53; }",
@@ -924,11 +1001,12 @@ static const char *const flamegraph_script[] = {
     "  return share > 0 && share < 0.01 ? '<0.01%' : share.toFixed(share < 1 ? 2 : 1) + '%';",
     "};",
     "const amount = (n) => {",
+    "  if (data.ns && n === 0) return '0 s';",
     "  if (!data.ns) return number(n) + ' ' + (n === 1 ? data.unit.replace(/s$/, '') : data.unit);",
     "  let time = n * data.ns, step = 0;",
     "  while (step < 3 && time >= 999.5) time /= 1000, step++;",
-    "  const digits = (step === 0 && data.ns === 1) || time >= 99.95 ? 0 : time >= 9.995 ? 1 : 2;",
-    "  const text = time >= 999.5 ? number(Math.round(time)) : time === 0 ? '0' : time.toFixed(digits);",
+    "  const digits = step === 0 || time >= 99.95 ? 0 : time >= 9.995 ? 1 : 2;",
+    "  const text = time >= 999.5 ? number(Math.round(time)) : time.toFixed(digits);",
     "  return text + ' ' + ['ns', 'µs', 'ms', 's'][step];",
     "};",
     "// Text that fits: measured in the font that is really there, cut between whole characters.",
@@ -1184,11 +1262,11 @@ static const char *const flamegraph_script[] = {
 };
 
 static inline void flamegraph_put_lines(const char *const *lines, size_t count, FILE *out) {
-    for (size_t i = 0; i < count; i++) fprintf(out, "%s\n", lines[i]);
+    for (size_t i = 0; i < count; i++)
+        fprintf(out, "%s\n", lines[i]);
 }
 
-static inline void flamegraph_put_figures(const flamegraph_picture *picture, uint64_t value,
-                                          FILE *out) {
+static inline void flamegraph_put_figures(const flamegraph_picture *picture, uint64_t value, FILE *out) {
     char amount[96], share[16];
     flamegraph_format_amount(amount, sizeof amount, value, picture->options.unit);
     flamegraph_format_percent(share, sizeof share, value, flamegraph_total(picture->graph));
@@ -1197,17 +1275,18 @@ static inline void flamegraph_put_figures(const flamegraph_picture *picture, uin
 }
 
 static inline int flamegraph_y(const flamegraph_picture *picture, uint32_t level) {
-    if (picture->options.inverted) return FLAMEGRAPH_TOP + (int)level * FLAMEGRAPH_ROW;
+    if (picture->options.inverted)
+        return FLAMEGRAPH_TOP + (int)level * FLAMEGRAPH_ROW;
     return flamegraph_height(picture) - FLAMEGRAPH_BOTTOM - (int)(level + 1) * FLAMEGRAPH_ROW;
 }
 
 static inline void flamegraph_put_box(double x, int y, double width, const char *fill, FILE *out) {
-    fprintf(out, "<rect x=\"%.2f\" y=\"%d\" width=\"%.2f\" height=\"%d\" rx=\"%d\" fill=\"%s\"/>", x,
-            y, width > 3 ? width - 1 : width, FLAMEGRAPH_ROW - 1, width > 6 ? 2 : 0, fill);
+    fprintf(out, "<rect x=\"%.2f\" y=\"%d\" width=\"%.2f\" height=\"%d\" rx=\"%d\" fill=\"%s\"/>", x, y,
+            width > 3 ? width - 1 : width, FLAMEGRAPH_ROW - 1, width > 6 ? 2 : 0, fill);
 }
 
-static inline void flamegraph_put_frame(const flamegraph_picture *picture,
-                                        const flamegraph_entry *entry, FILE *out) {
+static inline void flamegraph_put_frame(const flamegraph_picture *picture, const flamegraph_entry *entry,
+                                        FILE *out) {
     const flamegraph *graph = picture->graph;
     const flamegraph_node *node = &graph->nodes[entry->node];
     const flamegraph_name *name = &graph->names[node->name];
@@ -1230,23 +1309,24 @@ static inline void flamegraph_put_frame(const flamegraph_picture *picture,
 }
 
 /* One hatched box for all callees of a frame that are too narrow, if it is wide enough itself. */
-static inline void flamegraph_put_folded(const flamegraph_picture *picture,
-                                         const flamegraph_entry *entry, FILE *out) {
-    if (entry->hidden_width < picture->options.min_width) return;
+static inline void flamegraph_put_folded(const flamegraph_picture *picture, const flamegraph_entry *entry,
+                                         FILE *out) {
+    if (entry->hidden_width < picture->options.min_width)
+        return;
     fputs("<g class=\"frame fold\"><title>folded frames (", out);
     flamegraph_put_figures(picture, entry->hidden_value, out);
     fputs(", too narrow to draw)</title>", out);
-    flamegraph_put_box(entry->hidden_x, flamegraph_y(picture, entry->level + 1),
-                       entry->hidden_width, "url(#hatch)", out);
+    flamegraph_put_box(entry->hidden_x, flamegraph_y(picture, entry->level + 1), entry->hidden_width,
+                       "url(#hatch)", out);
     fputs("</g>\n", out);
 }
 
 /* The sentence about what the file itself leaves out; empty when it has all. */
-static inline void flamegraph_format_kept(char *out, size_t room,
-                                          const flamegraph_picture *picture) {
+static inline void flamegraph_format_kept(char *out, size_t room, const flamegraph_picture *picture) {
     char kept[32], all[32];
     out[0] = '\0';
-    if (picture->count == picture->graph->node_count) return;
+    if (picture->count == picture->graph->node_count)
+        return;
     flamegraph_format_count(kept, sizeof kept, picture->count);
     flamegraph_format_count(all, sizeof all, picture->graph->node_count);
     snprintf(out, room, "This file describes the largest %s of %s frames.", kept, all);
@@ -1260,10 +1340,10 @@ static inline void flamegraph_put_note(const flamegraph_picture *picture, FILE *
             flamegraph_height(picture) - FLAMEGRAPH_BOTTOM + 22);
     if (picture->hidden_frames) {
         snprintf(text, sizeof text,
-                 "%s frames narrower than %g px are folded (hatched); zoom in to see them. %s",
-                 hidden, picture->options.min_width, kept);
-        flamegraph_put_fitting(text, strlen(text),
-                               flamegraph_width(&picture->options) - 2.0 * FLAMEGRAPH_PAD, 11, out);
+                 "%s frames narrower than %g px are folded (hatched); zoom in to see them. %s", hidden,
+                 picture->options.min_width, kept);
+        flamegraph_put_fitting(text, strlen(text), flamegraph_width(&picture->options) - 2.0 * FLAMEGRAPH_PAD,
+                               11, out);
     }
     fputs("</text>\n", out);
 }
@@ -1272,8 +1352,7 @@ static inline void flamegraph_put_head(const flamegraph_picture *picture, FILE *
     const flamegraph_options *options = &picture->options;
     double room = flamegraph_width(options) - 2.0 * FLAMEGRAPH_PAD;
     char amount[96];
-    flamegraph_format_amount(amount, sizeof amount, flamegraph_total(picture->graph),
-                             options->unit);
+    flamegraph_format_amount(amount, sizeof amount, flamegraph_total(picture->graph), options->unit);
     fprintf(out,
             "<g id=\"head\"><rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
             "<text id=\"title\" x=\"%d\" y=\"29\">",
@@ -1312,8 +1391,7 @@ static inline void flamegraph_put_start(const flamegraph_picture *picture, FILE 
           out);
 }
 
-static inline void flamegraph_put_names(const flamegraph_picture *picture, uint32_t *numbers,
-                                        FILE *out) {
+static inline void flamegraph_put_names(const flamegraph_picture *picture, uint32_t *numbers, FILE *out) {
     const flamegraph *graph = picture->graph;
     const char *separator = "";
     uint32_t next = 0;
@@ -1321,7 +1399,8 @@ static inline void flamegraph_put_names(const flamegraph_picture *picture, uint3
     fputs("names: [", out);
     for (size_t i = 0; i < picture->count; i++) {
         uint32_t id = graph->nodes[picture->entries[i].node].name;
-        if (numbers[id] != FLAMEGRAPH_NONE) continue;
+        if (numbers[id] != FLAMEGRAPH_NONE)
+            continue;
         numbers[id] = next++;
         fputs(separator, out);
         flamegraph_put_js(graph->text + graph->names[id].offset, graph->names[id].size, out);
@@ -1331,7 +1410,8 @@ static inline void flamegraph_put_names(const flamegraph_picture *picture, uint3
     next = 0;
     for (size_t i = 0; i < picture->count; i++) {
         uint32_t id = graph->nodes[picture->entries[i].node].name;
-        if (numbers[id] != next) continue;
+        if (numbers[id] != next)
+            continue;
         fprintf(out, "%s\"#%06" PRIx32 "\"", next ? "," : "",
                 flamegraph_colour(graph->text + graph->names[id].offset, graph->names[id].size));
         next++;
@@ -1346,7 +1426,8 @@ static inline bool flamegraph_put_data(const flamegraph_picture *picture, FILE *
     const flamegraph_node *nodes = picture->graph->nodes;
     uint32_t *numbers = malloc(picture->graph->name_count * sizeof *numbers);
     char kept[128];
-    if (!numbers) return false;
+    if (!numbers)
+        return false;
     flamegraph_format_kept(kept, sizeof kept, picture);
     fputs("const data = {\nunit: ", out);
     flamegraph_put_js(options->unit, strlen(options->unit), out);
@@ -1354,8 +1435,8 @@ static inline bool flamegraph_put_data(const flamegraph_picture *picture, FILE *
             ", ns: %.0f, width: %d, fixed: %d, least: %d, narrow: %g, inverted: %d,\n"
             "pad: %d, row: %d, top: %d, bottom: %d, levels: %" PRIu32 ",\nkept: \"%s\",\ntitle: ",
             flamegraph_nanoseconds(options->unit), flamegraph_width(options), options->width != 0,
-            FLAMEGRAPH_MIN_WIDTH, options->min_width, options->inverted, FLAMEGRAPH_PAD,
-            FLAMEGRAPH_ROW, FLAMEGRAPH_TOP, FLAMEGRAPH_BOTTOM, picture->levels, kept);
+            FLAMEGRAPH_MIN_WIDTH, options->min_width, options->inverted, FLAMEGRAPH_PAD, FLAMEGRAPH_ROW,
+            FLAMEGRAPH_TOP, FLAMEGRAPH_BOTTOM, picture->levels, kept);
     flamegraph_put_js(options->title, strlen(options->title), out);
     fputs(", subtitle: ", out);
     flamegraph_put_js(options->subtitle, strlen(options->subtitle), out);
@@ -1375,9 +1456,9 @@ static inline bool flamegraph_put_data(const flamegraph_picture *picture, FILE *
     }
     fputs("],\nfolded: {", out);
     for (size_t i = 0; i < picture->count; i++) {
-        if (!entries[i].folded_frames) continue;
-        fprintf(out, "%zu:[%" PRIu64 ",%" PRIu64 "],", i, entries[i].folded_frames,
-                entries[i].folded_value);
+        if (!entries[i].folded_frames)
+            continue;
+        fprintf(out, "%zu:[%" PRIu64 ",%" PRIu64 "],", i, entries[i].folded_frames, entries[i].folded_value);
     }
     fputs("}};\n", out);
     free(numbers);
@@ -1388,7 +1469,8 @@ static inline bool flamegraph_put_picture(const flamegraph_picture *picture, FIL
     flamegraph_put_start(picture, out);
     fprintf(out, "<g id=\"frames\" role=\"tree\" aria-label=\"Flame graph\">\n");
     for (size_t i = 0; i < picture->count; i++) {
-        if (picture->entries[i].width <= 0) continue;
+        if (picture->entries[i].width <= 0)
+            continue;
         flamegraph_put_frame(picture, &picture->entries[i], out);
         flamegraph_put_folded(picture, &picture->entries[i], out);
     }
@@ -1396,9 +1478,9 @@ static inline bool flamegraph_put_picture(const flamegraph_picture *picture, FIL
     flamegraph_put_note(picture, out);
     flamegraph_put_head(picture, out);
     fputs("<script><![CDATA[\n'use strict';\n(() => {\n", out);
-    if (!flamegraph_put_data(picture, out)) return false;
-    flamegraph_put_lines(flamegraph_script, sizeof flamegraph_script / sizeof *flamegraph_script,
-                         out);
+    if (!flamegraph_put_data(picture, out))
+        return false;
+    flamegraph_put_lines(flamegraph_script, sizeof flamegraph_script / sizeof *flamegraph_script, out);
     fputs("})();\n]]></script>\n</svg>\n", out);
     return true;
 }
@@ -1410,29 +1492,29 @@ static inline void flamegraph_put_empty(const flamegraph_options *options, FILE 
     fprintf(out, "<text id=\"title\" x=\"%d\" y=\"29\">", FLAMEGRAPH_PAD);
     flamegraph_put_fitting(options->title, strlen(options->title),
                            flamegraph_width(options) - 2.0 * FLAMEGRAPH_PAD, 18, out);
-    fprintf(out, "</text>\n<text id=\"note\" x=\"%d\" y=\"72\">No samples.</text>\n</svg>\n",
-            FLAMEGRAPH_PAD);
+    fprintf(out, "</text>\n<text id=\"note\" x=\"%d\" y=\"72\">No samples.</text>\n</svg>\n", FLAMEGRAPH_PAD);
 }
 
-static inline flamegraph_result flamegraph_write(const flamegraph *graph,
-                                                 const flamegraph_options *options, FILE *out) {
+static inline flamegraph_result flamegraph_write(const flamegraph *graph, const flamegraph_options *options,
+                                                 FILE *out) {
     flamegraph_options used = flamegraph_defaults(options);
     /* SVG and JavaScript want decimal points, whatever locale the host has set. */
     locale_t plain = newlocale(LC_NUMERIC_MASK, "C", (locale_t)0);
-    if (!plain) return FLAMEGRAPH_NO_MEMORY;
+    if (!plain)
+        return FLAMEGRAPH_NO_MEMORY;
     locale_t before = uselocale(plain);
     bool made = true;
     if (flamegraph_total(graph) == 0) {
         flamegraph_put_empty(&used, out);
     } else {
         flamegraph_picture picture;
-        made = flamegraph_picture_make(&picture, graph, &used) &&
-               flamegraph_put_picture(&picture, out);
+        made = flamegraph_picture_make(&picture, graph, &used) && flamegraph_put_picture(&picture, out);
         flamegraph_picture_free(&picture);
     }
     uselocale(before);
     freelocale(plain);
-    if (!made) return FLAMEGRAPH_NO_MEMORY;
+    if (!made)
+        return FLAMEGRAPH_NO_MEMORY;
     return fflush(out) == 0 && !ferror(out) ? FLAMEGRAPH_OK : FLAMEGRAPH_IO_ERROR;
 }
 
@@ -1451,13 +1533,16 @@ static inline FILE *flamegraph_open_beside(const char *path, mode_t mode, char *
     int directory = slash ? (int)(slash - path) + 1 : 0;
     size_t room = (size_t)directory + 64;
     char *name = malloc(room);
-    if (!name) return NULL;
+    if (!name)
+        return NULL;
     for (int attempt = 0; attempt < 100; attempt++) {
         snprintf(name, room, "%.*s.flamegraph.%ld.%d", directory, path, (long)getpid(), attempt);
         int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-        if (fd < 0 && errno == EEXIST) continue;
+        if (fd < 0 && errno == EEXIST)
+            continue;
         FILE *out = fd < 0 ? NULL : fdopen(fd, "w");
-        if (!out) break;
+        if (!out)
+            break;
         *beside = name;
         return out;
     }
@@ -1466,15 +1551,17 @@ static inline FILE *flamegraph_open_beside(const char *path, mode_t mode, char *
 }
 
 /* Write into a new file and rename it to `path`, which is no link. */
-static inline flamegraph_result flamegraph_replace(const flamegraph *graph,
-                                                   const flamegraph_options *options,
+static inline flamegraph_result flamegraph_replace(const flamegraph *graph, const flamegraph_options *options,
                                                    const char *path, mode_t mode) {
     char *beside = NULL;
     FILE *out = flamegraph_open_beside(path, mode, &beside);
-    if (!out) return FLAMEGRAPH_IO_ERROR;
+    if (!out)
+        return FLAMEGRAPH_IO_ERROR;
     flamegraph_result result = flamegraph_write(graph, options, out);
-    if (fclose(out) != 0 && result == FLAMEGRAPH_OK) result = FLAMEGRAPH_IO_ERROR;
-    if (result == FLAMEGRAPH_OK && rename(beside, path) != 0) result = FLAMEGRAPH_IO_ERROR;
+    if (fclose(out) != 0 && result == FLAMEGRAPH_OK)
+        result = FLAMEGRAPH_IO_ERROR;
+    if (result == FLAMEGRAPH_OK && rename(beside, path) != 0)
+        result = FLAMEGRAPH_IO_ERROR;
     if (result != FLAMEGRAPH_OK) {
         int why = errno;
         unlink(beside);
@@ -1484,9 +1571,8 @@ static inline flamegraph_result flamegraph_replace(const flamegraph *graph,
     return result;
 }
 
-static inline flamegraph_result flamegraph_save(const flamegraph *graph,
-                                                const flamegraph_options *options, const char *path,
-                                                FILE *errors) {
+static inline flamegraph_result flamegraph_save(const flamegraph *graph, const flamegraph_options *options,
+                                                const char *path, FILE *errors) {
     flamegraph_result result;
     struct stat status;
     if (!path || strcmp(path, "-") == 0) {
@@ -1494,9 +1580,11 @@ static inline flamegraph_result flamegraph_save(const flamegraph *graph,
         result = flamegraph_write(graph, options, stdout);
     } else if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) {
         FILE *out = fopen(path, "w");
-        if (!out) return flamegraph_complain(errors, path, FLAMEGRAPH_IO_ERROR);
+        if (!out)
+            return flamegraph_complain(errors, path, FLAMEGRAPH_IO_ERROR);
         result = flamegraph_write(graph, options, out);
-        if (fclose(out) != 0 && result == FLAMEGRAPH_OK) result = FLAMEGRAPH_IO_ERROR;
+        if (fclose(out) != 0 && result == FLAMEGRAPH_OK)
+            result = FLAMEGRAPH_IO_ERROR;
     } else {
         /* A link stays a link: what it leads to is replaced. */
         char *target = realpath(path, NULL);

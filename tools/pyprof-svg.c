@@ -18,7 +18,10 @@
 
 #define PYPROF_SVG_VERSION "0.1.0"
 
-enum { EXIT_BAD_INPUT = 1, EXIT_BAD_USAGE = 2 };
+enum {
+    EXIT_BAD_INPUT = 1,
+    EXIT_BAD_USAGE = 2
+};
 
 static const char usage[] = "usage: pyprof-svg [OPTION...] [IN [OUT]]\n";
 
@@ -52,8 +55,7 @@ static bool parse_width(const char *text, int *width) {
     char *end;
     errno = 0;
     long value = strtol(text, &end, 10);
-    if (errno || end == text || *end || value < FLAMEGRAPH_MIN_WIDTH ||
-        value > FLAMEGRAPH_MAX_WIDTH) {
+    if (errno || end == text || *end || value < FLAMEGRAPH_MIN_WIDTH || value > FLAMEGRAPH_MAX_WIDTH) {
         fprintf(stderr, "pyprof-svg: --width wants a whole number of pixels from %d to %d, not '%s'\n",
                 FLAMEGRAPH_MIN_WIDTH, FLAMEGRAPH_MAX_WIDTH, text);
         return false;
@@ -75,8 +77,7 @@ static bool parse_min_width(const char *text, double *width) {
 
 static bool set_option(arguments *parsed, const char *name, size_t size, const char *value) {
     static const char *const names[] = {"--title", "--subtitle", "--unit", "--width", "--min-width"};
-    const char **texts[] = {&parsed->options.title, &parsed->options.subtitle,
-                            &parsed->options.unit};
+    const char **texts[] = {&parsed->options.title, &parsed->options.subtitle, &parsed->options.unit};
     size_t which = 0;
     while (which < 5 && (strlen(names[which]) != size || strncmp(names[which], name, size) != 0)) {
         which++;
@@ -89,8 +90,10 @@ static bool set_option(arguments *parsed, const char *name, size_t size, const c
         fprintf(stderr, "pyprof-svg: %s wants a value\n", names[which]);
         return false;
     }
-    if (which == 3) return parse_width(value, &parsed->options.width);
-    if (which == 4) return parse_min_width(value, &parsed->options.min_width);
+    if (which == 3)
+        return parse_width(value, &parsed->options.width);
+    if (which == 4)
+        return parse_min_width(value, &parsed->options.min_width);
     *texts[which] = value;
     return true;
 }
@@ -114,7 +117,8 @@ static bool parse_arguments(int argc, char **argv, arguments *parsed) {
             const char *equals = strchr(text, '=');
             size_t size = equals ? (size_t)(equals - text) : strlen(text);
             const char *value = equals ? equals + 1 : i + 1 < argc ? argv[++i] : NULL;
-            if (!set_option(parsed, text, size, value)) return false;
+            if (!set_option(parsed, text, size, value))
+                return false;
         }
     }
     return true;
@@ -122,13 +126,15 @@ static bool parse_arguments(int argc, char **argv, arguments *parsed) {
 
 static bool asks_for(int argc, char **argv, const char *option) {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
-        if (strcmp(argv[i], option) == 0) return true;
+        if (strcmp(argv[i], option) == 0)
+            return true;
     }
     return false;
 }
 
 static flamegraph_result read_input(flamegraph *graph, const char *path) {
-    if (!path || strcmp(path, "-") == 0) return flamegraph_read(graph, stdin, "<stdin>", stderr);
+    if (!path || strcmp(path, "-") == 0)
+        return flamegraph_read(graph, stdin, "<stdin>", stderr);
     FILE *in = fopen(path, "rb");
     if (!in) {
         fprintf(stderr, "%s: %s\n", path, strerror(errno));
@@ -143,7 +149,8 @@ int main(int argc, char **argv) {
     arguments parsed = {0};
     if (asks_for(argc, argv, "--help")) {
         fputs(usage, stdout);
-        for (size_t i = 0; i < sizeof help / sizeof *help; i++) puts(help[i]);
+        for (size_t i = 0; i < sizeof help / sizeof *help; i++)
+            puts(help[i]);
         return EXIT_SUCCESS;
     }
     if (asks_for(argc, argv, "--version")) {
