@@ -7,7 +7,7 @@ import sys
 import unittest
 
 SOURCE = os.environ["PYPROF_SOURCE"]
-VERSION = 14  # others lay out a few things differently
+VERSION = 14  # the one that decides; others lay out a few things differently
 
 
 def version():
@@ -34,8 +34,11 @@ class Format(unittest.TestCase):
             with self.subTest(file=os.path.relpath(path, SOURCE)):
                 run = subprocess.run(["clang-format", "--dry-run", "-Werror", path], stdout=subprocess.PIPE,
                                      stderr=subprocess.STDOUT, universal_newlines=True)
-                if run.returncode != 0:
+                if run.returncode != 0 and version() == VERSION:
                     self.fail(run.stdout.split("\n")[0] + " (clang-format -i mends it)")
+                if run.returncode != 0:
+                    print("skipped: clang-format %d lays out %s differently, but version %d decides"
+                          % (version(), path, VERSION))
 
 
 if __name__ == "__main__":
