@@ -1,0 +1,65 @@
+"""Names of functions and files of every kind come out as they are: escaped in collapsed text, raw in JSON."""
+
+import json
+import os
+import re
+import sys
+import unittest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, '..', 'truth'))
+import harness
+
+COLLAPSED = 'collapsed,wall'
+SPEEDSCOPE = 'speedscope,wall'
+SHORT = {'n': '\n', 'r': '\r', 't': '\t', 'b': '\b', 'f': '\f', 'v': '\v', 'a': '\a', '0': '\0', '\\': '\\'}
+
+
+def unescape(text):
+    def one(match):
+        code = match.group(1)
+        return chr(int(code[1:], 16)) if code[0] == 'x' and len(code) > 1 else SHORT[code]
+    return re.sub(r'\\(x[0-9a-fA-F]{2}|.)', one, text)
+
+
+def base(path):
+    return path.rpartition('/')[2]
+
+
+class NamesTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.run_ = harness.Run(os.path.join(HERE, 'names.py'), [0.02], [COLLAPSED, SPEEDSCOPE], 1000)
+        cls.expected = cls.run_.printed()
+
+    def test_unescape(self):
+        self.assertEqual(unescape(r'a\x3b\\n\n\\x3b'), 'a;\\n\n\\x3b')
+
+    def test_collapsed(self):
+        text = self.run_.texts[COLLAPSED]
+        leaves = {unescape(line.rpartition(' ')[0].rpartition(';')[2]) for line in text.split('\n')[:-1]}
+        for name, file, first in self.expected:
+            candidates = ['%s (%s:%d)' % (name, base(file), line) for line in (first, first + 1, first + 2)]
+            self.assertTrue(leaves.intersection(candidates), 'not there: %r in %r' % (name, file))
+
+    def test_collapsed_lines(self):
+        text = self.run_.texts[COLLAPSED]
+        self.assertTrue(text.endswith('\n'))
+        for line in text.split('\n')[:-1]:
+            self.assertRegex(line, r'\Athread MainThread;<module> \(names\.py:[0-9]+\)[^\x00-\x1f\x7f]* [0-9]+\Z')
+
+    def test_speedscope(self):
+        document = json.loads(self.run_.texts[SPEEDSCOPE])
+        frames = {(frame['name'], frame.get('file')) for frame in document['shared']['frames']}
+        for name, file, _ in self.expected:
+            self.assertTrue(any(is_name in (name, '%s (%s)' % (name, is_file)) and is_file == file
+                                for is_name, is_file in frames), 'not there: %r in %r' % (name, file))
+
+    def test_half_a_pair(self):
+        """All files were decoded as UTF-8 before; and the function's time is still there."""
+        lines = [line for line in self.run_.texts[COLLAPSED].split('\n') if '(half.py:' in line]
+        self.assertGreater(sum(int(line.rpartition(' ')[2]) for line in lines), 15000)
+
+
+if __name__ == '__main__':
+    harness.main()
