@@ -1271,7 +1271,9 @@ static inline void flamegraph_put_figures(const flamegraph_picture *picture, uin
     flamegraph_format_amount(amount, sizeof amount, value, picture->options.unit);
     flamegraph_format_percent(share, sizeof share, value, flamegraph_total(picture->graph));
     flamegraph_put_xml(amount, strlen(amount), out);
-    fprintf(out, ", %s of all", share);
+    fputs(", ", out);
+    flamegraph_put_xml(share, strlen(share), out);
+    fputs(" of all", out);
 }
 
 static inline int flamegraph_y(const flamegraph_picture *picture, uint32_t level) {
