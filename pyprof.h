@@ -3,6 +3,11 @@
    PYPROF_DOCUMENTATION_GOES_HERE
 */
 
+/* The implementation needs what lies behind this; it counts only before the first system header. */
+#if defined(PYPROF_IMPLEMENTATION) && defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE 1
+#endif
+
 #ifndef PYPROF_H
 #define PYPROF_H
 
@@ -30,18 +35,18 @@ extern "C" {
    unless its own text says otherwise. */
 typedef enum pyprof_result {
     PYPROF_OK = 0,
-    PYPROF_ERROR_ARGUMENT = -1,       /* NULL where a value is needed, or a figure out of its range */
-    PYPROF_ERROR_ALREADY_ACTIVE = -2, /* pyprof_start while a recording runs */
-    PYPROF_ERROR_NOT_ACTIVE = -3,     /* a call that needs a running recording */
-    PYPROF_ERROR_MEMORY = -4,         /* the allocator gave nothing, or memory_limit is too small */
-    PYPROF_ERROR_THREAD = -5,         /* the sampler thread could not be made */
-    PYPROF_ERROR_SIGNAL = -6,         /* the signal is in use, unusable, or none is free */
-    PYPROF_ERROR_MEMORY_READ = -7,    /* the system lets us read our own memory in no safe way */
-    PYPROF_ERROR_PYTHON = -8,         /* this CPython (version, debug or free-threaded build) is not known */
+    PYPROF_ERROR_ARGUMENT = -1,        /* NULL where a value is needed, or a figure out of its range */
+    PYPROF_ERROR_ALREADY_ACTIVE = -2,  /* pyprof_start while a recording runs */
+    PYPROF_ERROR_NOT_ACTIVE = -3,      /* a call that needs a running recording */
+    PYPROF_ERROR_MEMORY = -4,          /* the allocator gave nothing, or memory_limit is too small */
+    PYPROF_ERROR_THREAD = -5,          /* the sampler thread could not be made */
+    PYPROF_ERROR_SIGNAL = -6,          /* the signal is in use, unusable, or none is free */
+    PYPROF_ERROR_MEMORY_READ = -7,     /* the system lets us read our own memory in no safe way */
+    PYPROF_ERROR_PYTHON = -8,          /* this CPython (version, debug or free-threaded build) is not known */
     PYPROF_ERROR_PYTHON_MISMATCH = -9, /* compiled against one CPython version, running in another */
-    PYPROF_ERROR_IO = -10,            /* a file could not be made, written or renamed; errno says why */
-    PYPROF_ERROR_WRITE = -11,         /* the write function answered false */
-    PYPROF_ERROR_FORMAT = -12         /* a format that is not known, or that the path's ending does not name */
+    PYPROF_ERROR_IO = -10,             /* a file could not be made, written or renamed; errno says why */
+    PYPROF_ERROR_WRITE = -11,          /* the write function answered false */
+    PYPROF_ERROR_FORMAT = -12 /* a format that is not known, or that the path's ending does not name */
 } pyprof_result;
 
 /* How the stack of a thread that is running Python right now is read. */
@@ -76,15 +81,15 @@ typedef struct pyprof_logger {
 
 /* How to record. All zero = good defaults. Copied by pyprof_start, output_path included. */
 typedef struct pyprof_desc {
-    uint32_t interval_us;       /* mean time between samples of a thread, in microseconds: 50 to 10,000,000;
+    uint32_t interval_us; /* mean time between samples of a thread, in microseconds: 50 to 10,000,000;
                                    0 = 10,000 (100 Hz) */
     pyprof_capture capture;
-    int signal_number;          /* the signal that asks a thread for its stack; 0 = a real-time signal that
+    int signal_number;       /* the signal that asks a thread for its stack; 0 = a real-time signal that
                                    has its default action. No signal is taken with PYPROF_CAPTURE_QUIET. */
-    size_t memory_limit;        /* bytes that one recording may hold at most; at least 1 MiB; 0 = 64 MiB */
-    uint32_t max_depth;         /* frames of a stack, counted from the leaf: 16 to 65,536; 0 = 1024. What lies
+    size_t memory_limit;     /* bytes that one recording may hold at most; at least 1 MiB; 0 = 64 MiB */
+    uint32_t max_depth;      /* frames of a stack, counted from the leaf: 16 to 65,536; 0 = 1024. What lies
                                    further out becomes one "[truncated]" frame. */
-    const char *output_path;    /* pyprof_stop also saves here, with default pyprof_output; NULL = nowhere */
+    const char *output_path; /* pyprof_stop also saves here, with default pyprof_output; NULL = nowhere */
     pyprof_allocator allocator;
     pyprof_logger logger;
 } pyprof_desc;
@@ -93,10 +98,10 @@ typedef struct pyprof_desc {
 typedef struct pyprof_profile pyprof_profile;
 
 typedef enum pyprof_format {
-    PYPROF_FORMAT_AUTO = 0,       /* pyprof_save: by the path's ending (.json: speedscope, .svg: refused,
+    PYPROF_FORMAT_AUTO = 0,      /* pyprof_save: by the path's ending (.json: speedscope, .svg: refused,
                                      anything else: collapsed); pyprof_write: collapsed */
-    PYPROF_FORMAT_COLLAPSED = 1,  /* one line a stack: "thread;root;...;leaf value" */
-    PYPROF_FORMAT_SPEEDSCOPE = 2  /* speedscope.app's JSON, one time-ordered profile a thread, nanoseconds */
+    PYPROF_FORMAT_COLLAPSED = 1, /* one line a stack: "thread;root;...;leaf value" */
+    PYPROF_FORMAT_SPEEDSCOPE = 2 /* speedscope.app's JSON, one time-ordered profile a thread, nanoseconds */
 } pyprof_format;
 
 typedef enum pyprof_metric {
@@ -127,26 +132,26 @@ typedef bool (*pyprof_write_fn)(void *user, const void *data, size_t size);
    which the sampler looks at all threads; in each tick every thread gives a sample or is lost for one of the
    reasons below. A lost sample's time is not lost: samples weigh the time that really passed between them. */
 typedef struct pyprof_stats {
-    uint64_t ticks;            /* moments at which the threads were looked at */
-    uint64_t ticks_missed;     /* moments that passed before the sampler got the CPU */
-    uint64_t samples;          /* stacks that entered the profile, idle ones included */
-    uint64_t samples_idle;     /* of these, stacks of threads that waited */
-    uint64_t samples_signalled; /* of these, stacks that the thread copied itself, asked by a signal */
-    uint64_t lost_late;        /* the thread had let the GIL go before the signal came */
-    uint64_t lost_pending;     /* the thread had not yet answered the signal of an earlier tick */
-    uint64_t lost_unsettled;   /* the stack changed while it was read from outside */
-    uint64_t lost_unreadable;  /* the thread went away, or its memory made no sense */
-    uint64_t lost_memory;      /* no room for one more thread */
-    uint64_t truncated_depth;  /* samples of stacks deeper than max_depth */
-    uint64_t truncated_memory; /* samples that went to "[truncated]" because the tree was full */
-    uint64_t frames_unresolved; /* frames whose code object had died before its name could be read */
+    uint64_t ticks;              /* moments at which the threads were looked at */
+    uint64_t ticks_missed;       /* moments that passed before the sampler got the CPU */
+    uint64_t samples;            /* stacks that entered the profile, idle ones included */
+    uint64_t samples_idle;       /* of these, stacks of threads that waited */
+    uint64_t samples_signalled;  /* of these, stacks that the thread copied itself, asked by a signal */
+    uint64_t lost_late;          /* the thread had let the GIL go before the signal came */
+    uint64_t lost_pending;       /* the thread had not yet answered the signal of an earlier tick */
+    uint64_t lost_unsettled;     /* the stack changed while it was read from outside */
+    uint64_t lost_unreadable;    /* the thread went away, or its memory made no sense */
+    uint64_t lost_memory;        /* no room for one more thread */
+    uint64_t truncated_depth;    /* samples of stacks deeper than max_depth */
+    uint64_t truncated_memory;   /* samples that went to "[truncated]" because the tree was full */
+    uint64_t frames_unresolved;  /* frames whose code object had died before its name could be read */
     uint64_t timeline_coarsened; /* times that the time line was full and halved its resolution */
-    uint64_t signals;          /* signals sent */
-    uint64_t calls_interrupted; /* signals that were seen to end a system call with EINTR */
-    uint64_t threads;          /* OS threads with Python that were seen */
-    uint64_t bytes;            /* memory held now */
-    uint64_t bytes_peak;       /* and the most that was ever held */
-    uint64_t sampler_cpu_ns;   /* CPU time that the sampler thread has used */
+    uint64_t signals;            /* signals sent */
+    uint64_t calls_interrupted;  /* signals that were seen to end a system call with EINTR */
+    uint64_t threads;            /* OS threads with Python that were seen */
+    uint64_t bytes;              /* memory held now */
+    uint64_t bytes_peak;         /* and the most that was ever held */
+    uint64_t sampler_cpu_ns;     /* CPU time that the sampler thread has used */
 } pyprof_stats;
 
 /* Begins to record every thread of every interpreter in the process; NULL = defaults. Starts one thread,
@@ -201,3 +206,4030 @@ PYPROF_API const char *pyprof_result_string(pyprof_result result);
 #endif
 
 #endif /* PYPROF_H */
+
+#ifdef PYPROF_IMPLEMENTATION
+#ifndef PYPROF_IMPLEMENTED
+#define PYPROF_IMPLEMENTED
+
+#if !defined(__linux__)
+#error "pyprof.h: only Linux is supported so far; the seams for other systems are in >>platform"
+#endif
+#if defined(_FEATURES_H) && !defined(__USE_MISC)
+#error                                                                                                       \
+    "pyprof.h: include it before any other header in the file that defines PYPROF_IMPLEMENTATION, or compile with -D_GNU_SOURCE"
+#endif
+
+#include <Python.h>
+#include <frameobject.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// >>platform
+// Threads, signals and clocks of the operating system; a port replaces this part and >>reads.
+
+typedef struct pyprof__atomic32 {
+    uint32_t value;
+} pyprof__atomic32;
+
+typedef struct pyprof__atomic64 {
+    uint64_t value;
+} pyprof__atomic64;
+
+static inline uint32_t pyprof__get(const pyprof__atomic32 *atomic) {
+    return __atomic_load_n(&atomic->value, __ATOMIC_ACQUIRE);
+}
+
+static inline void pyprof__set(pyprof__atomic32 *atomic, uint32_t value) {
+    __atomic_store_n(&atomic->value, value, __ATOMIC_RELEASE);
+}
+
+static inline uint32_t pyprof__add(pyprof__atomic32 *atomic, uint32_t value) {
+    return __atomic_add_fetch(&atomic->value, value, __ATOMIC_ACQ_REL);
+}
+
+static inline bool pyprof__swap_if(pyprof__atomic32 *atomic, uint32_t expected, uint32_t value) {
+    return __atomic_compare_exchange_n(&atomic->value, &expected, value, false, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_ACQUIRE);
+}
+
+static inline uint64_t pyprof__get64(const pyprof__atomic64 *atomic) {
+    return __atomic_load_n(&atomic->value, __ATOMIC_ACQUIRE);
+}
+
+static inline void pyprof__set64(pyprof__atomic64 *atomic, uint64_t value) {
+    __atomic_store_n(&atomic->value, value, __ATOMIC_RELEASE);
+}
+
+static uint64_t pyprof__clock(clockid_t id) {
+    struct timespec time;
+    if (clock_gettime(id, &time) != 0) {
+        return 0;
+    }
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+static uint64_t pyprof__now(void) {
+    return pyprof__clock(CLOCK_MONOTONIC);
+}
+
+/* The clock of one thread's CPU time, made from its id: unlike pthread_getcpuclockid it is an error, not
+   undefined, once the thread is gone. Layout: Linux, include/linux/posix-timers_types.h. */
+static clockid_t pyprof__cpu_clock(int32_t tid) {
+    return (clockid_t)((~(uint32_t)tid << 3) | 6u);
+}
+
+static int32_t pyprof__tid(void) {
+    return (int32_t)syscall(SYS_gettid);
+}
+
+static bool pyprof__thread_lives(int32_t tid) {
+    return tid > 0 && syscall(SYS_tgkill, getpid(), tid, 0) == 0;
+}
+
+/* Sleeps until the word differs from expected, somebody wakes it, or the monotonic clock reaches deadline. */
+static void pyprof__wait_until(pyprof__atomic32 *word, uint32_t expected, uint64_t deadline) {
+    struct timespec time;
+    time.tv_sec = (time_t)(deadline / 1000000000u);
+    time.tv_nsec = (long)(deadline % 1000000000u);
+    syscall(SYS_futex, &word->value, FUTEX_WAIT_BITSET_PRIVATE, expected, &time, NULL,
+            FUTEX_BITSET_MATCH_ANY);
+}
+
+/* Async-signal-safe. */
+static void pyprof__wake(pyprof__atomic32 *word) {
+    pyprof__add(word, 1);
+    syscall(SYS_futex, &word->value, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+
+/* Sends a signal with a value to one thread. The kernel takes si_code < 0 from the process itself only. */
+static bool pyprof__signal_thread(int32_t tid, int signal_number, void *value) {
+    siginfo_t info;
+    memset(&info, 0, sizeof info);
+    info.si_signo = signal_number;
+    info.si_code = SI_QUEUE;
+    info.si_pid = getpid();
+    info.si_uid = getuid();
+    info.si_value.sival_ptr = value;
+    return syscall(SYS_rt_tgsigqueueinfo, getpid(), tid, signal_number, &info) == 0;
+}
+
+/* Whether the interrupted code had just come back from a system call with EINTR: the result register says
+   so, and the instruction before is the one that enters the kernel. */
+static bool pyprof__call_was_interrupted(const void *context) {
+    const ucontext_t *user = (const ucontext_t *)context;
+#if defined(__x86_64__)
+    enum {
+        rax = 13,
+        rip = 16
+    }; /* <sys/ucontext.h> names them for _GNU_SOURCE only */
+    if (user->uc_mcontext.gregs[rax] != -EINTR) {
+        return false;
+    }
+    const unsigned char *next = (const unsigned char *)(uintptr_t)user->uc_mcontext.gregs[rip];
+    return next[-2] == 0x0f && next[-1] == 0x05;
+#elif defined(__aarch64__)
+    if (user->uc_mcontext.regs[0] != (unsigned long long)-EINTR) {
+        return false;
+    }
+    return ((const uint32_t *)(uintptr_t)user->uc_mcontext.pc)[-1] == 0xd4000001u;
+#else
+    (void)user;
+    return false;
+#endif
+}
+
+/* Reads a small file of /proc/self/task/TID; returns the number of bytes. */
+static size_t pyprof__read_task_file(int32_t tid, const char *name, char *text, size_t size) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/task/%d/%s", (int)tid, name);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) {
+        return 0;
+    }
+    ssize_t length = read(file, text, size - 1);
+    close(file);
+    text[length > 0 ? length : 0] = '\0';
+    return length > 0 ? (size_t)length : 0;
+}
+
+/* Whether the thread runs or could run at this moment, as opposed to waiting. */
+static bool pyprof__thread_is_runnable(int32_t tid) {
+    char text[256];
+    if (pyprof__read_task_file(tid, "stat", text, sizeof text) == 0) {
+        return false;
+    }
+    const char *name_end = strrchr(text, ')'); /* the name may hold anything, also ") R" */
+    return name_end != NULL && name_end[1] == ' ' && name_end[2] == 'R';
+}
+
+// >>base
+// Memory within a limit, and the host's log.
+
+typedef struct pyprof__memory {
+    pyprof_allocator allocator;
+    size_t limit;
+    size_t used;
+    size_t peak;
+} pyprof__memory;
+
+static void *pyprof__libc_alloc(size_t size, void *user) {
+    (void)user;
+    return malloc(size);
+}
+
+static void pyprof__libc_free(void *memory, void *user) {
+    (void)user;
+    free(memory);
+}
+
+/* NULL when the limit or the allocator says no. */
+static void *pyprof__alloc(pyprof__memory *memory, size_t size) {
+    if (size > memory->limit - memory->used) {
+        return NULL;
+    }
+    void *block = memory->allocator.alloc_fn(size, memory->allocator.user);
+    if (block == NULL) {
+        return NULL;
+    }
+    memory->used += size;
+    if (memory->used > memory->peak) {
+        memory->peak = memory->used;
+    }
+    return block;
+}
+
+static void pyprof__release(pyprof__memory *memory, void *block, size_t size) {
+    if (block != NULL) {
+        memory->used -= size;
+        memory->allocator.free_fn(block, memory->allocator.user);
+    }
+}
+
+static void pyprof__log(const pyprof_logger *logger, pyprof_log_level level, const char *message) {
+    if (logger->log_fn != NULL) {
+        logger->log_fn(level, message, logger->user);
+    }
+}
+
+// >>containers
+// An array that grows, and a table: an array of items found again by the bytes that they begin with.
+
+#define PYPROF__NONE UINT32_MAX
+
+typedef struct pyprof__array {
+    void *data;
+    size_t item_size;
+    uint32_t count;
+    uint32_t capacity;
+} pyprof__array;
+
+#define PYPROF__ITEM(type, array, index) (((type *)(array)->data)[index])
+
+static void pyprof__array_free(pyprof__memory *memory, pyprof__array *array) {
+    pyprof__release(memory, array->data, (size_t)array->capacity * array->item_size);
+    array->data = NULL;
+    array->count = array->capacity = 0;
+}
+
+static bool pyprof__array_resize(pyprof__memory *memory, pyprof__array *array, size_t capacity) {
+    if (capacity > PYPROF__NONE - 1) {
+        return false;
+    }
+    void *data = pyprof__alloc(memory, capacity * array->item_size);
+    if (data == NULL) {
+        return false;
+    }
+    if (array->count > 0) {
+        memcpy(data, array->data, (size_t)array->count * array->item_size);
+    }
+    pyprof__release(memory, array->data, (size_t)array->capacity * array->item_size);
+    array->data = data;
+    array->capacity = (uint32_t)capacity;
+    return true;
+}
+
+/* Room for count items; doubles, or grows by a quarter where the memory limit is near. */
+static bool pyprof__array_reserve(pyprof__memory *memory, pyprof__array *array, size_t count) {
+    size_t now = array->capacity;
+    if (count <= now) {
+        return true;
+    }
+    size_t minimum = now == 0 ? 16 : now;
+    size_t doubled = 2 * minimum > count ? 2 * minimum : count;
+    size_t quarter = minimum + minimum / 4 > count ? minimum + minimum / 4 : count;
+    return pyprof__array_resize(memory, array, doubled) || pyprof__array_resize(memory, array, quarter);
+}
+
+/* The index of a new item with all bytes zero, or PYPROF__NONE. */
+static uint32_t pyprof__array_add(pyprof__memory *memory, pyprof__array *array) {
+    if (!pyprof__array_reserve(memory, array, (size_t)array->count + 1)) {
+        return PYPROF__NONE;
+    }
+    memset((char *)array->data + (size_t)array->count * array->item_size, 0, array->item_size);
+    return array->count++;
+}
+
+static bool pyprof__array_copy(pyprof__memory *memory, pyprof__array *copy, const pyprof__array *array) {
+    copy->data = NULL;
+    copy->item_size = array->item_size;
+    copy->count = copy->capacity = 0;
+    if (array->count == 0) {
+        return true;
+    }
+    if (!pyprof__array_resize(memory, copy, array->count)) {
+        return false;
+    }
+    memcpy(copy->data, array->data, (size_t)array->count * array->item_size);
+    copy->count = array->count;
+    return true;
+}
+
+typedef struct pyprof__slot {
+    uint32_t hash;
+    uint32_t item; /* index + 1; 0 = free */
+} pyprof__slot;
+
+typedef struct pyprof__table {
+    pyprof__array items;
+    size_t key_size; /* every item begins with its key */
+    pyprof__slot *slots;
+    uint32_t slot_count; /* a power of two, or 0 */
+} pyprof__table;
+
+static uint64_t pyprof__mix(uint64_t hash, uint64_t word) {
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+    return hash ^ (hash >> 29);
+}
+
+static uint32_t pyprof__hash(const void *bytes, size_t size) {
+    const unsigned char *at = (const unsigned char *)bytes;
+    uint64_t hash = size;
+    for (; size >= 8; size -= 8, at += 8) {
+        uint64_t word;
+        memcpy(&word, at, 8);
+        hash = pyprof__mix(hash, word);
+    }
+    uint64_t rest = 0;
+    memcpy(&rest, at, size);
+    hash = pyprof__mix(hash, rest);
+    return (uint32_t)(hash >> 32);
+}
+
+static void pyprof__table_init(pyprof__table *table, size_t item_size, size_t key_size) {
+    memset(table, 0, sizeof *table);
+    table->items.item_size = item_size;
+    table->key_size = key_size;
+}
+
+static void pyprof__table_free(pyprof__memory *memory, pyprof__table *table) {
+    pyprof__array_free(memory, &table->items);
+    pyprof__release(memory, table->slots, table->slot_count * sizeof *table->slots);
+    table->slots = NULL;
+    table->slot_count = 0;
+}
+
+/* Forgets the items, keeps the memory. */
+static void pyprof__table_clear(pyprof__table *table) {
+    table->items.count = 0;
+    if (table->slots != NULL) {
+        memset(table->slots, 0, table->slot_count * sizeof *table->slots);
+    }
+}
+
+/* Keeps at least a third of the slots free. */
+static bool pyprof__table_reserve(pyprof__memory *memory, pyprof__table *table) {
+    if (table->items.count < table->slot_count - table->slot_count / 3) {
+        return true;
+    }
+    uint32_t count = table->slot_count == 0 ? 64 : 2 * table->slot_count;
+    pyprof__slot *slots = (pyprof__slot *)pyprof__alloc(memory, count * sizeof *slots);
+    if (slots == NULL) {
+        return false;
+    }
+    memset(slots, 0, count * sizeof *slots);
+    for (uint32_t i = 0; i < table->slot_count; i++) {
+        if (table->slots[i].item != 0) {
+            uint32_t at = table->slots[i].hash & (count - 1);
+            while (slots[at].item != 0) {
+                at = (at + 1) & (count - 1);
+            }
+            slots[at] = table->slots[i];
+        }
+    }
+    pyprof__release(memory, table->slots, table->slot_count * sizeof *slots);
+    table->slots = slots;
+    table->slot_count = count;
+    return true;
+}
+
+/* The index of the item with this key, added (zero but for the key) if it is new; PYPROF__NONE = no room. */
+static uint32_t pyprof__table_intern(pyprof__memory *memory, pyprof__table *table, const void *key,
+                                     bool *is_new) {
+    *is_new = false;
+    uint32_t hash = pyprof__hash(key, table->key_size);
+    if (table->slot_count > 0) {
+        uint32_t mask = table->slot_count - 1;
+        for (uint32_t at = hash & mask; table->slots[at].item != 0; at = (at + 1) & mask) {
+            uint32_t item = table->slots[at].item - 1;
+            const char *known = (const char *)table->items.data + (size_t)item * table->items.item_size;
+            if (table->slots[at].hash == hash && memcmp(known, key, table->key_size) == 0) {
+                return item;
+            }
+        }
+    }
+    if (!pyprof__table_reserve(memory, table)) {
+        return PYPROF__NONE;
+    }
+    uint32_t item = pyprof__array_add(memory, &table->items);
+    if (item == PYPROF__NONE) {
+        return PYPROF__NONE;
+    }
+    memcpy((char *)table->items.data + (size_t)item * table->items.item_size, key, table->key_size);
+    uint32_t at = hash & (table->slot_count - 1);
+    while (table->slots[at].item != 0) {
+        at = (at + 1) & (table->slot_count - 1);
+    }
+    table->slots[at].hash = hash;
+    table->slots[at].item = item + 1;
+    *is_new = true;
+    return item;
+}
+
+// >>reads
+// Reading this process's own memory where it may vanish: a bad address is an error code, never a fault.
+
+typedef struct pyprof__piece {
+    uintptr_t address;
+    void *to;
+    size_t size;
+} pyprof__piece;
+
+#define PYPROF__PIECES_MAX 64
+
+static int pyprof__memory_file = -1; /* /proc/self/mem, where process_vm_readv is not allowed */
+
+static bool pyprof__pread(const pyprof__piece *pieces, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        ssize_t size = pread(pyprof__memory_file, pieces[i].to, pieces[i].size, (off_t)pieces[i].address);
+        if (size < 0 || (size_t)size != pieces[i].size) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Reads at most PYPROF__PIECES_MAX pieces, all or nothing that may be used. Async-signal-safe; changes errno. */
+static bool pyprof__read_pieces(const pyprof__piece *pieces, size_t count) {
+    if (pyprof__memory_file >= 0) {
+        return pyprof__pread(pieces, count);
+    }
+    struct iovec to[PYPROF__PIECES_MAX];
+    struct iovec from[PYPROF__PIECES_MAX];
+    size_t total = 0;
+    for (size_t i = 0; i < count; i++) {
+        to[i].iov_base = pieces[i].to;
+        to[i].iov_len = pieces[i].size;
+        from[i].iov_base = (void *)pieces[i].address;
+        from[i].iov_len = pieces[i].size;
+        total += pieces[i].size;
+    }
+    long done = syscall(SYS_process_vm_readv, getpid(), to, count, from, count, 0);
+    return done >= 0 && (size_t)done == total;
+}
+
+static bool pyprof__read(uintptr_t address, void *to, size_t size) {
+    pyprof__piece piece = {address, to, size};
+    return pyprof__read_pieces(&piece, 1);
+}
+
+/* Finds the way that works here: it must read what is there and refuse what is not. */
+static bool pyprof__reads_start(void) {
+    static const uint64_t probe = 0x707970726f662e68u;
+    uint64_t got = 0;
+    pyprof__memory_file = -1;
+    if (!pyprof__read((uintptr_t)&probe, &got, sizeof got) || got != probe) {
+        pyprof__memory_file = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+        if (pyprof__memory_file < 0 || !pyprof__read((uintptr_t)&probe, &got, sizeof got) || got != probe) {
+            return false;
+        }
+    }
+    return !pyprof__read((uintptr_t)8, &got, sizeof got);
+}
+
+static void pyprof__reads_stop(void) {
+    if (pyprof__memory_file >= 0) {
+        close(pyprof__memory_file);
+        pyprof__memory_file = -1;
+    }
+}
+
+/* Blocks of memory as they were when they were first touched since pyprof__view_reset: a walk over many
+   small structures costs one system call a block instead of one a field. */
+#define PYPROF__BLOCK_SIZE 2048u /* divides any page size, so a block is wholly there or wholly not */
+#define PYPROF__BLOCKS 64u
+
+typedef struct pyprof__view {
+    uintptr_t tags[PYPROF__BLOCKS]; /* block number + 1; 0 = empty */
+    unsigned char blocks[PYPROF__BLOCKS][PYPROF__BLOCK_SIZE];
+} pyprof__view;
+
+static void pyprof__view_reset(pyprof__view *view) {
+    memset(view->tags, 0, sizeof view->tags);
+}
+
+static bool pyprof__view_read(pyprof__view *view, uintptr_t address, void *to, size_t size) {
+    unsigned char *out = (unsigned char *)to;
+    while (size > 0) {
+        uintptr_t number = address / PYPROF__BLOCK_SIZE;
+        size_t offset = address % PYPROF__BLOCK_SIZE;
+        size_t part = PYPROF__BLOCK_SIZE - offset < size ? PYPROF__BLOCK_SIZE - offset : size;
+        size_t slot = number % PYPROF__BLOCKS;
+        if (view->tags[slot] != number + 1) {
+            view->tags[slot] = 0;
+            if (!pyprof__read(number * PYPROF__BLOCK_SIZE, view->blocks[slot], PYPROF__BLOCK_SIZE)) {
+                return false;
+            }
+            view->tags[slot] = number + 1;
+        }
+        memcpy(out, view->blocks[slot] + offset, part);
+        address += part;
+        out += part;
+        size -= part;
+    }
+    return true;
+}
+
+/* How a walk gets at memory. What is known to live is loaded plainly: the range [low, high), and the data
+   stack chunks of the thread itself (chunk is the newest one, older ones follow as the walk goes outwards).
+   All else is read through the view, or by one safe read each. */
+typedef struct pyprof__reader {
+    uintptr_t low;
+    uintptr_t high;
+    uintptr_t chunk;
+    pyprof__view *view;
+} pyprof__reader;
+
+static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, void *to, size_t size);
+
+static inline bool pyprof__load(pyprof__reader *reader, uintptr_t address, void *to, size_t size) {
+    if (address - reader->low < reader->high - reader->low && reader->high - address >= size) {
+        memcpy(to, (const void *)address, size);
+        return true;
+    }
+    return pyprof__load_elsewhere(reader, address, to, size);
+}
+
+static inline bool pyprof__load_word(pyprof__reader *reader, uintptr_t address, uintptr_t *word) {
+    return pyprof__load(reader, address, word, sizeof *word);
+}
+
+// >>cpython
+// Everything that differs between versions of CPython, and nothing of it elsewhere.
+
+#define PYPROF__ABSENT UINT32_MAX
+#define PYPROF__IDENTITY_WORDS 6
+
+/* Where things lie in the running interpreter: offsets in bytes, PYPROF__ABSENT where a version has no such
+   thing. Sources: thread state, code object and (to 3.10) frame from the public headers by offsetof;
+   interpreters by the exported accessors (>=3.13: from _Py_DebugOffsets); _PyInterpreterFrame of 3.11 and 3.12 and
+   the owner values are constants, which tests hold against Include/internal/pycore_frame.h. */
+typedef struct pyprof__layout {
+    /* PyInterpreterState */
+    uint32_t interp_next;
+    uint32_t interp_threads;
+    uint32_t interp_id;
+    /* PyThreadState */
+    uint32_t ts_prev;
+    uint32_t ts_next;
+    uint32_t ts_interp;
+    uint32_t ts_id;
+    uint32_t ts_thread_id; /* pthread_t */
+    uint32_t ts_native_id;
+    uint32_t ts_status; /* absent: the process has one holder of the GIL, which the runtime names */
+    uint32_t status_mask;
+    uint32_t status_attached;
+    uint32_t ts_frame; /* the leaf frame, or the cframe that points to it */
+    uint32_t ts_chunk; /* newest data stack chunk */
+    uint32_t ts_size;  /* bytes of a thread state that hold all of the above */
+    /* _PyCFrame, on the C stack of the thread: 3.11 and 3.12 */
+    uint32_t cframe_frame;
+    uint32_t cframe_previous;
+    uint32_t chunk_previous;
+    uint32_t chunk_size;
+    /* frame */
+    uint32_t frame_previous;
+    uint32_t frame_code;
+    uint32_t frame_instr;
+    uint32_t frame_owner;
+    uint32_t frame_locals;
+    uint32_t instr_scale;  /* bytes of one f_lasti; 0: frame_instr holds a pointer into the code */
+    uint32_t owner_cstack; /* frames of this owner are no Python frames */
+    uint32_t owner_generator;
+    /* code object */
+    uint32_t code_name;
+    uint32_t code_filename;
+    uint32_t code_first_line;
+    uint32_t code_lines;
+    uint32_t code_instructions;
+    uint32_t code_first_traceable;
+    uint32_t code_identity[PYPROF__IDENTITY_WORDS]; /* words that together tell one code object from its
+                                                       successor at the same address */
+} pyprof__layout;
+
+#define PYPROF__PY(minor) (0x03000000 + ((minor) << 16))
+#define PYPROF__PY_SINCE(minor) (PY_VERSION_HEX >= PYPROF__PY(minor))
+
+#define PYPROF__OFFSET(type, field) ((uint32_t)offsetof(type, field))
+
+static void pyprof__layout_thread_state(pyprof__layout *layout) {
+    layout->ts_prev = PYPROF__OFFSET(PyThreadState, prev);
+    layout->ts_next = PYPROF__OFFSET(PyThreadState, next);
+    layout->ts_interp = PYPROF__OFFSET(PyThreadState, interp);
+    layout->ts_id = PYPROF__OFFSET(PyThreadState, id);
+    layout->ts_thread_id = PYPROF__OFFSET(PyThreadState, thread_id);
+    layout->ts_native_id = layout->ts_status = layout->ts_chunk = PYPROF__ABSENT;
+    layout->cframe_frame = layout->cframe_previous = PYPROF__ABSENT;
+    layout->chunk_previous = layout->chunk_size = PYPROF__ABSENT;
+    layout->ts_size = layout->ts_id + (uint32_t)sizeof(uint64_t);
+#if PYPROF__PY_SINCE(11)
+    layout->ts_native_id = PYPROF__OFFSET(PyThreadState, native_thread_id);
+#endif
+#if PYPROF__PY_SINCE(13)
+    layout->ts_frame = PYPROF__OFFSET(PyThreadState, current_frame);
+    layout->ts_status = PYPROF__OFFSET(PyThreadState, state);
+    layout->status_mask = UINT32_MAX;
+    layout->status_attached = 1; /* _Py_THREAD_ATTACHED, Include/internal/pycore_pystate.h */
+#elif PYPROF__PY_SINCE(11)
+    layout->ts_frame = PYPROF__OFFSET(PyThreadState, cframe);
+    layout->cframe_frame = PYPROF__OFFSET(_PyCFrame, current_frame);
+    layout->cframe_previous = PYPROF__OFFSET(_PyCFrame, previous);
+    layout->ts_chunk = PYPROF__OFFSET(PyThreadState, datastack_chunk);
+    layout->chunk_previous = PYPROF__OFFSET(_PyStackChunk, previous);
+    layout->chunk_size = PYPROF__OFFSET(_PyStackChunk, size);
+    if (layout->ts_size < layout->ts_chunk + sizeof(void *)) {
+        layout->ts_size = layout->ts_chunk + (uint32_t)sizeof(void *);
+    }
+#else
+    layout->ts_frame = PYPROF__OFFSET(PyThreadState, frame);
+#endif
+#if PYPROF__PY_SINCE(12) && !PYPROF__PY_SINCE(13)
+    PyThreadState active; /* a bit field has no offset, but a value */
+    memset(&active, 0, sizeof active);
+    active._status.active = 1;
+    layout->ts_status = PYPROF__OFFSET(PyThreadState, _status);
+    memcpy(&layout->status_mask, (const char *)&active + layout->ts_status, sizeof layout->status_mask);
+    layout->status_attached = layout->status_mask;
+#endif
+}
+
+static void pyprof__layout_frame(pyprof__layout *layout) {
+    layout->frame_owner = layout->code_instructions = layout->code_first_traceable = PYPROF__ABSENT;
+    layout->owner_generator = 1;
+    layout->owner_cstack = PYPROF__ABSENT;
+#if PYPROF__PY_SINCE(12) /* 3.12: Include/internal/pycore_frame.h; from 3.13 on overwritten by its own word */
+    layout->frame_code = 0;
+    layout->frame_previous = 8;
+    layout->frame_instr = 56;
+    layout->frame_owner = 70;
+    layout->frame_locals = 72;
+    layout->owner_cstack = 3;
+#elif PYPROF__PY_SINCE(11)
+    layout->frame_code = 32;
+    layout->frame_previous = 48;
+    layout->frame_instr = 56;
+    layout->frame_owner = 69;
+    layout->frame_locals = 72;
+#else
+    layout->frame_code = PYPROF__OFFSET(PyFrameObject, f_code);
+    layout->frame_previous = PYPROF__OFFSET(PyFrameObject, f_back);
+    layout->frame_instr = PYPROF__OFFSET(PyFrameObject, f_lasti);
+    layout->frame_locals = PYPROF__OFFSET(PyFrameObject, f_localsplus);
+    layout->instr_scale = PYPROF__PY_SINCE(10) ? 2 : 1;
+#endif
+}
+
+static void pyprof__layout_code(pyprof__layout *layout) {
+    layout->code_filename = PYPROF__OFFSET(PyCodeObject, co_filename);
+    layout->code_first_line = PYPROF__OFFSET(PyCodeObject, co_firstlineno);
+#if PYPROF__PY_SINCE(11)
+    layout->code_name = PYPROF__OFFSET(PyCodeObject, co_qualname);
+    layout->code_instructions = PYPROF__OFFSET(PyCodeObject, co_code_adaptive);
+    layout->code_first_traceable = PYPROF__OFFSET(PyCodeObject, _co_firsttraceable);
+#else
+    layout->code_name = PYPROF__OFFSET(PyCodeObject, co_name);
+#endif
+#if PYPROF__PY_SINCE(10)
+    layout->code_lines = PYPROF__OFFSET(PyCodeObject, co_linetable);
+#else
+    layout->code_lines = PYPROF__OFFSET(PyCodeObject, co_lnotab);
+#endif
+    layout->code_identity[0] = layout->code_name;
+    layout->code_identity[1] = layout->code_filename;
+    layout->code_identity[2] = layout->code_lines;
+    layout->code_identity[3] = PYPROF__OFFSET(PyCodeObject, co_consts);
+    layout->code_identity[4] = layout->code_first_line & ~7u;
+#if PYPROF__PY_SINCE(12)
+    layout->code_identity[5] = PYPROF__OFFSET(PyCodeObject, co_version) & ~7u;
+#else
+    layout->code_identity[5] = PYPROF__OFFSET(PyCodeObject, co_names);
+#endif
+}
+
+#if PYPROF__PY_SINCE(13)
+/* What _PyRuntime begins with in 3.13 (Include/internal/pycore_runtime.h, _Py_DebugOffsets), up to the code
+   object. The name is bound in the assembler so that no declaration of the internal headers can clash. */
+typedef struct pyprof__debug_offsets {
+    char cookie[8];
+    uint64_t version, free_threaded;
+    struct {
+        uint64_t size, finalizing, interpreters_head;
+    } runtime;
+    struct {
+        uint64_t size, id, next, threads_head, gc, imports_modules, sysdict, builtins, ceval_gil;
+        uint64_t gil_state, gil_enabled, gil_locked, gil_holder;
+    } interp;
+    struct {
+        uint64_t size, prev, next, interp, current_frame, thread_id, native_thread_id, datastack_chunk,
+            status;
+    } thread;
+    struct {
+        uint64_t size, previous, executable, instr_ptr, localsplus, owner;
+    } frame;
+    struct {
+        uint64_t size, filename, name, qualname, linetable, firstlineno, argcount, localsplusnames;
+        uint64_t localspluskinds, co_code_adaptive;
+    } code;
+} pyprof__debug_offsets;
+
+extern const char pyprof__runtime[] __asm__("_PyRuntime");
+
+/* Takes over what the interpreter says of itself; false if it does not add up. */
+static bool pyprof__layout_interpreter(pyprof__layout *layout, pyprof__memory *memory) {
+    pyprof__debug_offsets self;
+    (void)memory;
+    memcpy(&self, pyprof__runtime, sizeof self);
+    if (memcmp(self.cookie, "xdebugpy", 8) != 0 || self.version >> 16 != PY_VERSION_HEX >> 16 ||
+        self.free_threaded) {
+        return false;
+    }
+    layout->interp_next = (uint32_t)self.interp.next;
+    layout->interp_threads = (uint32_t)self.interp.threads_head;
+    layout->interp_id = (uint32_t)self.interp.id;
+    layout->ts_prev = (uint32_t)self.thread.prev;
+    layout->ts_next = (uint32_t)self.thread.next;
+    layout->ts_interp = (uint32_t)self.thread.interp;
+    layout->ts_frame = (uint32_t)self.thread.current_frame;
+    layout->ts_thread_id = (uint32_t)self.thread.thread_id;
+    layout->ts_native_id = (uint32_t)self.thread.native_thread_id;
+    layout->ts_status += (uint32_t)self.thread.status - PYPROF__OFFSET(PyThreadState, _status);
+    layout->frame_previous = (uint32_t)self.frame.previous;
+    layout->frame_code = (uint32_t)self.frame.executable;
+    layout->frame_instr = (uint32_t)self.frame.instr_ptr;
+    layout->frame_locals = (uint32_t)self.frame.localsplus;
+    layout->frame_owner = (uint32_t)self.frame.owner;
+    return self.code.qualname == layout->code_name && self.code.filename == layout->code_filename &&
+           self.code.linetable == layout->code_lines && self.code.firstlineno == layout->code_first_line &&
+           self.code.co_code_adaptive == layout->code_instructions;
+}
+#else
+/* The offsets inside PyInterpreterState, which is not public: each accessor is a single load, so applied to
+   words that hold their own number it tells which one it loads. */
+static bool pyprof__layout_interpreter(pyprof__layout *layout, pyprof__memory *memory) {
+    enum {
+        words = 32768
+    };
+    uintptr_t *fake = (uintptr_t *)pyprof__alloc(memory, words * sizeof *fake);
+    if (fake == NULL) {
+        return false;
+    }
+    for (uintptr_t i = 0; i < words; i++) {
+        fake[i] = i;
+    }
+    PyInterpreterState *interp = (PyInterpreterState *)(void *)fake;
+    uintptr_t next = (uintptr_t)PyInterpreterState_Next(interp);
+    uintptr_t threads = (uintptr_t)PyInterpreterState_ThreadHead(interp);
+    uintptr_t id = (uintptr_t)PyInterpreterState_GetID(interp);
+    layout->interp_next = (uint32_t)(next * sizeof *fake);
+    layout->interp_threads = (uint32_t)(threads * sizeof *fake);
+    layout->interp_id = (uint32_t)(id * sizeof *fake);
+    pyprof__release(memory, fake, words * sizeof *fake);
+    return next < words && threads < words && id < words && next != threads && threads != id;
+}
+#endif
+
+/* Fills the row for the CPython that runs; refuses what it does not know. Needs no initialised Python. */
+static pyprof_result pyprof__layout_init(pyprof__layout *layout, pyprof__memory *memory) {
+    memset(layout, 0, sizeof *layout);
+#if !PYPROF__PY_SINCE(8) || PYPROF__PY_SINCE(14) || defined(Py_GIL_DISABLED) || defined(Py_DEBUG) ||         \
+    defined(Py_TRACE_REFS)
+    (void)memory;
+    return PYPROF_ERROR_PYTHON;
+#else
+    int major = 0, minor = 0;
+    if (sscanf(Py_GetVersion(), "%d.%d", &major, &minor) != 2 || major != PY_MAJOR_VERSION ||
+        minor != PY_MINOR_VERSION) {
+        return PYPROF_ERROR_PYTHON_MISMATCH;
+    }
+    pyprof__layout_thread_state(layout);
+    pyprof__layout_frame(layout);
+    pyprof__layout_code(layout);
+    return pyprof__layout_interpreter(layout, memory) ? PYPROF_OK : PYPROF_ERROR_PYTHON;
+#endif
+}
+
+/* The thread state that is attached: of the calling thread (3.12 and later), of the process (before).
+   Async-signal-safe in a thread that was ever attached: its thread-local storage exists. */
+static uintptr_t pyprof__current_thread_state(void) {
+    return (uintptr_t)_PyThreadState_UncheckedGet();
+}
+
+/* Whether the attached thread state of the process, as seen in a signal handler, belongs to this thread. */
+static bool pyprof__is_own_thread_state(const pyprof__layout *layout, uintptr_t tstate) {
+    if (layout->ts_status != PYPROF__ABSENT || tstate == (uintptr_t)PyGILState_GetThisThreadState()) {
+        return true;
+    }
+    unsigned long thread_id = 0; /* it may be another thread's, which may be freeing it */
+    return pyprof__read(tstate + layout->ts_thread_id, &thread_id, sizeof thread_id) &&
+           thread_id == (unsigned long)pthread_self();
+}
+
+static uintptr_t pyprof__first_interpreter(void) {
+    return (uintptr_t)PyInterpreterState_Head();
+}
+
+/* Whether a copied thread state was attached: it held its interpreter's GIL. */
+static bool pyprof__is_attached(const pyprof__layout *layout, uintptr_t tstate, const void *copy) {
+    if (layout->ts_status == PYPROF__ABSENT) {
+        return pyprof__current_thread_state() == tstate;
+    }
+    uint32_t status;
+    memcpy(&status, (const char *)copy + layout->ts_status, sizeof status);
+    return (status & layout->status_mask) == layout->status_attached;
+}
+
+/* The same by a fresh look. */
+static bool pyprof__is_attached_now(const pyprof__layout *layout, uintptr_t tstate) {
+    if (layout->ts_status == PYPROF__ABSENT) {
+        return pyprof__current_thread_state() == tstate;
+    }
+    uint32_t status = 0;
+    return pyprof__read(tstate + layout->ts_status, &status, sizeof status) &&
+           (status & layout->status_mask) == layout->status_attached;
+}
+
+static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, void *to, size_t size) {
+#if PYPROF__PY_SINCE(11) && !PYPROF__PY_SINCE(13)
+    for (uintptr_t chunk = reader->chunk; chunk != 0;) {
+        const _PyStackChunk *live = (const _PyStackChunk *)chunk;
+        if (address > chunk && address - chunk <= live->size - size) {
+            reader->chunk = chunk;
+            memcpy(to, (const void *)address, size);
+            return true;
+        }
+        chunk = (uintptr_t)live->previous;
+    }
+#endif
+    if (reader->view != NULL) {
+        return pyprof__view_read(reader->view, address, to, size);
+    }
+    return pyprof__read(address, to, size);
+}
+
+/* 3.11 and 3.12: a new cframe is published before its frame pointer is set, and in between that holds whatever
+   was on the C stack. It is sound if the chain that begins there leads to the frame of the cframe before. */
+static bool pyprof__leaf_is_linked(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t cframe,
+                                   uintptr_t leaf) {
+    uintptr_t before = 0, below = 0;
+    if (!pyprof__load_word(reader, cframe + layout->cframe_previous, &before)) {
+        return false;
+    }
+    if (before != 0 && !pyprof__load_word(reader, before + layout->cframe_frame, &below)) {
+        return false;
+    }
+    for (uint32_t steps = 0; leaf != below; steps++) {
+        if (leaf == 0 || steps > 1u << 20 ||
+            !pyprof__load_word(reader, leaf + layout->frame_previous, &leaf)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The leaf frame of a thread state; 0 = none. False: it cannot be told just now. */
+static bool pyprof__leaf_frame(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t tstate,
+                               uintptr_t *leaf) {
+    uintptr_t cframe;
+    if (!pyprof__load_word(reader, tstate + layout->ts_frame, leaf)) {
+        return false;
+    }
+    if (layout->cframe_frame == PYPROF__ABSENT || *leaf == 0) {
+        return true;
+    }
+    cframe = *leaf;
+    return pyprof__load_word(reader, cframe + layout->cframe_frame, leaf) &&
+           pyprof__leaf_is_linked(layout, reader, cframe, *leaf);
+}
+
+/* The same for the calling thread's own, attached thread state: a plain load wherever it is sound. */
+static bool pyprof__own_leaf_frame(const pyprof__layout *layout, uintptr_t tstate, uintptr_t *leaf) {
+    uintptr_t word = *(const uintptr_t *)(tstate + layout->ts_frame);
+    if (layout->cframe_frame == PYPROF__ABSENT) {
+        *leaf = word;
+        return true;
+    }
+    /* The entry frames of 3.12 lie beside the cframe, in the same C function. */
+    const uintptr_t near_by = 1024;
+    pyprof__reader reader = {word - near_by, word + near_by, *(const uintptr_t *)(tstate + layout->ts_chunk),
+                             NULL};
+    *leaf = *(const uintptr_t *)(word + layout->cframe_frame);
+    return pyprof__leaf_is_linked(layout, &reader, word, *leaf);
+}
+
+/* One frame as a walk meets it. */
+typedef enum pyprof__frame_kind {
+    PYPROF__FRAME_SHOWN,
+    PYPROF__FRAME_SKIPPED, /* no Python frame, or one that has not begun to run */
+    PYPROF__FRAME_BROKEN   /* not what a frame looks like: it changed under the reader */
+} pyprof__frame_kind;
+
+static inline pyprof__frame_kind pyprof__read_frame(const pyprof__layout *layout, pyprof__reader *reader,
+                                                    uintptr_t frame, uintptr_t *previous, uintptr_t *code,
+                                                    int32_t *instr) {
+    uintptr_t type = 0, pointer = 0;
+    unsigned char owner = 0;
+    if (!pyprof__load_word(reader, frame + layout->frame_previous, previous) ||
+        !pyprof__load_word(reader, frame + layout->frame_code, code)) {
+        return PYPROF__FRAME_BROKEN;
+    }
+    if (layout->frame_owner != PYPROF__ABSENT) {
+        if (!pyprof__load(reader, frame + layout->frame_owner, &owner, 1)) {
+            return PYPROF__FRAME_BROKEN;
+        }
+        if (owner == layout->owner_cstack) {
+            return PYPROF__FRAME_SKIPPED;
+        }
+    }
+    if (!pyprof__load_word(reader, *code + offsetof(PyObject, ob_type), &type) ||
+        type != (uintptr_t)&PyCode_Type) {
+        return PYPROF__FRAME_BROKEN;
+    }
+    if (layout->instr_scale != 0) {
+        int32_t last = 0;
+        if (!pyprof__load(reader, frame + layout->frame_instr, &last, sizeof last)) {
+            return PYPROF__FRAME_BROKEN;
+        }
+        *instr = last * (int32_t)layout->instr_scale;
+        return last < 0 ? PYPROF__FRAME_SKIPPED : PYPROF__FRAME_SHOWN;
+    }
+    int32_t first = 0;
+    if (!pyprof__load_word(reader, frame + layout->frame_instr, &pointer) ||
+        !pyprof__load(reader, *code + layout->code_first_traceable, &first, sizeof first)) {
+        return PYPROF__FRAME_BROKEN;
+    }
+    intptr_t offset = (intptr_t)(pointer - (*code + layout->code_instructions));
+    if (owner != layout->owner_generator && offset < (intptr_t)first * 2) {
+        return PYPROF__FRAME_SKIPPED;
+    }
+    if (offset < -2 || offset > INT32_MAX) {
+        return PYPROF__FRAME_BROKEN;
+    }
+    *instr = (int32_t)offset;
+    return PYPROF__FRAME_SHOWN;
+}
+
+/* A number that tells this code object from others that lie or lay at the same address. */
+static inline bool pyprof__code_print(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
+                                      uint64_t *print) {
+    uint64_t hash = 0;
+    for (size_t i = 0; i < PYPROF__IDENTITY_WORDS; i++) {
+        uintptr_t word = 0;
+        if (!pyprof__load_word(reader, code + layout->code_identity[i], &word)) {
+            return false;
+        }
+        hash = pyprof__mix(hash, word);
+    }
+    *print = hash;
+    return true;
+}
+
+/* Appends a code point; lone surrogates come out as generalised UTF-8 (three bytes), which writers escape. */
+static size_t pyprof__utf8_put(char *out, uint32_t c) {
+    if (c < 0x80) {
+        out[0] = (char)c;
+        return 1;
+    }
+    if (c < 0x800) {
+        out[0] = (char)(0xc0 | (c >> 6));
+        out[1] = (char)(0x80 | (c & 0x3f));
+        return 2;
+    }
+    if (c < 0x10000) {
+        out[0] = (char)(0xe0 | (c >> 12));
+        out[1] = (char)(0x80 | ((c >> 6) & 0x3f));
+        out[2] = (char)(0x80 | (c & 0x3f));
+        return 3;
+    }
+    out[0] = (char)(0xf0 | (c >> 18));
+    out[1] = (char)(0x80 | ((c >> 12) & 0x3f));
+    out[2] = (char)(0x80 | ((c >> 6) & 0x3f));
+    out[3] = (char)(0x80 | (c & 0x3f));
+    return 4;
+}
+
+#define PYPROF__TEXT_CHARS 4096u /* names beyond that are cut and end in "..." */
+
+typedef struct pyprof__text {
+    size_t size;
+    char utf8[PYPROF__TEXT_CHARS * 4 + 4];
+    unsigned char raw[PYPROF__TEXT_CHARS * 4];
+} pyprof__text;
+
+/* Copies a str object's text as UTF-8; false if there is no such object there (any more). */
+static bool pyprof__read_text(uintptr_t object, pyprof__text *text) {
+    PyASCIIObject head;
+    if (!pyprof__read(object, &head, sizeof head) ||
+        (uintptr_t)Py_TYPE((PyObject *)&head) != (uintptr_t)&PyUnicode_Type || !head.state.compact ||
+        head.length < 0) {
+        return false;
+    }
+    size_t width = head.state.kind;
+    size_t count = (size_t)head.length < PYPROF__TEXT_CHARS ? (size_t)head.length : PYPROF__TEXT_CHARS;
+    uintptr_t data = object + (head.state.ascii ? sizeof(PyASCIIObject) : sizeof(PyCompactUnicodeObject));
+    if ((width != 1 && width != 2 && width != 4) ||
+        (count > 0 && !pyprof__read(data, text->raw, count * width))) {
+        return false;
+    }
+    text->size = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t c = 0;
+        memcpy(&c, text->raw + i * width,
+               width); /* little-endian, as every Linux that CPython 3.8+ ships for */
+        if (c > 0x10ffff) {
+            return false;
+        }
+        text->size += pyprof__utf8_put(text->utf8 + text->size, c);
+    }
+    if (count < (size_t)head.length) {
+        memcpy(text->utf8 + text->size, "...", 3);
+        text->size += 3;
+    }
+    return true;
+}
+
+/* A code object's fields, read from outside. */
+typedef struct pyprof__code_fields {
+    uintptr_t name;
+    uintptr_t filename;
+    uintptr_t lines; /* bytes object */
+    int32_t first_line;
+} pyprof__code_fields;
+
+static bool pyprof__read_code(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
+                              pyprof__code_fields *fields) {
+    return pyprof__load_word(reader, code + layout->code_name, &fields->name) &&
+           pyprof__load_word(reader, code + layout->code_filename, &fields->filename) &&
+           pyprof__load_word(reader, code + layout->code_lines, &fields->lines) &&
+           pyprof__load(reader, code + layout->code_first_line, &fields->first_line,
+                        sizeof fields->first_line);
+}
+
+/* Where a bytes object's data lies and how long it is. */
+static bool pyprof__bytes_data(uintptr_t object, uintptr_t *data, size_t *size) {
+    PyVarObject head;
+    if (!pyprof__read(object, &head, sizeof head) ||
+        (uintptr_t)Py_TYPE((PyObject *)&head) != (uintptr_t)&PyBytes_Type || head.ob_size < 0) {
+        return false;
+    }
+    *data = object + offsetof(PyBytesObject, ob_sval);
+    *size = (size_t)head.ob_size;
+    return true;
+}
+
+#if PYPROF__PY_SINCE(11)
+/* Numbers of the location table: 6 bits a byte, least significant first, bit 6 = more follow. False = the
+   table ends in the middle. Source: CPython, InternalDocs/code_objects.md (Objects/locations.md before). */
+static bool pyprof__varint(const unsigned char **at, const unsigned char *end, uint32_t *value) {
+    *value = 0;
+    for (unsigned shift = 0; *at < end; shift += 6) {
+        unsigned char byte = *(*at)++;
+        if (shift < 32) {
+            *value |= (uint32_t)(byte & 63) << shift;
+        }
+        if (!(byte & 64)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The line of the instruction at a byte offset. Entries without a line keep the line before. */
+static int32_t pyprof__line_at(const unsigned char *table, size_t size, int32_t first_line, int32_t instr) {
+    const unsigned char *at = table, *end = table + size;
+    int32_t line = first_line;
+    int32_t next = 0;
+    while (at < end) {
+        unsigned char head = *at++;
+        unsigned kind = (head >> 3) & 15;
+        uint32_t delta = 0;
+        if (!(head & 0x80)) {
+            break;
+        }
+        next += ((head & 7) + 1) * 2;
+        if (kind == 13 || kind == 14) {
+            if (!pyprof__varint(&at, end, &delta)) {
+                break;
+            }
+            line = (int32_t)((uint32_t)line + ((delta & 1) ? 0u - (delta >> 1) : delta >> 1));
+        } else if (kind >= 10 && kind <= 12) {
+            line += (int32_t)kind - 10;
+        }
+        while (at < end && !(*at & 0x80)) {
+            at++; /* columns, and for the long form the end line */
+        }
+        if (instr < next) {
+            break;
+        }
+    }
+    return line;
+}
+#elif PYPROF__PY_SINCE(10)
+/* Pairs of (length in bytes, signed line delta); -128 = no line: such ranges keep the line before.
+   Source: CPython 3.10, Objects/lnotab_notes.txt. */
+static int32_t pyprof__line_at(const unsigned char *table, size_t size, int32_t first_line, int32_t instr) {
+    int32_t line = first_line;
+    int32_t next = 0;
+    for (size_t i = 0; i + 1 < size; i += 2) {
+        signed char delta = (signed char)table[i + 1];
+        next += table[i];
+        line += delta == -128 ? 0 : delta;
+        if (instr < next) {
+            break;
+        }
+    }
+    return line;
+}
+#else
+/* Pairs of (address step, signed line step). Source: CPython 3.8, Objects/lnotab_notes.txt. */
+static int32_t pyprof__line_at(const unsigned char *table, size_t size, int32_t first_line, int32_t instr) {
+    int32_t line = first_line;
+    int32_t address = 0;
+    for (size_t i = 0; i + 1 < size; i += 2) {
+        address += table[i];
+        if (address > instr) {
+            break;
+        }
+        line += (signed char)table[i + 1];
+    }
+    return line;
+}
+#endif
+
+/* Attributes of instances, for the names of threading.Thread objects: keys and values as a dict keeps them. */
+typedef struct pyprof__attributes {
+    uintptr_t keys;
+    uintptr_t values; /* array of values beside the keys; 0 = they lie between the keys */
+} pyprof__attributes;
+
+/* Where PyDictValues keeps its array. Source: Include/internal/pycore_dict.h. */
+#define PYPROF__VALUES_OFFSET (PYPROF__PY_SINCE(13) ? 8u : 0u)
+
+static bool pyprof__dict_attributes(pyprof__view *view, uintptr_t dict, pyprof__attributes *attributes) {
+    uintptr_t values = 0;
+    if (dict == 0 ||
+        !pyprof__view_read(view, dict + offsetof(PyDictObject, ma_keys), &attributes->keys,
+                           sizeof(uintptr_t)) ||
+        !pyprof__view_read(view, dict + offsetof(PyDictObject, ma_values), &values, sizeof values)) {
+        return false;
+    }
+    attributes->values = values != 0 ? values + PYPROF__VALUES_OFFSET : 0;
+    return true;
+}
+
+#if PYPROF__PY_SINCE(11)
+/* Managed dicts lie before the object: values at -4 words and dict at -3 (3.11), one tagged word at -3 (3.12),
+   dict at -3 with the values behind the object's head (3.13). Source: Include/internal/pycore_object.h. */
+static bool pyprof__managed_attributes(pyprof__view *view, uintptr_t object, uintptr_t type,
+                                       pyprof__attributes *attributes) {
+    uintptr_t dict = 0, values = 0;
+    if (!pyprof__view_read(view, object - 3 * sizeof dict, &dict, sizeof dict)) {
+        return false;
+    }
+#if PYPROF__PY_SINCE(13)
+    unsigned char head[4] = {0};
+    uintptr_t inline_values = object + sizeof(PyObject);
+    if (dict == 0 && pyprof__view_read(view, inline_values, head, sizeof head) && head[3] != 0) {
+        values = inline_values;
+    }
+#elif PYPROF__PY_SINCE(12)
+    values = (dict & 1) ? dict + 1 : 0;
+#else
+    if (!pyprof__view_read(view, object - 4 * sizeof values, &values, sizeof values)) {
+        return false;
+    }
+#endif
+    if (values == 0) {
+        return pyprof__dict_attributes(view, dict, attributes);
+    }
+    attributes->values = values + PYPROF__VALUES_OFFSET;
+    return pyprof__view_read(view, type + offsetof(PyHeapTypeObject, ht_cached_keys), &attributes->keys,
+                             sizeof(uintptr_t));
+}
+#endif
+
+static bool pyprof__instance_attributes(pyprof__view *view, uintptr_t object,
+                                        pyprof__attributes *attributes) {
+    uintptr_t type = 0, dict = 0;
+    unsigned long flags = 0;
+    Py_ssize_t offset = 0;
+    if (!pyprof__view_read(view, object + offsetof(PyObject, ob_type), &type, sizeof type) ||
+        !pyprof__view_read(view, type + offsetof(PyTypeObject, tp_flags), &flags, sizeof flags) ||
+        !pyprof__view_read(view, type + offsetof(PyTypeObject, tp_dictoffset), &offset, sizeof offset) ||
+        !(flags & Py_TPFLAGS_HEAPTYPE)) {
+        return false;
+    }
+#if PYPROF__PY_SINCE(11)
+    if (flags & (1ul << 4)) { /* Py_TPFLAGS_MANAGED_DICT */
+        return pyprof__managed_attributes(view, object, type, attributes);
+    }
+#endif
+    return offset > 0 && pyprof__view_read(view, object + (uintptr_t)offset, &dict, sizeof dict) &&
+           pyprof__dict_attributes(view, dict, attributes);
+}
+
+/* The keys of a dict. Source: Objects/dict-common.h (to 3.10), Include/internal/pycore_dict.h (from 3.11). */
+typedef struct pyprof__dict_keys {
+#if PYPROF__PY_SINCE(11)
+    Py_ssize_t references;
+    uint8_t log2_size, log2_index_bytes, kind;
+    uint32_t version;
+    Py_ssize_t usable, count;
+#else
+    Py_ssize_t references, size;
+    void *lookup;
+    Py_ssize_t usable, count;
+#endif
+} pyprof__dict_keys;
+
+/* Where the entries of the keys begin, how long one is and where in it the key lies (the value follows). */
+static uintptr_t pyprof__dict_entries(const pyprof__dict_keys *keys, uintptr_t address, size_t *stride,
+                                      size_t *key_at) {
+#if PYPROF__PY_SINCE(11)
+    *stride = keys->kind == 0 ? 24 : 16;
+    *key_at = keys->kind == 0 ? 8 : 0;
+    return address + sizeof *keys + ((size_t)1 << (keys->log2_index_bytes & 31));
+#else
+    size_t width = keys->size <= 0xff ? 1 : keys->size <= 0xffff ? 2 : 4;
+    *stride = 24;
+    *key_at = 8;
+    return address + sizeof *keys + (size_t)keys->size * width;
+#endif
+}
+
+/* The value of an instance attribute, 0 if it cannot be found. *key remembers the name's str object, so that
+   texts are compared only the first time. */
+static uintptr_t pyprof__read_attribute(pyprof__view *view, uintptr_t object, const char *name,
+                                        uintptr_t *key, pyprof__text *text) {
+    pyprof__attributes attributes;
+    pyprof__dict_keys keys;
+    if (!pyprof__instance_attributes(view, object, &attributes) ||
+        !pyprof__view_read(view, attributes.keys, &keys, sizeof keys) || keys.count < 0 || keys.count > 256) {
+        return 0;
+    }
+    size_t stride, key_at;
+    uintptr_t entry = pyprof__dict_entries(&keys, attributes.keys, &stride, &key_at) + key_at;
+    for (uintptr_t i = 0; i < (uintptr_t)keys.count; i++, entry += stride) {
+        uintptr_t found[2] = {0, 0};
+        if (!pyprof__view_read(view, entry, found, sizeof found)) {
+            return 0;
+        }
+        if (found[0] != *key && (*key != 0 || found[0] == 0 || !pyprof__read_text(found[0], text) ||
+                                 text->size != strlen(name) || memcmp(text->utf8, name, text->size) != 0)) {
+            continue;
+        }
+        *key = found[0];
+        if (attributes.values != 0 && !pyprof__view_read(view, attributes.values + i * sizeof(uintptr_t),
+                                                         &found[1], sizeof(uintptr_t))) {
+            return 0;
+        }
+        return found[1];
+    }
+    return 0;
+}
+
+// >>capture
+// One stack, read by the thread itself in a signal handler or by the sampler from outside.
+
+typedef struct pyprof__frame {
+    uintptr_t code;
+    uint64_t print;  /* see pyprof__code_print */
+    int32_t instr;   /* byte offset of the current instruction */
+    uint32_t unused; /* zero: frames are compared as bytes */
+} pyprof__frame;
+
+typedef struct pyprof__stack {
+    pyprof__frame *frames; /* leaf first */
+    uint32_t count;
+    uint32_t capacity;
+    uint32_t is_cut;            /* there were more */
+    uintptr_t root_first_local; /* first local variable of the outermost frame; 0 = unknown */
+} pyprof__stack;
+
+/* Follows the frames outwards. False: something on the way was no frame. */
+static inline bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
+                                pyprof__stack *stack) {
+    uintptr_t shown = 0;
+    stack->count = 0;
+    stack->is_cut = 0;
+    stack->root_first_local = 0;
+    for (uint32_t steps = 0; frame != 0; steps++) {
+        uintptr_t previous = 0, code = 0;
+        int32_t instr = 0;
+        if (stack->count == stack->capacity || steps > 2 * stack->capacity) {
+            stack->is_cut = 1;
+            return true;
+        }
+        pyprof__frame_kind kind = pyprof__read_frame(layout, reader, frame, &previous, &code, &instr);
+        if (kind == PYPROF__FRAME_BROKEN) {
+            return false;
+        }
+        if (kind == PYPROF__FRAME_SHOWN) {
+            pyprof__frame *out = &stack->frames[stack->count];
+            if (!pyprof__code_print(layout, reader, code, &out->print)) {
+                return false;
+            }
+            out->code = code;
+            out->instr = instr;
+            out->unused = 0;
+            stack->count++;
+            shown = frame;
+        }
+        frame = previous;
+    }
+    return shown == 0 || pyprof__load_word(reader, shown + layout->frame_locals, &stack->root_first_local);
+}
+
+/* A question to one thread, and its answer. Belongs to the sampler when free or answered, to the handler
+   while it is being answered. */
+typedef enum pyprof__request_state {
+    PYPROF__REQUEST_FREE,
+    PYPROF__REQUEST_SENT,
+    PYPROF__REQUEST_CANCELLED, /* sent, but no longer of interest */
+    PYPROF__REQUEST_IN_WORK,
+    PYPROF__REQUEST_ANSWERED, /* stack and clocks are there */
+    PYPROF__REQUEST_LATE,     /* the thread was no longer attached */
+    PYPROF__REQUEST_UNSETTLED /* the thread was interrupted where its stack cannot be told */
+} pyprof__request_state;
+
+typedef struct pyprof__request {
+    pyprof__atomic32 state;
+    pyprof__stack stack;
+    uintptr_t tstate;
+    int32_t tid;
+    uint64_t wall; /* when the stack was read: monotonic clock, and CPU clock of the thread */
+    uint64_t cpu;
+} pyprof__request;
+
+#define PYPROF__REQUESTS_MAX 64u
+#define PYPROF__KNOWN_CODES 4096u /* a power of two */
+
+/* What the signal handler works with: it outlives recordings, as a signal may. */
+static struct pyprof__handler {
+    pyprof__request requests[PYPROF__REQUESTS_MAX];
+    pyprof__layout layout;
+    pyprof__atomic32 session;     /* odd while signals are expected; part of every question */
+    pyprof__atomic32 running;     /* handlers at work */
+    pyprof__atomic32 interrupted; /* system calls seen to end early */
+    pyprof__atomic32 *wake;       /* the sampler's bell */
+    int signal_number;
+    struct sigaction previous;                   /* the host's own action */
+    pyprof__atomic64 known[PYPROF__KNOWN_CODES]; /* prints of code objects whose names are known, by hash */
+} pyprof__handler;
+
+#define PYPROF__QUESTION_TAG 0x5059u
+
+static void *pyprof__question(uint32_t request) {
+    uint64_t session = pyprof__get(&pyprof__handler.session) & 0xffffu;
+    return (void *)(uintptr_t)((uint64_t)PYPROF__QUESTION_TAG << 48 | session << 32 | request);
+}
+
+static pyprof__atomic64 *pyprof__known_slot(uintptr_t code, uint64_t print) {
+    return &pyprof__handler.known[pyprof__mix(print, code) >> 16 & (PYPROF__KNOWN_CODES - 1)];
+}
+
+static bool pyprof__knows_all(const pyprof__stack *stack) {
+    for (uint32_t i = 0; i < stack->count; i++) {
+        if (pyprof__get64(pyprof__known_slot(stack->frames[i].code, stack->frames[i].print)) !=
+            stack->frames[i].print) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Runs in the thread that was asked. Its own attached thread state cannot vanish, and its frames stand still
+   while the handler runs. */
+static pyprof__request_state pyprof__capture_own(pyprof__request *request) {
+    const pyprof__layout *layout = &pyprof__handler.layout;
+    uintptr_t tstate = pyprof__current_thread_state();
+    uintptr_t leaf = 0;
+    if (tstate != request->tstate || !pyprof__is_own_thread_state(layout, tstate)) {
+        return PYPROF__REQUEST_LATE;
+    }
+    request->wall = pyprof__now();
+    request->cpu = pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
+    pyprof__reader reader = {0, UINTPTR_MAX, 0, NULL};
+    if (!pyprof__own_leaf_frame(layout, tstate, &leaf) ||
+        !pyprof__walk(layout, &reader, leaf, &request->stack)) {
+        return PYPROF__REQUEST_UNSETTLED;
+    }
+    return PYPROF__REQUEST_ANSWERED;
+}
+
+static void pyprof__answer(uint32_t index) {
+    pyprof__request *request = &pyprof__handler.requests[index];
+    if (!pyprof__swap_if(&request->state, PYPROF__REQUEST_SENT, PYPROF__REQUEST_IN_WORK)) {
+        pyprof__swap_if(&request->state, PYPROF__REQUEST_CANCELLED, PYPROF__REQUEST_FREE);
+        return;
+    }
+    pyprof__request_state state = pyprof__capture_own(request);
+    bool is_urgent = state == PYPROF__REQUEST_ANSWERED && !pyprof__knows_all(&request->stack);
+    pyprof__set(&request->state, (uint32_t)state);
+    if (is_urgent) {
+        pyprof__wake(
+            pyprof__handler.wake); /* before a short-lived code object is gone, and its name with it */
+    }
+}
+
+/* A signal that is not ours goes where it went before we came. */
+static void pyprof__pass_on(int signal_number, siginfo_t *info, void *context) {
+    const struct sigaction *previous = &pyprof__handler.previous;
+    if (previous->sa_flags & SA_SIGINFO) {
+        previous->sa_sigaction(signal_number, info, context);
+    } else if (previous->sa_handler == SIG_DFL) {
+        sigaction(signal_number, previous, NULL);
+        syscall(SYS_tgkill, getpid(), pyprof__tid(),
+                signal_number); /* comes once this handler has returned */
+    } else if (previous->sa_handler != SIG_IGN) {
+        previous->sa_handler(signal_number);
+    }
+}
+
+static void pyprof__on_signal(int signal_number, siginfo_t *info, void *context) {
+    int saved_errno = errno;
+    uint64_t question = (uint64_t)(uintptr_t)info->si_value.sival_ptr;
+    if (info->si_code != SI_QUEUE || info->si_pid != getpid() || question >> 48 != PYPROF__QUESTION_TAG) {
+        pyprof__pass_on(signal_number, info, context);
+        errno = saved_errno;
+        return;
+    }
+    pyprof__add(&pyprof__handler.running, 1);
+    if (pyprof__call_was_interrupted(context)) {
+        pyprof__add(&pyprof__handler.interrupted, 1);
+    }
+    uint32_t session = pyprof__get(&pyprof__handler.session);
+    uint32_t index = (uint32_t)question;
+    if ((session & 1) && (session & 0xffffu) == (question >> 32 & 0xffffu) && index < PYPROF__REQUESTS_MAX) {
+        pyprof__answer(index);
+    }
+    errno = saved_errno;
+    pyprof__add(&pyprof__handler.running, (uint32_t)-1);
+}
+
+static bool pyprof__signal_is_usable(int signal_number) {
+    static const int refused[] = {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS,  SIGFPE,
+                                  SIGILL,  SIGTRAP, SIGABRT, SIGCONT, SIGSYS};
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        if (signal_number == refused[i]) {
+            return false;
+        }
+    }
+    return signal_number > 0 && signal_number < NSIG;
+}
+
+/* A real-time signal that nobody has an action for; from the end, as programs take theirs from the start. */
+static int pyprof__free_signal(void) {
+    for (int number = SIGRTMAX - 1; number >= SIGRTMIN; number--) {
+        struct sigaction action;
+        if (sigaction(number, NULL, &action) == 0 && !(action.sa_flags & SA_SIGINFO) &&
+            action.sa_handler == SIG_DFL) {
+            return number;
+        }
+    }
+    return 0;
+}
+
+static bool pyprof__handler_start(int wanted) {
+    struct sigaction action;
+    int number = wanted != 0 ? wanted : pyprof__free_signal();
+    if (!pyprof__signal_is_usable(number)) {
+        return false;
+    }
+    memset(&action, 0, sizeof action);
+    action.sa_sigaction = pyprof__on_signal;
+    action.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
+    sigfillset(&action.sa_mask);
+    if (sigaction(number, NULL, &pyprof__handler.previous) != 0 || sigaction(number, &action, NULL) != 0) {
+        return false;
+    }
+    pyprof__handler.signal_number = number;
+    return true;
+}
+
+static bool pyprof__any_request(uint32_t state) {
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+        if (pyprof__get(&pyprof__handler.requests[i].state) == state) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool pyprof__signals_in_flight(void) {
+    return pyprof__any_request(PYPROF__REQUEST_SENT) || pyprof__any_request(PYPROF__REQUEST_CANCELLED) ||
+           pyprof__any_request(PYPROF__REQUEST_IN_WORK) || pyprof__get(&pyprof__handler.running) != 0;
+}
+
+static void pyprof__sleep_ns(long nanoseconds) {
+    struct timespec time = {0, nanoseconds};
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &time, NULL);
+}
+
+/* Puts the host's action back, once no signal of ours can arrive any more. Threads answer within microseconds
+   unless they block the signal or are gone; what is then still pending is discarded by ignoring the signal
+   for a moment (POSIX: setting SIG_IGN discards pending signals of all threads). */
+static void pyprof__handler_stop(void) {
+    struct sigaction action;
+    for (int i = 0; i < 200 && pyprof__signals_in_flight(); i++) {
+        pyprof__sleep_ns(100000);
+    }
+    if (sigaction(pyprof__handler.signal_number, NULL, &action) == 0 && (action.sa_flags & SA_SIGINFO) &&
+        action.sa_sigaction == pyprof__on_signal) {
+        if (pyprof__signals_in_flight()) {
+            memset(&action, 0, sizeof action);
+            action.sa_handler = SIG_IGN;
+            sigaction(pyprof__handler.signal_number, &action, NULL);
+            pyprof__sleep_ns(10000000); /* a thread that had just taken the signal gets through the handler */
+        }
+        sigaction(pyprof__handler.signal_number, &pyprof__handler.previous, NULL);
+    }
+    while (pyprof__get(&pyprof__handler.running) != 0) {
+        pyprof__sleep_ns(100000);
+    }
+    pyprof__handler.signal_number = 0;
+}
+
+// >>profile
+// The calling-context tree and the time line. Knows nothing of CPython and nothing of threads but their names.
+
+enum {
+    PYPROF__GIL = 1,
+    PYPROF__IDLE = 2,
+    PYPROF__AWAY = 4
+}; /* what a stretch of a thread's time was */
+
+typedef struct pyprof__string {
+    uint64_t hash[2]; /* 128 bits stand for the text when it is looked up */
+    uint32_t size;
+    uint32_t offset;
+} pyprof__string;
+
+typedef struct pyprof__function {
+    uint32_t name;
+    uint32_t file; /* empty: not a Python function, but a marker such as [truncated] */
+    int32_t first_line;
+} pyprof__function;
+
+typedef struct pyprof__node {
+    uint32_t parent;   /* PYPROF__NONE: the root of a track */
+    uint32_t function; /* of a root: PYPROF__NONE */
+    int32_t line;      /* of a root: the track */
+    uint32_t unused;
+    uint64_t samples; /* this and all below: of stacks that end here ("self") */
+    uint64_t samples_idle;
+    uint64_t wall_ns;
+    uint64_t wall_idle_ns;
+    uint64_t cpu_ns;
+    uint64_t gil_ns;
+} pyprof__node;
+
+/* One OS thread. */
+typedef struct pyprof__track {
+    uint32_t name;
+    int32_t tid;
+    int64_t interpreter;
+    uint32_t root;
+    uint32_t truncated; /* node for what the full tree cannot take */
+    uint32_t first;     /* its time line; PYPROF__NONE = empty */
+    uint32_t last;
+    uint64_t end_ns; /* how far the time line reaches, since the recording began */
+} pyprof__track;
+
+/* A stretch of one track's time in which stack and kind stayed the same. */
+typedef struct pyprof__stretch {
+    uint64_t wall_ns;
+    uint64_t cpu_ns;
+    uint32_t node;
+    uint32_t samples;
+    uint32_t next;           /* of the same track */
+    uint32_t track_and_kind; /* track * 8 + PYPROF__GIL ... */
+} pyprof__stretch;
+
+static uint32_t pyprof__stretch_kind(const pyprof__stretch *stretch) {
+    return stretch->track_and_kind & 7u;
+}
+
+struct pyprof_profile {
+    pyprof__memory memory;
+    pyprof__array bytes; /* of all strings */
+    pyprof__table strings;
+    pyprof__table functions;
+    pyprof__table nodes;
+    pyprof__array tracks;
+    pyprof__array timeline;
+    size_t timeline_limit; /* bytes */
+    uint64_t timeline_coarsened;
+    uint64_t duration_ns;
+    uint64_t epoch_ns;   /* wall-clock time of the start, since 1970 */
+    uint32_t unresolved; /* functions */
+    uint32_t truncated;
+};
+
+static void pyprof__profile_init(pyprof_profile *profile, const pyprof__memory *memory) {
+    memset(profile, 0, sizeof *profile);
+    profile->memory = *memory;
+    profile->bytes.item_size = 1;
+    profile->tracks.item_size = sizeof(pyprof__track);
+    profile->timeline.item_size = sizeof(pyprof__stretch);
+    profile->timeline_limit = memory->limit / 2;
+    pyprof__table_init(&profile->strings, sizeof(pyprof__string), offsetof(pyprof__string, offset));
+    pyprof__table_init(&profile->functions, sizeof(pyprof__function), sizeof(pyprof__function));
+    pyprof__table_init(&profile->nodes, sizeof(pyprof__node), offsetof(pyprof__node, unused));
+}
+
+static void pyprof__profile_clear(pyprof_profile *profile) {
+    pyprof__array_free(&profile->memory, &profile->bytes);
+    pyprof__table_free(&profile->memory, &profile->strings);
+    pyprof__table_free(&profile->memory, &profile->functions);
+    pyprof__table_free(&profile->memory, &profile->nodes);
+    pyprof__array_free(&profile->memory, &profile->tracks);
+    pyprof__array_free(&profile->memory, &profile->timeline);
+}
+
+static uint32_t pyprof__intern_text(pyprof_profile *profile, const char *text, size_t size) {
+    pyprof__string key;
+    bool is_new;
+    memset(&key, 0, sizeof key);
+    key.size = (uint32_t)size;
+    key.hash[0] = 1;
+    for (size_t i = 0; i < size; i++) {
+        key.hash[0] = pyprof__mix(key.hash[0], (unsigned char)text[i]);
+        key.hash[1] = (key.hash[1] ^ (unsigned char)text[i]) * 0x100000001b3u;
+    }
+    if (!pyprof__array_reserve(&profile->memory, &profile->bytes, profile->bytes.count + size)) {
+        return PYPROF__NONE;
+    }
+    uint32_t string = pyprof__table_intern(&profile->memory, &profile->strings, &key, &is_new);
+    if (is_new) {
+        PYPROF__ITEM(pyprof__string, &profile->strings.items, string).offset = profile->bytes.count;
+        if (size > 0) {
+            memcpy((char *)profile->bytes.data + profile->bytes.count, text, size);
+        }
+        profile->bytes.count += (uint32_t)size;
+    }
+    return string;
+}
+
+static const char *pyprof__string_text(const pyprof_profile *profile, uint32_t string, size_t *size) {
+    const pyprof__string *item = &PYPROF__ITEM(const pyprof__string, &profile->strings.items, string);
+    *size = item->size;
+    return item->size > 0 ? (const char *)profile->bytes.data + item->offset : "";
+}
+
+static uint32_t pyprof__intern_function(pyprof_profile *profile, uint32_t name, uint32_t file,
+                                        int32_t first_line) {
+    pyprof__function key = {name, file, first_line};
+    bool is_new;
+    if (name == PYPROF__NONE || file == PYPROF__NONE) {
+        return PYPROF__NONE;
+    }
+    return pyprof__table_intern(&profile->memory, &profile->functions, &key, &is_new);
+}
+
+static uint32_t pyprof__intern_marker(pyprof_profile *profile, const char *name) {
+    uint32_t text = pyprof__intern_text(profile, name, strlen(name));
+    return pyprof__intern_function(profile, text, pyprof__intern_text(profile, "", 0), 0);
+}
+
+/* The node for a line of a function below another; PYPROF__NONE = the tree is full. */
+static uint32_t pyprof__child(pyprof_profile *profile, uint32_t parent, uint32_t function, int32_t line) {
+    struct {
+        uint32_t parent, function;
+        int32_t line;
+    } key = {parent, function, line};
+    bool is_new;
+    return pyprof__table_intern(&profile->memory, &profile->nodes, &key, &is_new);
+}
+
+static pyprof__node *pyprof__node_at(const pyprof_profile *profile, uint32_t node) {
+    return &PYPROF__ITEM(pyprof__node, &profile->nodes.items, node);
+}
+
+static pyprof__track *pyprof__track_at(const pyprof_profile *profile, uint32_t track) {
+    return &PYPROF__ITEM(pyprof__track, &profile->tracks, track);
+}
+
+/* A new track; PYPROF__NONE = no room. */
+static uint32_t pyprof__add_track(pyprof_profile *profile, int32_t tid, int64_t interpreter, const char *name,
+                                  size_t size) {
+    uint32_t text = pyprof__intern_text(profile, name, size);
+    uint32_t index = text == PYPROF__NONE ? text : pyprof__array_add(&profile->memory, &profile->tracks);
+    if (index == PYPROF__NONE) {
+        return PYPROF__NONE;
+    }
+    uint32_t root = pyprof__child(profile, PYPROF__NONE, PYPROF__NONE, (int32_t)index);
+    uint32_t truncated = root == PYPROF__NONE ? root : pyprof__child(profile, root, profile->truncated, 0);
+    if (truncated == PYPROF__NONE) {
+        profile->tracks.count--;
+        return PYPROF__NONE;
+    }
+    pyprof__track *track = pyprof__track_at(profile, index);
+    track->name = text;
+    track->tid = tid;
+    track->interpreter = interpreter;
+    track->root = root;
+    track->truncated = truncated;
+    track->first = track->last = PYPROF__NONE;
+    return index;
+}
+
+/* Merges neighbours of a track two by two; the longer one lends its stack. Stretches of different kinds stay
+   apart, so that idle time stays idle, unless that frees too little. */
+static void pyprof__coarsen(pyprof_profile *profile, bool any_kind) {
+    pyprof__stretch *items = (pyprof__stretch *)profile->timeline.data;
+    uint32_t count = profile->timeline.count, kept = 0;
+    for (uint32_t i = 0; i < profile->tracks.count; i++) {
+        pyprof__track_at(profile, i)->first = pyprof__track_at(profile, i)->last = PYPROF__NONE;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        pyprof__stretch item = items[i];
+        pyprof__track *track = pyprof__track_at(profile, item.track_and_kind / 8);
+        pyprof__stretch *last = track->last == PYPROF__NONE ? NULL : &items[track->last];
+        if (last != NULL && last->next == PYPROF__NONE &&
+            (any_kind || last->track_and_kind == item.track_and_kind)) {
+            if (item.wall_ns > last->wall_ns) {
+                last->node = item.node;
+                last->track_and_kind = item.track_and_kind;
+            }
+            last->wall_ns += item.wall_ns;
+            last->cpu_ns += item.cpu_ns;
+            last->samples += item.samples;
+            last->next = PYPROF__NONE - 1; /* merged once: the next one begins a new pair */
+            continue;
+        }
+        if (last != NULL) {
+            last->next = kept;
+        } else {
+            track->first = kept;
+        }
+        track->last = kept;
+        item.next = PYPROF__NONE;
+        items[kept++] = item;
+    }
+    for (uint32_t i = 0; i < profile->tracks.count; i++) {
+        pyprof__track *track = pyprof__track_at(profile, i);
+        if (track->last != PYPROF__NONE) {
+            items[track->last].next = PYPROF__NONE;
+        }
+    }
+    profile->timeline.count = kept;
+}
+
+/* Room for one more stretch, at the price of resolution when the time line is full. */
+static bool pyprof__timeline_reserve(pyprof_profile *profile) {
+    size_t size = ((size_t)profile->timeline.count + 1) * sizeof(pyprof__stretch);
+    if (profile->timeline.count < profile->timeline.capacity) {
+        return true;
+    }
+    if (2 * size <= profile->timeline_limit &&
+        pyprof__array_reserve(&profile->memory, &profile->timeline, profile->timeline.count + 1u)) {
+        return true;
+    }
+    if (profile->timeline.count < 16) {
+        return false;
+    }
+    uint32_t before = profile->timeline.count;
+    profile->timeline_coarsened++;
+    pyprof__coarsen(profile, false);
+    if (profile->timeline.count > before - before / 4) {
+        pyprof__coarsen(profile, true);
+    }
+    return profile->timeline.count < profile->timeline.capacity;
+}
+
+/* Adds to the end of a track's time line. */
+static void pyprof__extend_timeline(pyprof_profile *profile, uint32_t track_index, uint32_t node,
+                                    uint32_t kind, uint64_t wall, uint64_t cpu, uint32_t samples) {
+    pyprof__track *track = pyprof__track_at(profile, track_index);
+    pyprof__stretch *items = (pyprof__stretch *)profile->timeline.data;
+    uint32_t index = track->last;
+    track->end_ns += wall;
+    if (index == PYPROF__NONE || items[index].node != node || pyprof__stretch_kind(&items[index]) != kind) {
+        if (!pyprof__timeline_reserve(profile)) {
+            return; /* a limit that leaves no room for a time line */
+        }
+        items = (pyprof__stretch *)profile->timeline.data;
+        index = pyprof__array_add(&profile->memory, &profile->timeline);
+        items[index].node = node;
+        items[index].next = PYPROF__NONE;
+        items[index].track_and_kind = track_index * 8 + kind;
+        if (track->last == PYPROF__NONE) {
+            track->first = index;
+        } else {
+            items[track->last].next = index;
+        }
+        track->last = index;
+    }
+    items[index].wall_ns += wall;
+    items[index].cpu_ns += cpu;
+    items[index].samples += samples;
+}
+
+/* Adds a stretch of time to a stack and to the end of its track. */
+static void pyprof__add_time(pyprof_profile *profile, uint32_t track, uint32_t node, uint32_t kind,
+                             uint64_t wall, uint64_t cpu) {
+    pyprof__node *sums = pyprof__node_at(profile, node);
+    sums->wall_ns += wall;
+    sums->cpu_ns += cpu;
+    sums->wall_idle_ns += (kind & PYPROF__IDLE) ? wall : 0;
+    sums->gil_ns += (kind & PYPROF__GIL) ? wall : 0;
+    if (wall > 0 || cpu > 0) {
+        pyprof__extend_timeline(profile, track, node, kind, wall, cpu, 0);
+    }
+}
+
+static void pyprof__count_sample(pyprof_profile *profile, uint32_t track, uint32_t node, uint32_t kind) {
+    pyprof__node *sums = pyprof__node_at(profile, node);
+    sums->samples++;
+    sums->samples_idle += (kind & PYPROF__IDLE) != 0;
+    pyprof__extend_timeline(profile, track, node, kind, 0, 0, 1);
+}
+
+/* The thread had no Python stack up to the given moment. */
+static void pyprof__add_absence(pyprof_profile *profile, uint32_t track, uint64_t until_ns) {
+    const pyprof__track *item = pyprof__track_at(profile, track);
+    if (until_ns > item->end_ns) {
+        pyprof__extend_timeline(profile, track, item->root, PYPROF__AWAY, until_ns - item->end_ns, 0, 0);
+    }
+}
+
+/* A deep copy within the same memory limit; NULL = no room. */
+static pyprof_profile *pyprof__profile_copy(const pyprof_profile *profile) {
+    pyprof__memory memory = profile->memory;
+    memory.used = memory.peak = 0;
+    pyprof_profile *copy = (pyprof_profile *)pyprof__alloc(&memory, sizeof *copy);
+    if (copy == NULL) {
+        return NULL;
+    }
+    memcpy(copy, profile, sizeof *copy);
+    copy->memory = memory;
+    pyprof__table_init(&copy->strings, sizeof(pyprof__string), profile->strings.key_size);
+    pyprof__table_init(&copy->functions, sizeof(pyprof__function), profile->functions.key_size);
+    pyprof__table_init(&copy->nodes, sizeof(pyprof__node), profile->nodes.key_size);
+    copy->bytes.data = copy->tracks.data = copy->timeline.data = NULL;
+    copy->bytes.capacity = copy->tracks.capacity = copy->timeline.capacity = 0;
+    if (pyprof__array_copy(&copy->memory, &copy->bytes, &profile->bytes) &&
+        pyprof__array_copy(&copy->memory, &copy->strings.items, &profile->strings.items) &&
+        pyprof__array_copy(&copy->memory, &copy->functions.items, &profile->functions.items) &&
+        pyprof__array_copy(&copy->memory, &copy->nodes.items, &profile->nodes.items) &&
+        pyprof__array_copy(&copy->memory, &copy->tracks, &profile->tracks) &&
+        pyprof__array_copy(&copy->memory, &copy->timeline, &profile->timeline)) {
+        return copy;
+    }
+    pyprof_free(copy);
+    return NULL;
+}
+
+// >>sampler
+// The thread that looks at all others: which exist, what they do, and where the time since the last look went.
+
+typedef struct pyprof__code {
+    uintptr_t code;
+    uint64_t print;
+    uint32_t function;
+    int32_t first_line;
+    uint32_t lines; /* its line table, in the sampler's bytes */
+    uint32_t lines_size;
+} pyprof__code;
+
+/* A place in the program that was met: a frame, and what it means. */
+typedef struct pyprof__site {
+    pyprof__frame frame;
+    uint32_t function;
+    int32_t line;
+} pyprof__site;
+
+/* A thread state in the interpreters' lists, as it was at this tick. */
+#define PYPROF__TSTATE_COPY 512u
+typedef struct pyprof__tstate {
+    uintptr_t address;
+    uint64_t id;
+    uintptr_t interp;
+    uintptr_t thread_id;
+    int32_t native_id;
+    uint32_t thread; /* PYPROF__NONE: not bound to an OS thread yet */
+    unsigned char copy[PYPROF__TSTATE_COPY];
+} pyprof__tstate;
+
+/* An OS thread. */
+typedef struct pyprof__thread {
+    int32_t tid;
+    uintptr_t thread_id; /* pthread_t */
+    clockid_t cpu_clock;
+    uint32_t track;
+    uint64_t seen;   /* the last tick in which it had a thread state */
+    uint32_t tstate; /* of that tick */
+    bool is_alive;
+    uint32_t request;     /* PYPROF__NONE = not asked */
+    uint32_t ticks_asked; /* looks since it was asked */
+    /* its last sample */
+    bool has_sample;
+    uintptr_t sample_tstate;
+    uint64_t wall;
+    uint64_t cpu;
+    uint32_t node;
+    uint32_t kind;
+    bool is_cut;
+    pyprof__array frames; /* root first, and the node of each: the next stack likely begins the same */
+    pyprof__array nodes;
+    /* whether to ask it */
+    int32_t credit;
+    uint64_t paused_until;
+    uint64_t pause;
+    /* its name */
+    uintptr_t object; /* threading.Thread; 0 = none known */
+    uint64_t name_due;
+} pyprof__thread;
+
+typedef struct pyprof__interp {
+    uintptr_t address;
+    uintptr_t links[2]; /* next interpreter, first thread state */
+    int64_t id;
+} pyprof__interp;
+
+typedef struct pyprof__sampler {
+    pyprof_desc desc;
+    char *output_path;
+    size_t output_path_size;
+    pyprof__layout layout;
+    pid_t pid;
+    pthread_t thread;
+    pthread_t starter; /* two threads whose ids are known teach where a pthread_t keeps its own */
+    int32_t starter_tid;
+    int32_t tid;
+    pyprof__atomic32 bell; /* rung to wake the sampler */
+    pyprof__atomic32 must_stop;
+    pyprof__atomic32 dumps_wanted;
+    pyprof__atomic32 dumps_served;
+    pthread_mutex_t lock; /* guards all below */
+    pyprof_profile *profile;
+    pyprof__memory *memory; /* the profile's */
+    pyprof_stats stats;
+    uint64_t start;
+    uint64_t last_tick;
+    uint64_t random;
+    uint32_t pthread_tid_offset;
+    pyprof__array interps;
+    pyprof__array tstates;
+    pyprof__array fresh; /* the list being read */
+    pyprof__array threads;
+    pyprof__table codes;
+    pyprof__table sites;
+    pyprof__array lines;
+    pyprof__array scratch; /* frames of two stacks */
+    uint32_t bootstrap;    /* the function that every threading.Thread begins with; PYPROF__NONE = not met */
+    uintptr_t name_key;    /* the str object "_name" */
+    pyprof__view view;
+    pyprof__text text;
+} pyprof__sampler;
+
+static bool pyprof__ends_with(const char *text, size_t size, const char *end) {
+    size_t length = strlen(end);
+    return size >= length && memcmp(text + size - length, end, length) == 0;
+}
+
+static void pyprof__forget_codes(pyprof__sampler *sampler) {
+    pyprof__table_clear(&sampler->codes);
+    pyprof__table_clear(&sampler->sites);
+    sampler->lines.count = 0;
+    for (uint32_t i = 0; i < PYPROF__KNOWN_CODES; i++) {
+        pyprof__set64(&pyprof__handler.known[i], 0);
+    }
+}
+
+/* Copies the line table. False: it is gone, or there is no room. */
+static bool pyprof__copy_lines(pyprof__sampler *sampler, uintptr_t object, pyprof__code *code) {
+    uintptr_t data;
+    size_t size;
+    if (!pyprof__bytes_data(object, &data, &size) ||
+        !pyprof__array_reserve(sampler->memory, &sampler->lines, sampler->lines.count + size)) {
+        return false;
+    }
+    unsigned char *to = (unsigned char *)sampler->lines.data + sampler->lines.count;
+    if (size > 0 && !pyprof__read(data, to, size)) {
+        return false;
+    }
+    code->lines = sampler->lines.count;
+    code->lines_size = (uint32_t)size;
+    sampler->lines.count += (uint32_t)size;
+    return true;
+}
+
+/* Reads name, file and lines of a code object that is now, and was all the time, the one that was met. */
+static bool pyprof__read_new_code(pyprof__sampler *sampler, pyprof__code *code) {
+    pyprof__reader reader = {0, 0, 0, &sampler->view};
+    pyprof__code_fields fields;
+    uint64_t before = 0, after = 0;
+    pyprof__view_reset(&sampler->view);
+    if (!pyprof__code_print(&sampler->layout, &reader, code->code, &before) || before != code->print ||
+        !pyprof__read_code(&sampler->layout, &reader, code->code, &fields)) {
+        return false;
+    }
+    if (!pyprof__read_text(fields.name, &sampler->text)) {
+        return false;
+    }
+    bool is_bootstrap = sampler->text.size == 10 + (PYPROF__PY_SINCE(11) ? 7 : 0) &&
+                        pyprof__ends_with(sampler->text.utf8, sampler->text.size, "_bootstrap");
+    uint32_t name = pyprof__intern_text(sampler->profile, sampler->text.utf8, sampler->text.size);
+    if (!pyprof__read_text(fields.filename, &sampler->text) ||
+        !pyprof__copy_lines(sampler, fields.lines, code)) {
+        return false;
+    }
+    is_bootstrap = is_bootstrap && pyprof__ends_with(sampler->text.utf8, sampler->text.size, "threading.py");
+    uint32_t file = pyprof__intern_text(sampler->profile, sampler->text.utf8, sampler->text.size);
+    pyprof__view_reset(&sampler->view);
+    if (!pyprof__code_print(&sampler->layout, &reader, code->code, &after) || after != code->print) {
+        return false;
+    }
+    code->first_line = fields.first_line;
+    code->function = pyprof__intern_function(sampler->profile, name, file, fields.first_line);
+    if (is_bootstrap) {
+        sampler->bootstrap = code->function;
+    }
+    return true;
+}
+
+/* The entry of a code object; NULL: it has died, or there is no room. */
+static const pyprof__code *pyprof__code_of(pyprof__sampler *sampler, const pyprof__frame *frame) {
+    bool is_new;
+    uint32_t index = pyprof__table_intern(sampler->memory, &sampler->codes, frame, &is_new);
+    if (index == PYPROF__NONE) {
+        return NULL;
+    }
+    pyprof__code *code = &PYPROF__ITEM(pyprof__code, &sampler->codes.items, index);
+    if (is_new) {
+        if (!pyprof__read_new_code(sampler, code)) {
+            code->function = sampler->profile->unresolved;
+            code->lines_size = 0;
+        } else {
+            pyprof__set64(pyprof__known_slot(frame->code, frame->print), frame->print);
+        }
+    }
+    return code;
+}
+
+static const pyprof__site *pyprof__add_site(pyprof__sampler *sampler, const pyprof__frame *frame,
+                                            uint32_t index) {
+    const pyprof__code *code = pyprof__code_of(sampler, frame);
+    if (code == NULL) {
+        return NULL;
+    }
+    pyprof__site *site = &PYPROF__ITEM(pyprof__site, &sampler->sites.items, index);
+    site->function = code->function;
+    if (code->function != sampler->profile->unresolved) {
+        const unsigned char *table = (const unsigned char *)sampler->lines.data + code->lines;
+        site->line = pyprof__line_at(table, code->lines_size, code->first_line, frame->instr);
+    }
+    return site;
+}
+
+/* What a frame means: known from before, or read now. NULL = no room. */
+static const pyprof__site *pyprof__site_of(pyprof__sampler *sampler, const pyprof__frame *frame) {
+    bool is_new;
+    size_t held = sampler->sites.items.count * sizeof(pyprof__site) +
+                  sampler->codes.items.count * sizeof(pyprof__code) + sampler->lines.count;
+    if (held > sampler->memory->limit / 8) {
+        pyprof__forget_codes(sampler);
+    }
+    uint32_t index = pyprof__table_intern(sampler->memory, &sampler->sites, frame, &is_new);
+    if (index == PYPROF__NONE) {
+        return NULL;
+    }
+    const pyprof__site *site = &PYPROF__ITEM(const pyprof__site, &sampler->sites.items, index);
+    if (is_new) {
+        site = pyprof__add_site(sampler, frame, index);
+        if (site == NULL) {
+            pyprof__forget_codes(sampler); /* a half-made site must not be found again */
+        }
+    }
+    return site;
+}
+
+/* How many frames, from the root, are the same as in the thread's last stack. */
+static uint32_t pyprof__common_frames(const pyprof__thread *thread, const pyprof__stack *stack) {
+    uint32_t common = 0;
+    uint32_t most = thread->frames.count < stack->count ? thread->frames.count : stack->count;
+    if (thread->is_cut != (stack->is_cut != 0)) {
+        return 0;
+    }
+    while (common < most && memcmp(&PYPROF__ITEM(pyprof__frame, &thread->frames, common),
+                                   &stack->frames[stack->count - 1 - common], sizeof(pyprof__frame)) == 0) {
+        common++;
+    }
+    return common;
+}
+
+/* The tree's node for a stack of a thread, and what to remember of it for the next one. */
+static uint32_t pyprof__node_of(pyprof__sampler *sampler, pyprof__thread *thread,
+                                const pyprof__stack *stack) {
+    const pyprof__track *track = pyprof__track_at(sampler->profile, thread->track);
+    uint32_t common = pyprof__common_frames(thread, stack);
+    uint32_t node = common > 0      ? PYPROF__ITEM(uint32_t, &thread->nodes, common - 1)
+                    : stack->is_cut ? track->truncated
+                                    : track->root;
+    uint32_t full = track->truncated;
+    if (!pyprof__array_reserve(sampler->memory, &thread->frames, stack->count) ||
+        !pyprof__array_reserve(sampler->memory, &thread->nodes, stack->count)) {
+        sampler->stats.truncated_memory++;
+        thread->frames.count = thread->nodes.count = 0;
+        return full;
+    }
+    thread->is_cut = stack->is_cut != 0;
+    for (uint32_t i = common; i < stack->count; i++) {
+        const pyprof__frame *frame = &stack->frames[stack->count - 1 - i];
+        const pyprof__site *site = pyprof__site_of(sampler, frame);
+        if (site != NULL) {
+            sampler->stats.frames_unresolved += site->function == sampler->profile->unresolved;
+            node = pyprof__child(sampler->profile, node, site->function, site->line);
+        }
+        if (site == NULL || node == PYPROF__NONE) {
+            sampler->stats.truncated_memory++;
+            thread->frames.count = thread->nodes.count = 0;
+            return full;
+        }
+        PYPROF__ITEM(pyprof__frame, &thread->frames, i) = *frame;
+        PYPROF__ITEM(uint32_t, &thread->nodes, i) = node;
+    }
+    thread->frames.count = thread->nodes.count = stack->count;
+    sampler->stats.truncated_depth += stack->is_cut;
+    return node;
+}
+
+/* Threads of the threading module keep their object as first local variable of their outermost frame. */
+static void pyprof__learn_object(pyprof__sampler *sampler, pyprof__thread *thread,
+                                 const pyprof__stack *stack) {
+    if (thread->object == 0 && thread->nodes.count > 0 && !stack->is_cut) {
+        const pyprof__node *root =
+            pyprof__node_at(sampler->profile, PYPROF__ITEM(uint32_t, &thread->nodes, 0));
+        if (root->function == sampler->bootstrap) {
+            thread->object = stack->root_first_local;
+            thread->name_due = 0;
+        }
+    }
+}
+
+/* The name that Python gave the thread, else the system's. Looked up again from time to time: it may change. */
+static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now) {
+    pyprof__track *track = pyprof__track_at(sampler->profile, thread->track);
+    uint32_t name = PYPROF__NONE;
+    char comm[32];
+    if (now < thread->name_due) {
+        return;
+    }
+    thread->name_due = now + 1000000000u;
+    if (thread->object != 0) {
+        pyprof__view_reset(&sampler->view);
+        uintptr_t text = pyprof__read_attribute(&sampler->view, thread->object, "_name", &sampler->name_key,
+                                                &sampler->text);
+        if (text != 0 && pyprof__read_text(text, &sampler->text)) {
+            name = pyprof__intern_text(sampler->profile, sampler->text.utf8, sampler->text.size);
+        }
+    } else if (thread->tid != sampler->pid) {
+        size_t size = pyprof__read_task_file(thread->tid, "comm", comm, sizeof comm);
+        if (size > 1) {
+            name = pyprof__intern_text(sampler->profile, comm, size - 1);
+        }
+    }
+    if (name != PYPROF__NONE) {
+        track->name = name;
+    }
+}
+
+static uint64_t pyprof__min64(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
+}
+
+/* Splits the time since the last sample between the two: half to each, so that a sample stands for the time
+   around it, and strata of random length stay unbiased. CPU time goes to the one that did not wait. */
+static void pyprof__share_time(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t node, uint32_t kind,
+                               uint64_t wall, uint64_t cpu) {
+    uint64_t gap = wall > thread->wall ? wall - thread->wall : 0;
+    uint64_t used = cpu > thread->cpu ? cpu - thread->cpu : 0;
+    bool was_idle = (thread->kind & PYPROF__IDLE) != 0, is_idle = (kind & PYPROF__IDLE) != 0;
+    uint64_t before = was_idle == is_idle ? used / 2 : was_idle ? 0 : used;
+    pyprof__add_time(sampler->profile, thread->track, thread->node, thread->kind, gap / 2, before);
+    pyprof__add_time(sampler->profile, thread->track, node, kind, gap - gap / 2, used - before);
+}
+
+/* A thread that was not there at the tick before came, on average, half way between the two. */
+static void pyprof__begin_time(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t node, uint32_t kind,
+                               uint64_t wall, uint64_t cpu) {
+    uint64_t half = wall > sampler->last_tick ? (wall - sampler->last_tick) / 2 : 0;
+    uint64_t end = wall - sampler->start;
+    uint64_t free_ns = end - pyprof__min64(end, pyprof__track_at(sampler->profile, thread->track)->end_ns);
+    uint64_t used = cpu > thread->cpu ? cpu - thread->cpu : 0;
+    half = pyprof__min64(half, free_ns);
+    pyprof__add_absence(sampler->profile, thread->track, end - half);
+    pyprof__add_time(sampler->profile, thread->track, node, kind, half,
+                     (kind & PYPROF__IDLE) ? 0 : pyprof__min64(half, used));
+}
+
+/* The thread is no longer where its last sample saw it: its time ended, on average, half way since. */
+static void pyprof__end_time(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now, bool is_whole) {
+    if (thread->has_sample) {
+        uint64_t gap = now > thread->wall ? now - thread->wall : 0;
+        uint64_t cpu = pyprof__clock(thread->cpu_clock);
+        uint64_t used = cpu > thread->cpu ? cpu - thread->cpu : 0;
+        gap = is_whole ? gap : gap / 2;
+        pyprof__add_time(sampler->profile, thread->track, thread->node, thread->kind, gap,
+                         pyprof__min64(gap, used));
+        thread->cpu = cpu > thread->cpu ? cpu : thread->cpu;
+        thread->has_sample = false;
+    }
+}
+
+/* A sample enters the profile. stack NULL = the same as last time. */
+static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
+                           uintptr_t tstate, uint32_t kind, uint64_t wall, uint64_t cpu) {
+    uint32_t node = thread->node;
+    if (stack != NULL) {
+        if (stack->count == 0) {
+            pyprof__end_time(sampler, thread, wall, false);
+            thread->cpu = cpu;
+            return;
+        }
+        node = pyprof__node_of(sampler, thread, stack);
+        pyprof__learn_object(sampler, thread, stack);
+    }
+    if (thread->has_sample) {
+        pyprof__share_time(sampler, thread, node, kind, wall, cpu);
+    } else {
+        pyprof__begin_time(sampler, thread, node, kind, wall, cpu);
+    }
+    pyprof__count_sample(sampler->profile, thread->track, node, kind);
+    sampler->stats.samples++;
+    sampler->stats.samples_idle += (kind & PYPROF__IDLE) != 0;
+    thread->has_sample = true;
+    thread->sample_tstate = tstate;
+    thread->node = node;
+    thread->kind = kind;
+    thread->wall = wall;
+    thread->cpu = cpu;
+    pyprof__update_name(sampler, thread, wall);
+}
+
+/* Whom to ask. A thread that computes answers in time; one that runs Python in short bursts between system
+   calls is often gone when the signal comes, and such a signal may end its call early. So a late answer costs
+   what many good ones earn, and a thread without credit is left alone for a while, longer each time. With
+   these figures a thread is asked on for as long as fewer than one answer in 25 is late. */
+enum {
+    PYPROF__CREDIT_MAX = 64,
+    PYPROF__LATE_COST = 24
+};
+
+static void pyprof__judge(pyprof__thread *thread, bool was_late, uint64_t now) {
+    if (!was_late) {
+        thread->credit += thread->credit < PYPROF__CREDIT_MAX;
+        thread->pause = thread->credit == PYPROF__CREDIT_MAX ? 0 : thread->pause;
+        return;
+    }
+    thread->credit -= PYPROF__LATE_COST;
+    if (thread->credit < 0) {
+        thread->pause = thread->pause == 0 ? 1000000000u : pyprof__min64(2 * thread->pause, 32000000000u);
+        thread->paused_until = now + thread->pause;
+        thread->credit = 0;
+    }
+}
+
+static uint32_t pyprof__thread_with_request(const pyprof__sampler *sampler, uint32_t request) {
+    for (uint32_t i = 0; i < sampler->threads.count; i++) {
+        if (PYPROF__ITEM(pyprof__thread, &sampler->threads, i).request == request) {
+            return i;
+        }
+    }
+    return PYPROF__NONE;
+}
+
+/* Takes in what the threads have answered since. */
+static void pyprof__collect(pyprof__sampler *sampler) {
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+        pyprof__request *request = &pyprof__handler.requests[i];
+        uint32_t state = pyprof__get(&request->state);
+        if (state < PYPROF__REQUEST_ANSWERED) {
+            continue;
+        }
+        uint32_t index = pyprof__thread_with_request(sampler, i);
+        if (index != PYPROF__NONE) {
+            pyprof__thread *thread = &PYPROF__ITEM(pyprof__thread, &sampler->threads, index);
+            thread->request = PYPROF__NONE;
+            pyprof__judge(thread, state == PYPROF__REQUEST_LATE, pyprof__now());
+            if (state == PYPROF__REQUEST_ANSWERED) {
+                sampler->stats.samples_signalled++;
+                pyprof__record(sampler, thread, &request->stack, request->tstate, PYPROF__GIL, request->wall,
+                               request->cpu);
+            } else if (state == PYPROF__REQUEST_LATE) {
+                sampler->stats.lost_late++;
+            } else {
+                sampler->stats.lost_unsettled++;
+            }
+        }
+        pyprof__set(&request->state, PYPROF__REQUEST_FREE);
+    }
+}
+
+/* Gives back what was asked of threads that no longer exist. */
+static void pyprof__drop_dead_requests(void) {
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+        pyprof__request *request = &pyprof__handler.requests[i];
+        uint32_t state = pyprof__get(&request->state);
+        if ((state == PYPROF__REQUEST_SENT || state == PYPROF__REQUEST_CANCELLED) &&
+            !pyprof__thread_lives(request->tid)) {
+            pyprof__swap_if(&request->state, state, PYPROF__REQUEST_FREE);
+        }
+    }
+}
+
+static uint32_t pyprof__free_request(pyprof__sampler *sampler) {
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+        pyprof__request *request = &pyprof__handler.requests[i];
+        if (pyprof__get(&request->state) != PYPROF__REQUEST_FREE) {
+            continue;
+        }
+        if (request->stack.frames == NULL) {
+            size_t size = sampler->desc.max_depth * sizeof(pyprof__frame);
+            request->stack.frames = (pyprof__frame *)pyprof__alloc(sampler->memory, size);
+            request->stack.capacity = sampler->desc.max_depth;
+        }
+        return request->stack.frames != NULL ? i : PYPROF__NONE;
+    }
+    return PYPROF__NONE;
+}
+
+/* A thread that was asked, and then not waited for, still has the signal before it: the question is put anew
+   in its place. */
+static uint32_t pyprof__renew_request(const pyprof__thread *thread, uintptr_t tstate) {
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+        pyprof__request *request = &pyprof__handler.requests[i];
+        if (pyprof__get(&request->state) == PYPROF__REQUEST_CANCELLED && request->tid == thread->tid) {
+            request->tstate = tstate;
+            if (pyprof__swap_if(&request->state, PYPROF__REQUEST_CANCELLED, PYPROF__REQUEST_SENT)) {
+                return i;
+            }
+        }
+    }
+    return PYPROF__NONE;
+}
+
+static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thread *thread,
+                                     uintptr_t tstate) {
+    uint32_t index = pyprof__free_request(sampler);
+    if (index == PYPROF__NONE || !pyprof__is_attached_now(&sampler->layout, tstate)) {
+        return PYPROF__NONE; /* the last look before sending is what spares most system calls */
+    }
+    pyprof__request *request = &pyprof__handler.requests[index];
+    request->tstate = tstate;
+    request->tid = thread->tid;
+    pyprof__set(&request->state, PYPROF__REQUEST_SENT);
+    if (!pyprof__signal_thread(thread->tid, pyprof__handler.signal_number, pyprof__question(index))) {
+        pyprof__set(&request->state, PYPROF__REQUEST_FREE);
+        return PYPROF__NONE;
+    }
+    sampler->stats.signals++;
+    return index;
+}
+
+/* Asks the thread for its own stack; false if that cannot be done now. */
+static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, uintptr_t tstate) {
+    thread->request = pyprof__renew_request(thread, tstate);
+    if (thread->request == PYPROF__NONE) {
+        thread->request = pyprof__send_request(sampler, thread, tstate);
+    }
+    thread->ticks_asked = 0;
+    return thread->request != PYPROF__NONE;
+}
+
+static bool pyprof__read_stack(pyprof__sampler *sampler, uintptr_t tstate, pyprof__stack *stack) {
+    uintptr_t leaf = 0;
+    pyprof__reader reader = {0, 0, 0, &sampler->view};
+    pyprof__view_reset(&sampler->view);
+    return pyprof__leaf_frame(&sampler->layout, &reader, tstate, &leaf) &&
+           pyprof__walk(&sampler->layout, &reader, leaf, stack);
+}
+
+static bool pyprof__stacks_equal(const pyprof__stack *a, const pyprof__stack *b) {
+    return a->count == b->count && a->is_cut == b->is_cut &&
+           memcmp(a->frames, b->frames, a->count * sizeof *a->frames) == 0;
+}
+
+/* Reads a stack from outside. A thread whose CPU clock stood still meanwhile cannot have changed it; of one
+   that runs, the stack counts if it was the same twice. only_still refuses the latter. */
+static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread, uintptr_t tstate,
+                                 bool only_still, pyprof__stack *stack, bool *attached, uint64_t *cpu) {
+    pyprof__frame *frames = (pyprof__frame *)sampler->scratch.data;
+    pyprof__stack second = {frames + sampler->desc.max_depth, 0, sampler->desc.max_depth, 0, 0};
+    stack->frames = frames;
+    stack->capacity = sampler->desc.max_depth;
+    for (int attempt = 0; attempt < 3; attempt++) {
+        uint64_t before = pyprof__clock(thread->cpu_clock);
+        *attached = pyprof__is_attached_now(&sampler->layout, tstate);
+        bool is_read = pyprof__read_stack(sampler, tstate, stack);
+        *cpu = pyprof__clock(thread->cpu_clock);
+        if (before == *cpu) {
+            return is_read && *cpu != 0;
+        }
+        if (is_read && !only_still && pyprof__read_stack(sampler, tstate, &second) &&
+            pyprof__stacks_equal(stack, &second) &&
+            pyprof__is_attached_now(&sampler->layout, tstate) == *attached) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool pyprof__may_ask(const pyprof__sampler *sampler, const pyprof__thread *thread, uint64_t now) {
+    return sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && thread->request == PYPROF__NONE &&
+           now >= thread->paused_until;
+}
+
+/* The thread was looked at before it answered: what is read now stands in its stead. */
+static void pyprof__cancel(pyprof__thread *thread) {
+    if (thread->request != PYPROF__NONE) {
+        pyprof__swap_if(&pyprof__handler.requests[thread->request].state, PYPROF__REQUEST_SENT,
+                        PYPROF__REQUEST_CANCELLED);
+        thread->request = PYPROF__NONE;
+    }
+}
+
+static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *thread, uintptr_t tstate) {
+    enum {
+        deaf_after = 8
+    }; /* a running thread that does not answer for so many ticks blocks the signal */
+    bool is_asked = thread->request != PYPROF__NONE;
+    bool only_still = is_asked && ++thread->ticks_asked < deaf_after;
+    bool attached = false;
+    uint64_t cpu = 0;
+    pyprof__stack stack;
+    if (!pyprof__read_quietly(sampler, thread, tstate, only_still, &stack, &attached, &cpu)) {
+        sampler->stats.lost_pending += only_still;
+        sampler->stats.lost_unsettled += !only_still && cpu != 0;
+        sampler->stats.lost_unreadable += !only_still && cpu == 0;
+        return;
+    }
+    if (is_asked && pyprof__get(&pyprof__handler.requests[thread->request].state) != PYPROF__REQUEST_SENT) {
+        sampler->stats.lost_pending++; /* it answered just now: that is the sample, at the next tick */
+        return;
+    }
+    if (!(is_asked && !only_still)) {
+        pyprof__cancel(thread);
+    }
+    uint32_t kind = attached ? PYPROF__GIL : 0;
+    if (!attached && (thread->cpu == cpu || !pyprof__thread_is_runnable(thread->tid))) {
+        kind = PYPROF__IDLE;
+    }
+    pyprof__record(sampler, thread, &stack, tstate, kind, pyprof__now(), cpu);
+}
+
+/* One thread at one tick. */
+static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now) {
+    const pyprof__tstate *tstate = &PYPROF__ITEM(const pyprof__tstate, &sampler->tstates, thread->tstate);
+    bool attached = pyprof__is_attached(&sampler->layout, tstate->address, tstate->copy);
+    uint64_t cpu = pyprof__clock(thread->cpu_clock);
+    if (cpu == 0) { /* the thread has ended and left its thread state behind */
+        pyprof__end_time(sampler, thread, now, false);
+        sampler->stats.lost_unreadable++;
+        return;
+    }
+    if (thread->has_sample && cpu == thread->cpu && tstate->address == thread->sample_tstate) {
+        pyprof__cancel(thread); /* it has not run since: nothing can have changed */
+        pyprof__record(sampler, thread, NULL, tstate->address,
+                       (thread->kind & PYPROF__GIL) ? PYPROF__GIL : PYPROF__IDLE, now, cpu);
+        return;
+    }
+    bool runs = attached && pyprof__clock(thread->cpu_clock) != cpu;
+    if (runs && pyprof__may_ask(sampler, thread, now) && pyprof__ask(sampler, thread, tstate->address)) {
+        return;
+    }
+    pyprof__look_quietly(sampler, thread, tstate->address);
+}
+
+/* To 3.10 a thread state has no native id: glibc and musl keep it inside what a pthread_t points to. Where,
+   is learnt from two threads whose ids are known. */
+static void pyprof__learn_tid_offset(pyprof__sampler *sampler) {
+    for (uint32_t offset = 0; offset < 4096; offset += 4) {
+        int32_t own = 0, other = 0;
+        if (!pyprof__read((uintptr_t)pthread_self() + offset, &own, sizeof own)) {
+            break;
+        }
+        if (own == sampler->tid && pyprof__read((uintptr_t)sampler->starter + offset, &other, sizeof other) &&
+            other == sampler->starter_tid) {
+            sampler->pthread_tid_offset = offset;
+            return;
+        }
+    }
+}
+
+/* The id of the OS thread that a thread state is bound to; 0 = none (yet), or not to be told. */
+static int32_t pyprof__native_id(const pyprof__sampler *sampler, const pyprof__tstate *tstate) {
+    int32_t tid = 0;
+    if (sampler->layout.ts_native_id != PYPROF__ABSENT) {
+        unsigned long native = 0;
+        memcpy(&native, tstate->copy + sampler->layout.ts_native_id, sizeof native);
+        return (int32_t)native;
+    }
+    if (tstate->thread_id == 0 || sampler->pthread_tid_offset == PYPROF__ABSENT ||
+        !pyprof__read(tstate->thread_id + sampler->pthread_tid_offset, &tid, sizeof tid) ||
+        !pyprof__thread_lives(tid)) {
+        return 0;
+    }
+    return tid;
+}
+
+static uint32_t pyprof__new_thread(pyprof__sampler *sampler) {
+    for (uint32_t i = 0; i < sampler->threads.count; i++) {
+        const pyprof__thread *thread = &PYPROF__ITEM(pyprof__thread, &sampler->threads, i);
+        if (!thread->is_alive && thread->request == PYPROF__NONE && !pyprof__thread_lives(thread->tid)) {
+            return i;
+        }
+    }
+    uint32_t index = pyprof__array_add(sampler->memory, &sampler->threads);
+    if (index != PYPROF__NONE) {
+        PYPROF__ITEM(pyprof__thread, &sampler->threads, index).frames.item_size = sizeof(pyprof__frame);
+        PYPROF__ITEM(pyprof__thread, &sampler->threads, index).nodes.item_size = sizeof(uint32_t);
+    }
+    return index;
+}
+
+static int64_t pyprof__interp_id(const pyprof__sampler *sampler, uintptr_t interp) {
+    for (uint32_t i = 0; i < sampler->interps.count; i++) {
+        if (PYPROF__ITEM(pyprof__interp, &sampler->interps, i).address == interp) {
+            return PYPROF__ITEM(pyprof__interp, &sampler->interps, i).id;
+        }
+    }
+    return -1;
+}
+
+static bool pyprof__begin_thread(pyprof__sampler *sampler, pyprof__thread *thread,
+                                 const pyprof__tstate *tstate) {
+    char name[32] = "MainThread";
+    size_t size = strlen(name);
+    if (tstate->native_id != sampler->pid) {
+        size = pyprof__read_task_file(tstate->native_id, "comm", name, sizeof name);
+        size -= size > 0; /* its newline */
+    }
+    uint32_t track = pyprof__add_track(sampler->profile, tstate->native_id,
+                                       pyprof__interp_id(sampler, tstate->interp), name, size);
+    if (track == PYPROF__NONE) {
+        return false;
+    }
+    pyprof__array frames = thread->frames, nodes = thread->nodes;
+    memset(thread, 0, sizeof *thread);
+    thread->frames = frames;
+    thread->nodes = nodes;
+    thread->frames.count = thread->nodes.count = 0;
+    thread->tid = tstate->native_id;
+    thread->thread_id = tstate->thread_id;
+    thread->cpu_clock = pyprof__cpu_clock(tstate->native_id);
+    thread->track = track;
+    thread->request = PYPROF__NONE;
+    thread->credit = PYPROF__CREDIT_MAX;
+    sampler->stats.threads++;
+    return true;
+}
+
+/* The thread that a thread state belongs to. A thread that comes back to Python with a new thread state, as
+   host threads do all the time, is still the same thread. */
+static uint32_t pyprof__find_thread(pyprof__sampler *sampler, const pyprof__tstate *tstate) {
+    for (uint32_t i = sampler->threads.count; i-- > 0;) {
+        const pyprof__thread *thread = &PYPROF__ITEM(const pyprof__thread, &sampler->threads, i);
+        if (thread->tid == tstate->native_id && thread->thread_id == tstate->thread_id) {
+            return i;
+        }
+    }
+    uint32_t index = pyprof__new_thread(sampler);
+    if (index == PYPROF__NONE ||
+        !pyprof__begin_thread(sampler, &PYPROF__ITEM(pyprof__thread, &sampler->threads, index), tstate)) {
+        sampler->stats.lost_memory++;
+        return PYPROF__NONE;
+    }
+    return index;
+}
+
+/* Takes the fields that matter out of a fresh copy; the thread is looked up only when they have changed. */
+static void pyprof__bind(pyprof__sampler *sampler, pyprof__tstate *tstate) {
+    uintptr_t thread_id = 0;
+    unsigned long native = 0;
+    memcpy(&thread_id, tstate->copy + sampler->layout.ts_thread_id, sizeof(unsigned long));
+    if (sampler->layout.ts_native_id != PYPROF__ABSENT) {
+        memcpy(&native, tstate->copy + sampler->layout.ts_native_id, sizeof native);
+    } else {
+        native = (unsigned long)tstate->native_id;
+    }
+    if (tstate->thread != PYPROF__NONE && thread_id == tstate->thread_id &&
+        (int32_t)native == tstate->native_id) {
+        return;
+    }
+    tstate->thread_id = thread_id;
+    tstate->native_id = pyprof__native_id(sampler, tstate);
+    tstate->thread = tstate->native_id > 0 ? pyprof__find_thread(sampler, tstate) : PYPROF__NONE;
+}
+
+static uintptr_t pyprof__tstate_word(const pyprof__tstate *tstate, uint32_t offset) {
+    uintptr_t word;
+    memcpy(&word, tstate->copy + offset, sizeof word);
+    return word;
+}
+
+/* Reads all known interpreters and thread states again, many in one call. */
+static bool pyprof__reread_lists(pyprof__sampler *sampler) {
+    pyprof__piece pieces[PYPROF__PIECES_MAX];
+    size_t count = 0;
+    uint32_t total = sampler->interps.count * 2 + sampler->tstates.count;
+    for (uint32_t i = 0; i < total; i++) {
+        if (i < sampler->interps.count * 2) {
+            pyprof__interp *interp = &PYPROF__ITEM(pyprof__interp, &sampler->interps, i / 2);
+            uint32_t offset = i % 2 == 0 ? sampler->layout.interp_next : sampler->layout.interp_threads;
+            pyprof__piece piece = {interp->address + offset, &interp->links[i % 2], sizeof(uintptr_t)};
+            pieces[count++] = piece;
+        } else {
+            pyprof__tstate *tstate =
+                &PYPROF__ITEM(pyprof__tstate, &sampler->tstates, i - sampler->interps.count * 2);
+            pyprof__piece piece = {tstate->address, tstate->copy, sampler->layout.ts_size};
+            pieces[count++] = piece;
+        }
+        if (count == PYPROF__PIECES_MAX || i + 1 == total) {
+            if (!pyprof__read_pieces(pieces, count)) {
+                return false;
+            }
+            count = 0;
+        }
+    }
+    return true;
+}
+
+/* Whether the lists are what they were: every link leads where it led. */
+static bool pyprof__lists_unchanged(const pyprof__sampler *sampler) {
+    uint32_t at = 0;
+    uintptr_t interp = pyprof__first_interpreter();
+    for (uint32_t i = 0; i < sampler->interps.count; i++) {
+        const pyprof__interp *item = &PYPROF__ITEM(const pyprof__interp, &sampler->interps, i);
+        uintptr_t next = item->links[1];
+        if (item->address != interp) {
+            return false;
+        }
+        for (; next != 0; at++) {
+            const pyprof__tstate *tstate = &PYPROF__ITEM(const pyprof__tstate, &sampler->tstates, at);
+            uint64_t id = 0;
+            if (at == sampler->tstates.count) {
+                return false;
+            }
+            memcpy(&id, tstate->copy + sampler->layout.ts_id, sizeof id);
+            if (tstate->address != next || tstate->interp != interp || id != tstate->id) {
+                return false;
+            }
+            next = pyprof__tstate_word(tstate, sampler->layout.ts_next);
+        }
+        interp = item->links[0];
+    }
+    return interp == 0 && at == sampler->tstates.count;
+}
+
+/* What was known of a thread state before; the lists keep their order, so the search rarely takes long. */
+static void pyprof__inherit(const pyprof__sampler *sampler, pyprof__tstate *tstate, uint32_t *cursor) {
+    for (uint32_t i = 0; i < sampler->tstates.count; i++) {
+        uint32_t at = (*cursor + i) % sampler->tstates.count;
+        const pyprof__tstate *old = &PYPROF__ITEM(const pyprof__tstate, &sampler->tstates, at);
+        if (old->address == tstate->address && old->id == tstate->id && old->interp == tstate->interp) {
+            tstate->thread = old->thread;
+            tstate->thread_id = old->thread_id;
+            tstate->native_id = old->native_id;
+            *cursor = at + 1;
+            return;
+        }
+    }
+}
+
+/* Follows one interpreter's list of thread states, link by link. False: it changed meanwhile, or no room. */
+static bool pyprof__walk_threads(pyprof__sampler *sampler, uintptr_t interp, uintptr_t address,
+                                 uint32_t *cursor) {
+    uintptr_t previous = 0;
+    while (address != 0) {
+        uint32_t index = pyprof__array_add(sampler->memory, &sampler->fresh);
+        if (index == PYPROF__NONE) {
+            sampler->stats.lost_memory++;
+            return false;
+        }
+        pyprof__tstate *tstate = &PYPROF__ITEM(pyprof__tstate, &sampler->fresh, index);
+        tstate->address = address;
+        tstate->interp = interp;
+        tstate->thread = PYPROF__NONE;
+        if (!pyprof__read(address, tstate->copy, sampler->layout.ts_size) ||
+            pyprof__tstate_word(tstate, sampler->layout.ts_interp) != interp ||
+            pyprof__tstate_word(tstate, sampler->layout.ts_prev) != previous) {
+            sampler->fresh.count--;
+            return false;
+        }
+        memcpy(&tstate->id, tstate->copy + sampler->layout.ts_id, sizeof tstate->id);
+        pyprof__inherit(sampler, tstate, cursor);
+        previous = address;
+        address = pyprof__tstate_word(tstate, sampler->layout.ts_next);
+    }
+    return true;
+}
+
+/* Follows all lists anew. They may change meanwhile (we do not take the runtime's lock): every link is
+   checked both ways, and what was read up to a broken one is still true. */
+static bool pyprof__walk_lists(pyprof__sampler *sampler) {
+    uint32_t cursor = 0;
+    bool is_whole = true;
+    sampler->interps.count = sampler->fresh.count = 0;
+    for (uintptr_t address = pyprof__first_interpreter(); address != 0;) {
+        uint32_t index = pyprof__array_add(sampler->memory, &sampler->interps);
+        if (index == PYPROF__NONE || index > 65535) {
+            is_whole = false;
+            break;
+        }
+        pyprof__interp *interp = &PYPROF__ITEM(pyprof__interp, &sampler->interps, index);
+        pyprof__piece pieces[3] = {
+            {address + sampler->layout.interp_next, &interp->links[0], sizeof(uintptr_t)},
+            {address + sampler->layout.interp_threads, &interp->links[1], sizeof(uintptr_t)},
+            {address + sampler->layout.interp_id, &interp->id, sizeof interp->id}};
+        interp->address = address;
+        if (!pyprof__read_pieces(pieces, 3)) {
+            sampler->interps.count--;
+            is_whole = false;
+            break;
+        }
+        is_whole = pyprof__walk_threads(sampler, address, interp->links[1], &cursor) && is_whole;
+        address = interp->links[0];
+    }
+    pyprof__array old = sampler->tstates;
+    sampler->tstates = sampler->fresh;
+    sampler->fresh = old;
+    return is_whole;
+}
+
+/* Which thread states exist, and what they hold now. */
+static void pyprof__list_threads(pyprof__sampler *sampler) {
+    if (!pyprof__reread_lists(sampler) || !pyprof__lists_unchanged(sampler)) {
+        if (!pyprof__walk_lists(sampler)) {
+            pyprof__walk_lists(sampler);
+        }
+    }
+    for (uint32_t i = 0; i < sampler->tstates.count; i++) {
+        pyprof__tstate *tstate = &PYPROF__ITEM(pyprof__tstate, &sampler->tstates, i);
+        pyprof__bind(sampler, tstate);
+        if (tstate->thread == PYPROF__NONE) {
+            continue;
+        }
+        /* Of a thread's several thread states, the attached one counts, else the newest. */
+        pyprof__thread *thread = &PYPROF__ITEM(pyprof__thread, &sampler->threads, tstate->thread);
+        if (thread->seen != sampler->stats.ticks ||
+            pyprof__is_attached(&sampler->layout, tstate->address, tstate->copy)) {
+            thread->seen = sampler->stats.ticks;
+            thread->tstate = i;
+        }
+    }
+}
+
+static void pyprof__tick(pyprof__sampler *sampler) {
+    uint64_t now = pyprof__now();
+    sampler->stats.ticks++;
+    pyprof__collect(sampler);
+    pyprof__list_threads(sampler);
+    for (uint32_t i = 0; i < sampler->threads.count; i++) {
+        pyprof__thread *thread = &PYPROF__ITEM(pyprof__thread, &sampler->threads, i);
+        thread->is_alive = thread->seen == sampler->stats.ticks;
+        if (thread->is_alive) {
+            pyprof__look(sampler, thread, pyprof__now());
+        } else {
+            pyprof__cancel(thread);
+            pyprof__end_time(sampler, thread, now, false);
+        }
+    }
+    if (sampler->stats.ticks % 64 == 0) {
+        pyprof__drop_dead_requests();
+    }
+    sampler->last_tick = now;
+}
+
+/* One tick for pyprof_dump, and the answers to it. */
+static void pyprof__serve_dump(pyprof__sampler *sampler, uint32_t wanted) {
+    pthread_mutex_lock(&sampler->lock);
+    pyprof__tick(sampler);
+    for (int i = 0; i < 100 && pyprof__any_request(PYPROF__REQUEST_SENT); i++) {
+        pyprof__sleep_ns(1000000);
+    }
+    pyprof__collect(sampler);
+    pthread_mutex_unlock(&sampler->lock);
+    pyprof__set(&sampler->dumps_served, wanted - 1);
+    pyprof__wake(&sampler->dumps_served);
+}
+
+static uint64_t pyprof__random(uint64_t *state) {
+    *state ^= *state << 13; /* xorshift64: Marsaglia, Xorshift RNGs, 2003 */
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+/* Rung while asleep: somebody wants something before the next tick. */
+static void pyprof__answer_bell(pyprof__sampler *sampler) {
+    uint32_t wanted = pyprof__get(&sampler->dumps_wanted);
+    if (wanted != pyprof__get(&sampler->dumps_served)) {
+        pyprof__serve_dump(sampler, wanted);
+    }
+    pthread_mutex_lock(&sampler->lock);
+    pyprof__collect(sampler);
+    pthread_mutex_unlock(&sampler->lock);
+}
+
+/* One tick in each interval, at a random moment of it: a fixed rhythm would beat with the program's own. */
+static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
+    uint64_t interval = sampler->desc.interval_us * (uint64_t)1000;
+    uint64_t stratum = 0;
+    uint64_t deadline = sampler->start + pyprof__random(&sampler->random) % interval;
+    for (;;) {
+        uint32_t bell = pyprof__get(&sampler->bell);
+        if (pyprof__get(&sampler->must_stop)) {
+            return;
+        }
+        uint64_t now = pyprof__now();
+        if (now < deadline) {
+            pyprof__wait_until(&sampler->bell, bell, deadline);
+            if (pyprof__get(&sampler->bell) != bell) {
+                pyprof__answer_bell(sampler);
+            }
+            continue;
+        }
+        pthread_mutex_lock(&sampler->lock);
+        uint64_t reached = (now - sampler->start) / interval;
+        sampler->stats.ticks_missed += reached - stratum;
+        pyprof__tick(sampler);
+        pthread_mutex_unlock(&sampler->lock);
+        stratum = reached + 1;
+        deadline = sampler->start + stratum * interval + pyprof__random(&sampler->random) % interval;
+    }
+}
+
+static void *pyprof__sampler_main(void *argument) {
+    pyprof__sampler *sampler = (pyprof__sampler *)argument;
+    prctl(PR_SET_NAME, "pyprof", 0, 0, 0);
+    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+    pthread_mutex_lock(&sampler->lock);
+    sampler->tid = pyprof__tid();
+    pyprof__learn_tid_offset(sampler);
+    sampler->start = sampler->last_tick = pyprof__now();
+    pyprof__tick(sampler);
+    pthread_mutex_unlock(&sampler->lock);
+    pyprof__sample_until_stopped(sampler);
+    if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT) {
+        pyprof__handler_stop();
+    }
+    pthread_mutex_lock(&sampler->lock);
+    pyprof__collect(sampler);
+    uint64_t now = pyprof__now();
+    for (uint32_t i = 0; i < sampler->threads.count; i++) {
+        pyprof__end_time(sampler, &PYPROF__ITEM(pyprof__thread, &sampler->threads, i), now, true);
+    }
+    sampler->profile->duration_ns = now - sampler->start;
+    sampler->stats.sampler_cpu_ns = pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
+    pthread_mutex_unlock(&sampler->lock);
+    return NULL;
+}
+
+// >>writers
+// From the tree and the time line to text.
+
+typedef struct pyprof__out {
+    pyprof_write_fn write;
+    void *user;
+    size_t size;
+    bool is_broken;
+    char buffer[16384];
+} pyprof__out;
+
+static void pyprof__flush(pyprof__out *out) {
+    if (!out->is_broken && out->size > 0) {
+        out->is_broken = !out->write(out->user, out->buffer, out->size);
+    }
+    out->size = 0;
+}
+
+static void pyprof__put(pyprof__out *out, const char *text, size_t size) {
+    while (size > 0 && !out->is_broken) {
+        size_t room = sizeof out->buffer - out->size;
+        size_t part = size < room ? size : room;
+        memcpy(out->buffer + out->size, text, part);
+        out->size += part;
+        text += part;
+        size -= part;
+        if (out->size == sizeof out->buffer) {
+            pyprof__flush(out);
+        }
+    }
+}
+
+static void pyprof__put_text(pyprof__out *out, const char *text) {
+    pyprof__put(out, text, strlen(text));
+}
+
+static void pyprof__put_number(pyprof__out *out, uint64_t number) {
+    char digits[24];
+    size_t at = sizeof digits;
+    do {
+        digits[--at] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number > 0);
+    pyprof__put(out, digits + at, sizeof digits - at);
+}
+
+static void pyprof__put_line_number(pyprof__out *out, int32_t line) {
+    pyprof__put_number(out, line > 0 ? (uint64_t)line : 0);
+}
+
+/* The code point that begins at text; invalid bytes count one by one, as themselves. */
+static uint32_t pyprof__utf8_get(const char *text, size_t size, size_t *length) {
+    const unsigned char *at = (const unsigned char *)text;
+    *length = 1;
+    if (at[0] >= 0xc0 && at[0] < 0xe0 && size >= 2) {
+        *length = 2;
+        return (uint32_t)(at[0] & 0x1f) << 6 | (at[1] & 0x3f);
+    }
+    if (at[0] >= 0xe0 && at[0] < 0xf0 && size >= 3) {
+        *length = 3;
+        return (uint32_t)(at[0] & 0x0f) << 12 | (uint32_t)(at[1] & 0x3f) << 6 | (at[2] & 0x3f);
+    }
+    if (at[0] >= 0xf0 && size >= 4) {
+        *length = 4;
+        return (uint32_t)(at[0] & 7) << 18 | (uint32_t)(at[1] & 0x3f) << 12 | (uint32_t)(at[2] & 0x3f) << 6 |
+               (at[3] & 0x3f);
+    }
+    return at[0];
+}
+
+static void pyprof__put_escape(pyprof__out *out, const char *prefix, uint32_t c, int digits) {
+    char text[16];
+    snprintf(text, sizeof text, "%s%0*x", prefix, digits, (unsigned)c);
+    pyprof__put_text(out, text);
+}
+
+/* The part of a line of collapsed text: what would end a frame or a line, or is no character, is written as
+   Python would write it in a string. */
+static void pyprof__put_collapsed(pyprof__out *out, const char *text, size_t size) {
+    size_t length;
+    for (; size > 0; text += length, size -= length) {
+        uint32_t c = pyprof__utf8_get(text, size, &length);
+        if (c == '\\') {
+            pyprof__put_text(out, "\\\\");
+        } else if (c == '\n' || c == '\r' || c == '\t') {
+            pyprof__put_text(out, c == '\n' ? "\\n" : c == '\r' ? "\\r" : "\\t");
+        } else if (c == ';' || c < 0x20 || (c >= 0x7f && c < 0xa0)) {
+            pyprof__put_escape(out, "\\x", c, 2);
+        } else if (c == 0x2028 || c == 0x2029 || (c >= 0xd800 && c < 0xe000)) {
+            pyprof__put_escape(out, "\\u", c, 4);
+        } else {
+            pyprof__put(out, text, length);
+        }
+    }
+}
+
+/* A JSON string, with its quotes (RFC 8259). */
+static void pyprof__put_json(pyprof__out *out, const char *text, size_t size) {
+    size_t length;
+    pyprof__put_text(out, "\"");
+    for (; size > 0; text += length, size -= length) {
+        uint32_t c = pyprof__utf8_get(text, size, &length);
+        if (c == '"' || c == '\\') {
+            char escaped[2] = {'\\', (char)c};
+            pyprof__put(out, escaped, 2);
+        } else if (c < 0x20 || (c >= 0xd800 && c < 0xe000)) {
+            pyprof__put_escape(out, "\\u", c, 4);
+        } else {
+            pyprof__put(out, text, length);
+        }
+    }
+    pyprof__put_text(out, "\"");
+}
+
+static bool pyprof__has_init_file(const char *path, size_t directory_size) {
+    char name[4200];
+    if (directory_size + sizeof "/__init__.py" > sizeof name) {
+        return false;
+    }
+    memcpy(name, path, directory_size);
+    memcpy(name + directory_size, "/__init__.py", sizeof "/__init__.py");
+    return access(name, F_OK) == 0;
+}
+
+/* How much of a path to leave out: as py-spy does, all up to the outermost package that the file is in. */
+static size_t pyprof__short_path_offset(const char *path, size_t size) {
+    size_t at = size;
+    while (at > 0 && path[at - 1] != '/') {
+        at--;
+    }
+    size_t offset = at;
+    while (at > 1 && pyprof__has_init_file(path, at - 1)) {
+        at--;
+        while (at > 0 && path[at - 1] != '/') {
+            at--;
+        }
+        offset = at;
+    }
+    return offset;
+}
+
+/* What a writer works on: the profile, how to show it, and memory of its own. */
+typedef struct pyprof__writing {
+    const pyprof_profile *profile;
+    pyprof_output output;
+    pyprof__memory memory;
+    uint32_t *short_paths; /* of each string: offset + 1, or 0 = not looked up yet */
+    pyprof__out out;
+} pyprof__writing;
+
+static const char *pyprof__short_path(pyprof__writing *writing, uint32_t string, size_t *size) {
+    const char *path = pyprof__string_text(writing->profile, string, size);
+    if (writing->short_paths[string] == 0) {
+        writing->short_paths[string] = (uint32_t)pyprof__short_path_offset(path, *size) + 1;
+    }
+    size_t offset = writing->short_paths[string] - 1;
+    *size -= offset;
+    return path + offset;
+}
+
+static int32_t pyprof__shown_line(const pyprof__writing *writing, const pyprof__node *node) {
+    const pyprof__function *function =
+        &PYPROF__ITEM(const pyprof__function, &writing->profile->functions.items, node->function);
+    return writing->output.detail == PYPROF_DETAIL_FUNCTION ? function->first_line : node->line;
+}
+
+/* "qualname (file.py:LINE)"; a marker is its name alone. */
+static void pyprof__put_frame(pyprof__writing *writing, uint32_t function_index, int32_t line) {
+    const pyprof__function *function =
+        &PYPROF__ITEM(const pyprof__function, &writing->profile->functions.items, function_index);
+    size_t size;
+    const char *text = pyprof__string_text(writing->profile, function->name, &size);
+    pyprof__put_collapsed(&writing->out, text, size);
+    text = pyprof__short_path(writing, function->file, &size);
+    if (size > 0) {
+        pyprof__put_text(&writing->out, " (");
+        pyprof__put_collapsed(&writing->out, text, size);
+        pyprof__put_text(&writing->out, ":");
+        pyprof__put_line_number(&writing->out, line);
+        pyprof__put_text(&writing->out, ")");
+    }
+}
+
+/* The value that a node has of its own in the metric that was asked for. */
+static uint64_t pyprof__node_value(const pyprof_output *output, const pyprof__node *node) {
+    switch (output->metric) {
+    case PYPROF_METRIC_CPU:
+        return node->cpu_ns;
+    case PYPROF_METRIC_GIL:
+        return node->gil_ns;
+    case PYPROF_METRIC_SAMPLES:
+        return node->samples - (output->include_idle ? 0 : node->samples_idle);
+    case PYPROF_METRIC_WALL:
+        break;
+    }
+    return node->wall_ns - (output->include_idle ? 0 : node->wall_idle_ns);
+}
+
+/* A node of the tree as it is shown: lines or threads may have been merged. */
+typedef struct pyprof__shown {
+    uint32_t parent;
+    uint32_t function; /* PYPROF__NONE: a thread */
+    int32_t line;      /* of a thread: its name */
+    uint32_t unused;
+    uint64_t value;
+} pyprof__shown;
+
+/* Builds the shown tree. Parents come before their children in both, so one pass does. */
+static bool pyprof__build_shown(pyprof__writing *writing, pyprof__table *shown, uint32_t *shown_of) {
+    const pyprof_profile *profile = writing->profile;
+    for (uint32_t i = 0; i < profile->nodes.items.count; i++) {
+        const pyprof__node *node = pyprof__node_at(profile, i);
+        bool is_new;
+        struct {
+            uint32_t parent, function;
+            int32_t line;
+        } key = {PYPROF__NONE, PYPROF__NONE, 0};
+        if (node->parent != PYPROF__NONE) {
+            key.parent = shown_of[node->parent];
+            key.function = node->function;
+            key.line = pyprof__shown_line(writing, node);
+        } else if (!writing->output.merge_threads) {
+            key.line = (int32_t)pyprof__track_at(profile, (uint32_t)node->line)->name;
+        }
+        shown_of[i] = pyprof__table_intern(&writing->memory, shown, &key, &is_new);
+        if (shown_of[i] == PYPROF__NONE) {
+            return false;
+        }
+        PYPROF__ITEM(pyprof__shown, &shown->items, shown_of[i]).value +=
+            pyprof__node_value(&writing->output, node);
+    }
+    return true;
+}
+
+static void pyprof__put_shown(pyprof__writing *writing, const pyprof__shown *node) {
+    if (node->function != PYPROF__NONE) {
+        pyprof__put_frame(writing, node->function, node->line);
+        return;
+    }
+    size_t size;
+    const char *name = pyprof__string_text(writing->profile, (uint32_t)node->line, &size);
+    pyprof__put_text(&writing->out, "thread ");
+    pyprof__put_collapsed(&writing->out, name, size);
+}
+
+/* One line a stack. Times are rounded to microseconds so that the sum stays right: what one line lost in
+   rounding, the next one gets. */
+static void pyprof__put_stacks(pyprof__writing *writing, const pyprof__table *shown, uint32_t *path) {
+    const pyprof__shown *nodes = (const pyprof__shown *)shown->items.data;
+    uint64_t unit = writing->output.metric == PYPROF_METRIC_SAMPLES ? 1 : 1000;
+    uint64_t carry = unit / 2;
+    for (uint32_t i = 0; i < shown->items.count; i++) {
+        uint32_t depth = 0;
+        uint64_t value = nodes[i].value == 0 ? 0 : nodes[i].value + carry;
+        if (value < unit) {
+            carry = value == 0 ? carry : value;
+            continue;
+        }
+        carry = value % unit;
+        for (uint32_t at = i; at != PYPROF__NONE; at = nodes[at].parent) {
+            if (nodes[at].function != PYPROF__NONE || !writing->output.merge_threads) {
+                path[depth++] = at;
+            }
+        }
+        if (depth == 0) {
+            continue;
+        }
+        while (depth-- > 0) {
+            pyprof__put_shown(writing, &nodes[path[depth]]);
+            pyprof__put_text(&writing->out, depth > 0 ? ";" : " ");
+        }
+        pyprof__put_number(&writing->out, value / unit);
+        pyprof__put_text(&writing->out, "\n");
+    }
+}
+
+static pyprof_result pyprof__write_collapsed(pyprof__writing *writing) {
+    pyprof__table shown;
+    size_t size = ((size_t)writing->profile->nodes.items.count + 1) * sizeof(uint32_t);
+    uint32_t *indices = (uint32_t *)pyprof__alloc(&writing->memory, size);
+    pyprof_result result = PYPROF_ERROR_MEMORY;
+    pyprof__table_init(&shown, sizeof(pyprof__shown), offsetof(pyprof__shown, unused));
+    if (indices != NULL && pyprof__build_shown(writing, &shown, indices)) {
+        pyprof__put_stacks(writing, &shown, indices);
+        result = PYPROF_OK;
+    }
+    pyprof__table_free(&writing->memory, &shown);
+    pyprof__release(&writing->memory, indices, size);
+    return result;
+}
+
+/* Speedscope's frame table: a frame is a function at a line. */
+typedef struct pyprof__speedscope {
+    pyprof__table frames; /* of struct {function, line} */
+    uint32_t *frame_of;   /* of each node */
+    uint32_t *path;
+} pyprof__speedscope;
+
+typedef struct pyprof__speedscope_frame {
+    uint32_t function;
+    int32_t line;
+} pyprof__speedscope_frame;
+
+static bool pyprof__build_frames(pyprof__writing *writing, pyprof__speedscope *speedscope) {
+    for (uint32_t i = 0; i < writing->profile->nodes.items.count; i++) {
+        const pyprof__node *node = pyprof__node_at(writing->profile, i);
+        bool is_new;
+        speedscope->frame_of[i] = PYPROF__NONE;
+        if (node->parent != PYPROF__NONE) {
+            pyprof__speedscope_frame key = {node->function, pyprof__shown_line(writing, node)};
+            speedscope->frame_of[i] =
+                pyprof__table_intern(&writing->memory, &speedscope->frames, &key, &is_new);
+            if (speedscope->frame_of[i] == PYPROF__NONE) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static void pyprof__put_json_string(pyprof__writing *writing, const char *key, uint32_t string) {
+    size_t size;
+    const char *text = pyprof__string_text(writing->profile, string, &size);
+    pyprof__put_text(&writing->out, key);
+    pyprof__put_json(&writing->out, text, size);
+}
+
+static void pyprof__put_frames(pyprof__writing *writing, const pyprof__speedscope *speedscope) {
+    for (uint32_t i = 0; i < speedscope->frames.items.count; i++) {
+        const pyprof__speedscope_frame *frame =
+            &PYPROF__ITEM(const pyprof__speedscope_frame, &speedscope->frames.items, i);
+        const pyprof__function *function =
+            &PYPROF__ITEM(const pyprof__function, &writing->profile->functions.items, frame->function);
+        size_t file_size;
+        pyprof__string_text(writing->profile, function->file, &file_size);
+        pyprof__put_text(&writing->out, i == 0 ? "\n" : ",\n");
+        pyprof__put_json_string(writing, "{\"name\":", function->name);
+        if (file_size > 0) {
+            pyprof__put_json_string(writing, ",\"file\":", function->file);
+            pyprof__put_text(&writing->out, ",\"line\":");
+            pyprof__put_line_number(&writing->out, frame->line);
+        }
+        pyprof__put_text(&writing->out, "}");
+    }
+}
+
+static void pyprof__put_path(pyprof__writing *writing, const pyprof__speedscope *speedscope, uint32_t node) {
+    uint32_t depth = 0;
+    for (; speedscope->frame_of[node] != PYPROF__NONE;
+         node = pyprof__node_at(writing->profile, node)->parent) {
+        speedscope->path[depth++] = speedscope->frame_of[node];
+    }
+    pyprof__put_text(&writing->out, "[");
+    while (depth-- > 0) {
+        pyprof__put_number(&writing->out, speedscope->path[depth]);
+        pyprof__put_text(&writing->out, depth > 0 ? "," : "");
+    }
+    pyprof__put_text(&writing->out, "]");
+}
+
+/* How much of a stretch is shown with its stack, and how much as an empty stack, so that the threads stay
+   aligned in time. */
+static void pyprof__split_stretch(const pyprof_output *output, const pyprof__stretch *stretch, uint64_t *full,
+                                  uint64_t *empty) {
+    uint32_t kind = pyprof__stretch_kind(stretch);
+    bool is_shown = !(kind & PYPROF__AWAY) && (output->include_idle || !(kind & PYPROF__IDLE));
+    *empty = 0;
+    switch (output->metric) {
+    case PYPROF_METRIC_SAMPLES:
+        *full = is_shown ? stretch->samples : 0;
+        return;
+    case PYPROF_METRIC_CPU:
+        *full = stretch->cpu_ns;
+        break;
+    case PYPROF_METRIC_GIL:
+        *full = (kind & PYPROF__GIL) ? stretch->wall_ns : 0;
+        break;
+    case PYPROF_METRIC_WALL:
+        *full = is_shown ? stretch->wall_ns : 0;
+        break;
+    }
+    *empty = stretch->wall_ns > *full ? stretch->wall_ns - *full : 0;
+}
+
+typedef enum pyprof__list {
+    PYPROF__STACKS,
+    PYPROF__WEIGHTS
+} pyprof__list;
+
+/* One of the two parallel lists of a track; returns the sum of the weights. */
+static uint64_t pyprof__put_track_list(pyprof__writing *writing, const pyprof__speedscope *speedscope,
+                                       const pyprof__track *track, pyprof__list list) {
+    const pyprof__stretch *items = (const pyprof__stretch *)writing->profile->timeline.data;
+    const char *separator = "";
+    uint64_t sum = 0;
+    for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
+        uint64_t weights[2];
+        pyprof__split_stretch(&writing->output, &items[i], &weights[0], &weights[1]);
+        for (int part = 0; part < 2; part++) {
+            if (weights[part] == 0) {
+                continue;
+            }
+            pyprof__put_text(&writing->out, separator);
+            separator = ",";
+            sum += weights[part];
+            if (list == PYPROF__WEIGHTS) {
+                pyprof__put_number(&writing->out, weights[part]);
+            } else if (part == 0) {
+                pyprof__put_path(writing, speedscope, items[i].node);
+            } else {
+                pyprof__put_text(&writing->out, "[]");
+            }
+        }
+    }
+    return sum;
+}
+
+/* The weight of all stacks that are not empty. */
+static uint64_t pyprof__track_value(const pyprof__writing *writing, const pyprof__track *track) {
+    const pyprof__stretch *items = (const pyprof__stretch *)writing->profile->timeline.data;
+    uint64_t sum = 0;
+    for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
+        uint64_t full, empty;
+        pyprof__split_stretch(&writing->output, &items[i], &full, &empty);
+        sum += full;
+    }
+    return sum;
+}
+
+static void pyprof__put_track(pyprof__writing *writing, const pyprof__speedscope *speedscope,
+                              const pyprof__track *track) {
+    bool is_time = writing->output.metric != PYPROF_METRIC_SAMPLES;
+    pyprof__put_json_string(writing, "\n{\"type\":\"sampled\",\"name\":", track->name);
+    pyprof__put_text(&writing->out, is_time ? ",\"unit\":\"nanoseconds\"" : ",\"unit\":\"none\"");
+    pyprof__put_text(&writing->out, ",\"startValue\":0,\"samples\":[");
+    uint64_t end = pyprof__put_track_list(writing, speedscope, track, PYPROF__STACKS);
+    uint64_t rest = is_time && writing->profile->duration_ns > end ? writing->profile->duration_ns - end : 0;
+    pyprof__put_text(&writing->out, rest == 0 ? "" : end > 0 ? ",[]" : "[]");
+    pyprof__put_text(&writing->out, "],\"weights\":[");
+    pyprof__put_track_list(writing, speedscope, track, PYPROF__WEIGHTS);
+    if (rest > 0) {
+        pyprof__put_text(&writing->out, end > 0 ? "," : "");
+        pyprof__put_number(&writing->out, rest);
+    }
+    pyprof__put_text(&writing->out, "],\"endValue\":");
+    pyprof__put_number(&writing->out, end + rest);
+    pyprof__put_text(&writing->out, "}");
+}
+
+/* Source of the format: speedscope's file-format-spec.ts. */
+static void pyprof__put_speedscope(pyprof__writing *writing, const pyprof__speedscope *speedscope) {
+    const pyprof_profile *profile = writing->profile;
+    uint32_t busiest = 0;
+    pyprof__put_text(
+        &writing->out,
+        "{\"$schema\":\"https://www.speedscope.app/file-format-schema.json\",\n\"shared\":{\"frames\":[");
+    pyprof__put_frames(writing, speedscope);
+    pyprof__put_text(&writing->out, "]},\n\"profiles\":[");
+    for (uint32_t i = 0; i < profile->tracks.count; i++) {
+        const pyprof__track *track = pyprof__track_at(profile, i);
+        pyprof__put_text(&writing->out, i == 0 ? "" : ",");
+        pyprof__put_track(writing, speedscope, track);
+        if (pyprof__track_value(writing, track) >
+            pyprof__track_value(writing, pyprof__track_at(profile, busiest))) {
+            busiest = i;
+        }
+    }
+    pyprof__put_text(&writing->out, "],\n\"name\":\"pyprof\",\"activeProfileIndex\":");
+    pyprof__put_number(&writing->out, busiest);
+    pyprof__put_text(&writing->out, ",\"exporter\":\"pyprof.h@0.1\"}\n");
+}
+
+static pyprof_result pyprof__write_speedscope(pyprof__writing *writing) {
+    pyprof__speedscope speedscope;
+    size_t size = ((size_t)writing->profile->nodes.items.count + 1) * sizeof(uint32_t);
+    pyprof_result result = PYPROF_ERROR_MEMORY;
+    pyprof__table_init(&speedscope.frames, sizeof(pyprof__speedscope_frame),
+                       sizeof(pyprof__speedscope_frame));
+    speedscope.frame_of = (uint32_t *)pyprof__alloc(&writing->memory, size);
+    speedscope.path = (uint32_t *)pyprof__alloc(&writing->memory, size);
+    if (speedscope.frame_of != NULL && speedscope.path != NULL &&
+        pyprof__build_frames(writing, &speedscope)) {
+        pyprof__put_speedscope(writing, &speedscope);
+        result = PYPROF_OK;
+    }
+    pyprof__table_free(&writing->memory, &speedscope.frames);
+    pyprof__release(&writing->memory, speedscope.frame_of, size);
+    pyprof__release(&writing->memory, speedscope.path, size);
+    return result;
+}
+
+/* Files: beside first, then renamed. */
+
+typedef struct pyprof__file {
+    int descriptor;
+    int error;
+} pyprof__file;
+
+static bool pyprof__write_file(void *user, const void *data, size_t size) {
+    pyprof__file *file = (pyprof__file *)user;
+    const char *at = (const char *)data;
+    while (size > 0) {
+        ssize_t done = write(file->descriptor, at, size);
+        if (done < 0 && errno == EINTR) {
+            continue;
+        }
+        if (done <= 0) {
+            file->error = done < 0 ? errno : EIO;
+            return false;
+        }
+        at += done;
+        size -= (size_t)done;
+    }
+    return true;
+}
+
+/* A reader that went away must be an error code for us, not a SIGPIPE for the host. */
+static pyprof_result pyprof__write_guarded(const pyprof_profile *profile, const pyprof_output *output,
+                                           pyprof__file *file) {
+    sigset_t pipe_only, before, pending;
+    struct timespec no_time = {0, 0};
+    sigemptyset(&pipe_only);
+    sigaddset(&pipe_only, SIGPIPE);
+    sigpending(&pending);
+    pthread_sigmask(SIG_BLOCK, &pipe_only, &before);
+    pyprof_result result = pyprof_write(profile, output, pyprof__write_file, file);
+    if (file->error == EPIPE && !sigismember(&pending, SIGPIPE)) {
+        while (sigtimedwait(&pipe_only, NULL, &no_time) < 0 && errno == EINTR) {
+        }
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return result;
+}
+
+static pyprof_result pyprof__io_result(pyprof_result result, const pyprof__file *file) {
+    if (result == PYPROF_OK && file->error == 0) {
+        return PYPROF_OK;
+    }
+    if (result != PYPROF_OK && result != PYPROF_ERROR_WRITE) {
+        return result;
+    }
+    errno = file->error;
+    return PYPROF_ERROR_IO;
+}
+
+static void pyprof__close_file(pyprof__file *file) {
+    if (close(file->descriptor) != 0 && file->error == 0) {
+        file->error = errno;
+    }
+}
+
+/* Into what exists and is no regular file. */
+static pyprof_result pyprof__save_into(const pyprof_profile *profile, const pyprof_output *output,
+                                       const char *path) {
+    pyprof__file file = {open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY), 0};
+    if (file.descriptor < 0) {
+        return PYPROF_ERROR_IO;
+    }
+    pyprof_result result = pyprof__write_guarded(profile, output, &file);
+    pyprof__close_file(&file);
+    return pyprof__io_result(result, &file);
+}
+
+/* Opens a new file beside path; its name stays in the given buffer. */
+static int pyprof__open_beside(const char *path, char *name, size_t size) {
+    for (unsigned attempt = 0; attempt < 100; attempt++) {
+        snprintf(name, size, "%s.%ld-%u.part", path, (long)getpid(), attempt);
+        int descriptor = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (descriptor >= 0 || errno != EEXIST) {
+            return descriptor;
+        }
+    }
+    return -1;
+}
+
+static pyprof_result pyprof__save_beside(const pyprof_profile *profile, const pyprof_output *output,
+                                         const char *path, mode_t mode) {
+    char name[4200];
+    if (strlen(path) + 40 > sizeof name) {
+        errno = ENAMETOOLONG;
+        return PYPROF_ERROR_IO;
+    }
+    pyprof__file file = {pyprof__open_beside(path, name, sizeof name), 0};
+    if (file.descriptor < 0) {
+        return PYPROF_ERROR_IO;
+    }
+    if (mode != 0 && fchmod(file.descriptor, mode & 07777) != 0) {
+        file.error = errno;
+    }
+    pyprof_result result = pyprof__write_guarded(profile, output, &file);
+    pyprof__close_file(&file);
+    if (result == PYPROF_OK && file.error == 0 && rename(name, path) != 0) {
+        file.error = errno;
+    }
+    result = pyprof__io_result(result, &file);
+    if (result != PYPROF_OK) {
+        int error = errno;
+        unlink(name);
+        errno = error;
+    }
+    return result;
+}
+
+static bool pyprof__path_ends_with(const char *path, const char *end) {
+    return pyprof__ends_with(path, strlen(path), end);
+}
+
+// >>public
+// What the header declares at its top.
+
+static pthread_mutex_t pyprof__lifecycle = PTHREAD_MUTEX_INITIALIZER; /* guards the two below */
+static pyprof__sampler *pyprof__active;
+static pyprof_stats pyprof__last_stats;
+static bool pyprof__was_active;
+
+/* The recording that runs in this process. A forked child has none: it has no sampler thread. */
+static pyprof__sampler *pyprof__running(void) {
+    return pyprof__active != NULL && pyprof__active->pid == getpid() ? pyprof__active : NULL;
+}
+
+static bool pyprof__desc_is_valid(const pyprof_desc *desc) {
+    return desc->interval_us >= 50 && desc->interval_us <= 10000000 && desc->max_depth >= 16 &&
+           desc->max_depth <= 65536 && desc->memory_limit >= 1u << 20 &&
+           (desc->allocator.alloc_fn == NULL) == (desc->allocator.free_fn == NULL) &&
+           (desc->capture == PYPROF_CAPTURE_DEFAULT || desc->capture == PYPROF_CAPTURE_QUIET) &&
+           desc->signal_number >= 0;
+}
+
+static void pyprof__apply_defaults(pyprof_desc *desc) {
+    desc->interval_us = desc->interval_us == 0 ? 10000 : desc->interval_us;
+    desc->memory_limit = desc->memory_limit == 0 ? (size_t)64 << 20 : desc->memory_limit;
+    desc->max_depth = desc->max_depth == 0 ? 1024 : desc->max_depth;
+    if (desc->allocator.alloc_fn == NULL && desc->allocator.free_fn == NULL) {
+        desc->allocator.alloc_fn = pyprof__libc_alloc;
+        desc->allocator.free_fn = pyprof__libc_free;
+    }
+}
+
+/* Gives back all that the sampler holds but the profile. */
+static void pyprof__sampler_clear(pyprof__sampler *sampler) {
+    pyprof__memory *memory = sampler->memory;
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+        pyprof__stack *stack = &pyprof__handler.requests[i].stack;
+        pyprof__release(memory, stack->frames, stack->capacity * sizeof *stack->frames);
+        stack->frames = NULL;
+        pyprof__set(&pyprof__handler.requests[i].state, PYPROF__REQUEST_FREE);
+    }
+    for (uint32_t i = 0; i < sampler->threads.count; i++) {
+        pyprof__array_free(memory, &PYPROF__ITEM(pyprof__thread, &sampler->threads, i).frames);
+        pyprof__array_free(memory, &PYPROF__ITEM(pyprof__thread, &sampler->threads, i).nodes);
+    }
+    pyprof__array_free(memory, &sampler->interps);
+    pyprof__array_free(memory, &sampler->tstates);
+    pyprof__array_free(memory, &sampler->fresh);
+    pyprof__array_free(memory, &sampler->threads);
+    pyprof__table_free(memory, &sampler->codes);
+    pyprof__table_free(memory, &sampler->sites);
+    pyprof__array_free(memory, &sampler->lines);
+    pyprof__array_free(memory, &sampler->scratch);
+    pyprof__release(memory, sampler->output_path, sampler->output_path_size);
+    sampler->output_path = NULL;
+}
+
+static void pyprof__sampler_free(pyprof__sampler *sampler) {
+    pyprof__memory *memory = sampler->memory;
+    pthread_mutex_destroy(&sampler->lock);
+    pyprof__release(memory, sampler, sizeof *sampler);
+}
+
+static bool pyprof__copy_output_path(pyprof__sampler *sampler) {
+    if (sampler->desc.output_path == NULL) {
+        return true;
+    }
+    size_t size = strlen(sampler->desc.output_path) + 1;
+    sampler->output_path = (char *)pyprof__alloc(sampler->memory, size);
+    sampler->output_path_size = size;
+    if (sampler->output_path != NULL) {
+        memcpy(sampler->output_path, sampler->desc.output_path, size);
+    }
+    return sampler->output_path != NULL;
+}
+
+/* The profile and the sampler, with all that a recording needs from its start; NULL = no room. */
+static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
+    pyprof__memory memory = {desc->allocator, desc->memory_limit, 0, 0};
+    pyprof_profile *profile = (pyprof_profile *)pyprof__alloc(&memory, sizeof *profile);
+    if (profile == NULL) {
+        return NULL;
+    }
+    pyprof__profile_init(profile, &memory);
+    pyprof__sampler *sampler = (pyprof__sampler *)pyprof__alloc(&profile->memory, sizeof *sampler);
+    if (sampler == NULL) {
+        pyprof_free(profile);
+        return NULL;
+    }
+    memset(sampler, 0, sizeof *sampler);
+    sampler->desc = *desc;
+    sampler->profile = profile;
+    sampler->memory = &profile->memory;
+    sampler->pid = getpid();
+    sampler->starter = pthread_self();
+    sampler->starter_tid = pyprof__tid();
+    sampler->random = (pyprof__now() ^ (uint64_t)(uintptr_t)sampler) | 1;
+    sampler->bootstrap = PYPROF__NONE;
+    sampler->pthread_tid_offset = PYPROF__ABSENT;
+    sampler->interps.item_size = sizeof(pyprof__interp);
+    sampler->tstates.item_size = sampler->fresh.item_size = sizeof(pyprof__tstate);
+    sampler->threads.item_size = sizeof(pyprof__thread);
+    sampler->lines.item_size = 1;
+    sampler->scratch.item_size = sizeof(pyprof__frame);
+    pyprof__table_init(&sampler->codes, sizeof(pyprof__code), offsetof(pyprof__code, function));
+    pyprof__table_init(&sampler->sites, sizeof(pyprof__site), sizeof(pyprof__frame));
+    pthread_mutex_init(&sampler->lock, NULL);
+    profile->truncated = pyprof__intern_marker(profile, "[truncated]");
+    profile->unresolved = pyprof__intern_marker(profile, "[unresolved]");
+    if (profile->truncated == PYPROF__NONE || profile->unresolved == PYPROF__NONE ||
+        !pyprof__copy_output_path(sampler) ||
+        !pyprof__array_reserve(sampler->memory, &sampler->scratch, 2 * (size_t)desc->max_depth)) {
+        pyprof__sampler_clear(sampler);
+        pyprof__sampler_free(sampler);
+        pyprof_free(profile);
+        return NULL;
+    }
+    return sampler;
+}
+
+static bool pyprof__spawn(pyprof__sampler *sampler) {
+    enum {
+        stack_size = 1 << 20
+    };
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    sigfillset(&all);
+    if (pthread_attr_init(&attributes) != 0) {
+        return false;
+    }
+    pthread_attr_setstacksize(&attributes, stack_size);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* the new thread inherits the mask */
+    int error = pthread_create(&sampler->thread, &attributes, pyprof__sampler_main, sampler);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return error == 0;
+}
+
+/* Takes what belongs to the process: the way to read memory, the signal, the thread. */
+static pyprof_result pyprof__sampler_start(pyprof__sampler *sampler) {
+    bool takes_signal = sampler->desc.capture == PYPROF_CAPTURE_DEFAULT;
+    pyprof_result result = pyprof__layout_init(&sampler->layout, sampler->memory);
+    if (result != PYPROF_OK) {
+        return result;
+    }
+    if (sampler->layout.ts_size > PYPROF__TSTATE_COPY) {
+        return PYPROF_ERROR_PYTHON;
+    }
+    if (!pyprof__reads_start()) {
+        pyprof__reads_stop();
+        return PYPROF_ERROR_MEMORY_READ;
+    }
+    pyprof__handler.layout = sampler->layout;
+    pyprof__handler.wake = &sampler->bell;
+    pyprof__set(&pyprof__handler.interrupted, 0);
+    pyprof__forget_codes(sampler);
+    if (takes_signal && !pyprof__handler_start(sampler->desc.signal_number)) {
+        pyprof__reads_stop();
+        return PYPROF_ERROR_SIGNAL;
+    }
+    pyprof__add(&pyprof__handler.session, 1);
+    if (!pyprof__spawn(sampler)) {
+        pyprof__add(&pyprof__handler.session, 1);
+        if (takes_signal) {
+            pyprof__handler_stop();
+        }
+        pyprof__reads_stop();
+        return PYPROF_ERROR_THREAD;
+    }
+    return PYPROF_OK;
+}
+
+PYPROF_API pyprof_result pyprof_start(const pyprof_desc *desc) {
+    pyprof_desc resolved;
+    memset(&resolved, 0, sizeof resolved);
+    if (desc != NULL) {
+        resolved = *desc;
+    }
+    pyprof__apply_defaults(&resolved);
+    if (!pyprof__desc_is_valid(&resolved)) {
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    pthread_mutex_lock(&pyprof__lifecycle);
+    pyprof_result result = PYPROF_ERROR_ALREADY_ACTIVE;
+    if (pyprof__running() == NULL) {
+        pyprof__sampler *sampler = pyprof__sampler_new(&resolved);
+        result = sampler == NULL ? PYPROF_ERROR_MEMORY : pyprof__sampler_start(sampler);
+        if (result == PYPROF_OK) {
+            pyprof__active = sampler;
+        } else if (sampler != NULL) {
+            pyprof_profile *profile = sampler->profile;
+            pyprof__sampler_clear(sampler);
+            pyprof__sampler_free(sampler);
+            pyprof_free(profile);
+        }
+    }
+    pthread_mutex_unlock(&pyprof__lifecycle);
+    if (result != PYPROF_OK) {
+        pyprof__log(&resolved.logger, PYPROF_LOG_ERROR, pyprof_result_string(result));
+    }
+    return result;
+}
+
+static void pyprof__fill_stats(const pyprof__sampler *sampler, pyprof_stats *stats) {
+    *stats = sampler->stats;
+    stats->timeline_coarsened = sampler->profile->timeline_coarsened;
+    stats->calls_interrupted = pyprof__get(&pyprof__handler.interrupted);
+    stats->bytes = sampler->memory->used;
+    stats->bytes_peak = sampler->memory->peak;
+}
+
+static pyprof_result pyprof__end_recording(pyprof__sampler *sampler, pyprof_profile **profile) {
+    pyprof_result result = PYPROF_OK;
+    pyprof__set(&sampler->must_stop, 1);
+    pyprof__wake(&sampler->bell);
+    pthread_join(sampler->thread, NULL);
+    pyprof__add(&pyprof__handler.session, 1);
+    pyprof__reads_stop();
+    pyprof__fill_stats(sampler, &pyprof__last_stats);
+    pyprof__was_active = true;
+    *profile = sampler->profile;
+    if (sampler->output_path != NULL) {
+        result = pyprof_save(*profile, NULL, sampler->output_path);
+    }
+    int error = errno;
+    pyprof_logger logger = sampler->desc.logger;
+    pyprof__sampler_clear(sampler);
+    pyprof__sampler_free(sampler);
+    if (result != PYPROF_OK) {
+        pyprof__log(&logger, PYPROF_LOG_ERROR, "the profile could not be written to output_path");
+    }
+    if (pyprof__last_stats.timeline_coarsened > 0) {
+        pyprof__log(&logger, PYPROF_LOG_WARNING,
+                    "the time line was full: its resolution was halved, memory_limit sets its size");
+    }
+    if (pyprof__last_stats.truncated_memory > 0) {
+        pyprof__log(&logger, PYPROF_LOG_WARNING,
+                    "the tree was full: new stacks went to [truncated], memory_limit sets its size");
+    }
+    errno = error;
+    return result;
+}
+
+PYPROF_API pyprof_result pyprof_stop(pyprof_profile **profile) {
+    pyprof_profile *recorded = NULL;
+    pyprof_result result = PYPROF_ERROR_NOT_ACTIVE;
+    pthread_mutex_lock(&pyprof__lifecycle);
+    pyprof__sampler *sampler = pyprof__running();
+    if (sampler != NULL) {
+        pyprof__active = NULL;
+        result = pyprof__end_recording(sampler, &recorded);
+    }
+    pthread_mutex_unlock(&pyprof__lifecycle);
+    if (profile != NULL) {
+        *profile = recorded;
+    } else {
+        pyprof_free(recorded);
+    }
+    return result;
+}
+
+PYPROF_API bool pyprof_is_active(void) {
+    pthread_mutex_lock(&pyprof__lifecycle);
+    bool is_active = pyprof__running() != NULL;
+    pthread_mutex_unlock(&pyprof__lifecycle);
+    return is_active;
+}
+
+PYPROF_API pyprof_result pyprof_snapshot(pyprof_profile **profile) {
+    if (profile == NULL) {
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    *profile = NULL;
+    pthread_mutex_lock(&pyprof__lifecycle);
+    pyprof__sampler *sampler = pyprof__running();
+    if (sampler != NULL) {
+        pthread_mutex_lock(&sampler->lock);
+        *profile = pyprof__profile_copy(sampler->profile);
+        if (*profile != NULL) {
+            (*profile)->duration_ns = pyprof__now() - sampler->start;
+        }
+        pthread_mutex_unlock(&sampler->lock);
+    }
+    pthread_mutex_unlock(&pyprof__lifecycle);
+    return sampler == NULL ? PYPROF_ERROR_NOT_ACTIVE : *profile == NULL ? PYPROF_ERROR_MEMORY : PYPROF_OK;
+}
+
+PYPROF_API pyprof_result pyprof_get_stats(pyprof_stats *stats) {
+    pyprof_result result = PYPROF_OK;
+    if (stats == NULL) {
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    pthread_mutex_lock(&pyprof__lifecycle);
+    pyprof__sampler *sampler = pyprof__running();
+    if (sampler != NULL) {
+        pthread_mutex_lock(&sampler->lock);
+        pyprof__fill_stats(sampler, stats);
+        stats->sampler_cpu_ns = pyprof__clock(pyprof__cpu_clock(sampler->tid));
+        pthread_mutex_unlock(&sampler->lock);
+    } else if (pyprof__was_active) {
+        *stats = pyprof__last_stats;
+    } else {
+        result = PYPROF_ERROR_NOT_ACTIVE;
+    }
+    pthread_mutex_unlock(&pyprof__lifecycle);
+    return result;
+}
+
+/* A thread's paragraph in a dump. */
+static void pyprof__put_thread(pyprof__writing *writing, const pyprof__thread *thread) {
+    const pyprof__track *track = pyprof__track_at(writing->profile, thread->track);
+    const char *state = (thread->kind & PYPROF__GIL)    ? "active, holds the GIL"
+                        : (thread->kind & PYPROF__IDLE) ? "idle"
+                                                        : "active";
+    size_t size;
+    const char *name = pyprof__string_text(writing->profile, track->name, &size);
+    pyprof__put_text(&writing->out, "Thread ");
+    pyprof__put_number(&writing->out, (uint64_t)thread->tid);
+    pyprof__put_text(&writing->out, " \"");
+    pyprof__put_collapsed(&writing->out, name, size);
+    pyprof__put_text(&writing->out, "\" (");
+    pyprof__put_text(&writing->out, state);
+    pyprof__put_text(&writing->out, ")\n");
+    for (uint32_t at = thread->node; at != track->root; at = pyprof__node_at(writing->profile, at)->parent) {
+        const pyprof__node *node = pyprof__node_at(writing->profile, at);
+        pyprof__put_text(&writing->out, "    ");
+        pyprof__put_frame(writing, node->function, node->line);
+        pyprof__put_text(&writing->out, "\n");
+    }
+}
+
+/* Text gathered in memory, so that the host's function is called without our locks held. */
+typedef struct pyprof__gathered {
+    pyprof__memory *memory;
+    pyprof__array bytes;
+} pyprof__gathered;
+
+static bool pyprof__gather(void *user, const void *data, size_t size) {
+    pyprof__gathered *gathered = (pyprof__gathered *)user;
+    if (!pyprof__array_reserve(gathered->memory, &gathered->bytes, gathered->bytes.count + size)) {
+        return false;
+    }
+    memcpy((char *)gathered->bytes.data + gathered->bytes.count, data, size);
+    gathered->bytes.count += (uint32_t)size;
+    return true;
+}
+
+/* The working set of a writer; NULL = no room. Not on the stack: hosts' threads may have small ones. */
+static pyprof__writing *pyprof__writing_new(const pyprof_profile *profile, const pyprof_output *output,
+                                            pyprof_write_fn write, void *user) {
+    pyprof__memory memory = {profile->memory.allocator, SIZE_MAX, 0, 0};
+    size_t paths_size = ((size_t)profile->strings.items.count + 1) * sizeof(uint32_t);
+    pyprof__writing *writing = (pyprof__writing *)pyprof__alloc(&memory, sizeof *writing);
+    if (writing == NULL) {
+        return NULL;
+    }
+    memset(writing, 0, sizeof *writing);
+    writing->memory = memory;
+    writing->profile = profile;
+    writing->out.write = write;
+    writing->out.user = user;
+    if (output != NULL) {
+        writing->output = *output;
+    }
+    writing->short_paths = (uint32_t *)pyprof__alloc(&writing->memory, paths_size);
+    if (writing->short_paths == NULL) {
+        pyprof__release(&memory, writing, sizeof *writing);
+        return NULL;
+    }
+    memset(writing->short_paths, 0, paths_size);
+    return writing;
+}
+
+static void pyprof__writing_free(pyprof__writing *writing) {
+    pyprof__memory memory = writing->memory;
+    pyprof__release(&memory, writing->short_paths,
+                    ((size_t)writing->profile->strings.items.count + 1) * sizeof(uint32_t));
+    pyprof__release(&memory, writing, sizeof *writing);
+}
+
+static pyprof_result pyprof__write_threads(pyprof__sampler *sampler, pyprof__gathered *gathered) {
+    pyprof__writing *writing = pyprof__writing_new(sampler->profile, NULL, pyprof__gather, gathered);
+    if (writing == NULL) {
+        return PYPROF_ERROR_MEMORY;
+    }
+    const char *separator = "";
+    for (uint32_t i = 0; i < sampler->threads.count; i++) {
+        const pyprof__thread *thread = &PYPROF__ITEM(const pyprof__thread, &sampler->threads, i);
+        if (thread->has_sample) {
+            pyprof__put_text(&writing->out, separator);
+            pyprof__put_thread(writing, thread);
+            separator = "\n";
+        }
+    }
+    pyprof__flush(&writing->out);
+    pyprof_result result = writing->out.is_broken ? PYPROF_ERROR_MEMORY : PYPROF_OK;
+    pyprof__writing_free(writing);
+    return result;
+}
+
+/* Has the sampler look once more, and waits until it has. */
+static void pyprof__look_now(pyprof__sampler *sampler) {
+    uint32_t wanted = pyprof__add(&sampler->dumps_wanted, 1);
+    pyprof__wake(&sampler->bell);
+    for (;;) {
+        uint32_t served = pyprof__get(&sampler->dumps_served);
+        if (served == wanted) {
+            return;
+        }
+        pyprof__wait_until(&sampler->dumps_served, served, pyprof__now() + 1000000000u);
+    }
+}
+
+PYPROF_API pyprof_result pyprof_dump(pyprof_write_fn write, void *user) {
+    pyprof__memory memory;
+    pyprof__gathered gathered;
+    pyprof_result result = PYPROF_ERROR_NOT_ACTIVE;
+    if (write == NULL) {
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    memset(&memory, 0, sizeof memory);
+    memset(&gathered, 0, sizeof gathered);
+    memory.limit = SIZE_MAX;
+    gathered.memory = &memory;
+    gathered.bytes.item_size = 1;
+    pthread_mutex_lock(&pyprof__lifecycle);
+    pyprof__sampler *sampler = pyprof__running();
+    if (sampler != NULL) {
+        memory.allocator = sampler->desc.allocator;
+        pyprof__look_now(sampler);
+        pthread_mutex_lock(&sampler->lock);
+        result = pyprof__write_threads(sampler, &gathered);
+        pthread_mutex_unlock(&sampler->lock);
+    }
+    pthread_mutex_unlock(&pyprof__lifecycle);
+    if (result == PYPROF_OK && gathered.bytes.count > 0 &&
+        !write(user, gathered.bytes.data, gathered.bytes.count)) {
+        result = PYPROF_ERROR_WRITE;
+    }
+    pyprof__array_free(&memory, &gathered.bytes);
+    return result;
+}
+
+static bool pyprof__output_is_valid(const pyprof_output *output) {
+    return output == NULL || ((unsigned)output->metric <= PYPROF_METRIC_SAMPLES &&
+                              (unsigned)output->detail <= PYPROF_DETAIL_FUNCTION);
+}
+
+PYPROF_API pyprof_result pyprof_write(const pyprof_profile *profile, const pyprof_output *output,
+                                      pyprof_write_fn write, void *user) {
+    if (profile == NULL || write == NULL || !pyprof__output_is_valid(output)) {
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    if (output != NULL && (unsigned)output->format > PYPROF_FORMAT_SPEEDSCOPE) {
+        return PYPROF_ERROR_FORMAT;
+    }
+    pyprof__writing *writing = pyprof__writing_new(profile, output, write, user);
+    if (writing == NULL) {
+        return PYPROF_ERROR_MEMORY;
+    }
+    bool is_speedscope = writing->output.format == PYPROF_FORMAT_SPEEDSCOPE;
+    pyprof_result result =
+        is_speedscope ? pyprof__write_speedscope(writing) : pyprof__write_collapsed(writing);
+    pyprof__flush(&writing->out);
+    if (result == PYPROF_OK && writing->out.is_broken) {
+        result = PYPROF_ERROR_WRITE;
+    }
+    pyprof__writing_free(writing);
+    return result;
+}
+
+PYPROF_API pyprof_result pyprof_save(const pyprof_profile *profile, const pyprof_output *output,
+                                     const char *path) {
+    pyprof_output resolved;
+    struct stat status;
+    memset(&resolved, 0, sizeof resolved);
+    if (profile == NULL || path == NULL || path[0] == '\0') {
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    if (output != NULL) {
+        resolved = *output;
+    }
+    if (resolved.format == PYPROF_FORMAT_AUTO) {
+        if (pyprof__path_ends_with(path, ".svg")) {
+            return PYPROF_ERROR_FORMAT; /* tools/pyprof-svg draws; collapsed text under that name would not open */
+        }
+        resolved.format =
+            pyprof__path_ends_with(path, ".json") ? PYPROF_FORMAT_SPEEDSCOPE : PYPROF_FORMAT_COLLAPSED;
+    }
+    bool exists = stat(path, &status) == 0;
+    if (exists && S_ISDIR(status.st_mode)) {
+        errno = EISDIR;
+        return PYPROF_ERROR_IO;
+    }
+    if (exists && !S_ISREG(status.st_mode)) {
+        return pyprof__save_into(profile, &resolved, path);
+    }
+    char *target =
+        realpath(path, NULL); /* through a link, the file that it leads to is replaced, not the link */
+    pyprof_result result =
+        pyprof__save_beside(profile, &resolved, target != NULL ? target : path, exists ? status.st_mode : 0);
+    int error = errno;
+    free(target);
+    errno = error;
+    return result;
+}
+
+PYPROF_API void pyprof_free(pyprof_profile *profile) {
+    if (profile != NULL) {
+        pyprof__profile_clear(profile);
+        pyprof__memory memory = profile->memory;
+        pyprof__release(&memory, profile, sizeof *profile);
+    }
+}
+
+PYPROF_API const char *pyprof_result_string(pyprof_result result) {
+    switch (result) {
+    case PYPROF_OK:
+        return "success";
+    case PYPROF_ERROR_ARGUMENT:
+        return "an argument is missing or out of its range";
+    case PYPROF_ERROR_ALREADY_ACTIVE:
+        return "a recording is already running";
+    case PYPROF_ERROR_NOT_ACTIVE:
+        return "no recording is running";
+    case PYPROF_ERROR_MEMORY:
+        return "out of memory, or memory_limit is too small";
+    case PYPROF_ERROR_THREAD:
+        return "the sampler thread could not be started";
+    case PYPROF_ERROR_SIGNAL:
+        return "the signal cannot be used, or none is free";
+    case PYPROF_ERROR_MEMORY_READ:
+        return "neither process_vm_readv nor /proc/self/mem can be used here";
+    case PYPROF_ERROR_PYTHON:
+        return "this build of CPython is not supported";
+    case PYPROF_ERROR_PYTHON_MISMATCH:
+        return "compiled against another version of CPython than the one that runs";
+    case PYPROF_ERROR_IO:
+        return "the file could not be written";
+    case PYPROF_ERROR_WRITE:
+        return "the write function gave up";
+    case PYPROF_ERROR_FORMAT:
+        return "unknown output format";
+    }
+    return "unknown result";
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* PYPROF_IMPLEMENTED */
+#endif /* PYPROF_IMPLEMENTATION */
