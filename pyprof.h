@@ -1,6 +1,94 @@
-/* pyprof.h - v0.1 - a sampling profiler for programs with CPython inside - MIT licence, see the end
+/* pyprof.h - v0.1 - a sampling profiler for programs with CPython inside
+   MIT licence (see LICENSE). No dependencies but CPython 3.8 to 3.13 and libc; Linux.
 
-   PYPROF_DOCUMENTATION_GOES_HERE
+   DO THIS
+     In one C or C++ file, before any other #include:
+
+         #define PYPROF_IMPLEMENTATION
+         #include "pyprof.h"
+
+     Everywhere else just include it. Compile with what `python3-config --includes` says, link with what
+     `python3-config --embed --ldflags` says, and -pthread.
+
+   EXAMPLE
+         pyprof_start(NULL);                                   // 100 Hz, all threads, all interpreters
+         PyRun_SimpleString("import game; game.run()");
+         pyprof_profile *profile;
+         if (pyprof_stop(&profile) == PYPROF_OK) {
+             pyprof_save(profile, NULL, "game.speedscope.json"); // opens in speedscope.app
+             pyprof_save(profile, NULL, "game.txt");             // collapsed: pyprof-svg game.txt game.svg
+             pyprof_free(profile);
+         }
+
+   CONTENTS (search for these tags)
+     >>api         the public declarations, each with its contract
+     >>platform    threads, signals, clocks and atomics of the system
+     >>base        memory within a limit, the host's log
+     >>containers  an array that grows, a table found by key
+     >>reads       reading this process's memory where it may vanish
+     >>cpython     every difference between versions of CPython
+     >>capture     one stack: walked by its own thread in a signal handler, or from outside
+     >>profile     the calling-context tree and the time line
+     >>sampler     the thread that looks at all others
+     >>writers     collapsed and speedscope files
+     >>public      the public functions
+
+   WHAT IT DOES TO YOUR PROCESS
+     One thread, "pyprof", blocks all signals and wakes once an interval, at a random moment of it. It never
+     takes the GIL and never waits for a thread of yours.
+     - A thread that waits, or runs C code without the GIL, is read from outside, through system calls that answer
+       a bad address with an error. What such a thread does is not disturbed, and it sees no signal.
+     - A thread that is running Python on another core right now is asked by one signal, and copies its own
+       stack in the handler: no allocation, no lock, errno kept, about 300 bytes of stack and 2 to 4 microseconds.
+       The handler is installed with SA_RESTART | SA_ONSTACK, for one signal that had no action before or that you
+       chose; signals that are not ours go to the handler that was there before.
+     - A thread that holds the GIL but is not on a core (it waits inside C code, or has to wait for a core) cannot
+       change its stack, and is read from outside.
+     A thread could leave Python and enter a system call in the microseconds between the look and the signal; some
+     calls then end with EINTR, SA_RESTART or not (poll, nanosleep: signal(7)). Threads that do that often are found
+     out and no longer asked; pyprof_stats.calls_interrupted counts what was seen. PYPROF_CAPTURE_QUIET sends no
+     signal at all.
+
+   THREADS, GIL, FORK
+     function                                    thread   GIL        before Py_Initialize   after Py_Finalize
+     pyprof_start                                any      either     yes                    yes
+     pyprof_stop, _snapshot, _dump, _get_stats   any      either     yes                    yes
+     pyprof_write, _save, _free                  any      either     yes                    yes
+     None may be called from a signal handler, or from the allocator, logger and write functions of the host.
+     A forked child has no recording: pyprof_is_active is false there, and it may start its own.
+
+   WHAT THE FIGURES MEAN
+     A sample stands for the time around it: half of the time since the thread's last sample and half of the time
+     until its next one, as measured. So a sampler that comes late does not bend the profile, nor does a program
+     whose rhythm is that of the sampler. Every sample counts in four ways, to be chosen when writing:
+     - wall: elapsed time. Time in which the thread only waited is kept apart, and left out unless include_idle.
+     - cpu: CPU time by the thread's own clock.
+     - gil: elapsed time while it held the GIL of its interpreter.
+     - samples.
+     A thread is idle when it does not hold the GIL and does not run; waiting for the GIL is waiting, too. A thread
+     without any Python frame is not in the profile.
+     A frame shows the line that its thread was at. A function that has been called but has not begun to run is
+     not shown yet: its caller is the leaf.
+     What could not be sampled is counted by cause in pyprof_stats, never guessed: see there.
+
+   FORMATS
+     Collapsed ("folded"): a line a stack, "thread NAME;qualname (file.py:LINE);... VALUE", times in microseconds,
+     frames as py-spy writes them. Inside names, backslash, semicolon, control characters, line separators and
+     lone surrogates are written as Python writes them in a string literal (\\ \x3b \n \u2028 \udc80).
+     Speedscope: one time-ordered profile a thread, all on one time axis, nanoseconds. Time in which a thread is not
+     shown is an empty stack. When the time line is full, neighbours are merged (pyprof_stats.timeline_coarsened);
+     the sums of the collapsed format stay exact.
+
+   LIMITS
+     - Linux; x86-64 and aarch64 (others should work, without calls_interrupted). CPython 3.8 to 3.13, release
+       builds with a GIL. Anything else is refused by pyprof_start.
+     - Where neither process_vm_readv nor /proc/self/mem may be used (some seccomp filters), pyprof_start refuses.
+     - Frames of C functions are not shown; their time is their Python caller's.
+     - A code object that dies within microseconds of being sampled may show as [unresolved].
+     - Memory: at most memory_limit for one recording, a snapshot may hold as much again; typically below 1 MiB.
+
+   CHANGES
+     0.1  first version
 */
 
 /* The implementation needs what lies behind this; it counts only before the first system header. */
