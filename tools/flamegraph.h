@@ -645,7 +645,7 @@ static inline void flamegraph_format_percent(char *out, size_t room, uint64_t va
     if (share > 0 && share < 0.01) {
         snprintf(out, room, "<0.01%%");
     } else {
-        snprintf(out, room, "%.*f%%", share < 1 ? 2 : 1, share);
+        snprintf(out, room, "%.*f%%", share >= 1 ? 1 : share > 0 ? 2 : 0, share);
     }
 }
 
@@ -762,7 +762,7 @@ static inline int flamegraph_height(const flamegraph_picture *picture) {
 
 /* The smallest value of which fewer than `limit` nodes have more. */
 static inline uint64_t flamegraph_cutoff(const flamegraph *graph, size_t limit) {
-    uint64_t low = 0, high = UINT64_MAX;
+    uint64_t low = 0, high = flamegraph_total(graph);
     while (low < high) {
         uint64_t middle = low + (high - low) / 2;
         size_t above = 0;
@@ -998,7 +998,7 @@ static const char *const flamegraph_script[] = {
     "const number = (n) => n.toLocaleString('en');",
     "const percent = (n, of) => {",
     "  const share = of > 0 ? 100 * n / of : 0;",
-    "  return share > 0 && share < 0.01 ? '<0.01%' : share.toFixed(share < 1 ? 2 : 1) + '%';",
+    "  return share > 0 && share < 0.01 ? '<0.01%' : share.toFixed(share >= 1 ? 1 : share > 0 ? 2 : 0) + '%';",
     "};",
     "const amount = (n) => {",
     "  if (data.ns && n === 0) return '0 s';",
@@ -1203,12 +1203,18 @@ static const char *const flamegraph_script[] = {
     "detail.append(html('div', {id: 'name'}), html('div', {id: 'figures'}));",
     "part('tools').append(bar);",
     "part('detail').append(detail);",
-    "const boxOf = (event) => event.target.closest?.('.frame')?.box;",
+    "const boxOf = (event) => {",
+    "  const group = event.target.closest?.('.frame');",
+    "  return group && frames.contains(group) ? group.box : undefined;",
+    "};",
     "frames.addEventListener('pointerover', (event) => show(boxOf(event) ?? current));",
     "frames.addEventListener('pointerleave', () => show(current));",
     "frames.addEventListener('click', (event) => { const box = boxOf(event); if (box) zoom(box.frame); });",
-    "frames.addEventListener('focusin', (event) => {",
-    "  const box = current = boxOf(event);",
+    "// Not on `frames`: an SVG element that listens for focus gets it, too, and so a place for Tab.",
+    "document.addEventListener('focusin', (event) => {",
+    "  const box = boxOf(event);",
+    "  if (!box) return;",
+    "  current = box;",
     "  frames.querySelector('[tabindex=\"0\"]')?.setAttribute('tabindex', -1);",
     "  box.element.setAttribute('tabindex', 0);",
     "  show(box);",
@@ -1216,7 +1222,7 @@ static const char *const flamegraph_script[] = {
     "  for (const side in place) ring.setAttribute(side, place[side]);",
     "  ring.setAttribute('visibility', box.element.matches(':focus-visible') ? 'visible' : 'hidden');",
     "});",
-    "frames.addEventListener('focusout', () => {",
+    "document.addEventListener('focusout', () => {",
     "  current = null;",
     "  ring.setAttribute('visibility', 'hidden');",
     "  show(null);",

@@ -1,0 +1,294 @@
+// pyprof-svg's pictures in a real browser.
+import assert from 'node:assert/strict';
+import {execFileSync} from 'node:child_process';
+import {writeFileSync} from 'node:fs';
+import {join} from 'node:path';
+import {after, before, test} from 'node:test';
+import {build, directory, launch} from './browser.mjs';
+
+const collapsed = `
+thread MainThread;<module> (prog.py:9);work (prog.py:3);parse (json/decoder.py:12) 300000
+thread MainThread;<module> (prog.py:9);work (prog.py:3);parse (json/decoder.py:12);parse (json/decoder.py:40) 100000
+thread MainThread;<module> (prog.py:9);work (prog.py:3);compress (gzip.py:7) 200000
+thread MainThread;<module> (prog.py:9);größe_des_Verzeichnisses_名前を付けて保存 (prog.py:5) 150000
+thread MainThread;<module> (prog.py:9) 50000
+thread worker-0;Thread.run (threading.py:982);</script><script>window.hacked=1</script>"&amp 200000
+`;
+const insideWidth = (width) => width - 2 * 12;
+let browser, page, problems;
+
+before(async () => { browser = await launch(); });
+after(async () => { await browser?.close(); });
+
+// Draws the text and opens it; whatever goes wrong in the page or is fetched fails the test.
+async function open(text, args = [], {width = 1200, height = 800, javaScriptEnabled = true} = {}) {
+  const path = join(directory, 'picture.svg');
+  execFileSync(join(build, 'tools', 'pyprof-svg'), ['--unit', 'us', ...args, '-', path], {input: text});
+  const context = await browser.newContext({viewport: {width, height}, javaScriptEnabled});
+  page = await context.newPage();
+  problems = [];
+  page.on('pageerror', (error) => problems.push(String(error)));
+  page.on('console', (message) => problems.push(message.text()));
+  page.on('request', (request) => { if (request.url() !== 'file://' + path) problems.push(request.url()); });
+  await page.goto('file://' + path);
+  return path;
+}
+
+function check(name, body) {
+  test(name, async () => {
+    try {
+      await body();
+      assert.deepEqual(problems, []);
+    } finally {
+      await page?.context().close();
+      page = null;
+    }
+  });
+}
+
+// Every drawn frame as it stands on the screen.
+const drawn = () => page.$$eval('.frame', (groups) => groups.map((group) => {
+  const rect = group.querySelector('rect').getBBox(), label = group.querySelector('text');
+  const text = label?.textContent ? label.getBBox() : null;
+  return {
+    title: group.querySelector('title').textContent, kind: group.getAttribute('class'),
+    x: rect.x, y: rect.y, width: rect.width, height: rect.height,
+    text: label?.textContent ?? '', textBox: text && {x: text.x, y: text.y, width: text.width, height: text.height},
+  };
+}));
+const find = async (start) => {
+  const found = (await drawn()).filter((frame) => frame.title.startsWith(start));
+  assert.equal(found.length, 1, `${found.length} frames begin with ${start}`);
+  return found[0];
+};
+const frame = (text) => page.locator('.frame', {has: page.locator('title', {hasText: text})}).first();
+const shown = (id) => page.locator('#' + id).textContent();
+const near = (a, b) => assert.ok(Math.abs(a - b) < 0.1, `${a} is not ${b}`);
+
+function assertTextFits(frames) {
+  for (const {text, textBox, x, y, width, height} of frames) {
+    if (!text) continue;
+    assert.ok(textBox.x >= x && textBox.x + textBox.width <= x + width + 0.01, `${text} sticks out to the side`);
+    assert.ok(textBox.y >= y - 0.01 && textBox.y + textBox.height <= y + height + 1, `${text} sticks out in height`);
+  }
+}
+
+check('the script draws what the still image shows', async () => {
+  await open(collapsed, [], {javaScriptEnabled: false});
+  const still = await drawn();
+  assertTextFits(still);
+  const title = (frame) => frame.title.replace(/ of all.*/, '');
+  await page.context().close();
+  await open(collapsed);
+  const live = await drawn();
+  assert.deepEqual(live.map(title).sort(), still.map(title).sort());
+  for (const one of live) {
+    const other = still.find((frame) => title(frame) === title(one) && Math.abs(frame.x - one.x) < 0.1);
+    assert.ok(other, one.title);
+    near(one.width, other.width);
+    near(one.y, other.y);
+  }
+});
+
+check('hover shows the full name, the time and its shares', async () => {
+  await open(collapsed);
+  await frame('compress').hover();
+  assert.equal(await shown('name'), 'compress (gzip.py:7)');
+  assert.equal(await shown('figures'), '200 ms, 20.0% of all, 33.3% of its caller, self 200 ms');
+  assert.match(await frame('compress').locator('title').textContent(), /^compress \(gzip\.py:7\) \(200 ms, 20\.0%/);
+  await frame('work (prog').hover();
+  assert.equal(await shown('figures'), '600 ms, 60.0% of all, 75.0% of its caller, self 0 s');
+  await page.mouse.move(5, 5);
+  assert.equal(await shown('name'), '');
+});
+
+check('a click zooms, callers stay in sight, the button resets', async () => {
+  await open(collapsed);
+  const before = await drawn();
+  assert.equal(await page.locator('#reset').isVisible(), false);
+  await frame('work (prog').click();
+  near((await find('work (prog')).width, insideWidth(1200) - 1);
+  near((await find('thread MainThread')).width, insideWidth(1200) - 1);
+  near((await find('compress')).width, insideWidth(1200) * 200 / 600 - 1);
+  const now = await drawn();
+  assert.ok(!now.some((one) => one.title.startsWith('thread worker-0')), 'a sibling is still drawn');
+  assert.equal(now.filter((one) => one.kind.includes('above')).length, 3);
+  assertTextFits(now);
+  await frame('thread MainThread').click();
+  near((await find('work (prog')).width, insideWidth(1200) * 600 / 800 - 1);
+  await page.locator('#reset').click();
+  assert.deepEqual(await drawn(), before);
+  assert.equal(await page.locator('#reset').isVisible(), false);
+});
+
+check('search tells the matched share and counts nested matches once', async () => {
+  await open(collapsed);
+  await page.keyboard.press('Control+f');
+  await page.keyboard.type('parse');
+  assert.equal(await shown('matched'), 'Matched: 40.0% (400 ms)');
+  assert.equal(await page.locator('.frame.hit').count(), 2);
+  const field = page.locator('#search');
+  for (const [query, share, hits] of [['^(compress|gr)', '35.0% (350 ms)', 2], ['DECODER.py:4', '10.0% (100 ms)', 1],
+                                      ['(prog.py:3)', '60.0% (600 ms)', 1], ['(', '100.0% (1.00 s)', 7],
+                                      ['名前', '15.0% (150 ms)', 1], ['nowhere', '0% (0 s)', 0],
+                                      ['^all$', '0% (0 s)', 0]]) {
+    await field.fill(query);
+    assert.equal(await shown('matched'), 'Matched: ' + share, query);
+    assert.equal(await page.locator('.frame.hit').count(), hits, query);
+  }
+  await field.fill('compress');
+  await frame('work (prog').click();
+  assert.equal(await shown('matched'), 'Matched: 20.0% (200 ms), 33.3% of this view');
+  assert.equal(await page.locator('.frame.hit').count(), 1);
+  await page.keyboard.press('Escape');
+  assert.equal(await shown('matched'), '');
+  assert.equal(await field.inputValue(), '');
+  assert.equal(await page.locator('.frame.hit, .frame.miss').count(), 0);
+});
+
+check('it works by keyboard', async () => {
+  await open(collapsed);
+  const focused = () => page.evaluate(() => document.activeElement.querySelector?.('title')?.textContent ?? '');
+  const press = async (key, expected) => {
+    await page.keyboard.press(key);
+    const title = await focused();
+    assert.ok(title.startsWith(expected), `${key} leads to '${title}', not to '${expected}'`);
+  };
+  await press('Tab', 'all (');
+  assert.equal(await page.locator('#ring').getAttribute('visibility'), 'visible');
+  assert.equal(await shown('name'), 'all');
+  await press('ArrowUp', 'thread MainThread');
+  await press('ArrowRight', 'thread worker-0');
+  const ring = await page.locator('#ring').boundingBox(), box = await frame('thread worker-0').locator('rect').boundingBox();
+  assert.ok(ring.x < box.x && ring.x + ring.width > box.x + box.width && ring.y < box.y, 'the ring is not around it');
+  await press('ArrowRight', 'thread worker-0');
+  await press('ArrowLeft', 'thread MainThread');
+  await press('ArrowUp', '<module>');
+  await press('ArrowUp', 'work (prog');
+  await press('ArrowDown', '<module>');
+  await press('ArrowUp', 'work (prog');
+  await press('Enter', 'work (prog');
+  near((await find('work (prog')).width, insideWidth(1200) - 1);
+  assert.match(await shown('figures'), /^600 ms, 60\.0% of all/);
+  await press('Escape', 'work (prog');
+  near((await find('work (prog')).width, insideWidth(1200) * 0.6 - 1);
+  await press('Home', 'all (');
+  await page.keyboard.press('/');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'search');
+  await page.keyboard.type('gzip');
+  assert.equal(await shown('matched'), 'Matched: 20.0% (200 ms)');
+  await press('Escape', 'all (');
+  assert.equal(await shown('matched'), '');
+});
+
+check('a screen reader finds a tree with names', async () => {
+  await open(collapsed);
+  const tree = page.getByRole('tree', {name: 'Flame graph'});
+  assert.equal(await tree.getByRole('treeitem').count(), 11);
+  const item = tree.getByRole('treeitem', {name: 'compress (gzip.py:7): 200 ms, 20.0% of all'});
+  assert.equal(await item.getAttribute('aria-level'), '5');
+  await page.getByRole('searchbox', {name: 'Search frames'}).fill('x');
+});
+
+check('text fits its box at every width and zoom', async () => {
+  const wide = Array.from({length: 40}, (_, i) =>
+    `r;${['größe', '名前を付けて保存', '🐍🧑‍🚀👨‍👩‍👧 emoji', 'مرحبا بالعالم', 'MMMMWWWW', 'illiljiljl'][i % 6]}.f${i} (m${i}.py:1) ${i < 8 ? 900 : 30}\n`);
+  await open(wide.join(''));
+  for (const width of [1200, 600, 333]) {
+    await page.setViewportSize({width, height: 800});
+    await page.waitForFunction((w) => document.documentElement.getBoundingClientRect().width === w, width);
+    const frames = await drawn();
+    near(frames.find((one) => one.title.startsWith('r (')).width, insideWidth(width) - 1);
+    assertTextFits(frames);
+    assert.ok(frames.some((one) => one.text.endsWith('…')), 'nothing is cut');
+    for (const one of frames) {
+      const name = one.title.replace(/ \([^()]*\)$/, '');
+      assert.ok(one.text === name || one.text === '' || name.startsWith(one.text.slice(0, -1)), one.text);
+      assert.ok(!/[\ud800-\udbff]…$/.test(one.text), 'cut inside a character');
+    }
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(overflow <= 0, 'it scrolls sideways');
+  }
+  await page.setViewportSize({width: 1200, height: 800});
+  assert.match((await find('MMMMWWWW.f4')).text, /^M.*…$/);
+  await frame('MMMMWWWW.f4').click();
+  assert.equal((await find('MMMMWWWW.f4')).text, 'MMMMWWWW.f4 (m4.py:1)');
+  assertTextFits(await drawn());
+});
+
+check('--width is the widest it gets, and it shrinks with the window', async () => {
+  await open(collapsed, ['--width', '700']);
+  near((await find('all (')).width, insideWidth(700) - 1);
+  await page.setViewportSize({width: 500, height: 800});
+  await page.waitForFunction(() => document.documentElement.getBoundingClientRect().width === 500);
+  near((await find('all (')).width, insideWidth(500) - 1);
+});
+
+check('folded frames are hatched, counted, and unfold when zoomed', async () => {
+  await open('r;big (a.py:1) 900000\n' + Array.from({length: 1000}, (_, i) => `r;mid;small${i} (b.py:${i}) 100\n`).join(''));
+  const folds = (await drawn()).filter((one) => one.kind.includes('fold'));
+  assert.equal(folds.length, 1);
+  near(folds[0].width, insideWidth(1200) / 10 - 1);
+  assert.match(await shown('note'), /^1,000 frames narrower than 1 px are folded \(hatched\)/);
+  await page.locator('.fold').hover();
+  assert.equal(await shown('name'), '1,000 folded frames');
+  assert.match(await shown('figures'), /^100 ms, 10\.0% of all, too narrow to draw/);
+  await page.locator('#search').fill('small7');
+  assert.equal(await shown('matched'), 'Matched: 1.1% (11.1 ms)');
+  await page.locator('.fold').click();
+  assert.equal((await drawn()).filter((one) => one.title.startsWith('small')).length, 1000);
+  assert.equal(await shown('note'), '');
+  await page.keyboard.press('Escape');
+  assert.equal((await drawn()).filter((one) => one.title.startsWith('small')).length, 0);
+});
+
+check('what the file leaves out is said, also by the search', async () => {
+  await open(Array.from({length: 30000}, (_, i) => `r;f${i % 100};g${i} ${i < 15000 ? 2 : 1}\n`).join(''));
+  assert.match(await shown('note'), /This file describes the largest 20,000 of 30,102 frames\.$/);
+  await page.locator('#search').fill('^g');
+  // 15,000 + 4,898 of the g frames are in the file, worth 34,898 of 45,000.
+  assert.match(await shown('matched'), /^Matched: 77\.6% \(34\.9 ms\), at most 22\.4% more in folded frames$/);
+});
+
+check('root on top: arrow keys go as it looks', async () => {
+  await open(collapsed, ['--inverted']);
+  assert.ok((await find('all (')).y < (await find('compress')).y);
+  await page.keyboard.press('Tab');
+  await page.keyboard.press('ArrowDown');
+  assert.equal(await shown('name'), 'thread MainThread');
+  await page.keyboard.press('ArrowUp');
+  assert.equal(await shown('name'), 'all');
+});
+
+check('names are text, never markup', async () => {
+  await open(collapsed);
+  await frame('</script>').hover();
+  assert.equal(await shown('name'), '</script><script>window.hacked=1</script>"&amp');
+  assert.equal(await page.evaluate(() => window.hacked), undefined);
+});
+
+check('the head stays in sight while a tall picture scrolls', async () => {
+  await open(Array.from({length: 200}, (_, i) => 'f' + i).join(';') + ' 5\n');
+  assert.ok(await page.evaluate(() => scrollY) > 3000, 'it does not open at the root');
+  const box = await page.locator('#search').boundingBox();
+  assert.ok(box.y >= 0 && box.y < 60, `the search field is at ${box.y}`);
+  await page.evaluate(() => scrollTo(0, 1000));
+  await page.waitForFunction(() => document.querySelector('#search').getBoundingClientRect().y < 60);
+});
+
+check('it works inside an HTML page', async () => {
+  const path = await open(collapsed);
+  const outer = join(directory, 'page.html');
+  writeFileSync(outer, `<!doctype html><body style="margin:0"><iframe src="${path}" width="800" height="500" style="border:0">`);
+  problems = [];
+  page.removeAllListeners('request');
+  await page.goto('file://' + outer);
+  const inner = page.frameLocator('iframe');
+  await inner.locator('.frame', {has: page.locator('title', {hasText: 'work (prog'})}).first().click();
+  assert.equal(await inner.locator('#reset').isVisible(), true);
+});
+
+check('no samples: the picture says so', async () => {
+  await open('');
+  assert.equal(await shown('note'), 'No samples.');
+});
