@@ -1123,6 +1123,15 @@ static bool pyprof__is_attached_now(const pyprof__layout *layout, uintptr_t tsta
            (status & layout->status_mask) == layout->status_attached;
 }
 
+/* Whether a copied thread state may have frames: an unborn thread's has none, and until it is
+   born it goes under the id of the thread that made it. */
+static bool pyprof__may_have_frames(const pyprof__layout *layout, uintptr_t tstate, const void *copy) {
+    uintptr_t word;
+    memcpy(&word, (const char *)copy + layout->ts_frame, sizeof word);
+    bool is_root_cframe = layout->cframe_frame != PYPROF__ABSENT && word - tstate < sizeof(PyThreadState);
+    return word != 0 && !is_root_cframe;
+}
+
 static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, void *to, size_t size) {
 #if PYPROF__PY_SINCE(11) && !PYPROF__PY_SINCE(13)
     for (uintptr_t chunk = reader->chunk; chunk != 0;) {
@@ -1790,6 +1799,18 @@ static bool pyprof__any_request(uint32_t state) {
     return false;
 }
 
+/* Gives back what was asked of threads that no longer exist. */
+static void pyprof__drop_dead_requests(void) {
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+        pyprof__request *request = &pyprof__handler.requests[i];
+        uint32_t state = pyprof__get(&request->state);
+        if ((state == PYPROF__REQUEST_SENT || state == PYPROF__REQUEST_CANCELLED) &&
+            !pyprof__thread_lives(request->tid)) {
+            pyprof__swap_if(&request->state, state, PYPROF__REQUEST_FREE);
+        }
+    }
+}
+
 static bool pyprof__signals_in_flight(void) {
     return pyprof__any_request(PYPROF__REQUEST_SENT) || pyprof__any_request(PYPROF__REQUEST_CANCELLED) ||
            pyprof__any_request(PYPROF__REQUEST_IN_WORK) || pyprof__get(&pyprof__handler.running) != 0;
@@ -1806,6 +1827,7 @@ static void pyprof__sleep_ns(long nanoseconds) {
 static void pyprof__handler_stop(void) {
     struct sigaction action;
     for (int i = 0; i < 200 && pyprof__signals_in_flight(); i++) {
+        pyprof__drop_dead_requests();
         pyprof__sleep_ns(100000);
     }
     if (sigaction(pyprof__handler.signal_number, NULL, &action) == 0 && (action.sa_flags & SA_SIGINFO) &&
@@ -2193,7 +2215,8 @@ typedef struct pyprof__thread {
     clockid_t cpu_clock;
     uint32_t track;
     uint64_t seen;   /* the last tick in which it had a thread state */
-    uint32_t tstate; /* of that tick */
+    uint32_t tstate; /* of that tick, */
+    uint32_t rank;   /* and how good a choice it is */
     bool is_alive;
     uint32_t request;     /* PYPROF__NONE = not asked */
     uint32_t ticks_asked; /* looks since it was asked */
@@ -2599,18 +2622,6 @@ static void pyprof__collect(pyprof__sampler *sampler) {
             }
         }
         pyprof__set(&request->state, PYPROF__REQUEST_FREE);
-    }
-}
-
-/* Gives back what was asked of threads that no longer exist. */
-static void pyprof__drop_dead_requests(void) {
-    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
-        pyprof__request *request = &pyprof__handler.requests[i];
-        uint32_t state = pyprof__get(&request->state);
-        if ((state == PYPROF__REQUEST_SENT || state == PYPROF__REQUEST_CANCELLED) &&
-            !pyprof__thread_lives(request->tid)) {
-            pyprof__swap_if(&request->state, state, PYPROF__REQUEST_FREE);
-        }
     }
 }
 
@@ -3033,6 +3044,14 @@ static bool pyprof__walk_lists(pyprof__sampler *sampler) {
     return is_whole;
 }
 
+/* Of a thread's several thread states the attached one counts, else the newest that may have frames. */
+static uint32_t pyprof__rank(const pyprof__sampler *sampler, const pyprof__tstate *tstate) {
+    if (pyprof__is_attached(&sampler->layout, tstate->address, tstate->copy)) {
+        return 2;
+    }
+    return pyprof__may_have_frames(&sampler->layout, tstate->address, tstate->copy) ? 1 : 0;
+}
+
 /* Which thread states exist, and what they hold now. */
 static void pyprof__list_threads(pyprof__sampler *sampler) {
     if (!pyprof__reread_lists(sampler) || !pyprof__lists_unchanged(sampler)) {
@@ -3046,12 +3065,12 @@ static void pyprof__list_threads(pyprof__sampler *sampler) {
         if (tstate->thread == PYPROF__NONE) {
             continue;
         }
-        /* Of a thread's several thread states, the attached one counts, else the newest. */
         pyprof__thread *thread = &PYPROF__ITEM(pyprof__thread, &sampler->threads, tstate->thread);
-        if (thread->seen != sampler->stats.ticks ||
-            pyprof__is_attached(&sampler->layout, tstate->address, tstate->copy)) {
+        uint32_t rank = pyprof__rank(sampler, tstate);
+        if (thread->seen != sampler->stats.ticks || rank > thread->rank) {
             thread->seen = sampler->stats.ticks;
             thread->tstate = i;
+            thread->rank = rank;
         }
     }
 }
@@ -3782,6 +3801,21 @@ static pyprof__sampler *pyprof__running(void) {
     return pyprof__active != NULL && pyprof__active->pid == getpid() ? pyprof__active : NULL;
 }
 
+/* In a forked child, what the parent's recording left behind: no thread, but a handler, and questions that
+   nobody will answer. The memory stays: it was the sampler's, who may have been at work on it. */
+static void pyprof__forget_parent(void) {
+    if (pyprof__active != NULL && pyprof__active->pid != getpid()) {
+        pyprof__active = NULL;
+        memset(pyprof__handler.requests, 0, sizeof pyprof__handler.requests);
+        pyprof__set(&pyprof__handler.running, 0);
+        pyprof__add(&pyprof__handler.session, 1);
+        if (pyprof__handler.signal_number != 0) {
+            pyprof__handler_stop();
+        }
+        pyprof__reads_stop();
+    }
+}
+
 static bool pyprof__desc_is_valid(const pyprof_desc *desc) {
     return desc->interval_us >= 50 && desc->interval_us <= 10000000 && desc->max_depth >= 16 &&
            desc->max_depth <= 65536 && desc->memory_limit >= 1u << 20 &&
@@ -3951,6 +3985,7 @@ PYPROF_API pyprof_result pyprof_start(const pyprof_desc *desc) {
         return PYPROF_ERROR_ARGUMENT;
     }
     pthread_mutex_lock(&pyprof__lifecycle);
+    pyprof__forget_parent();
     pyprof_result result = PYPROF_ERROR_ALREADY_ACTIVE;
     if (pyprof__running() == NULL) {
         pyprof__sampler *sampler = pyprof__sampler_new(&resolved);
