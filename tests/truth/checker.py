@@ -63,7 +63,7 @@ class Checker:
         if function is None:
             return 'no function %s' % (leaf,)
         if leaf.name == '<module>':
-            first, last = 1, function.last
+            first, last = 0, function.last  # from 3.11 on, a module's first instruction is at line 0
         else:
             first, last = function.first, function.last
         return None if first <= leaf.line <= last else 'line %d is not in %s' % (leaf.line, leaf.name)

@@ -46,7 +46,7 @@ class SharesTest(unittest.TestCase):
         taken = sum(sums(run.stacks(SAMPLES), truth, parent).values())
         print('%s: %d samples, %d lost %s, %d of %d ticks missed' % (
             kind, taken, run.lost(), {name: n for name, n in run.stats.items() if name.startswith('lost_') and n},
-            run.stats['ticks_missed'], run.stats['ticks']))
+            run.stats['ticks_missed'], run.stats['ticks'] + run.stats['ticks_missed']))
         worst = 0
         for clock, words in enumerate((WALL, CPU)):
             seen = shares(sums(run.stacks(words), truth, parent))

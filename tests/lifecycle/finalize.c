@@ -1,0 +1,238 @@
+/* Interpreters that begin and end while the profiler runs.
+
+   before       started before Py_Initialize, stopped after the script
+   after        started after it, stopped after Py_Finalize
+   again        Py_Initialize and Py_Finalize, many times, in one recording
+   daemons      Py_Finalize while daemon threads are busy
+   visitors     host threads that enter and leave Python as fast as they can, each time as a new thread state
+   subs         sub-interpreters that begin, run a script and end
+   host-thread  started and stopped by a thread that Python never sees
+
+   Prints the samples as collapsed text. */
+
+#define PYPROF_IMPLEMENTATION
+#include "pyprof.h"
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define WORK_SCRIPT                                                                                          \
+    "import time\n"                                                                                          \
+    "def leaf(x): return x & 255\n"                                                                          \
+    "def work(seconds):\n"                                                                                   \
+    "    end = time.monotonic() + seconds\n"                                                                 \
+    "    while time.monotonic() < end:\n"                                                                    \
+    "        for n in range(100): leaf(n)\n"
+
+static void die(const char *what)
+{
+    fprintf(stderr, "finalize: %s\n", what);
+    exit(2);
+}
+
+static void check(const char *what, pyprof_result result)
+{
+    if (result != PYPROF_OK) {
+        fprintf(stderr, "finalize: %s: %s\n", what, pyprof_result_string(result));
+        exit(2);
+    }
+}
+
+static void run(const char *code)
+{
+    if (PyRun_SimpleString(code)) {
+        die(code);
+    }
+}
+
+static void start(void)
+{
+    pyprof_desc desc = {0};
+    desc.interval_us = 500;
+    check("start", pyprof_start(&desc));
+}
+
+static pyprof_profile *stop(void)
+{
+    pyprof_profile *profile = NULL;
+    check("stop", pyprof_stop(&profile));
+    return profile;
+}
+
+static bool print_data(void *user, const void *data, size_t size)
+{
+    (void)user;
+    return fwrite(data, 1, size, stdout) == size;
+}
+
+static void print(pyprof_profile *profile)
+{
+    pyprof_output output = {0};
+    output.metric = PYPROF_METRIC_SAMPLES;
+    output.include_idle = true;
+    check("write", pyprof_write(profile, &output, print_data, NULL));
+    pyprof_free(profile);
+}
+
+static void started_before(void)
+{
+    start();
+    Py_Initialize();
+    run(WORK_SCRIPT "work(0.5)\n");
+    print(stop());
+    Py_FinalizeEx();
+}
+
+static void stopped_after(void)
+{
+    Py_Initialize();
+    start();
+    run(WORK_SCRIPT "work(0.5)\n");
+    Py_FinalizeEx();
+    print(stop());
+}
+
+static void again(void)
+{
+    unsigned turn;
+    start();
+    for (turn = 0; turn < 100; turn++) {
+        Py_Initialize();
+        run(WORK_SCRIPT "import threading\n"
+                        "thread = threading.Thread(target=work, args=(0.01,))\n"
+                        "thread.start()\n"
+                        "work(0.01)\n"
+                        "thread.join()\n");
+        if (Py_FinalizeEx() < 0) {
+            die("Py_FinalizeEx");
+        }
+    }
+    print(stop());
+}
+
+static void daemons(void)
+{
+    Py_Initialize();
+    start();
+    run(WORK_SCRIPT "import threading\n"
+                    "for n in range(3): threading.Thread(target=work, args=(60,), daemon=True).start()\n"
+                    "work(0.5)\n");
+    Py_FinalizeEx();
+    print(stop());
+}
+
+static void *visit(void *function)
+{
+    struct timespec begin;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    do {
+        PyGILState_STATE outer = PyGILState_Ensure();
+        PyObject *result = PyObject_CallFunction((PyObject *)function, "i", 1);
+        if (!result) {
+            die("the call failed");
+        }
+        Py_DECREF(result);
+        PyGILState_Release(outer);
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while (now.tv_sec - begin.tv_sec < 5);
+    return NULL;
+}
+
+static void visitors(void)
+{
+    pthread_t threads[6];
+    PyThreadState *mine;
+    PyObject *function;
+    size_t index;
+    pyprof_desc desc = {0};
+    Py_Initialize();
+    run(WORK_SCRIPT "def visit(x):\n"
+                    "    for n in range(20): leaf(x)\n");
+    function = PyDict_GetItemString(PyModule_GetDict(PyImport_AddModule("__main__")), "visit");
+    desc.interval_us = 100;
+    check("start", pyprof_start(&desc));
+    run("work(0.1)\n");
+    mine = PyEval_SaveThread();
+    for (index = 0; index < sizeof threads / sizeof threads[0]; index++) {
+        pthread_create(&threads[index], NULL, visit, function);
+    }
+    for (index = 0; index < sizeof threads / sizeof threads[0]; index++) {
+        pthread_join(threads[index], NULL);
+    }
+    PyEval_RestoreThread(mine);
+    print(stop());
+    Py_FinalizeEx();
+}
+
+static void subs(void)
+{
+    unsigned turn;
+    PyThreadState *outer;
+    Py_Initialize();
+    outer = PyThreadState_Get();
+    start();
+    for (turn = 0; turn < 60; turn++) {
+        PyThreadState *inner = Py_NewInterpreter();
+        if (!inner) {
+            die("Py_NewInterpreter");
+        }
+        run(WORK_SCRIPT "work(0.02)\n");
+        Py_EndInterpreter(inner);
+        PyThreadState_Swap(outer);
+    }
+    print(stop());
+    Py_FinalizeEx();
+}
+
+static void *start_in_thread(void *unused)
+{
+    start();
+    return unused;
+}
+
+static void *stop_in_thread(void *unused)
+{
+    (void)unused;
+    return stop();
+}
+
+static void host_thread(void)
+{
+    pthread_t thread;
+    void *profile;
+    Py_Initialize();
+    pthread_create(&thread, NULL, start_in_thread, NULL);
+    pthread_join(thread, NULL);
+    run(WORK_SCRIPT "work(0.5)\n");
+    pthread_create(&thread, NULL, stop_in_thread, NULL);
+    pthread_join(thread, &profile);
+    print((pyprof_profile *)profile);
+    Py_FinalizeEx();
+}
+
+int main(int argc, char **argv)
+{
+    const struct {
+        const char *name;
+        void (*function)(void);
+    } kinds[] = {{"before", started_before}, {"after", stopped_after}, {"again", again},
+                 {"daemons", daemons},       {"visitors", visitors},   {"subs", subs},
+                 {"host-thread", host_thread}};
+    size_t index;
+    for (index = 0; argc == 2 && index < sizeof kinds / sizeof kinds[0]; index++) {
+        if (!strcmp(argv[1], kinds[index].name)) {
+            kinds[index].function();
+            return 0;
+        }
+    }
+    die("which kind?");
+    return 2;
+}

@@ -1,0 +1,1023 @@
+/* What starting, stopping, saving and misusing the profiler does to the process around it.
+
+   The interpreter runs all the time, with threads that call as fast as they can and one that sleeps; the tests
+   run beside it, without the GIL unless they say so. */
+
+#if !defined(_GNU_SOURCE)
+#define _GNU_SOURCE
+#endif
+#define PYPROF_IMPLEMENTATION
+#include "pyprof.h"
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MIB ((size_t)1 << 20)
+
+static const char busy_script[] =
+    "import random, sys, threading, time\n"
+    "stop = False\n"
+    "def leaf(x): return x & 255\n"
+    "def inner(x): return leaf(x) + leaf(x + 1)\n"
+    "def outer(x): return inner(x) + inner(x + 1)\n"
+    "def busy():\n"
+    "    while not stop:\n"
+    "        for n in range(100): outer(n)\n"
+    "def sleepy():\n"
+    "    while not stop: time.sleep(0.01)\n"
+    "threads = [threading.Thread(target=f) for f in (busy, busy, sleepy)]\n"
+    "for t in threads: t.start()\n"
+    /* A quarter of a million different stacks. */
+    "def even(depth, path): return depth and (odd if path & 1 else even)(depth - 1, path >> 1)\n"
+    "def odd(depth, path): return depth and (odd if path & 1 else even)(depth - 1, path >> 1)\n"
+    "def many_stacks(seconds):\n"
+    "    end = time.monotonic() + seconds\n"
+    "    while time.monotonic() < end:\n"
+    "        for n in range(50): even(18, random.getrandbits(18))\n";
+
+/* Python. */
+
+static PyThreadState *main_state;
+
+static void run(const char *code)
+{
+    PyEval_RestoreThread(main_state);
+    if (PyRun_SimpleString(code)) {
+        fail_msg("%s", code);
+    }
+    main_state = PyEval_SaveThread();
+}
+
+static void pause_ms(unsigned milliseconds)
+{
+    struct timespec left = {milliseconds / 1000, (long)(milliseconds % 1000) * 1000000};
+    while (nanosleep(&left, &left) && errno == EINTR) {
+    }
+}
+
+/* An allocator that counts, and that gives nothing when it is told so. */
+
+typedef struct counter {
+    pthread_mutex_t lock;
+    size_t live_bytes;
+    size_t peak_bytes;
+    size_t live_blocks;
+    size_t calls;
+    size_t fail_from; /* the first call that fails; 0 = none */
+} counter;
+
+#define COUNTER_INIT {PTHREAD_MUTEX_INITIALIZER, 0, 0, 0, 0, 0}
+#define BLOCK_HEADER 32 /* keeps malloc's alignment */
+
+static void *counter_alloc(size_t size, void *user)
+{
+    counter *self = (counter *)user;
+    char *block = NULL;
+    pthread_mutex_lock(&self->lock);
+    self->calls++;
+    if (!self->fail_from || self->calls < self->fail_from) {
+        block = (char *)malloc(size + BLOCK_HEADER);
+    }
+    if (block) {
+        memcpy(block, &size, sizeof size);
+        self->live_blocks++;
+        self->live_bytes += size;
+        if (self->live_bytes > self->peak_bytes) {
+            self->peak_bytes = self->live_bytes;
+        }
+    }
+    pthread_mutex_unlock(&self->lock);
+    return block ? block + BLOCK_HEADER : NULL;
+}
+
+static void counter_free(void *memory, void *user)
+{
+    counter *self = (counter *)user;
+    char *block = (char *)memory;
+    size_t size;
+    if (!block) {
+        return;
+    }
+    block -= BLOCK_HEADER;
+    memcpy(&size, block, sizeof size);
+    pthread_mutex_lock(&self->lock);
+    self->live_blocks--;
+    self->live_bytes -= size;
+    pthread_mutex_unlock(&self->lock);
+    memset(block, 0x5a, size + BLOCK_HEADER); /* what still uses it is seen to */
+    free(block);
+}
+
+static pyprof_desc counted(counter *self, uint32_t interval_us)
+{
+    pyprof_desc desc = {0};
+    desc.interval_us = interval_us;
+    desc.allocator.alloc_fn = counter_alloc;
+    desc.allocator.free_fn = counter_free;
+    desc.allocator.user = self;
+    return desc;
+}
+
+static pyprof_stats stats_now(void)
+{
+    pyprof_stats stats;
+    assert_int_equal(pyprof_get_stats(&stats), PYPROF_OK);
+    return stats;
+}
+
+/* The process, counted. */
+
+typedef struct process {
+    int threads;
+    int descriptors;
+    struct sigaction actions[NSIG];
+} process;
+
+static int count_entries(const char *path)
+{
+    int count = 0;
+    DIR *folder = opendir(path);
+    assert_non_null(folder);
+    while (readdir(folder)) {
+        count++;
+    }
+    closedir(folder);
+    return count;
+}
+
+static process look(void)
+{
+    process now;
+    int number;
+    memset(&now, 0, sizeof now);
+    now.threads = count_entries("/proc/self/task");
+    now.descriptors = count_entries("/proc/self/fd");
+    for (number = 1; number < NSIG; number++) {
+        sigaction(number, NULL, &now.actions[number]);
+    }
+    return now;
+}
+
+static void assert_same_process(const process *before)
+{
+    process now = look();
+    int number;
+    int turn;
+    /* A thread that was joined leaves /proc a moment later. */
+    for (turn = 0; turn < 100 && now.threads != before->threads; turn++) {
+        pause_ms(10);
+        now = look();
+    }
+    assert_int_equal(now.threads, before->threads);
+    assert_int_equal(now.descriptors, before->descriptors);
+    for (number = 1; number < NSIG; number++) {
+        if (now.actions[number].sa_sigaction != before->actions[number].sa_sigaction ||
+            now.actions[number].sa_flags != before->actions[number].sa_flags) {
+            fail_msg("the action of signal %d was not put back", number);
+        }
+    }
+}
+
+/* Text. */
+
+typedef struct text {
+    char *data;
+    size_t size;
+} text;
+
+static bool text_append(void *user, const void *data, size_t size)
+{
+    text *to = (text *)user;
+    char *grown = (char *)realloc(to->data, to->size + size + 1);
+    if (!grown) {
+        return false;
+    }
+    to->data = grown;
+    memcpy(grown + to->size, data, size);
+    to->size += size;
+    grown[to->size] = '\0';
+    return true;
+}
+
+static bool refuse(void *user, const void *data, size_t size)
+{
+    (void)data;
+    (void)size;
+    return --*(int *)user >= 0;
+}
+
+static pyprof_output output_of(pyprof_format format, pyprof_metric metric)
+{
+    pyprof_output output = {0};
+    output.format = format;
+    output.metric = metric;
+    output.include_idle = true;
+    return output;
+}
+
+static text written(const pyprof_profile *profile, pyprof_format format, pyprof_metric metric)
+{
+    text to = {NULL, 0};
+    pyprof_output output = output_of(format, metric);
+    assert_int_equal(pyprof_write(profile, &output, text_append, &to), PYPROF_OK);
+    assert_non_null(to.data);
+    return to;
+}
+
+/* The sum of the values of collapsed text, of the lines that begin so. */
+static uint64_t sum_of(const text *collapsed, const char *prefix)
+{
+    uint64_t sum = 0;
+    char *line;
+    char *rest = NULL;
+    char *copy = strdup(collapsed->data);
+    for (line = strtok_r(copy, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        if (!strncmp(line, prefix, strlen(prefix))) {
+            sum += strtoull(strrchr(line, ' ') + 1, NULL, 10);
+        }
+    }
+    free(copy);
+    return sum;
+}
+
+static uint64_t samples_in(const pyprof_profile *profile)
+{
+    text to = written(profile, PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_SAMPLES);
+    uint64_t sum = sum_of(&to, "thread ");
+    free(to.data);
+    return sum;
+}
+
+static void start_ms(uint32_t interval_us)
+{
+    pyprof_desc desc = {0};
+    desc.interval_us = interval_us;
+    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+}
+
+static pyprof_profile *recorded(unsigned milliseconds)
+{
+    pyprof_profile *profile = NULL;
+    start_ms(1000);
+    pause_ms(milliseconds);
+    assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
+    assert_non_null(profile);
+    return profile;
+}
+
+/* Before anything was recorded. Must run first. */
+static void test_nothing_recorded(void **state)
+{
+    pyprof_stats stats;
+    pyprof_profile *profile = (pyprof_profile *)state;
+    int writes = 100;
+    assert_false(pyprof_is_active());
+    assert_int_equal(pyprof_get_stats(&stats), PYPROF_ERROR_NOT_ACTIVE);
+    assert_int_equal(pyprof_stop(&profile), PYPROF_ERROR_NOT_ACTIVE);
+    assert_null(profile);
+    assert_int_equal(pyprof_stop(NULL), PYPROF_ERROR_NOT_ACTIVE);
+    profile = (pyprof_profile *)&stats;
+    assert_int_equal(pyprof_snapshot(&profile), PYPROF_ERROR_NOT_ACTIVE);
+    assert_null(profile);
+    assert_int_equal(pyprof_dump(refuse, &writes), PYPROF_ERROR_NOT_ACTIVE);
+    assert_int_equal(writes, 100);
+    pyprof_free(NULL);
+}
+
+static void cycles(unsigned count, uint32_t interval_us, unsigned pause_us)
+{
+    counter memory = COUNTER_INIT;
+    pyprof_desc desc = counted(&memory, interval_us);
+    unsigned turn;
+    for (turn = 0; turn < count; turn++) {
+        pyprof_profile *profile = NULL;
+        bool keep = turn % 2;
+        struct timespec pause = {0, (long)pause_us * 1000};
+        assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+        assert_true(pyprof_is_active());
+        if (pause_us) {
+            nanosleep(&pause, NULL);
+        }
+        assert_int_equal(pyprof_stop(keep ? &profile : NULL), PYPROF_OK);
+        assert_false(pyprof_is_active());
+        assert_int_equal(!!profile, keep);
+        pyprof_free(profile);
+        assert_int_equal(memory.live_blocks, 0);
+        assert_int_equal(memory.live_bytes, 0);
+    }
+    assert_true(memory.calls > 0);
+}
+
+static void test_a_thousand_cycles(void **state)
+{
+    process before;
+    struct mallinfo2 memory_before;
+    struct mallinfo2 memory_after;
+    (void)state;
+    cycles(50, 1000, 2000);
+    before = look();
+    memory_before = mallinfo2();
+    cycles(1000, 1000, 2000);
+    memory_after = mallinfo2();
+    assert_same_process(&before);
+    /* Python runs meanwhile: a few KiB are its own. 1,000 leaks of 100 bytes would be seen. */
+    assert_true(memory_after.uordblks < memory_before.uordblks + 64 * 1024);
+    assert_true(memory_after.hblkhd < memory_before.hblkhd + MIB);
+}
+
+static void test_stop_at_once(void **state)
+{
+    process before = look();
+    (void)state;
+    cycles(500, 100, 0);
+    cycles(500, 50, 300);
+    assert_same_process(&before);
+}
+
+static void test_starts_and_stops_with_the_gil(void **state)
+{
+    (void)state;
+    PyEval_RestoreThread(main_state);
+    cycles(100, 100, 500);
+    main_state = PyEval_SaveThread();
+}
+
+static void test_bad_descriptions(void **state)
+{
+    process before = look();
+    counter memory = COUNTER_INIT;
+    const struct {
+        pyprof_desc desc;
+        pyprof_result result;
+    } bad[] = {
+        {{.interval_us = 49}, PYPROF_ERROR_ARGUMENT},
+        {{.interval_us = 10000001}, PYPROF_ERROR_ARGUMENT},
+        {{.interval_us = UINT32_MAX}, PYPROF_ERROR_ARGUMENT},
+        {{.capture = (pyprof_capture)7}, PYPROF_ERROR_ARGUMENT},
+        {{.memory_limit = 1}, PYPROF_ERROR_MEMORY},
+        {{.memory_limit = MIB - 1}, PYPROF_ERROR_MEMORY},
+        {{.max_depth = 15}, PYPROF_ERROR_ARGUMENT},
+        {{.max_depth = 65537}, PYPROF_ERROR_ARGUMENT},
+        {{.signal_number = -1}, PYPROF_ERROR_SIGNAL},
+        {{.signal_number = 100000}, PYPROF_ERROR_SIGNAL},
+        {{.signal_number = SIGKILL}, PYPROF_ERROR_SIGNAL},
+        {{.signal_number = SIGSTOP}, PYPROF_ERROR_SIGNAL},
+        {{.signal_number = SIGSEGV}, PYPROF_ERROR_SIGNAL},
+        {{.allocator = {counter_alloc, NULL, &memory}}, PYPROF_ERROR_ARGUMENT},
+        {{.allocator = {NULL, counter_free, &memory}}, PYPROF_ERROR_ARGUMENT},
+    };
+    size_t index;
+    (void)state;
+    for (index = 0; index < sizeof bad / sizeof bad[0]; index++) {
+        pyprof_result result = pyprof_start(&bad[index].desc);
+        /* Whether too little memory is a bad figure or no memory, the code must say one of them. */
+        bool either = bad[index].result != PYPROF_ERROR_ARGUMENT && result == PYPROF_ERROR_ARGUMENT;
+        if (result != bad[index].result && !either) {
+            fail_msg("description %zu: %s", index, pyprof_result_string(result));
+        }
+        assert_false(pyprof_is_active());
+    }
+    assert_same_process(&before);
+    pyprof_free(recorded(20));
+}
+
+static void test_misuse_while_active(void **state)
+{
+    pyprof_desc desc = {0};
+    pyprof_profile *profile = NULL;
+    pyprof_stats before;
+    int writes = 0;
+    (void)state;
+    start_ms(1000);
+    pause_ms(50);
+    before = stats_now();
+    assert_int_equal(pyprof_start(NULL), PYPROF_ERROR_ALREADY_ACTIVE);
+    assert_int_equal(pyprof_start(&desc), PYPROF_ERROR_ALREADY_ACTIVE);
+    assert_int_equal(pyprof_snapshot(NULL), PYPROF_ERROR_ARGUMENT);
+    assert_int_equal(pyprof_get_stats(NULL), PYPROF_ERROR_ARGUMENT);
+    assert_int_equal(pyprof_dump(NULL, NULL), PYPROF_ERROR_ARGUMENT);
+    assert_int_equal(pyprof_dump(refuse, &writes), PYPROF_ERROR_WRITE);
+    assert_true(pyprof_is_active());
+    pause_ms(50);
+    assert_true(stats_now().samples > before.samples);
+    assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
+    assert_int_equal(samples_in(profile), stats_now().samples);
+    pyprof_free(profile);
+    assert_int_equal(pyprof_stop(&profile), PYPROF_ERROR_NOT_ACTIVE);
+    assert_null(profile);
+}
+
+static void test_bad_writes(void **state)
+{
+    pyprof_profile *profile = recorded(50);
+    pyprof_output output = {0};
+    text to = {NULL, 0};
+    int writes;
+    (void)state;
+    assert_int_equal(pyprof_write(NULL, NULL, text_append, &to), PYPROF_ERROR_ARGUMENT);
+    assert_int_equal(pyprof_write(profile, NULL, NULL, NULL), PYPROF_ERROR_ARGUMENT);
+    assert_int_equal(pyprof_save(NULL, NULL, "x.txt"), PYPROF_ERROR_ARGUMENT);
+    assert_int_equal(pyprof_save(profile, NULL, NULL), PYPROF_ERROR_ARGUMENT);
+    assert_int_equal(pyprof_save(profile, NULL, "picture.svg"), PYPROF_ERROR_FORMAT);
+    output.format = (pyprof_format)77;
+    assert_int_equal(pyprof_write(profile, &output, text_append, &to), PYPROF_ERROR_FORMAT);
+    output.format = PYPROF_FORMAT_COLLAPSED;
+    output.metric = (pyprof_metric)77;
+    assert_int_equal(pyprof_write(profile, &output, text_append, &to), PYPROF_ERROR_ARGUMENT);
+    output.metric = PYPROF_METRIC_WALL;
+    output.detail = (pyprof_detail)77;
+    assert_int_equal(pyprof_write(profile, &output, text_append, &to), PYPROF_ERROR_ARGUMENT);
+    assert_int_equal(to.size, 0);
+    assert_int_equal(access("picture.svg", F_OK), -1);
+    writes = 0;
+    assert_int_equal(pyprof_write(profile, NULL, refuse, &writes), PYPROF_ERROR_WRITE);
+    writes = 0;
+    output = output_of(PYPROF_FORMAT_SPEEDSCOPE, PYPROF_METRIC_WALL);
+    assert_int_equal(pyprof_write(profile, &output, refuse, &writes), PYPROF_ERROR_WRITE);
+    assert_int_equal(writes, -1);
+    pyprof_free(profile);
+}
+
+/* Memory. */
+
+static void test_start_without_memory(void **state)
+{
+    process before = look();
+    size_t fail_from;
+    bool started = false;
+    (void)state;
+    for (fail_from = 1; !started; fail_from++) {
+        counter memory = COUNTER_INIT;
+        pyprof_desc desc = counted(&memory, 1000);
+        pyprof_result result;
+        memory.fail_from = fail_from;
+        result = pyprof_start(&desc);
+        started = result == PYPROF_OK;
+        if (started) { /* from here on it gets nothing, and must live with that */
+            pause_ms(100);
+            assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
+        } else {
+            assert_int_equal(result, PYPROF_ERROR_MEMORY);
+            assert_false(pyprof_is_active());
+        }
+        assert_int_equal(memory.live_blocks, 0);
+        assert_true(fail_from < 1000);
+    }
+    assert_same_process(&before);
+}
+
+static void test_snapshot_without_memory(void **state)
+{
+    counter memory = COUNTER_INIT;
+    pyprof_desc desc = counted(&memory, 1000);
+    pyprof_profile *profile = (pyprof_profile *)state;
+    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+    pause_ms(100);
+    memory.fail_from = 1;
+    assert_int_equal(pyprof_snapshot(&profile), PYPROF_ERROR_MEMORY);
+    assert_null(profile);
+    memory.fail_from = 0;
+    assert_int_equal(pyprof_snapshot(&profile), PYPROF_OK);
+    pyprof_free(profile);
+    assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
+    assert_int_equal(memory.live_blocks, 0);
+}
+
+static void test_steady_state_allocates_nothing(void **state)
+{
+    counter memory = COUNTER_INIT;
+    pyprof_desc desc = counted(&memory, 1000);
+    pyprof_stats before;
+    pyprof_stats after;
+    size_t calls;
+    (void)state;
+    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+    pause_ms(3000);
+    before = stats_now();
+    calls = memory.calls;
+    pause_ms(3000);
+    after = stats_now();
+    assert_int_equal(memory.calls, calls);
+    assert_int_equal(after.bytes, before.bytes);
+    assert_true(after.samples > before.samples + 3000);
+    assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
+    assert_int_equal(memory.live_blocks, 0);
+}
+
+static void test_memory_limit(void **state)
+{
+    counter memory = COUNTER_INIT;
+    pyprof_desc desc = counted(&memory, 100);
+    pyprof_profile *profile = NULL;
+    pyprof_stats stats;
+    text wall;
+    (void)state;
+    desc.memory_limit = MIB;
+    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+    run("many_stacks(4)\n");
+    stats = stats_now();
+    assert_true(stats.bytes <= stats.bytes_peak);
+    assert_true(stats.bytes_peak <= MIB);
+    assert_true(memory.peak_bytes <= MIB);
+    assert_true(memory.live_bytes <= stats.bytes_peak);
+    assert_true(stats.truncated_memory > 0);
+    assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
+    assert_int_equal(samples_in(profile), stats_now().samples);
+    /* What did not fit is still there as time: the main thread has its four seconds, and the other ones theirs. */
+    wall = written(profile, PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_WALL);
+    assert_in_range(sum_of(&wall, "thread MainThread;"), 3900000, 4300000);
+    assert_non_null(strstr(wall.data, "[truncated]"));
+    free(wall.data);
+    pyprof_free(profile);
+    assert_int_equal(memory.live_blocks, 0);
+}
+
+/* Files. */
+
+static char folder[] = "/tmp/pyprof-lifecycle-XXXXXX";
+
+static const char *in_folder(const char *name)
+{
+    static char path[4][256];
+    static unsigned turn;
+    char *to = path[turn++ % 4];
+    snprintf(to, sizeof path[0], "%s/%s", folder, name);
+    return to;
+}
+
+static text content(const char *path)
+{
+    text to = {NULL, 0};
+    char buffer[4096];
+    ssize_t got;
+    int file = open(path, O_RDONLY);
+    assert_true(file >= 0);
+    text_append(&to, "", 0);
+    while ((got = read(file, buffer, sizeof buffer)) > 0) {
+        text_append(&to, buffer, (size_t)got);
+    }
+    close(file);
+    return to;
+}
+
+static void assert_same_text(text one, text other)
+{
+    assert_int_equal(one.size, other.size);
+    assert_memory_equal(one.data, other.data, one.size);
+    free(one.data);
+    free(other.data);
+}
+
+static text written_by_default(const pyprof_profile *profile)
+{
+    text to = {NULL, 0};
+    assert_int_equal(pyprof_write(profile, NULL, text_append, &to), PYPROF_OK);
+    return to;
+}
+
+static void test_save(void **state)
+{
+    pyprof_profile *profile = recorded(100);
+    process before = look();
+    text json;
+    (void)state;
+    assert_int_equal(pyprof_save(profile, NULL, in_folder("a.txt")), PYPROF_OK);
+    assert_same_text(content(in_folder("a.txt")), written_by_default(profile));
+    assert_int_equal(pyprof_save(profile, NULL, in_folder("a.txt")), PYPROF_OK);
+    assert_same_text(content(in_folder("a.txt")), written_by_default(profile));
+    assert_int_equal(pyprof_save(profile, NULL, in_folder("b.speedscope.json")), PYPROF_OK);
+    json = content(in_folder("b.speedscope.json"));
+    assert_int_equal(json.data[0], '{');
+    free(json.data);
+    assert_int_equal(count_entries(folder), 4);
+    unlink(in_folder("a.txt"));
+    unlink(in_folder("b.speedscope.json"));
+    assert_same_process(&before);
+    pyprof_free(profile);
+}
+
+static void test_save_where_it_cannot(void **state)
+{
+    pyprof_profile *profile = recorded(100);
+    process before = look();
+    const char *const bad[] = {"/dev/full", folder, "/tmp", "/proc/pyprof", in_folder("missing/a.txt"),
+                               in_folder("missing/"), ""};
+    size_t index;
+    (void)state;
+    for (index = 0; index < sizeof bad / sizeof bad[0]; index++) {
+        pyprof_result result;
+        errno = 0;
+        result = pyprof_save(profile, NULL, bad[index]);
+        if (result != PYPROF_ERROR_IO || errno == 0) {
+            fail_msg("'%s': %s, errno %d", bad[index], pyprof_result_string(result), errno);
+        }
+    }
+    assert_int_equal(count_entries(folder), 2);
+    assert_same_process(&before);
+    pyprof_free(profile);
+}
+
+static void test_save_on_a_full_disk(void **state)
+{
+    pyprof_profile *profile = recorded(100);
+    const char *path = in_folder("full.txt");
+    struct rlimit whole;
+    struct rlimit small;
+    FILE *file = fopen(path, "w");
+    text old = {NULL, 0};
+    (void)state;
+    fputs("as it was", file);
+    fclose(file);
+    text_append(&old, "as it was", 9);
+    /* A file may grow to 16 bytes, as if the disk were full. */
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &whole);
+    small = whole;
+    small.rlim_cur = 16;
+    setrlimit(RLIMIT_FSIZE, &small);
+    assert_int_equal(pyprof_save(profile, NULL, path), PYPROF_ERROR_IO);
+    assert_int_equal(errno, EFBIG);
+    setrlimit(RLIMIT_FSIZE, &whole);
+    signal(SIGXFSZ, SIG_DFL);
+    assert_same_text(content(path), old);
+    assert_int_equal(count_entries(folder), 3);
+    unlink(path);
+    pyprof_free(profile);
+}
+
+static void *read_all(void *path)
+{
+    text *to = (text *)malloc(sizeof *to);
+    *to = content((const char *)path);
+    return to;
+}
+
+static void test_save_into_a_pipe(void **state)
+{
+    pyprof_profile *profile = recorded(100);
+    char *path = strdup(in_folder("pipe"));
+    pthread_t reader;
+    void *got;
+    struct stat status;
+    (void)state;
+    assert_int_equal(mkfifo(path, 0600), 0);
+    pthread_create(&reader, NULL, read_all, path);
+    assert_int_equal(pyprof_save(profile, NULL, path), PYPROF_OK);
+    pthread_join(reader, &got);
+    assert_same_text(*(text *)got, written_by_default(profile));
+    free(got);
+    assert_int_equal(stat(path, &status), 0);
+    assert_true(S_ISFIFO(status.st_mode));
+    assert_int_equal(count_entries(folder), 3);
+    unlink(path);
+    free(path);
+    pyprof_free(profile);
+}
+
+static void test_save_to_stdout(void **state)
+{
+    pyprof_profile *profile = recorded(100);
+    const char *path = in_folder("stdout.txt");
+    int real = dup(STDOUT_FILENO);
+    int ends[2];
+    char got[65536];
+    ssize_t size;
+    pyprof_output output = {0};
+    text expected;
+    (void)state;
+    (void)path;
+    /* One line a function and thread: fits into a pipe. */
+    output.detail = PYPROF_DETAIL_FUNCTION;
+    assert_int_equal(pipe(ends), 0);
+    fflush(stdout);
+    dup2(ends[1], STDOUT_FILENO);
+    assert_int_equal(pyprof_save(profile, &output, "/dev/stdout"), PYPROF_OK);
+    dup2(real, STDOUT_FILENO);
+    close(real);
+    close(ends[1]);
+    size = read(ends[0], got, sizeof got);
+    close(ends[0]);
+    expected.data = NULL;
+    expected.size = 0;
+    assert_int_equal(pyprof_write(profile, &output, text_append, &expected), PYPROF_OK);
+    assert_int_equal(size, expected.size);
+    assert_memory_equal(got, expected.data, expected.size);
+    free(expected.data);
+    assert_int_equal(pyprof_save(profile, NULL, "/dev/null"), PYPROF_OK);
+    pyprof_free(profile);
+}
+
+static void test_output_path(void **state)
+{
+    char path[256];
+    pyprof_desc desc = {0};
+    pyprof_profile *profile = NULL;
+    (void)state;
+    snprintf(path, sizeof path, "%s/auto.txt", folder);
+    desc.output_path = path;
+    desc.interval_us = 1000;
+    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+    memset(path, 'x', sizeof path - 1); /* it was copied */
+    pause_ms(50);
+    assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
+    assert_same_text(content(in_folder("auto.txt")), written_by_default(profile));
+    pyprof_free(profile);
+    unlink(in_folder("auto.txt"));
+
+    /* What cannot be saved is said, and is not lost. */
+    desc.output_path = "/dev/full";
+    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+    pause_ms(50);
+    assert_int_equal(pyprof_stop(&profile), PYPROF_ERROR_IO);
+    assert_false(pyprof_is_active());
+    assert_true(samples_in(profile) > 0);
+    pyprof_free(profile);
+    assert_int_equal(count_entries(folder), 2);
+}
+
+static void test_snapshots(void **state)
+{
+    pyprof_profile *first = NULL;
+    pyprof_profile *second = NULL;
+    pyprof_profile *last = NULL;
+    counter memory = COUNTER_INIT;
+    pyprof_desc desc = counted(&memory, 500);
+    uint64_t samples;
+    (void)state;
+    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+    pause_ms(200);
+    assert_int_equal(pyprof_snapshot(&first), PYPROF_OK);
+    samples = samples_in(first);
+    pause_ms(200);
+    assert_int_equal(pyprof_snapshot(&second), PYPROF_OK);
+    assert_int_equal(samples_in(first), samples);
+    assert_true(samples_in(second) > samples);
+    assert_int_equal(pyprof_stop(&last), PYPROF_OK);
+    assert_true(samples_in(last) >= samples_in(second));
+    assert_int_equal(samples_in(last), stats_now().samples);
+    assert_int_equal(samples_in(first), samples);
+    pyprof_free(last);
+    pyprof_free(first);
+    pyprof_free(second);
+    assert_int_equal(memory.live_blocks, 0);
+}
+
+static void test_dump(void **state)
+{
+    text to = {NULL, 0};
+    (void)state;
+    start_ms(10000000); /* the dump does not wait for a tick */
+    assert_int_equal(pyprof_dump(text_append, &to), PYPROF_OK);
+    assert_non_null(strstr(to.data, "sleepy ("));
+    assert_non_null(strstr(to.data, "busy ("));
+    assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
+    free(to.data);
+}
+
+/* Signals. */
+
+static volatile sig_atomic_t host_signals;
+static volatile sig_atomic_t host_value;
+
+static void host_handler(int number, siginfo_t *info, void *context)
+{
+    (void)number;
+    (void)context;
+    host_value = info->si_value.sival_int;
+    host_signals = host_signals + 1;
+}
+
+static void test_host_handler_is_chained(void **state)
+{
+    const int number = SIGRTMIN + 5;
+    struct sigaction mine;
+    struct sigaction now;
+    pyprof_desc desc = {0};
+    pyprof_profile *profile = NULL;
+    union sigval value;
+    (void)state;
+    memset(&mine, 0, sizeof mine);
+    mine.sa_sigaction = host_handler;
+    mine.sa_flags = SA_SIGINFO;
+    sigaction(number, &mine, NULL);
+    desc.interval_us = 1000;
+    desc.signal_number = number;
+    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+    pause_ms(200);
+    assert_int_equal(host_signals, 0); /* the profiler's own are not the host's */
+    raise(number);
+    assert_int_equal(host_signals, 1);
+    value.sival_int = 4711;
+    assert_int_equal(sigqueue(getpid(), number, value), 0);
+    pause_ms(50);
+    assert_int_equal(host_signals, 2);
+    assert_int_equal(host_value, 4711);
+    assert_true(stats_now().samples_signalled > 50);
+    assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
+    pyprof_free(profile);
+    sigaction(number, NULL, &now);
+    assert_ptr_equal(now.sa_sigaction, host_handler);
+    raise(number);
+    assert_int_equal(host_signals, 3);
+    signal(number, SIG_DFL);
+}
+
+static void test_quiet_takes_no_signal(void **state)
+{
+    process before = look();
+    pyprof_desc desc = {0};
+    (void)state;
+    desc.interval_us = 1000;
+    desc.capture = PYPROF_CAPTURE_QUIET;
+    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+    pause_ms(100);
+    before.threads++;
+    before.descriptors = look().descriptors;
+    assert_same_process(&before);
+    assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
+    assert_int_equal(stats_now().signals, 0);
+}
+
+/* Spins with the GIL held, so that signals come, and watches errno. */
+static unsigned count_errno_changes(unsigned milliseconds)
+{
+    struct timespec begin;
+    struct timespec now;
+    unsigned changes = 0;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    do {
+        unsigned turn;
+        errno = 4242;
+        for (turn = 0; turn < 1000; turn++) {
+            changes += errno != 4242;
+        }
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while ((now.tv_sec - begin.tv_sec) * 1000 + (now.tv_nsec - begin.tv_nsec) / 1000000 < (long)milliseconds);
+    return changes;
+}
+
+static PyObject *watch_errno(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return PyLong_FromUnsignedLong(count_errno_changes(500));
+}
+
+static void test_errno_is_kept(void **state)
+{
+    static PyMethodDef method = {"watch_errno", watch_errno, METH_NOARGS, NULL};
+    (void)state;
+    PyEval_RestoreThread(main_state);
+    PyObject *function = PyCFunction_New(&method, NULL);
+    PyDict_SetItemString(PyModule_GetDict(PyImport_AddModule("__main__")), "watch_errno", function);
+    Py_DECREF(function);
+    main_state = PyEval_SaveThread();
+    start_ms(500);
+    run("def watch(): assert watch_errno() == 0\nwatch()\n");
+    assert_true(stats_now().samples_signalled > 200);
+    assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
+}
+
+static void test_blocked_signal_does_not_kill(void **state)
+{
+    (void)state;
+    /* A thread that blocks all signals gets what was sent to it when it lets them in: after the end. */
+    run("import signal\n"
+        "let_in = threading.Event()\n"
+        "def deaf():\n"
+        "    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))\n"
+        "    while not let_in.is_set():\n"
+        "        for n in range(100): outer(n)\n"
+        "    signal.pthread_sigmask(signal.SIG_UNBLOCK, range(1, signal.NSIG))\n"
+        "deaf_thread = threading.Thread(target=deaf)\n"
+        "deaf_thread.start()\n");
+    start_ms(500);
+    pause_ms(500);
+    assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
+    run("let_in.set()\n"
+        "deaf_thread.join()\n");
+}
+
+static void test_child_of_fork(void **state)
+{
+    int status = -1;
+    pid_t child;
+    pyprof_profile *profile = NULL;
+    uint64_t samples;
+    (void)state;
+    start_ms(500);
+    pause_ms(50);
+    PyEval_RestoreThread(main_state);
+    PyOS_BeforeFork();
+    child = fork();
+    if (child == 0) {
+        bool fine;
+        alarm(20); /* a child that hangs is a child that fails */
+        PyOS_AfterFork_Child();
+        fine = PyRun_SimpleString("for n in range(100000): outer(n)\n") == 0;
+        pyprof_stop(NULL); /* whatever it answers, it comes back */
+        fine = fine && pyprof_start(NULL) == PYPROF_OK;
+        fine = fine && PyRun_SimpleString("for n in range(100000): outer(n)\n") == 0;
+        fine = fine && pyprof_stop(&profile) == PYPROF_OK && profile;
+        pyprof_free(profile);
+        _exit(fine ? 0 : 3);
+    }
+    PyOS_AfterFork_Parent();
+    main_state = PyEval_SaveThread();
+    samples = stats_now().samples;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    pause_ms(50);
+    assert_true(stats_now().samples > samples);
+    assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
+}
+
+static void test_result_strings(void **state)
+{
+    int code;
+    (void)state;
+    for (code = PYPROF_ERROR_FORMAT - 2; code <= PYPROF_OK + 2; code++) {
+        const char *string = pyprof_result_string((pyprof_result)code);
+        assert_non_null(string);
+        assert_true(strlen(string) > 1);
+        if (code < PYPROF_OK && code >= PYPROF_ERROR_FORMAT) {
+            assert_string_not_equal(string, pyprof_result_string((pyprof_result)(code + 1)));
+        }
+    }
+}
+
+static int begin(void **state)
+{
+    (void)state;
+    if (!mkdtemp(folder)) {
+        return -1;
+    }
+    Py_Initialize();
+    main_state = PyThreadState_Get();
+    main_state = PyEval_SaveThread();
+    run(busy_script);
+    return 0;
+}
+
+static int end(void **state)
+{
+    (void)state;
+    run("stop = True\nfor t in threads: t.join()\n");
+    PyEval_RestoreThread(main_state);
+    rmdir(folder);
+    return Py_FinalizeEx();
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_nothing_recorded),
+        cmocka_unit_test(test_a_thousand_cycles),
+        cmocka_unit_test(test_stop_at_once),
+        cmocka_unit_test(test_starts_and_stops_with_the_gil),
+        cmocka_unit_test(test_bad_descriptions),
+        cmocka_unit_test(test_misuse_while_active),
+        cmocka_unit_test(test_bad_writes),
+        cmocka_unit_test(test_start_without_memory),
+        cmocka_unit_test(test_snapshot_without_memory),
+        cmocka_unit_test(test_steady_state_allocates_nothing),
+        cmocka_unit_test(test_memory_limit),
+        cmocka_unit_test(test_save),
+        cmocka_unit_test(test_save_where_it_cannot),
+        cmocka_unit_test(test_save_on_a_full_disk),
+        cmocka_unit_test(test_save_into_a_pipe),
+        cmocka_unit_test(test_save_to_stdout),
+        cmocka_unit_test(test_output_path),
+        cmocka_unit_test(test_snapshots),
+        cmocka_unit_test(test_dump),
+        cmocka_unit_test(test_host_handler_is_chained),
+        cmocka_unit_test(test_quiet_takes_no_signal),
+        cmocka_unit_test(test_errno_is_kept),
+        cmocka_unit_test(test_blocked_signal_does_not_kill),
+        cmocka_unit_test(test_child_of_fork),
+        cmocka_unit_test(test_result_strings),
+    };
+    if (argc > 1) {
+        cmocka_set_test_filter(argv[1]);
+    }
+    return cmocka_run_group_tests(tests, begin, end);
+}

@@ -1,0 +1,56 @@
+"""Interpreters begin and end while they are sampled: nothing crashes or hangs, and nothing is lost."""
+
+import os
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'truth'))
+import harness
+
+
+class FinalizeTest(unittest.TestCase):
+    def record(self, kind):
+        program = os.path.join(harness.BUILD, 'tests', 'lifecycle', 'finalize')
+        done = subprocess.run([program, kind], env=harness.host_environment(), stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr.decode('utf-8', 'replace'))
+        return harness.parse_collapsed(done.stdout.decode('utf-8'))
+
+    def samples(self, stacks, function):
+        return sum(stack.value for stack in stacks if any(frame.name == function for frame in stack.frames))
+
+    def check(self, kind, at_least, function='work'):
+        stacks = self.record(kind)
+        count = self.samples(stacks, function)
+        print(kind, count, 'samples below', function, flush=True)
+        self.assertGreater(count, at_least)
+        return stacks
+
+    # One interval is half a millisecond; a busy machine may lose half of them.
+
+    def test_before(self):
+        stacks = self.check('before', 500)
+        self.assertEqual({stack.thread for stack in stacks if self.samples([stack], 'work')}, {'MainThread'})
+
+    def test_after(self):
+        self.check('after', 500)
+
+    def test_again(self):
+        self.check('again', 2000)
+
+    def test_daemons(self):
+        self.check('daemons', 1000)
+
+    def test_visitors(self):
+        self.check('visitors', 2000, 'visit')
+
+    def test_subs(self):
+        self.check('subs', 1200)
+
+    def test_host_thread(self):
+        self.check('host-thread', 500)
+
+
+if __name__ == '__main__':
+    harness.main()
