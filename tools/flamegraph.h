@@ -615,6 +615,11 @@ static inline void flamegraph_format_count(char *out, size_t room, uint64_t coun
     out[used] = '\0';
 }
 
+/* printf() rounds a tie to even, the script up: with this both do the latter. */
+static inline double flamegraph_up(double number) {
+    return number + number * 1e-12;
+}
+
 /* "1.23 s", "45.6 ms", "1,234 samples": three digits for times, all of them for counts. */
 static inline void flamegraph_format_amount(char *out, size_t room, uint64_t value, const char *unit) {
     static const char *const steps[] = {"ns", "\xc2\xb5s", "ms", "s"};
@@ -636,7 +641,7 @@ static inline void flamegraph_format_amount(char *out, size_t room, uint64_t val
         snprintf(out, room, "%s s", count);
     } else {
         bool whole = step == 0 || time >= 99.95 || !value;
-        snprintf(out, room, "%.*f %s", whole ? 0 : time >= 9.995 ? 1 : 2, time, steps[step]);
+        snprintf(out, room, "%.*f %s", whole ? 0 : time >= 9.995 ? 1 : 2, flamegraph_up(time), steps[step]);
     }
 }
 
@@ -645,7 +650,7 @@ static inline void flamegraph_format_percent(char *out, size_t room, uint64_t va
     if (share > 0 && share < 0.01) {
         snprintf(out, room, "<0.01%%");
     } else {
-        snprintf(out, room, "%.*f%%", share >= 1 ? 1 : share > 0 ? 2 : 0, share);
+        snprintf(out, room, "%.*f%%", share >= 1 ? 1 : share > 0 ? 2 : 0, flamegraph_up(share));
     }
 }
 
@@ -1010,10 +1015,10 @@ static const char *const flamegraph_script[] = {
     "  return text + ' ' + ['ns', 'µs', 'ms', 's'][step];",
     "};",
     "// Text that fits: measured in the font that is really there, cut between whole characters.",
-    "const pen = html('canvas').getContext('2d');",
+    "const pen = html('canvas').getContext('2d'), family = getComputedStyle(svg).fontFamily;",
     "const wholes = typeof Intl === 'object' && Intl.Segmenter ? new Intl.Segmenter() : null;",
     "function fit(text, room, font) {",
-    "  pen.font = font + ' ' + getComputedStyle(svg).fontFamily;",
+    "  pen.font = font + ' ' + family;",
     "  if (pen.measureText(text).width <= room) return text;",
     "  const start = text.slice(0, 4 * Math.ceil(room));",
     "  const characters = wholes ? Array.from(wholes.segment(start), (s) => s.segment) : Array.from(start);",

@@ -92,6 +92,7 @@ class Picture(unittest.TestCase):
         self.assertEqual(shown(1234567, "--unit", "us"), "1.23 s")
         self.assertEqual(shown(45600, "--unit", "us"), "45.6 ms")
         self.assertEqual(shown(999600, "--unit", "us"), "1.00 s")
+        self.assertEqual(shown(952500, "--unit", "us"), "953 ms")
         self.assertEqual(shown(7, "--unit", "us"), "7.00 \xb5s")
         self.assertEqual(shown(7, "--unit", "ns"), "7 ns")
         self.assertEqual(shown(12345, "--unit", "s"), "12,345 s")
