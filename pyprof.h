@@ -868,8 +868,9 @@ typedef struct pyprof__layout {
     uint32_t frame_instr;
     uint32_t frame_owner;
     uint32_t frame_locals;
-    uint32_t instr_scale;  /* bytes of one f_lasti; 0: frame_instr holds a pointer into the code */
-    uint32_t owner_cstack; /* frames of this owner are no Python frames */
+    uint32_t frame_generator; /* to 3.10: the generator that the frame belongs to */
+    uint32_t instr_scale;     /* bytes of one f_lasti; 0: frame_instr holds a pointer into the code */
+    uint32_t owner_cstack;    /* frames of this owner are no Python frames */
     uint32_t owner_generator;
     /* code object */
     uint32_t code_name;
@@ -929,7 +930,8 @@ static void pyprof__layout_thread_state(pyprof__layout *layout) {
 }
 
 static void pyprof__layout_frame(pyprof__layout *layout) {
-    layout->frame_owner = layout->code_instructions = layout->code_first_traceable = PYPROF__ABSENT;
+    layout->frame_owner = layout->frame_generator = PYPROF__ABSENT;
+    layout->code_instructions = layout->code_first_traceable = PYPROF__ABSENT;
     layout->owner_generator = 1;
     layout->owner_cstack = PYPROF__ABSENT;
 #if PYPROF__PY_SINCE(12) /* 3.12: Include/internal/pycore_frame.h; from 3.13 on overwritten by its own word */
@@ -950,6 +952,7 @@ static void pyprof__layout_frame(pyprof__layout *layout) {
     layout->frame_previous = PYPROF__OFFSET(PyFrameObject, f_back);
     layout->frame_instr = PYPROF__OFFSET(PyFrameObject, f_lasti);
     layout->frame_locals = PYPROF__OFFSET(PyFrameObject, f_localsplus);
+    layout->frame_generator = PYPROF__OFFSET(PyFrameObject, f_gen);
     layout->instr_scale = PYPROF__PY_SINCE(10) ? 2 : 1;
 #endif
 }
@@ -1201,55 +1204,77 @@ static bool pyprof__own_leaf_frame(const pyprof__layout *layout, uintptr_t tstat
 }
 
 /* One frame as a walk meets it. */
-typedef enum pyprof__frame_kind {
-    PYPROF__FRAME_SHOWN,
-    PYPROF__FRAME_SKIPPED, /* no Python frame, or one that has not begun to run */
-    PYPROF__FRAME_BROKEN   /* not what a frame looks like: it changed under the reader */
-} pyprof__frame_kind;
+typedef struct pyprof__found {
+    uintptr_t previous;
+    uintptr_t code;
+    int32_t instr; /* byte offset of the current instruction */
+    bool is_shown; /* not a helper frame of C, nor one that has not begun to run */
+    bool is_generator;
+} pyprof__found;
 
-static inline pyprof__frame_kind pyprof__read_frame(const pyprof__layout *layout, pyprof__reader *reader,
-                                                    uintptr_t frame, uintptr_t *previous, uintptr_t *code,
-                                                    int32_t *instr) {
-    uintptr_t type = 0, pointer = 0;
+/* The owner of a frame, where frames have one. From 3.12 on, C code enters Python through a frame of its own: any
+   other frame that nothing follows is a generator's that is just being left, and its callers cannot be told. */
+static inline bool pyprof__read_owner(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
+                                      pyprof__found *found) {
     unsigned char owner = 0;
-    if (!pyprof__load_word(reader, frame + layout->frame_previous, previous) ||
-        !pyprof__load_word(reader, frame + layout->frame_code, code)) {
-        return PYPROF__FRAME_BROKEN;
+    if (!pyprof__load(reader, frame + layout->frame_owner, &owner, 1)) {
+        return false;
     }
-    if (layout->frame_owner != PYPROF__ABSENT) {
-        if (!pyprof__load(reader, frame + layout->frame_owner, &owner, 1)) {
-            return PYPROF__FRAME_BROKEN;
-        }
-        if (owner == layout->owner_cstack) {
-            return PYPROF__FRAME_SKIPPED;
-        }
+    found->is_shown = owner != layout->owner_cstack;
+    found->is_generator = owner == layout->owner_generator;
+    return layout->owner_cstack == PYPROF__ABSENT || !found->is_shown || found->previous != 0;
+}
+
+/* To 3.10: f_lasti, -1 before the first instruction. */
+static inline bool pyprof__read_last_index(const pyprof__layout *layout, pyprof__reader *reader,
+                                           uintptr_t frame, pyprof__found *found) {
+    int32_t last = 0;
+    uintptr_t generator = 0;
+    if (!pyprof__load(reader, frame + layout->frame_instr, &last, sizeof last) ||
+        !pyprof__load_word(reader, frame + layout->frame_generator, &generator)) {
+        return false;
     }
-    if (!pyprof__load_word(reader, *code + offsetof(PyObject, ob_type), &type) ||
-        type != (uintptr_t)&PyCode_Type) {
-        return PYPROF__FRAME_BROKEN;
-    }
-    if (layout->instr_scale != 0) {
-        int32_t last = 0;
-        if (!pyprof__load(reader, frame + layout->frame_instr, &last, sizeof last)) {
-            return PYPROF__FRAME_BROKEN;
-        }
-        *instr = last * (int32_t)layout->instr_scale;
-        return last < 0 ? PYPROF__FRAME_SKIPPED : PYPROF__FRAME_SHOWN;
-    }
+    found->instr = last * (int32_t)layout->instr_scale;
+    found->is_shown = last >= 0;
+    found->is_generator = generator != 0;
+    return true;
+}
+
+/* Since 3.11: a pointer into the code; before its first traceable instruction a frame is incomplete. */
+static inline bool pyprof__read_instruction(const pyprof__layout *layout, pyprof__reader *reader,
+                                            uintptr_t frame, pyprof__found *found) {
     int32_t first = 0;
+    uintptr_t pointer = 0;
     if (!pyprof__load_word(reader, frame + layout->frame_instr, &pointer) ||
-        !pyprof__load(reader, *code + layout->code_first_traceable, &first, sizeof first)) {
-        return PYPROF__FRAME_BROKEN;
+        !pyprof__load(reader, found->code + layout->code_first_traceable, &first, sizeof first)) {
+        return false;
     }
-    intptr_t offset = (intptr_t)(pointer - (*code + layout->code_instructions));
-    if (owner != layout->owner_generator && offset < (intptr_t)first * 2) {
-        return PYPROF__FRAME_SKIPPED;
+    intptr_t offset = (intptr_t)(pointer - (found->code + layout->code_instructions));
+    found->is_shown = found->is_generator || offset >= (intptr_t)first * 2;
+    found->instr = (int32_t)offset;
+    return !found->is_shown || (offset >= -2 && offset <= INT32_MAX);
+}
+
+/* False: not what a frame looks like, as it is being changed. */
+static inline bool pyprof__read_frame(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
+                                      pyprof__found *found) {
+    uintptr_t type = 0;
+    found->is_shown = true;
+    found->is_generator = false;
+    if (!pyprof__load_word(reader, frame + layout->frame_previous, &found->previous) ||
+        !pyprof__load_word(reader, frame + layout->frame_code, &found->code) ||
+        (layout->frame_owner != PYPROF__ABSENT && !pyprof__read_owner(layout, reader, frame, found))) {
+        return false;
     }
-    if (offset < -2 || offset > INT32_MAX) {
-        return PYPROF__FRAME_BROKEN;
+    if (!found->is_shown) {
+        return true;
     }
-    *instr = (int32_t)offset;
-    return PYPROF__FRAME_SHOWN;
+    if (!pyprof__load_word(reader, found->code + offsetof(PyObject, ob_type), &type) ||
+        type != (uintptr_t)&PyCode_Type) {
+        return false;
+    }
+    return layout->instr_scale != 0 ? pyprof__read_last_index(layout, reader, frame, found)
+                                    : pyprof__read_instruction(layout, reader, frame, found);
 }
 
 /* A number that tells this code object from others that lie or lay at the same address. */
@@ -1540,33 +1565,39 @@ static uintptr_t pyprof__dict_entries(const pyprof__dict_keys *keys, uintptr_t a
 #endif
 }
 
-/* The value of an instance attribute, 0 if it cannot be found. *key remembers the name's str object, so that
-   texts are compared only the first time. */
+static bool pyprof__text_is(uintptr_t object, const char *text, pyprof__text *scratch) {
+    return object != 0 && pyprof__read_text(object, scratch) && scratch->size == strlen(text) &&
+           memcmp(scratch->utf8, text, scratch->size) == 0;
+}
+
+/* The value of an instance attribute, 0 if it cannot be found. *key remembers the name's str object: interned
+   names are mostly that one, so that texts are compared only if it is not met. */
 static uintptr_t pyprof__read_attribute(pyprof__view *view, uintptr_t object, const char *name,
                                         uintptr_t *key, pyprof__text *text) {
     pyprof__attributes attributes;
     pyprof__dict_keys keys;
+    size_t stride, key_at;
     if (!pyprof__instance_attributes(view, object, &attributes) ||
         !pyprof__view_read(view, attributes.keys, &keys, sizeof keys) || keys.count < 0 || keys.count > 256) {
         return 0;
     }
-    size_t stride, key_at;
-    uintptr_t entry = pyprof__dict_entries(&keys, attributes.keys, &stride, &key_at) + key_at;
-    for (uintptr_t i = 0; i < (uintptr_t)keys.count; i++, entry += stride) {
-        uintptr_t found[2] = {0, 0};
-        if (!pyprof__view_read(view, entry, found, sizeof found)) {
+    uintptr_t entries = pyprof__dict_entries(&keys, attributes.keys, &stride, &key_at) + key_at;
+    for (uintptr_t i = 0; i < 2 * (uintptr_t)keys.count; i++) {
+        bool by_text = i >= (uintptr_t)keys.count; /* the second time round */
+        uintptr_t at = i % (uintptr_t)keys.count;
+        uintptr_t entry[2] = {0, 0};
+        if (!pyprof__view_read(view, entries + at * stride, entry, sizeof entry)) {
             return 0;
         }
-        if (found[0] != *key && (*key != 0 || found[0] == 0 || !pyprof__read_text(found[0], text) ||
-                                 text->size != strlen(name) || memcmp(text->utf8, name, text->size) != 0)) {
+        if (by_text ? !pyprof__text_is(entry[0], name, text) : entry[0] != *key || *key == 0) {
             continue;
         }
-        *key = found[0];
-        if (attributes.values != 0 && !pyprof__view_read(view, attributes.values + i * sizeof(uintptr_t),
-                                                         &found[1], sizeof(uintptr_t))) {
+        *key = entry[0];
+        uintptr_t value = attributes.values + at * sizeof(uintptr_t);
+        if (attributes.values != 0 && !pyprof__view_read(view, value, &entry[1], sizeof(uintptr_t))) {
             return 0;
         }
-        return found[1];
+        return entry[1];
     }
     return 0;
 }
@@ -1585,42 +1616,44 @@ typedef struct pyprof__stack {
     pyprof__frame *frames; /* leaf first */
     uint32_t count;
     uint32_t capacity;
-    uint32_t is_cut;            /* there were more */
+    uintptr_t leaf;             /* address of the innermost frame */
     uintptr_t root_first_local; /* first local variable of the outermost frame; 0 = unknown */
+    bool root_is_generator;
+    bool is_cut; /* there were more */
 } pyprof__stack;
 
 /* Follows the frames outwards. False: something on the way was no frame. */
-static inline bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
+static inline bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t leaf,
                                 pyprof__stack *stack) {
-    uintptr_t shown = 0;
+    uintptr_t root = 0;
+    pyprof__found found;
     stack->count = 0;
-    stack->is_cut = 0;
+    stack->leaf = leaf;
     stack->root_first_local = 0;
-    for (uint32_t steps = 0; frame != 0; steps++) {
-        uintptr_t previous = 0, code = 0;
-        int32_t instr = 0;
-        if (stack->count == stack->capacity || steps > 2 * stack->capacity) {
-            stack->is_cut = 1;
+    stack->root_is_generator = stack->is_cut = false;
+    uint32_t steps = 0;
+    for (uintptr_t frame = leaf; frame != 0; frame = found.previous) {
+        if (stack->count == stack->capacity || ++steps > 2 * stack->capacity) {
+            stack->is_cut = true;
             return true;
         }
-        pyprof__frame_kind kind = pyprof__read_frame(layout, reader, frame, &previous, &code, &instr);
-        if (kind == PYPROF__FRAME_BROKEN) {
+        if (!pyprof__read_frame(layout, reader, frame, &found)) {
             return false;
         }
-        if (kind == PYPROF__FRAME_SHOWN) {
-            pyprof__frame *out = &stack->frames[stack->count];
-            if (!pyprof__code_print(layout, reader, code, &out->print)) {
-                return false;
-            }
-            out->code = code;
-            out->instr = instr;
-            out->unused = 0;
-            stack->count++;
-            shown = frame;
+        if (!found.is_shown) {
+            continue;
         }
-        frame = previous;
+        pyprof__frame *out = &stack->frames[stack->count++];
+        if (!pyprof__code_print(layout, reader, found.code, &out->print)) {
+            return false;
+        }
+        out->code = found.code;
+        out->instr = found.instr;
+        out->unused = 0;
+        root = frame;
+        stack->root_is_generator = found.is_generator;
     }
-    return shown == 0 || pyprof__load_word(reader, shown + layout->frame_locals, &stack->root_first_local);
+    return root == 0 || pyprof__load_word(reader, root + layout->frame_locals, &stack->root_first_local);
 }
 
 /* A question to one thread, and its answer. Belongs to the sampler when free or answered, to the handler
@@ -1700,10 +1733,23 @@ static pyprof__request_state pyprof__capture_own(pyprof__request *request) {
     return PYPROF__REQUEST_ANSWERED;
 }
 
+/* Takes the question over from the sampler; false: it was taken back, or is not one. The sampler may take it
+   back and put it anew at any moment. */
+static bool pyprof__accept(pyprof__request *request) {
+    for (;;) {
+        if (pyprof__swap_if(&request->state, PYPROF__REQUEST_SENT, PYPROF__REQUEST_IN_WORK)) {
+            return true;
+        }
+        if (pyprof__swap_if(&request->state, PYPROF__REQUEST_CANCELLED, PYPROF__REQUEST_FREE) ||
+            pyprof__get(&request->state) != PYPROF__REQUEST_SENT) {
+            return false;
+        }
+    }
+}
+
 static void pyprof__answer(uint32_t index) {
     pyprof__request *request = &pyprof__handler.requests[index];
-    if (!pyprof__swap_if(&request->state, PYPROF__REQUEST_SENT, PYPROF__REQUEST_IN_WORK)) {
-        pyprof__swap_if(&request->state, PYPROF__REQUEST_CANCELLED, PYPROF__REQUEST_FREE);
+    if (!pyprof__accept(request)) {
         return;
     }
     pyprof__request_state state = pyprof__capture_own(request);
@@ -1718,13 +1764,17 @@ static void pyprof__answer(uint32_t index) {
 /* A signal that is not ours goes where it went before we came. */
 static void pyprof__pass_on(int signal_number, siginfo_t *info, void *context) {
     const struct sigaction *previous = &pyprof__handler.previous;
-    if (previous->sa_flags & SA_SIGINFO) {
-        previous->sa_sigaction(signal_number, info, context);
-    } else if (previous->sa_handler == SIG_DFL) {
+    bool is_harmless = signal_number == SIGCHLD || signal_number == SIGURG || signal_number == SIGWINCH;
+    if (previous->sa_handler == SIG_IGN || (previous->sa_handler == SIG_DFL && is_harmless)) {
+        return;
+    }
+    if (previous->sa_handler == SIG_DFL) {
         sigaction(signal_number, previous, NULL);
         syscall(SYS_tgkill, getpid(), pyprof__tid(),
                 signal_number); /* comes once this handler has returned */
-    } else if (previous->sa_handler != SIG_IGN) {
+    } else if (previous->sa_flags & SA_SIGINFO) {
+        previous->sa_sigaction(signal_number, info, context);
+    } else {
         previous->sa_handler(signal_number);
     }
 }
@@ -2359,6 +2409,8 @@ static const pyprof__code *pyprof__code_of(pyprof__sampler *sampler, const pypro
         if (!pyprof__read_new_code(sampler, code)) {
             code->function = sampler->profile->unresolved;
             code->lines_size = 0;
+        } else if (code->function == PYPROF__NONE) {
+            return NULL;
         } else {
             pyprof__set64(pyprof__known_slot(frame->code, frame->print), frame->print);
         }
@@ -2407,7 +2459,7 @@ static const pyprof__site *pyprof__site_of(pyprof__sampler *sampler, const pypro
 static uint32_t pyprof__common_frames(const pyprof__thread *thread, const pyprof__stack *stack) {
     uint32_t common = 0;
     uint32_t most = thread->frames.count < stack->count ? thread->frames.count : stack->count;
-    if (thread->is_cut != (stack->is_cut != 0)) {
+    if (thread->is_cut != stack->is_cut) {
         return 0;
     }
     while (common < most && memcmp(&PYPROF__ITEM(pyprof__frame, &thread->frames, common),
@@ -2432,7 +2484,7 @@ static uint32_t pyprof__node_of(pyprof__sampler *sampler, pyprof__thread *thread
         thread->frames.count = thread->nodes.count = 0;
         return full;
     }
-    thread->is_cut = stack->is_cut != 0;
+    thread->is_cut = stack->is_cut;
     for (uint32_t i = common; i < stack->count; i++) {
         const pyprof__frame *frame = &stack->frames[stack->count - 1 - i];
         const pyprof__site *site = pyprof__site_of(sampler, frame);
@@ -2692,30 +2744,40 @@ static bool pyprof__read_stack(pyprof__sampler *sampler, uintptr_t tstate, pypro
            pyprof__walk(&sampler->layout, &reader, leaf, stack);
 }
 
-static bool pyprof__stacks_equal(const pyprof__stack *a, const pyprof__stack *b) {
-    return a->count == b->count && a->is_cut == b->is_cut &&
+/* Whether a stack that was read twice may be believed. A generator at the root of a thread's stack is one whose
+   caller's link had just been cut: such pairs of reads were seen. */
+static bool pyprof__stacks_agree(const pyprof__stack *a, const pyprof__stack *b) {
+    return a->leaf == b->leaf && a->count == b->count && a->is_cut == b->is_cut && !a->root_is_generator &&
            memcmp(a->frames, b->frames, a->count * sizeof *a->frames) == 0;
 }
+
+/* What a look from outside saw. */
+typedef struct pyprof__glance {
+    pyprof__stack stack; /* in the sampler's scratch */
+    bool attached;
+    uint64_t cpu; /* the thread's clock; 0 = the thread is gone */
+} pyprof__glance;
 
 /* Reads a stack from outside. A thread whose CPU clock stood still meanwhile cannot have changed it; of one
    that runs, the stack counts if it was the same twice. only_still refuses the latter. */
 static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread, uintptr_t tstate,
-                                 bool only_still, pyprof__stack *stack, bool *attached, uint64_t *cpu) {
-    pyprof__frame *frames = (pyprof__frame *)sampler->scratch.data;
-    pyprof__stack second = {frames + sampler->desc.max_depth, 0, sampler->desc.max_depth, 0, 0};
-    stack->frames = frames;
-    stack->capacity = sampler->desc.max_depth;
+                                 bool only_still, pyprof__glance *glance) {
+    pyprof__stack second;
+    memset(&second, 0, sizeof second);
+    glance->stack.frames = (pyprof__frame *)sampler->scratch.data;
+    second.frames = glance->stack.frames + sampler->desc.max_depth;
+    glance->stack.capacity = second.capacity = sampler->desc.max_depth;
     for (int attempt = 0; attempt < 3; attempt++) {
         uint64_t before = pyprof__clock(thread->cpu_clock);
-        *attached = pyprof__is_attached_now(&sampler->layout, tstate);
-        bool is_read = pyprof__read_stack(sampler, tstate, stack);
-        *cpu = pyprof__clock(thread->cpu_clock);
-        if (before == *cpu) {
-            return is_read && *cpu != 0;
+        glance->attached = pyprof__is_attached_now(&sampler->layout, tstate);
+        bool is_read = pyprof__read_stack(sampler, tstate, &glance->stack);
+        glance->cpu = pyprof__clock(thread->cpu_clock);
+        if (before == glance->cpu) {
+            return is_read && glance->cpu != 0;
         }
         if (is_read && !only_still && pyprof__read_stack(sampler, tstate, &second) &&
-            pyprof__stacks_equal(stack, &second) &&
-            pyprof__is_attached_now(&sampler->layout, tstate) == *attached) {
+            pyprof__stacks_agree(&glance->stack, &second) &&
+            pyprof__is_attached_now(&sampler->layout, tstate) == glance->attached) {
             return true;
         }
     }
@@ -2736,33 +2798,36 @@ static void pyprof__cancel(pyprof__thread *thread) {
     }
 }
 
+static uint32_t pyprof__kind_of(const pyprof__thread *thread, const pyprof__glance *glance) {
+    if (glance->attached) {
+        return PYPROF__GIL;
+    }
+    return glance->cpu != thread->cpu && pyprof__thread_is_runnable(thread->tid) ? 0 : PYPROF__IDLE;
+}
+
 static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *thread, uintptr_t tstate) {
     enum {
         deaf_after = 8
     }; /* a running thread that does not answer for so many ticks blocks the signal */
     bool is_asked = thread->request != PYPROF__NONE;
     bool only_still = is_asked && ++thread->ticks_asked < deaf_after;
-    bool attached = false;
-    uint64_t cpu = 0;
-    pyprof__stack stack;
-    if (!pyprof__read_quietly(sampler, thread, tstate, only_still, &stack, &attached, &cpu)) {
+    pyprof__glance glance;
+    memset(&glance, 0, sizeof glance);
+    if (!pyprof__read_quietly(sampler, thread, tstate, only_still, &glance)) {
         sampler->stats.lost_pending += only_still;
-        sampler->stats.lost_unsettled += !only_still && cpu != 0;
-        sampler->stats.lost_unreadable += !only_still && cpu == 0;
+        sampler->stats.lost_unsettled += !only_still && glance.cpu != 0;
+        sampler->stats.lost_unreadable += !only_still && glance.cpu == 0;
         return;
     }
     if (is_asked && pyprof__get(&pyprof__handler.requests[thread->request].state) != PYPROF__REQUEST_SENT) {
         sampler->stats.lost_pending++; /* it answered just now: that is the sample, at the next tick */
         return;
     }
-    if (!(is_asked && !only_still)) {
+    if (only_still) {
         pyprof__cancel(thread);
     }
-    uint32_t kind = attached ? PYPROF__GIL : 0;
-    if (!attached && (thread->cpu == cpu || !pyprof__thread_is_runnable(thread->tid))) {
-        kind = PYPROF__IDLE;
-    }
-    pyprof__record(sampler, thread, &stack, tstate, kind, pyprof__now(), cpu);
+    pyprof__record(sampler, thread, &glance.stack, tstate, pyprof__kind_of(thread, &glance), pyprof__now(),
+                   glance.cpu);
 }
 
 /* One thread at one tick. */
@@ -3132,17 +3197,20 @@ static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
     uint64_t interval = sampler->desc.interval_us * (uint64_t)1000;
     uint64_t stratum = 0;
     uint64_t deadline = sampler->start + pyprof__random(&sampler->random) % interval;
+    uint32_t heard = 0; /* the bell may ring while the sampler is at work */
     for (;;) {
         uint32_t bell = pyprof__get(&sampler->bell);
         if (pyprof__get(&sampler->must_stop)) {
             return;
         }
+        if (bell != heard) {
+            heard = bell;
+            pyprof__answer_bell(sampler);
+            continue;
+        }
         uint64_t now = pyprof__now();
         if (now < deadline) {
-            pyprof__wait_until(&sampler->bell, bell, deadline);
-            if (pyprof__get(&sampler->bell) != bell) {
-                pyprof__answer_bell(sampler);
-            }
+            pyprof__wait_until(&sampler->bell, heard, deadline);
             continue;
         }
         pthread_mutex_lock(&sampler->lock);
@@ -3231,24 +3299,21 @@ static void pyprof__put_line_number(pyprof__out *out, int32_t line) {
     pyprof__put_number(out, line > 0 ? (uint64_t)line : 0);
 }
 
-/* The code point that begins at text; invalid bytes count one by one, as themselves. */
+/* The code point that begins at text. A byte that begins none (system names may hold any) counts as the lone
+   surrogate that Python's surrogateescape makes of it. */
 static uint32_t pyprof__utf8_get(const char *text, size_t size, size_t *length) {
+    static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
     const unsigned char *at = (const unsigned char *)text;
-    *length = 1;
-    if (at[0] >= 0xc0 && at[0] < 0xe0 && size >= 2) {
-        *length = 2;
-        return (uint32_t)(at[0] & 0x1f) << 6 | (at[1] & 0x3f);
+    size_t count = at[0] < 0x80 ? 1 : at[0] >= 0xf0 ? 4 : at[0] >= 0xe0 ? 3 : at[0] >= 0xc0 ? 2 : 0;
+    uint32_t c = count <= 1 ? at[0] : at[0] & (0x7fu >> count);
+    bool is_valid = count > 0 && count <= size;
+    for (size_t i = 1; is_valid && i < count; i++) {
+        is_valid = (at[i] & 0xc0) == 0x80;
+        c = c << 6 | (at[i] & 0x3fu);
     }
-    if (at[0] >= 0xe0 && at[0] < 0xf0 && size >= 3) {
-        *length = 3;
-        return (uint32_t)(at[0] & 0x0f) << 12 | (uint32_t)(at[1] & 0x3f) << 6 | (at[2] & 0x3f);
-    }
-    if (at[0] >= 0xf0 && size >= 4) {
-        *length = 4;
-        return (uint32_t)(at[0] & 7) << 18 | (uint32_t)(at[1] & 0x3f) << 12 | (uint32_t)(at[2] & 0x3f) << 6 |
-               (at[3] & 0x3f);
-    }
-    return at[0];
+    is_valid = is_valid && c >= least[count] && c <= 0x10ffff && at[0] < 0xf8;
+    *length = is_valid ? count : 1;
+    return is_valid ? c : 0xdc00u + at[0];
 }
 
 static void pyprof__put_escape(pyprof__out *out, const char *prefix, uint32_t c, int digits) {
@@ -3542,27 +3607,33 @@ static void pyprof__put_path(pyprof__writing *writing, const pyprof__speedscope 
 }
 
 /* How much of a stretch is shown with its stack, and how much as an empty stack, so that the threads stay
-   aligned in time. */
-static void pyprof__split_stretch(const pyprof_output *output, const pyprof__stretch *stretch, uint64_t *full,
-                                  uint64_t *empty) {
+   aligned in time. CPU time of a moment may exceed its share of wall time: what is owed is taken from the empty
+   stretches that follow. */
+static void pyprof__split_stretch(const pyprof_output *output, const pyprof__stretch *stretch, uint64_t *owed,
+                                  uint64_t weights[2]) {
     uint32_t kind = pyprof__stretch_kind(stretch);
     bool is_shown = !(kind & PYPROF__AWAY) && (output->include_idle || !(kind & PYPROF__IDLE));
-    *empty = 0;
+    uint64_t wall = stretch->wall_ns;
     switch (output->metric) {
     case PYPROF_METRIC_SAMPLES:
-        *full = is_shown ? stretch->samples : 0;
+        weights[0] = is_shown ? stretch->samples : 0;
+        weights[1] = 0;
         return;
     case PYPROF_METRIC_CPU:
-        *full = stretch->cpu_ns;
+        weights[0] = stretch->cpu_ns;
         break;
     case PYPROF_METRIC_GIL:
-        *full = (kind & PYPROF__GIL) ? stretch->wall_ns : 0;
+        weights[0] = (kind & PYPROF__GIL) ? wall : 0;
         break;
     case PYPROF_METRIC_WALL:
-        *full = is_shown ? stretch->wall_ns : 0;
+        weights[0] = is_shown ? wall : 0;
         break;
     }
-    *empty = stretch->wall_ns > *full ? stretch->wall_ns - *full : 0;
+    *owed += weights[0] > wall ? weights[0] - wall : 0;
+    uint64_t empty = wall > weights[0] ? wall - weights[0] : 0;
+    uint64_t paid = pyprof__min64(*owed, empty);
+    *owed -= paid;
+    weights[1] = empty - paid;
 }
 
 typedef enum pyprof__list {
@@ -3575,10 +3646,10 @@ static uint64_t pyprof__put_track_list(pyprof__writing *writing, const pyprof__s
                                        const pyprof__track *track, pyprof__list list) {
     const pyprof__stretch *items = (const pyprof__stretch *)writing->profile->timeline.data;
     const char *separator = "";
-    uint64_t sum = 0;
+    uint64_t sum = 0, owed = 0;
     for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
-        uint64_t weights[2];
-        pyprof__split_stretch(&writing->output, &items[i], &weights[0], &weights[1]);
+        uint64_t weights[2] = {0, 0};
+        pyprof__split_stretch(&writing->output, &items[i], &owed, weights);
         for (int part = 0; part < 2; part++) {
             if (weights[part] == 0) {
                 continue;
@@ -3601,11 +3672,11 @@ static uint64_t pyprof__put_track_list(pyprof__writing *writing, const pyprof__s
 /* The weight of all stacks that are not empty. */
 static uint64_t pyprof__track_value(const pyprof__writing *writing, const pyprof__track *track) {
     const pyprof__stretch *items = (const pyprof__stretch *)writing->profile->timeline.data;
-    uint64_t sum = 0;
+    uint64_t sum = 0, owed = 0;
     for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
-        uint64_t full, empty;
-        pyprof__split_stretch(&writing->output, &items[i], &full, &empty);
-        sum += full;
+        uint64_t weights[2] = {0, 0};
+        pyprof__split_stretch(&writing->output, &items[i], &owed, weights);
+        sum += weights[0];
     }
     return sum;
 }
