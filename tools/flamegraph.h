@@ -1000,7 +1000,7 @@ static const char *const flamegraph_script[] = {
     "  self[parent[i]] -= value[i];",
     "}",
     "// Numbers for people.",
-    "const number = (n) => n.toLocaleString('en');",
+    "const commas = new Intl.NumberFormat('en'), number = (n) => commas.format(n);",
     "const percent = (n, of) => {",
     "  const share = of > 0 ? 100 * n / of : 0;",
     "  return share > 0 && share < 0.01 ? '<0.01%' : share.toFixed(share >= 1 ? 1 : share > 0 ? 2 : 0) + '%';",
@@ -1588,10 +1588,11 @@ static inline flamegraph_result flamegraph_save(const flamegraph *graph, const f
                                                 const char *path, FILE *errors) {
     flamegraph_result result;
     struct stat status;
+    bool exists = path && stat(path, &status) == 0;
     if (!path || strcmp(path, "-") == 0) {
         path = "standard output";
         result = flamegraph_write(graph, options, stdout);
-    } else if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) {
+    } else if (exists && !S_ISREG(status.st_mode)) {
         FILE *out = fopen(path, "w");
         if (!out)
             return flamegraph_complain(errors, path, FLAMEGRAPH_IO_ERROR);
@@ -1600,8 +1601,8 @@ static inline flamegraph_result flamegraph_save(const flamegraph *graph, const f
             result = FLAMEGRAPH_IO_ERROR;
     } else {
         /* A link stays a link: what it leads to is replaced. */
-        char *target = realpath(path, NULL);
-        mode_t mode = target ? status.st_mode & 0777 : 0666;
+        char *target = exists ? realpath(path, NULL) : NULL;
+        mode_t mode = exists ? status.st_mode & 0777 : 0666;
         if (target && access(target, W_OK) != 0) {
             result = FLAMEGRAPH_IO_ERROR;
         } else {
