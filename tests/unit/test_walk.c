@@ -1,0 +1,498 @@
+/* The walk over frames in a memory made for it: fake frames and code objects, laid out as this CPython lays them out. */
+#define PYPROF_IMPLEMENTATION
+#include "pyprof.h"
+
+#include <sys/mman.h>
+
+#include "unit.h"
+
+enum {
+    frame_size = 512, /* more than any frame or code object up to the fields of interest */
+    code_size = 1024,
+    frames_max = 64,
+    codes_max = 16,
+    first_traceable = 3, /* code units */
+    capacity = 16
+};
+
+static struct world {
+    pyprof__layout layout;
+    unsigned char *memory;
+    size_t size;
+    pyprof__view view;
+    pyprof__frame frames[capacity];
+    pyprof__stack stack;
+} world;
+
+static uintptr_t frame_at(size_t i) {
+    return (uintptr_t)world.memory + i * frame_size;
+}
+
+static uintptr_t code_at(size_t i) {
+    return (uintptr_t)world.memory + (size_t)frames_max * frame_size + i * code_size;
+}
+
+static void put(uintptr_t address, const void *value, size_t size) {
+    memcpy((void *)address, value, size);
+}
+
+static void put_word(uintptr_t address, uintptr_t word) {
+    put(address, &word, sizeof word);
+}
+
+static void make_code(size_t i) {
+    const int32_t traceable = first_traceable;
+    const int32_t line = (int32_t)(10 * i + 1);
+    put_word(code_at(i) + offsetof(PyObject, ob_type), (uintptr_t)&PyCode_Type);
+    put_word(code_at(i) + world.layout.code_name, 0x1000 + i * 16);
+    put_word(code_at(i) + world.layout.code_filename, 0x2000);
+    put(code_at(i) + world.layout.code_first_line, &line, sizeof line);
+    if (world.layout.code_first_traceable != PYPROF__ABSENT) {
+        put(code_at(i) + world.layout.code_first_traceable, &traceable, sizeof traceable);
+    }
+}
+
+/* Puts the frame at a byte offset of its code. */
+static void set_instr(size_t frame, size_t code, int32_t offset) {
+    if (world.layout.instr_scale != 0) {
+        int32_t last = offset / (int32_t)world.layout.instr_scale;
+        put(frame_at(frame) + world.layout.frame_instr, &last, sizeof last);
+    } else {
+        put_word(frame_at(frame) + world.layout.frame_instr,
+                 code_at(code) + world.layout.code_instructions + (uintptr_t)(intptr_t)offset);
+    }
+}
+
+static void set_owner(size_t frame, uint32_t owner) {
+    unsigned char byte = (unsigned char)owner;
+    if (world.layout.frame_owner != PYPROF__ABSENT) {
+        put(frame_at(frame) + world.layout.frame_owner, &byte, 1);
+    }
+}
+
+static void make_frame(size_t i, uintptr_t previous, size_t code, int32_t offset) {
+    put_word(frame_at(i) + world.layout.frame_previous, previous);
+    put_word(frame_at(i) + world.layout.frame_code, code_at(code));
+    put_word(frame_at(i) + world.layout.frame_locals, 0x4000 + i);
+    set_owner(i, 0);
+    set_instr(i, code, offset);
+}
+
+/* From 3.12 on, C enters Python through a frame of its own. */
+static bool has_entry_frames(void) {
+    return world.layout.owner_cstack != PYPROF__ABSENT;
+}
+
+/* Frame 0 is the leaf; frame i runs code i % codes_max, at an offset of its own. */
+static void make_stack(size_t count) {
+    uintptr_t outermost = has_entry_frames() ? frame_at(count) : 0;
+    memset(world.memory, 0, world.size);
+    for (size_t i = 0; i < codes_max; i++) {
+        make_code(i);
+    }
+    for (size_t i = 0; i < count; i++) {
+        make_frame(i, i + 1 < count ? frame_at(i + 1) : outermost, i % codes_max, (int32_t)(10 + 2 * i));
+    }
+    if (has_entry_frames()) {
+        set_owner(count, world.layout.owner_cstack);
+        put_word(frame_at(count) + world.layout.frame_code, 8); /* nobody may look at it */
+    }
+}
+
+static int make_world(void **state) {
+    unit_memory counts;
+    pyprof__memory memory = unit_limited(&counts, (size_t)1 << 20);
+    (void)state;
+    if (pyprof__layout_init(&world.layout, &memory) != PYPROF_OK || counts.blocks != 0) {
+        return -1;
+    }
+    world.size = (size_t)frames_max * frame_size + (size_t)codes_max * code_size;
+    world.memory =
+        (unsigned char *)mmap(NULL, world.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    world.stack.frames = world.frames;
+    world.stack.capacity = capacity;
+    return world.memory == MAP_FAILED ? -1 : 0;
+}
+
+static int end_world(void **state) {
+    (void)state;
+    return munmap(world.memory, world.size);
+}
+
+/* The ways in which memory is reached. Plain loads cannot stumble, so they get no stacks that lead out. */
+typedef enum way {
+    PLAIN,
+    VIEW,
+    EACH,
+    ways
+} way;
+
+static bool walk(way how, uintptr_t leaf) {
+    pyprof__reader reader = {0, 0, 0, NULL};
+    memset(world.frames, 0xcc, sizeof world.frames);
+    if (how == PLAIN) {
+        reader.low = (uintptr_t)world.memory;
+        reader.high = reader.low + world.size;
+    } else if (how == VIEW) {
+        pyprof__view_reset(&world.view);
+        reader.view = &world.view;
+    }
+    return pyprof__walk(&world.layout, &reader, leaf, &world.stack);
+}
+
+static void assert_frame(size_t at, size_t code, int32_t offset) {
+    assert_true(world.frames[at].code == code_at(code));
+    assert_int_equal(world.frames[at].instr, offset);
+    assert_int_equal(world.frames[at].unused, 0);
+}
+
+static void test_walks_from_leaf_to_root(void **state) {
+    (void)state;
+    make_stack(5);
+    for (int how = 0; how < ways; how++) {
+        assert_true(walk((way)how, frame_at(0)));
+        assert_int_equal(world.stack.count, 5);
+        assert_int_equal(world.stack.is_cut, 0);
+        assert_true(world.stack.root_first_local == 0x4004);
+        for (size_t i = 0; i < 5; i++) {
+            assert_frame(i, i, (int32_t)(10 + 2 * i));
+        }
+    }
+    assert_true(walk(VIEW, frame_at(4)));
+    assert_int_equal(world.stack.count, 1);
+}
+
+static void test_no_frame_is_an_empty_stack(void **state) {
+    (void)state;
+    for (int how = 0; how < ways; how++) {
+        assert_true(walk((way)how, 0));
+        assert_int_equal(world.stack.count, 0);
+        assert_int_equal(world.stack.is_cut, 0);
+        assert_true(world.stack.root_first_local == 0);
+    }
+}
+
+static void test_depth_is_bounded(void **state) {
+    (void)state;
+    for (size_t depth = capacity - 1; depth <= capacity + 8; depth++) {
+        make_stack(depth);
+        for (int how = 0; how < ways; how++) {
+            assert_true(walk((way)how, frame_at(0)));
+            assert_int_equal(world.stack.count, depth < capacity ? depth : capacity);
+            assert_int_equal(world.stack.is_cut, depth > capacity);
+            assert_int_equal(world.stack.root_first_local != 0, depth <= capacity);
+            assert_frame(world.stack.count - 1, (world.stack.count - 1) % codes_max,
+                         (int32_t)(10 + 2 * (world.stack.count - 1)));
+        }
+    }
+}
+
+static void test_cycles_end(void **state) {
+    (void)state;
+    make_stack(4);
+    put_word(frame_at(3) + world.layout.frame_previous, frame_at(1));
+    for (int how = 0; how < ways; how++) {
+        assert_true(walk((way)how, frame_at(0)));
+        assert_int_equal(world.stack.count, capacity);
+        assert_int_equal(world.stack.is_cut, 1);
+    }
+    for (size_t i = 0; i < 4; i++) { /* and one of frames that are not shown */
+        set_owner(i, 0);
+        set_instr(i, i, world.layout.instr_scale != 0 ? -2 : 0);
+    }
+    for (int how = 0; how < ways; how++) {
+        assert_true(walk((way)how, frame_at(0)));
+        assert_int_equal(world.stack.count, 0);
+        assert_int_equal(world.stack.is_cut, 1);
+    }
+}
+
+static void test_other_objects_are_no_code(void **state) {
+    (void)state;
+    for (size_t broken = 0; broken < 4; broken++) {
+        make_stack(4);
+        put_word(code_at(broken) + offsetof(PyObject, ob_type), (uintptr_t)&PyFunction_Type);
+        for (int how = 0; how < ways; how++) {
+            assert_false(walk((way)how, frame_at(0)));
+        }
+    }
+}
+
+static void test_pointers_to_nowhere_are_errors(void **state) {
+    static const uintptr_t nowhere[] = {8, UINTPTR_MAX - 64, (uintptr_t)1 << 47};
+    (void)state;
+    for (int how = VIEW; how < ways; how++) {
+        for (size_t i = 0; i < sizeof nowhere / sizeof *nowhere; i++) {
+            assert_false(walk((way)how, nowhere[i]));
+            make_stack(4);
+            put_word(frame_at(2) + world.layout.frame_previous, nowhere[i]);
+            assert_false(walk((way)how, frame_at(0)));
+            make_stack(4);
+            put_word(frame_at(2) + world.layout.frame_code, nowhere[i]);
+            assert_false(walk((way)how, frame_at(0)));
+        }
+    }
+}
+
+static void test_frames_that_have_not_begun_are_skipped(void **state) {
+    int32_t first_shown = world.layout.instr_scale != 0 ? 0 : first_traceable * 2;
+    (void)state;
+    for (int32_t offset = -2; offset <= 12; offset += 2) {
+        make_stack(3);
+        set_instr(0, 0, offset);
+        for (int how = 0; how < ways; how++) {
+            assert_true(walk((way)how, frame_at(0)));
+            assert_int_equal(world.stack.count, offset >= first_shown ? 3 : 2);
+            assert_frame(world.stack.count - 1, 2, 14);
+        }
+    }
+    make_stack(3);
+    set_instr(2, 2, -2); /* the outermost: the first local is that of the outermost frame that runs */
+    assert_true(walk(VIEW, frame_at(0)));
+    assert_int_equal(world.stack.count, 2);
+    assert_true(world.stack.root_first_local == 0x4001);
+}
+
+static void test_generators_have_always_begun(void **state) {
+    (void)state;
+    if (world.layout.frame_owner == PYPROF__ABSENT) {
+        skip();
+    }
+    for (int32_t offset = -4; offset <= 12; offset += 2) {
+        make_stack(3);
+        set_owner(0, world.layout.owner_generator);
+        set_instr(0, 0, offset);
+        for (int how = 0; how < ways; how++) {
+            bool is_frame = offset >= -2;
+            assert_int_equal(walk((way)how, frame_at(0)), is_frame);
+            if (is_frame) {
+                assert_int_equal(world.stack.count, 3);
+                assert_frame(0, 0, offset);
+            }
+        }
+    }
+}
+
+static void test_frames_of_c_are_skipped(void **state) {
+    (void)state;
+    if (!has_entry_frames()) {
+        skip();
+    }
+    for (size_t at = 0; at < 4; at++) {
+        make_stack(4);
+        set_owner(at, world.layout.owner_cstack);
+        put_word(frame_at(at) + world.layout.frame_code, 8); /* nobody may look at these */
+        put_word(frame_at(at) + world.layout.frame_instr, 8);
+        for (int how = 0; how < ways; how++) {
+            assert_true(walk((way)how, frame_at(0)));
+            assert_int_equal(world.stack.count, 3);
+            assert_frame(0, at == 0 ? 1 : 0, at == 0 ? 12 : 10);
+            assert_frame(2, at == 3 ? 2 : 3, at == 3 ? 14 : 16);
+            assert_true(world.stack.root_first_local == (at == 3 ? 0x4002 : 0x4003));
+        }
+    }
+}
+
+/* A generator that is being left or entered has lost its callers: such a stack must not count as a whole one. */
+static void test_stacks_that_end_at_a_generator(void **state) {
+    (void)state;
+    make_stack(3);
+    if (world.layout.frame_owner != PYPROF__ABSENT) {
+        set_owner(2, world.layout.owner_generator);
+    } else {
+        put_word(frame_at(2) + world.layout.frame_generator, 0x7000);
+    }
+    for (int how = 0; how < ways; how++) {
+        assert_true(walk((way)how, frame_at(0)));
+        assert_int_equal(world.stack.count, 3);
+        assert_true(world.stack.root_is_generator);
+    }
+    put_word(frame_at(2) + world.layout.frame_previous, 0);
+    for (int how = 0; how < ways; how++) {
+        assert_int_equal(walk((way)how, frame_at(0)), !has_entry_frames());
+    }
+    make_stack(3);
+    if (world.layout.frame_owner != PYPROF__ABSENT) {
+        set_owner(0, world.layout.owner_generator);
+    } else {
+        put_word(frame_at(0) + world.layout.frame_generator, 0x7000);
+    }
+    assert_true(walk(VIEW, frame_at(0)));
+    assert_false(world.stack.root_is_generator);
+}
+
+static void test_instruction_outside_of_its_code(void **state) {
+    (void)state;
+    if (world.layout.instr_scale != 0) {
+        skip();
+    }
+    make_stack(2);
+    put_word(frame_at(0) + world.layout.frame_instr, UINTPTR_MAX / 2);
+    for (int how = 0; how < ways; how++) {
+        assert_false(walk((way)how, frame_at(0)));
+    }
+}
+
+static void test_code_objects_have_prints_of_their_own(void **state) {
+    pyprof__reader reader = {0, 0, 0, NULL};
+    uint64_t before = 0, after = 0, other = 0;
+    (void)state;
+    make_stack(2);
+    assert_true(pyprof__code_print(&world.layout, &reader, code_at(0), &before));
+    assert_true(pyprof__code_print(&world.layout, &reader, code_at(1), &other));
+    assert_true(before != other);
+    for (size_t i = 0; i < PYPROF__IDENTITY_WORDS; i++) {
+        uintptr_t at = code_at(0) + world.layout.code_identity[i], word = 0;
+        memcpy(&word, (void *)at, sizeof word);
+        put_word(at, word ^ 0x10);
+        assert_true(pyprof__code_print(&world.layout, &reader, code_at(0), &after));
+        assert_true(before != after);
+        put_word(at, word);
+    }
+    assert_true(pyprof__code_print(&world.layout, &reader, code_at(0), &after));
+    assert_true(before == after);
+    assert_false(pyprof__code_print(&world.layout, &reader, 8, &after));
+    assert_true(walk(PLAIN, frame_at(0)));
+    assert_true(world.frames[0].print == before);
+    assert_true(world.frames[1].print == other);
+}
+
+/* A chain of cframes in the upper frames' room: cframe i leads to a leaf and to cframe i + 1. */
+static void make_cframe(size_t i, uintptr_t leaf, uintptr_t previous) {
+    put_word(frame_at(48 + i) + world.layout.cframe_frame, leaf);
+    put_word(frame_at(48 + i) + world.layout.cframe_previous, previous);
+}
+
+static bool is_linked(way how, uintptr_t leaf) {
+    pyprof__reader reader = {0, 0, 0, NULL};
+    if (how == PLAIN) {
+        reader.low = (uintptr_t)world.memory;
+        reader.high = reader.low + world.size;
+    } else if (how == VIEW) {
+        pyprof__view_reset(&world.view);
+        reader.view = &world.view;
+    }
+    return pyprof__leaf_is_linked(&world.layout, &reader, frame_at(48), leaf);
+}
+
+static void test_leaf_leads_to_the_cframe_before(void **state) {
+    (void)state;
+    if (world.layout.cframe_frame == PYPROF__ABSENT) {
+        skip();
+    }
+    for (int how = 0; how < ways; how++) {
+        make_stack(6);
+        make_cframe(0, frame_at(0), frame_at(49)); /* entered when frame 3 was the leaf */
+        make_cframe(1, frame_at(3), frame_at(50));
+        make_cframe(2, 0, 0);
+        assert_true(is_linked((way)how, frame_at(0)));
+        assert_true(is_linked((way)how, frame_at(3))); /* not changed since it was entered */
+        assert_false(is_linked((way)how, frame_at(4)));
+        assert_false(is_linked((way)how, 0));
+        make_cframe(0, frame_at(0), frame_at(50));
+        assert_true(is_linked((way)how, frame_at(0))); /* down to the thread's first frame */
+        assert_true(is_linked((way)how, 0));
+        make_cframe(0, frame_at(0), 0); /* the root cframe has none before */
+        assert_true(is_linked((way)how, frame_at(0)));
+        make_stack(6);
+        make_cframe(0, frame_at(0), frame_at(49));
+        make_cframe(1, frame_at(10), 0);
+        assert_false(is_linked((way)how, frame_at(0)));
+    }
+    for (int how = VIEW; how < ways; how++) { /* what happened to lie on the C stack */
+        make_stack(2);
+        make_cframe(0, 0, frame_at(49));
+        make_cframe(1, frame_at(1), 0);
+        assert_false(is_linked((way)how, 8));
+        assert_false(is_linked((way)how, UINTPTR_MAX - 100));
+        make_cframe(0, 0, 8);
+        assert_false(is_linked((way)how, frame_at(0)));
+    }
+}
+
+static void test_endless_link_chain_ends(void **state) {
+    (void)state;
+    if (world.layout.cframe_frame == PYPROF__ABSENT) {
+        skip();
+    }
+    make_stack(4);
+    put_word(frame_at(3) + world.layout.frame_previous, frame_at(0));
+    make_cframe(0, frame_at(0), frame_at(49));
+    make_cframe(1, frame_at(10), 0);
+    assert_false(is_linked(PLAIN, frame_at(0)));
+}
+
+static void test_leaf_frame_of_a_thread_state(void **state) {
+    pyprof__reader reader = {0, 0, 0, &world.view};
+    uintptr_t tstate = frame_at(56), leaf = 1;
+    (void)state;
+    make_stack(3);
+    pyprof__view_reset(&world.view);
+    assert_true(pyprof__leaf_frame(&world.layout, &reader, tstate, &leaf));
+    assert_true(leaf == 0);
+    if (world.layout.cframe_frame == PYPROF__ABSENT) {
+        put_word(tstate + world.layout.ts_frame, frame_at(0));
+    } else {
+        put_word(tstate + world.layout.ts_frame, frame_at(48));
+        make_cframe(0, frame_at(0), 0);
+    }
+    pyprof__view_reset(&world.view);
+    assert_true(pyprof__leaf_frame(&world.layout, &reader, tstate, &leaf));
+    assert_true(leaf == frame_at(0));
+    assert_false(pyprof__leaf_frame(&world.layout, &reader, 8, &leaf));
+}
+
+/* Whatever bytes there are: the walk ends, stays inside its arrays and touches nothing that is not there. */
+static void test_random_memory_is_survived(void **state) {
+    uint64_t random = 2026;
+    uint32_t walked = 0;
+    (void)state;
+    for (int round = 0; round < 3000; round++) {
+        make_stack(24);
+        for (int i = 0; i < 3; i++) {
+            uintptr_t at = (uintptr_t)world.memory + (unit_random(&random) % (24 * frame_size) & ~(size_t)7);
+            uintptr_t word = unit_random(&random) % 2 == 0 ? unit_random(&random)
+                                                           : frame_at(unit_random(&random) % frames_max);
+            put_word(at, word);
+        }
+        for (size_t i = 0; i < 24; i++) { /* mostly where it counts */
+            if (unit_random(&random) % 16 == 0) {
+                put_word(frame_at(i) + world.layout.frame_previous,
+                         frame_at(unit_random(&random) % frames_max));
+            }
+            if (unit_random(&random) % 64 == 0) {
+                put_word(frame_at(i) + world.layout.frame_code,
+                         frame_at(0) + unit_random(&random) % (world.size * 2));
+            }
+        }
+        bool by_view = walk(VIEW, frame_at(0));
+        uint32_t count = world.stack.count;
+        assert_true(count <= capacity);
+        assert_int_equal(walk(EACH, frame_at(0)), by_view);
+        assert_int_equal(world.stack.count, count);
+        walked += by_view;
+    }
+    assert_in_range(walked, 100, 2900);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_walks_from_leaf_to_root),
+        cmocka_unit_test(test_no_frame_is_an_empty_stack),
+        cmocka_unit_test(test_depth_is_bounded),
+        cmocka_unit_test(test_cycles_end),
+        cmocka_unit_test(test_other_objects_are_no_code),
+        cmocka_unit_test(test_pointers_to_nowhere_are_errors),
+        cmocka_unit_test(test_frames_that_have_not_begun_are_skipped),
+        cmocka_unit_test(test_generators_have_always_begun),
+        cmocka_unit_test(test_frames_of_c_are_skipped),
+        cmocka_unit_test(test_stacks_that_end_at_a_generator),
+        cmocka_unit_test(test_instruction_outside_of_its_code),
+        cmocka_unit_test(test_code_objects_have_prints_of_their_own),
+        cmocka_unit_test(test_leaf_leads_to_the_cframe_before),
+        cmocka_unit_test(test_endless_link_chain_ends),
+        cmocka_unit_test(test_leaf_frame_of_a_thread_state),
+        cmocka_unit_test(test_random_memory_is_survived),
+    };
+    return cmocka_run_group_tests(tests, make_world, end_world);
+}
