@@ -2270,6 +2270,7 @@ typedef struct pyprof__thread {
     bool is_alive;
     uint32_t request;     /* PYPROF__NONE = not asked */
     uint32_t ticks_asked; /* looks since it was asked */
+    uint64_t absent_at;   /* when it was last seen to have no Python stack */
     /* its last sample */
     bool has_sample;
     uintptr_t sample_tstate;
@@ -2561,10 +2562,10 @@ static void pyprof__share_time(pyprof__sampler *sampler, pyprof__thread *thread,
     pyprof__add_time(sampler->profile, thread->track, node, kind, gap - gap / 2, used - before);
 }
 
-/* A thread that was not there at the tick before came, on average, half way between the two. */
+/* A thread without a sample came, on average, half way between when it was last missed and now. */
 static void pyprof__begin_time(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t node, uint32_t kind,
                                uint64_t wall, uint64_t cpu) {
-    uint64_t half = wall > sampler->last_tick ? (wall - sampler->last_tick) / 2 : 0;
+    uint64_t half = wall > thread->absent_at ? (wall - thread->absent_at) / 2 : 0;
     uint64_t end = wall - sampler->start;
     uint64_t free_ns = end - pyprof__min64(end, pyprof__track_at(sampler->profile, thread->track)->end_ns);
     uint64_t used = cpu > thread->cpu ? cpu - thread->cpu : 0;
@@ -2596,6 +2597,7 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
         if (stack->count == 0) {
             pyprof__end_time(sampler, thread, wall, false);
             thread->cpu = cpu;
+            thread->absent_at = wall;
             return;
         }
         node = pyprof__node_of(sampler, thread, stack);
@@ -3132,6 +3134,9 @@ static void pyprof__list_threads(pyprof__sampler *sampler) {
         }
         pyprof__thread *thread = &PYPROF__ITEM(pyprof__thread, &sampler->threads, tstate->thread);
         uint32_t rank = pyprof__rank(sampler, tstate);
+        if (thread->seen + 1 < sampler->stats.ticks) {
+            thread->absent_at = sampler->last_tick;
+        }
         if (thread->seen != sampler->stats.ticks || rank > thread->rank) {
             thread->seen = sampler->stats.ticks;
             thread->tstate = i;
