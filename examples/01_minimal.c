@@ -1,6 +1,6 @@
 /* The least that a host needs: start, run Python, stop, save.
  *
- *     cc -I. examples/01_minimal.c -o minimal $(pkg-config --cflags --libs python3-embed) -pthread -ldl -lm
+ *     cc -I. examples/01_minimal.c -o minimal $(python3-config --embed --includes --ldflags) -pthread
  *
  * Writes minimal.collapsed (for tools/pyprof-svg) and minimal.speedscope.json (for speedscope.app). */
 #define PYPROF_IMPLEMENTATION

@@ -2,7 +2,7 @@
  * Python makes. While they work, the host looks at the recording that is running: its figures, a snapshot,
  * and what every thread does at this moment.
  *
- *     cc -I. examples/02_threads.c -o threads $(pkg-config --cflags --libs python3-embed) -pthread -ldl -lm
+ *     cc -I. examples/02_threads.c -o threads $(python3-config --embed --includes --ldflags) -pthread
  *
  * Writes threads.collapsed and threads.speedscope.json. The host's threads bear the names that the host gave
  * them ("physics", "audio"), Python's those that Python gave ("loader", "clock"). "clock" only waits:

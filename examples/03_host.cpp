@@ -1,6 +1,6 @@
 // A C++17 host that runs the script given on its command line, and says which functions it spent its time in.
 //
-//     c++ -std=c++17 -I. examples/03_host.cpp -o host $(pkg-config --cflags --libs python3-embed) -pthread -ldl -lm
+//     c++ -std=c++17 -I. examples/03_host.cpp -o host $(python3-config --embed --includes --ldflags) -pthread
 //     ./host script.py ARGS...
 //
 // Prints the ten functions with the most self time and writes host.speedscope.json. Shown are: a recording

@@ -20,7 +20,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <math.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -59,6 +58,7 @@ typedef struct options {
     pyprof_output view;
     const char *mode;   /* "-m", "-c" or NULL = a script */
     const char *target; /* module, code or script */
+    bool joined;        /* -mMODULE, one word: sys.orig_argv tells */
     char **arguments;   /* what follows the target; ends with NULL */
 } options;
 
@@ -266,6 +266,7 @@ static void parse_options(options *opt, int argc, char **argv) {
             usage_error("unknown option: %s", argv[optind - 1]);
         }
     }
+    opt->joined = opt->mode && opt->target != argv[optind - 1];
     if (!opt->mode) {
         if (optind >= argc) {
             usage_error("nothing to run: a SCRIPT, -m MODULE or -c CODE is needed");
@@ -848,12 +849,16 @@ static char **python_arguments(const options *opt, int *count) {
     char **arguments = must(calloc(given + 4, sizeof *arguments));
     int i = 0;
     arguments[i++] = must(strdup("python3"));
-    if (opt->mode) {
-        arguments[i++] = must(strdup(opt->mode));
-    } else if (opt->target[0] == '-' && opt->target[1] != '\0') {
-        arguments[i++] = must(strdup("--"));
+    if (opt->joined) {
+        arguments[i++] = text_of("%s%s", opt->mode, opt->target);
+    } else {
+        if (opt->mode) {
+            arguments[i++] = must(strdup(opt->mode));
+        } else if (opt->target[0] == '-' && opt->target[1] != '\0') {
+            arguments[i++] = must(strdup("--"));
+        }
+        arguments[i++] = must(strdup(opt->target));
     }
-    arguments[i++] = must(strdup(opt->target));
     memcpy(arguments + i, opt->arguments, given * sizeof *arguments);
     *count = i + (int)given;
     return arguments;
@@ -889,7 +894,7 @@ static void initialize_python(const options *opt) {
 }
 
 static void begin(const options *opt) {
-    pyprof_desc desc = {.interval_us = (uint32_t)lround(1e6 / opt->rate), .logger = {.log_fn = on_log}};
+    pyprof_desc desc = {.interval_us = (uint32_t)(1e6 / opt->rate + 0.5), .logger = {.log_fn = on_log}};
     pyprof_result result = pyprof_start(&desc);
     (void)clock_gettime(CLOCK_MONOTONIC, &run.begun);
     if (result != PYPROF_OK) {

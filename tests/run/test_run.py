@@ -1,0 +1,779 @@
+"""pyprof-run beside python3: the same program under both must do, print and answer the same, and the profile
+must hold what ran."""
+
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import textwrap
+import unittest
+import xml.etree.ElementTree
+import zipfile
+
+RUN = os.path.join(os.environ["PYPROF_BUILD"], "tools", "pyprof-run")
+PYTHON = os.environ["PYPROF_PYTHON"]
+VERSION = tuple(json.loads(subprocess.check_output([PYTHON, "-c", "import sys; print(list(sys.version_info[:2]))"])))
+TIMEOUT = 120
+
+# What a program looks like from inside. Addresses differ from process to process.
+LOOK = """
+import json, re, signal, sys
+def plain(value):
+    return re.sub("0x[0-9a-f]+", "0x", repr(value))
+names = ["__name__", "__doc__", "__package__", "__file__", "__cached__", "__spec__", "__loader__", "__builtins__"]
+print(json.dumps({
+    "argv": sys.argv, "orig_argv": getattr(sys, "orig_argv", None), "path": sys.path, "flags": plain(sys.flags),
+    "executable": sys.executable, "base_executable": sys._base_executable, "warnoptions": sys.warnoptions,
+    "prefix": [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix], "xoptions": sys._xoptions,
+    "main": {name: plain(globals().get(name, "missing")) for name in names}, "all": sorted(globals()),
+    "encodings": [sys.stdin.encoding, sys.stdout.encoding, sys.stderr.errors, sys.getfilesystemencoding()],
+    "modules": sorted(sys.modules), "signals": [plain(signal.getsignal(n)) for n in sorted(signal.valid_signals())],
+    "mask": plain(signal.pthread_sigmask(signal.SIG_BLOCK, []))}, indent=1, sort_keys=True))
+"""
+
+# Enough work for some samples at 1000 Hz, in functions with known names.
+BUSY = """
+def leaf_of_busy(n):
+    total = 0
+    for i in range(n):
+        total += i * i % 7
+    return total
+def busy():
+    for i in range(40):
+        leaf_of_busy(50000)
+"""
+
+
+def clean_environment(**more):
+    """No virtual environment, no PYTHON* variables, and `python3` is the target."""
+    kept = {key: value for key, value in os.environ.items()
+            if not key.startswith("PYTHON") and key not in ("VIRTUAL_ENV", "PYENV_VERSION")}
+    kept["PYTHONDONTWRITEBYTECODE"] = "1"
+    kept["PATH"] = os.path.dirname(PYTHON) + ":/usr/bin:/bin"
+    kept.update(more)
+    return kept
+
+
+def default_signals():
+    """A shell may have started the tests with signals ignored; then Ctrl-C is nothing to test."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+class Case(unittest.TestCase):
+    maxDiff = None
+
+    def setUp(self):
+        self.dir = os.path.realpath(tempfile.mkdtemp(prefix="pyprof-run-"))
+        self.addCleanup(shutil.rmtree, self.dir)
+        self.work = os.path.join(self.dir, "work")
+        os.mkdir(self.work)
+        self.out = os.path.join(self.dir, "out.collapsed")
+        self.env = clean_environment(OUT=self.out)
+
+    def file(self, name, text=""):
+        path = os.path.join(self.work, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(textwrap.dedent(text))
+        return path
+
+    def start(self, command, **more):
+        more.setdefault("env", self.env)
+        return subprocess.Popen(command, cwd=self.work, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                preexec_fn=default_signals, universal_newlines=True, **more)
+
+    def call(self, command, stdin="", **more):
+        process = self.start(command, stdin=subprocess.PIPE, **more)
+        try:
+            out, err = process.communicate(stdin, TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        return process.returncode, out, re.sub("0x[0-9a-f]+", "0x", err)
+
+    def profiled(self, *arguments, **more):
+        return self.call([RUN, "-r", "1000", "-o", self.out, *arguments], **more)
+
+    def read(self, path=None):
+        with open(path or self.out, encoding="utf-8") as file:
+            return file.read()
+
+    def same(self, *arguments, profile=True, **more):
+        """Runs it under python3 and under pyprof-run; they must agree. Answers what both said."""
+        expected = self.call(["python3", *arguments], **more)
+        real = self.profiled(*arguments, **more)
+        self.assertEqual(expected, real)
+        self.assertEqual(profile, os.path.exists(self.out), "is there a profile?")
+        self.assertNoLitter()
+        return expected
+
+    def assertNoLitter(self):
+        """No partial or temporary file of the profile is left."""
+        self.assertLessEqual(set(os.listdir(self.dir)) - {"work"}, {"out.collapsed"})
+
+    def assertProfileHolds(self, *functions):
+        text = self.read()
+        for function in functions:
+            self.assertRegex(text, r"[; ]%s \(" % re.escape(function))
+
+
+class Parity(Case):
+    def look(self, *arguments, **more):
+        code, out, err = self.same(*arguments, **more)
+        self.assertEqual((code, err), (0, ""))
+        return json.loads(out)
+
+    def test_script(self):
+        self.file("look.py", LOOK)
+        seen = self.look("look.py", "one", "-o", "--help", "", "ü", "-m", "--")
+        self.assertEqual(seen["argv"], ["look.py", "one", "-o", "--help", "", "ü", "-m", "--"])
+        self.assertEqual(seen["path"][0], self.work)
+
+    def test_script_elsewhere(self):
+        path = self.file("deeper/look.py", LOOK)
+        self.assertEqual(self.look(path)["path"][0], os.path.dirname(path))
+        self.look("deeper/look.py")
+        os.symlink("deeper/look.py", os.path.join(self.work, "link.py"))
+        self.assertEqual(self.look("link.py")["path"][0], os.path.dirname(path))
+
+    def test_script_with_the_name_of_an_option(self):
+        self.file("-x.py", LOOK)
+        self.assertEqual(self.look("--", "-x.py", "a")["argv"], ["-x.py", "a"])
+
+    def test_script_in_other_encodings(self):
+        self.file("ünï.py", LOOK)
+        for locale in ("C", "C.UTF-8", "POSIX"):
+            with self.subTest(locale):
+                self.look("ünï.py", "ä", env=dict(self.env, LC_ALL=locale))
+
+    def test_directory_and_zip(self):
+        self.file("app/__main__.py", LOOK)
+        self.look("app", "a")
+        with zipfile.ZipFile(os.path.join(self.work, "app.zip"), "w") as archive:
+            archive.writestr("__main__.py", LOOK)
+        self.look("app.zip", "a")
+
+    def test_module(self):
+        self.file("package/__init__.py")
+        self.file("package/__main__.py", LOOK)
+        self.file("package/part.py", LOOK)
+        self.assertEqual(self.look("-m", "package", "-m", "a")["argv"][1:], ["-m", "a"])
+        self.look("-m", "package.part", "a")
+        self.look("-mpackage.part", "a")
+        self.assertEqual(self.same("-m", "no_such_module")[0], 1)
+        code, out, _ = self.same("-m", "json.tool", stdin='{"a": 1}')
+        self.assertEqual((code, json.loads(out)), (0, {"a": 1}))
+
+    def test_command(self):
+        self.assertEqual(self.look("-c", LOOK, "a", "-c")["argv"], ["-c", "a", "-c"])
+        self.look("-c" + LOOK)
+
+    def test_stdin(self):
+        self.file("read.py", "import sys\nprint(input()); print(sys.stdin.read().upper())")
+        self.assertEqual(self.same("read.py", stdin="one\ntwo\n")[1], "one\nTWO\n\n")
+        self.assertIn('"argv": [\n  "-"', self.same("-", "a", stdin=LOOK)[1])
+        self.assertEqual(self.same("-", stdin="import sys; sys.exit(5)")[0], 5)
+
+    def test_environment_variables(self):
+        self.file("look.py", LOOK + "print(__debug__, hash('a'), sys.path)\n")
+        for variables in ({"PYTHONPATH": "/one:/two"}, {"PYTHONOPTIMIZE": "2"}, {"PYTHONUTF8": "1"},
+                          {"PYTHONUNBUFFERED": "1"}, {"PYTHONIOENCODING": "latin-1:replace"}, {"PYTHONSAFEPATH": "1"},
+                          {"PYTHONWARNINGS": "error,ignore::DeprecationWarning"}, {"PYTHONNOUSERSITE": "1"},
+                          {"PYTHONDEVMODE": "1"}, {"PYTHONHOME": self.home()}):
+            with self.subTest(variables):
+                self.same("look.py", env=dict(self.env, PYTHONHASHSEED="7", **variables))
+
+    def home(self):
+        return self.call([PYTHON, "-c", "import sys; print(sys.base_prefix)"])[1].strip()
+
+    def test_open_files(self):
+        self.same("-c", "import os; print(os.get_inheritable(0), os.stat(0).st_mode == os.fstat(0).st_mode)")
+
+    def test_threads(self):
+        self.same("-c", "import threading; print(threading.active_count())")
+
+
+class Ends(Case):
+    def test_exit_codes(self):
+        for end, expected in (("sys.exit(3)", 3), ("sys.exit()", 0), ("sys.exit('a text')", 1), ("sys.exit(256 + 9)", 9),
+                              ("raise SystemExit(-1)", 255), ("raise SystemExit((1, 2))", 1), ("exit(4)", 4),
+                              ("1 / 0", 1), ("raise KeyError('ä')", 1), ("pass", 0), ("a = = b", 1),
+                              ("import atexit; atexit.register(lambda: 1 / 0)", 0),
+                              ("import threading; threading.Thread(target=sys.exit, args=(3,)).start()", 0)):
+            with self.subTest(end):
+                self.file("end.py", "import sys\nprint('said')\n" + end + "\n")
+                self.assertEqual(self.same("end.py")[0], expected)
+        self.assertEqual(self.same("-c", "import sys; sys.exit(3)")[0], 3)
+        self.file("end.py", "import sys; sys.exit('text')\n")
+        self.assertEqual(self.same("-m", "end")[0], 1)
+
+    def test_threads_that_end_later(self):
+        self.file("late.py", """
+            import atexit, threading, time
+            def late():
+                time.sleep(0.2)
+                print("late")
+            def forever():
+                while True: time.sleep(0.001)
+            threading.Thread(target=late).start()
+            threading.Thread(target=forever, daemon=True).start()
+            atexit.register(print, "at exit")
+            """)
+        self.assertEqual(self.same("late.py")[:2], (0, "late\nat exit\n"))
+
+    def test_closed_stdout(self):
+        self.assertEqual(self.same("-c", "import os; print('lost'); os.close(1)")[0], 120)
+
+    def test_ends_that_leave_no_profile(self):
+        self.assertEqual(self.same("-c", "import os; os._exit(5)", profile=False)[0], 5)
+        self.assertEqual(self.same("-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", profile=False)[0],
+                         -signal.SIGKILL)
+        self.assertEqual(self.same("-c", "import os; os.execl('/bin/echo', 'echo', 'other')", profile=False)[1],
+                         "other\n")
+
+    def interrupted(self, command, number, text):
+        """Runs a script that says when it is ready, sends it a signal and answers how it ended."""
+        self.file("wait.py", BUSY + textwrap.dedent(text))
+        process = self.start(command + ["wait.py"])
+        said = process.stdout.readline()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=TIMEOUT)
+        return process.returncode, said + out, err
+
+    def same_interrupted(self, number, text, profile=True):
+        expected = self.interrupted(["python3"], number, text)
+        real = self.interrupted([RUN, "-r", "1000", "-o", self.out], number, text)
+        self.assertEqual(expected, real)
+        self.assertEqual(profile, os.path.exists(self.out), "is there a profile?")
+        if profile:
+            self.assertProfileHolds("busy", "leaf_of_busy")
+        self.assertNoLitter()
+        return expected
+
+    READY = "busy(); print('ready', flush=True)\n"
+    WAIT = "import time, threading\nfor i in range(60): time.sleep(1)\n"
+
+    def test_interrupt(self):
+        code, _, err = self.same_interrupted(signal.SIGINT, self.READY + self.WAIT)
+        self.assertEqual(code, -signal.SIGINT)
+        self.assertIn("KeyboardInterrupt", err)
+
+    def test_interrupt_is_caught(self):
+        text = "try:\n    " + self.READY + "    import time; time.sleep(60)\nexcept KeyboardInterrupt: exit(6)\n"
+        self.assertEqual(self.same_interrupted(signal.SIGINT, text)[0], 6)
+
+    def test_terminate(self):
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            self.assertEqual(self.same_interrupted(number, self.READY + self.WAIT)[0], -number)
+            os.unlink(self.out)
+
+    def test_terminate_is_caught(self):
+        text = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(8))\n" + self.READY + self.WAIT
+        self.assertEqual(self.same_interrupted(signal.SIGTERM, text)[:2], (8, "ready\n"))
+
+    def test_terminate_is_ignored(self):
+        text = ("import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + self.READY +
+                "time.sleep(0.3); print('alive')\n")
+        self.assertEqual(self.same_interrupted(signal.SIGTERM, text)[:2], (0, "ready\nalive\n"))
+
+    def test_terminate_was_ignored_before(self):
+        self.file("term.py", "import os, signal\nos.kill(os.getpid(), 1); print(signal.getsignal(1) == signal.SIG_IGN)")
+        for command in (["python3"], [RUN, "-o", self.out]):
+            ended = subprocess.run(command + ["term.py"], cwd=self.work, env=self.env, stdout=subprocess.PIPE,
+                                   preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+            self.assertEqual((ended.returncode, ended.stdout), (0, b"True\n"))
+
+    def test_terminate_waits_for_sigwait(self):
+        text = ("import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n" + self.READY +
+                "print(int(signal.sigwait([signal.SIGTERM])))\n")
+        self.assertEqual(self.same_interrupted(signal.SIGTERM, text)[:2], (0, "ready\n15\n"))
+
+
+class Children(Case):
+    def test_fork(self):
+        self.file("fork.py", BUSY + textwrap.dedent("""
+            import os, sys
+            busy()
+            def child(): busy(); sys.exit(7)
+            pid = os.fork()
+            if not pid:
+                child()
+            print(os.waitpid(pid, 0)[1] >> 8, os.path.exists(os.environ["OUT"]))
+            """))
+        self.assertEqual(self.same("fork.py")[:2], (0, "7 False\n"))
+        self.assertProfileHolds("busy", "leaf_of_busy")
+        self.assertNotRegex(self.read(), r"child \(")
+
+    def test_forked_children_die_by_their_signals(self):
+        self.file("fork.py", """
+            import os, signal, time
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                pid = os.fork()
+                if not pid:
+                    time.sleep(60)
+                    os._exit(0)
+                os.kill(pid, number)
+                print(os.waitpid(pid, 0)[1], os.path.exists(os.environ["OUT"]))
+            """)
+        self.assertEqual(self.same("fork.py")[1], "15 False\n1 False\n2 False\n")
+
+    def test_parent_ends_before_its_child(self):
+        self.file("fork.py", """
+            import os, sys, time
+            if not os.fork():
+                while not os.path.exists(os.environ["OUT"]): time.sleep(0.01)
+                before = os.stat(os.environ["OUT"])
+                os.set_inheritable(1, True)
+                os.spawnl(os.P_WAIT, "/bin/true", "true")
+                print(before.st_ino == os.stat(os.environ["OUT"]).st_ino)
+                sys.exit(0)
+            """)
+        code, out, err = self.profiled("fork.py")
+        self.assertEqual((code, out, err), (0, "True\n", ""))
+        self.assertNoLitter()
+
+    def test_fork_warnings_are_the_programs_own(self):
+        self.file("fork.py", """
+            import os, threading, warnings
+            pid = os.fork()
+            if not pid: os._exit(0)
+            os.waitpid(pid, 0)
+            warnings.warn("mine", DeprecationWarning)
+            """)
+        for variables in ({}, {"PYTHONWARNINGS": "always"}, {"PYTHONDEVMODE": "1"}):
+            self.assertIn("mine", self.same("fork.py", env=dict(self.env, **variables))[2])
+
+    def test_multiprocessing(self):
+        self.file("many.py", """
+            import multiprocessing, os, sys
+            def square(n): return n * n, sys.executable, __name__
+            if __name__ == "__main__":
+                multiprocessing.set_start_method(sys.argv[1])
+                with multiprocessing.Pool(2) as pool:
+                    print(pool.map(square, range(5)))
+                print(os.path.exists(os.environ["OUT"]))
+            """)
+        for method in ("spawn", "fork", "forkserver"):
+            with self.subTest(method):
+                self.assertTrue(self.same("many.py", method)[1].endswith("False\n"))
+                os.unlink(self.out)
+
+    def test_subprocess(self):
+        self.file("sub.py", """
+            import os, subprocess, sys
+            print(subprocess.check_output([sys.executable, "-c", "import sys; print(sys.path, sys.argv)", "a"]))
+            print(subprocess.check_output("echo shell; exit 0", shell=True, preexec_fn=os.getpid))
+            print(subprocess.call([sys.executable, "-c", "import os; os.kill(os.getpid(), 15)"]))
+            print(os.path.exists(os.environ["OUT"]))
+            """)
+        self.assertEqual(self.same("sub.py")[0], 0)
+
+
+class Environments(Case):
+    SHOW = """
+        import json, math, sys, sysconfig
+        import planted
+        print(json.dumps([sys.prefix, sys.base_prefix, sys.executable, sys._base_executable, sys.path,
+                          planted.__file__, sysconfig.get_paths()], indent=1))
+        """
+
+    def make(self, name, *options):
+        environment = os.path.join(self.dir, "work", name)
+        subprocess.check_call([PYTHON, "-m", "venv", "--without-pip", *options, environment], env=clean_environment())
+        self.plant(environment)
+        self.file("show.py", self.SHOW)
+        return environment
+
+    def plant(self, environment):
+        place = os.path.join(environment, "lib", "python%d.%d" % VERSION, "site-packages", "planted.py")
+        with open(place, "w", encoding="utf-8") as file:
+            file.write("here = True\n")
+
+    def active(self, environment, path=True, variable=True):
+        env = dict(self.env)
+        if variable:
+            env["VIRTUAL_ENV"] = environment
+        if path:
+            env["PATH"] = os.path.join(environment, "bin") + ":" + env["PATH"]
+        return env
+
+    def test_activated(self):
+        for options in ((), ("--copies",), ("--system-site-packages",)):
+            with self.subTest(options):
+                environment = self.make("venv%d" % len("".join(options)), *options)
+                code, out, err = self.same("show.py", env=self.active(environment))
+                self.assertEqual((code, err), (0, ""))
+                self.assertEqual(json.loads(out)[0], environment)
+                self.same("show.py", env=self.active(environment, variable=False))
+                self.same("-c", LOOK, env=self.active(environment))
+
+    def test_named_by_the_variable_only(self):
+        environment = self.make("venv")
+        expected = self.call(["python3", "show.py"], env=self.active(environment))
+        self.assertEqual(self.profiled("show.py", env=self.active(environment, path=False)), expected)
+
+    def test_children_stay_in_it(self):
+        environment = self.make("venv")
+        self.file("sub.py", "import subprocess, sys\nprint(subprocess.check_output([sys.executable, 'show.py']))\n")
+        self.assertEqual(self.same("sub.py", env=self.active(environment))[0], 0)
+
+    def test_shim(self):
+        """pyenv and others put scripts before the real executables."""
+        environment = self.make("venv")
+        shim = self.file("shims/python3", "#!/bin/sh\nexec %s/bin/python3 \"$@\"\n" % environment)
+        os.chmod(shim, 0o755)
+        env = dict(self.env, PATH=os.path.dirname(shim) + ":" + self.env["PATH"])
+        expected = self.call(["python3", "show.py"], env=env)
+        self.assertEqual(expected[0], 0)
+        self.assertEqual(self.profiled("show.py", env=env), expected)
+        self.assertEqual(self.profiled("-", env=env, stdin="print(input())\nnot python"), self.call(
+            ["python3", "-"], env=env, stdin="print(input())\nnot python"))
+
+    def test_shim_that_fails(self):
+        shim = self.file("shims/python3", "#!/bin/sh\necho broken >&2\nexit 1\n")
+        os.chmod(shim, 0o755)
+        env = dict(self.env, PATH=os.path.dirname(shim) + ":" + self.env["PATH"])
+        code, out, err = self.profiled("-c", "import math, sys; print(sys.executable)", env=env)
+        self.assertEqual((code, out, err), (0, PYTHON + "\n", ""))
+
+    def test_no_python_in_the_path(self):
+        for env in (dict(self.env, PATH="/nowhere"), {key: self.env[key] for key in self.env if key != "PATH"}):
+            code, out, err = self.profiled("-c", "import math, sys; print(sys.executable)", env=env)
+            self.assertEqual((code, out, err), (0, PYTHON + "\n", ""))
+
+    def test_environment_of_another_version(self):
+        environment = os.path.join(self.work, "old")
+        self.file("old/pyvenv.cfg", "home = /nowhere\nversion = 3.0.1\n")
+        os.chmod(self.file("old/bin/python3", "#!/bin/sh\n"), 0o755)
+        os.makedirs(os.path.join(environment, "lib", "python3.0", "site-packages"))
+        code, out, err = self.profiled("-c", "import math, sys; print(sys.executable)", env=self.active(environment))
+        self.assertEqual((code, out), (0, PYTHON + "\n"))
+        self.assertRegex(err, r"^pyprof-run: warning: the virtual environment %s is not of Python %d\.%d" % (
+            re.escape(environment), *VERSION))
+
+    def test_environment_of_another_installation(self):
+        """Its packages are used, with the standard library that fits the linked libpython."""
+        environment = self.make("venv", "--copies")
+        other = os.path.join(self.work, "other", "bin")
+        os.makedirs(other)
+        config = os.path.join(environment, "pyvenv.cfg")
+        text = re.sub("(?m)^home = .*$", "home = " + other, self.read(config))
+        with open(config, "w", encoding="utf-8") as file:
+            file.write(text)
+        code, out, err = self.profiled("show.py", env=self.active(environment))
+        self.assertEqual((code, err), (0, ""))
+        prefix, base, executable = json.loads(out)[:3]
+        self.assertEqual((prefix, executable), (environment, environment + "/bin/python3"))
+        self.assertTrue(os.path.exists(os.path.join(base, "lib", "python%d.%d" % VERSION, "os.py")))
+
+
+class Output(Case):
+    def setUp(self):
+        super().setUp()
+        self.file("prog.py", BUSY + "busy()\nprint('said')\n")
+
+    def run_to(self, *arguments, **more):
+        code, out, err = self.call([RUN, "-r", "1000", *arguments, "prog.py"], **more)
+        self.assertEqual((code, out, err), (0, "said\n", ""))
+
+    def assertCollapsed(self, text):
+        lines = text.splitlines()
+        self.assertTrue(lines)
+        for line in lines:
+            self.assertRegex(line, r"^thread [^;]+(;[^;]+ \([^;]*:\d+\))* \d+$")
+        self.assertRegex(text, r"(?m)^thread MainThread;<module> \(prog\.py:10\);busy \(prog\.py:9\);"
+                               r"leaf_of_busy \(prog\.py:[456]\) \d+$")
+
+    def assertSpeedscope(self, text):
+        document = json.loads(text)
+        self.assertLessEqual({"busy", "leaf_of_busy"},
+                             {re.sub(r" \(.*", "", frame["name"]) for frame in document["shared"]["frames"]})
+        self.assertIn("speedscope.app/file-format-schema", document["$schema"])
+
+    def assertSvg(self, text):
+        root = xml.etree.ElementTree.fromstring(text)
+        self.assertEqual(root.tag, "{http://www.w3.org/2000/svg}svg")
+        self.assertIn("leaf_of_busy", text)
+        self.assertIn("prog", text)
+
+    CHECKS = {"svg": "assertSvg", "collapsed": "assertCollapsed", "speedscope": "assertSpeedscope"}
+
+    def check(self, kind, path):
+        getattr(self, self.CHECKS[kind])(self.read(path))
+
+    def test_formats_by_name(self):
+        for name, kind in (("svg", "svg"), ("flamegraph", "svg"), ("collapsed", "collapsed"), ("raw", "collapsed"),
+                           ("speedscope", "speedscope")):
+            with self.subTest(name):
+                self.run_to("-o", self.out, "--format", name)
+                self.check(kind, self.out)
+                self.assertNoLitter()
+
+    def test_formats_by_ending(self):
+        for ending, kind in (("x.svg", "svg"), ("x.collapsed", "collapsed"), ("x.txt", "collapsed"),
+                             ("x.speedscope.json", "speedscope"), ("x.json", "speedscope"), ("x", "svg")):
+            with self.subTest(ending):
+                path = os.path.join(self.work, ending)
+                self.run_to("--output=" + path)
+                self.check(kind, path)
+                os.unlink(path)
+                self.assertEqual(os.listdir(self.work), ["prog.py"])
+
+    def test_the_format_asked_for_wins(self):
+        path = os.path.join(self.work, "x.svg")
+        self.run_to("-o" + path, "-fcollapsed")
+        self.check("collapsed", path)
+
+    def test_default_names(self):
+        stamp = r"-\d{8}-\d{6}(-\d+)?\."
+        for arguments, pattern, kind in (
+                (["prog.py"], "prog" + stamp + "svg", "svg"),
+                (["-f", "collapsed", "./prog.py"], "prog" + stamp + r"collapsed\.txt", "collapsed"),
+                (["-f", "speedscope", "-m", "prog"], "prog" + stamp + r"speedscope\.json", "speedscope"),
+                (["-c", "import prog"], "command" + stamp + "svg", "svg"),
+                (["-"], "stdin" + stamp + "svg", "svg")):
+            with self.subTest(arguments):
+                self.assertEqual(self.call([RUN, "-r", "1000", *arguments], stdin="import prog\n")[0], 0)
+                made = [name for name in os.listdir(self.work) if name != "prog.py"]
+                self.assertEqual(len(made), 1, made)
+                self.assertRegex(made[0], "^%s$" % pattern)
+                self.check(kind, os.path.join(self.work, made[0]))
+                os.unlink(os.path.join(self.work, made[0]))
+
+    def test_default_names_never_meet(self):
+        for _ in range(3):
+            self.assertEqual(self.call([RUN, "-c", "pass"])[0], 0)
+        self.assertEqual(len(os.listdir(self.work)), 4)
+
+    def test_the_name_is_meant_where_it_was_given(self):
+        self.file("move.py", "import os\nos.chdir('/')\n")
+        self.assertEqual(self.call([RUN, "-o", "here.svg", "move.py"]), (0, "", ""))
+        self.assertIn("here.svg", os.listdir(self.work))
+
+    def test_an_older_file_is_replaced(self):
+        for name in ("x.svg", "x.collapsed", "x.json"):
+            path = self.file(name, "old")
+            self.run_to("-o", path)
+            self.assertNotIn("old", self.read(path)[:3])
+        self.assertEqual(sorted(os.listdir(self.work)), ["prog.py", "x.collapsed", "x.json", "x.svg"])
+
+    def test_standard_output(self):
+        for name in ("-", "/dev/stdout"):
+            code, out, err = self.call([RUN, "-r", "1000", "-f", "collapsed", "-o", name, "prog.py"])
+            self.assertEqual((code, err), (0, ""))
+            self.assertTrue(out.startswith("said\n"))
+            self.assertCollapsed(out[len("said\n"):])
+
+    def test_pipe(self):
+        pipe = os.path.join(self.work, "pipe")
+        os.mkfifo(pipe)
+        for kind in self.CHECKS:
+            with self.subTest(kind):
+                reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, universal_newlines=True)
+                self.run_to("-o", pipe, "-f", kind)
+                getattr(self, self.CHECKS[kind])(reader.communicate(timeout=TIMEOUT)[0])
+                self.assertTrue(stat.S_ISFIFO(os.stat(pipe).st_mode))
+
+    def test_unwritable(self):
+        os.mkdir(os.path.join(self.work, "directory.svg"))
+        for path in ("missing/x.svg", "directory.svg", "prog.py/x.svg", "/proc/x.svg"):
+            with self.subTest(path):
+                code, out, err = self.call([RUN, "-o", path, "prog.py"])
+                self.assertEqual((code, out), (2, ""), "the program must not have run")
+                self.assertRegex(err, r"^pyprof-run: cannot write %s: .+\n$" % re.escape(path))
+        self.assertEqual(sorted(os.listdir(self.work)), ["directory.svg", "prog.py"])
+
+    def test_the_place_vanishes(self):
+        self.file("vanish.py", "import shutil\nshutil.rmtree('place')\nprint('said')\n")
+        for kind in self.CHECKS:
+            os.mkdir(os.path.join(self.work, "place"))
+            code, out, err = self.call([RUN, "-f", kind, "-o", "place/x", "vanish.py"])
+            self.assertEqual((code, out), (1, "said\n"))
+            self.assertIn("No such file or directory", err)
+
+    def test_full_disk(self):
+        for kind in self.CHECKS:
+            for end, expected in (("pass", 1), ("raise SystemExit(0)", 1), ("raise SystemExit(3)", 3), ("1/0", 1),
+                                  ("import os; os.fork() or os._exit(0); raise SystemExit", 1)):
+                with self.subTest(kind + ": " + end):
+                    code, out, err = self.call([RUN, "-r", "1000", "-f", kind, "-o", "/dev/full", "-c",
+                                                "import prog\n" + end])
+                    self.assertEqual((code, out), (expected, "said\n"))
+                    self.assertIn("/dev/full: No space left on device", err)
+        self.assertTrue(stat.S_ISCHR(os.stat("/dev/full").st_mode))
+
+    def test_missing_script(self):
+        code, out, err = self.call([RUN, "-o", self.out, "missing.py"])
+        self.assertEqual((code, out, err), (2, "", "pyprof-run: cannot open missing.py: No such file or directory\n"))
+        self.assertFalse(os.path.exists(self.out))
+
+    def test_bad_arguments(self):
+        for arguments, message in (
+                ([], "nothing to run"), (["-o"], "-o needs a value"), (["-m"], "-m needs a value"),
+                (["-c"], "-c needs a value"), (["--rate"], "--rate needs a value"), (["-z", "prog.py"], "-z"),
+                (["--zoom", "prog.py"], "--zoom"), (["-r", "0", "prog.py"], "--rate: '0'"),
+                (["-r", "-5", "prog.py"], "--rate: '-5'"), (["-r", "x", "prog.py"], "--rate: 'x'"),
+                (["-r", "100x", "prog.py"], "--rate: '100x'"), (["-r", "nan", "prog.py"], "--rate: 'nan'"),
+                (["-r", "", "prog.py"], "--rate: ''"), (["-r", "20001", "prog.py"], "--rate: '20001'"),
+                (["-d", "0", "prog.py"], "--duration: '0'"), (["-d", "inf", "prog.py"], "--duration: 'inf'"),
+                (["-f", "png", "prog.py"], "--format: 'png'"), (["--metric", "heap", "prog.py"], "--metric: 'heap'"),
+                (["--idle=3", "prog.py"], "-i"), (["-o", "x.html", "prog.py"], "the ending of 'x.html'"),
+                (["-o", "", "prog.py"], "cannot write")):
+            with self.subTest(arguments):
+                code, out, err = self.call([RUN, *arguments])
+                self.assertEqual((code, out), (2, ""))
+                self.assertTrue(err.startswith("pyprof-run: "), err)
+                self.assertIn(message, err)
+        self.assertEqual(os.listdir(self.work), ["prog.py"])
+
+    def test_help_and_version(self):
+        for option in ("--help", "-h"):
+            code, out, err = self.call([RUN, option])
+            self.assertEqual((code, err), (0, ""))
+            for name in ("--output", "--format", "--rate", "--duration", "--metric", "--idle", "--function", "-m", "-c"):
+                self.assertIn(name, out)
+        code, out, err = self.call([RUN, "--version"])
+        self.assertEqual((code, err), (0, ""))
+        self.assertRegex(out, r"^pyprof-run \d+\.\d+.*, CPython %d\.%d\." % VERSION)
+        with open("/dev/full", "w") as full:
+            self.assertEqual(subprocess.call([RUN, "--help"], stdout=full), 1)
+
+
+class View(Case):
+    def stacks(self, path=None):
+        """The profile as {(frame names without place): value}."""
+        sums = {}
+        for line in self.read(path).splitlines():
+            stack, value = line.rsplit(" ", 1)
+            frames = tuple(re.sub(r" \([^;]*\)$", "", frame) for frame in stack.split(";"))
+            sums[frames] = sums.get(frames, 0) + int(value)
+        return sums
+
+    def within(self, function):
+        return sum(value for frames, value in self.stacks().items() if function in frames)
+
+    def test_known_functions(self):
+        self.file("prog.py", BUSY + "busy()\n")
+        self.assertEqual(self.profiled("prog.py"), (0, "", ""))
+        stacks = self.stacks()
+        self.assertIn(("thread MainThread", "<module>", "busy", "leaf_of_busy"), stacks)
+        self.assertGreater(self.within("leaf_of_busy"), 0.9 * self.within("<module>"))
+
+    def test_function(self):
+        self.file("prog.py", BUSY + "busy()\n")
+        self.assertEqual(self.profiled("--function", "prog.py")[0], 0)
+        self.assertEqual(set(re.findall(r"leaf_of_busy \(prog.py:(\d+)\)", self.read())), {"2"})
+        self.assertEqual(self.profiled("prog.py")[0], 0)
+        self.assertLessEqual(set(re.findall(r"leaf_of_busy \(prog.py:(\d+)\)", self.read())), {"4", "5", "6"})
+
+    SLEEPY = BUSY + "import time\ndef sleepy(): time.sleep(0.5)\nbusy()\nsleepy()\n"
+
+    def test_idle(self):
+        self.file("prog.py", self.SLEEPY)
+        self.assertEqual(self.profiled("prog.py")[0], 0)
+        self.assertEqual(self.within("sleepy"), 0)
+        self.assertGreater(self.within("busy"), 0)
+        self.assertEqual(self.profiled("--idle", "prog.py")[0], 0)
+        self.assertGreaterEqual(self.within("sleepy"), 450000)
+
+    def test_cpu(self):
+        self.file("prog.py", self.SLEEPY)
+        self.assertEqual(self.profiled("--idle", "--metric", "cpu", "prog.py")[0], 0)
+        self.assertGreater(self.within("busy"), 10 * self.within("sleepy"))
+
+    def test_gil(self):
+        self.file("prog.py", BUSY + "import hashlib\nbig = bytes(1 << 26)\n"
+                  "def hashing():\n    for i in range(3): hashlib.sha256(big).digest()\nbusy()\nhashing()\n")
+        self.assertEqual(self.profiled("prog.py")[0], 0)
+        wall = self.within("hashing")
+        for options in (["--metric", "gil"], ["--gil"]):
+            self.assertEqual(self.profiled(*options, "prog.py")[0], 0)
+            self.assertGreater(self.within("leaf_of_busy"), 0)
+            self.assertLess(self.within("hashing"), wall / 4)
+
+    def test_threads(self):
+        self.file("prog.py", BUSY + "import threading\nt = threading.Thread(target=busy, name='a worker; no 2')\n"
+                                    "t.start(); t.join()\n")
+        self.assertEqual(self.profiled("prog.py")[0], 0)
+        self.assertIn(r"thread a worker\x3b no 2;", self.read())
+
+    def test_duration(self):
+        """The recording ends by itself; the program goes on to its own end."""
+        self.file("prog.py", BUSY + textwrap.dedent("""
+            import os, sys, time
+            def first():
+                for i in range(3000):
+                    if os.path.exists(os.environ["OUT"]): return
+                    leaf_of_busy(100000)
+                sys.exit("the profile did not come")
+            def second(): busy()
+            first(); second()
+            sys.exit(7)
+            """))
+        self.assertEqual(self.profiled("-d", "0.4", "prog.py"), (7, "", ""))
+        self.assertGreater(self.within("first"), 0)
+        self.assertEqual(self.within("second"), 0)
+
+    def test_duration_longer_than_the_program(self):
+        self.file("prog.py", BUSY + "busy()\n")
+        self.assertEqual(self.profiled("--duration", "1000", "prog.py"), (0, "", ""))
+        self.assertProfileHolds("busy")
+
+    def test_terminated_after_the_duration(self):
+        self.file("prog.py", "import os, signal, time\nwhile not os.path.exists(os.environ['OUT']): time.sleep(0.01)\n"
+                             "os.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(60)\n")
+        self.assertEqual(self.profiled("-d", "0.1", "prog.py"), (-signal.SIGTERM, "", ""))
+        self.assertNoLitter()
+
+
+class Terminal(Case):
+    def on_terminal(self, *arguments):
+        """stderr is a terminal, stdout is not."""
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen([RUN, "-r", "1000", *arguments], cwd=self.work, env=self.env, stderr=theirs,
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, preexec_fn=default_signals)
+        os.close(theirs)
+        said = b""
+        while select.select([ours], [], [], TIMEOUT)[0]:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # how Linux says that the other end is closed
+                break
+            if not piece:
+                break
+            said += piece
+        os.close(ours)
+        out = process.communicate(timeout=TIMEOUT)[0]
+        return process.returncode, out.decode(), said.decode().replace("\r\n", "\n")
+
+    def test_progress(self):
+        self.file("prog.py", BUSY + "busy()\nprint('said')\n")
+        code, out, said = self.on_terminal("-o", "out.svg", "prog.py")
+        self.assertEqual((code, out), (0, "said\n"))
+        lines = said.splitlines()
+        self.assertEqual(len(lines), 2, lines)
+        self.assertRegex(lines[0], r"^pyprof-run: recording prog\.py at 1000 Hz")
+        self.assertRegex(lines[1], r"^pyprof-run: [1-9]\d* samples in [\d.]+ s .*wrote out\.svg$")
+
+    def test_too_short(self):
+        code, _, said = self.on_terminal("-r", "0.1", "-o", "out.svg", "-c", "pass")
+        self.assertEqual(code, 0)
+        self.assertRegex(said.splitlines()[-1], r"^pyprof-run: no samples in .*wrote out\.svg$")
+
+    def test_errors_of_the_program(self):
+        code, _, said = self.on_terminal("-o", "out.svg", "-c", "1/0")
+        self.assertEqual(code, 1)
+        self.assertIn("ZeroDivisionError", said)
+
+
+if __name__ == "__main__":
+    unittest.main()
