@@ -1012,14 +1012,14 @@ typedef struct pyprof__debug_offsets {
 
 extern const char pyprof__runtime[] __asm__("_PyRuntime");
 
-/* Takes over what the interpreter says of itself; false if it does not add up. */
-static bool pyprof__layout_interpreter(pyprof__layout *layout, pyprof__memory *memory) {
+/* Takes over what the interpreter says of itself, if it adds up. */
+static pyprof_result pyprof__layout_interpreter(pyprof__layout *layout, pyprof__memory *memory) {
     pyprof__debug_offsets self;
     (void)memory;
     memcpy(&self, pyprof__runtime, sizeof self);
     if (memcmp(self.cookie, "xdebugpy", 8) != 0 || self.version >> 16 != PY_VERSION_HEX >> 16 ||
         self.free_threaded) {
-        return false;
+        return PYPROF_ERROR_PYTHON;
     }
     layout->interp_next = (uint32_t)self.interp.next;
     layout->interp_threads = (uint32_t)self.interp.threads_head;
@@ -1036,20 +1036,22 @@ static bool pyprof__layout_interpreter(pyprof__layout *layout, pyprof__memory *m
     layout->frame_instr = (uint32_t)self.frame.instr_ptr;
     layout->frame_locals = (uint32_t)self.frame.localsplus;
     layout->frame_owner = (uint32_t)self.frame.owner;
-    return self.code.qualname == layout->code_name && self.code.filename == layout->code_filename &&
-           self.code.linetable == layout->code_lines && self.code.firstlineno == layout->code_first_line &&
-           self.code.co_code_adaptive == layout->code_instructions;
+    bool agrees = self.code.qualname == layout->code_name && self.code.filename == layout->code_filename &&
+                  self.code.linetable == layout->code_lines &&
+                  self.code.firstlineno == layout->code_first_line &&
+                  self.code.co_code_adaptive == layout->code_instructions;
+    return agrees ? PYPROF_OK : PYPROF_ERROR_PYTHON;
 }
 #else
 /* The offsets inside PyInterpreterState, which is not public: each accessor is a single load, so applied to
    words that hold their own number it tells which one it loads. */
-static bool pyprof__layout_interpreter(pyprof__layout *layout, pyprof__memory *memory) {
+static pyprof_result pyprof__layout_interpreter(pyprof__layout *layout, pyprof__memory *memory) {
     enum {
         words = 32768
     };
     uintptr_t *fake = (uintptr_t *)pyprof__alloc(memory, words * sizeof *fake);
     if (fake == NULL) {
-        return false;
+        return PYPROF_ERROR_MEMORY;
     }
     for (uintptr_t i = 0; i < words; i++) {
         fake[i] = i;
@@ -1062,7 +1064,8 @@ static bool pyprof__layout_interpreter(pyprof__layout *layout, pyprof__memory *m
     layout->interp_threads = (uint32_t)(threads * sizeof *fake);
     layout->interp_id = (uint32_t)(id * sizeof *fake);
     pyprof__release(memory, fake, words * sizeof *fake);
-    return next < words && threads < words && id < words && next != threads && threads != id;
+    bool is_told = next < words && threads < words && id < words && next != threads && threads != id;
+    return is_told ? PYPROF_OK : PYPROF_ERROR_PYTHON;
 }
 #endif
 
@@ -1082,7 +1085,7 @@ static pyprof_result pyprof__layout_init(pyprof__layout *layout, pyprof__memory 
     pyprof__layout_thread_state(layout);
     pyprof__layout_frame(layout);
     pyprof__layout_code(layout);
-    return pyprof__layout_interpreter(layout, memory) ? PYPROF_OK : PYPROF_ERROR_PYTHON;
+    return pyprof__layout_interpreter(layout, memory);
 #endif
 }
 
@@ -1124,6 +1127,13 @@ static bool pyprof__is_attached_now(const pyprof__layout *layout, uintptr_t tsta
     uint32_t status = 0;
     return pyprof__read(tstate + layout->ts_status, &status, sizeof status) &&
            (status & layout->status_mask) == layout->status_attached;
+}
+
+/* Whether a thread state belongs to a thread (pthread_t) at this moment: that of a thread being born changes
+   hands, and a dead one's memory may be another's by now. */
+static bool pyprof__is_bound_to(const pyprof__layout *layout, uintptr_t tstate, uintptr_t thread_id) {
+    unsigned long now = 0;
+    return pyprof__read(tstate + layout->ts_thread_id, &now, sizeof now) && now == thread_id;
 }
 
 /* Whether a copied thread state may have frames: an unborn thread's has none, and until it is
@@ -1633,15 +1643,15 @@ static inline bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *re
     stack->root_is_generator = stack->is_cut = false;
     uint32_t steps = 0;
     for (uintptr_t frame = leaf; frame != 0; frame = found.previous) {
-        if (stack->count == stack->capacity || ++steps > 2 * stack->capacity) {
-            stack->is_cut = true;
-            return true;
-        }
-        if (!pyprof__read_frame(layout, reader, frame, &found)) {
+        if (++steps > 4 * stack->capacity || !pyprof__read_frame(layout, reader, frame, &found)) {
             return false;
         }
         if (!found.is_shown) {
             continue;
+        }
+        if (stack->count == stack->capacity) {
+            stack->is_cut = true;
+            return true;
         }
         pyprof__frame *out = &stack->frames[stack->count++];
         if (!pyprof__code_print(layout, reader, found.code, &out->print)) {
@@ -2819,6 +2829,10 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
         sampler->stats.lost_pending += only_still;
         sampler->stats.lost_unsettled += !only_still && glance.cpu != 0;
         sampler->stats.lost_unreadable += !only_still && glance.cpu == 0;
+        return;
+    }
+    if (!pyprof__is_bound_to(&sampler->layout, tstate, thread->thread_id)) {
+        sampler->stats.lost_unreadable++;
         return;
     }
     if (is_asked && pyprof__get(&pyprof__handler.requests[thread->request].state) != PYPROF__REQUEST_SENT) {
