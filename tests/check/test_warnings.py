@@ -30,7 +30,7 @@ class Warnings(unittest.TestCase):
             self.assert_compiles("implementation", standard, [compiling.python_include()])
 
     def test_every_way_to_include(self):
-        for name in UNITS:
+        for name in UNITS.keys() - {"implementation"}:
             for standard in STRICT:
                 if name == "implementation behind declarations":
                     standard = BEHIND_OTHERS.get(standard, standard)
