@@ -23,7 +23,7 @@ def main():
     while time.monotonic() < end:
         threads = []
         for _ in range(4):
-            threads.append(threading.Thread(target=work, args=(number % 5,), name='comer %d' % number))
+            threads.append(threading.Thread(target=work, args=(number % 5 * 5,), name='comer %d' % number))
             number += 1
         for thread in threads:
             thread.start()

@@ -19,6 +19,7 @@ from time import monotonic as clock
 clocks = {}
 scenes = []
 SECONDS = float(sys.argv[1])
+WAIT = SECONDS / 25
 
 
 def scene(function):
@@ -193,8 +194,11 @@ def comprehensions(end):
 
 
 def run(function):
+    """Waits before and behind, so that the sampler knows the thread when its work begins, and sees it end."""
     wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
+    time.sleep(WAIT)
     function(clock() + SECONDS)
+    time.sleep(WAIT)
     cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
     clocks[threading.current_thread().name] = [wall, cpu]
 

@@ -14,7 +14,7 @@ import harness
 class ThreadsTest(unittest.TestCase):
     def test_come_and_go(self):
         words = 'collapsed,cpu,idle'
-        run = harness.Run(os.path.join(HERE, 'comers.py'), [3], [words], 200)
+        run = harness.Run(os.path.join(HERE, 'comers.py'), [5], [words], 200)
         truth = run.printed()
         seen = collections.Counter()
         for stack in run.stacks(words):
@@ -23,15 +23,15 @@ class ThreadsTest(unittest.TestCase):
                 self.assertEqual(stack.frames[0].name.rpartition('.')[2], '_bootstrap', stack)
                 for frame in stack.frames:
                     self.assertIn(frame.file, ('threading.py', 'comers.py', '_weakrefset.py'), stack)
-        long = [name for name, cpu in truth.items() if cpu >= 2000000]
-        self.assertGreater(len(long), 50)
+        long = [name for name, cpu in truth.items() if cpu >= 9000000]
+        self.assertGreater(len(long), 30)
         missing = [name for name in long if name not in seen]
         self.assertLessEqual(len(missing) * 50, len(long), missing)
         # A thread's beginning and end lie between ticks: no more than those may be lost, and nothing may be added.
         total, known = sum(seen[name] for name in long), sum(truth[name] for name in long)
         print('%d threads, %.1f%% of their cpu time' % (len(truth), 100 * total / known))
         self.assertGreater(total, 0.9 * known)
-        self.assertLess(total, 1.02 * known + 100000 * len(long))
+        self.assertLess(total, 1.02 * known)
 
 
 class CodeTest(unittest.TestCase):

@@ -12,14 +12,14 @@ import harness
 
 COLLAPSED = 'collapsed,wall'
 SPEEDSCOPE = 'speedscope,wall'
-SHORT = {'n': '\n', 'r': '\r', 't': '\t', 'b': '\b', 'f': '\f', 'v': '\v', 'a': '\a', '0': '\0', '\\': '\\'}
+SHORT = {'n': '\n', 'r': '\r', 't': '\t', '\\': '\\'}
 
 
 def unescape(text):
     def one(match):
         code = match.group(1)
-        return chr(int(code[1:], 16)) if code[0] == 'x' and len(code) > 1 else SHORT[code]
-    return re.sub(r'\\(x[0-9a-fA-F]{2}|.)', one, text)
+        return chr(int(code[1:], 16)) if len(code) > 1 else SHORT[code]
+    return re.sub(r'\\(x[0-9a-f]{2}|u[0-9a-f]{4}|.)', one, text)
 
 
 def base(path):
@@ -56,7 +56,7 @@ class NamesTest(unittest.TestCase):
                                 for is_name, is_file in frames), 'not there: %r in %r' % (name, file))
 
     def test_half_a_pair(self):
-        """All files were decoded as UTF-8 before; and the function's time is still there."""
+        """All files were decoded as UTF-8 before, and the function's time is still there."""
         lines = [line for line in self.run_.texts[COLLAPSED].split('\n') if '(half.py:' in line]
         self.assertGreater(sum(int(line.rpartition(' ')[2]) for line in lines), 15000)
 

@@ -23,33 +23,35 @@ class FinalizeTest(unittest.TestCase):
     def check(self, kind, at_least, function='work'):
         stacks = self.record(kind)
         count = self.samples(stacks, function)
-        print(kind, count, 'samples below', function, flush=True)
+        unresolved = self.samples(stacks, '[unresolved]')
+        print(kind, count, 'samples below', function + ',', unresolved, 'with frames unresolved', flush=True)
         self.assertGreater(count, at_least)
+        self.assertLess(unresolved, 0.05 * count)
         return stacks
 
-    # One interval is half a millisecond; a busy machine may lose half of them.
+    # One interval is half a millisecond; a busy machine may lose most of them.
 
     def test_before(self):
-        stacks = self.check('before', 500)
+        stacks = self.check('before', 200)
         self.assertEqual({stack.thread for stack in stacks if self.samples([stack], 'work')}, {'MainThread'})
 
     def test_after(self):
-        self.check('after', 500)
+        self.check('after', 200)
 
     def test_again(self):
-        self.check('again', 2000)
+        self.check('again', 1000)
 
     def test_daemons(self):
-        self.check('daemons', 1000)
+        self.check('daemons', 400)
 
     def test_visitors(self):
-        self.check('visitors', 2000, 'visit')
+        self.check('visitors', 500, 'visit')
 
     def test_subs(self):
-        self.check('subs', 1200)
+        self.check('subs', 500)
 
     def test_host_thread(self):
-        self.check('host-thread', 500)
+        self.check('host-thread', 200)
 
 
 if __name__ == '__main__':

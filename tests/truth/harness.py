@@ -23,7 +23,12 @@ class FormatError(Exception):
 FRAME = re.compile(r'(?P<name>.*) \((?P<file>.*):(?P<line>[0-9]+)\)\Z')
 
 
+SPECIAL = ('[unresolved]', '[truncated]')
+
+
 def parse_frame(text):
+    if text in SPECIAL:
+        return Frame(text, '', 0)
     match = FRAME.match(text)
     if not match:
         raise FormatError('no "name (file:line)": %r' % text)
@@ -73,7 +78,7 @@ class Run:
             paths = [os.path.join(folder, 'out%d' % number) for number in range(len(outputs))]
             stats = os.path.join(folder, 'stats.json')
             command = [os.path.join(BUILD, 'tests', 'truth', 'host'), '-i', str(interval_us), '-s', stats]
-            command += options
+            command += [str(option) for option in options]
             for words, path in zip(outputs, paths):
                 command += ['-o', words + ':' + path]
             command += [script] + [str(arg) for arg in args]
