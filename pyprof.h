@@ -172,8 +172,8 @@ typedef struct pyprof_desc {
     uint32_t interval_us; /* mean time between samples of a thread, in microseconds: 50 to 10,000,000;
                                    0 = 10,000 (100 Hz) */
     pyprof_capture capture;
-    int signal_number;       /* the signal that asks a thread for its stack; 0 = a real-time signal that
-                                   has its default action. No signal is taken with PYPROF_CAPTURE_QUIET. */
+    int signal_number;       /* the signal that asks a thread for its stack; 0 = SIGURG, or a real-time signal
+                                if SIGURG has a handler. No signal is taken with PYPROF_CAPTURE_QUIET. */
     size_t memory_limit;     /* bytes that one recording may hold at most; at least 1 MiB; 0 = 64 MiB */
     uint32_t max_depth;      /* frames of a stack, counted from the leaf: 16 to 65,536; 0 = 1024. What lies
                                    further out becomes one "[truncated]" frame. */
@@ -243,7 +243,7 @@ typedef struct pyprof_stats {
 } pyprof_stats;
 
 /* Begins to record every thread of every interpreter in the process; NULL = defaults. Starts one thread,
-   named "pyprof", with all signals blocked.
+   named "pyprof", with all signals blocked, and returns once it has looked for the first time.
    May be called from any thread, with or without the GIL, also before Py_Initialize.
    Errors: ARGUMENT, ALREADY_ACTIVE, MEMORY, THREAD, SIGNAL, MEMORY_READ, PYTHON, PYTHON_MISMATCH. */
 PYPROF_API pyprof_result pyprof_start(const pyprof_desc *desc);
@@ -739,7 +739,8 @@ static bool pyprof__read_pieces(const pyprof__piece *pieces, size_t count) {
         from[i].iov_len = pieces[i].size;
         total += pieces[i].size;
     }
-    long done = syscall(SYS_process_vm_readv, getpid(), to, count, from, count, 0);
+    /* The seventh argument travels on the stack, as a whole word. */
+    long done = syscall(SYS_process_vm_readv, getpid(), to, count, from, count, 0ul);
     return done >= 0 && (size_t)done == total;
 }
 
@@ -1821,12 +1822,20 @@ static bool pyprof__signal_is_usable(int signal_number) {
     return signal_number > 0 && signal_number < NSIG;
 }
 
-/* A real-time signal that nobody has an action for; from the end, as programs take theirs from the start. */
+static bool pyprof__signal_is_free(int signal_number) {
+    struct sigaction action;
+    return sigaction(signal_number, NULL, &action) == 0 && action.sa_handler == SIG_DFL;
+}
+
+/* A signal that nobody has an action for: SIGURG, as its default is to be ignored, so that one which is still
+   pending when the program calls exec does not kill what comes after. Else a real-time signal, from the end,
+   as programs take theirs from the start. */
 static int pyprof__free_signal(void) {
+    if (pyprof__signal_is_free(SIGURG)) {
+        return SIGURG;
+    }
     for (int number = SIGRTMAX - 1; number >= SIGRTMIN; number--) {
-        struct sigaction action;
-        if (sigaction(number, NULL, &action) == 0 && !(action.sa_flags & SA_SIGINFO) &&
-            action.sa_handler == SIG_DFL) {
+        if (pyprof__signal_is_free(number)) {
             return number;
         }
     }
@@ -2316,7 +2325,8 @@ typedef struct pyprof__sampler {
     pthread_t starter; /* two threads whose ids are known teach where a pthread_t keeps its own */
     int32_t starter_tid;
     int32_t tid;
-    pyprof__atomic32 bell; /* rung to wake the sampler */
+    pyprof__atomic32 ready; /* 1: the first tick is done */
+    pyprof__atomic32 bell;  /* rung to wake the sampler */
     pyprof__atomic32 must_stop;
     pyprof__atomic32 dumps_wanted;
     pyprof__atomic32 dumps_served;
@@ -3252,6 +3262,7 @@ static void *pyprof__sampler_main(void *argument) {
     sampler->start = sampler->last_tick = pyprof__now();
     pyprof__tick(sampler);
     pthread_mutex_unlock(&sampler->lock);
+    pyprof__wake(&sampler->ready);
     pyprof__sample_until_stopped(sampler);
     if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT) {
         pyprof__handler_stop();
@@ -4027,6 +4038,9 @@ static bool pyprof__spawn(pyprof__sampler *sampler) {
     int error = pthread_create(&sampler->thread, &attributes, pyprof__sampler_main, sampler);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
+    while (error == 0 && !pyprof__get(&sampler->ready)) {
+        pyprof__wait_until(&sampler->ready, 0, pyprof__now() + 1000000000u);
+    }
     return error == 0;
 }
 
