@@ -26,11 +26,13 @@ class ThreadsTest(unittest.TestCase):
         long = [name for name, cpu in truth.items() if cpu >= 9000000]
         self.assertGreater(len(long), 30)
         missing = [name for name in long if name not in seen]
-        self.assertLessEqual(len(missing) * 50, len(long), missing)
+        # What a machine took from the sampler, whole ticks of it, it cannot have seen.
+        missed = run.stats['ticks_missed'] / (run.stats['ticks'] + run.stats['ticks_missed'])
+        self.assertLessEqual(len(missing), (0.02 + missed / 2) * len(long), missing)
         # A thread's beginning and end lie between ticks: no more than those may be lost, and nothing may be added.
         total, known = sum(seen[name] for name in long), sum(truth[name] for name in long)
         print('%d threads, %.1f%% of their cpu time' % (len(truth), 100 * total / known))
-        self.assertGreater(total, 0.9 * known)
+        self.assertGreater(total, (0.95 - missed / 2) * known)
         self.assertLess(total, 1.02 * known)
 
 

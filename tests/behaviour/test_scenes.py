@@ -251,9 +251,8 @@ class DepthTest(unittest.TestCase):
         for line in cut:
             frames = line.rpartition(' ')[0].split(';')[2:]
             self.assertEqual(len(frames), 100)
-        self.assertGreater(run.stats['truncated_depth'], 100)
-        whole = [line for line in deep if line not in cut]
-        self.assertLess(len(whole), 50)
+        self.assertGreater(run.stats['truncated_depth'], 30)
+        self.assertEqual(sum(int(line.rpartition(' ')[2]) for line in cut), run.stats['truncated_depth'])
 
     def test_quiet(self):
         """Calls into C stand still for long enough to be read without a signal."""
