@@ -1,0 +1,454 @@
+/* Every figure that pyprof.h has of CPython's layout, against the internal headers and against a living Python. */
+#define PYPROF_IMPLEMENTATION
+#include "pyprof.h"
+
+#include "layout_facts.h"
+#include "unit.h"
+
+enum {
+    facts_max = 96
+};
+
+#define IN_ROW(field)                                                                                        \
+    { #field, offsetof(pyprof__layout, field) }
+#define ROW_FIELDS(array) (sizeof array / sizeof *array)
+
+/* The fields of the row by their names. */
+static const struct {
+    const char *name;
+    size_t at;
+} row_fields[] = {
+    IN_ROW(interp_next),     IN_ROW(interp_threads),    IN_ROW(interp_id),
+    IN_ROW(ts_prev),         IN_ROW(ts_next),           IN_ROW(ts_interp),
+    IN_ROW(ts_id),           IN_ROW(ts_thread_id),      IN_ROW(ts_native_id),
+    IN_ROW(ts_status),       IN_ROW(status_mask),       IN_ROW(status_attached),
+    IN_ROW(ts_frame),        IN_ROW(ts_chunk),          IN_ROW(cframe_frame),
+    IN_ROW(cframe_previous), IN_ROW(chunk_previous),    IN_ROW(chunk_size),
+    IN_ROW(frame_previous),  IN_ROW(frame_code),        IN_ROW(frame_instr),
+    IN_ROW(frame_owner),     IN_ROW(frame_locals),      IN_ROW(instr_scale),
+    IN_ROW(owner_cstack),    IN_ROW(owner_generator),   IN_ROW(code_name),
+    IN_ROW(code_filename),   IN_ROW(code_first_line),   IN_ROW(code_lines),
+    IN_ROW(frame_generator), IN_ROW(code_instructions), IN_ROW(code_first_traceable),
+};
+
+/* What is written into the code that reads dicts. */
+static const layout_fact dict_constants[] = {
+#if PYPROF__PY_SINCE(11)
+    {"keys_size", sizeof(pyprof__dict_keys)},
+    {"keys_log2_index_bytes", offsetof(pyprof__dict_keys, log2_index_bytes)},
+    {"keys_kind", offsetof(pyprof__dict_keys, kind)},
+    {"keys_count", offsetof(pyprof__dict_keys, count)},
+    {"keys_kind_general", 0},
+    {"general_entry_size", 24},
+    {"general_entry_key", 8},
+    {"text_entry_size", 16},
+    {"text_entry_key", 0},
+    {"values_offset", PYPROF__VALUES_OFFSET},
+    {"managed_dict_flag", 1u << 4},
+    {"managed_dict_before", 3 * sizeof(uintptr_t)},
+#if PYPROF__PY_SINCE(13)
+    {"inline_values_behind", sizeof(PyObject)},
+    {"values_valid", 3},
+#elif PYPROF__PY_SINCE(12)
+    {"values_tag", 1},
+#else
+    {"managed_values_before", 4 * sizeof(uintptr_t)},
+#endif
+#endif
+    {NULL, 0},
+};
+
+static pyprof__layout row;
+static layout_fact facts[facts_max];
+static size_t facts_count;
+
+static const layout_fact *fact_named(const char *name) {
+    for (size_t i = 0; i < facts_count; i++) {
+        if (strcmp(facts[i].name, name) == 0) {
+            return &facts[i];
+        }
+    }
+    return NULL;
+}
+
+/* How many fields of a row are not as CPython has them; *last names one. What CPython has no word for is not compared
+   only if no version has. */
+static size_t count_wrong(const pyprof__layout *layout, const char **last) {
+    size_t wrong = 0;
+    for (size_t i = 0; i < ROW_FIELDS(row_fields); i++) {
+        const layout_fact *fact = fact_named(row_fields[i].name);
+        uint32_t value;
+        memcpy(&value, (const char *)layout + row_fields[i].at, sizeof value);
+        if (fact == NULL) {
+            continue;
+        }
+        if (fact->value != value) {
+            *last = row_fields[i].name;
+            wrong++;
+        }
+    }
+    return wrong;
+}
+
+static int start(void **state) {
+    unit_memory counts;
+    pyprof__memory memory = unit_limited(&counts, (size_t)1 << 20);
+    facts_count = layout_facts(facts, facts_max);
+    /* The row needs no initialised Python. */
+    if (facts_count > facts_max || pyprof__layout_init(&row, &memory) != PYPROF_OK || counts.blocks != 0) {
+        return -1;
+    }
+    return unit_start_python(state);
+}
+
+static void test_row_is_as_the_headers_have_it(void **state) {
+    const char *last = "";
+    (void)state;
+    size_t wrong = count_wrong(&row, &last);
+    if (wrong > 0) {
+        print_error("%zu fields are wrong, one of them %s\n", wrong, last);
+    }
+    assert_int_equal(wrong, 0);
+}
+
+static void test_every_fact_is_compared(void **state) {
+    size_t compared = 0;
+    (void)state;
+    for (size_t i = 0; i < facts_count; i++) {
+        for (size_t j = 0; j < ROW_FIELDS(row_fields); j++) {
+            compared += strcmp(facts[i].name, row_fields[j].name) == 0;
+        }
+        for (size_t j = 0; dict_constants[j].name != NULL; j++) {
+            compared += strcmp(facts[i].name, dict_constants[j].name) == 0;
+        }
+    }
+    assert_int_equal(compared, facts_count);
+    /* Only one name may be without a fact: there are no owners of frames before 3.11. */
+    for (size_t i = 0; i < ROW_FIELDS(row_fields); i++) {
+        assert_true(fact_named(row_fields[i].name) != NULL ||
+                    (!PYPROF__PY_SINCE(11) && strcmp(row_fields[i].name, "owner_generator") == 0));
+    }
+}
+
+static void test_a_wrong_row_is_caught(void **state) {
+    (void)state;
+    for (size_t i = 0; i < ROW_FIELDS(row_fields); i++) {
+        static const uint32_t errors[] = {1, 4, 8, UINT32_MAX};
+        for (size_t j = 0; j < ROW_FIELDS(errors); j++) {
+            pyprof__layout wrong = row;
+            const char *last = "";
+            uint32_t value;
+            memcpy(&value, (char *)&wrong + row_fields[i].at, sizeof value);
+            value += errors[j];
+            memcpy((char *)&wrong + row_fields[i].at, &value, sizeof value);
+            if (fact_named(row_fields[i].name) != NULL) {
+                assert_int_equal(count_wrong(&wrong, &last), 1);
+                assert_string_equal(last, row_fields[i].name);
+            }
+        }
+    }
+}
+
+static void test_thread_state_copy_holds_all(void **state) {
+    const uint32_t ends[] = {row.ts_prev, row.ts_next,      row.ts_interp,
+                             row.ts_id,   row.ts_thread_id, row.ts_frame};
+    (void)state;
+    for (size_t i = 0; i < ROW_FIELDS(ends); i++) {
+        assert_true(ends[i] + 8 <= row.ts_size);
+    }
+    assert_true(row.ts_native_id == PYPROF__ABSENT || row.ts_native_id + 8 <= row.ts_size);
+    assert_true(row.ts_status == PYPROF__ABSENT || row.ts_status + 4 <= row.ts_size);
+    assert_true(row.ts_size <= PYPROF__TSTATE_COPY);
+    assert_true(row.ts_size <= sizeof(PyThreadState));
+}
+
+static void test_dict_constants_are_as_the_headers_have_them(void **state) {
+    (void)state;
+    if (dict_constants[0].name == NULL) {
+        skip(); /* to 3.10 the headers do not tell; see the attributes below */
+    }
+    for (size_t i = 0; dict_constants[i].name != NULL; i++) {
+        const layout_fact *fact = fact_named(dict_constants[i].name);
+        assert_non_null(fact);
+        if (fact->value != dict_constants[i].value) {
+            print_error("%s is %u, not %u\n", fact->name, (unsigned)fact->value,
+                        (unsigned)dict_constants[i].value);
+        }
+        assert_int_equal(fact->value, dict_constants[i].value);
+    }
+}
+
+/* The row against the thread that runs, frame by frame. */
+
+static int frames_compared;
+
+static PyObject *compare_stack(PyObject *module, PyObject *unused) {
+    static pyprof__view view;
+    static pyprof__frame frames[256];
+    pyprof__reader reader = {0, 0, 0, &view};
+    uintptr_t tstate = (uintptr_t)PyThreadState_Get(), leaf = 0;
+    pyprof__stack stack;
+    (void)module;
+    (void)unused;
+    memset(&stack, 0, sizeof stack);
+    stack.frames = frames;
+    stack.capacity = 256;
+    pyprof__view_reset(&view);
+    assert_true(pyprof__leaf_frame(&row, &reader, tstate, &leaf));
+    assert_true(pyprof__walk(&row, &reader, leaf, &stack));
+    PyFrameObject *frame = PyEval_GetFrame();
+    Py_INCREF(frame);
+    for (uint32_t i = 0; i < stack.count; i++) {
+        assert_non_null(frame);
+        PyObject *code = PyObject_GetAttrString((PyObject *)frame, "f_code");
+        PyObject *instr = PyObject_GetAttrString((PyObject *)frame, "f_lasti");
+        PyObject *back = PyObject_GetAttrString((PyObject *)frame, "f_back");
+        assert_true(frames[i].code == (uintptr_t)code);
+        assert_int_equal(frames[i].instr, PyLong_AsLong(instr));
+        frames_compared++;
+        Py_DECREF(code);
+        Py_DECREF(instr);
+        Py_DECREF(frame);
+        frame = (PyFrameObject *)back;
+    }
+    assert_true((PyObject *)frame == Py_None);
+    Py_DECREF(frame);
+    return PyLong_FromUnsignedLong(stack.count);
+}
+
+static PyMethodDef compare_method = {"compare_stack", compare_stack, METH_NOARGS, NULL};
+
+static void test_row_finds_the_stack_that_runs(void **state) {
+    (void)state;
+    PyObject *function = PyCFunction_New(&compare_method, NULL);
+    PyObject_SetAttrString(PyImport_AddModule("__main__"), "compare_stack", function);
+    Py_DECREF(function);
+    frames_compared = 0;
+    unit_run("def plain():\n"
+             "    return compare_stack()\n"
+             "def nested(n):\n"
+             "    return plain() if n == 0 else nested(n - 1)\n"
+             "def generator():\n"
+             "    yield plain()\n"
+             "async def coroutine(n):\n"
+             "    return plain() if n == 0 else await coroutine(n - 1)\n"
+             "class Called:\n"
+             "    def __call__(self):\n"
+             "        return nested(2)\n"
+             "assert compare_stack() == 1\n"
+             "assert plain() == 2\n"
+             "assert nested(100) == 103\n"
+             "assert list(generator()) == [3]\n"
+             "assert list(map(lambda _: plain(), [0])) == [3]\n"
+             "assert sorted([1], key=lambda _: Called()()) == [1]\n"
+             "try:\n"
+             "    coroutine(5).send(None)\n"
+             "except StopIteration as stop:\n"
+             "    assert stop.value == 8, stop.value\n"
+             "import functools\n"
+             "assert functools.reduce(lambda a, b: plain(), [1, 2]) == 3\n"
+             "exec('assert eval(\"plain()\") == 4')\n");
+    assert_in_range(frames_compared, 130, 1000);
+}
+
+static void test_row_finds_this_thread(void **state) {
+    unsigned char copy[PYPROF__TSTATE_COPY];
+    PyThreadState *tstate = PyThreadState_Get();
+    (void)state;
+    assert_true(pyprof__read((uintptr_t)tstate, copy, row.ts_size));
+    assert_true(pyprof__is_attached(&row, (uintptr_t)tstate, copy));
+    assert_true(pyprof__is_attached_now(&row, (uintptr_t)tstate));
+    assert_true(pyprof__current_thread_state() == (uintptr_t)tstate);
+    assert_true(pyprof__is_own_thread_state(&row, (uintptr_t)tstate));
+    uintptr_t interp = 0, thread_id = 0, first = pyprof__first_interpreter();
+    memcpy(&interp, copy + row.ts_interp, sizeof interp);
+    memcpy(&thread_id, copy + row.ts_thread_id, sizeof thread_id);
+    assert_true(interp == first);
+    assert_true(thread_id == (uintptr_t)pthread_self());
+    uintptr_t head = 0;
+    int64_t id = -1;
+    assert_true(pyprof__read(interp + row.interp_threads, &head, sizeof head));
+    assert_true(pyprof__read(interp + row.interp_id, &id, sizeof id));
+    assert_true(head == (uintptr_t)tstate);
+    assert_int_equal(id, 0);
+    PyEval_SaveThread();
+    assert_true(pyprof__read((uintptr_t)tstate, copy, row.ts_size));
+    assert_false(pyprof__is_attached(&row, (uintptr_t)tstate, copy));
+    assert_false(pyprof__is_attached_now(&row, (uintptr_t)tstate));
+    PyEval_RestoreThread(tstate);
+}
+
+/* What tells a code object from its successor must not change in its life. */
+static void test_print_of_a_code_object_stays(void **state) {
+    pyprof__reader reader = {0, 0, 0, NULL};
+    uint64_t before = 0, after = 0;
+    (void)state;
+    unit_run("def busy(n):\n"
+             "    total = 0\n"
+             "    for i in range(n):\n"
+             "        total += [i, i + 1][i & 1] * len('ab')\n"
+             "    return total\n");
+    PyObject *function = unit_main("busy");
+    PyObject *code = PyObject_GetAttrString(function, "__code__");
+    assert_true(pyprof__code_print(&row, &reader, (uintptr_t)code, &before));
+    static const char *const lives[] = {
+        "busy(10)",
+        "for i in range(5000): busy(20)",
+        "busy.__code__.co_code; busy.__code__.co_varnames; hash(busy.__code__)",
+        "import sys\nsys.settrace(lambda *a: None)\nbusy(10)\nsys.settrace(None)",
+        "import sys\nsys.setprofile(lambda *a: None)\nbusy(10)\nsys.setprofile(None)",
+        "import gc\ngc.collect()",
+        "import dis, io\ndis.dis(busy, file=io.StringIO())",
+        "for i in range(5000): busy(20)",
+    };
+    for (size_t i = 0; i < ROW_FIELDS(lives); i++) {
+        unit_run(lives[i]);
+        assert_true(pyprof__code_print(&row, &reader, (uintptr_t)code, &after));
+        assert_true(before == after);
+    }
+    Py_DECREF(code);
+    Py_DECREF(function);
+}
+
+/* Attributes of instances. */
+
+static uintptr_t key_of_name;
+
+static uintptr_t read_name(PyObject *object) {
+    static pyprof__view view;
+    static pyprof__text text;
+    pyprof__view_reset(&view);
+    return pyprof__read_attribute(&view, (uintptr_t)object, "_name", &key_of_name, &text);
+}
+
+/* The objects of a list have the attribute, and it is found, with a key known or not. */
+static void assert_found(const char *statements) {
+    unit_run(statements);
+    PyObject *objects = unit_main("objects");
+    assert_true(PyList_Size(objects) > 0);
+    for (Py_ssize_t i = 0; i < PyList_Size(objects); i++) {
+        PyObject *object = PyList_GetItem(objects, i);
+        uintptr_t first = read_name(object);
+        PyObject *value = PyObject_GetAttrString(object, "_name");
+        if (first != (uintptr_t)value) {
+            print_error("object %ld of: %s\n", (long)i, statements);
+        }
+        assert_true(first == (uintptr_t)value);
+        key_of_name = 0;
+        assert_true(read_name(object) == (uintptr_t)value);
+        assert_true(key_of_name != 0);
+        assert_true(read_name(object) == (uintptr_t)value);
+        Py_DECREF(value);
+    }
+    Py_DECREF(objects);
+}
+
+static void assert_not_found(const char *statements) {
+    unit_run(statements);
+    PyObject *objects = unit_main("objects");
+    assert_true(PyList_Size(objects) > 0);
+    for (Py_ssize_t i = 0; i < PyList_Size(objects); i++) {
+        if (read_name(PyList_GetItem(objects, i)) != 0) {
+            print_error("object %ld of: %s\n", (long)i, statements);
+            fail();
+        }
+    }
+    Py_DECREF(objects);
+}
+
+static void test_attributes_are_found(void **state) {
+    (void)state;
+    unit_run("class A:\n"
+             "    def __init__(self, *names):\n"
+             "        for name in names: setattr(self, name, 'value of ' + name)\n");
+    assert_found("objects = [A('_name'), A('_name', 'b'), A('b', '_name'), A('b', 'c', '_name', 'd')]");
+    assert_found("many = ['a%d' % i for i in range(100)]\n"
+                 "class B(A): pass\n"
+                 "objects = [B(*many[:n], '_name', *many[n:]) for n in range(0, 100, 7)]");
+    assert_found("objects = [A('_name', 'b') for i in range(3)]\n"
+                 "for o in objects: o.__dict__\n"); /* brought into being */
+    assert_found("objects = [A(), A('x')]\n"
+                 "for o in objects: o.__dict__ = {'p': 1, '_name': 'combined'}");
+    assert_found("objects = [A('a', 'b', '_name'), A('a', '_name', 'b')]\n"
+                 "for o in objects: del o.a; del o.b\n"
+                 "objects[1]._name = 'new'; objects[1].a = 1");
+    assert_found("o = A('a', '_name')\ndel o._name\no._name = 'again'\nobjects = [o]");
+    assert_found("o = A('a', '_name'); o.__dict__[5] = 6; o.__dict__[None] = 7\nobjects = [o]");
+    assert_found("class C(A): __slots__ = ('x', 'y')\n"
+                 "o = C('_name'); o.x = 'slot'\np = C(); p.__dict__['_name'] = 'late'\nobjects = [o, p]");
+    assert_found("class D: __slots__ = ('x', '__dict__', '__weakref__')\n"
+                 "o = D(); o.x = 1; o._name = 'dict among the slots'\nobjects = [o]");
+    assert_found("import random\n"
+                 "names = ['n%d' % i for i in range(30)] + ['_name']\n"
+                 "r = random.Random(4)\nobjects = []\n"
+                 "for i in range(300):\n"
+                 "    class E(A): pass\n"
+                 "    for j in range(3):\n"
+                 "        o = E(*r.sample(names, r.randrange(1, 31)))\n"
+                 "        for name in r.sample(list(vars(o)) if i % 2 else dir(o)[-5:], 1):\n"
+                 "            if not name.startswith('__'): delattr(o, name)\n"
+                 "        o._name = 'n%d' % i\n"
+                 "        objects.append(o)\n");
+}
+
+static void test_names_of_threads_are_found(void **state) {
+    (void)state;
+    assert_found("import threading\n"
+                 "class Slotted(threading.Thread): __slots__ = ('x', 'y')\n"
+                 "class More(threading.Thread):\n"
+                 "    def __init__(self):\n"
+                 "        for i in range(40): setattr(self, 'm%d' % i, i)\n"
+                 "        super().__init__(name='more')\n"
+                 "s = Slotted(name='slotted'); s.x = 1\n"
+                 "t = threading.Thread(name='renamed'); t.name = 'renamed later'\n"
+                 "objects = [threading.main_thread(), threading.Thread(name='plain'), s, t, More(),\n"
+                 "           threading.Timer(1, None)]");
+}
+
+static void test_names_are_found_by_text_if_not_by_object(void **state) {
+    (void)state;
+    assert_found("objects = [A('_name')]"); /* now the key is that of the interned name */
+    unit_run("o = A(); o.__dict__[''.join(['_', 'name'])] = 'not interned'");
+    PyObject *object = unit_main("o");
+    PyObject *value = PyObject_GetAttrString(object, "_name");
+    assert_true(read_name(object) == (uintptr_t)value);
+    Py_DECREF(value);
+    Py_DECREF(object);
+}
+
+static void test_what_has_no_such_attribute(void **state) {
+    (void)state;
+    key_of_name = 0;
+    for (int known = 0; known < 2; known++) {
+        assert_not_found(
+            "objects = [A(), A('b'), A('name'), A('_nam'), A('_names'), object(), 5, 'text', {}, A,\n"
+            "           {'_name': 1}, None, print]");
+        assert_not_found("class F: __slots__ = ('_name_',)\nobjects = [F()]");
+        assert_not_found(
+            "o = A('_name'); del o._name\np = A('a', '_name'); p.__dict__.clear()\nobjects = [o, p]");
+        assert_not_found("objects = [C()]\nobjects[0].x = 'a slot, and no dict yet'");
+        assert_not_found("objects = [A('_name')]\nobjects[0].__dict__ = {}");
+        assert_found("objects = [A('_name')]");
+    }
+    assert_true(read_name((PyObject *)8) == 0);
+    assert_true(read_name(NULL) == 0);
+    assert_true(read_name((PyObject *)(UINTPTR_MAX - 64)) == 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_row_is_as_the_headers_have_it),
+        cmocka_unit_test(test_every_fact_is_compared),
+        cmocka_unit_test(test_a_wrong_row_is_caught),
+        cmocka_unit_test(test_thread_state_copy_holds_all),
+        cmocka_unit_test(test_dict_constants_are_as_the_headers_have_them),
+        cmocka_unit_test(test_row_finds_the_stack_that_runs),
+        cmocka_unit_test(test_row_finds_this_thread),
+        cmocka_unit_test(test_print_of_a_code_object_stays),
+        cmocka_unit_test(test_attributes_are_found),
+        cmocka_unit_test(test_names_of_threads_are_found),
+        cmocka_unit_test(test_names_are_found_by_text_if_not_by_object),
+        cmocka_unit_test(test_what_has_no_such_attribute),
+    };
+    return cmocka_run_group_tests(tests, start, unit_stop_python);
+}
