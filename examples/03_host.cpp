@@ -40,7 +40,9 @@ class Recording {
     Recording() {
         pyprof_desc desc{};
         desc.interval_us = 1000;
-        desc.logger.log_fn = [](pyprof_log_level, const char *message, void *) { std::cerr << message << '\n'; };
+        desc.logger.log_fn = [](pyprof_log_level, const char *message, void *) {
+            std::cerr << message << '\n';
+        };
         check(pyprof_start(&desc));
     }
     Recording(const Recording &) = delete;

@@ -46,9 +46,17 @@
 #define PYTHON_LIB "lib/python" PYTHON_X_Y
 #endif
 
-enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
+enum {
+    EXIT_FAILED = 1,
+    EXIT_USAGE = 2
+};
 
-typedef enum file_format { FORMAT_UNSET, FORMAT_SVG, FORMAT_COLLAPSED, FORMAT_SPEEDSCOPE } file_format;
+typedef enum file_format {
+    FORMAT_UNSET,
+    FORMAT_SVG,
+    FORMAT_COLLAPSED,
+    FORMAT_SPEEDSCOPE
+} file_format;
 
 typedef struct options {
     const char *output; /* NULL = a name made from the target's */
@@ -208,8 +216,9 @@ static file_format format_of_path(const char *path) {
     static const struct {
         const char *ending;
         file_format format;
-    } endings[] = {{".svg", FORMAT_SVG},         {".json", FORMAT_SPEEDSCOPE}, {".collapsed", FORMAT_COLLAPSED},
-                   {".txt", FORMAT_COLLAPSED},   {".folded", FORMAT_COLLAPSED}, {".raw", FORMAT_COLLAPSED}};
+    } endings[] = {
+        {".svg", FORMAT_SVG},       {".json", FORMAT_SPEEDSCOPE},  {".collapsed", FORMAT_COLLAPSED},
+        {".txt", FORMAT_COLLAPSED}, {".folded", FORMAT_COLLAPSED}, {".raw", FORMAT_COLLAPSED}};
     const char *dot = strrchr(base_name(path), '.');
     if (!dot) {
         return FORMAT_SVG;
@@ -234,31 +243,62 @@ static void print_help(void) {
 
 /* As with python, -m and -c end the options: what follows belongs to the program. */
 static void parse_options(options *opt, int argc, char **argv) {
-    enum { METRIC = 256 };
-    static const struct option names[] = {
-        {"output", required_argument, NULL, 'o'},   {"format", required_argument, NULL, 'f'},
-        {"rate", required_argument, NULL, 'r'},     {"duration", required_argument, NULL, 'd'},
-        {"metric", required_argument, NULL, METRIC}, {"gil", no_argument, NULL, 'g'},
-        {"idle", no_argument, NULL, 'i'},           {"function", no_argument, NULL, 'F'},
-        {"help", no_argument, NULL, 'h'},           {"version", no_argument, NULL, 'V'},
-        {NULL, 0, NULL, 0}};
+    enum {
+        METRIC = 256
+    };
+    static const struct option names[] = {{"output", required_argument, NULL, 'o'},
+                                          {"format", required_argument, NULL, 'f'},
+                                          {"rate", required_argument, NULL, 'r'},
+                                          {"duration", required_argument, NULL, 'd'},
+                                          {"metric", required_argument, NULL, METRIC},
+                                          {"gil", no_argument, NULL, 'g'},
+                                          {"idle", no_argument, NULL, 'i'},
+                                          {"function", no_argument, NULL, 'F'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {"version", no_argument, NULL, 'V'},
+                                          {NULL, 0, NULL, 0}};
     *opt = (options){.rate = 100};
     int letter;
     while (!opt->mode && (letter = getopt_long(argc, argv, "+:o:f:r:d:m:c:giFhV", names, NULL)) != -1) {
         switch (letter) {
-        case 'o': opt->output = optarg; break;
-        case 'f': opt->format = format_option(optarg); break;
-        case 'r': opt->rate = number_option("--rate", optarg, 0.1, 20000); break;
-        case 'd': opt->duration = number_option("--duration", optarg, 0.001, 1e9); break;
-        case METRIC: opt->view.metric = metric_option(optarg); break;
-        case 'g': opt->view.metric = PYPROF_METRIC_GIL; break;
-        case 'i': opt->view.include_idle = true; break;
-        case 'F': opt->view.detail = PYPROF_DETAIL_FUNCTION; break;
-        case 'm': opt->mode = "-m", opt->target = optarg; break;
-        case 'c': opt->mode = "-c", opt->target = optarg; break;
-        case 'h': print_help(); break;
-        case 'V': print_version(); break;
-        case ':': usage_error("%s needs a value", argv[optind - 1]);
+        case 'o':
+            opt->output = optarg;
+            break;
+        case 'f':
+            opt->format = format_option(optarg);
+            break;
+        case 'r':
+            opt->rate = number_option("--rate", optarg, 0.1, 20000);
+            break;
+        case 'd':
+            opt->duration = number_option("--duration", optarg, 0.001, 1e9);
+            break;
+        case METRIC:
+            opt->view.metric = metric_option(optarg);
+            break;
+        case 'g':
+            opt->view.metric = PYPROF_METRIC_GIL;
+            break;
+        case 'i':
+            opt->view.include_idle = true;
+            break;
+        case 'F':
+            opt->view.detail = PYPROF_DETAIL_FUNCTION;
+            break;
+        case 'm':
+            opt->mode = "-m", opt->target = optarg;
+            break;
+        case 'c':
+            opt->mode = "-c", opt->target = optarg;
+            break;
+        case 'h':
+            print_help();
+            break;
+        case 'V':
+            print_version();
+            break;
+        case ':':
+            usage_error("%s needs a value", argv[optind - 1]);
         default:
             if (optopt && optopt < METRIC) {
                 usage_error("unknown option, or one without a value: -%c", optopt);
@@ -430,8 +470,7 @@ static char *first_in_path(const char *name) {
     const char *place = getenv("PATH");
     while (place && *place) {
         size_t length = strcspn(place, ":");
-        char *candidate =
-            length ? text_of("%.*s/%s", (int)length, place, name) : text_of("./%s", name);
+        char *candidate = length ? text_of("%.*s/%s", (int)length, place, name) : text_of("./%s", name);
         if (is_executable_file(candidate)) {
             return candidate;
         }
@@ -612,9 +651,9 @@ static char *subtitle_of(const options *opt, const pyprof_stats *stats, double s
     static const char *const metrics[] = {[PYPROF_METRIC_WALL] = "wall time",
                                           [PYPROF_METRIC_CPU] = "CPU time",
                                           [PYPROF_METRIC_GIL] = "time holding the GIL"};
-    return text_of("%s%s, %llu samples at %g Hz in %.3g s, CPython %s", metrics[opt->view.metric],
-                   opt->view.include_idle ? ", waiting included" : "",
-                   (unsigned long long)(stats->samples), opt->rate, seconds, PY_VERSION);
+    return text_of("%s%s, %llu sample%s at %g Hz in %.3g s, CPython %s", metrics[opt->view.metric],
+                   opt->view.include_idle ? ", waiting included" : "", (unsigned long long)stats->samples,
+                   stats->samples == 1 ? "" : "s", opt->rate, seconds, PY_VERSION);
 }
 
 static bool save_svg(const pyprof_profile *profile, const char *title, const char *subtitle) {
@@ -668,9 +707,9 @@ static void summarize(const pyprof_stats *stats, double seconds) {
     if (!stats->samples) {
         complain("no samples in %.3g s: see --rate; wrote %s", seconds, run.shown);
     } else {
-        complain("%llu samples in %.3g s (%llu of waiting threads, %llu lost); wrote %s",
-                 (unsigned long long)stats->samples, seconds, (unsigned long long)stats->samples_idle,
-                 (unsigned long long)lost, run.shown);
+        complain("%llu sample%s in %.3g s (%llu of waiting threads, %llu lost); wrote %s",
+                 (unsigned long long)stats->samples, stats->samples == 1 ? "" : "s", seconds,
+                 (unsigned long long)stats->samples_idle, (unsigned long long)lost, run.shown);
     }
 }
 
@@ -910,7 +949,9 @@ static void begin(const options *opt) {
         exit(EXIT_FAILED);
     }
     if (isatty(STDERR_FILENO)) {
-        complain("recording %s at %g Hz; Ctrl-C ends it, and %s is written", opt->target, opt->rate, run.shown);
+        char *name = target_name(opt);
+        complain("recording %s at %g Hz; Ctrl-C ends it, and %s is written", name, opt->rate, run.shown);
+        free(name);
     }
 }
 
