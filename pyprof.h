@@ -2563,6 +2563,8 @@ static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread
     }
     if (name != PYPROF__NONE) {
         track->name = name;
+    } else if (thread->object != 0) {
+        thread->name_due = now + 1000000u; /* its attributes were being changed */
     }
 }
 
