@@ -48,16 +48,13 @@ class Checker:
     def _own_pair_complaint(self, caller, callee):
         function = self.functions.get(caller.name)
         if function is None:
-            # Up to 3.11, main's list comprehension is a function of its own: it calls only the library.
             return '%s is no function that calls %s' % (caller, callee)
         if (caller.line, callee.name) in function.calls:
-            return None
-        if caller.name == 'main' and callee.name.endswith('<listcomp>'):
             return None
         return '%s calls %s, not at that line' % (caller, callee)
 
     def _leaf_complaint(self, leaf):
-        if not self._is_ours(leaf) or leaf.name.endswith('<listcomp>'):
+        if not self._is_ours(leaf):
             return None
         function = self.functions.get(leaf.name)
         if function is None:

@@ -80,8 +80,9 @@ def write_main(out, threads):
     function = Function('main')
     function.first = out.add('def main():')
     out.add('    end = clock() + float(sys.argv[1])')
-    out.add('    threads = [threading.Thread(target=worker, args=(end,), name="worker %%d" %% n) '
-            'for n in range(%d)]' % threads)
+    out.add('    threads = []')
+    out.add('    for number in range(%d):' % threads)
+    out.add('        threads.append(threading.Thread(target=worker, args=(end,), name="worker %d" % number))')
     out.add('    for thread in threads:')
     out.add('        thread.start()')
     function.calls.add((out.add('    worker(end)'), 'worker'))
