@@ -41,7 +41,7 @@ def shares(values):
 
 class SharesTest(unittest.TestCase):
     def check(self, kind, seconds, interval_us, parent='timed', samples=20000, options=()):
-        run = harness.Run(SCRIPT, [kind, seconds], [WALL, CPU, SAMPLES], interval_us, options)
+        run = harness.Run(SCRIPT, [kind, seconds], [WALL, CPU, SAMPLES], interval_us, options, prefer=True)
         truth = run.printed()
         taken = sum(sums(run.stacks(SAMPLES), truth, parent).values())
         print('%s: %d samples, %d lost %s, %d of %d ticks missed' % (
