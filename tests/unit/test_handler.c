@@ -1,0 +1,499 @@
+/* The signal handler: which questions it answers, what it passes on, and what is left when it goes. */
+#define PYPROF_IMPLEMENTATION
+#include "pyprof.h"
+
+#include <sys/wait.h>
+
+#include "unit.h"
+
+enum {
+    depth = 64
+};
+
+static pyprof__atomic32 bell;
+static pyprof__frame frames[2][depth];
+static const int number = 40; /* a real-time signal of nobody's */
+
+/* The first two requests get frames of the test's own; NULL for a recording that brings its own. */
+static void lend_frames(bool are_lent) {
+    for (size_t i = 0; i < 2; i++) {
+        pyprof__handler.requests[i].stack.frames = are_lent ? frames[i] : NULL;
+        pyprof__handler.requests[i].stack.capacity = depth;
+    }
+}
+
+static int start(void **state) {
+    unit_memory counts;
+    pyprof__memory memory = unit_limited(&counts, (size_t)1 << 20);
+    if (pyprof__layout_init(&pyprof__handler.layout, &memory) != PYPROF_OK) {
+        return -1;
+    }
+    pyprof__handler.wake = &bell;
+    lend_frames(true);
+    return unit_start_python(state);
+}
+
+static void open_session(int signal_number) {
+    pyprof__add(&pyprof__handler.session, 1);
+    assert_true(pyprof__get(&pyprof__handler.session) & 1);
+    assert_true(pyprof__handler_start(signal_number));
+}
+
+static void close_session(void) {
+    pyprof__handler_stop();
+    pyprof__add(&pyprof__handler.session, 1);
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+        pyprof__set(&pyprof__handler.requests[i].state, PYPROF__REQUEST_FREE);
+    }
+}
+
+/* A question to this very thread; the handler has run when this returns, unless the signal is blocked. */
+static void ask(uint32_t index, uintptr_t tstate, void *question) {
+    pyprof__handler.requests[index].tstate = tstate;
+    pyprof__handler.requests[index].tid = pyprof__tid();
+    pyprof__set(&pyprof__handler.requests[index].state, PYPROF__REQUEST_SENT);
+    assert_true(pyprof__signal_thread(pyprof__tid(), pyprof__handler.signal_number, question));
+}
+
+static uint32_t state_of(uint32_t index) {
+    return pyprof__get(&pyprof__handler.requests[index].state);
+}
+
+static void test_question_is_answered(void **state) {
+    (void)state;
+    open_session(number);
+    ask(0, (uintptr_t)PyThreadState_Get(), pyprof__question(0));
+    assert_int_equal(state_of(0), PYPROF__REQUEST_ANSWERED);
+    assert_int_equal(pyprof__handler.requests[0].stack.count, 0);
+    assert_true(pyprof__handler.requests[0].wall > 0);
+    assert_true(pyprof__handler.requests[0].cpu > 0);
+    assert_int_equal(pyprof__get(&pyprof__handler.running), 0);
+    close_session();
+}
+
+static void test_thread_that_has_left_is_late(void **state) {
+    (void)state;
+    open_session(number);
+    PyThreadState *tstate = PyEval_SaveThread();
+    ask(0, (uintptr_t)tstate, pyprof__question(0));
+    assert_int_equal(state_of(0), PYPROF__REQUEST_LATE);
+    PyEval_RestoreThread(tstate);
+    ask(1, (uintptr_t)tstate + 8, pyprof__question(1)); /* came back with another thread state */
+    assert_int_equal(state_of(1), PYPROF__REQUEST_LATE);
+    close_session();
+}
+
+static void test_question_of_another_session_is_dropped(void **state) {
+    (void)state;
+    open_session(number);
+    uintptr_t tstate = (uintptr_t)PyThreadState_Get();
+    void *old = pyprof__question(0);
+    pyprof__add(&pyprof__handler.session, 2);
+    ask(0, tstate, old);
+    assert_int_equal(state_of(0), PYPROF__REQUEST_SENT);
+    ask(0, tstate, pyprof__question(PYPROF__REQUESTS_MAX)); /* a number that no request has */
+    ask(0, tstate, pyprof__question(UINT32_MAX));
+    assert_int_equal(state_of(0), PYPROF__REQUEST_SENT);
+    pyprof__add(&pyprof__handler.session, 1); /* between sessions nothing is answered */
+    ask(0, tstate, pyprof__question(0));
+    assert_int_equal(state_of(0), PYPROF__REQUEST_SENT);
+    pyprof__add(&pyprof__handler.session, 1);
+    ask(0, tstate, pyprof__question(0));
+    assert_int_equal(state_of(0), PYPROF__REQUEST_ANSWERED);
+    close_session();
+}
+
+static void test_answered_question_is_not_answered_again(void **state) {
+    (void)state;
+    open_session(number);
+    uintptr_t tstate = (uintptr_t)PyThreadState_Get();
+    ask(0, tstate, pyprof__question(0));
+    static const uint32_t states[] = {PYPROF__REQUEST_FREE, PYPROF__REQUEST_IN_WORK, PYPROF__REQUEST_ANSWERED,
+                                      PYPROF__REQUEST_LATE, PYPROF__REQUEST_UNSETTLED};
+    for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
+        pyprof__handler.requests[0].wall = 12345;
+        pyprof__set(&pyprof__handler.requests[0].state, states[i]);
+        assert_true(pyprof__signal_thread(pyprof__tid(), number, pyprof__question(0)));
+        assert_int_equal(state_of(0), states[i]);
+        assert_int_equal(pyprof__handler.requests[0].wall, 12345);
+    }
+    pyprof__set(&pyprof__handler.requests[0].state, PYPROF__REQUEST_FREE);
+    close_session();
+}
+
+static void test_cancelled_question_can_be_renewed(void **state) {
+    sigset_t only, before;
+    pyprof__thread thread;
+    (void)state;
+    memset(&thread, 0, sizeof thread);
+    thread.tid = pyprof__tid();
+    uintptr_t tstate = (uintptr_t)PyThreadState_Get();
+    open_session(number);
+    sigemptyset(&only);
+    sigaddset(&only, number);
+    for (int renewed = 0; renewed < 2; renewed++) {
+        pthread_sigmask(SIG_BLOCK, &only, &before);
+        ask(1, 8, pyprof__question(1));
+        thread.request = 1;
+        pyprof__cancel(&thread);
+        assert_int_equal(thread.request, PYPROF__NONE);
+        assert_int_equal(state_of(1), PYPROF__REQUEST_CANCELLED);
+        pyprof__thread other = thread;
+        other.tid = thread.tid + 1;
+        assert_int_equal(pyprof__renew_request(&other, tstate), PYPROF__NONE); /* it is not that one's */
+        if (renewed) {
+            assert_int_equal(pyprof__renew_request(&thread, tstate), 1);
+            assert_int_equal(pyprof__renew_request(&thread, tstate), PYPROF__NONE);
+        }
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        assert_int_equal(state_of(1), renewed ? PYPROF__REQUEST_ANSWERED : PYPROF__REQUEST_FREE);
+    }
+    close_session();
+}
+
+static void test_requests_of_dead_threads_come_back(void **state) {
+    (void)state;
+    pyprof__handler.requests[0].tid = INT32_MAX / 2; /* beyond any thread id of Linux */
+    pyprof__handler.requests[1].tid = pyprof__tid();
+    for (uint32_t sent = PYPROF__REQUEST_SENT; sent <= PYPROF__REQUEST_CANCELLED; sent++) {
+        pyprof__set(&pyprof__handler.requests[0].state, sent);
+        pyprof__set(&pyprof__handler.requests[1].state, sent);
+        pyprof__drop_dead_requests();
+        assert_int_equal(state_of(0), PYPROF__REQUEST_FREE);
+        assert_int_equal(state_of(1), sent);
+    }
+    pyprof__set(&pyprof__handler.requests[1].state, PYPROF__REQUEST_FREE);
+}
+
+/* The stack that a thread copies of itself is the one that is read from outside. */
+static PyObject *compare_stacks(PyObject *module, PyObject *unused) {
+    pyprof__reader reader = {0, 0, 0, NULL};
+    pyprof__stack outside;
+    uintptr_t tstate = (uintptr_t)PyThreadState_Get(), leaf = 0;
+    uint32_t rung = pyprof__get(&bell);
+    (void)module;
+    (void)unused;
+    memset(&outside, 0, sizeof outside);
+    outside.frames = frames[1];
+    outside.capacity = depth;
+    ask(0, tstate, pyprof__question(0));
+    assert_int_equal(state_of(0), PYPROF__REQUEST_ANSWERED);
+    const pyprof__stack *own = &pyprof__handler.requests[0].stack;
+    assert_true(pyprof__leaf_frame(&pyprof__handler.layout, &reader, tstate, &leaf));
+    assert_true(pyprof__walk(&pyprof__handler.layout, &reader, leaf, &outside));
+    assert_int_equal(own->count, outside.count);
+    assert_int_equal(own->is_cut, outside.is_cut);
+    assert_memory_equal(own->frames, outside.frames, own->count * sizeof *own->frames);
+    assert_true(own->root_first_local == outside.root_first_local);
+    assert_true(pyprof__get(&bell) != rung); /* code that nobody knows the names of */
+    for (uint32_t i = 0; i < own->count; i++) {
+        const pyprof__frame *frame = &own->frames[i];
+        pyprof__set64(pyprof__known_slot(frame->code, frame->print), frame->print);
+    }
+    rung = pyprof__get(&bell);
+    ask(0, tstate, pyprof__question(0));
+    bool is_quiet = pyprof__get(&bell) == rung || !pyprof__knows_all(own);
+    assert_true(is_quiet);
+    for (uint32_t i = 0; i < PYPROF__KNOWN_CODES; i++) {
+        pyprof__set64(&pyprof__handler.known[i], 0);
+    }
+    return PyLong_FromUnsignedLong(own->count);
+}
+
+static PyMethodDef compare_method = {"compare_stacks", compare_stacks, METH_NOARGS, NULL};
+
+static void test_own_stack_is_the_one_seen_from_outside(void **state) {
+    (void)state;
+    PyObject *function = PyCFunction_New(&compare_method, NULL);
+    PyObject_SetAttrString(PyImport_AddModule("__main__"), "compare_stacks", function);
+    Py_DECREF(function);
+    open_session(number);
+    unit_run("def nested(n): return compare_stacks() if n == 0 else nested(n - 1)\n"
+             "def generator(): yield nested(3)\n"
+             "assert compare_stacks() == 1\n"
+             "for n in range(20): assert nested(n) == n + 2\n"
+             "assert nested(100) == 64\n"
+             "assert list(generator()) == [6]\n"
+             "assert sorted([1], key=lambda _: nested(1) - 4) == [1]\n"
+             "exec('assert list(map(nested, [2])) == [5]')\n");
+    close_session();
+}
+
+/* What is not ours. */
+
+static volatile sig_atomic_t plain_calls, info_calls, info_value;
+static void *volatile info_context;
+
+static void on_plain(int signal_number) {
+    plain_calls += signal_number;
+    errno = ENOENT;
+}
+
+static void on_info(int signal_number, siginfo_t *info, void *context) {
+    info_calls += signal_number;
+    info_value = info->si_value.sival_int;
+    info_context = context;
+    errno = ENOENT;
+}
+
+static struct sigaction host_action(void (*plain)(int), void (*with_info)(int, siginfo_t *, void *),
+                                    int flags) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_flags = flags;
+    if (with_info != NULL) {
+        action.sa_sigaction = with_info;
+    } else {
+        action.sa_handler = plain;
+    }
+    return action;
+}
+
+static void send_foreign(int signal_number, int value) {
+    union sigval word;
+    word.sival_ptr = NULL;
+    word.sival_int = value;
+    assert_int_equal(sigqueue(getpid(), signal_number, word), 0);
+}
+
+static void assert_action_is(int signal_number, const struct sigaction *expected) {
+    struct sigaction now;
+    assert_int_equal(sigaction(signal_number, NULL, &now), 0);
+    assert_true(now.sa_handler == expected->sa_handler);
+    assert_int_equal(now.sa_flags & (SA_SIGINFO | SA_RESTART | SA_ONSTACK),
+                     expected->sa_flags & (SA_SIGINFO | SA_RESTART | SA_ONSTACK));
+}
+
+static void test_foreign_signals_go_where_they_went(void **state) {
+    (void)state;
+    struct sigaction plain = host_action(on_plain, NULL, SA_RESTART);
+    plain_calls = info_calls = 0;
+    assert_int_equal(sigaction(number, &plain, NULL), 0);
+    open_session(number);
+    errno = ERANGE;
+    send_foreign(number, 7);
+    assert_int_equal(errno, ERANGE);
+    assert_int_equal(plain_calls, number);
+    raise(number); /* from ourselves, but no question */
+    assert_int_equal(plain_calls, 2 * number);
+    ask(0, 8, pyprof__question(0)); /* ours is not passed on */
+    assert_int_equal(plain_calls, 2 * number);
+    close_session();
+    assert_action_is(number, &plain);
+    send_foreign(number, 7);
+    assert_int_equal(plain_calls, 3 * number);
+
+    struct sigaction info = host_action(NULL, on_info, SA_SIGINFO);
+    assert_int_equal(sigaction(number, &info, NULL), 0);
+    open_session(number);
+    info_context = NULL;
+    errno = ERANGE;
+    send_foreign(number, 77);
+    assert_int_equal(errno, ERANGE);
+    assert_int_equal(info_calls, number);
+    assert_int_equal(info_value, 77);
+    assert_non_null(info_context);
+    close_session();
+    assert_action_is(number, &info);
+    signal(number, SIG_DFL);
+}
+
+static void test_ignored_signals_stay_ignored(void **state) {
+    static const int flags[] = {0, SA_SIGINFO}; /* the flag means nothing without a function */
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct sigaction ignored = host_action(SIG_IGN, NULL, flags[i]);
+        assert_int_equal(sigaction(number, &ignored, NULL), 0);
+        open_session(number);
+        send_foreign(number, 1);
+        ask(0, (uintptr_t)PyThreadState_Get(), pyprof__question(0));
+        assert_int_equal(state_of(0), PYPROF__REQUEST_ANSWERED);
+        close_session();
+        assert_action_is(number, &ignored);
+    }
+    signal(number, SIG_DFL);
+}
+
+static void test_harmless_defaults_keep_the_handler(void **state) {
+    static const int harmless[] = {SIGCHLD, SIGURG, SIGWINCH};
+    static const int flags[] = {0, SA_SIGINFO};
+    (void)state;
+    for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++) {
+        for (size_t j = 0; j < 2; j++) {
+            struct sigaction normal = host_action(SIG_DFL, NULL, flags[j]);
+            assert_int_equal(sigaction(harmless[i], &normal, NULL), 0);
+            open_session(harmless[i]);
+            send_foreign(harmless[i], 1);
+            raise(harmless[i]);
+            ask(0, (uintptr_t)PyThreadState_Get(), pyprof__question(0));
+            assert_int_equal(state_of(0), PYPROF__REQUEST_ANSWERED);
+            close_session();
+            assert_action_is(harmless[i], &normal);
+        }
+    }
+}
+
+static void test_deadly_default_still_kills(void **state) {
+    static const int deadly[] = {SIGUSR1, 40};
+    (void)state;
+    for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            signal(deadly[i], SIG_DFL);
+            pyprof__add(&pyprof__handler.session, 1);
+            if (!pyprof__handler_start(deadly[i])) {
+                _exit(1);
+            }
+            raise(deadly[i]);
+            _exit(2); /* must not be reached */
+        }
+        int status = 0;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFSIGNALED(status));
+        assert_int_equal(WTERMSIG(status), deadly[i]);
+    }
+}
+
+static void test_errno_is_kept(void **state) {
+    (void)state;
+    open_session(number);
+    PyThreadState *tstate = PyEval_SaveThread();
+    errno = EDOM;
+    pyprof__handler.requests[0].tstate = 8;
+    pyprof__set(&pyprof__handler.requests[0].state, PYPROF__REQUEST_SENT);
+    pyprof__signal_thread(pyprof__tid(), number, pyprof__question(0));
+    int after = errno;
+    PyEval_RestoreThread(tstate);
+    assert_int_equal(state_of(0), PYPROF__REQUEST_LATE);
+    assert_int_equal(after, EDOM);
+    close_session();
+}
+
+/* Stopping. */
+
+static pyprof__atomic32 is_blocked, may_end;
+
+static void *block_signal(void *tid) {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
+    *(int32_t *)tid = pyprof__tid();
+    pyprof__set(&is_blocked, 1);
+    pyprof__wake(&is_blocked);
+    while (pyprof__get(&may_end) == 0) {
+        pyprof__wait_until(&may_end, 0, pyprof__now() + 1000000000u);
+    }
+    sigemptyset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, NULL); /* what is still pending would kill the process now */
+    return NULL;
+}
+
+static void test_stop_with_a_signal_that_is_still_pending(void **state) {
+    static const int numbers[] = {40, SIGUSR1};
+    (void)state;
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        pthread_t thread;
+        int32_t tid = 0;
+        struct sigaction normal = host_action(SIG_DFL, NULL, 0);
+        assert_int_equal(sigaction(numbers[i], &normal, NULL), 0);
+        pyprof__set(&is_blocked, 0);
+        pyprof__set(&may_end, 0);
+        open_session(numbers[i]);
+        assert_int_equal(pthread_create(&thread, NULL, block_signal, &tid), 0);
+        while (pyprof__get(&is_blocked) == 0) {
+            pyprof__wait_until(&is_blocked, 0, pyprof__now() + 1000000000u);
+        }
+        pyprof__handler.requests[0].tid = tid;
+        pyprof__handler.requests[0].tstate = 8;
+        pyprof__set(&pyprof__handler.requests[0].state, PYPROF__REQUEST_SENT);
+        assert_true(pyprof__signal_thread(tid, numbers[i], pyprof__question(0)));
+        close_session();
+        assert_action_is(numbers[i], &normal);
+        pyprof__set(&may_end, 1);
+        pyprof__wake(&may_end);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+    }
+}
+
+static void test_stop_leaves_the_hosts_newer_action(void **state) {
+    (void)state;
+    struct sigaction newer = host_action(on_plain, NULL, 0);
+    open_session(number);
+    assert_int_equal(sigaction(number, &newer, NULL), 0);
+    close_session();
+    assert_action_is(number, &newer);
+    signal(number, SIG_DFL);
+}
+
+static void test_unusable_signals_are_refused(void **state) {
+    static const int refused[] = {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP,
+                                  SIGABRT, SIGCONT, SIGSYS,  0,      -1,     NSIG,   NSIG + 5};
+    (void)state;
+    lend_frames(false);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        struct sigaction before, after;
+        bool exists = sigaction(refused[i], NULL, &before) == 0;
+        assert_false(pyprof__signal_is_usable(refused[i]));
+        if (refused[i] != 0) {
+            pyprof_desc desc;
+            memset(&desc, 0, sizeof desc);
+            desc.signal_number = refused[i];
+            assert_false(pyprof__handler_start(refused[i]));
+            assert_int_equal(pyprof_start(&desc),
+                             refused[i] < 0 ? PYPROF_ERROR_ARGUMENT : PYPROF_ERROR_SIGNAL);
+            assert_false(pyprof_is_active());
+        }
+        if (exists) {
+            assert_int_equal(sigaction(refused[i], NULL, &after), 0);
+            assert_true(before.sa_handler == after.sa_handler);
+        }
+    }
+    for (int usable = SIGRTMIN; usable <= SIGRTMAX; usable++) {
+        assert_true(pyprof__signal_is_usable(usable));
+    }
+    lend_frames(true);
+    assert_false(pyprof__handler_start(32)); /* the C library's own */
+}
+
+static void test_free_signal_is_nobodys(void **state) {
+    struct sigaction mine = host_action(on_plain, NULL, 0);
+    bool taken[NSIG] = {false};
+    int found;
+    (void)state;
+    for (int count = 0; (found = pyprof__free_signal()) != 0; count++) {
+        assert_true(count < NSIG);
+        assert_true(pyprof__signal_is_usable(found));
+        assert_false(taken[found]);
+        taken[found] = true;
+        assert_int_equal(sigaction(found, &mine, NULL), 0);
+    }
+    assert_false(pyprof__handler_start(0));
+    for (int i = 1; i < NSIG; i++) {
+        if (taken[i]) {
+            signal(i, SIG_DFL);
+        }
+    }
+    assert_int_not_equal(pyprof__free_signal(), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_question_is_answered),
+        cmocka_unit_test(test_thread_that_has_left_is_late),
+        cmocka_unit_test(test_question_of_another_session_is_dropped),
+        cmocka_unit_test(test_answered_question_is_not_answered_again),
+        cmocka_unit_test(test_cancelled_question_can_be_renewed),
+        cmocka_unit_test(test_requests_of_dead_threads_come_back),
+        cmocka_unit_test(test_own_stack_is_the_one_seen_from_outside),
+        cmocka_unit_test(test_foreign_signals_go_where_they_went),
+        cmocka_unit_test(test_ignored_signals_stay_ignored),
+        cmocka_unit_test(test_harmless_defaults_keep_the_handler),
+        cmocka_unit_test(test_deadly_default_still_kills),
+        cmocka_unit_test(test_errno_is_kept),
+        cmocka_unit_test(test_stop_with_a_signal_that_is_still_pending),
+        cmocka_unit_test(test_stop_leaves_the_hosts_newer_action),
+        cmocka_unit_test(test_unusable_signals_are_refused),
+        cmocka_unit_test(test_free_signal_is_nobodys),
+    };
+    return cmocka_run_group_tests(tests, start, unit_stop_python);
+}
