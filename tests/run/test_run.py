@@ -57,6 +57,8 @@ def clean_environment(**more):
             if not key.startswith("PYTHON") and key not in ("VIRTUAL_ENV", "PYENV_VERSION")}
     kept["PYTHONDONTWRITEBYTECODE"] = "1"
     kept["PATH"] = os.path.dirname(PYTHON) + ":/usr/bin:/bin"
+    for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"):  # their handlers are not the program's
+        kept[name] = kept.get(name, "") + ":handle_segv=0:handle_sigbus=0:handle_sigfpe=0"
     kept.update(more)
     return kept
 
