@@ -169,6 +169,7 @@ static int start(void **state) {
         "def run():\n"
         "    threads = [threading.Thread(target=t) for t in (busy, short_lived, sleepy)]\n"
         "    for t in threads: t.start()\n"
+        "    set_ready()\n"
         "    busy()\n"
         "    for t in threads: t.join()\n");
 }
