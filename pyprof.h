@@ -303,8 +303,7 @@ PYPROF_API const char *pyprof_result_string(pyprof_result result);
 #error "pyprof.h: only Linux is supported so far; the seams for other systems are in >>platform"
 #endif
 #if defined(_FEATURES_H) && !defined(__USE_MISC)
-#error                                                                                                       \
-    "pyprof.h: include it before any other header in the file that defines PYPROF_IMPLEMENTATION, or compile with -D_GNU_SOURCE"
+#error "pyprof.h: include it before all other headers where PYPROF_IMPLEMENTATION is defined"
 #endif
 
 #include <Python.h>

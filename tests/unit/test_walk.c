@@ -196,14 +196,12 @@ static void test_cycles_end(void **state) {
         assert_int_equal(world.stack.count, capacity);
         assert_int_equal(world.stack.is_cut, 1);
     }
-    for (size_t i = 0; i < 4; i++) { /* and one of frames that are not shown */
+    for (size_t i = 0; i < 4; i++) { /* and one of frames that are not shown, which no sound stack has */
         set_owner(i, 0);
         set_instr(i, i, world.layout.instr_scale != 0 ? -2 : 0);
     }
     for (int how = 0; how < ways; how++) {
-        assert_true(walk((way)how, frame_at(0)));
-        assert_int_equal(world.stack.count, 0);
-        assert_int_equal(world.stack.is_cut, 1);
+        assert_false(walk((way)how, frame_at(0)));
     }
 }
 
