@@ -17,7 +17,7 @@ WORDS = 'collapsed,samples,idle'
 # copied itself while it ran on another core: those are the hard ones.
 STACKS = 20000
 STACKS_BUSY = 8000
-STACKS_SIGNALLED = 500
+STACKS_SIGNALLED = 100
 
 
 class GraphTest(unittest.TestCase):
