@@ -100,8 +100,8 @@ def mixed(end, scale=1.0):
 def mixed_waiting(end):
     while time.monotonic() < end:
         for function, amount in KINDS_OF_WORK:
-            timed(function, amount)
-        timed(waiting, 1500)
+            timed(function, 2 * amount)
+        timed(waiting, 2500)
 
 
 def bursty(end):
