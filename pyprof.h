@@ -3638,8 +3638,8 @@ static void pyprof__put_path(pyprof__writing *writing, const pyprof__speedscope 
 }
 
 /* How much of a stretch is shown with its stack, and how much as an empty stack, so that the threads stay
-   aligned in time. CPU time of a moment may exceed its share of wall time: what is owed is taken from the empty
-   stretches that follow. */
+   aligned in time. The CPU time of a stretch may exceed its wall time: what is owed is taken from the empty
+   stretches around it. */
 static void pyprof__split_stretch(const pyprof_output *output, const pyprof__stretch *stretch, uint64_t *owed,
                                   uint64_t weights[2]) {
     uint32_t kind = pyprof__stretch_kind(stretch);
@@ -3667,6 +3667,17 @@ static void pyprof__split_stretch(const pyprof_output *output, const pyprof__str
     weights[1] = empty - paid;
 }
 
+/* What a track still owes at its end: its empty stretches before have to pay for it. */
+static uint64_t pyprof__track_debt(const pyprof__writing *writing, const pyprof__track *track) {
+    const pyprof__stretch *items = (const pyprof__stretch *)writing->profile->timeline.data;
+    uint64_t owed = 0;
+    for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
+        uint64_t weights[2] = {0, 0};
+        pyprof__split_stretch(&writing->output, &items[i], &owed, weights);
+    }
+    return owed;
+}
+
 typedef enum pyprof__list {
     PYPROF__STACKS,
     PYPROF__WEIGHTS
@@ -3677,7 +3688,7 @@ static uint64_t pyprof__put_track_list(pyprof__writing *writing, const pyprof__s
                                        const pyprof__track *track, pyprof__list list) {
     const pyprof__stretch *items = (const pyprof__stretch *)writing->profile->timeline.data;
     const char *separator = "";
-    uint64_t sum = 0, owed = 0;
+    uint64_t sum = 0, owed = pyprof__track_debt(writing, track);
     for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
         uint64_t weights[2] = {0, 0};
         pyprof__split_stretch(&writing->output, &items[i], &owed, weights);
