@@ -933,11 +933,7 @@ static void initialize_python(const options *opt) {
 }
 
 static void begin(const options *opt) {
-    /* A signal may be on its way when the program calls exec, and then meets the next program's default
-       action: SIGURG's is to ignore it. */
-    pyprof_desc desc = {.interval_us = (uint32_t)(1e6 / opt->rate + 0.5),
-                        .signal_number = SIGURG,
-                        .logger = {.log_fn = on_log}};
+    pyprof_desc desc = {.interval_us = (uint32_t)(1e6 / opt->rate + 0.5), .logger = {.log_fn = on_log}};
     pyprof_result result = pyprof_start(&desc);
     (void)clock_gettime(CLOCK_MONOTONIC, &run.begun);
     if (result != PYPROF_OK) {
