@@ -178,8 +178,8 @@ static void add_dict(list *facts) {
     PyDictOrValues tagged;
     add(facts, "managed_dict_before",
         (uint32_t)((char *)object - (char *)_PyObject_DictOrValuesPointer(object)));
-    _PyDictOrValues_SetValues(&tagged, (PyDictValues *)(void *)memory);
-    add(facts, "values_tag", (uint32_t)((uintptr_t)memory - (uintptr_t)tagged.dict));
+    _PyDictOrValues_SetValues(&tagged, (PyDictValues *)(void *)object);
+    add(facts, "values_tag", (uint32_t)((uintptr_t)object - (uintptr_t)tagged.dict));
 #else
     add(facts, "managed_dict_before",
         (uint32_t)((char *)object - (char *)_PyObject_ManagedDictPointer(object)));
