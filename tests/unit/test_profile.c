@@ -330,7 +330,7 @@ static void test_time_is_shared_half_and_half(void **state) {
     } cases[] = {
         {PYPROF__GIL, PYPROF__GIL, 3 * MS + MS / 2, 3 * MS + MS / 2 + 1},
         {PYPROF__GIL, 0, 3 * MS + MS / 2, 3 * MS + MS / 2 + 1},
-        {PYPROF__IDLE, PYPROF__IDLE, 3 * MS + MS / 2, 3 * MS + MS / 2 + 1},
+        {PYPROF__IDLE, PYPROF__IDLE, 0, 0},         /* it ran unseen: see below */
         {PYPROF__IDLE, PYPROF__GIL, 0, 7 * MS + 1}, /* what waited used none */
         {PYPROF__GIL, PYPROF__IDLE, 7 * MS + 1, 0},
     };
@@ -354,6 +354,31 @@ static void test_time_is_shared_half_and_half(void **state) {
         assert_int_equal(second->gil_ns, cases[i].after == PYPROF__GIL ? 5 * MS + 1 : 0);
         bench_close(&bench);
     }
+}
+
+/* What a thread used between two samples that both waited goes to its next sample that runs. */
+static void test_time_used_unseen_is_not_lost(void **state) {
+    static const uint32_t kinds[] = {PYPROF__IDLE, PYPROF__IDLE, PYPROF__GIL, PYPROF__GIL};
+    workbench bench;
+    (void)state;
+    bench_open(&bench, 0);
+    uint32_t track = add_track(&bench, "t");
+    uint32_t waits = add_node(&bench, track, PYPROF__NONE, "waits", 1);
+    uint32_t runs = add_node(&bench, track, PYPROF__NONE, "runs", 1);
+    pyprof__thread thread = sampled_thread(track, waits, PYPROF__IDLE, 1000 * MS, 0);
+    for (uint32_t i = 0; i < 4; i++) {
+        uint64_t wall = (1010 + 10 * i) * MS, cpu = (i + 1) * MS;
+        uint32_t node = kinds[i] == PYPROF__IDLE ? waits : runs;
+        pyprof__share_time(bench.sampler, &thread, node, kinds[i], wall, cpu);
+        thread.node = node;
+        thread.kind = kinds[i];
+        thread.wall = wall;
+        thread.cpu = cpu;
+    }
+    assert_int_equal(pyprof__node_at(bench.profile, waits)->cpu_ns, 0);
+    assert_int_equal(pyprof__node_at(bench.profile, runs)->cpu_ns, 4 * MS);
+    assert_int_equal(sums_of_track(bench.profile, track).cpu, 4 * MS);
+    bench_close(&bench);
 }
 
 static void test_clocks_that_step_back_count_nothing(void **state) {
@@ -686,6 +711,7 @@ int main(void) {
         cmocka_unit_test(test_timeline_that_cannot_be_coarsened),
         cmocka_unit_test(test_copy_is_deep_and_equal),
         cmocka_unit_test(test_time_is_shared_half_and_half),
+        cmocka_unit_test(test_time_used_unseen_is_not_lost),
         cmocka_unit_test(test_clocks_that_step_back_count_nothing),
         cmocka_unit_test(test_first_and_last_sample),
         cmocka_unit_test(test_collapsed_values_sum_exactly),
