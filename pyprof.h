@@ -84,7 +84,8 @@
        builds with a GIL. Anything else is refused by pyprof_start.
      - Where neither process_vm_readv nor /proc/self/mem may be used (some seccomp filters), pyprof_start refuses.
      - Frames of C functions are not shown; their time is their Python caller's.
-     - A code object that dies within microseconds of being sampled may show as [unresolved].
+     - A code object that dies within microseconds of being sampled may show as [unresolved]. Threads that are
+       left unasked for a while (see above) may show [unsettled] frames: pyprof_stats.samples_partial.
      - Memory: at most memory_limit for one recording, a snapshot may hold as much again; typically below 1 MiB.
 
    CHANGES
@@ -140,9 +141,10 @@ typedef enum pyprof_result {
 /* How the stack of a thread that is running Python right now is read. */
 typedef enum pyprof_capture {
     PYPROF_CAPTURE_DEFAULT = 0, /* the thread copies its own stack, asked by a thread-directed signal */
-    PYPROF_CAPTURE_QUIET = 1    /* no signal, ever: read twice from outside, kept only if both are equal.
-                                   Stacks that change faster than they can be read are counted as lost, so
-                                   short functions get less than their share. */
+    PYPROF_CAPTURE_QUIET = 1    /* no signal, ever: read twice from outside, kept as far as both are equal.
+                                   What changes faster than it can be read is shown as "[unsettled]" below
+                                   the frames that stood still, so short functions get less than their
+                                   share, and their callers the rest. */
 } pyprof_capture;
 
 typedef enum pyprof_log_level {
@@ -225,6 +227,8 @@ typedef struct pyprof_stats {
     uint64_t samples;            /* stacks that entered the profile, idle ones included */
     uint64_t samples_idle;       /* of these, stacks of threads that waited */
     uint64_t samples_signalled;  /* of these, stacks that the thread copied itself, asked by a signal */
+    uint64_t samples_partial;    /* of these, stacks that changed while they were read from outside: the inner
+                                    frames, which did, are shown as "[unsettled]" */
     uint64_t lost_late;          /* the thread had let the GIL go before the signal came */
     uint64_t lost_pending;       /* the thread had not yet answered the signal of an earlier tick */
     uint64_t lost_unsettled;     /* the stack changed while it was read from outside */
@@ -235,7 +239,8 @@ typedef struct pyprof_stats {
     uint64_t frames_unresolved;  /* frames whose code object had died before its name could be read */
     uint64_t timeline_coarsened; /* times that the time line was full and halved its resolution */
     uint64_t signals;            /* signals sent */
-    uint64_t calls_interrupted;  /* signals that were seen to end a system call with EINTR */
+    uint64_t calls_interrupted;  /* signals that were seen to end a system call with EINTR
+                                    (waits on a futex not counted: libc goes on with them) */
     uint64_t threads;            /* OS threads with Python that were seen */
     uint64_t bytes;              /* memory held now */
     uint64_t bytes_peak;         /* and the most that was ever held */
@@ -419,21 +424,27 @@ static bool pyprof__signal_thread(int32_t tid, int signal_number, void *value) {
 }
 
 /* Whether the interrupted code had just come back from a system call with EINTR: the result register says
-   so, and the instruction before is the one that enters the kernel. */
+   so, and the instruction before is the one that enters the kernel. Waiting on a futex does not count: the C
+   library takes that up again by itself, and the program never sees it. */
 static bool pyprof__call_was_interrupted(const void *context) {
     const ucontext_t *user = (const ucontext_t *)context;
 #if defined(__x86_64__)
     enum {
+        r9 = 1,
+        rsi = 9,
         rax = 13,
-        rip = 16
-    }; /* <sys/ucontext.h> names them for _GNU_SOURCE only */
-    if (user->uc_mcontext.gregs[rax] != -EINTR) {
+        rip = 16 /* <sys/ucontext.h> names them for _GNU_SOURCE only */
+    };
+    const greg_t *registers = user->uc_mcontext.gregs;
+    if (registers[rax] != -EINTR) {
         return false;
     }
-    const unsigned char *next = (const unsigned char *)(uintptr_t)user->uc_mcontext.gregs[rip];
-    return next[-2] == 0x0f && next[-1] == 0x05;
+    const unsigned char *next = (const unsigned char *)(uintptr_t)registers[rip];
+    bool is_wait = (registers[rsi] & ~(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME)) == FUTEX_WAIT_BITSET &&
+                   (uint32_t)registers[r9] == (uint32_t)FUTEX_BITSET_MATCH_ANY;
+    return next[-2] == 0x0f && next[-1] == 0x05 && !is_wait;
 #elif defined(__aarch64__)
-    if (user->uc_mcontext.regs[0] != (unsigned long long)-EINTR) {
+    if (user->uc_mcontext.regs[0] != (unsigned long long)-EINTR || user->uc_mcontext.regs[8] == SYS_futex) {
         return false;
     }
     return ((const uint32_t *)(uintptr_t)user->uc_mcontext.pc)[-1] == 0xd4000001u;
@@ -1629,7 +1640,8 @@ typedef struct pyprof__stack {
     uintptr_t leaf;             /* address of the innermost frame */
     uintptr_t root_first_local; /* first local variable of the outermost frame; 0 = unknown */
     bool root_is_generator;
-    bool is_cut; /* there were more */
+    bool is_cut;     /* there were more, further out */
+    bool is_partial; /* there were more, further in: see pyprof__keep_common */
 } pyprof__stack;
 
 /* Follows the frames outwards. False: something on the way was no frame. */
@@ -1640,7 +1652,7 @@ static inline bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *re
     stack->count = 0;
     stack->leaf = leaf;
     stack->root_first_local = 0;
-    stack->root_is_generator = stack->is_cut = false;
+    stack->root_is_generator = stack->is_cut = stack->is_partial = false;
     uint32_t steps = 0;
     for (uintptr_t frame = leaf; frame != 0; frame = found.previous) {
         if (++steps > 4 * stack->capacity || !pyprof__read_frame(layout, reader, frame, &found)) {
@@ -1683,7 +1695,8 @@ typedef struct pyprof__request {
     pyprof__stack stack;
     uintptr_t tstate;
     int32_t tid;
-    uint64_t wall; /* when the stack was read: monotonic clock, and CPU clock of the thread */
+    bool ended_call; /* the signal was seen to end a system call with EINTR */
+    uint64_t wall;   /* when the stack was read: monotonic clock, and CPU clock of the thread */
     uint64_t cpu;
 } pyprof__request;
 
@@ -1757,11 +1770,12 @@ static bool pyprof__accept(pyprof__request *request) {
     }
 }
 
-static void pyprof__answer(uint32_t index) {
+static void pyprof__answer(uint32_t index, bool ended_call) {
     pyprof__request *request = &pyprof__handler.requests[index];
     if (!pyprof__accept(request)) {
         return;
     }
+    request->ended_call = ended_call;
     pyprof__request_state state = pyprof__capture_own(request);
     bool is_urgent = state == PYPROF__REQUEST_ANSWERED && !pyprof__knows_all(&request->stack);
     pyprof__set(&request->state, (uint32_t)state);
@@ -1798,13 +1812,12 @@ static void pyprof__on_signal(int signal_number, siginfo_t *info, void *context)
         return;
     }
     pyprof__add(&pyprof__handler.running, 1);
-    if (pyprof__call_was_interrupted(context)) {
-        pyprof__add(&pyprof__handler.interrupted, 1);
-    }
+    bool ended_call = pyprof__call_was_interrupted(context);
+    pyprof__add(&pyprof__handler.interrupted, ended_call);
     uint32_t session = pyprof__get(&pyprof__handler.session);
     uint32_t index = (uint32_t)question;
     if ((session & 1) && (session & 0xffffu) == (question >> 32 & 0xffffu) && index < PYPROF__REQUESTS_MAX) {
-        pyprof__answer(index);
+        pyprof__answer(index, ended_call);
     }
     errno = saved_errno;
     pyprof__add(&pyprof__handler.running, (uint32_t)-1);
@@ -1988,6 +2001,7 @@ struct pyprof_profile {
     uint64_t epoch_ns;   /* wall-clock time of the start, since 1970 */
     uint32_t unresolved; /* functions */
     uint32_t truncated;
+    uint32_t unsettled;
 };
 
 static void pyprof__profile_init(pyprof_profile *profile, const pyprof__memory *memory) {
@@ -2294,6 +2308,7 @@ typedef struct pyprof__thread {
     uintptr_t sample_tstate;
     uint64_t wall;
     uint64_t cpu;
+    uint64_t unseen_cpu; /* used between samples that both waited */
     uint32_t node;
     uint32_t kind;
     bool is_cut;
@@ -2301,6 +2316,7 @@ typedef struct pyprof__thread {
     pyprof__array nodes;
     /* whether to ask it */
     int32_t credit;
+    uint32_t good_answers;
     uint64_t paused_until;
     uint64_t pause;
     /* its name */
@@ -2525,6 +2541,14 @@ static uint32_t pyprof__node_of(pyprof__sampler *sampler, pyprof__thread *thread
     return node;
 }
 
+/* Where a stack is known only so far. */
+static uint32_t pyprof__unsettled_below(pyprof__sampler *sampler, const pyprof__thread *thread,
+                                        uint32_t node) {
+    uint32_t below = pyprof__child(sampler->profile, node, sampler->profile->unsettled, 0);
+    sampler->stats.samples_partial++;
+    return below != PYPROF__NONE ? below : pyprof__track_at(sampler->profile, thread->track)->truncated;
+}
+
 /* Threads of the threading module keep their object as first local variable of their outermost frame. */
 static void pyprof__learn_object(pyprof__sampler *sampler, pyprof__thread *thread,
                                  const pyprof__stack *stack) {
@@ -2572,15 +2596,26 @@ static uint64_t pyprof__min64(uint64_t a, uint64_t b) {
 }
 
 /* Splits the time since the last sample between the two: half to each, so that a sample stands for the time
-   around it, and strata of random length stay unbiased. CPU time goes to the one that did not wait. */
+   around it, and strata of random length stay unbiased. CPU time goes to the one that did not wait; where both
+   waited, the thread ran in between unseen, and its next sample that runs stands for that time, too. */
 static void pyprof__share_time(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t node, uint32_t kind,
                                uint64_t wall, uint64_t cpu) {
     uint64_t gap = wall > thread->wall ? wall - thread->wall : 0;
     uint64_t used = cpu > thread->cpu ? cpu - thread->cpu : 0;
     bool was_idle = (thread->kind & PYPROF__IDLE) != 0, is_idle = (kind & PYPROF__IDLE) != 0;
-    uint64_t before = was_idle == is_idle ? used / 2 : was_idle ? 0 : used;
+    uint64_t before = 0, after = 0;
+    if (is_idle && was_idle) {
+        thread->unseen_cpu += used;
+    } else {
+        before = was_idle ? 0 : is_idle ? used : used / 2;
+        after = used - before;
+    }
+    if (!is_idle) {
+        after += thread->unseen_cpu;
+        thread->unseen_cpu = 0;
+    }
     pyprof__add_time(sampler->profile, thread->track, thread->node, thread->kind, gap / 2, before);
-    pyprof__add_time(sampler->profile, thread->track, node, kind, gap - gap / 2, used - before);
+    pyprof__add_time(sampler->profile, thread->track, node, kind, gap - gap / 2, after);
 }
 
 /* A thread without a sample came, on average, half way between when it was last missed and now. */
@@ -2604,7 +2639,8 @@ static void pyprof__end_time(pyprof__sampler *sampler, pyprof__thread *thread, u
         uint64_t used = cpu > thread->cpu ? cpu - thread->cpu : 0;
         gap = is_whole ? gap : gap / 2;
         pyprof__add_time(sampler->profile, thread->track, thread->node, thread->kind, gap,
-                         pyprof__min64(gap, used));
+                         pyprof__min64(gap, used) + thread->unseen_cpu);
+        thread->unseen_cpu = 0;
         thread->cpu = cpu > thread->cpu ? cpu : thread->cpu;
         thread->has_sample = false;
     }
@@ -2622,6 +2658,7 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
             return;
         }
         node = pyprof__node_of(sampler, thread, stack);
+        node = stack->is_partial ? pyprof__unsettled_below(sampler, thread, node) : node;
         pyprof__learn_object(sampler, thread, stack);
     }
     if (thread->has_sample) {
@@ -2642,25 +2679,30 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
 }
 
 /* Whom to ask. A thread that computes answers in time; one that runs Python in short bursts between system
-   calls is often gone when the signal comes, and such a signal may end its call early. So a late answer costs
-   what many good ones earn, and a thread without credit is left alone for a while, longer each time. With
-   these figures a thread is asked on for as long as fewer than one answer in 25 is late. */
+   calls is often gone when the signal comes, and such a signal may end its call early. One that did, or many
+   late answers, and the thread is left alone for a while: each time four times as long, until a thousand good
+   answers in a row halve that again. */
 enum {
     PYPROF__CREDIT_MAX = 64,
-    PYPROF__LATE_COST = 24
+    PYPROF__LATE_COST = 8,
+    PYPROF__GOOD_ANSWERS = 1024
 };
 
-static void pyprof__judge(pyprof__thread *thread, bool was_late, uint64_t now) {
-    if (!was_late) {
-        thread->credit += thread->credit < PYPROF__CREDIT_MAX;
-        thread->pause = thread->credit == PYPROF__CREDIT_MAX ? 0 : thread->pause;
-        return;
-    }
-    thread->credit -= PYPROF__LATE_COST;
-    if (thread->credit < 0) {
-        thread->pause = thread->pause == 0 ? 1000000000u : pyprof__min64(2 * thread->pause, 32000000000u);
-        thread->paused_until = now + thread->pause;
-        thread->credit = 0;
+static void pyprof__leave_alone(pyprof__thread *thread, uint64_t now) {
+    uint64_t shortest = 2000000000u, longest = 32 * (uint64_t)1000000000;
+    thread->pause = thread->pause < shortest ? shortest : pyprof__min64(4 * thread->pause, longest);
+    thread->paused_until = now + thread->pause;
+    thread->credit = PYPROF__CREDIT_MAX / 2;
+    thread->good_answers = 0;
+}
+
+static void pyprof__judge(pyprof__thread *thread, bool was_late, bool ended_call, uint64_t now) {
+    thread->credit += was_late ? -PYPROF__LATE_COST : thread->credit < PYPROF__CREDIT_MAX;
+    if (ended_call || thread->credit < 0) {
+        pyprof__leave_alone(thread, now);
+    } else if (!was_late && ++thread->good_answers == PYPROF__GOOD_ANSWERS) {
+        thread->good_answers = 0;
+        thread->pause /= 2;
     }
 }
 
@@ -2685,7 +2727,7 @@ static void pyprof__collect(pyprof__sampler *sampler) {
         if (index != PYPROF__NONE) {
             pyprof__thread *thread = &PYPROF__ITEM(pyprof__thread, &sampler->threads, index);
             thread->request = PYPROF__NONE;
-            pyprof__judge(thread, state == PYPROF__REQUEST_LATE, pyprof__now());
+            pyprof__judge(thread, state == PYPROF__REQUEST_LATE, request->ended_call, pyprof__now());
             if (state == PYPROF__REQUEST_ANSWERED) {
                 sampler->stats.samples_signalled++;
                 pyprof__record(sampler, thread, &request->stack, request->tstate, PYPROF__GIL, request->wall,
@@ -2774,6 +2816,31 @@ static bool pyprof__stacks_agree(const pyprof__stack *a, const pyprof__stack *b)
            memcmp(a->frames, b->frames, a->count * sizeof *a->frames) == 0;
 }
 
+static bool pyprof__same_code(const pyprof__frame *a, const pyprof__frame *b) {
+    return a->code == b->code && a->print == b->print;
+}
+
+/* Of a stack that was read twice and had changed, keeps the outer frames that had not, and the function in
+   which they part. False: nothing is left. */
+static bool pyprof__keep_common(pyprof__stack *stack, const pyprof__stack *second) {
+    uint32_t common = 0;
+    uint32_t most = stack->count < second->count ? stack->count : second->count;
+    const pyprof__frame *a = stack->frames + stack->count, *b = second->frames + second->count;
+    if (stack->is_cut || second->is_cut || stack->root_is_generator || second->root_is_generator) {
+        return false;
+    }
+    while (common < most && memcmp(&a[-1 - (ptrdiff_t)common], &b[-1 - (ptrdiff_t)common], sizeof *a) == 0) {
+        common++;
+    }
+    if (common < most && pyprof__same_code(&a[-1 - (ptrdiff_t)common], &b[-1 - (ptrdiff_t)common])) {
+        common++;
+    }
+    stack->frames += stack->count - common;
+    stack->count = common;
+    stack->is_partial = true;
+    return common > 0;
+}
+
 /* What a look from outside saw. */
 typedef struct pyprof__glance {
     pyprof__stack stack; /* in the sampler's scratch */
@@ -2782,25 +2849,31 @@ typedef struct pyprof__glance {
 } pyprof__glance;
 
 /* Reads a stack from outside. A thread whose CPU clock stood still meanwhile cannot have changed it; of one
-   that runs, the stack counts if it was the same twice. only_still refuses the latter. */
+   that runs, the stack counts if it was the same twice, else as far as it was. only_still refuses those. */
 static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread, uintptr_t tstate,
                                  bool only_still, pyprof__glance *glance) {
+    enum {
+        attempts = 3
+    };
     pyprof__stack second;
     memset(&second, 0, sizeof second);
-    glance->stack.frames = (pyprof__frame *)sampler->scratch.data;
-    second.frames = glance->stack.frames + sampler->desc.max_depth;
+    second.frames = (pyprof__frame *)sampler->scratch.data + sampler->desc.max_depth;
     glance->stack.capacity = second.capacity = sampler->desc.max_depth;
-    for (int attempt = 0; attempt < 3; attempt++) {
+    for (int attempt = 1; attempt <= attempts; attempt++) {
         uint64_t before = pyprof__clock(thread->cpu_clock);
+        glance->stack.frames = (pyprof__frame *)sampler->scratch.data;
         glance->attached = pyprof__is_attached_now(&sampler->layout, tstate);
         bool is_read = pyprof__read_stack(sampler, tstate, &glance->stack);
         glance->cpu = pyprof__clock(thread->cpu_clock);
         if (before == glance->cpu) {
             return is_read && glance->cpu != 0;
         }
-        if (is_read && !only_still && pyprof__read_stack(sampler, tstate, &second) &&
-            pyprof__stacks_agree(&glance->stack, &second) &&
-            pyprof__is_attached_now(&sampler->layout, tstate) == glance->attached) {
+        if (!is_read || only_still || !pyprof__read_stack(sampler, tstate, &second) ||
+            pyprof__is_attached_now(&sampler->layout, tstate) != glance->attached) {
+            continue;
+        }
+        if (pyprof__stacks_agree(&glance->stack, &second) ||
+            (attempt == attempts && pyprof__keep_common(&glance->stack, &second))) {
             return true;
         }
     }
@@ -4024,8 +4097,9 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
     pthread_mutex_init(&sampler->lock, NULL);
     profile->truncated = pyprof__intern_marker(profile, "[truncated]");
     profile->unresolved = pyprof__intern_marker(profile, "[unresolved]");
+    profile->unsettled = pyprof__intern_marker(profile, "[unsettled]");
     if (profile->truncated == PYPROF__NONE || profile->unresolved == PYPROF__NONE ||
-        !pyprof__copy_output_path(sampler) ||
+        profile->unsettled == PYPROF__NONE || !pyprof__copy_output_path(sampler) ||
         !pyprof__array_reserve(sampler->memory, &sampler->scratch, 2 * (size_t)desc->max_depth)) {
         pyprof__sampler_clear(sampler);
         pyprof__sampler_free(sampler);

@@ -11,16 +11,18 @@ class Checker:
     def complaint(self, stack):
         """What is wrong with a stack, in words; None when it is one that the program can have."""
         frames = stack.frames
+        if frames and frames[-1].name == '[unsettled]':
+            frames = frames[:-1]  # what lies below changed while it was read, and is not claimed
         if not frames:
             return 'no frames'
-        return (self._root_complaint(stack) or self._pairs_complaint(frames) or self._leaf_complaint(frames[-1]))
+        return (self._root_complaint(stack.thread, frames[0]) or self._pairs_complaint(frames) or
+                self._leaf_complaint(frames[-1]))
 
     def _is_ours(self, frame):
         return frame.file == self.file
 
-    def _root_complaint(self, stack):
-        root = stack.frames[0]
-        if stack.thread == 'MainThread':
+    def _root_complaint(self, thread, root):
+        if thread == 'MainThread':
             if root.name != '<module>' or not self._is_ours(root):
                 return 'the main thread begins with %s' % (root,)
         elif root.name.rpartition('.')[2] != '_bootstrap' or root.file != 'threading.py':

@@ -20,13 +20,16 @@ class FormatError(Exception):
     """A line that is not as the collapsed format has it."""
 
 
+MARKERS = ('[truncated]', '[unresolved]', '[unsettled]')  # what the profiler says of frames it cannot show
 FRAME = re.compile(r'(?P<name>.*) \((?P<file>.*):(?P<line>[0-9]+)\)\Z')
 
 
-SPECIAL = ('[unresolved]', '[truncated]')
+SPECIAL = ('[unresolved]', '[truncated]', '[unsettled]')
 
 
 def parse_frame(text):
+    if text in MARKERS:
+        return Frame(text, '', 0)
     if text in SPECIAL:
         return Frame(text, '', 0)
     match = FRAME.match(text)

@@ -17,10 +17,16 @@ static bool is_paused(const pyprof__thread *thread, uint64_t now) {
     return now < thread->paused_until;
 }
 
+static void good(pyprof__thread *thread, int count) {
+    for (int i = 0; i < count; i++) {
+        pyprof__judge(thread, false, false, SECOND);
+    }
+}
+
 /* Answers of which every nth is late; returns how many it takes to be left alone, or rounds. */
 static int answers_until_paused(pyprof__thread *thread, int nth, int rounds) {
     for (int i = 1; i <= rounds; i++) {
-        pyprof__judge(thread, i % nth == 0, SECOND);
+        pyprof__judge(thread, i % nth == 0, false, SECOND);
         if (is_paused(thread, SECOND)) {
             return i;
         }
@@ -32,7 +38,7 @@ static void test_answers_in_time_cost_nothing(void **state) {
     pyprof__thread thread = new_thread();
     (void)state;
     for (int i = 0; i < 10000; i++) {
-        pyprof__judge(&thread, false, SECOND);
+        pyprof__judge(&thread, false, false, SECOND);
         assert_int_equal(thread.credit, PYPROF__CREDIT_MAX);
         assert_false(is_paused(&thread, 0));
     }
@@ -41,55 +47,58 @@ static void test_answers_in_time_cost_nothing(void **state) {
 static void test_seldom_late_is_forgiven(void **state) {
     pyprof__thread thread = new_thread();
     (void)state;
-    assert_int_equal(answers_until_paused(&thread, 26, 100000), 100000);
-    thread = new_thread();
-    assert_int_equal(answers_until_paused(&thread, 25, 100000), 100000); /* 24 earned, 24 lost */
+    assert_int_equal(answers_until_paused(&thread, 9, 100000), 100000); /* 8 earned, 8 lost */
 }
 
 static void test_often_late_is_left_alone(void **state) {
     pyprof__thread thread = new_thread();
     (void)state;
-    assert_in_range(answers_until_paused(&thread, 24, 100000), 24, 99999);
+    assert_in_range(answers_until_paused(&thread, 8, 100000), 100, 99999);
     thread = new_thread();
-    assert_in_range(answers_until_paused(&thread, 10, 100000), 30, 60);
+    assert_in_range(answers_until_paused(&thread, 4, 100000), 40, 80);
     thread = new_thread();
-    assert_int_equal(answers_until_paused(&thread, 1, 100000), 3); /* 64, 40, 16, none */
+    assert_int_equal(answers_until_paused(&thread, 1, 100000), 9); /* 8 bring it to none, one below */
+}
+
+static void test_one_ended_call_is_enough(void **state) {
+    pyprof__thread thread = new_thread();
+    (void)state;
+    pyprof__judge(&thread, false, true, SECOND);
+    assert_int_equal(thread.paused_until, 3 * SECOND);
+    thread = new_thread();
+    pyprof__judge(&thread, true, true, SECOND);
+    assert_int_equal(thread.paused_until, 3 * SECOND);
 }
 
 static void test_pauses_grow_up_to_a_bound(void **state) {
     pyprof__thread thread = new_thread();
-    static const uint64_t pauses[] = {1, 2, 4, 8, 16, 32, 32, 32};
+    static const uint64_t pauses[] = {2, 8, 32, 32, 32};
     uint64_t now = SECOND;
     (void)state;
-    thread.credit = 0;
     for (size_t i = 0; i < sizeof pauses / sizeof *pauses; i++) {
-        pyprof__judge(&thread, true, now);
-        assert_int_equal(thread.credit, 0);
+        pyprof__judge(&thread, true, true, now);
         assert_int_equal(thread.paused_until, now + pauses[i] * SECOND);
         now = thread.paused_until;
         assert_false(is_paused(&thread, now));
-        pyprof__judge(&thread, false, now); /* one good answer is not enough to be trusted again */
-        assert_int_equal(thread.credit, 1);
     }
 }
 
-static void test_full_credit_forgets_the_pauses(void **state) {
+static void test_good_answers_shorten_the_pauses(void **state) {
     pyprof__thread thread = new_thread();
     (void)state;
-    thread.credit = 0;
-    pyprof__judge(&thread, true, SECOND);
-    pyprof__judge(&thread, true, 3 * SECOND);
-    assert_int_equal(thread.pause, 2 * SECOND);
-    for (int i = 0; i < PYPROF__CREDIT_MAX - 1; i++) {
-        pyprof__judge(&thread, false, 6 * SECOND);
-        assert_int_equal(thread.pause, 2 * SECOND);
-    }
-    pyprof__judge(&thread, false, 6 * SECOND);
-    assert_int_equal(thread.credit, PYPROF__CREDIT_MAX);
-    assert_int_equal(thread.pause, 0);
-    thread.credit = 0;
-    pyprof__judge(&thread, true, 10 * SECOND);
-    assert_int_equal(thread.paused_until, 11 * SECOND);
+    pyprof__judge(&thread, false, true, SECOND);
+    pyprof__judge(&thread, false, true, SECOND);
+    assert_int_equal(thread.pause, 8 * SECOND);
+    good(&thread, PYPROF__GOOD_ANSWERS - 1);
+    assert_int_equal(thread.pause, 8 * SECOND);
+    good(&thread, 1);
+    assert_int_equal(thread.pause, 4 * SECOND);
+    good(&thread, PYPROF__GOOD_ANSWERS - 1);
+    pyprof__judge(&thread, false, true,
+                  SECOND); /* begins anew: 16 seconds, and a thousand more to halve them */
+    assert_int_equal(thread.pause, 16 * SECOND);
+    good(&thread, 1);
+    assert_int_equal(thread.pause, 16 * SECOND);
 }
 
 static void test_who_may_be_asked(void **state) {
@@ -114,8 +123,9 @@ int main(void) {
         cmocka_unit_test(test_answers_in_time_cost_nothing),
         cmocka_unit_test(test_seldom_late_is_forgiven),
         cmocka_unit_test(test_often_late_is_left_alone),
+        cmocka_unit_test(test_one_ended_call_is_enough),
         cmocka_unit_test(test_pauses_grow_up_to_a_bound),
-        cmocka_unit_test(test_full_credit_forgets_the_pauses),
+        cmocka_unit_test(test_good_answers_shorten_the_pauses),
         cmocka_unit_test(test_who_may_be_asked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
