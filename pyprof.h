@@ -1255,7 +1255,7 @@ static inline bool pyprof__read_last_index(const pyprof__layout *layout, pyprof_
         !pyprof__load_word(reader, frame + layout->frame_generator, &generator)) {
         return false;
     }
-    found->instr = last * (int32_t)layout->instr_scale;
+    found->instr = (int32_t)((uint32_t)last * layout->instr_scale); /* last may be garbage, and overflow */
     found->is_shown = last >= 0;
     found->is_generator = generator != 0;
     return true;
@@ -1406,6 +1406,11 @@ static bool pyprof__bytes_data(uintptr_t object, uintptr_t *data, size_t *size) 
     return true;
 }
 
+/* Lines come from tables that may hold anything, so a sum may overflow. */
+static int32_t pyprof__add_line(int32_t line, int32_t delta) {
+    return (int32_t)((uint32_t)line + (uint32_t)delta);
+}
+
 #if PYPROF__PY_SINCE(11)
 /* Numbers of the location table: 6 bits a byte, least significant first, bit 6 = more follow. False = the
    table ends in the middle. Source: CPython, InternalDocs/code_objects.md (Objects/locations.md before). */
@@ -1440,9 +1445,9 @@ static int32_t pyprof__line_at(const unsigned char *table, size_t size, int32_t 
             if (!pyprof__varint(&at, end, &delta)) {
                 break;
             }
-            line = (int32_t)((uint32_t)line + ((delta & 1) ? 0u - (delta >> 1) : delta >> 1));
+            line = pyprof__add_line(line, (delta & 1) ? -(int32_t)(delta >> 1) : (int32_t)(delta >> 1));
         } else if (kind >= 10 && kind <= 12) {
-            line += (int32_t)kind - 10;
+            line = pyprof__add_line(line, (int32_t)kind - 10);
         }
         while (at < end && !(*at & 0x80)) {
             at++; /* columns, and for the long form the end line */
@@ -1462,7 +1467,7 @@ static int32_t pyprof__line_at(const unsigned char *table, size_t size, int32_t 
     for (size_t i = 0; i + 1 < size; i += 2) {
         signed char delta = (signed char)table[i + 1];
         next += table[i];
-        line += delta == -128 ? 0 : delta;
+        line = pyprof__add_line(line, delta == -128 ? 0 : delta);
         if (instr < next) {
             break;
         }
@@ -1479,7 +1484,7 @@ static int32_t pyprof__line_at(const unsigned char *table, size_t size, int32_t 
         if (address > instr) {
             break;
         }
-        line += (signed char)table[i + 1];
+        line = pyprof__add_line(line, (signed char)table[i + 1]);
     }
     return line;
 }
@@ -3295,11 +3300,29 @@ static void pyprof__answer_bell(pyprof__sampler *sampler) {
     pthread_mutex_unlock(&sampler->lock);
 }
 
-/* One tick in each interval, at a random moment of it: a fixed rhythm would beat with the program's own. */
-static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
+/* The moment of the next tick: a random one in each interval, as a fixed rhythm would beat with the program's
+   own. Those that have passed already are missed; a tick that came a little late misses none. */
+static uint64_t pyprof__next_deadline(pyprof__sampler *sampler, uint64_t *stratum, uint64_t now) {
     uint64_t interval = sampler->desc.interval_us * (uint64_t)1000;
+    for (;; sampler->stats.ticks_missed++) {
+        uint64_t begin = sampler->start + *stratum * interval;
+        uint64_t deadline = begin + pyprof__random(&sampler->random) % interval;
+        if (now > begin + interval) {
+            uint64_t passed = (now - begin) / interval; /* after a long stall not one by one */
+            sampler->stats.ticks_missed += passed - 1;
+            *stratum += passed;
+            continue;
+        }
+        ++*stratum;
+        if (deadline > now) {
+            return deadline;
+        }
+    }
+}
+
+static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
     uint64_t stratum = 0;
-    uint64_t deadline = sampler->start + pyprof__random(&sampler->random) % interval;
+    uint64_t deadline = pyprof__next_deadline(sampler, &stratum, sampler->start);
     uint32_t heard = 0; /* the bell may ring while the sampler is at work */
     for (;;) {
         uint32_t bell = pyprof__get(&sampler->bell);
@@ -3317,12 +3340,9 @@ static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
             continue;
         }
         pthread_mutex_lock(&sampler->lock);
-        uint64_t reached = (now - sampler->start) / interval;
-        sampler->stats.ticks_missed += reached - stratum;
         pyprof__tick(sampler);
+        deadline = pyprof__next_deadline(sampler, &stratum, now);
         pthread_mutex_unlock(&sampler->lock);
-        stratum = reached + 1;
-        deadline = sampler->start + stratum * interval + pyprof__random(&sampler->random) % interval;
     }
 }
 
