@@ -62,14 +62,12 @@ typedef struct counts {
     uint64_t python_ns;   /* time that the hostile thread spent in Python */
 } counts;
 
-static void die(const char *what)
-{
+static void die(const char *what) {
     fprintf(stderr, "eintr: %s\n", what);
     exit(2);
 }
 
-static uint64_t clock_ns(clockid_t clock)
-{
+static uint64_t clock_ns(clockid_t clock) {
     struct timespec now;
     clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
@@ -77,8 +75,7 @@ static uint64_t clock_ns(clockid_t clock)
 
 static bool is_control;
 
-static pyprof_stats stats_now(void)
-{
+static pyprof_stats stats_now(void) {
     pyprof_stats stats;
     if (is_control) {
         memset(&stats, 0, sizeof stats);
@@ -91,13 +88,11 @@ static pyprof_stats stats_now(void)
 
 /* What a process-wide profiler does: SIGALRM, to whichever thread does not block it. */
 
-static void ignore_signal(int number)
-{
+static void ignore_signal(int number) {
     (void)number;
 }
 
-static void start_control(void)
-{
+static void start_control(void) {
     const struct itimerval every = {{0, 1000}, {0, 1000}};
     struct sigaction action;
     memset(&action, 0, sizeof action);
@@ -108,8 +103,7 @@ static void start_control(void)
     }
 }
 
-static void mask_control(int how)
-{
+static void mask_control(int how) {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGALRM);
@@ -117,8 +111,7 @@ static void mask_control(int how)
 }
 
 /* Sleeps end when they should, not 50 us later: the calls come faster. */
-static void prepare_thread(void)
-{
+static void prepare_thread(void) {
     prctl(PR_SET_TIMERSLACK, 1ul);
     mask_control(SIG_UNBLOCK);
 }
@@ -131,14 +124,12 @@ typedef struct foreign {
     counts done;
 } foreign;
 
-static bool nanosleep_is_cut(void)
-{
+static bool nanosleep_is_cut(void) {
     const struct timespec pause = {0, 1000};
     return nanosleep(&pause, NULL) != 0;
 }
 
-static bool poll_is_cut(int descriptor)
-{
+static bool poll_is_cut(int descriptor) {
     /* Nothing ever comes here: the call ends by its time alone. A whole millisecond is poll's shortest wait, so
        only every sixteenth waits. */
     static unsigned turn;
@@ -146,14 +137,12 @@ static bool poll_is_cut(int descriptor)
     return poll(&one, 1, turn++ % 16 ? 0 : 1) < 0;
 }
 
-static bool read_is_cut(int descriptor)
-{
+static bool read_is_cut(int descriptor) {
     char byte;
     return read(descriptor, &byte, 1) != 1;
 }
 
-static void *foreign_thread(void *argument)
-{
+static void *foreign_thread(void *argument) {
     foreign *self = (foreign *)argument;
     int silent[2];
     prepare_thread();
@@ -172,8 +161,7 @@ static void *foreign_thread(void *argument)
 }
 
 /* Feeds the pipe, so slowly that the reader nearly always waits. */
-static void *feeder_thread(void *argument)
-{
+static void *feeder_thread(void *argument) {
     int pipe_write = *(int *)argument;
     sigset_t broken;
     sigemptyset(&broken);
@@ -187,8 +175,7 @@ static void *feeder_thread(void *argument)
     return NULL;
 }
 
-static counts run_foreign(uint64_t calls)
-{
+static counts run_foreign(uint64_t calls) {
     int ends[2];
     pthread_t feeder;
     pthread_t caller;
@@ -216,8 +203,7 @@ typedef struct hostile {
     counts done;
 } hostile;
 
-static void *hostile_thread(void *argument)
-{
+static void *hostile_thread(void *argument) {
     hostile *self = (hostile *)argument;
     const struct timespec pause = {0, 50000};
     PyGILState_STATE outer = PyGILState_Ensure();
@@ -242,8 +228,7 @@ static void *hostile_thread(void *argument)
     return NULL;
 }
 
-static counts run_hostile(PyObject *function, uint64_t ticks)
-{
+static counts run_hostile(PyObject *function, uint64_t ticks) {
     pthread_t thread;
     hostile self = {function, ticks, {0, 0, 0}};
     if (pthread_create(&thread, NULL, hostile_thread, &self)) {
@@ -253,30 +238,26 @@ static counts run_hostile(PyObject *function, uint64_t ticks)
     return self.done;
 }
 
-static void run(const char *code)
-{
+static void run(const char *code) {
     if (PyRun_SimpleString(code)) {
         die(code);
     }
 }
 
-static PyObject *global(const char *name)
-{
+static PyObject *global(const char *name) {
     return PyDict_GetItemString(PyModule_GetDict(PyImport_AddModule("__main__")), name);
 }
 
-static void report(counts done)
-{
+static void report(counts done) {
     pyprof_stats stats = stats_now();
-    printf("{\"calls\": %" PRIu64 ", \"interrupted\": %" PRIu64 ", \"python_ns\": %" PRIu64 ", \"ticks\": %" PRIu64
-           ", \"samples\": %" PRIu64 ", \"signals\": %" PRIu64 ", \"signalled\": %" PRIu64
-           ", \"lost_late\": %" PRIu64 ", \"calls_interrupted\": %" PRIu64 "}\n",
+    printf("{\"calls\": %" PRIu64 ", \"interrupted\": %" PRIu64 ", \"python_ns\": %" PRIu64
+           ", \"ticks\": %" PRIu64 ", \"samples\": %" PRIu64 ", \"signals\": %" PRIu64
+           ", \"signalled\": %" PRIu64 ", \"lost_late\": %" PRIu64 ", \"calls_interrupted\": %" PRIu64 "}\n",
            done.calls, done.interrupted, done.python_ns, stats.ticks, stats.samples, stats.signals,
            stats.samples_signalled, stats.lost_late, stats.calls_interrupted);
 }
 
-static counts measure(bool is_foreign, uint64_t amount)
-{
+static counts measure(bool is_foreign, uint64_t amount) {
     PyObject *function = global("some");
     PyThreadState *mine = PyEval_SaveThread();
     counts done = is_foreign ? run_foreign(amount) : run_hostile(function, amount);
@@ -284,8 +265,7 @@ static counts measure(bool is_foreign, uint64_t amount)
     return done;
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     counts done;
     pyprof_desc desc = {0};
     char start[32] = "start(0)";

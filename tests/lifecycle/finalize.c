@@ -31,49 +31,42 @@
     "    while time.monotonic() < end:\n"                                                                    \
     "        for n in range(100): leaf(n)\n"
 
-static void die(const char *what)
-{
+static void die(const char *what) {
     fprintf(stderr, "finalize: %s\n", what);
     exit(2);
 }
 
-static void check(const char *what, pyprof_result result)
-{
+static void check(const char *what, pyprof_result result) {
     if (result != PYPROF_OK) {
         fprintf(stderr, "finalize: %s: %s\n", what, pyprof_result_string(result));
         exit(2);
     }
 }
 
-static void run(const char *code)
-{
+static void run(const char *code) {
     if (PyRun_SimpleString(code)) {
         die(code);
     }
 }
 
-static void start(void)
-{
+static void start(void) {
     pyprof_desc desc = {0};
     desc.interval_us = 500;
     check("start", pyprof_start(&desc));
 }
 
-static pyprof_profile *stop(void)
-{
+static pyprof_profile *stop(void) {
     pyprof_profile *profile = NULL;
     check("stop", pyprof_stop(&profile));
     return profile;
 }
 
-static bool print_data(void *user, const void *data, size_t size)
-{
+static bool print_data(void *user, const void *data, size_t size) {
     (void)user;
     return fwrite(data, 1, size, stdout) == size;
 }
 
-static void print(pyprof_profile *profile)
-{
+static void print(pyprof_profile *profile) {
     pyprof_output output = {0};
     output.metric = PYPROF_METRIC_SAMPLES;
     output.include_idle = true;
@@ -81,8 +74,7 @@ static void print(pyprof_profile *profile)
     pyprof_free(profile);
 }
 
-static void started_before(void)
-{
+static void started_before(void) {
     start();
     Py_Initialize();
     run(WORK_SCRIPT "work(0.5)\n");
@@ -90,8 +82,7 @@ static void started_before(void)
     Py_FinalizeEx();
 }
 
-static void stopped_after(void)
-{
+static void stopped_after(void) {
     Py_Initialize();
     start();
     run(WORK_SCRIPT "work(0.5)\n");
@@ -99,8 +90,7 @@ static void stopped_after(void)
     print(stop());
 }
 
-static void again(void)
-{
+static void again(void) {
     unsigned turn;
     start();
     for (turn = 0; turn < 100; turn++) {
@@ -117,8 +107,7 @@ static void again(void)
     print(stop());
 }
 
-static void daemons(void)
-{
+static void daemons(void) {
     Py_Initialize();
     start();
     run(WORK_SCRIPT "import threading\n"
@@ -128,8 +117,7 @@ static void daemons(void)
     print(stop());
 }
 
-static void *visit(void *function)
-{
+static void *visit(void *function) {
     struct timespec begin;
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &begin);
@@ -146,8 +134,7 @@ static void *visit(void *function)
     return NULL;
 }
 
-static void visitors(void)
-{
+static void visitors(void) {
     pthread_t threads[6];
     PyThreadState *mine;
     PyObject *function;
@@ -172,8 +159,7 @@ static void visitors(void)
     Py_FinalizeEx();
 }
 
-static void subs(void)
-{
+static void subs(void) {
     unsigned turn;
     PyThreadState *outer;
     Py_Initialize();
@@ -192,20 +178,17 @@ static void subs(void)
     Py_FinalizeEx();
 }
 
-static void *start_in_thread(void *unused)
-{
+static void *start_in_thread(void *unused) {
     start();
     return unused;
 }
 
-static void *stop_in_thread(void *unused)
-{
+static void *stop_in_thread(void *unused) {
     (void)unused;
     return stop();
 }
 
-static void host_thread(void)
-{
+static void host_thread(void) {
     pthread_t thread;
     void *profile;
     Py_Initialize();
@@ -218,13 +201,12 @@ static void host_thread(void)
     Py_FinalizeEx();
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     const struct {
         const char *name;
         void (*function)(void);
-    } kinds[] = {{"before", started_before}, {"after", stopped_after}, {"again", again},
-                 {"daemons", daemons},       {"visitors", visitors},   {"subs", subs},
+    } kinds[] = {{"before", started_before},  {"after", stopped_after}, {"again", again},
+                 {"daemons", daemons},        {"visitors", visitors},   {"subs", subs},
                  {"host-thread", host_thread}};
     size_t index;
     for (index = 0; argc == 2 && index < sizeof kinds / sizeof kinds[0]; index++) {

@@ -58,8 +58,7 @@ static const char busy_script[] =
 
 static PyThreadState *main_state;
 
-static void run(const char *code)
-{
+static void run(const char *code) {
     PyEval_RestoreThread(main_state);
     if (PyRun_SimpleString(code)) {
         fail_msg("%s", code);
@@ -67,8 +66,7 @@ static void run(const char *code)
     main_state = PyEval_SaveThread();
 }
 
-static void pause_ms(unsigned milliseconds)
-{
+static void pause_ms(unsigned milliseconds) {
     struct timespec left = {milliseconds / 1000, (long)(milliseconds % 1000) * 1000000};
     while (nanosleep(&left, &left) && errno == EINTR) {
     }
@@ -85,11 +83,11 @@ typedef struct counter {
     size_t fail_from; /* the first call that fails; 0 = none */
 } counter;
 
-#define COUNTER_INIT {PTHREAD_MUTEX_INITIALIZER, 0, 0, 0, 0, 0}
+#define COUNTER_INIT                                                                                         \
+    { PTHREAD_MUTEX_INITIALIZER, 0, 0, 0, 0, 0 }
 #define BLOCK_HEADER 32 /* keeps malloc's alignment */
 
-static void *counter_alloc(size_t size, void *user)
-{
+static void *counter_alloc(size_t size, void *user) {
     counter *self = (counter *)user;
     char *block = NULL;
     pthread_mutex_lock(&self->lock);
@@ -109,8 +107,7 @@ static void *counter_alloc(size_t size, void *user)
     return block ? block + BLOCK_HEADER : NULL;
 }
 
-static void counter_free(void *memory, void *user)
-{
+static void counter_free(void *memory, void *user) {
     counter *self = (counter *)user;
     char *block = (char *)memory;
     size_t size;
@@ -127,8 +124,7 @@ static void counter_free(void *memory, void *user)
     free(block);
 }
 
-static pyprof_desc counted(counter *self, uint32_t interval_us)
-{
+static pyprof_desc counted(counter *self, uint32_t interval_us) {
     pyprof_desc desc = {0};
     desc.interval_us = interval_us;
     desc.allocator.alloc_fn = counter_alloc;
@@ -137,8 +133,7 @@ static pyprof_desc counted(counter *self, uint32_t interval_us)
     return desc;
 }
 
-static pyprof_stats stats_now(void)
-{
+static pyprof_stats stats_now(void) {
     pyprof_stats stats;
     assert_int_equal(pyprof_get_stats(&stats), PYPROF_OK);
     return stats;
@@ -152,8 +147,7 @@ typedef struct process {
     struct sigaction actions[NSIG];
 } process;
 
-static int count_entries(const char *path)
-{
+static int count_entries(const char *path) {
     int count = 0;
     DIR *folder = opendir(path);
     assert_non_null(folder);
@@ -164,8 +158,7 @@ static int count_entries(const char *path)
     return count;
 }
 
-static process look(void)
-{
+static process look(void) {
     process now;
     int number;
     memset(&now, 0, sizeof now);
@@ -177,8 +170,7 @@ static process look(void)
     return now;
 }
 
-static void assert_same_process(const process *before)
-{
+static void assert_same_process(const process *before) {
     process now = look();
     int number;
     int turn;
@@ -204,8 +196,7 @@ typedef struct text {
     size_t size;
 } text;
 
-static bool text_append(void *user, const void *data, size_t size)
-{
+static bool text_append(void *user, const void *data, size_t size) {
     text *to = (text *)user;
     char *grown = (char *)realloc(to->data, to->size + size + 1);
     if (!grown) {
@@ -218,15 +209,13 @@ static bool text_append(void *user, const void *data, size_t size)
     return true;
 }
 
-static bool refuse(void *user, const void *data, size_t size)
-{
+static bool refuse(void *user, const void *data, size_t size) {
     (void)data;
     (void)size;
     return --*(int *)user >= 0;
 }
 
-static pyprof_output output_of(pyprof_format format, pyprof_metric metric)
-{
+static pyprof_output output_of(pyprof_format format, pyprof_metric metric) {
     pyprof_output output = {0};
     output.format = format;
     output.metric = metric;
@@ -234,8 +223,7 @@ static pyprof_output output_of(pyprof_format format, pyprof_metric metric)
     return output;
 }
 
-static text written(const pyprof_profile *profile, pyprof_format format, pyprof_metric metric)
-{
+static text written(const pyprof_profile *profile, pyprof_format format, pyprof_metric metric) {
     text to = {NULL, 0};
     pyprof_output output = output_of(format, metric);
     assert_int_equal(pyprof_write(profile, &output, text_append, &to), PYPROF_OK);
@@ -244,8 +232,7 @@ static text written(const pyprof_profile *profile, pyprof_format format, pyprof_
 }
 
 /* The sum of the values of collapsed text, of the lines that begin so. */
-static uint64_t sum_of(const text *collapsed, const char *prefix)
-{
+static uint64_t sum_of(const text *collapsed, const char *prefix) {
     uint64_t sum = 0;
     char *line;
     char *rest = NULL;
@@ -259,23 +246,20 @@ static uint64_t sum_of(const text *collapsed, const char *prefix)
     return sum;
 }
 
-static uint64_t samples_in(const pyprof_profile *profile)
-{
+static uint64_t samples_in(const pyprof_profile *profile) {
     text to = written(profile, PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_SAMPLES);
     uint64_t sum = sum_of(&to, "thread ");
     free(to.data);
     return sum;
 }
 
-static void start_ms(uint32_t interval_us)
-{
+static void start_ms(uint32_t interval_us) {
     pyprof_desc desc = {0};
     desc.interval_us = interval_us;
     assert_int_equal(pyprof_start(&desc), PYPROF_OK);
 }
 
-static pyprof_profile *recorded(unsigned milliseconds)
-{
+static pyprof_profile *recorded(unsigned milliseconds) {
     pyprof_profile *profile = NULL;
     start_ms(1000);
     pause_ms(milliseconds);
@@ -285,8 +269,7 @@ static pyprof_profile *recorded(unsigned milliseconds)
 }
 
 /* Before anything was recorded. Must run first. */
-static void test_nothing_recorded(void **state)
-{
+static void test_nothing_recorded(void **state) {
     pyprof_stats stats;
     pyprof_profile *profile = (pyprof_profile *)state;
     int writes = 100;
@@ -303,8 +286,7 @@ static void test_nothing_recorded(void **state)
     pyprof_free(NULL);
 }
 
-static void cycles(unsigned count, uint32_t interval_us, unsigned pause_us)
-{
+static void cycles(unsigned count, uint32_t interval_us, unsigned pause_us) {
     counter memory = COUNTER_INIT;
     pyprof_desc desc = counted(&memory, interval_us);
     unsigned turn;
@@ -327,8 +309,7 @@ static void cycles(unsigned count, uint32_t interval_us, unsigned pause_us)
     assert_true(memory.calls > 0);
 }
 
-static void test_a_thousand_cycles(void **state)
-{
+static void test_a_thousand_cycles(void **state) {
     process before;
     struct mallinfo2 memory_before;
     struct mallinfo2 memory_after;
@@ -344,8 +325,7 @@ static void test_a_thousand_cycles(void **state)
     assert_true(memory_after.hblkhd < memory_before.hblkhd + MIB);
 }
 
-static void test_stop_at_once(void **state)
-{
+static void test_stop_at_once(void **state) {
     process before = look();
     (void)state;
     cycles(500, 100, 0);
@@ -353,16 +333,14 @@ static void test_stop_at_once(void **state)
     assert_same_process(&before);
 }
 
-static void test_starts_and_stops_with_the_gil(void **state)
-{
+static void test_starts_and_stops_with_the_gil(void **state) {
     (void)state;
     PyEval_RestoreThread(main_state);
     cycles(100, 100, 500);
     main_state = PyEval_SaveThread();
 }
 
-static void test_bad_descriptions(void **state)
-{
+static void test_bad_descriptions(void **state) {
     process before = look();
     counter memory = COUNTER_INIT;
     const struct {
@@ -400,8 +378,7 @@ static void test_bad_descriptions(void **state)
     pyprof_free(recorded(20));
 }
 
-static void test_misuse_while_active(void **state)
-{
+static void test_misuse_while_active(void **state) {
     pyprof_desc desc = {0};
     pyprof_profile *profile = NULL;
     pyprof_stats before;
@@ -426,8 +403,7 @@ static void test_misuse_while_active(void **state)
     assert_null(profile);
 }
 
-static void test_bad_writes(void **state)
-{
+static void test_bad_writes(void **state) {
     pyprof_profile *profile = recorded(50);
     pyprof_output output = {0};
     text to = {NULL, 0};
@@ -459,8 +435,7 @@ static void test_bad_writes(void **state)
 
 /* Memory. */
 
-static void test_start_without_memory(void **state)
-{
+static void test_start_without_memory(void **state) {
     process before = look();
     size_t fail_from;
     bool started = false;
@@ -485,8 +460,7 @@ static void test_start_without_memory(void **state)
     assert_same_process(&before);
 }
 
-static void test_snapshot_without_memory(void **state)
-{
+static void test_snapshot_without_memory(void **state) {
     counter memory = COUNTER_INIT;
     pyprof_desc desc = counted(&memory, 1000);
     pyprof_profile *profile = (pyprof_profile *)state;
@@ -503,8 +477,7 @@ static void test_snapshot_without_memory(void **state)
 }
 
 /* The time line grows for as long as there is room for it; from then on nothing does. */
-static void test_steady_state_allocates_nothing(void **state)
-{
+static void test_steady_state_allocates_nothing(void **state) {
     counter memory = COUNTER_INIT;
     pyprof_desc desc = counted(&memory, 500);
     pyprof_stats before;
@@ -531,8 +504,7 @@ static void test_steady_state_allocates_nothing(void **state)
     assert_int_equal(memory.live_blocks, 0);
 }
 
-static void test_memory_limit(void **state)
-{
+static void test_memory_limit(void **state) {
     counter memory = COUNTER_INIT;
     pyprof_desc desc = counted(&memory, 100);
     pyprof_profile *profile = NULL;
@@ -563,8 +535,7 @@ static void test_memory_limit(void **state)
 
 static char folder[] = "/tmp/pyprof-lifecycle-XXXXXX";
 
-static const char *in_folder(const char *name)
-{
+static const char *in_folder(const char *name) {
     static char path[4][256];
     static unsigned turn;
     char *to = path[turn++ % 4];
@@ -572,8 +543,7 @@ static const char *in_folder(const char *name)
     return to;
 }
 
-static text content(const char *path)
-{
+static text content(const char *path) {
     text to = {NULL, 0};
     char buffer[4096];
     ssize_t got;
@@ -587,23 +557,20 @@ static text content(const char *path)
     return to;
 }
 
-static void assert_same_text(text one, text other)
-{
+static void assert_same_text(text one, text other) {
     assert_int_equal(one.size, other.size);
     assert_memory_equal(one.data, other.data, one.size);
     free(one.data);
     free(other.data);
 }
 
-static text written_by_default(const pyprof_profile *profile)
-{
+static text written_by_default(const pyprof_profile *profile) {
     text to = {NULL, 0};
     assert_int_equal(pyprof_write(profile, NULL, text_append, &to), PYPROF_OK);
     return to;
 }
 
-static void test_save(void **state)
-{
+static void test_save(void **state) {
     pyprof_profile *profile = recorded(100);
     process before = look();
     text json;
@@ -623,12 +590,11 @@ static void test_save(void **state)
     pyprof_free(profile);
 }
 
-static void test_save_where_it_cannot(void **state)
-{
+static void test_save_where_it_cannot(void **state) {
     pyprof_profile *profile = recorded(100);
     process before = look();
-    const char *const bad[] = {"/dev/full", folder, "/tmp", "/proc/pyprof", in_folder("missing/a.txt"),
-                               in_folder("missing/")};
+    const char *const bad[] = {
+        "/dev/full", folder, "/tmp", "/proc/pyprof", in_folder("missing/a.txt"), in_folder("missing/")};
     size_t index;
     (void)state;
     for (index = 0; index < sizeof bad / sizeof bad[0]; index++) {
@@ -645,8 +611,7 @@ static void test_save_where_it_cannot(void **state)
     pyprof_free(profile);
 }
 
-static void test_save_on_a_full_disk(void **state)
-{
+static void test_save_on_a_full_disk(void **state) {
     pyprof_profile *profile = recorded(100);
     const char *path = in_folder("full.txt");
     struct rlimit whole;
@@ -673,15 +638,13 @@ static void test_save_on_a_full_disk(void **state)
     pyprof_free(profile);
 }
 
-static void *read_all(void *path)
-{
+static void *read_all(void *path) {
     text *to = (text *)malloc(sizeof *to);
     *to = content((const char *)path);
     return to;
 }
 
-static void test_save_into_a_pipe(void **state)
-{
+static void test_save_into_a_pipe(void **state) {
     pyprof_profile *profile = recorded(100);
     char *path = strdup(in_folder("pipe"));
     pthread_t reader;
@@ -702,8 +665,7 @@ static void test_save_into_a_pipe(void **state)
     pyprof_free(profile);
 }
 
-static void test_save_to_stdout(void **state)
-{
+static void test_save_to_stdout(void **state) {
     pyprof_profile *profile = recorded(100);
     int real = dup(STDOUT_FILENO);
     int ends[2];
@@ -733,8 +695,7 @@ static void test_save_to_stdout(void **state)
     pyprof_free(profile);
 }
 
-static void test_output_path(void **state)
-{
+static void test_output_path(void **state) {
     char path[256];
     pyprof_desc desc = {0};
     pyprof_profile *profile = NULL;
@@ -761,8 +722,7 @@ static void test_output_path(void **state)
     assert_int_equal(count_entries(folder), 2);
 }
 
-static void test_snapshots(void **state)
-{
+static void test_snapshots(void **state) {
     pyprof_profile *first = NULL;
     pyprof_profile *second = NULL;
     pyprof_profile *last = NULL;
@@ -788,8 +748,7 @@ static void test_snapshots(void **state)
     assert_int_equal(memory.live_blocks, 0);
 }
 
-static void test_dump(void **state)
-{
+static void test_dump(void **state) {
     text to = {NULL, 0};
     (void)state;
     start_ms(10000000); /* the dump does not wait for a tick */
@@ -805,16 +764,14 @@ static void test_dump(void **state)
 static volatile sig_atomic_t host_signals;
 static volatile sig_atomic_t host_value;
 
-static void host_handler(int number, siginfo_t *info, void *context)
-{
+static void host_handler(int number, siginfo_t *info, void *context) {
     (void)number;
     (void)context;
     host_value = info->si_value.sival_int;
     host_signals = host_signals + 1;
 }
 
-static void test_host_handler_is_chained(void **state)
-{
+static void test_host_handler_is_chained(void **state) {
     const int number = SIGRTMIN + 5;
     struct sigaction mine;
     struct sigaction now;
@@ -851,8 +808,7 @@ static void test_host_handler_is_chained(void **state)
     signal(number, SIG_DFL);
 }
 
-static void test_quiet_takes_no_signal(void **state)
-{
+static void test_quiet_takes_no_signal(void **state) {
     process before = look();
     pyprof_desc desc = {0};
     (void)state;
@@ -868,8 +824,7 @@ static void test_quiet_takes_no_signal(void **state)
 }
 
 /* Spins with the GIL held, so that signals come, and watches errno. */
-static unsigned count_errno_changes(unsigned milliseconds)
-{
+static unsigned count_errno_changes(unsigned milliseconds) {
     struct timespec begin;
     struct timespec now;
     unsigned changes = 0;
@@ -881,19 +836,18 @@ static unsigned count_errno_changes(unsigned milliseconds)
             changes += errno != 4242;
         }
         clock_gettime(CLOCK_MONOTONIC, &now);
-    } while ((now.tv_sec - begin.tv_sec) * 1000 + (now.tv_nsec - begin.tv_nsec) / 1000000 < (long)milliseconds);
+    } while ((now.tv_sec - begin.tv_sec) * 1000 + (now.tv_nsec - begin.tv_nsec) / 1000000 <
+             (long)milliseconds);
     return changes;
 }
 
-static PyObject *watch_errno(PyObject *self, PyObject *unused)
-{
+static PyObject *watch_errno(PyObject *self, PyObject *unused) {
     (void)self;
     (void)unused;
     return PyLong_FromUnsignedLong(count_errno_changes(500));
 }
 
-static void test_errno_is_kept(void **state)
-{
+static void test_errno_is_kept(void **state) {
     static PyMethodDef method = {"watch_errno", watch_errno, METH_NOARGS, NULL};
     unsigned turn;
     (void)state;
@@ -911,8 +865,7 @@ static void test_errno_is_kept(void **state)
     assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
 }
 
-static void test_blocked_signal_does_not_kill(void **state)
-{
+static void test_blocked_signal_does_not_kill(void **state) {
     (void)state;
     /* A thread that blocks all signals gets what was sent to it when it lets them in: after the end. */
     run("import signal\n"
@@ -931,8 +884,7 @@ static void test_blocked_signal_does_not_kill(void **state)
         "deaf_thread.join()\n");
 }
 
-static void test_child_of_fork(void **state)
-{
+static void test_child_of_fork(void **state) {
     int status = -1;
     pid_t child;
     pyprof_profile *profile = NULL;
@@ -965,8 +917,7 @@ static void test_child_of_fork(void **state)
     assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
 }
 
-static void test_result_strings(void **state)
-{
+static void test_result_strings(void **state) {
     int code;
     (void)state;
     for (code = PYPROF_ERROR_FORMAT - 2; code <= PYPROF_OK + 2; code++) {
@@ -980,15 +931,13 @@ static void test_result_strings(void **state)
 }
 
 /* A test that failed must not fail those behind it. */
-static int after_each(void **state)
-{
+static int after_each(void **state) {
     (void)state;
     pyprof_stop(NULL);
     return 0;
 }
 
-static int begin(void **state)
-{
+static int begin(void **state) {
     (void)state;
     if (!mkdtemp(folder)) {
         return -1;
@@ -1000,8 +949,7 @@ static int begin(void **state)
     return 0;
 }
 
-static int end(void **state)
-{
+static int end(void **state) {
     (void)state;
     run("stop = True\nfor t in threads: t.join()\n");
     PyEval_RestoreThread(main_state);
@@ -1011,8 +959,7 @@ static int end(void **state)
 
 #define TEST(function) cmocka_unit_test_teardown(function, after_each)
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         TEST(test_nothing_recorded),
         TEST(test_a_thousand_cycles),

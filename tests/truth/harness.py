@@ -73,18 +73,10 @@ def host_environment():
     return environment
 
 
-def prefer_this_process():
-    """Real-time priority where it is allowed: a sampler that gets no core for whole ticks cannot tell shares."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    except (AttributeError, OSError):
-        pass
-
-
 class Run:
     """One finished run of the host: what the script printed, the figures, the outputs by their words."""
 
-    def __init__(self, script, args=(), outputs=(), interval_us=1000, options=(), timeout=240, prefer=False):
+    def __init__(self, script, args=(), outputs=(), interval_us=1000, options=(), timeout=240):
         with tempfile.TemporaryDirectory() as folder:
             paths = [os.path.join(folder, 'out%d' % number) for number in range(len(outputs))]
             stats = os.path.join(folder, 'stats.json')
@@ -94,7 +86,7 @@ class Run:
                 command += ['-o', words + ':' + path]
             command += [script] + [str(arg) for arg in args]
             done = subprocess.run(command, env=host_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                  timeout=timeout, preexec_fn=prefer_this_process if prefer else None)
+                                  timeout=timeout)
             self.stdout = done.stdout.decode('utf-8')
             self.stderr = done.stderr.decode('utf-8', 'replace')
             if done.returncode != 0:

@@ -105,15 +105,15 @@ def mixed_waiting(end):
 
 
 def bursty(end):
-    """Runs for a few hundred microseconds, then waits as long: most of its GIL time is soon over."""
+    """Runs for a millisecond or three, then waits as long, as the frames of a game do."""
     while time.monotonic() < end:
-        for function, amount in ((steady, 2500), (moving, 120), (generating, 2500)):
+        for function, amount in ((steady, 25000), (moving, 1200), (generating, 25000)):
             timed(function, amount)
-            sleep(0.0003)
+            sleep(0.003)
 
 
-# Functions of a few microseconds. Clocks are too dear for them: each is timed in a row of its own, a hundred
-# calls at once, and the empty function in the same way; the profile is looked at below in_turn only.
+# Functions of a few microseconds. Clocks are too dear for them: they are called in turn, in loops that lack one
+# of them, and in loops that have all; the profile is looked at below the latter only.
 
 def nothing(n):
     return n
@@ -155,30 +155,39 @@ def short4(n):
 SHORT = (short1, short2, short3, short4)
 
 
-def in_a_row(function):
-    for n in range(100):
-        function(n)
-
-
-def in_turn(count):
+def in_turn(count, one, two, three, four):
     for n in range(count):
-        short1(n)
-        short2(n)
-        short3(n)
-        short4(n)
+        one(n)
+        two(n)
+        three(n)
+        four(n)
+
+
+def with_nothing(count, one, two, three, four):
+    for n in range(count):
+        one(n)
+        two(n)
+        three(n)
+        four(n)
+
+
+def cpu_of(function, functions):
+    cpu = cpu_ns()
+    function(200, *functions)
+    return cpu_ns() - cpu
 
 
 def short(end):
-    rows = dict.fromkeys(SHORT + (nothing,), 0)
+    """What a function takes among the others is what the loop saves when nothing() is in its place."""
+    books = dict.fromkeys(SHORT, 0)
+    rows = [(function, [nothing if other is function else other for other in SHORT]) for function in SHORT]
     while time.monotonic() < end:
-        for function in rows:
-            cpu = cpu_ns()
-            in_a_row(function)
-            rows[function] += cpu_ns() - cpu
-        in_turn(800)
-    for function in SHORT:
-        # What the machine does to the rows in wall time is not what it does to in_turn: CPU time stands for both.
-        truth[function.__name__] = 2 * [rows[function] - rows[nothing]]
+        whole = sum(cpu_of(in_turn, SHORT) for _ in range(6)) / 6
+        for function, row in rows:
+            books[function] += whole - cpu_of(with_nothing, row)
+    for function, cpu in books.items():
+        # What the machine does to one loop in wall time is not what it does to the other: CPU time stands for both.
+        truth[function.__name__] = [cpu, cpu]
 
 
 def phase0(deadline):

@@ -33,9 +33,9 @@ class GraphTest(unittest.TestCase):
         wrong = [(stack, complaint) for stack in stacks for complaint in [judge.complaint(stack)] if complaint]
         illegal = sum(stack.value for stack, _ in wrong)
         total = sum(stack.value for stack in stacks)
-        print('%d Hz: %d stacks (%d signalled, %d idle, %d distinct), %d illegal, %d lost, %d of %d ticks missed'
-              % (rate, total, run.stats['samples_signalled'], run.stats['samples_idle'], len(stacks), illegal,
-                 run.lost(), run.stats['ticks_missed'], run.stats['ticks'] + run.stats['ticks_missed']), flush=True)
+        print('%d Hz: %d stacks (%d signalled, %d partial, %d idle, %d distinct), %d illegal, %d lost, %d of %d ticks missed'
+              % (rate, total, run.stats['samples_signalled'], run.stats['samples_partial'],
+                 run.stats['samples_idle'], len(stacks), illegal, run.lost(), run.stats['ticks_missed'], run.stats['ticks'] + run.stats['ticks_missed']), flush=True)
         print('  lost:', {name: count for name, count in run.stats.items() if name.startswith('lost_') and count})
         self.assertEqual(illegal, 0, '\n'.join('%s: %s' % (complaint, stack) for stack, complaint in wrong[:20]))
         self.assertEqual(total, run.stats['samples'], 'the file does not hold what the figures say')
@@ -48,6 +48,7 @@ class GraphTest(unittest.TestCase):
         seen = {frame.name for stack in stacks for frame in stack.frames}
         missing = set(functions) - seen
         self.assertLess(len(missing), len(functions) // 50 + 1, sorted(missing))
+        self.assertLess(run.stats['samples_partial'] * 20, run.stats['samples'] - run.stats['samples_idle'])
         self.assertLess(run.stats['lost_unreadable'] * 1000, run.stats['samples'])
         self.assertEqual(run.stats['frames_unresolved'], 0)
 
