@@ -1209,6 +1209,40 @@ static bool pyprof__leaf_frame(const pyprof__layout *layout, pyprof__reader *rea
            pyprof__leaf_is_linked(layout, reader, cframe, *leaf);
 }
 
+/* Whether what looks like the innermost frames has code objects: the last doubt that a chain of links leaves,
+   as one that is not sound may end by chance. Asks the kernel once. */
+static bool pyprof__codes_are_real(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame) {
+    enum {
+        most = 8
+    };
+    pyprof__piece pieces[most];
+    uintptr_t types[most];
+    size_t count = 0;
+    for (int i = 0; i < most && frame != 0; i++) {
+        uintptr_t code = 0;
+        unsigned char owner = 0;
+        if (!pyprof__load_word(reader, frame + layout->frame_code, &code) ||
+            !pyprof__load(reader, frame + layout->frame_owner, &owner, 1) ||
+            !pyprof__load_word(reader, frame + layout->frame_previous, &frame)) {
+            return false;
+        }
+        if (owner != layout->owner_cstack) {
+            pieces[count].address = code + offsetof(PyObject, ob_type);
+            pieces[count].to = &types[count];
+            pieces[count++].size = sizeof *types;
+        }
+    }
+    if (count > 0 && !pyprof__read_pieces(pieces, count)) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (types[i] != (uintptr_t)&PyCode_Type) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* The same for the calling thread's own, attached thread state: a plain load wherever it is sound. */
 static bool pyprof__own_leaf_frame(const pyprof__layout *layout, uintptr_t tstate, uintptr_t *leaf) {
     uintptr_t word = *(const uintptr_t *)(tstate + layout->ts_frame);
@@ -1218,10 +1252,14 @@ static bool pyprof__own_leaf_frame(const pyprof__layout *layout, uintptr_t tstat
     }
     /* The entry frames of 3.12 lie beside the cframe, in the same C function. */
     const uintptr_t near_by = 1024;
-    pyprof__reader reader = {word - near_by, word + near_by, *(const uintptr_t *)(tstate + layout->ts_chunk),
-                             NULL};
+    uintptr_t chunk = *(const uintptr_t *)(tstate + layout->ts_chunk);
+    pyprof__reader reader = {word - near_by, word + near_by, chunk, NULL};
     *leaf = *(const uintptr_t *)(word + layout->cframe_frame);
-    return pyprof__leaf_is_linked(layout, &reader, word, *leaf);
+    if (!pyprof__leaf_is_linked(layout, &reader, word, *leaf)) {
+        return false;
+    }
+    reader.chunk = chunk;
+    return pyprof__codes_are_real(layout, &reader, *leaf);
 }
 
 /* One frame as a walk meets it. */
@@ -1298,6 +1336,42 @@ static inline bool pyprof__read_frame(const pyprof__layout *layout, pyprof__read
                                     : pyprof__read_instruction(layout, reader, frame, found);
 }
 
+#if !PYPROF__PY_SINCE(12)
+/* Adds the length and the end of some bytes to a hash. */
+static inline bool pyprof__mix_bytes(pyprof__reader *reader, uintptr_t data, size_t size, uint64_t *hash) {
+    uint64_t end[2] = {0, 0};
+    size_t part = size < sizeof end ? size : sizeof end;
+    if (part > 0 && !pyprof__load(reader, data + size - part, end, part)) {
+        return false;
+    }
+    *hash = pyprof__mix(pyprof__mix(pyprof__mix(*hash, size), end[0]), end[1]);
+    return true;
+}
+
+static inline bool pyprof__mix_text(pyprof__reader *reader, uintptr_t object, uint64_t *hash) {
+    PyASCIIObject head;
+    if (!pyprof__load(reader, object, &head, sizeof head)) {
+        return false;
+    }
+    uintptr_t data = object + (head.state.ascii ? sizeof(PyASCIIObject) : sizeof(PyCompactUnicodeObject));
+    return pyprof__mix_bytes(reader, data, (size_t)head.length * head.state.kind, hash);
+}
+
+/* Before 3.12 code objects have no version, and in a loop of exec or eval all parts of one tend to lie where
+   those of the one before lay: what they hold has to count. */
+static inline bool pyprof__mix_content(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
+                                       uint64_t *hash) {
+    uintptr_t name = 0, filename = 0, lines = 0;
+    PyVarObject head;
+    return pyprof__load_word(reader, code + layout->code_name, &name) &&
+           pyprof__load_word(reader, code + layout->code_filename, &filename) &&
+           pyprof__load_word(reader, code + layout->code_lines, &lines) &&
+           pyprof__load(reader, lines, &head, sizeof head) && pyprof__mix_text(reader, name, hash) &&
+           pyprof__mix_text(reader, filename, hash) &&
+           pyprof__mix_bytes(reader, lines + offsetof(PyBytesObject, ob_sval), (size_t)head.ob_size, hash);
+}
+#endif
+
 /* A number that tells this code object from others that lie or lay at the same address. */
 static inline bool pyprof__code_print(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
                                       uint64_t *print) {
@@ -1309,6 +1383,11 @@ static inline bool pyprof__code_print(const pyprof__layout *layout, pyprof__read
         }
         hash = pyprof__mix(hash, word);
     }
+#if !PYPROF__PY_SINCE(12)
+    if (!pyprof__mix_content(layout, reader, code, &hash)) {
+        return false;
+    }
+#endif
     *print = hash;
     return true;
 }
@@ -2854,9 +2933,10 @@ typedef struct pyprof__glance {
 } pyprof__glance;
 
 /* Reads a stack from outside. A thread whose CPU clock stood still meanwhile cannot have changed it; of one
-   that runs, the stack counts if it was the same twice, else as far as it was. only_still refuses those. */
+   that runs, the stack counts if it was the same twice, else as far as it was; but not if it is waited_for, and
+   not if the thread runs Python and can be asked. */
 static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread, uintptr_t tstate,
-                                 bool only_still, pyprof__glance *glance) {
+                                 bool waited_for, bool can_ask, pyprof__glance *glance) {
     enum {
         attempts = 3
     };
@@ -2873,7 +2953,10 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
         if (before == glance->cpu) {
             return is_read && glance->cpu != 0;
         }
-        if (!is_read || only_still || !pyprof__read_stack(sampler, tstate, &second) ||
+        if (can_ask && glance->attached) {
+            return false;
+        }
+        if (!is_read || waited_for || !pyprof__read_stack(sampler, tstate, &second) ||
             pyprof__is_attached_now(&sampler->layout, tstate) != glance->attached) {
             continue;
         }
@@ -2910,14 +2993,18 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
     enum {
         deaf_after = 8
     }; /* a running thread that does not answer for so many ticks blocks the signal */
+    bool can_ask = pyprof__may_ask(sampler, thread, pyprof__now());
     bool is_asked = thread->request != PYPROF__NONE;
-    bool only_still = is_asked && ++thread->ticks_asked < deaf_after;
+    bool waited_for = is_asked && ++thread->ticks_asked < deaf_after;
     pyprof__glance glance;
     memset(&glance, 0, sizeof glance);
-    if (!pyprof__read_quietly(sampler, thread, tstate, only_still, &glance)) {
-        sampler->stats.lost_pending += only_still;
-        sampler->stats.lost_unsettled += !only_still && glance.cpu != 0;
-        sampler->stats.lost_unreadable += !only_still && glance.cpu == 0;
+    if (!pyprof__read_quietly(sampler, thread, tstate, waited_for, can_ask, &glance)) {
+        if (can_ask && glance.attached && pyprof__ask(sampler, thread, tstate)) {
+            return; /* it did not run when it was looked at first, and now it does */
+        }
+        sampler->stats.lost_pending += waited_for;
+        sampler->stats.lost_unsettled += !waited_for && glance.cpu != 0;
+        sampler->stats.lost_unreadable += !waited_for && glance.cpu == 0;
         return;
     }
     if (!pyprof__is_bound_to(&sampler->layout, tstate, thread->thread_id)) {
@@ -2928,7 +3015,7 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
         sampler->stats.lost_pending++; /* it answered just now: that is the sample, at the next tick */
         return;
     }
-    if (only_still) {
+    if (waited_for) {
         pyprof__cancel(thread);
     }
     pyprof__record(sampler, thread, &glance.stack, tstate, pyprof__kind_of(thread, &glance), pyprof__now(),

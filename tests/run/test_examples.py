@@ -39,7 +39,7 @@ class Examples(unittest.TestCase):
         sums = {}
         with open(os.path.join(self.dir, name), encoding="utf-8") as file:
             for line in file:
-                self.assertRegex(line, r"^thread [^;]+(;[^;]+ \([^;]*:\d+\))+ \d+\n$")
+                self.assertRegex(line, r"^thread [^;]+(;[^;]+ \([^;]*:\d+\)|;\[\w+\])+ \d+\n$")
                 stack, value = line.rsplit(" ", 1)
                 frames = tuple(re.sub(r" \([^;]*\)$", "", frame) for frame in stack.split(";"))
                 sums[frames] = sums.get(frames, 0) + int(value)
