@@ -77,7 +77,7 @@ class SharesTest(unittest.TestCase):
 
     def test_bursts(self):
         """A thread that lets the GIL go hundreds of times a second must not get less than its share."""
-        self.check_close('bursty', 12, 500, samples=6000)
+        self.check_close('bursty', 12, 500, samples=4000)
 
     def test_short_functions(self):
         self.check_close('short', 10, 100, parent='in_turn', samples=40000)
