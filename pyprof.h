@@ -2621,7 +2621,6 @@ static uint32_t pyprof__node_of(pyprof__sampler *sampler, pyprof__thread *thread
         PYPROF__ITEM(uint32_t, &thread->nodes, i) = node;
     }
     thread->frames.count = thread->nodes.count = stack->count;
-    sampler->stats.truncated_depth += stack->is_cut;
     return node;
 }
 
@@ -2752,6 +2751,7 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
     }
     pyprof__count_sample(sampler->profile, thread->track, node, kind);
     sampler->stats.samples++;
+    sampler->stats.truncated_depth += thread->is_cut;
     sampler->stats.samples_idle += (kind & PYPROF__IDLE) != 0;
     thread->has_sample = true;
     thread->sample_tstate = tstate;
@@ -2932,37 +2932,41 @@ typedef struct pyprof__glance {
     uint64_t cpu; /* the thread's clock; 0 = the thread is gone */
 } pyprof__glance;
 
-/* Reads a stack from outside. A thread whose CPU clock stood still meanwhile cannot have changed it; of one
-   that runs, the stack counts if it was the same twice, else as far as it was; but not if it is waited_for, and
-   not if the thread runs Python and can be asked. */
+/* Reads a stack from outside. A thread whose CPU clock stood still meanwhile cannot have changed it. Of one
+   that runs, two reads count as far as they agree: to read on until they do would favour what moves little.
+   But not if its answer is waited_for, and not if it runs Python and can be asked. */
 static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread, uintptr_t tstate,
                                  bool waited_for, bool can_ask, pyprof__glance *glance) {
     enum {
-        attempts = 3
+        attempts = 12 /* many come to nothing where frames come and go */
     };
-    pyprof__stack second;
-    memset(&second, 0, sizeof second);
-    second.frames = (pyprof__frame *)sampler->scratch.data + sampler->desc.max_depth;
-    glance->stack.capacity = second.capacity = sampler->desc.max_depth;
-    for (int attempt = 1; attempt <= attempts; attempt++) {
+    pyprof__stack first;
+    bool was_attached = false, has_first = false;
+    memset(&first, 0, sizeof first);
+    first.frames = (pyprof__frame *)sampler->scratch.data;
+    glance->stack.frames = first.frames + sampler->desc.max_depth;
+    first.capacity = glance->stack.capacity = sampler->desc.max_depth;
+    for (int attempt = 0; attempt < attempts; attempt++) {
         uint64_t before = pyprof__clock(thread->cpu_clock);
-        glance->stack.frames = (pyprof__frame *)sampler->scratch.data;
         glance->attached = pyprof__is_attached_now(&sampler->layout, tstate);
         bool is_read = pyprof__read_stack(sampler, tstate, &glance->stack);
         glance->cpu = pyprof__clock(thread->cpu_clock);
         if (before == glance->cpu) {
             return is_read && glance->cpu != 0;
         }
-        if (can_ask && glance->attached) {
+        if (waited_for || (can_ask && glance->attached)) {
             return false;
         }
-        if (!is_read || waited_for || !pyprof__read_stack(sampler, tstate, &second) ||
-            pyprof__is_attached_now(&sampler->layout, tstate) != glance->attached) {
-            continue;
+        if (is_read && has_first && glance->attached == was_attached) {
+            return pyprof__stacks_agree(&first, &glance->stack) ||
+                   pyprof__keep_common(&glance->stack, &first);
         }
-        if (pyprof__stacks_agree(&glance->stack, &second) ||
-            (attempt == attempts && pyprof__keep_common(&glance->stack, &second))) {
-            return true;
+        if (is_read) {
+            pyprof__stack spare = first;
+            first = glance->stack;
+            glance->stack = spare;
+            was_attached = glance->attached;
+            has_first = true;
         }
     }
     return false;
