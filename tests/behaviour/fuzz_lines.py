@@ -304,7 +304,8 @@ def function_text(source, name, callee):
     body = body.format(**pads).replace('NEXT', callee)
     before = []
     for _ in range(source.randrange(4)):
-        before.append(source.choice(('x = 1', 'x = (1,\n\n 2)', 'if gate is None:\n    x = identity(\n\n1)', '\n' * 30)))
+        before.append(source.choice(('x = 1', 'x = (1,\n\n 2)', 'if gate is None:\n    x = identity(\n\n1)',
+                                     '\n' * 30)))
     text = '\n'.join(before + [body, 'x = 2'])
     # No text inside of strings minds the indent: nothing compares them.
     return 'def %s(gate):\n    x = 0\n%s\n' % (name, '\n'.join('    ' + line for line in text.split('\n')))

@@ -89,7 +89,8 @@ class ScenesTest(unittest.TestCase):
         self.assertLess(abs(error), 0.02 * sum(clocks.values()))
 
     def test_samples_are_all_there(self):
-        self.assertEqual(sum(stack.value for stack in self.parsed['collapsed,samples,idle']), self.run_.stats['samples'])
+        self.assertEqual(sum(stack.value for stack in self.parsed['collapsed,samples,idle']),
+                         self.run_.stats['samples'])
         self.assertEqual(sum(stack.value for stack in self.parsed['collapsed,samples']),
                          self.run_.stats['samples'] - self.run_.stats['samples_idle'])
 
@@ -245,8 +246,8 @@ class ScenesTest(unittest.TestCase):
 class DepthTest(unittest.TestCase):
     def test_cut_off(self):
         run = harness.Run(SCRIPT, [0.2], ['collapsed,samples,idle'], 1000, ['-d', 100])
-        deep = [line for line in run.texts['collapsed,samples,idle'].splitlines() if line.startswith('thread recursion;')]
-        cut = [line for line in deep if line.startswith('thread recursion;[truncated];')]
+        lines = run.texts['collapsed,samples,idle'].splitlines()
+        cut = [line for line in lines if line.startswith('thread recursion;[truncated];')]
         self.assertGreater(len(cut), 0)
         for line in cut:
             frames = line.rpartition(' ')[0].split(';')[2:]

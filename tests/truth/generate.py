@@ -77,8 +77,11 @@ def write_worker(out, roots):
 
 
 def write_main(out, threads):
+    """Apart: all threads on one core, so that the sampler, which is there already, has another one to itself."""
     function = Function('main')
     function.first = out.add('def main():')
+    out.add('    if sys.argv[2] == "apart":')
+    out.add('        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])')
     out.add('    end = clock() + float(sys.argv[1])')
     out.add('    threads = []')
     out.add('    for number in range(%d):' % threads)
@@ -97,7 +100,8 @@ def generate(seed=1, levels=LEVELS, width=WIDTH, threads=3):
     random_source = random.Random(seed)
     out = Writer()
     module = Function('<module>')
-    module.first = out.add('import sys')
+    module.first = out.add('import os')
+    out.add('import sys')
     out.add('import threading')
     out.add('from time import monotonic as clock')
     out.add('ONCE = (1,)')

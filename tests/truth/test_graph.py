@@ -1,7 +1,7 @@
 """Every stack that the profiler writes of a program with a known call graph is a stack that the program has.
 
-The program calls as fast as CPython can, in four threads, so that a stack that is read while it changes is read
-wrong: see checker.py for what counts as wrong, test_checker.py for the proof that it is seen.
+The program calls as fast as CPython can, in four threads on a core of their own, so that a stack that is read while
+it changes is read wrong: see checker.py for what counts as wrong, test_checker.py for the proof that it is seen.
 """
 
 import os
@@ -17,25 +17,27 @@ WORDS = 'collapsed,samples,idle'
 # copied itself while it ran on another core: those are the hard ones.
 STACKS = 20000
 STACKS_BUSY = 8000
-STACKS_SIGNALLED = 100
+STACKS_SIGNALLED = 1000
 
 
 class GraphTest(unittest.TestCase):
-    def check(self, rate, seconds, seed, options=()):
+    def check(self, rate, seconds, seed, cores='apart', options=()):
         text, functions = generate.generate(seed)
         with tempfile.TemporaryDirectory() as folder:
             script = os.path.join(folder, 'prog.py')
             with open(script, 'w', encoding='utf-8') as file:
                 file.write(text)
-            run = harness.Run(script, [seconds], [WORDS], 1000000 // rate, options)
+            run = harness.Run(script, [seconds, cores], [WORDS], 1000000 // rate, options)
         stacks = run.stacks(WORDS)
         judge = checker.Checker(functions, 'prog.py')
         wrong = [(stack, complaint) for stack in stacks for complaint in [judge.complaint(stack)] if complaint]
         illegal = sum(stack.value for stack, _ in wrong)
         total = sum(stack.value for stack in stacks)
-        print('%d Hz: %d stacks (%d signalled, %d partial, %d idle, %d distinct), %d illegal, %d lost, %d of %d ticks missed'
-              % (rate, total, run.stats['samples_signalled'], run.stats['samples_partial'],
-                 run.stats['samples_idle'], len(stacks), illegal, run.lost(), run.stats['ticks_missed'], run.stats['ticks'] + run.stats['ticks_missed']), flush=True)
+        stats = run.stats
+        print('%d Hz, %s: %d stacks (%d signalled, %d partial, %d idle, %d distinct), %d illegal, %d lost, '
+              '%d of %d ticks missed' % (rate, cores, total, stats['samples_signalled'], stats['samples_partial'],
+                                         stats['samples_idle'], len(stacks), illegal, run.lost(),
+                                         stats['ticks_missed'], stats['ticks'] + stats['ticks_missed']), flush=True)
         print('  lost:', {name: count for name, count in run.stats.items() if name.startswith('lost_') and count})
         self.assertEqual(illegal, 0, '\n'.join('%s: %s' % (complaint, stack) for stack, complaint in wrong[:20]))
         self.assertEqual(total, run.stats['samples'], 'the file does not hold what the figures say')
@@ -60,6 +62,11 @@ class GraphTest(unittest.TestCase):
         self.assertGreater(sum(busy), STACKS_BUSY)
         self.assertGreater(slow.stats['samples_signalled'] + fast.stats['samples_signalled'], STACKS_SIGNALLED)
 
+    def test_default_together(self):
+        """The sampler interrupts the threads on their own cores: what it reads then stands still."""
+        run = self.check(10000, 3, seed=4, cores='together')
+        self.assertGreater(run.stats['samples'], STACKS // 4)
+
     def test_quiet(self):
         """Without a signal stacks are lost, never wrong in more than a few: the header says so of this capture."""
         text, functions = generate.generate(3)
@@ -67,7 +74,7 @@ class GraphTest(unittest.TestCase):
             script = os.path.join(folder, 'prog.py')
             with open(script, 'w', encoding='utf-8') as file:
                 file.write(text)
-            run = harness.Run(script, [3], [WORDS], 1000, ['-q'])
+            run = harness.Run(script, [3, 'apart'], [WORDS], 1000, ['-q'])
         stacks = run.stacks(WORDS)
         judge = checker.Checker(functions, 'prog.py')
         illegal = sum(stack.value for stack in stacks if judge.complaint(stack))
@@ -76,6 +83,8 @@ class GraphTest(unittest.TestCase):
         self.assertLessEqual(illegal * 10000, run.stats['samples'])
         self.assertEqual(run.stats['signals'], 0)
         self.assertEqual(run.stats['samples_signalled'], 0)
+        # A tick costs microseconds: one that follows a broken chain for long would be seen here.
+        self.assertLess(run.stats['sampler_cpu_ns'], 500000 * run.stats['ticks'])
 
 
 if __name__ == '__main__':
