@@ -498,7 +498,7 @@ class Output(Case):
         lines = text.splitlines()
         self.assertTrue(lines)
         for line in lines:
-            self.assertRegex(line, r"^thread [^;]+(;[^;]+ \([^;]*:\d+\))* \d+$")
+            self.assertRegex(line, r"^thread [^;]+(;[^;]+ \([^;]*:\d+\)|;\[\w+\])* \d+$")
         self.assertRegex(text, r"(?m)^thread MainThread;<module> \(prog\.py:10\);busy \(prog\.py:9\);"
                                r"leaf_of_busy \(prog\.py:[456]\) \d+$")
 
