@@ -1185,11 +1185,13 @@ static bool pyprof__leaf_is_linked(const pyprof__layout *layout, pyprof__reader 
     if (before != 0 && !pyprof__load_word(reader, before + layout->cframe_frame, &below)) {
         return false;
     }
-    for (uint32_t steps = 0; leaf != below; steps++) {
+    uintptr_t mark = 0; /* a link that leads back to it closes a circle (Brent, 1980) */
+    for (uint32_t steps = 1; leaf != below; steps++) {
         if (leaf == 0 || steps > 1u << 20 ||
-            !pyprof__load_word(reader, leaf + layout->frame_previous, &leaf)) {
+            !pyprof__load_word(reader, leaf + layout->frame_previous, &leaf) || leaf == mark) {
             return false;
         }
+        mark = (steps & (steps - 1)) == 0 ? leaf : mark;
     }
     return true;
 }
