@@ -20,16 +20,11 @@ class FormatError(Exception):
     """A line that is not as the collapsed format has it."""
 
 
-MARKERS = ('[truncated]', '[unresolved]', '[unsettled]')  # what the profiler says of frames it cannot show
 FRAME = re.compile(r'(?P<name>.*) \((?P<file>.*):(?P<line>[0-9]+)\)\Z')
-
-
-SPECIAL = ('[unresolved]', '[truncated]', '[unsettled]')
+SPECIAL = ('[unresolved]', '[truncated]', '[unsettled]')  # what stands for frames that cannot be shown
 
 
 def parse_frame(text):
-    if text in MARKERS:
-        return Frame(text, '', 0)
     if text in SPECIAL:
         return Frame(text, '', 0)
     match = FRAME.match(text)
