@@ -2498,8 +2498,7 @@ static bool pyprof__read_new_code(pyprof__sampler *sampler, pyprof__code *code) 
     if (!pyprof__read_text(fields.name, &sampler->text)) {
         return false;
     }
-    bool is_bootstrap = sampler->text.size == 10 + (PYPROF__PY_SINCE(11) ? 7 : 0) &&
-                        pyprof__ends_with(sampler->text.utf8, sampler->text.size, "_bootstrap");
+    bool is_bootstrap = pyprof__ends_with(sampler->text.utf8, sampler->text.size, "_bootstrap");
     uint32_t name = pyprof__intern_text(sampler->profile, sampler->text.utf8, sampler->text.size);
     if (!pyprof__read_text(fields.filename, &sampler->text) ||
         !pyprof__copy_lines(sampler, fields.lines, code)) {
