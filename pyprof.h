@@ -1185,7 +1185,7 @@ static bool pyprof__leaf_is_linked(const pyprof__layout *layout, pyprof__reader 
     if (before != 0 && !pyprof__load_word(reader, before + layout->cframe_frame, &below)) {
         return false;
     }
-    uintptr_t mark = 0; /* a link that leads back to it closes a circle (Brent, 1980) */
+    uintptr_t mark = leaf; /* a link that leads back to it closes a circle (Brent, 1980) */
     for (uint32_t steps = 1; leaf != below; steps++) {
         if (leaf == 0 || steps > 1u << 20 ||
             !pyprof__load_word(reader, leaf + layout->frame_previous, &leaf) || leaf == mark) {
