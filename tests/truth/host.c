@@ -97,10 +97,18 @@ static const char *parse_words(pyprof_output *output, const char *words) {
     X(ticks)                                                                                                 \
     X(ticks_missed)                                                                                          \
     X(samples)                                                                                               \
-    X(samples_idle) X(samples_signalled) X(samples_partial) X(lost_late) X(lost_pending) X(lost_unsettled)   \
-        X(lost_unreadable) X(lost_memory) X(truncated_depth) X(truncated_memory) X(frames_unresolved)        \
-            X(timeline_coarsened) X(signals) X(calls_interrupted) X(threads) X(bytes) X(bytes_peak)          \
-                X(sampler_cpu_ns)
+    X(samples_idle)                                                                                          \
+    X(samples_signalled)                                                                                     \
+    X(samples_partial)                                                                                       \
+    X(lost_late)                                                                                             \
+    X(lost_pending)                                                                                          \
+    X(lost_unsettled)                                                                                        \
+    X(lost_unreadable)                                                                                       \
+    X(lost_memory)                                                                                           \
+    X(truncated_depth)                                                                                       \
+    X(truncated_memory)                                                                                      \
+    X(frames_unresolved)                                                                                     \
+    X(timeline_coarsened) X(signals) X(calls_interrupted) X(threads) X(bytes) X(bytes_peak) X(sampler_cpu_ns)
 
 static bool stats_to_json(text *to) {
     char line[64];
