@@ -45,9 +45,9 @@
      - A thread that holds the GIL but is not on a core (it waits inside C code, or has to wait for a core) cannot
        change its stack, and is read from outside.
      A thread could leave Python and enter a system call in the microseconds between the look and the signal; some
-     calls then end with EINTR, SA_RESTART or not (poll, nanosleep: signal(7)). Threads that do that often are found
-     out and no longer asked; pyprof_stats.calls_interrupted counts what was seen. PYPROF_CAPTURE_QUIET sends no
-     signal at all.
+     calls then end with EINTR, SA_RESTART or not (poll, nanosleep: signal(7)). A thread to which that happens more
+     than once in 4,096 ticks is asked less; pyprof_stats.calls_interrupted counts what was seen.
+     PYPROF_CAPTURE_QUIET sends no signal at all.
 
    THREADS, GIL, FORK
      function                                    thread   GIL        before Py_Initialize   after Py_Finalize
@@ -85,7 +85,7 @@
      - Where neither process_vm_readv nor /proc/self/mem may be used (some seccomp filters), pyprof_start refuses.
      - Frames of C functions are not shown; their time is their Python caller's.
      - A code object that dies within microseconds of being sampled may show as [unresolved]. Threads that are
-       left unasked for a while (see above) may show [unsettled] frames: pyprof_stats.samples_partial.
+       not asked (see above) may show [unsettled] frames: pyprof_stats.samples_partial.
      - Memory: at most memory_limit for one recording, a snapshot may hold as much again; typically below 1 MiB.
 
    CHANGES
@@ -141,9 +141,9 @@ typedef enum pyprof_result {
 /* How the stack of a thread that is running Python right now is read. */
 typedef enum pyprof_capture {
     PYPROF_CAPTURE_DEFAULT = 0, /* the thread copies its own stack, asked by a thread-directed signal */
-    PYPROF_CAPTURE_QUIET = 1    /* no signal, ever: read twice from outside, kept as far as both are equal.
-                                   What changes faster than it can be read is shown as "[unsettled]" below
-                                   the frames that stood still, so short functions get less than their
+    PYPROF_CAPTURE_QUIET = 1 /* no signal, ever: read from outside several times, kept as far as the reads are
+                                   equal. What changes faster than it can be read is shown as "[unsettled]"
+                                   below the frames that stood still, so short functions get less than their
                                    share, and their callers the rest. */
 } pyprof_capture;
 
@@ -222,21 +222,21 @@ typedef bool (*pyprof_write_fn)(void *user, const void *data, size_t size);
    which the sampler looks at all threads; in each tick every thread gives a sample or is lost for one of the
    reasons below. A lost sample's time is not lost: samples weigh the time that really passed between them. */
 typedef struct pyprof_stats {
-    uint64_t ticks;              /* moments at which the threads were looked at */
-    uint64_t ticks_missed;       /* moments that passed before the sampler got the CPU */
-    uint64_t samples;            /* stacks that entered the profile, idle ones included */
-    uint64_t samples_idle;       /* of these, stacks of threads that waited */
-    uint64_t samples_signalled;  /* of these, stacks that the thread copied itself, asked by a signal */
-    uint64_t samples_partial;    /* of these, stacks that changed while they were read from outside: the inner
-                                    frames, which did, are shown as "[unsettled]" */
-    uint64_t lost_late;          /* the thread had let the GIL go before the signal came */
-    uint64_t lost_pending;       /* the thread had not yet answered the signal of an earlier tick */
-    uint64_t lost_unsettled;     /* the stack changed while it was read from outside */
-    uint64_t lost_unreadable;    /* the thread went away, or its memory made no sense */
-    uint64_t lost_memory;        /* no room for one more thread */
-    uint64_t truncated_depth;    /* samples of stacks deeper than max_depth */
-    uint64_t truncated_memory;   /* samples that went to "[truncated]" because the tree was full */
-    uint64_t frames_unresolved;  /* frames whose code object had died before its name could be read */
+    uint64_t ticks;             /* moments at which the threads were looked at */
+    uint64_t ticks_missed;      /* moments that passed before the sampler got the CPU */
+    uint64_t samples;           /* stacks that entered the profile, idle ones included */
+    uint64_t samples_idle;      /* of these, stacks of threads that waited */
+    uint64_t samples_signalled; /* of these, stacks that the thread copied itself, asked by a signal */
+    uint64_t samples_partial;   /* of these, stacks that changed while they were read: the inner frames, which
+                                    did, or all are shown as "[unsettled]" */
+    uint64_t lost_late;         /* the thread had let the GIL go before the signal came */
+    uint64_t lost_pending;      /* the thread had not yet answered the signal of an earlier tick */
+    uint64_t lost_unsettled;    /* the thread let the GIL go or took it while it was read from outside */
+    uint64_t lost_unreadable;   /* the thread went away, or its memory made no sense */
+    uint64_t lost_memory;       /* no room for one more thread */
+    uint64_t truncated_depth;   /* samples of stacks deeper than max_depth */
+    uint64_t truncated_memory;  /* samples that went to "[truncated]" because the tree was full */
+    uint64_t frames_unresolved; /* frames whose code object had died before its name could be read */
     uint64_t timeline_coarsened; /* times that the time line was full and halved its resolution */
     uint64_t signals;            /* signals sent */
     uint64_t calls_interrupted;  /* signals that were seen to end a system call with EINTR
@@ -392,8 +392,12 @@ static int32_t pyprof__tid(void) {
     return (int32_t)syscall(SYS_gettid);
 }
 
+/* This process, asked for once a recording: it is needed where each system call counts. A child that was forked
+   has no recording until it starts its own. */
+static pid_t pyprof__pid;
+
 static bool pyprof__thread_lives(int32_t tid) {
-    return tid > 0 && syscall(SYS_tgkill, getpid(), tid, 0) == 0;
+    return tid > 0 && syscall(SYS_tgkill, pyprof__pid, tid, 0) == 0;
 }
 
 /* Sleeps until the word differs from expected, somebody wakes it, or the monotonic clock reaches deadline. */
@@ -411,16 +415,15 @@ static void pyprof__wake(pyprof__atomic32 *word) {
     syscall(SYS_futex, &word->value, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 
-/* Sends a signal with a value to one thread. The kernel takes si_code < 0 from the process itself only. */
+/* Sends a signal with a value to one thread. */
 static bool pyprof__signal_thread(int32_t tid, int signal_number, void *value) {
     siginfo_t info;
     memset(&info, 0, sizeof info);
     info.si_signo = signal_number;
     info.si_code = SI_QUEUE;
-    info.si_pid = getpid();
-    info.si_uid = getuid();
+    info.si_pid = pyprof__pid;
     info.si_value.sival_ptr = value;
-    return syscall(SYS_rt_tgsigqueueinfo, getpid(), tid, signal_number, &info) == 0;
+    return syscall(SYS_rt_tgsigqueueinfo, pyprof__pid, tid, signal_number, &info) == 0;
 }
 
 /* Whether the interrupted code had just come back from a system call with EINTR: the result register says
@@ -750,7 +753,7 @@ static bool pyprof__read_pieces(const pyprof__piece *pieces, size_t count) {
         total += pieces[i].size;
     }
     /* The seventh argument travels on the stack, as a whole word. */
-    long done = syscall(SYS_process_vm_readv, getpid(), to, count, from, count, 0ul);
+    long done = syscall(SYS_process_vm_readv, pyprof__pid, to, count, from, count, 0ul);
     return done >= 0 && (size_t)done == total;
 }
 
@@ -763,6 +766,7 @@ static bool pyprof__read(uintptr_t address, void *to, size_t size) {
 static bool pyprof__reads_start(void) {
     static const uint64_t probe = 0x707970726f662e68u;
     uint64_t got = 0;
+    pyprof__pid = getpid();
     pyprof__memory_file = -1;
     if (!pyprof__read((uintptr_t)&probe, &got, sizeof got) || got != probe) {
         pyprof__memory_file = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
@@ -1724,20 +1728,20 @@ typedef struct pyprof__stack {
     uint32_t count;
     uint32_t capacity;
     uintptr_t leaf;             /* address of the innermost frame */
-    uintptr_t root_first_local; /* first local variable of the outermost frame; 0 = unknown */
+    uintptr_t root;             /* of the outermost; 0 = none */
+    uintptr_t root_first_local; /* its first local variable */
     bool root_is_generator;
     bool is_cut;     /* there were more, further out */
-    bool is_partial; /* there were more, further in: see pyprof__keep_common */
+    bool is_partial; /* there were more, further in, that cannot be told */
 } pyprof__stack;
 
 /* Follows the frames outwards. False: something on the way was no frame. */
 static inline bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t leaf,
                                 pyprof__stack *stack) {
-    uintptr_t root = 0;
     pyprof__found found;
     stack->count = 0;
     stack->leaf = leaf;
-    stack->root_first_local = 0;
+    stack->root = stack->root_first_local = 0;
     stack->root_is_generator = stack->is_cut = stack->is_partial = false;
     uint32_t steps = 0;
     for (uintptr_t frame = leaf; frame != 0; frame = found.previous) {
@@ -1758,10 +1762,11 @@ static inline bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *re
         out->code = found.code;
         out->instr = found.instr;
         out->unused = 0;
-        root = frame;
+        stack->root = frame;
         stack->root_is_generator = found.is_generator;
     }
-    return root == 0 || pyprof__load_word(reader, root + layout->frame_locals, &stack->root_first_local);
+    return stack->root == 0 ||
+           pyprof__load_word(reader, stack->root + layout->frame_locals, &stack->root_first_local);
 }
 
 /* A question to one thread, and its answer. Belongs to the sampler when free or answered, to the handler
@@ -1892,7 +1897,7 @@ static void pyprof__pass_on(int signal_number, siginfo_t *info, void *context) {
 static void pyprof__on_signal(int signal_number, siginfo_t *info, void *context) {
     int saved_errno = errno;
     uint64_t question = (uint64_t)(uintptr_t)info->si_value.sival_ptr;
-    if (info->si_code != SI_QUEUE || info->si_pid != getpid() || question >> 48 != PYPROF__QUESTION_TAG) {
+    if (info->si_code != SI_QUEUE || info->si_pid != pyprof__pid || question >> 48 != PYPROF__QUESTION_TAG) {
         pyprof__pass_on(signal_number, info, context);
         errno = saved_errno;
         return;
@@ -2398,13 +2403,10 @@ typedef struct pyprof__thread {
     uint32_t node;
     uint32_t kind;
     bool is_cut;
+    uintptr_t root;       /* its outermost frame; 0 = not known */
     pyprof__array frames; /* root first, and the node of each: the next stack likely begins the same */
     pyprof__array nodes;
-    /* whether to ask it */
-    int32_t credit;
-    uint32_t good_answers;
-    uint64_t paused_until;
-    uint64_t pause;
+    uint32_t debt; /* whether to ask it: see pyprof__judge */
     /* its name */
     uintptr_t object; /* threading.Thread; 0 = none known */
     uint64_t name_due;
@@ -2421,7 +2423,6 @@ typedef struct pyprof__sampler {
     char *output_path;
     size_t output_path_size;
     pyprof__layout layout;
-    pid_t pid;
     pthread_t thread;
     pthread_t starter; /* two threads whose ids are known teach where a pthread_t keeps its own */
     int32_t starter_tid;
@@ -2662,7 +2663,7 @@ static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread
         if (text != 0 && pyprof__read_text(text, &sampler->text)) {
             name = pyprof__intern_text(sampler->profile, sampler->text.utf8, sampler->text.size);
         }
-    } else if (thread->tid != sampler->pid) {
+    } else if (thread->tid != pyprof__pid) {
         size_t size = pyprof__read_task_file(thread->tid, "comm", comm, sizeof comm);
         if (size > 1) {
             name = pyprof__intern_text(sampler->profile, comm, size - 1);
@@ -2743,6 +2744,7 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
         }
         node = pyprof__node_of(sampler, thread, stack);
         node = stack->is_partial ? pyprof__unsettled_below(sampler, thread, node) : node;
+        thread->root = stack->is_partial ? thread->root : stack->is_cut ? 0 : stack->root;
         pyprof__learn_object(sampler, thread, stack);
     }
     if (thread->has_sample) {
@@ -2763,32 +2765,47 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
     pyprof__update_name(sampler, thread, wall);
 }
 
-/* Whom to ask. A thread that computes answers in time; one that runs Python in short bursts between system
-   calls is often gone when the signal comes, and such a signal may end its call early. One that did, or many
-   late answers, and the thread is left alone for a while: each time four times as long, until a thousand good
-   answers in a row halve that again. */
-enum {
-    PYPROF__CREDIT_MAX = 64,
-    PYPROF__LATE_COST = 8,
-    PYPROF__GOOD_ANSWERS = 1024
-};
-
-static void pyprof__leave_alone(pyprof__thread *thread, uint64_t now) {
-    uint64_t shortest = 2000000000u, longest = 32 * (uint64_t)1000000000;
-    thread->pause = thread->pause < shortest ? shortest : pyprof__min64(4 * thread->pause, longest);
-    thread->paused_until = now + thread->pause;
-    thread->credit = PYPROF__CREDIT_MAX / 2;
-    thread->good_answers = 0;
+/* A thread that runs Python, but not where: its outermost frame stays where it is as long as it does. False: not
+   even that is known. */
+static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__stack *stack) {
+    pyprof__reader reader = {0, 0, 0, &sampler->view};
+    pyprof__found found;
+    if (thread->root == 0 || thread->frames.count == 0) {
+        return false;
+    }
+    const pyprof__frame *root = &PYPROF__ITEM(const pyprof__frame, &thread->frames, 0);
+    pyprof__view_reset(&sampler->view);
+    stack->frames[0] = *root;
+    if (!pyprof__read_frame(&sampler->layout, &reader, thread->root, &found) || !found.is_shown ||
+        found.code != root->code ||
+        !pyprof__code_print(&sampler->layout, &reader, found.code, &stack->frames[0].print) ||
+        stack->frames[0].print != root->print) {
+        return false;
+    }
+    stack->frames[0].instr = found.instr;
+    stack->count = 1;
+    stack->is_cut = false;
+    stack->is_partial = true;
+    return true;
 }
 
-static void pyprof__judge(pyprof__thread *thread, bool was_late, bool ended_call, uint64_t now) {
-    thread->credit += was_late ? -PYPROF__LATE_COST : thread->credit < PYPROF__CREDIT_MAX;
-    if (ended_call || thread->credit < 0) {
-        pyprof__leave_alone(thread, now);
-    } else if (!was_late && ++thread->good_answers == PYPROF__GOOD_ANSWERS) {
-        thread->good_answers = 0;
-        thread->pause /= 2;
-    }
+/* Whom to ask. A thread that computes answers in time; one that runs Python in short bursts between system
+   calls is often gone when the signal comes, and such a signal may end its call early. So every thread has a
+   debt: a call that was ended costs as many looks at the thread as shall lie between two of them, a late answer
+   a few, and each look pays off one. A thread that owes more than one ended call is not asked. */
+enum {
+    PYPROF__COST_OF_ENDED_CALL = 4096,
+    PYPROF__COST_OF_LATE_ANSWER = 64,
+    PYPROF__DEBT_MAX = PYPROF__COST_OF_ENDED_CALL
+};
+
+static void pyprof__judge(pyprof__thread *thread, bool was_late, bool ended_call) {
+    thread->debt += ended_call ? PYPROF__COST_OF_ENDED_CALL : was_late ? PYPROF__COST_OF_LATE_ANSWER : 0;
+}
+
+/* At each look. */
+static void pyprof__pay_off(pyprof__thread *thread) {
+    thread->debt -= thread->debt > 0;
 }
 
 static uint32_t pyprof__thread_with_request(const pyprof__sampler *sampler, uint32_t request) {
@@ -2812,15 +2829,16 @@ static void pyprof__collect(pyprof__sampler *sampler) {
         if (index != PYPROF__NONE) {
             pyprof__thread *thread = &PYPROF__ITEM(pyprof__thread, &sampler->threads, index);
             thread->request = PYPROF__NONE;
-            pyprof__judge(thread, state == PYPROF__REQUEST_LATE, request->ended_call, pyprof__now());
-            if (state == PYPROF__REQUEST_ANSWERED) {
+            pyprof__judge(thread, state == PYPROF__REQUEST_LATE, request->ended_call);
+            if (state == PYPROF__REQUEST_LATE) {
+                sampler->stats.lost_late++;
+            } else if (state == PYPROF__REQUEST_UNSETTLED &&
+                       !pyprof__keep_root(sampler, thread, &request->stack)) {
+                sampler->stats.lost_unsettled++;
+            } else {
                 sampler->stats.samples_signalled++;
                 pyprof__record(sampler, thread, &request->stack, request->tstate, PYPROF__GIL, request->wall,
                                request->cpu);
-            } else if (state == PYPROF__REQUEST_LATE) {
-                sampler->stats.lost_late++;
-            } else {
-                sampler->stats.lost_unsettled++;
             }
         }
         pyprof__set(&request->state, PYPROF__REQUEST_FREE);
@@ -2861,14 +2879,16 @@ static uint32_t pyprof__renew_request(const pyprof__thread *thread, uintptr_t ts
 static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thread *thread,
                                      uintptr_t tstate) {
     uint32_t index = pyprof__free_request(sampler);
-    if (index == PYPROF__NONE || !pyprof__is_attached_now(&sampler->layout, tstate)) {
-        return PYPROF__NONE; /* the last look before sending is what spares most system calls */
+    if (index == PYPROF__NONE) {
+        return PYPROF__NONE;
     }
     pyprof__request *request = &pyprof__handler.requests[index];
     request->tstate = tstate;
     request->tid = thread->tid;
     pyprof__set(&request->state, PYPROF__REQUEST_SENT);
-    if (!pyprof__signal_thread(thread->tid, pyprof__handler.signal_number, pyprof__question(index))) {
+    /* The last look just before sending is what spares the program's system calls. */
+    if (!pyprof__is_attached_now(&sampler->layout, tstate) ||
+        !pyprof__signal_thread(thread->tid, pyprof__handler.signal_number, pyprof__question(index))) {
         pyprof__set(&request->state, PYPROF__REQUEST_FREE);
         return PYPROF__NONE;
     }
@@ -2894,10 +2914,8 @@ static bool pyprof__read_stack(pyprof__sampler *sampler, uintptr_t tstate, pypro
            pyprof__walk(&sampler->layout, &reader, leaf, stack);
 }
 
-/* Whether a stack that was read twice may be believed. A generator at the root of a thread's stack is one whose
-   caller's link had just been cut: such pairs of reads were seen. */
 static bool pyprof__stacks_agree(const pyprof__stack *a, const pyprof__stack *b) {
-    return a->leaf == b->leaf && a->count == b->count && a->is_cut == b->is_cut && !a->root_is_generator &&
+    return a->leaf == b->leaf && a->count == b->count && a->is_cut == b->is_cut &&
            memcmp(a->frames, b->frames, a->count * sizeof *a->frames) == 0;
 }
 
@@ -2905,13 +2923,22 @@ static bool pyprof__same_code(const pyprof__frame *a, const pyprof__frame *b) {
     return a->code == b->code && a->print == b->print;
 }
 
+/* Whether a stack begins as the thread's last one did: one that was read while it changed may end at a frame whose
+   link outwards had just been cut. */
+static bool pyprof__has_known_root(const pyprof__thread *thread, const pyprof__stack *stack) {
+    return thread->frames.count == 0 || thread->is_cut ||
+           (stack->count > 0 && pyprof__same_code(&PYPROF__ITEM(const pyprof__frame, &thread->frames, 0),
+                                                  &stack->frames[stack->count - 1]));
+}
+
 /* Of a stack that was read twice and had changed, keeps the outer frames that had not, and the function in
-   which they part. False: nothing is left. */
-static bool pyprof__keep_common(pyprof__stack *stack, const pyprof__stack *second) {
+   which they part. False: nothing would be left, and nothing was changed. */
+static bool pyprof__keep_common(const pyprof__thread *thread, pyprof__stack *stack,
+                                const pyprof__stack *second) {
     uint32_t common = 0;
     uint32_t most = stack->count < second->count ? stack->count : second->count;
     const pyprof__frame *a = stack->frames + stack->count, *b = second->frames + second->count;
-    if (stack->is_cut || second->is_cut || stack->root_is_generator || second->root_is_generator) {
+    if (stack->is_cut || second->is_cut || !pyprof__has_known_root(thread, stack)) {
         return false;
     }
     while (common < most && memcmp(&a[-1 - (ptrdiff_t)common], &b[-1 - (ptrdiff_t)common], sizeof *a) == 0) {
@@ -2920,10 +2947,13 @@ static bool pyprof__keep_common(pyprof__stack *stack, const pyprof__stack *secon
     if (common < most && pyprof__same_code(&a[-1 - (ptrdiff_t)common], &b[-1 - (ptrdiff_t)common])) {
         common++;
     }
-    stack->frames += stack->count - common;
+    if (common == 0) {
+        return false;
+    }
+    memmove(stack->frames, stack->frames + (stack->count - common), common * sizeof *stack->frames);
     stack->count = common;
     stack->is_partial = true;
-    return common > 0;
+    return true;
 }
 
 /* What a look from outside saw. */
@@ -2934,15 +2964,17 @@ typedef struct pyprof__glance {
 } pyprof__glance;
 
 /* Reads a stack from outside. A thread whose CPU clock stood still meanwhile cannot have changed it. Of one
-   that runs, two reads count as far as they agree: to read on until they do would favour what moves little.
+   that runs, two reads count if they agree, else three as far as they do: to read on until all of them agree
+   would favour what moves little.
    But not if its answer is waited_for, and not if it runs Python and can be asked. */
 static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread, uintptr_t tstate,
                                  bool waited_for, bool can_ask, pyprof__glance *glance) {
     enum {
-        attempts = 12 /* many come to nothing where frames come and go */
+        attempts = 8 /* many come to nothing where frames come and go */
     };
     pyprof__stack first;
     bool was_attached = false, has_first = false;
+    int agreed = 0;
     memset(&first, 0, sizeof first);
     first.frames = (pyprof__frame *)sampler->scratch.data;
     glance->stack.frames = first.frames + sampler->desc.max_depth;
@@ -2958,9 +2990,16 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
         if (waited_for || (can_ask && glance->attached)) {
             return false;
         }
+        /* A generator at the root of a running thread's stack is one whose caller's link had just been cut. */
+        is_read = is_read && !glance->stack.root_is_generator;
         if (is_read && has_first && glance->attached == was_attached) {
-            return pyprof__stacks_agree(&first, &glance->stack) ||
-                   pyprof__keep_common(&glance->stack, &first);
+            if (pyprof__stacks_agree(&first, &glance->stack)) {
+                return true;
+            }
+            agreed = pyprof__keep_common(thread, &glance->stack, &first) ? agreed + 1 : 0;
+            if (agreed == 2) {
+                return true;
+            }
         }
         if (is_read) {
             pyprof__stack spare = first;
@@ -2973,9 +3012,9 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
     return false;
 }
 
-static bool pyprof__may_ask(const pyprof__sampler *sampler, const pyprof__thread *thread, uint64_t now) {
+static bool pyprof__may_ask(const pyprof__sampler *sampler, const pyprof__thread *thread) {
     return sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && thread->request == PYPROF__NONE &&
-           now >= thread->paused_until;
+           thread->debt <= PYPROF__DEBT_MAX;
 }
 
 /* The thread was looked at before it answered: what is read now stands in its stead. */
@@ -2998,15 +3037,19 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
     enum {
         deaf_after = 8
     }; /* a running thread that does not answer for so many ticks blocks the signal */
-    bool can_ask = pyprof__may_ask(sampler, thread, pyprof__now());
+    bool can_ask = pyprof__may_ask(sampler, thread);
     bool is_asked = thread->request != PYPROF__NONE;
     bool waited_for = is_asked && ++thread->ticks_asked < deaf_after;
     pyprof__glance glance;
     memset(&glance, 0, sizeof glance);
-    if (!pyprof__read_quietly(sampler, thread, tstate, waited_for, can_ask, &glance)) {
-        if (can_ask && glance.attached && pyprof__ask(sampler, thread, tstate)) {
-            return; /* it did not run when it was looked at first, and now it does */
-        }
+    bool is_read = pyprof__read_quietly(sampler, thread, tstate, waited_for, can_ask, &glance);
+    if (!is_read && can_ask && glance.attached && pyprof__ask(sampler, thread, tstate)) {
+        return; /* it did not run when it was looked at first, and now it does */
+    }
+    if (!is_read && !waited_for && glance.attached && glance.cpu != 0) {
+        is_read = pyprof__keep_root(sampler, thread, &glance.stack);
+    }
+    if (!is_read) {
         sampler->stats.lost_pending += waited_for;
         sampler->stats.lost_unsettled += !waited_for && glance.cpu != 0;
         sampler->stats.lost_unreadable += !waited_for && glance.cpu == 0;
@@ -3031,6 +3074,7 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
 static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now) {
     const pyprof__tstate *tstate = &PYPROF__ITEM(const pyprof__tstate, &sampler->tstates, thread->tstate);
     bool attached = pyprof__is_attached(&sampler->layout, tstate->address, tstate->copy);
+    pyprof__pay_off(thread);
     uint64_t cpu = pyprof__clock(thread->cpu_clock);
     if (cpu == 0) { /* the thread has ended and left its thread state behind */
         pyprof__end_time(sampler, thread, now, false);
@@ -3044,7 +3088,7 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, uint6
         return;
     }
     bool runs = attached && pyprof__clock(thread->cpu_clock) != cpu;
-    if (runs && pyprof__may_ask(sampler, thread, now) && pyprof__ask(sampler, thread, tstate->address)) {
+    if (runs && pyprof__may_ask(sampler, thread) && pyprof__ask(sampler, thread, tstate->address)) {
         return;
     }
     pyprof__look_quietly(sampler, thread, tstate->address);
@@ -3110,7 +3154,7 @@ static bool pyprof__begin_thread(pyprof__sampler *sampler, pyprof__thread *threa
                                  const pyprof__tstate *tstate) {
     char name[32] = "MainThread";
     size_t size = strlen(name);
-    if (tstate->native_id != sampler->pid) {
+    if (tstate->native_id != pyprof__pid) {
         size = pyprof__read_task_file(tstate->native_id, "comm", name, sizeof name);
         size -= size > 0; /* its newline */
     }
@@ -3129,7 +3173,6 @@ static bool pyprof__begin_thread(pyprof__sampler *sampler, pyprof__thread *threa
     thread->cpu_clock = pyprof__cpu_clock(tstate->native_id);
     thread->track = track;
     thread->request = PYPROF__NONE;
-    thread->credit = PYPROF__CREDIT_MAX;
     sampler->stats.threads++;
     return true;
 }
@@ -4096,13 +4139,13 @@ static bool pyprof__was_active;
 
 /* The recording that runs in this process. A forked child has none: it has no sampler thread. */
 static pyprof__sampler *pyprof__running(void) {
-    return pyprof__active != NULL && pyprof__active->pid == getpid() ? pyprof__active : NULL;
+    return pyprof__active != NULL && pyprof__pid == getpid() ? pyprof__active : NULL;
 }
 
 /* In a forked child, what the parent's recording left behind: no thread, but a handler, and questions that
    nobody will answer. The memory stays: it was the sampler's, who may have been at work on it. */
 static void pyprof__forget_parent(void) {
-    if (pyprof__active != NULL && pyprof__active->pid != getpid()) {
+    if (pyprof__active != NULL && pyprof__pid != getpid()) {
         pyprof__active = NULL;
         memset(pyprof__handler.requests, 0, sizeof pyprof__handler.requests);
         pyprof__set(&pyprof__handler.running, 0);
@@ -4193,7 +4236,6 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
     sampler->desc = *desc;
     sampler->profile = profile;
     sampler->memory = &profile->memory;
-    sampler->pid = getpid();
     sampler->starter = pthread_self();
     sampler->starter_tid = pyprof__tid();
     sampler->random = (pyprof__now() ^ (uint64_t)(uintptr_t)sampler) | 1;

@@ -112,82 +112,59 @@ def bursty(end):
             sleep(0.003)
 
 
-# Functions of a few microseconds. Clocks are too dear for them: they are called in turn, in loops that lack one
-# of them, and in loops that have all; the profile is looked at below the latter only.
+# Functions of a few microseconds: each runs until a moment and answers at which it ended, so that one look at the
+# clock ends one and begins the next. What lies between them, a call and a return, is small and the same for all.
 
-def nothing(n):
-    return n
-
-
-def short1(n):
-    n = n * 5 & 1023; n = n * 3 & 1023; n = n * 7 & 1023; n = n * 5 & 1023; n = n * 3 & 1023; n = n * 7 & 1023
-    n = n * 5 & 1023; n = n * 3 & 1023; n = n * 7 & 1023; n = n * 5 & 1023; n = n * 3 & 1023; n = n * 7 & 1023
-    n = n * 5 & 1023; n = n * 3 & 1023; n = n * 7 & 1023; n = n * 5 & 1023; n = n * 3 & 1023; n = n * 7 & 1023
-    n = n * 5 & 1023; n = n * 3 & 1023; n = n * 7 & 1023; n = n * 5 & 1023; n = n * 3 & 1023; n = n * 7 & 1023
-    n = n * 5 & 1023; n = n * 3 & 1023; n = n * 7 & 1023; n = n * 5 & 1023; n = n * 3 & 1023; n = n * 7 & 1023
-    return n
+def short2(end):
+    now = wall_ns()
+    while now < end:
+        now = wall_ns()
+    return now
 
 
-FORTY = tuple(range(40))
+def short3(end):
+    now = wall_ns()
+    while now < end:
+        now = wall_ns()
+    return now
 
 
-def short2(n):
-    for n in FORTY:
-        n = n * 5 & 1023
-    return n
+def short5(end):
+    now = wall_ns()
+    while now < end:
+        now = wall_ns()
+    return now
 
 
-def short3(n):
-    for i in (1, 2, 3, 4):
-        n = str(i) + 'abc' + str(i + 1) + 'def' + str(i + 2)
-        n = n.upper().replace('A', 'b').split('D')
-    return len(n)
+def short8(end):
+    now = wall_ns()
+    while now < end:
+        now = wall_ns()
+    return now
 
 
-def short4(n):
-    for n in FORTY:
-        n = [n, n + 1, n + 2]
-    for n in FORTY:
-        n = n * 5 & 1023
-    return n
-
-
-SHORT = (short1, short2, short3, short4)
-
-
-def in_turn(count, one, two, three, four):
-    for n in range(count):
-        one(n)
-        two(n)
-        three(n)
-        four(n)
-
-
-def with_nothing(count, one, two, three, four):
-    for n in range(count):
-        one(n)
-        two(n)
-        three(n)
-        four(n)
-
-
-def cpu_of(function, functions):
-    cpu = cpu_ns()
-    function(200, *functions)
-    return cpu_ns() - cpu
+def in_turn(count):
+    two = three = five = eight = 0
+    for _ in range(count):
+        start = wall_ns()
+        after2 = short2(start + 2000)
+        after3 = short3(after2 + 3000)
+        after5 = short5(after3 + 5000)
+        after8 = short8(after5 + 8000)
+        two += after2 - start
+        three += after3 - after2
+        five += after5 - after3
+        eight += after8 - after5
+    return two, three, five, eight
 
 
 def short(end):
-    """What a function takes among the others is what the loop saves when nothing() is in its place."""
-    books = dict.fromkeys(SHORT, 0)
-    rows = [(function, [nothing if other is function else other for other in SHORT]) for function in SHORT]
+    sums = [0, 0, 0, 0]
     while time.monotonic() < end:
-        whole = sum(cpu_of(in_turn, SHORT) for _ in range(6)) / 6
-        for function, row in rows:
-            books[function] += whole - cpu_of(with_nothing, row)
-    for function, cpu in books.items():
-        # What the machine does to one loop in wall time is not what it does to the other: CPU time stands for both.
-        truth[function.__name__] = [cpu, cpu]
+        sums = [sum_ + more for sum_, more in zip(sums, in_turn(200))]
+    for function, wall in zip((short2, short3, short5, short8), sums):
+        # Nothing waits, so CPU time is what wall time is, but for what the machine takes away from either.
+        truth[function.__name__] = [wall, wall]
 
 
 def phase0(deadline):

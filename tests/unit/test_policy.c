@@ -1,131 +1,100 @@
-/* Whom to ask by signal: the credit of a thread. */
+/* Whom to ask by signal: the debt of a thread. */
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
 #include "unit.h"
 
-#define SECOND UINT64_C(1000000000)
+static bool may_ask(const pyprof__thread *thread) {
+    static pyprof__sampler sampler;
+    return pyprof__may_ask(&sampler, thread);
+}
 
 static pyprof__thread new_thread(void) {
     pyprof__thread thread;
     memset(&thread, 0, sizeof thread);
-    thread.credit = PYPROF__CREDIT_MAX;
+    thread.request = PYPROF__NONE;
     return thread;
 }
 
-static bool is_paused(const pyprof__thread *thread, uint64_t now) {
-    return now < thread->paused_until;
-}
-
-static void good(pyprof__thread *thread, int count) {
-    for (int i = 0; i < count; i++) {
-        pyprof__judge(thread, false, false, SECOND);
-    }
-}
-
-/* Answers of which every nth is late; returns how many it takes to be left alone, or rounds. */
-static int answers_until_paused(pyprof__thread *thread, int nth, int rounds) {
-    for (int i = 1; i <= rounds; i++) {
-        pyprof__judge(thread, i % nth == 0, false, SECOND);
-        if (is_paused(thread, SECOND)) {
-            return i;
+/* So many looks at a thread of which every nth answer is late and every mth ended a call (0 = none); answers how
+   often it was asked. */
+static int asked(pyprof__thread *thread, int looks, int nth_late, int mth_ended) {
+    int count = 0;
+    for (int i = 0; i < looks; i++) {
+        pyprof__pay_off(thread);
+        if (may_ask(thread)) {
+            count++;
+            pyprof__judge(thread, nth_late && count % nth_late == 0, mth_ended && count % mth_ended == 0);
         }
     }
-    return rounds;
+    return count;
 }
 
 static void test_answers_in_time_cost_nothing(void **state) {
     pyprof__thread thread = new_thread();
     (void)state;
-    for (int i = 0; i < 10000; i++) {
-        pyprof__judge(&thread, false, false, SECOND);
-        assert_int_equal(thread.credit, PYPROF__CREDIT_MAX);
-        assert_false(is_paused(&thread, 0));
+    assert_int_equal(asked(&thread, 100000, 0, 0), 100000);
+    assert_int_equal(thread.debt, 0);
+}
+
+static void test_what_happens_seldom_is_forgiven(void **state) {
+    pyprof__thread thread = new_thread();
+    (void)state;
+    assert_int_equal(asked(&thread, 100000, 0, PYPROF__COST_OF_ENDED_CALL), 100000);
+    thread = new_thread();
+    assert_int_equal(asked(&thread, 100000, PYPROF__COST_OF_LATE_ANSWER, 0), 100000);
+}
+
+static void test_ended_calls_are_bounded(void **state) {
+    const int looks = 1000000;
+    (void)state;
+    for (int nth = 1; nth <= 2048; nth *= 2) {
+        pyprof__thread thread = new_thread();
+        int count = asked(&thread, looks, 0, nth);
+        assert_in_range(count / nth, looks / PYPROF__COST_OF_ENDED_CALL - 1,
+                        looks / PYPROF__COST_OF_ENDED_CALL + 2);
     }
 }
 
-static void test_seldom_late_is_forgiven(void **state) {
+static void test_late_answers_are_bounded(void **state) {
+    const int looks = 1000000, seldom = looks / PYPROF__COST_OF_LATE_ANSWER;
     pyprof__thread thread = new_thread();
     (void)state;
-    assert_int_equal(answers_until_paused(&thread, 9, 100000), 100000); /* 8 earned, 8 lost */
-}
-
-static void test_often_late_is_left_alone(void **state) {
-    pyprof__thread thread = new_thread();
-    (void)state;
-    assert_in_range(answers_until_paused(&thread, 8, 100000), 100, 99999);
+    assert_in_range(asked(&thread, looks, 1, 0), seldom, seldom + 100);
     thread = new_thread();
-    assert_in_range(answers_until_paused(&thread, 4, 100000), 40, 80);
-    thread = new_thread();
-    assert_int_equal(answers_until_paused(&thread, 1, 100000), 9); /* 8 bring it to none, one below */
+    assert_in_range(asked(&thread, looks, 8, 0) / 8, seldom - 10, seldom + 100);
 }
 
-static void test_one_ended_call_is_enough(void **state) {
+static void test_one_ended_call_is_an_accident(void **state) {
     pyprof__thread thread = new_thread();
     (void)state;
-    pyprof__judge(&thread, false, true, SECOND);
-    assert_int_equal(thread.paused_until, 3 * SECOND);
-    thread = new_thread();
-    pyprof__judge(&thread, true, true, SECOND);
-    assert_int_equal(thread.paused_until, 3 * SECOND);
-}
-
-static void test_pauses_grow_up_to_a_bound(void **state) {
-    pyprof__thread thread = new_thread();
-    static const uint64_t pauses[] = {2, 8, 32, 32, 32};
-    uint64_t now = SECOND;
-    (void)state;
-    for (size_t i = 0; i < sizeof pauses / sizeof *pauses; i++) {
-        pyprof__judge(&thread, true, true, now);
-        assert_int_equal(thread.paused_until, now + pauses[i] * SECOND);
-        now = thread.paused_until;
-        assert_false(is_paused(&thread, now));
-    }
-}
-
-static void test_good_answers_shorten_the_pauses(void **state) {
-    pyprof__thread thread = new_thread();
-    (void)state;
-    pyprof__judge(&thread, false, true, SECOND);
-    pyprof__judge(&thread, false, true, SECOND);
-    assert_int_equal(thread.pause, 8 * SECOND);
-    good(&thread, PYPROF__GOOD_ANSWERS - 1);
-    assert_int_equal(thread.pause, 8 * SECOND);
-    good(&thread, 1);
-    assert_int_equal(thread.pause, 4 * SECOND);
-    good(&thread, PYPROF__GOOD_ANSWERS - 1);
-    pyprof__judge(&thread, false, true,
-                  SECOND); /* begins anew: 16 seconds, and a thousand more to halve them */
-    assert_int_equal(thread.pause, 16 * SECOND);
-    good(&thread, 1);
-    assert_int_equal(thread.pause, 16 * SECOND);
+    pyprof__judge(&thread, false, true);
+    assert_true(may_ask(&thread));
+    pyprof__judge(&thread, true, true); /* late, too: counted once */
+    assert_false(may_ask(&thread));
+    assert_int_equal(thread.debt, 2 * PYPROF__COST_OF_ENDED_CALL);
 }
 
 static void test_who_may_be_asked(void **state) {
     pyprof__sampler *sampler = (pyprof__sampler *)calloc(1, sizeof *sampler);
     pyprof__thread thread = new_thread();
     (void)state;
-    thread.request = PYPROF__NONE;
-    assert_true(pyprof__may_ask(sampler, &thread, SECOND));
-    thread.paused_until = 2 * SECOND;
-    assert_false(pyprof__may_ask(sampler, &thread, SECOND));
-    assert_true(pyprof__may_ask(sampler, &thread, 2 * SECOND));
+    assert_true(pyprof__may_ask(sampler, &thread));
     thread.request = 5; /* not yet answered */
-    assert_false(pyprof__may_ask(sampler, &thread, 2 * SECOND));
+    assert_false(pyprof__may_ask(sampler, &thread));
     thread.request = PYPROF__NONE;
     sampler->desc.capture = PYPROF_CAPTURE_QUIET;
-    assert_false(pyprof__may_ask(sampler, &thread, 2 * SECOND));
+    assert_false(pyprof__may_ask(sampler, &thread));
     free(sampler);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers_in_time_cost_nothing),
-        cmocka_unit_test(test_seldom_late_is_forgiven),
-        cmocka_unit_test(test_often_late_is_left_alone),
-        cmocka_unit_test(test_one_ended_call_is_enough),
-        cmocka_unit_test(test_pauses_grow_up_to_a_bound),
-        cmocka_unit_test(test_good_answers_shorten_the_pauses),
+        cmocka_unit_test(test_what_happens_seldom_is_forgiven),
+        cmocka_unit_test(test_ended_calls_are_bounded),
+        cmocka_unit_test(test_late_answers_are_bounded),
+        cmocka_unit_test(test_one_ended_call_is_an_accident),
         cmocka_unit_test(test_who_may_be_asked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,6 +9,11 @@
 
 #define UNIT_UNUSED __attribute__((unused))
 
+/* What pyprof_start does: reads and signals are for this process. */
+__attribute__((constructor)) static void unit_begin(void) {
+    pyprof__pid = getpid();
+}
+
 /* An allocator that counts, and that can be told to refuse. Each block knows its own size. */
 typedef struct unit_memory {
     size_t blocks;
