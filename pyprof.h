@@ -2399,7 +2399,9 @@ typedef struct pyprof__thread {
     uintptr_t sample_tstate;
     uint64_t wall;
     uint64_t cpu;
-    uint64_t unseen_cpu; /* used between samples that both waited */
+    double edge_wall; /* see pyprof__claim */
+    double edge_cpu;
+    double owed_cpu;
     uint32_t node;
     uint32_t kind;
     bool is_cut;
@@ -2680,24 +2682,39 @@ static uint64_t pyprof__min64(uint64_t a, uint64_t b) {
     return a < b ? a : b;
 }
 
+/* The CPU time for a sample that runs, for the half gap between it and one that waited. What the thread used in
+   that gap is known, but to give it just that would be a bias: of what runs for less than an interval, only a part
+   is ever seen, which has to stand for the rest, as it does by its wall time. So CPU time that was used beside or
+   between samples that waited is given out at the rate of the last hundred such half gaps, from a small stock. */
+static uint64_t pyprof__claim(pyprof__thread *thread, uint64_t half_gap) {
+    enum {
+        memory = 128, /* half gaps */
+        stock = 4
+    };
+    thread->edge_wall += (double)half_gap;
+    double due = thread->edge_wall > 0 ? thread->edge_cpu * ((double)half_gap / thread->edge_wall) : 0;
+    due += (thread->owed_cpu - stock * due) / memory;
+    due = due < thread->owed_cpu ? due : thread->owed_cpu;
+    uint64_t claimed = (uint64_t)due;
+    thread->edge_wall -= thread->edge_wall / memory;
+    thread->edge_cpu -= thread->edge_cpu / memory;
+    thread->owed_cpu -= (double)claimed;
+    return claimed;
+}
+
 /* Splits the time since the last sample between the two: half to each, so that a sample stands for the time
-   around it, and strata of random length stay unbiased. CPU time goes to the one that did not wait; where both
-   waited, the thread ran in between unseen, and its next sample that runs stands for that time, too. */
+   around it, and strata of random length stay unbiased. What waited used no CPU time. */
 static void pyprof__share_time(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t node, uint32_t kind,
                                uint64_t wall, uint64_t cpu) {
     uint64_t gap = wall > thread->wall ? wall - thread->wall : 0;
     uint64_t used = cpu > thread->cpu ? cpu - thread->cpu : 0;
     bool was_idle = (thread->kind & PYPROF__IDLE) != 0, is_idle = (kind & PYPROF__IDLE) != 0;
-    uint64_t before = 0, after = 0;
-    if (is_idle && was_idle) {
-        thread->unseen_cpu += used;
-    } else {
-        before = was_idle ? 0 : is_idle ? used : used / 2;
-        after = used - before;
-    }
-    if (!is_idle) {
-        after += thread->unseen_cpu;
-        thread->unseen_cpu = 0;
+    uint64_t before = used / 2, after = used - before;
+    if (was_idle || is_idle) {
+        thread->edge_cpu += (double)used;
+        thread->owed_cpu += (double)used;
+        before = was_idle ? 0 : pyprof__claim(thread, gap / 2);
+        after = is_idle ? 0 : pyprof__claim(thread, gap - gap / 2);
     }
     pyprof__add_time(sampler->profile, thread->track, thread->node, thread->kind, gap / 2, before);
     pyprof__add_time(sampler->profile, thread->track, node, kind, gap - gap / 2, after);
@@ -2724,8 +2741,8 @@ static void pyprof__end_time(pyprof__sampler *sampler, pyprof__thread *thread, u
         uint64_t used = cpu > thread->cpu ? cpu - thread->cpu : 0;
         gap = is_whole ? gap : gap / 2;
         pyprof__add_time(sampler->profile, thread->track, thread->node, thread->kind, gap,
-                         pyprof__min64(gap, used) + thread->unseen_cpu);
-        thread->unseen_cpu = 0;
+                         pyprof__min64(gap, used) + (uint64_t)thread->owed_cpu);
+        thread->owed_cpu = 0;
         thread->cpu = cpu > thread->cpu ? cpu : thread->cpu;
         thread->has_sample = false;
     }
