@@ -786,16 +786,41 @@ static void pyprof__reads_stop(void) {
 
 /* Blocks of memory as they were when they were first touched since pyprof__view_reset: a walk over many
    small structures costs one system call a block instead of one a field. */
-#define PYPROF__BLOCK_SIZE 2048u /* divides any page size, so a block is wholly there or wholly not */
-#define PYPROF__BLOCKS 64u
+#define PYPROF__BLOCK_SIZE 1024u /* divides any page size, so a block is wholly there or wholly not */
+#define PYPROF__BLOCKS 64u       /* PYPROF__PIECES_MAX at most */
 
 typedef struct pyprof__view {
+    uintptr_t subject;              /* what the last walk was over; 0 = nothing that comes again */
     uintptr_t tags[PYPROF__BLOCKS]; /* block number + 1; 0 = empty */
+    bool is_used[PYPROF__BLOCKS];
     unsigned char blocks[PYPROF__BLOCKS][PYPROF__BLOCK_SIZE];
 } pyprof__view;
 
 static void pyprof__view_reset(pyprof__view *view) {
+    view->subject = 0;
     memset(view->tags, 0, sizeof view->tags);
+    memset(view->is_used, 0, sizeof view->is_used);
+}
+
+/* As pyprof__view_reset, for a walk that will likely need what the last one over the same subject did: that is read
+   at once, in one system call. */
+static void pyprof__view_renew(pyprof__view *view, uintptr_t subject) {
+    pyprof__piece pieces[PYPROF__BLOCKS];
+    size_t count = 0;
+    for (size_t slot = 0; slot < PYPROF__BLOCKS && view->subject == subject; slot++) {
+        if (!view->is_used[slot]) {
+            view->tags[slot] = 0;
+        } else {
+            pieces[count].address = (view->tags[slot] - 1) * PYPROF__BLOCK_SIZE;
+            pieces[count].to = view->blocks[slot];
+            pieces[count++].size = PYPROF__BLOCK_SIZE;
+        }
+        view->is_used[slot] = false;
+    }
+    if (count == 0 || !pyprof__read_pieces(pieces, count)) {
+        pyprof__view_reset(view);
+    }
+    view->subject = subject;
 }
 
 static bool pyprof__view_read(pyprof__view *view, uintptr_t address, void *to, size_t size) {
@@ -807,11 +832,13 @@ static bool pyprof__view_read(pyprof__view *view, uintptr_t address, void *to, s
         size_t slot = number % PYPROF__BLOCKS;
         if (view->tags[slot] != number + 1) {
             view->tags[slot] = 0;
+            view->is_used[slot] = false;
             if (!pyprof__read(number * PYPROF__BLOCK_SIZE, view->blocks[slot], PYPROF__BLOCK_SIZE)) {
                 return false;
             }
             view->tags[slot] = number + 1;
         }
+        view->is_used[slot] = true;
         memcpy(out, view->blocks[slot] + offset, part);
         address += part;
         out += part;
@@ -820,13 +847,14 @@ static bool pyprof__view_read(pyprof__view *view, uintptr_t address, void *to, s
     return true;
 }
 
-/* How a walk gets at memory. What is known to live is loaded plainly: the range [low, high), and the data
-   stack chunks of the thread itself (chunk is the newest one, older ones follow as the walk goes outwards).
-   All else is read through the view, or by one safe read each. */
+/* How a walk gets at memory. What is known to live is loaded plainly: the range [low, high), and of the thread
+   itself its data stack chunks (chunk is the newest one, older ones follow as the walk goes outwards) and its thread
+   state. All else is read through the view, or by one safe read each. */
 typedef struct pyprof__reader {
     uintptr_t low;
     uintptr_t high;
     uintptr_t chunk;
+    uintptr_t tstate;
     pyprof__view *view;
 } pyprof__reader;
 
@@ -1162,6 +1190,10 @@ static bool pyprof__may_have_frames(const pyprof__layout *layout, uintptr_t tsta
 
 static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, void *to, size_t size) {
 #if PYPROF__PY_SINCE(11) && !PYPROF__PY_SINCE(13)
+    if (reader->tstate != 0 && address - reader->tstate <= sizeof(PyThreadState) - size) {
+        memcpy(to, (const void *)address, size);
+        return true;
+    }
     for (uintptr_t chunk = reader->chunk; chunk != 0;) {
         const _PyStackChunk *live = (const _PyStackChunk *)chunk;
         if (address > chunk && address - chunk <= live->size - size) {
@@ -1219,7 +1251,7 @@ static bool pyprof__leaf_frame(const pyprof__layout *layout, pyprof__reader *rea
    as one that is not sound may end by chance. Asks the kernel once. */
 static bool pyprof__codes_are_real(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame) {
     enum {
-        most = 8
+        most = 2
     };
     pyprof__piece pieces[most];
     uintptr_t types[most];
@@ -1259,7 +1291,7 @@ static bool pyprof__own_leaf_frame(const pyprof__layout *layout, uintptr_t tstat
     /* The entry frames of 3.12 lie beside the cframe, in the same C function. */
     const uintptr_t near_by = 1024;
     uintptr_t chunk = *(const uintptr_t *)(tstate + layout->ts_chunk);
-    pyprof__reader reader = {word - near_by, word + near_by, chunk, NULL};
+    pyprof__reader reader = {word - near_by, word + near_by, chunk, tstate, NULL};
     *leaf = *(const uintptr_t *)(word + layout->cframe_frame);
     if (!pyprof__leaf_is_linked(layout, &reader, word, *leaf)) {
         return false;
@@ -1787,12 +1819,13 @@ typedef struct pyprof__request {
     uintptr_t tstate;
     int32_t tid;
     bool ended_call; /* the signal was seen to end a system call with EINTR */
-    uint64_t wall;   /* when the stack was read: monotonic clock, and CPU clock of the thread */
-    uint64_t cpu;
+    uint64_t wall;   /* when it was asked, then when the stack was read: monotonic clock, */
+    uint64_t cpu;    /* and CPU clock of the thread */
 } pyprof__request;
 
 #define PYPROF__REQUESTS_MAX 64u
-#define PYPROF__KNOWN_CODES 4096u /* a power of two */
+#define PYPROF__KNOWN_SETS 2048u /* a power of two */
+#define PYPROF__KNOWN_WAYS 4u
 
 /* What the signal handler works with: it outlives recordings, as a signal may. */
 static struct pyprof__handler {
@@ -1803,8 +1836,9 @@ static struct pyprof__handler {
     pyprof__atomic32 interrupted; /* system calls seen to end early */
     pyprof__atomic32 *wake;       /* the sampler's bell */
     int signal_number;
-    struct sigaction previous;                   /* the host's own action */
-    pyprof__atomic64 known[PYPROF__KNOWN_CODES]; /* prints of code objects whose names are known, by hash */
+    struct sigaction previous; /* the host's own action */
+    /* prints of code objects whose names are known, by hash; the newest of a set come first */
+    pyprof__atomic64 known[PYPROF__KNOWN_SETS][PYPROF__KNOWN_WAYS];
 } pyprof__handler;
 
 #define PYPROF__QUESTION_TAG 0x5059u
@@ -1814,18 +1848,48 @@ static void *pyprof__question(uint32_t request) {
     return (void *)(uintptr_t)((uint64_t)PYPROF__QUESTION_TAG << 48 | session << 32 | request);
 }
 
-static pyprof__atomic64 *pyprof__known_slot(uintptr_t code, uint64_t print) {
-    return &pyprof__handler.known[pyprof__mix(print, code) >> 16 & (PYPROF__KNOWN_CODES - 1)];
+static pyprof__atomic64 *pyprof__known_set(const pyprof__frame *frame) {
+    return pyprof__handler.known[pyprof__mix(frame->print, frame->code) >> 16 & (PYPROF__KNOWN_SETS - 1)];
+}
+
+static bool pyprof__knows(const pyprof__frame *frame) {
+    const pyprof__atomic64 *set = pyprof__known_set(frame);
+    for (uint32_t way = 0; way < PYPROF__KNOWN_WAYS; way++) {
+        if (pyprof__get64(&set[way]) == frame->print) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static bool pyprof__knows_all(const pyprof__stack *stack) {
     for (uint32_t i = 0; i < stack->count; i++) {
-        if (pyprof__get64(pyprof__known_slot(stack->frames[i].code, stack->frames[i].print)) !=
-            stack->frames[i].print) {
+        if (!pyprof__knows(&stack->frames[i])) {
             return false;
         }
     }
     return true;
+}
+
+/* Handlers may look meanwhile: at worst they take for new what is not. */
+static void pyprof__make_known(const pyprof__stack *stack) {
+    for (uint32_t i = 0; i < stack->count; i++) {
+        pyprof__atomic64 *set = pyprof__known_set(&stack->frames[i]);
+        if (!pyprof__knows(&stack->frames[i])) {
+            for (uint32_t way = PYPROF__KNOWN_WAYS - 1; way > 0; way--) {
+                pyprof__set64(&set[way], pyprof__get64(&set[way - 1]));
+            }
+            pyprof__set64(&set[0], stack->frames[i].print);
+        }
+    }
+}
+
+static void pyprof__forget_known(void) {
+    for (uint32_t set = 0; set < PYPROF__KNOWN_SETS; set++) {
+        for (uint32_t way = 0; way < PYPROF__KNOWN_WAYS; way++) {
+            pyprof__set64(&pyprof__handler.known[set][way], 0);
+        }
+    }
 }
 
 /* Runs in the thread that was asked. Its own attached thread state cannot vanish, and its frames stand still
@@ -1837,9 +1901,13 @@ static pyprof__request_state pyprof__capture_own(pyprof__request *request) {
     if (tstate != request->tstate || !pyprof__is_own_thread_state(layout, tstate)) {
         return PYPROF__REQUEST_LATE;
     }
-    request->wall = pyprof__now();
-    request->cpu = pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
-    pyprof__reader reader = {0, UINTPTR_MAX, 0, NULL};
+    /* The thread ran when it was asked; if that was just now it ran all the time, and need not ask the kernel. */
+    const uint64_t just_now = 20000;
+    uint64_t now = pyprof__now();
+    uint64_t passed = now - request->wall;
+    request->cpu = passed < just_now ? request->cpu + passed : pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
+    request->wall = now;
+    pyprof__reader reader = {0, UINTPTR_MAX, 0, 0, NULL};
     if (!pyprof__own_leaf_frame(layout, tstate, &leaf) ||
         !pyprof__walk(layout, &reader, leaf, &request->stack)) {
         return PYPROF__REQUEST_UNSETTLED;
@@ -2465,9 +2533,7 @@ static void pyprof__forget_codes(pyprof__sampler *sampler) {
     pyprof__table_clear(&sampler->codes);
     pyprof__table_clear(&sampler->sites);
     sampler->lines.count = 0;
-    for (uint32_t i = 0; i < PYPROF__KNOWN_CODES; i++) {
-        pyprof__set64(&pyprof__handler.known[i], 0);
-    }
+    pyprof__forget_known();
 }
 
 /* Copies the line table. False: it is gone, or there is no room. */
@@ -2490,7 +2556,7 @@ static bool pyprof__copy_lines(pyprof__sampler *sampler, uintptr_t object, pypro
 
 /* Reads name, file and lines of a code object that is now, and was all the time, the one that was met. */
 static bool pyprof__read_new_code(pyprof__sampler *sampler, pyprof__code *code) {
-    pyprof__reader reader = {0, 0, 0, &sampler->view};
+    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     pyprof__code_fields fields;
     uint64_t before = 0, after = 0;
     pyprof__view_reset(&sampler->view);
@@ -2535,8 +2601,6 @@ static const pyprof__code *pyprof__code_of(pyprof__sampler *sampler, const pypro
             code->lines_size = 0;
         } else if (code->function == PYPROF__NONE) {
             return NULL;
-        } else {
-            pyprof__set64(pyprof__known_slot(frame->code, frame->print), frame->print);
         }
     }
     return code;
@@ -2687,10 +2751,7 @@ static uint64_t pyprof__min64(uint64_t a, uint64_t b) {
    is ever seen, which has to stand for the rest, as it does by its wall time. So CPU time that was used beside or
    between samples that waited is given out at the rate of the last hundred such half gaps, from a small stock. */
 static uint64_t pyprof__claim(pyprof__thread *thread, uint64_t half_gap) {
-    enum {
-        memory = 128, /* half gaps */
-        stock = 4
-    };
+    const double memory = 128, stock = 4; /* half gaps */
     thread->edge_wall += (double)half_gap;
     double due = thread->edge_wall > 0 ? thread->edge_cpu * ((double)half_gap / thread->edge_wall) : 0;
     due += (thread->owed_cpu - stock * due) / memory;
@@ -2785,7 +2846,7 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
 /* A thread that runs Python, but not where: its outermost frame stays where it is as long as it does. False: not
    even that is known. */
 static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__stack *stack) {
-    pyprof__reader reader = {0, 0, 0, &sampler->view};
+    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     pyprof__found found;
     if (thread->root == 0 || thread->frames.count == 0) {
         return false;
@@ -2856,6 +2917,7 @@ static void pyprof__collect(pyprof__sampler *sampler) {
                 sampler->stats.samples_signalled++;
                 pyprof__record(sampler, thread, &request->stack, request->tstate, PYPROF__GIL, request->wall,
                                request->cpu);
+                pyprof__make_known(&request->stack);
             }
         }
         pyprof__set(&request->state, PYPROF__REQUEST_FREE);
@@ -2878,13 +2940,28 @@ static uint32_t pyprof__free_request(pyprof__sampler *sampler) {
     return PYPROF__NONE;
 }
 
+/* A running thread as it was seen at one moment. */
+typedef struct pyprof__sight {
+    uintptr_t tstate;
+    uint64_t wall;
+    uint64_t cpu;
+} pyprof__sight;
+
+static void pyprof__put_question(pyprof__request *request, const pyprof__thread *thread,
+                                 const pyprof__sight *sight) {
+    request->tid = thread->tid;
+    request->tstate = sight->tstate;
+    request->wall = sight->wall;
+    request->cpu = sight->cpu;
+}
+
 /* A thread that was asked, and then not waited for, still has the signal before it: the question is put anew
    in its place. */
-static uint32_t pyprof__renew_request(const pyprof__thread *thread, uintptr_t tstate) {
+static uint32_t pyprof__renew_request(const pyprof__thread *thread, const pyprof__sight *sight) {
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
         pyprof__request *request = &pyprof__handler.requests[i];
         if (pyprof__get(&request->state) == PYPROF__REQUEST_CANCELLED && request->tid == thread->tid) {
-            request->tstate = tstate;
+            pyprof__put_question(request, thread, sight);
             if (pyprof__swap_if(&request->state, PYPROF__REQUEST_CANCELLED, PYPROF__REQUEST_SENT)) {
                 return i;
             }
@@ -2894,17 +2971,16 @@ static uint32_t pyprof__renew_request(const pyprof__thread *thread, uintptr_t ts
 }
 
 static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thread *thread,
-                                     uintptr_t tstate) {
+                                     const pyprof__sight *sight) {
     uint32_t index = pyprof__free_request(sampler);
     if (index == PYPROF__NONE) {
         return PYPROF__NONE;
     }
     pyprof__request *request = &pyprof__handler.requests[index];
-    request->tstate = tstate;
-    request->tid = thread->tid;
+    pyprof__put_question(request, thread, sight);
     pyprof__set(&request->state, PYPROF__REQUEST_SENT);
     /* The last look just before sending is what spares the program's system calls. */
-    if (!pyprof__is_attached_now(&sampler->layout, tstate) ||
+    if (!pyprof__is_attached_now(&sampler->layout, sight->tstate) ||
         !pyprof__signal_thread(thread->tid, pyprof__handler.signal_number, pyprof__question(index))) {
         pyprof__set(&request->state, PYPROF__REQUEST_FREE);
         return PYPROF__NONE;
@@ -2914,10 +2990,10 @@ static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thr
 }
 
 /* Asks the thread for its own stack; false if that cannot be done now. */
-static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, uintptr_t tstate) {
-    thread->request = pyprof__renew_request(thread, tstate);
+static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__sight *sight) {
+    thread->request = pyprof__renew_request(thread, sight);
     if (thread->request == PYPROF__NONE) {
-        thread->request = pyprof__send_request(sampler, thread, tstate);
+        thread->request = pyprof__send_request(sampler, thread, sight);
     }
     thread->ticks_asked = 0;
     return thread->request != PYPROF__NONE;
@@ -2925,8 +3001,8 @@ static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, uintpt
 
 static bool pyprof__read_stack(pyprof__sampler *sampler, uintptr_t tstate, pyprof__stack *stack) {
     uintptr_t leaf = 0;
-    pyprof__reader reader = {0, 0, 0, &sampler->view};
-    pyprof__view_reset(&sampler->view);
+    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
+    pyprof__view_renew(&sampler->view, tstate);
     return pyprof__leaf_frame(&sampler->layout, &reader, tstate, &leaf) &&
            pyprof__walk(&sampler->layout, &reader, leaf, stack);
 }
@@ -3060,8 +3136,11 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
     pyprof__glance glance;
     memset(&glance, 0, sizeof glance);
     bool is_read = pyprof__read_quietly(sampler, thread, tstate, waited_for, can_ask, &glance);
-    if (!is_read && can_ask && glance.attached && pyprof__ask(sampler, thread, tstate)) {
-        return; /* it did not run when it was looked at first, and now it does */
+    if (!is_read && can_ask && glance.attached) {
+        pyprof__sight sight = {tstate, pyprof__now(), glance.cpu};
+        if (pyprof__ask(sampler, thread, &sight)) {
+            return; /* it did not run when it was looked at first, and now it does */
+        }
     }
     if (!is_read && !waited_for && glance.attached && glance.cpu != 0) {
         is_read = pyprof__keep_root(sampler, thread, &glance.stack);
@@ -3087,6 +3166,14 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
                    glance.cpu);
 }
 
+/* Whether the thread, whose clock was just read, is on a core: it has been all the time since its last sample, or its
+   clock goes on. */
+static bool pyprof__is_running(const pyprof__thread *thread, uint64_t now, uint64_t cpu) {
+    const uint64_t slack = 10000;
+    bool never_left = thread->has_sample && cpu + slack >= thread->cpu + (now - thread->wall);
+    return never_left || pyprof__clock(thread->cpu_clock) != cpu;
+}
+
 /* One thread at one tick. */
 static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now) {
     const pyprof__tstate *tstate = &PYPROF__ITEM(const pyprof__tstate, &sampler->tstates, thread->tstate);
@@ -3104,8 +3191,9 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, uint6
                        (thread->kind & PYPROF__GIL) ? PYPROF__GIL : PYPROF__IDLE, now, cpu);
         return;
     }
-    bool runs = attached && pyprof__clock(thread->cpu_clock) != cpu;
-    if (runs && pyprof__may_ask(sampler, thread) && pyprof__ask(sampler, thread, tstate->address)) {
+    pyprof__sight sight = {tstate->address, now, cpu};
+    if (attached && pyprof__may_ask(sampler, thread) && pyprof__is_running(thread, now, cpu) &&
+        pyprof__ask(sampler, thread, &sight)) {
         return;
     }
     pyprof__look_quietly(sampler, thread, tstate->address);

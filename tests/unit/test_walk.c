@@ -160,7 +160,7 @@ typedef enum way {
 } way;
 
 static bool walk(way how, uintptr_t leaf) {
-    pyprof__reader reader = {0, 0, 0, NULL};
+    pyprof__reader reader = {0, 0, 0, 0, NULL};
     memset(world.frames, 0xcc, sizeof world.frames);
     if (how == PLAIN) {
         reader.low = (uintptr_t)world.memory;
@@ -364,7 +364,7 @@ static void test_instruction_outside_of_its_code(void **state) {
 }
 
 static void test_code_objects_have_prints_of_their_own(void **state) {
-    pyprof__reader reader = {0, 0, 0, NULL};
+    pyprof__reader reader = {0, 0, 0, 0, NULL};
     uint64_t before = 0, after = 0, other = 0;
     (void)state;
     make_stack(2);
@@ -401,7 +401,7 @@ static void make_cframe(size_t i, uintptr_t leaf, uintptr_t previous) {
 }
 
 static bool is_linked(way how, uintptr_t leaf) {
-    pyprof__reader reader = {0, 0, 0, NULL};
+    pyprof__reader reader = {0, 0, 0, 0, NULL};
     if (how == PLAIN) {
         reader.low = (uintptr_t)world.memory;
         reader.high = reader.low + world.size;
@@ -460,7 +460,7 @@ static void test_endless_link_chain_ends(void **state) {
 }
 
 static void test_leaf_frame_of_a_thread_state(void **state) {
-    pyprof__reader reader = {0, 0, 0, &world.view};
+    pyprof__reader reader = {0, 0, 0, 0, &world.view};
     uintptr_t tstate = frame_at(56), leaf = 1;
     (void)state;
     make_stack(3);
