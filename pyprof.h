@@ -849,7 +849,8 @@ static bool pyprof__view_read(pyprof__view *view, uintptr_t address, void *to, s
 
 /* How a walk gets at memory. What is known to live is loaded plainly: the range [low, high), and of the thread
    itself its data stack chunks (chunk is the newest one, older ones follow as the walk goes outwards) and its thread
-   state. All else is read through the view, or by one safe read each. */
+   state. All else is read through the view, or by one safe read each. No reader at all (NULL): everything lives, as
+   for a thread that walks its own stack; the code for that is compiled apart, so that it is loads and nothing else. */
 typedef struct pyprof__reader {
     uintptr_t low;
     uintptr_t high;
@@ -860,7 +861,17 @@ typedef struct pyprof__reader {
 
 static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, void *to, size_t size);
 
-static inline bool pyprof__load(pyprof__reader *reader, uintptr_t address, void *to, size_t size) {
+#if defined(__GNUC__)
+#define PYPROF__INLINE static inline __attribute__((always_inline))
+#else
+#define PYPROF__INLINE static inline
+#endif
+
+PYPROF__INLINE bool pyprof__load(pyprof__reader *reader, uintptr_t address, void *to, size_t size) {
+    if (reader == NULL) {
+        memcpy(to, (const void *)address, size);
+        return true;
+    }
     if (address - reader->low < reader->high - reader->low && reader->high - address >= size) {
         memcpy(to, (const void *)address, size);
         return true;
@@ -868,7 +879,7 @@ static inline bool pyprof__load(pyprof__reader *reader, uintptr_t address, void 
     return pyprof__load_elsewhere(reader, address, to, size);
 }
 
-static inline bool pyprof__load_word(pyprof__reader *reader, uintptr_t address, uintptr_t *word) {
+PYPROF__INLINE bool pyprof__load_word(pyprof__reader *reader, uintptr_t address, uintptr_t *word) {
     return pyprof__load(reader, address, word, sizeof *word);
 }
 
@@ -1311,8 +1322,8 @@ typedef struct pyprof__found {
 
 /* The owner of a frame, where frames have one. From 3.12 on, C code enters Python through a frame of its own: any
    other frame that nothing follows is a generator's that is just being left, and its callers cannot be told. */
-static inline bool pyprof__read_owner(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
-                                      pyprof__found *found) {
+PYPROF__INLINE bool pyprof__read_owner(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
+                                       pyprof__found *found) {
     unsigned char owner = 0;
     if (!pyprof__load(reader, frame + layout->frame_owner, &owner, 1)) {
         return false;
@@ -1323,8 +1334,8 @@ static inline bool pyprof__read_owner(const pyprof__layout *layout, pyprof__read
 }
 
 /* To 3.10: f_lasti, -1 before the first instruction. */
-static inline bool pyprof__read_last_index(const pyprof__layout *layout, pyprof__reader *reader,
-                                           uintptr_t frame, pyprof__found *found) {
+PYPROF__INLINE bool pyprof__read_last_index(const pyprof__layout *layout, pyprof__reader *reader,
+                                            uintptr_t frame, pyprof__found *found) {
     int32_t last = 0;
     uintptr_t generator = 0;
     if (!pyprof__load(reader, frame + layout->frame_instr, &last, sizeof last) ||
@@ -1338,8 +1349,8 @@ static inline bool pyprof__read_last_index(const pyprof__layout *layout, pyprof_
 }
 
 /* Since 3.11: a pointer into the code; before its first traceable instruction a frame is incomplete. */
-static inline bool pyprof__read_instruction(const pyprof__layout *layout, pyprof__reader *reader,
-                                            uintptr_t frame, pyprof__found *found) {
+PYPROF__INLINE bool pyprof__read_instruction(const pyprof__layout *layout, pyprof__reader *reader,
+                                             uintptr_t frame, pyprof__found *found) {
     int32_t first = 0;
     uintptr_t pointer = 0;
     if (!pyprof__load_word(reader, frame + layout->frame_instr, &pointer) ||
@@ -1353,8 +1364,8 @@ static inline bool pyprof__read_instruction(const pyprof__layout *layout, pyprof
 }
 
 /* False: not what a frame looks like, as it is being changed. */
-static inline bool pyprof__read_frame(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
-                                      pyprof__found *found) {
+PYPROF__INLINE bool pyprof__read_frame(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
+                                       pyprof__found *found) {
     uintptr_t type = 0;
     found->is_shown = true;
     found->is_generator = false;
@@ -1376,7 +1387,7 @@ static inline bool pyprof__read_frame(const pyprof__layout *layout, pyprof__read
 
 #if !PYPROF__PY_SINCE(12)
 /* Adds the length and the end of some bytes to a hash. */
-static inline bool pyprof__mix_bytes(pyprof__reader *reader, uintptr_t data, size_t size, uint64_t *hash) {
+PYPROF__INLINE bool pyprof__mix_bytes(pyprof__reader *reader, uintptr_t data, size_t size, uint64_t *hash) {
     uint64_t end[2] = {0, 0};
     size_t part = size < sizeof end ? size : sizeof end;
     if (part > 0 && !pyprof__load(reader, data + size - part, end, part)) {
@@ -1386,10 +1397,15 @@ static inline bool pyprof__mix_bytes(pyprof__reader *reader, uintptr_t data, siz
     return true;
 }
 
-static inline bool pyprof__mix_text(pyprof__reader *reader, uintptr_t object, uint64_t *hash) {
+/* A str by its own hash, which those that were interned have, else by its text. */
+PYPROF__INLINE bool pyprof__mix_text(pyprof__reader *reader, uintptr_t object, uint64_t *hash) {
     PyASCIIObject head;
     if (!pyprof__load(reader, object, &head, sizeof head)) {
         return false;
+    }
+    if (head.hash != -1) {
+        *hash = pyprof__mix(*hash, (uint64_t)head.hash);
+        return true;
     }
     uintptr_t data = object + (head.state.ascii ? sizeof(PyASCIIObject) : sizeof(PyCompactUnicodeObject));
     return pyprof__mix_bytes(reader, data, (size_t)head.length * head.state.kind, hash);
@@ -1397,8 +1413,8 @@ static inline bool pyprof__mix_text(pyprof__reader *reader, uintptr_t object, ui
 
 /* Before 3.12 code objects have no version, and in a loop of exec or eval all parts of one tend to lie where
    those of the one before lay: what they hold has to count. */
-static inline bool pyprof__mix_content(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
-                                       uint64_t *hash) {
+PYPROF__INLINE bool pyprof__mix_content(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
+                                        uint64_t *hash) {
     uintptr_t name = 0, filename = 0, lines = 0;
     PyVarObject head;
     return pyprof__load_word(reader, code + layout->code_name, &name) &&
@@ -1410,9 +1426,17 @@ static inline bool pyprof__mix_content(const pyprof__layout *layout, pyprof__rea
 }
 #endif
 
+/* Whether what looks like an object is one: of a dead one the allocators use the first word, which counts its
+   references, for links of their own, and what it refers to may be reused while it still looks the same. */
+static bool pyprof__object_lives(pyprof__reader *reader, uintptr_t object) {
+    uintptr_t references = 0;
+    return pyprof__load_word(reader, object + offsetof(PyObject, ob_refcnt), &references) &&
+           references != 0 && references <= UINT32_MAX;
+}
+
 /* A number that tells this code object from others that lie or lay at the same address. */
-static inline bool pyprof__code_print(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
-                                      uint64_t *print) {
+PYPROF__INLINE bool pyprof__code_print(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
+                                       uint64_t *print) {
     uint64_t hash = 0;
     for (size_t i = 0; i < PYPROF__IDENTITY_WORDS; i++) {
         uintptr_t word = 0;
@@ -1768,8 +1792,8 @@ typedef struct pyprof__stack {
 } pyprof__stack;
 
 /* Follows the frames outwards. False: something on the way was no frame. */
-static inline bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t leaf,
-                                pyprof__stack *stack) {
+PYPROF__INLINE bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t leaf,
+                                 pyprof__stack *stack) {
     pyprof__found found;
     stack->count = 0;
     stack->leaf = leaf;
@@ -1907,9 +1931,8 @@ static pyprof__request_state pyprof__capture_own(pyprof__request *request) {
     uint64_t passed = now - request->wall;
     request->cpu = passed < just_now ? request->cpu + passed : pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
     request->wall = now;
-    pyprof__reader reader = {0, UINTPTR_MAX, 0, 0, NULL};
     if (!pyprof__own_leaf_frame(layout, tstate, &leaf) ||
-        !pyprof__walk(layout, &reader, leaf, &request->stack)) {
+        !pyprof__walk(layout, NULL, leaf, &request->stack)) {
         return PYPROF__REQUEST_UNSETTLED;
     }
     return PYPROF__REQUEST_ANSWERED;
@@ -2554,13 +2577,20 @@ static bool pyprof__copy_lines(pyprof__sampler *sampler, uintptr_t object, pypro
     return true;
 }
 
+/* Whether a code object lives and is still the one that was met. */
+static bool pyprof__is_same_code(pyprof__sampler *sampler, const pyprof__code *code) {
+    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
+    uint64_t print = 0;
+    pyprof__view_reset(&sampler->view);
+    return pyprof__object_lives(&reader, code->code) &&
+           pyprof__code_print(&sampler->layout, &reader, code->code, &print) && print == code->print;
+}
+
 /* Reads name, file and lines of a code object that is now, and was all the time, the one that was met. */
 static bool pyprof__read_new_code(pyprof__sampler *sampler, pyprof__code *code) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     pyprof__code_fields fields;
-    uint64_t before = 0, after = 0;
-    pyprof__view_reset(&sampler->view);
-    if (!pyprof__code_print(&sampler->layout, &reader, code->code, &before) || before != code->print ||
+    if (!pyprof__is_same_code(sampler, code) ||
         !pyprof__read_code(&sampler->layout, &reader, code->code, &fields)) {
         return false;
     }
@@ -2575,8 +2605,7 @@ static bool pyprof__read_new_code(pyprof__sampler *sampler, pyprof__code *code) 
     }
     is_bootstrap = is_bootstrap && pyprof__ends_with(sampler->text.utf8, sampler->text.size, "threading.py");
     uint32_t file = pyprof__intern_text(sampler->profile, sampler->text.utf8, sampler->text.size);
-    pyprof__view_reset(&sampler->view);
-    if (!pyprof__code_print(&sampler->layout, &reader, code->code, &after) || after != code->print) {
+    if (!pyprof__is_same_code(sampler, code)) {
         return false;
     }
     code->first_line = fields.first_line;
@@ -3278,6 +3307,7 @@ static bool pyprof__begin_thread(pyprof__sampler *sampler, pyprof__thread *threa
     thread->cpu_clock = pyprof__cpu_clock(tstate->native_id);
     thread->track = track;
     thread->request = PYPROF__NONE;
+    thread->is_alive = true;
     sampler->stats.threads++;
     return true;
 }
@@ -3592,7 +3622,9 @@ static void *pyprof__sampler_main(void *argument) {
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
     pthread_mutex_lock(&sampler->lock);
     sampler->tid = pyprof__tid();
-    pyprof__learn_tid_offset(sampler);
+    if (sampler->layout.ts_native_id == PYPROF__ABSENT) {
+        pyprof__learn_tid_offset(sampler);
+    }
     sampler->start = sampler->last_tick = pyprof__now();
     pyprof__tick(sampler);
     pthread_mutex_unlock(&sampler->lock);
@@ -4080,6 +4112,7 @@ static void pyprof__put_track(pyprof__writing *writing, const pyprof__speedscope
 static void pyprof__put_speedscope(pyprof__writing *writing, const pyprof__speedscope *speedscope) {
     const pyprof_profile *profile = writing->profile;
     uint32_t busiest = 0;
+    uint64_t most = 0;
     pyprof__put_text(
         &writing->out,
         "{\"$schema\":\"https://www.speedscope.app/file-format-schema.json\",\n\"shared\":{\"frames\":[");
@@ -4089,8 +4122,9 @@ static void pyprof__put_speedscope(pyprof__writing *writing, const pyprof__speed
         const pyprof__track *track = pyprof__track_at(profile, i);
         pyprof__put_text(&writing->out, i == 0 ? "" : ",");
         pyprof__put_track(writing, speedscope, track);
-        if (pyprof__track_value(writing, track) >
-            pyprof__track_value(writing, pyprof__track_at(profile, busiest))) {
+        uint64_t value = pyprof__track_value(writing, track);
+        if (value > most) {
+            most = value;
             busiest = i;
         }
     }
