@@ -24,6 +24,14 @@ KINDS = (('waits', 'waits', 100),
          ('read from outside, recursion', 'outside', 1),
          ('copies its own', 'own', 100))
 
+ABOUT = """## Growth of pyprof's cost, CPython %s
+
+Instructions are those of user mode, counted by callgrind; what a system call costs the kernel is not in them (each is
+some hundred to some thousand more). System calls are counted where the header makes them. Both are of ticks of real
+threads, driven one by one under a scripted CPU clock, so they are the same in every run but for where the allocator put
+things. Times are of this machine, and not so.
+"""
+
 skipped = []
 
 
@@ -61,6 +69,8 @@ def count_instructions(words):
                    '--compress-pos=no', '--max-threads=1100', GROWTH]
         counts = run(command + words)
         costs = callgrind_costs(out, ('growth_ticks', 'pyprof__on_signal'))
+    if costs['growth_ticks'] == 0 or (costs['pyprof__on_signal'] > 0) != (words[1] == 'own'):
+        raise ValueError('callgrind saw other functions than those that should have run: %r' % costs)
     counts['sampler_instructions'] = costs['growth_ticks'] / counts['ticks']
     counts['handler_instructions'] = costs['pyprof__on_signal'] / (counts['ticks'] + 1)  # one while warming up
     return counts
@@ -187,7 +197,7 @@ def report():
     by_threads = [(threads, [done[10, kind, functions, threads] for _, kind, functions in KINDS])
                   for threads in THREADS]
     starts = [(threads, growth('start', threads, 21)) for threads in THREADS]
-    yield '## Growth of pyprof\'s cost, CPython %s\n' % starts[0][1]['python']
+    yield ABOUT % starts[0][1]['python']
     yield from tables_of_ticks(by_depth, by_threads)
     yield table_of_stacks([growth('stacks', count) for count in STACKS])
     yield table_of_start(starts)
