@@ -493,7 +493,8 @@ static void fill(pyprof_profile *profile, uint32_t threads, uint32_t stacks, uin
     uint32_t turns = stacks / threads;
     for (uint64_t i = 0; i < samples; i++) {
         uint32_t track = i % 2 == 0 ? 0 : (uint32_t)(i / 2 % threads);
-        uint32_t stack = (uint32_t)(i % turns) * threads + track;
+        uint64_t turn = i % 2 == 0 ? i / 2 : i / 2 / threads + turns / 2;
+        uint32_t stack = (uint32_t)(turn % turns) * threads + track;
         pyprof__add_time(profile, track, nodes[stack], PYPROF__GIL, interval, interval);
         pyprof__count_sample(profile, track, nodes[stack], PYPROF__GIL);
     }
