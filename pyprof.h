@@ -793,34 +793,44 @@ typedef struct pyprof__view {
     uintptr_t subject;              /* what the last walk was over; 0 = nothing that comes again */
     uintptr_t tags[PYPROF__BLOCKS]; /* block number + 1; 0 = empty */
     bool is_used[PYPROF__BLOCKS];
+    uint8_t used[PYPROF__BLOCKS]; /* which are, in the order of their first use */
+    uint32_t used_count;
     unsigned char blocks[PYPROF__BLOCKS][PYPROF__BLOCK_SIZE];
 } pyprof__view;
 
 static void pyprof__view_reset(pyprof__view *view) {
     view->subject = 0;
+    view->used_count = 0;
     memset(view->tags, 0, sizeof view->tags);
     memset(view->is_used, 0, sizeof view->is_used);
 }
 
 /* As pyprof__view_reset, for a walk that will likely need what the last one over the same subject did: that is read
-   at once, in one system call. */
+   at once, in one system call, and in the same order. */
 static void pyprof__view_renew(pyprof__view *view, uintptr_t subject) {
     pyprof__piece pieces[PYPROF__BLOCKS];
-    size_t count = 0;
-    for (size_t slot = 0; slot < PYPROF__BLOCKS && view->subject == subject; slot++) {
-        if (!view->is_used[slot]) {
-            view->tags[slot] = 0;
-        } else {
-            pieces[count].address = (view->tags[slot] - 1) * PYPROF__BLOCK_SIZE;
-            pieces[count].to = view->blocks[slot];
-            pieces[count++].size = PYPROF__BLOCK_SIZE;
-        }
-        view->is_used[slot] = false;
+    uintptr_t tags[PYPROF__BLOCKS];
+    uint32_t count = view->subject == subject ? view->used_count : 0;
+    memcpy(tags, view->tags, sizeof tags);
+    for (uint32_t i = 0; i < count; i++) {
+        pieces[i].address = (tags[view->used[i]] - 1) * PYPROF__BLOCK_SIZE;
+        pieces[i].to = view->blocks[view->used[i]];
+        pieces[i].size = PYPROF__BLOCK_SIZE;
     }
-    if (count == 0 || !pyprof__read_pieces(pieces, count)) {
-        pyprof__view_reset(view);
-    }
+    pyprof__view_reset(view);
     view->subject = subject;
+    if (count > 0 && pyprof__read_pieces(pieces, count)) {
+        for (uint32_t i = 0; i < count; i++) {
+            view->tags[view->used[i]] = tags[view->used[i]];
+        }
+    }
+}
+
+static void pyprof__view_use(pyprof__view *view, size_t slot) {
+    if (!view->is_used[slot]) {
+        view->is_used[slot] = true;
+        view->used[view->used_count++] = (uint8_t)slot;
+    }
 }
 
 static bool pyprof__view_read(pyprof__view *view, uintptr_t address, void *to, size_t size) {
@@ -832,13 +842,12 @@ static bool pyprof__view_read(pyprof__view *view, uintptr_t address, void *to, s
         size_t slot = number % PYPROF__BLOCKS;
         if (view->tags[slot] != number + 1) {
             view->tags[slot] = 0;
-            view->is_used[slot] = false;
             if (!pyprof__read(number * PYPROF__BLOCK_SIZE, view->blocks[slot], PYPROF__BLOCK_SIZE)) {
                 return false;
             }
             view->tags[slot] = number + 1;
         }
-        view->is_used[slot] = true;
+        pyprof__view_use(view, slot);
         memcpy(out, view->blocks[slot] + offset, part);
         address += part;
         out += part;
@@ -1854,6 +1863,7 @@ typedef struct pyprof__request {
 /* What the signal handler works with: it outlives recordings, as a signal may. */
 static struct pyprof__handler {
     pyprof__request requests[PYPROF__REQUESTS_MAX];
+    uint32_t requests_used; /* those behind were never needed; the sampler's */
     pyprof__layout layout;
     pyprof__atomic32 session;     /* odd while signals are expected; part of every question */
     pyprof__atomic32 running;     /* handlers at work */
@@ -2926,7 +2936,7 @@ static uint32_t pyprof__thread_with_request(const pyprof__sampler *sampler, uint
 
 /* Takes in what the threads have answered since. */
 static void pyprof__collect(pyprof__sampler *sampler) {
-    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+    for (uint32_t i = 0; i < pyprof__handler.requests_used; i++) {
         pyprof__request *request = &pyprof__handler.requests[i];
         uint32_t state = pyprof__get(&request->state);
         if (state < PYPROF__REQUEST_ANSWERED) {
@@ -2964,6 +2974,9 @@ static uint32_t pyprof__free_request(pyprof__sampler *sampler) {
             request->stack.frames = (pyprof__frame *)pyprof__alloc(sampler->memory, size);
             request->stack.capacity = sampler->desc.max_depth;
         }
+        if (i >= pyprof__handler.requests_used) {
+            pyprof__handler.requests_used = i + 1;
+        }
         return request->stack.frames != NULL ? i : PYPROF__NONE;
     }
     return PYPROF__NONE;
@@ -2987,7 +3000,7 @@ static void pyprof__put_question(pyprof__request *request, const pyprof__thread 
 /* A thread that was asked, and then not waited for, still has the signal before it: the question is put anew
    in its place. */
 static uint32_t pyprof__renew_request(const pyprof__thread *thread, const pyprof__sight *sight) {
-    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+    for (uint32_t i = 0; i < pyprof__handler.requests_used; i++) {
         pyprof__request *request = &pyprof__handler.requests[i];
         if (pyprof__get(&request->state) == PYPROF__REQUEST_CANCELLED && request->tid == thread->tid) {
             pyprof__put_question(request, thread, sight);
@@ -3028,10 +3041,18 @@ static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, const 
     return thread->request != PYPROF__NONE;
 }
 
-static bool pyprof__read_stack(pyprof__sampler *sampler, uintptr_t tstate, pyprof__stack *stack) {
+/* Reads a stack once: in as few system calls as can be if it should stand still, else from the leaf outwards, so that
+   what has changed meanwhile is less likely to look like a stack. */
+static bool pyprof__read_stack(pyprof__sampler *sampler, uintptr_t tstate, bool stands_still,
+                               pyprof__stack *stack) {
     uintptr_t leaf = 0;
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
-    pyprof__view_renew(&sampler->view, tstate);
+    if (stands_still) {
+        pyprof__view_renew(&sampler->view, tstate);
+    } else {
+        pyprof__view_reset(&sampler->view);
+        sampler->view.subject = tstate;
+    }
     return pyprof__leaf_frame(&sampler->layout, &reader, tstate, &leaf) &&
            pyprof__walk(&sampler->layout, &reader, leaf, stack);
 }
@@ -3086,8 +3107,7 @@ typedef struct pyprof__glance {
 } pyprof__glance;
 
 /* Reads a stack from outside. A thread whose CPU clock stood still meanwhile cannot have changed it. Of one
-   that runs, two reads count if they agree, else three as far as they do: to read on until all of them agree
-   would favour what moves little.
+   that runs, three reads count as far as they agree: to read on until they do would favour what moves little.
    But not if its answer is waited_for, and not if it runs Python and can be asked. */
 static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread, uintptr_t tstate,
                                  bool waited_for, bool can_ask, pyprof__glance *glance) {
@@ -3104,7 +3124,7 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
     for (int attempt = 0; attempt < attempts; attempt++) {
         uint64_t before = pyprof__clock(thread->cpu_clock);
         glance->attached = pyprof__is_attached_now(&sampler->layout, tstate);
-        bool is_read = pyprof__read_stack(sampler, tstate, &glance->stack);
+        bool is_read = pyprof__read_stack(sampler, tstate, attempt == 0, &glance->stack);
         glance->cpu = pyprof__clock(thread->cpu_clock);
         if (before == glance->cpu) {
             return is_read && glance->cpu != 0;
@@ -3113,12 +3133,11 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
             return false;
         }
         /* A generator at the root of a running thread's stack is one whose caller's link had just been cut. */
-        is_read = is_read && !glance->stack.root_is_generator;
+        is_read = is_read && attempt > 0 && !glance->stack.root_is_generator;
         if (is_read && has_first && glance->attached == was_attached) {
-            if (pyprof__stacks_agree(&first, &glance->stack)) {
-                return true;
-            }
-            agreed = pyprof__keep_common(thread, &glance->stack, &first) ? agreed + 1 : 0;
+            bool agrees = pyprof__stacks_agree(&first, &glance->stack) ||
+                          pyprof__keep_common(thread, &glance->stack, &first);
+            agreed = agrees ? agreed + 1 : 0;
             if (agreed == 2) {
                 return true;
             }

@@ -75,7 +75,7 @@ class GraphTest(unittest.TestCase):
             script = os.path.join(folder, 'prog.py')
             with open(script, 'w', encoding='utf-8') as file:
                 file.write(text)
-            run = harness.Run(script, [3, 'apart'], [WORDS], 1000, ['-q'])
+            run = harness.Run(script, [6, 'apart'], [WORDS], 1000, ['-q'])
         stacks = run.stacks(WORDS)
         judge = checker.Checker(functions, 'prog.py')
         illegal = sum(stack.value for stack in stacks if judge.complaint(stack))
