@@ -1,0 +1,23 @@
+"""pyprof, through the module that the host (tests/bench/host.c) has built in. Each on() is a recording of its own."""
+
+import pyprof_bench
+
+
+class Tool:
+    def __init__(self, config):
+        self.interval_us = 1000000 // config['rate']
+        self.output = config['output']
+        self.figures = None
+
+    def begin(self):
+        pass
+
+    def on(self):
+        pyprof_bench.start(self.interval_us)
+
+    def off(self):
+        self.figures = pyprof_bench.stop()
+
+    def end(self):
+        pyprof_bench.save(self.output, self.output + '.samples')
+        return self.figures

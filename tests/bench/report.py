@@ -1,0 +1,155 @@
+"""The comparison as Markdown, and in a terminal as readable: columns are aligned."""
+
+import os
+import platform
+import statistics
+import time
+
+import figures
+import judge
+
+HEADINGS = ('profiler', 'slowdown', '95 %', 'asked', 'taken', 'lost', 'impossible', 'no root', 'wrong line',
+            'split error', 'noise', 'CPU', 'memory', 'output')
+NONE = 'n/a'
+
+NOTES = '''
+What the columns say:
+
+- **slowdown**: the time that one unit of work took with the profiler on, divided by the time with it off: the median
+  over neighbouring stretches of one run, and its 95 % interval (order statistics). In-process profilers are switched
+  by their own start and stop, other processes by SIGSTOP and SIGCONT, outside of the stretches. A processor that
+  is shared with the profiler counts, too. The line `nothing` is the noise of the method.
+- **asked**: rate x seconds x threads that the profiler watches (one that watches only its own thread: one). Threads
+  that wait count: all are asked to show them. **taken**: samples of the time that was measured, as found in its output.
+  More than asked: it takes several looks where one was asked, or shows a thread in two interpreters as two stacks.
+- **lost**: what the profiler itself says that it lost; n/a where it says nothing. pyprof: the sum of all its causes;
+  the plain thread: the moments at which it came too late.
+- **impossible**: samples with a call that the program does not have. **no root**: samples whose stack does not begin
+  where the thread began. **wrong line**: the call exists, but not at the line that the stack tells; or the innermost
+  line is not one of its function. All in per cent of the samples taken. A program whose calls are not known: n/a.
+- **split error**: the largest error of a function's share of the elapsed time, in percentage points, against what the
+  program measured itself (mean over the rounds). **noise**: what a perfect profiler with as many samples would be off
+  by at most, in 19 of 20 runs. No larger than that is as good as it can be measured here.
+- **CPU**: of the profiler's own process or threads, in per cent of a core; n/a: it works in the program's threads, and
+  is in the slowdown. **memory**: peak, in MiB; of its process, or what the program's peak is larger by.
+  **output**: size of the files that it wrote, in KiB.
+'''
+
+
+def number(value, form='%.1f'):
+    return NONE if value is None else form % value
+
+
+def percent(part, whole):
+    return NONE if not whole else '0' if not part else '%.2g %%' % (100.0 * part / whole)
+
+
+def total(values):
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def watched(cell):
+    """With threads of its own, the program's main thread waits for them, and is watched, too."""
+    threads = cell.workload.threads
+    return 1 if cell.peer.one_thread or threads == 1 else threads + 1
+
+
+def asked(cell):
+    return int(sum(result['nanoseconds'] for result in cell.results) / 1e9 * cell.rate * watched(cell))
+
+
+def cpu(cell):
+    used = total(result['threads_cpu_ns'] for result in cell.results)
+    return NONE if used is None else '%.1f %%' % (
+        100.0 * used / sum(result['nanoseconds'] for result in cell.results))
+
+
+def memory(cell, baseline):
+    """Of its own process, or what the program's peak is higher than without it."""
+    own = [result['profiler_peak'] for result in cell.results if result.get('profiler_peak')]
+    if own:
+        return number(max(own) / 2.0 ** 20)
+    if not baseline or cell is baseline:
+        return NONE
+    without = statistics.median(result['peak_memory'] for result in baseline.results)
+    return number((max(result['peak_memory'] for result in cell.results) - without) / 2.0 ** 20)
+
+
+def noise(cell, samples):
+    """Twice the standard error of the largest share that independent samples would have."""
+    truths = [judge.shares(result['book']) for result in cell.results if result['book']]
+    if not truths or not samples:
+        return None
+    spread = max(share * (100 - share) for truth in truths for share in truth.values())
+    return 2 * (spread / samples) ** 0.5
+
+
+def slowdown(cell):
+    if not cell.ratios:
+        return NONE, NONE
+    middle, low, high = figures.median_interval(cell.ratios)
+    return '%.3f' % middle, NONE if low is None else '%.3f-%.3f' % (low, high)
+
+
+def row(cell, baseline):
+    if cell.failure or not cell.results:
+        return [cell.peer.name, 'failed: %s' % (cell.failure or 'not run').replace('|', '/')]
+    ratio, interval = slowdown(cell)
+    judged, illegal, rootless, wrong = (sum(column) for column in zip(*cell.verdicts))
+    if cell.peer.name == 'nothing':
+        return [cell.peer.name, ratio, interval] + [''] * (len(HEADINGS) - 3)
+    known = cell.workload.known
+    size = total(cell.sizes)
+    return [cell.peer.name, ratio, interval, str(asked(cell)), str(judged), number(total(cell.lost), '%d'),
+            percent(illegal, judged) if known else NONE, percent(rootless, judged),
+            percent(wrong, judged) if known else NONE, number(judge.worst_mean(cell.errors)),
+            number(noise(cell, judged)), cpu(cell), memory(cell, baseline),
+            number(None if size is None else size / 1024.0 / len(cell.sizes))]
+
+
+def table(headings, rows):
+    """Aligned, so that it can be read as it is; a failure takes the rest of its line."""
+    widths = [max([len(heading)] + [len(row[column]) for row in rows if len(row) == len(headings)])
+              for column, heading in enumerate(headings)]
+    lines = [aligned(headings, widths), '|' + '|'.join('-' * (width + 2) for width in widths) + '|']
+    return lines + [aligned(row, widths) for row in rows]
+
+
+def aligned(row, widths):
+    return '| ' + ' | '.join(text.ljust(width) for text, width in zip(row, widths)) + ' |'
+
+
+def peers_table(bench):
+    rows = []
+    for peer in bench.peers:
+        why = bench.missing.get(peer.name)
+        rows.append([peer.name, 'not to be had: ' + why if why else peer.version, '' if why else peer.runs_on,
+                     peer.how])
+    return table(('profiler', 'version', 'watched CPython', 'how it reads'), rows)
+
+
+def machine():
+    return '%s, %d processors, Linux %s' % (platform.machine(), os.cpu_count(), platform.release())
+
+
+def markdown(bench, place):
+    options = bench.options
+    lines = ['# pyprof side by side', '',
+             '%s. %s. CPython %s where nothing else is said. %d rounds of %g s for the slowdown and %g s for the rest.'
+             % (time.strftime('%Y-%m-%d'), machine(), place.version, options.rounds, options.seconds,
+                options.seconds), '']
+    lines += peers_table(bench)
+    for group in bench.groups():
+        workload = group[0].workload
+        lines += ['', '## %s, %d Hz' % (workload.name, group[0].rate), '', workload.about + '.', '']
+        baseline = next((cell for cell in group if cell.peer.name == 'nothing' and cell.results), None)
+        lines += table(HEADINGS, [row(cell, baseline) for cell in group])
+    return '\n'.join(lines) + '\n' + NOTES
+
+
+def write(path, text):
+    """Beside it first: a report that is there is whole."""
+    with open(path + '.part', 'w', encoding='utf-8') as file:
+        file.write(text)
+    os.replace(path + '.part', path)
