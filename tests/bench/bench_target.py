@@ -123,7 +123,7 @@ def truth(tool, unit, config):
     figures = tool.end()
     used = [cpu - before.get(thread, 0) for thread, cpu in after.items()]
     return {'units': count, 'nanoseconds': took, 'book': add_up(books), 'figures': figures,
-            'threads_cpu_ns': sum(used) if used else None}
+            'profiler_cpu_ns': sum(used)}
 
 
 def slowdown(tool, unit, config):

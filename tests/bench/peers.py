@@ -31,6 +31,7 @@ class Peer:
     command = None       # command(pid, rate, output), for one that is another process
     one_thread = False   # whether it watches only the thread that switched it on
     trimmed = False      # whether it leaves out frames of the library
+    threaded = False     # whether it works in threads of its own inside of the program
 
     def __init__(self, place):
         self.place = place
@@ -62,6 +63,7 @@ class Pyprof(Peer):
     name = 'pyprof'
     how = 'inside; a running thread copies its own stack in a signal handler, a waiting one is read by process_vm_readv'
     inside = 'pyprof'
+    threaded = True
 
     def install(self):
         self.version = self.place.pyprof_version
@@ -78,6 +80,7 @@ class Plain(Peer):
     name = 'current_frames'
     how = 'inside; a Python thread calls sys._current_frames(), with the GIL'
     inside = 'plain'
+    threaded = True
 
     def install(self):
         self.version = 'ours'
@@ -100,6 +103,7 @@ class Packaged(Peer):
 class PySpy(Packaged):
     name = package = 'py-spy'
     how = 'other process; ptrace stops the threads, process_vm_readv reads them'
+    errors = r'Errors: (\d+)'
 
     def command(self, pid, rate, output):
         return [self.place.environment().program('py-spy'), 'record', '--pid', str(pid), '--rate', str(rate),
@@ -107,7 +111,7 @@ class PySpy(Packaged):
 
     def read(self, output, log, figures):
         stacks = outputs.pyspy(read(output))
-        return Recording(stacks, stacks, count(r'Errors: (\d+)', log), os.path.getsize(output))
+        return Recording(stacks, stacks, count(self.errors, log), os.path.getsize(output))
 
 
 class PySpyNonblocking(PySpy):
@@ -123,6 +127,7 @@ class Austin(Packaged):
     name = 'austin'
     package = 'austin-dist'
     how = 'other process; process_vm_readv only'
+    errors = r'Error rate\D*?(\d+)/\d+'
 
     def install(self):
         super().install()
@@ -149,7 +154,7 @@ class Austin(Packaged):
         install.call([self.place.environment().program('mojo2austin'), output, text])
         times = outputs.austin(read(text))
         samples = [stack._replace(value=1) for stack in times]
-        return Recording(samples, times, count(r'Error rate\D*?(\d+)/\d+', plain_text(log)), os.path.getsize(output))
+        return Recording(samples, times, count(self.errors, plain_text(log)), os.path.getsize(output))
 
 
 def plain_text(log):
@@ -180,7 +185,8 @@ class Cpython315(Peer):
         stacks = outputs.cpython315(read(output))
         return Recording(stacks, stacks, self.lost(log), os.path.getsize(output))
 
-    def lost(self, log):
+    @staticmethod
+    def lost(log):
         """It tells its failed samples as a percentage of all."""
         taken = count(r'Captured ([\d,]+) sample', log)
         rate = re.findall(r'Error rate: ([\d.]+)', log)
@@ -206,18 +212,19 @@ class Scalene(Packaged):
 
     def target(self, config, script, arguments):
         return [self.place.python, '-m', 'scalene', 'run', '--cpu-only', '--off', '--program-path', config['programs'],
-                '--cpu-sampling-rate', str(1.0 / config['rate']), '--outfile', config['output'], script,
+                '--cpu-sampling-rate', str(1.0 / config['rate']), '--outfile', config['output'] + '.json', script,
                 '---'] + arguments, {}
 
     def read(self, output, log, figures):
-        stacks = outputs.scalene(read(output))
-        return Recording(stacks, stacks, None, os.path.getsize(output))
+        stacks = outputs.scalene(read(output + '.json'))
+        return Recording(stacks, stacks, None, os.path.getsize(output + '.json'))
 
 
 class Ddtrace(Packaged):
     name = package = 'ddtrace'
     how = 'inside; a native thread reads the others without the GIL, by a guarded memcpy'
     inside = 'ddtrace_tool'
+    threaded = True
 
     def install(self):
         super().install()

@@ -60,9 +60,10 @@ def asked(cell):
 
 
 def cpu(cell):
-    used = total(result['threads_cpu_ns'] for result in cell.results)
-    return NONE if used is None else '%.1f %%' % (
-        100.0 * used / sum(result['nanoseconds'] for result in cell.results))
+    if cell.peer.inside and not cell.peer.threaded:
+        return NONE
+    used = sum(result['profiler_cpu_ns'] for result in cell.results)
+    return '%.1f %%' % (100.0 * used / sum(result['nanoseconds'] for result in cell.results))
 
 
 def memory(cell, baseline):

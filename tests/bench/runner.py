@@ -190,7 +190,7 @@ class Run:
         result['log'] = self.target.text()
         if self.external:
             result['log'] += self.external.process.text()
-            result['threads_cpu_ns'] = self.external.cpu
+            result['profiler_cpu_ns'] = self.external.cpu
             result['profiler_peak'] = self.external.peak
         return result
 
