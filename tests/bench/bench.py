@@ -5,6 +5,7 @@ import collections
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -62,6 +63,8 @@ class Cell:
         self.rate = rate
         self.failure = None
         self.ratios = []
+        self.stretch_samples = {True: 0, False: 0}
+        self.stretch_ns = {True: 0, False: 0}
         self.results = []     # of the runs for the truth
         self.verdicts = []
         self.errors = []      # {function: percentage points}, one a round
@@ -73,16 +76,23 @@ class Cell:
         if self.failure:
             return
         try:
-            result, _ = self.one('slowdown', options.seconds, options, programs)
-            self.ratios += figures.ratios(result['stretches'])
-            result, recording = self.one('truth', options.seconds, options, programs)
-            self.add(result, recording)
+            self.add_stretches(*self.one('slowdown', options, programs))
+            self.add(*self.one('truth', options, programs))
         except runner.Failure as failure:
             self.failure = str(failure)
 
-    def one(self, kind, seconds, options, programs):
+    def one(self, kind, options, programs):
         with tempfile.TemporaryDirectory() as folder:
-            return runner.run(self.peer, self.workload, self.rate, kind, seconds, options.stretch, programs, folder)
+            return runner.run(self.peer, self.workload, self.rate, kind, options.seconds, options.stretch, programs,
+                              folder)
+
+    def add_stretches(self, result, recording):
+        """The slowdown, and whether the profiler was on and off indeed when it is said to have been."""
+        self.ratios += figures.ratios(result['stretches'])
+        for on in (True, False):
+            name = judge.STRETCH[on]
+            self.stretch_samples[on] += sum(stack.value for stack in recording.samples if judge.is_within(stack, name))
+            self.stretch_ns[on] += sum(took for was_on, _, took in result['stretches'] if was_on == on)
 
     def add(self, result, recording):
         self.results.append(result)
@@ -173,7 +183,7 @@ def parse(arguments):
     parser.add_argument('--rates', type=lambda text: [int(one) for one in text.split(',')], metavar='HZ,...',
                         help='every program at each of them (default: 1000; calls and split at 100 and 10000, too)')
     parser.add_argument('--rounds', type=int, help='how often all of it is run (default: 2)')
-    parser.add_argument('--seconds', type=float, help='how long a program is measured each time (default: 1.5)')
+    parser.add_argument('--seconds', type=float, help='how long a program runs each time (default: 1.5)')
     parser.add_argument('--stretch', type=float, default=0.04, help='seconds between switching on and off')
     for name in ('host', 'python', 'home', 'source', 'build'):
         parser.add_argument('--' + name, required=True, help=argparse.SUPPRESS)  # tools/dev knows them
@@ -189,8 +199,15 @@ def parse(arguments):
     return options
 
 
+def stop(number, frame):
+    """What was started is ended, also when this is."""
+    raise SystemExit('ended by signal %d' % number)
+
+
 def main():
     options = parse(sys.argv[1:])
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)  # in the background it may be ignored, and children would inherit that
     place = Place(options.host, options.python, options.home, options.source)
     programs = os.path.join(options.build, 'programs')
     copy_programs(programs)

@@ -1,4 +1,4 @@
-"""Gets the peers into a cache outside of the tree: PyPI packages into a virtual environment, CPython 3.15 from Debian."""
+"""Gets the peers into a cache outside of the tree: packages of PyPI, and CPython 3.15 from Debian's."""
 
 import glob
 import hashlib

@@ -10,6 +10,7 @@ import collections
 TARGET = 'bench_target.py'  # what runs the programs, see there
 PATH = ('<module>', 'main', 'truth', 'run', 'thread_main', 'measured')  # its functions on the way to a program's
 WINDOW = ('run', 'thread_main')  # one of these is on every stack of the time that counts
+STRETCH = {True: 'stretch_on', False: 'stretch_off'}  # its loops while the slowdown is measured
 THREAD_ROOT = '_bootstrap'
 
 Function = collections.namedtuple('Function', 'first last calls libraries')
@@ -40,6 +41,11 @@ def plain_name(frame):
     return frame.name.rpartition('.')[2]
 
 
+def is_within(stack, name):
+    """Whether the stack is of that function of the target."""
+    return any(frame.file == TARGET and plain_name(frame) == name for frame in stack.frames)
+
+
 class Judge:
     def __init__(self, file, text, roots=(), trimmed=False):
         self.file = file
@@ -60,14 +66,14 @@ class Judge:
             return False
         return any(name in WINDOW for name in driver) or any(map(self.is_program, stack.frames))
 
-    def is_rooted(self, frames):
-        first = next(index for index, frame in enumerate(frames) if self.is_ours(frame))
+    def is_rooted(self, frames, first):
+        """Whether a stack, of which the first frame that is ours is given, begins where its thread began."""
         frame = frames[first]
         if frame.file == TARGET and frame.name == '<module>':
             return True
         if frame.file == TARGET and plain_name(frame) == 'thread_main':
             return self.trimmed or plain_name(frames[0]) == THREAD_ROOT
-        return self.is_program(frame) and frame.name in self.roots
+        return self.is_program(frame) and plain_name(frame) in self.roots
 
     def pair(self, caller, callee):
         """None when the pair can be, else 'illegal' or 'wrong line'."""
@@ -87,28 +93,26 @@ class Judge:
         if not self.is_program(callee):
             return None
         name = plain_name(callee)
-        entered = name == 'unit' if caller.file == TARGET and caller.name == 'measured' else name in self.roots
-        return None if entered else 'illegal'
+        if caller.file == TARGET:
+            return None if (plain_name(caller), name) == ('measured', 'unit') else 'illegal'
+        return None if name in self.roots else 'illegal'
 
     def complaints(self, frames):
         """What is wrong with a stack, as a set of words."""
-        found = {self.pair(*pair) for pair in zip(frames, frames[1:])}
-        if not self.is_rooted(frames):
+        first = next(index for index, frame in enumerate(frames) if self.is_ours(frame))
+        found = {self.pair(*pair) for pair in zip(frames[first:], frames[first + 1:])}
+        if not self.is_rooted(frames, first):
             found.add('rootless')
-            found.discard('illegal' if self.enters(frames) else None)
-        leaf = frames[-1]
-        if self.is_program(leaf):
-            function = self.functions.get(plain_name(leaf))
-            if function is None:
-                found.add('illegal')
-            elif not function.first <= leaf.line <= function.last:
-                found.add('wrong line')
+        found.add(self.leaf(frames[-1]))
         return found - {None}
 
-    def enters(self, frames):
-        """Whether a pair is illegal only because its caller is missing: what lies before it is not ours."""
-        wrong = [pair for pair in zip(frames, frames[1:]) if self.pair(*pair) == 'illegal']
-        return all(not self.is_ours(caller) for caller, _ in wrong)
+    def leaf(self, frame):
+        if not self.is_program(frame):
+            return None
+        function = self.functions.get(plain_name(frame))
+        if function is None:
+            return 'illegal'
+        return None if function.first <= frame.line <= function.last else 'wrong line'
 
     def verdict(self, stacks):
         """Counts samples; one that is wrong in two ways counts in both."""

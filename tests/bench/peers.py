@@ -72,8 +72,10 @@ class Pyprof(Peer):
         return [self.place.host, script] + arguments, {'PYTHONHOME': self.place.home}
 
     def read(self, output, log, figures):
-        return Recording(outputs.pyprof(read(output + '.samples')), outputs.pyprof(read(output)), figures['lost'],
-                         os.path.getsize(output))
+        samples = [stack for path in glob.glob(output + '-*.samples') for stack in outputs.pyprof(read(path))]
+        paths = glob.glob(output + '-*.times')
+        times = [stack for path in paths for stack in outputs.pyprof(read(path))]
+        return Recording(samples, times, figures['lost'], sum(map(os.path.getsize, paths)))
 
 
 class Plain(Peer):

@@ -8,8 +8,8 @@ import time
 import figures
 import judge
 
-HEADINGS = ('profiler', 'slowdown', '95 %', 'asked', 'taken', 'lost', 'impossible', 'no root', 'wrong line',
-            'split error', 'noise', 'CPU', 'memory', 'output')
+HEADINGS = ('profiler', 'slowdown', '95 %', 'Hz on/off', 'asked', 'taken', 'lost', 'impossible', 'no root',
+            'wrong line', 'split error', 'noise', 'CPU', 'memory', 'output')
 NONE = 'n/a'
 
 NOTES = '''
@@ -17,16 +17,19 @@ What the columns say:
 
 - **slowdown**: the time that one unit of work took with the profiler on, divided by the time with it off: the median
   over neighbouring stretches of one run, and its 95 % interval (order statistics). In-process profilers are switched
-  by their own start and stop, other processes by SIGSTOP and SIGCONT, outside of the stretches. A processor that
-  is shared with the profiler counts, too. The line `nothing` is the noise of the method.
+  by their own start and stop, other processes by SIGSTOP and SIGCONT, outside of the stretches. What the profiler takes
+  of a processor that it shares with the program counts, too. The line `nothing` is the noise of the method.
+  **Hz on/off**: samples per second and computing thread that were indeed taken in the stretches with and without it:
+  how far the rate was kept, and whether off was off.
 - **asked**: rate x seconds x threads that the profiler watches (one that watches only its own thread: one). Threads
   that wait count: all are asked to show them. **taken**: samples of the time that was measured, as found in its output.
   More than asked: it takes several looks where one was asked, or shows a thread in two interpreters as two stacks.
 - **lost**: what the profiler itself says that it lost; n/a where it says nothing. pyprof: the sum of all its causes;
   the plain thread: the moments at which it came too late.
 - **impossible**: samples with a call that the program does not have. **no root**: samples whose stack does not begin
-  where the thread began. **wrong line**: the call exists, but not at the line that the stack tells; or the innermost
-  line is not one of its function. All in per cent of the samples taken. A program whose calls are not known: n/a.
+  where the thread began, also when it was cut at a limit of depth. **wrong line**: the call exists, but not at the line
+  that the stack tells; or the innermost line is not one of its function. All in per cent of the samples taken. A program
+  whose calls are not known: n/a.
 - **split error**: the largest error of a function's share of the elapsed time, in percentage points, against what the
   program measured itself (mean over the rounds). **noise**: what a perfect profiler with as many samples would be off
   by at most, in 19 of 20 runs. No larger than that is as good as it can be measured here.
@@ -93,6 +96,16 @@ def slowdown(cell):
     return '%.3f' % middle, NONE if low is None else '%.3f-%.3f' % (low, high)
 
 
+def rates(cell):
+    """Of threads that run the program: not of a main thread that waits for them."""
+    threads = 1 if cell.peer.one_thread else cell.workload.threads
+    found = []
+    for on in (True, False):
+        seconds = cell.stretch_ns[on] / 1e9
+        found.append(cell.stretch_samples[on] / seconds / threads if seconds else 0)
+    return '%.0f/%.0f' % tuple(found)
+
+
 def row(cell, baseline):
     if cell.failure or not cell.results:
         return [cell.peer.name, 'failed: %s' % (cell.failure or 'not run').replace('|', '/')]
@@ -102,7 +115,7 @@ def row(cell, baseline):
         return [cell.peer.name, ratio, interval] + [''] * (len(HEADINGS) - 3)
     known = cell.workload.known
     size = total(cell.sizes)
-    return [cell.peer.name, ratio, interval, str(asked(cell)), str(judged), number(total(cell.lost), '%d'),
+    return [cell.peer.name, ratio, interval, rates(cell), str(asked(cell)), str(judged), number(total(cell.lost), '%d'),
             percent(illegal, judged) if known else NONE, percent(rootless, judged),
             percent(wrong, judged) if known else NONE, number(judge.worst_mean(cell.errors)),
             number(noise(cell, judged)), cpu(cell), memory(cell, baseline),

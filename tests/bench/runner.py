@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import install
+import outputs
 
 WARM_UP = 1.0  # seconds until an external profiler has found its way into the program
 SETTLE = 0.04  # seconds after it is continued: some catch up with the samples that they missed
@@ -150,7 +151,8 @@ class Run:
         with open(config, 'w') as file:
             json.dump(self.config, file)
         script = os.path.join(programs, SCRIPT)
-        command, environment = peer.target(self.config, script, [config] + [workload.argument] * bool(workload.argument))
+        arguments = [config] + ([workload.argument] if workload.argument else [])
+        command, environment = peer.target(self.config, script, arguments)
         environment = dict({'PYTHONDONTWRITEBYTECODE': '1'}, **environment)
         self.target = Process(command, environment, os.path.join(folder, 'target.log'), (questions[1], answers[0]))
         os.close(questions[1])
@@ -206,15 +208,16 @@ class Run:
 
 
 def run(*args):
-    """Answers (result, recording); the recording only of a run that is for the truth."""
+    """Answers (result, recording)."""
     one = Run(*args)
     try:
         result = one.finish()
-        recording = None
-        if one.config['kind'] == 'truth':
-            recording = one.peer.read(one.output, result['log'], result['figures'])
-        return result, recording
-    except (OSError, ValueError, KeyError, IndexError, install.Missing, subprocess.SubprocessError) as error:
+        try:
+            return result, one.peer.read(one.output, result['log'], result['figures'])
+        except FileNotFoundError:
+            raise Failure('it wrote nothing: %s' % install.reason(result['log']))
+    except (OSError, ValueError, KeyError, IndexError, install.Missing, subprocess.SubprocessError,
+            outputs.FormatError) as error:
         raise Failure('%s: %s' % (type(error).__name__, error))
     finally:
         one.close()

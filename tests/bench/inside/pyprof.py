@@ -7,6 +7,7 @@ class Tool:
     def __init__(self, config):
         self.interval_us = 1000000 // config['rate']
         self.output = config['output']
+        self.recordings = 0
         self.figures = None
 
     def begin(self):
@@ -17,7 +18,9 @@ class Tool:
 
     def off(self):
         self.figures = pyprof_bench.stop()
+        path = '%s-%d' % (self.output, self.recordings)
+        pyprof_bench.save(path + '.times', path + '.samples')
+        self.recordings += 1
 
     def end(self):
-        pyprof_bench.save(self.output, self.output + '.samples')
         return self.figures
