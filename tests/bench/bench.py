@@ -38,11 +38,6 @@ class Place:
             self._environment = install.Environment(self.base)
         return self._environment
 
-    @property
-    def python(self):
-        """The peers' interpreter: of the same CPython, and with them in its path."""
-        return self.environment().python
-
 
 def pyprof_version(source):
     with open(os.path.join(source, 'pyprof.h'), encoding='utf-8') as file:
@@ -107,7 +102,8 @@ class Cell:
 class Bench:
     def __init__(self, options, place):
         self.options = options
-        self.peers = [peer(place) for peer in peers.ALL if chosen(options.peers, peer.name)]
+        self.peers = [peer(place) for peer in peers.ALL
+                      if chosen(options.peers, peer.name) or peer is peers.Nothing]  # which is what all are held against
         self.missing = {}  # name: why
         self.cells = []
 

@@ -43,7 +43,10 @@ class Peer:
 
     def target(self, config, script, arguments):
         """How the program is started: (command, environment)."""
-        return [self.place.python, script] + arguments, {}
+        return [self.python(), script] + arguments, {}
+
+    def python(self):
+        return self.place.base
 
     def read(self, output, log, figures):
         """The Recording, from the file that it wrote, from what it printed, from what its inside answered."""
@@ -100,6 +103,9 @@ class Packaged(Peer):
         environment = self.place.environment()
         environment.install(self.package)
         self.version = environment.version(self.package)
+
+    def python(self):
+        return self.place.environment().python
 
 
 class PySpy(Packaged):
@@ -213,7 +219,7 @@ class Scalene(Packaged):
     trimmed = True
 
     def target(self, config, script, arguments):
-        return [self.place.python, '-m', 'scalene', 'run', '--cpu-only', '--off', '--program-path', config['programs'],
+        return [self.python(), '-m', 'scalene', 'run', '--cpu-only', '--off', '--program-path', config['programs'],
                 '--cpu-sampling-rate', str(1.0 / config['rate']), '--outfile', config['output'] + '.json', script,
                 '---'] + arguments, {}
 
@@ -242,7 +248,7 @@ class Ddtrace(Packaged):
     def decompressed(self, path):
         code = 'import sys, zstandard; f = open(sys.argv[1], "rb"); ' \
                'sys.stdout.buffer.write(zstandard.ZstdDecompressor().stream_reader(f).read())'
-        return subprocess.run([self.place.python, '-c', code, path], check=True, stdout=subprocess.PIPE).stdout
+        return subprocess.run([self.python(), '-c', code, path], check=True, stdout=subprocess.PIPE).stdout
 
 
 class Spprof(Packaged):

@@ -1,5 +1,6 @@
 """One run of a program under a profiler."""
 
+import contextlib
 import json
 import os
 import select
@@ -182,19 +183,22 @@ class Run:
             getattr(self.external, question)()
 
     def finish(self):
-        """The program's result, with the external profiler's figures in it."""
+        """The program's result, with the external profiler's figures in it, and what was recorded."""
         self.serve()
         code = self.target.wait(60)
         if code != 0 or not os.path.exists(self.config['result']):
             raise Failure('the program ended with %d: %s' % (code, install.reason(self.target.text())))
         with open(self.config['result']) as file:
             result = json.load(file)
-        result['log'] = self.target.text()
+        log = self.target.text()
         if self.external:
-            result['log'] += self.external.process.text()
+            log += self.external.process.text()
             result['profiler_cpu_ns'] = self.external.cpu
             result['profiler_peak'] = self.external.peak
-        return result
+        try:
+            return result, self.peer.read(self.output, log, result['figures'])
+        except FileNotFoundError:
+            raise Failure('the profiler wrote nothing: %s' % install.reason(log))
 
     def close(self):
         if self.external:
@@ -209,15 +213,9 @@ class Run:
 
 def run(*args):
     """Answers (result, recording)."""
-    one = Run(*args)
     try:
-        result = one.finish()
-        try:
-            return result, one.peer.read(one.output, result['log'], result['figures'])
-        except FileNotFoundError:
-            raise Failure('it wrote nothing: %s' % install.reason(result['log']))
+        with contextlib.closing(Run(*args)) as one:
+            return one.finish()
     except (OSError, ValueError, KeyError, IndexError, install.Missing, subprocess.SubprocessError,
             outputs.FormatError) as error:
         raise Failure('%s: %s' % (type(error).__name__, error))
-    finally:
-        one.close()

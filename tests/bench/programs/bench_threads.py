@@ -1,14 +1,9 @@
-"""Sixteen threads: some compute, some are inside C, some mostly wait."""
+"""What each of sixteen threads does: it computes, is inside C, and waits."""
 
-import itertools
-import threading
 import time
 from time import perf_counter_ns as clock
 
 NUMBERS = list(range(1000, 0, -1)) * 2
-
-turns = itertools.count()
-mine = threading.local()
 
 
 def steady(n):
@@ -34,26 +29,20 @@ def waiting(seconds):
     time.sleep(seconds)
 
 
-def kind():
-    """What this thread does, the same for as long as it lives."""
-    if not hasattr(mine, 'kind'):
-        mine.kind = next(turns) % 4
-    return mine.kind
+def add(book, name, start):
+    """Books the time since start, and answers the new one."""
+    now = clock()
+    book[name] = book.get(name, 0) + now - start
+    return now
 
 
 def unit(book):
-    which = kind()
     start = clock()
-    if which == 0:
-        steady(8000)
-        name = 'steady'
-    elif which == 1:
-        moving(5000)
-        name = 'moving'
-    elif which == 2:
-        in_c(20)
-        name = 'in_c'
-    else:
-        waiting(0.002)
-        name = 'waiting'
-    book[name] = book.get(name, 0) + clock() - start
+    steady(4000)
+    start = add(book, 'steady', start)
+    moving(2500)
+    start = add(book, 'moving', start)
+    in_c(10)
+    start = add(book, 'in_c', start)
+    waiting(0.002)
+    add(book, 'waiting', start)
