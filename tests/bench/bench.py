@@ -130,7 +130,7 @@ class Bench:
             found.setdefault((cell.workload.name, cell.rate), []).append(cell)
         return list(found.values())
 
-    def run(self, programs):
+    def run(self, programs, after_group):
         """Rounds: all peers on one program, then on the next; then once more, beginning with another peer."""
         for number in range(self.options.rounds):
             for group in self.groups():
@@ -141,6 +141,7 @@ class Bench:
                     cell.run(self.options, programs)
                     if cell.failure:
                         print('  failed: %s' % cell.failure, flush=True)
+                after_group()
 
 
 MANY_RATES = ('calls', 'split')  # the others are run at one rate, unless all are asked for
@@ -210,8 +211,8 @@ def main():
     bench = Bench(options, place)
     bench.install()
     bench.plan()
-    bench.run(programs)
     path = os.path.join(options.build, 'report.md')
+    bench.run(programs, lambda: report.write_part(path, report.markdown(bench, place)))
     text = report.markdown(bench, place)
     report.write(path, text)
     print('\n' + text)

@@ -40,7 +40,7 @@ What the columns say:
 
 
 def number(value, form='%.1f'):
-    return NONE if value is None else form % value
+    return NONE if value is None else form % (round(value, 1) + 0)  # + 0: no -0.0
 
 
 def percent(part, whole):
@@ -107,8 +107,10 @@ def rates(cell):
 
 
 def row(cell, baseline):
-    if cell.failure or not cell.results:
-        return [cell.peer.name, 'failed: %s' % (cell.failure or 'not run').replace('|', '/')]
+    if not cell.failure and not cell.results:
+        return [cell.peer.name, 'not run yet']
+    if cell.failure:
+        return [cell.peer.name, 'failed: %s' % cell.failure.replace('|', '/')]
     ratio, interval = slowdown(cell)
     judged, illegal, rootless, wrong = (sum(column) for column in zip(*cell.verdicts))
     if cell.peer.name == 'nothing':
@@ -162,8 +164,16 @@ def markdown(bench, place):
     return '\n'.join(lines) + '\n' + NOTES
 
 
-def write(path, text):
-    """Beside it first: a report that is there is whole."""
-    with open(path + '.part', 'w', encoding='utf-8') as file:
+def part_of(path):
+    return path + '.part'
+
+
+def write_part(path, text):
+    """While it grows it lies beside the place of the whole one, which is not touched."""
+    with open(part_of(path), 'w', encoding='utf-8') as file:
         file.write(text)
-    os.replace(path + '.part', path)
+
+
+def write(path, text):
+    write_part(path, text)
+    os.replace(part_of(path), path)
