@@ -109,15 +109,26 @@ class External:
         """Stops it at a moment at which it does not hold the program."""
         for _ in range(1000):
             self.process.child.send_signal(signal.SIGSTOP)
-            for _ in range(1000):
-                if not set(state(self.process.pid)) - set('T'):
-                    break
-                time.sleep(0.0001)
-            if not set(state(self.target)) & set('tT'):
+            if self.has_stopped() and not self.holds_target():
                 return
             self.process.child.send_signal(signal.SIGCONT)
             time.sleep(0.0005)
         raise Failure('the profiler could not be stopped without holding the program')
+
+    def has_stopped(self):
+        for _ in range(1000):
+            if set(state(self.process.pid)) == {'T'}:
+                return True
+            time.sleep(0.0001)
+        return False
+
+    def holds_target(self):
+        """Looks for a while: what ptrace has asked for may come to pass after it has been stopped itself."""
+        for _ in range(20):
+            if set(state(self.target)) & set('tT'):
+                return True
+            time.sleep(0.0001)
+        return False
 
     def end(self):
         self.process.child.send_signal(signal.SIGCONT)
