@@ -30,9 +30,10 @@ What the columns say:
   where the thread began, also when it was cut at a limit of depth. **wrong line**: the call exists, but not at the line
   that the stack tells; or the innermost line is not one of its function. All in per cent of the samples taken. A program
   whose calls are not known: n/a.
-- **split error**: the largest error of a function's share of the elapsed time, in percentage points, against what the
-  program measured itself (mean over the rounds). **noise**: what a perfect profiler with as many samples would be off
-  by at most, in 19 of 20 runs. No larger than that is as good as it can be measured here.
+- **split error**: the largest error of a function's share of the elapsed time, in percentage points (mean over the
+  rounds), against what the program measured itself while it was watched: a profiler that stops the program makes the
+  time that it does not show. **noise**: what a perfect profiler with as many samples would be off by at most, in 19 of
+  20 runs. No larger than that is as good as it can be measured here.
 - **CPU**: of the profiler's own process or threads, in per cent of a core; n/a: it works in the program's threads, and
   is in the slowdown. **memory**: peak, in MiB; of its process, or what the program's peak is larger by.
   **output**: size of the files that it wrote, in KiB.
