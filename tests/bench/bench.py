@@ -102,8 +102,8 @@ class Cell:
 class Bench:
     def __init__(self, options, place):
         self.options = options
-        self.peers = [peer(place) for peer in peers.ALL
-                      if chosen(options.peers, peer.name) or peer is peers.Nothing]  # which is what all are held against
+        # What all are held against is always there.
+        self.peers = [peer(place) for peer in peers.ALL if peer is peers.Nothing or chosen(options.peers, peer.name)]
         self.missing = {}  # name: why
         self.cells = []
 

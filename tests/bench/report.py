@@ -22,14 +22,14 @@ What the columns say:
   **Hz on/off**: samples per second and computing thread that were indeed taken in the stretches with and without it:
   how far the rate was kept, and whether off was off.
 - **asked**: rate x seconds x threads that the profiler watches (one that watches only its own thread: one). Threads
-  that wait count: all are asked to show them. **taken**: samples of the time that was measured, as found in its output.
-  More than asked: it takes several looks where one was asked, or shows a thread in two interpreters as two stacks.
+  that wait count: all are asked to show them. **taken**: samples of the time that was measured, as found in its
+  output. More than asked: it takes several looks where one was asked, or shows a thread in two interpreters as two stacks.
 - **lost**: what the profiler itself says that it lost; n/a where it says nothing. pyprof: the sum of all its causes;
   the plain thread: the moments at which it came too late.
 - **impossible**: samples with a call that the program does not have. **no root**: samples whose stack does not begin
-  where the thread began, also when it was cut at a limit of depth. **wrong line**: the call exists, but not at the line
-  that the stack tells; or the innermost line is not one of its function. All in per cent of the samples taken. A program
-  whose calls are not known: n/a.
+  where the thread began, also when it was cut at a limit of depth. **wrong line**: the call exists, but not at the
+  line that the stack tells; or the innermost line is not one of its function. All in per cent of the samples taken.
+  A program whose calls are not known: n/a.
 - **split error**: the largest error of a function's share of the elapsed time, in percentage points (mean over the
   rounds), against what the program measured itself while it was watched: a profiler that stops the program makes the
   time that it does not show. **noise**: what a perfect profiler with as many samples would be off by at most, in 19 of

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import types
@@ -9,6 +10,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import bench  # noqa: E402
 import bench_samples  # noqa: E402
 import figures  # noqa: E402
 import install  # noqa: E402
@@ -16,6 +18,7 @@ import judge  # noqa: E402
 import outputs  # noqa: E402
 import peers  # noqa: E402
 import report  # noqa: E402
+import runner  # noqa: E402
 import workloads  # noqa: E402
 
 import generate  # noqa: E402  (tests/truth, whose path workloads adds)
@@ -121,6 +124,45 @@ class JudgeTest(unittest.TestCase):
             self.assertTrue(graph['unit'].calls, workload.name)
             for root in workload.roots:
                 self.assertIn(root, graph)
+
+
+class ProgramsTest(unittest.TestCase):
+    """The programs themselves, on the CPython under test. A sampler that holds the GIL sees true stacks only, so what
+    the judge says against them would be the judge's mistake, or the graph's."""
+
+    def check(self, kind, workload, folder):
+        place = types.SimpleNamespace(base=os.environ.get('PYPROF_PYTHON', sys.executable), version='')
+        programs = os.path.join(folder, 'programs')
+        bench.copy_programs(programs)
+        result, recording = runner.run(peers.Plain(place), workload, 1000, kind, 0.15, 0.03, programs, folder)
+        return result, recording
+
+    def sampled(self):
+        """From 3.12 on a sub-interpreter has its own GIL, and a program that reads its frames from another crashes."""
+        code = 'import sys; raise SystemExit(sys.version_info >= (3, 12))'
+        own_gil = subprocess.call([os.environ.get('PYPROF_PYTHON', sys.executable), '-c', code])
+        return [workload for workload in workloads.WORKLOADS if not (own_gil and workload.roots)]
+
+    def test_true_stacks_are_found_true(self):
+        for workload in self.sampled():
+            with self.subTest(workload.name), tempfile.TemporaryDirectory() as folder:
+                result, recording = self.check('truth', workload, folder)
+                judged = judge.Judge(workload.program, workload.text(), workload.roots)
+                wrong = [stack for stack in recording.samples
+                         if judged.counts(stack) and judged.complaints(stack.frames) and workload.known]
+                self.assertEqual(wrong, [])
+                self.assertGreater(judged.verdict(recording.samples).judged, 0)
+                self.assertGreater(result['units'], 0)
+                self.assertLessEqual(set(result['book']), set(judge.call_graph(workload.text())))
+
+    def test_stretches_are_told_apart(self):
+        with tempfile.TemporaryDirectory() as folder:
+            result, recording = self.check('slowdown', workloads.WORKLOADS[1], folder)
+        self.assertGreaterEqual(len(figures.ratios(result['stretches'])), 2)
+        seen = {on: sum(stack.value for stack in recording.samples if judge.is_within(stack, name))
+                for on, name in judge.STRETCH.items()}
+        self.assertGreater(seen[True], 0)
+        self.assertEqual(seen[False], 0)
 
 
 class SplitTest(unittest.TestCase):
