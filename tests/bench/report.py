@@ -23,7 +23,8 @@ What the columns say:
   how far the rate was kept, and whether off was off.
 - **asked**: rate x seconds x threads that the profiler watches (one that watches only its own thread: one). Threads
   that wait count: all are asked to show them. **taken**: samples of the time that was measured, as found in its
-  output. More than asked: it takes several looks where one was asked, or shows a thread in two interpreters as two stacks.
+  output. More than asked: it takes several looks where one was asked, or shows a thread in two interpreters as two
+  stacks.
 - **lost**: what the profiler itself says that it lost; n/a where it says nothing. pyprof: the sum of all its causes;
   the plain thread: the moments at which it came too late.
 - **impossible**: samples with a call that the program does not have. **no root**: samples whose stack does not begin
