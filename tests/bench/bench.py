@@ -78,8 +78,8 @@ class Cell:
 
     def one(self, kind, options, programs):
         with tempfile.TemporaryDirectory() as folder:
-            return runner.run(self.peer, self.workload, self.rate, kind, options.seconds, options.stretch, programs,
-                              folder)
+            return runner.run(self.peer, self.workload, self.rate, kind, options.seconds, options.stretch,
+                              options.cores, programs, folder)
 
     def add_stretches(self, result, recording):
         """The slowdown, and whether the profiler was on and off indeed when it is said to have been."""
@@ -182,6 +182,8 @@ def parse(arguments):
     parser.add_argument('--rounds', type=int, help='how often all of it is run (default: 2)')
     parser.add_argument('--seconds', type=float, help='how long a program runs each time (default: 1.5)')
     parser.add_argument('--stretch', type=float, default=0.04, help='seconds between switching on and off')
+    parser.add_argument('--anywhere', action='store_true',
+                        help='let the system place program and profiler (default: on processors of their own)')
     for name in ('host', 'python', 'home', 'source', 'build'):
         parser.add_argument('--' + name, required=True, help=argparse.SUPPRESS)  # tools/dev knows them
     options = parser.parse_args(arguments)
@@ -194,6 +196,15 @@ def parse(arguments):
     if options.quick and not options.workloads:
         options.workloads = ['calls', 'split', 'threads']
     return options
+
+
+def keep_apart():
+    """One processor for the program, the others for the profilers, and for this; None where there is only one."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) == 1:
+        return None
+    os.sched_setaffinity(0, cores[:-1])  # which external profilers inherit
+    return {'program': cores[-1:], 'profiler': cores[:-1]}
 
 
 def stop(number, frame):
@@ -211,6 +222,7 @@ def main():
     bench = Bench(options, place)
     bench.install()
     bench.plan()
+    options.cores = None if options.anywhere else keep_apart()
     path = os.path.join(options.build, 'report.md')
     bench.run(programs, lambda: report.write_part(path, report.markdown(bench, place)))
     text = report.markdown(bench, place)

@@ -100,6 +100,15 @@ def other_threads():
     return {int(name) for name in os.listdir('/proc/self/task')} - {threading.main_thread().native_id}
 
 
+def place(config):
+    """Keeps the program's threads and the profiler's apart: a stack that stands still, because its reader has taken its
+    processor, is read truly by anyone. Threads that the program starts are placed as its main thread is."""
+    if config['cores']:
+        os.sched_setaffinity(0, config['cores']['program'])
+        for thread in other_threads():
+            os.sched_setaffinity(thread, config['cores']['profiler'])
+
+
 def cpu_of_threads():
     """{thread: CPU nanoseconds}, by the clock that the kernel has for every thread of the process."""
     return {thread: time.clock_gettime_ns(~thread << 3 | 6) for thread in other_threads()}
@@ -116,6 +125,7 @@ def peak_memory():
 def truth(tool, unit, config):
     tool.begin()
     tool.on()
+    place(config)
     before = cpu_of_threads()
     count, took, books = run(measured, unit, config['threads'], config['seconds'])
     after = cpu_of_threads()
@@ -132,6 +142,7 @@ def slowdown(tool, unit, config):
     end = CLOCK() + int(config['seconds'] * 1e9)
     while CLOCK() < end:
         tool.on()
+        place(config)
         count, took, _ = run(stretch_on, unit, config['threads'], config['stretch'])
         stretches.append((True, count, took))
         tool.off()

@@ -17,8 +17,8 @@ What the columns say:
 
 - **slowdown**: the time that one unit of work took with the profiler on, divided by the time with it off: the median
   over neighbouring stretches of one run, and its 95 % interval (order statistics). In-process profilers are switched
-  by their own start and stop, other processes by SIGSTOP and SIGCONT, outside of the stretches. What the profiler takes
-  of a processor that it shares with the program counts, too. The line `nothing` is the noise of the method.
+  by their own start and stop, other processes by SIGSTOP and SIGCONT, outside of the stretches. The line `nothing` is
+  the noise of the method.
   **Hz on/off**: samples per second and computing thread that were indeed taken in the stretches with and without it:
   how far the rate was kept, and whether off was off.
 - **asked**: rate x seconds x threads that the profiler watches (one that watches only its own thread: one). Threads
@@ -151,12 +151,18 @@ def machine():
     return '%s, %d processors, Linux %s' % (platform.machine(), os.cpu_count(), platform.release())
 
 
+def placement(cores):
+    if cores:
+        return 'The program has one processor to itself, the profiler the others.'
+    return 'The system placed program and profiler.'
+
+
 def markdown(bench, place):
     options = bench.options
     lines = ['# pyprof side by side', '',
-             '%s. %s. CPython %s where nothing else is said. %d rounds of %g s for the slowdown and %g s for the rest.'
-             % (time.strftime('%Y-%m-%d'), machine(), place.version, options.rounds, options.seconds,
-                options.seconds), '']
+             '%s. %s. CPython %s where nothing else is said. %d rounds of %g s for the slowdown and %g s for the rest. %s'
+             % (time.strftime('%Y-%m-%d'), machine(), place.version, options.rounds, options.seconds, options.seconds,
+                placement(options.cores)), '']
     lines += peers_table(bench)
     for group in bench.groups():
         workload = group[0].workload

@@ -146,7 +146,7 @@ class External:
 class Run:
     """Starts the program, serves its questions, and keeps what came of it."""
 
-    def __init__(self, peer, workload, rate, kind, seconds, stretch, programs, folder):
+    def __init__(self, peer, workload, rate, kind, seconds, stretch, cores, programs, folder):
         self.peer = peer
         self.folder = folder
         self.output = os.path.join(folder, 'output')
@@ -157,6 +157,7 @@ class Run:
         self.config = {
             'program': workload.program[:-len('.py')], 'programs': programs, 'threads': workload.threads,
             'kind': kind, 'seconds': seconds, 'stretch': stretch, 'rate': rate, 'inside': peer.inside,
+            'cores': cores,
             'output': self.output, 'result': os.path.join(folder, 'result.json'),
             'questions': questions[1], 'answers': answers[0]}
         config = os.path.join(folder, 'config.json')

@@ -134,7 +134,7 @@ class ProgramsTest(unittest.TestCase):
         place = types.SimpleNamespace(base=os.environ.get('PYPROF_PYTHON', sys.executable), version='')
         programs = os.path.join(folder, 'programs')
         bench.copy_programs(programs)
-        result, recording = runner.run(peers.Plain(place), workload, 1000, kind, 0.15, 0.03, programs, folder)
+        result, recording = runner.run(peers.Plain(place), workload, 1000, kind, 0.15, 0.03, None, programs, folder)
         return result, recording
 
     def sampled(self):
