@@ -26,16 +26,26 @@ def folded(line):
     return text.split(';'), int(value)
 
 
+PYSPY_FRAME = re.compile(r'(.*) \((.*?)(?::([0-9]+))?\)\Z')
+
+
 def pyspy(text):
-    """thread (ID): NAME;function (file:line);... SAMPLES"""
+    """thread (ID): NAME;function (file:line);... SAMPLES; a frame whose line it could not tell has none"""
     stacks = []
     for line in text.splitlines():
         parts, value = folded(line)
         if not parts[0].startswith('thread '):
             raise FormatError('no thread: %r' % line)
-        frames = [harness.parse_frame(part) for part in parts[1:]]
-        stacks.append(Stack(parts[0], tuple(frame(*one) for one in frames), value))
+        stacks.append(Stack(parts[0], tuple(map(pyspy_frame, parts[1:])), value))
     return stacks
+
+
+def pyspy_frame(part):
+    match = PYSPY_FRAME.match(part)
+    if not match:
+        raise FormatError('no "function (file:line)": %r' % part)
+    name, file, line = match.groups()
+    return frame(name, file, line or 0)
 
 
 def colons(part):

@@ -160,9 +160,9 @@ def placement(cores):
 def markdown(bench, place):
     options = bench.options
     lines = ['# pyprof side by side', '',
-             '%s. %s. CPython %s where nothing else is said. %d rounds of %g s for the slowdown and %g s for the rest. %s'
-             % (time.strftime('%Y-%m-%d'), machine(), place.version, options.rounds, options.seconds, options.seconds,
-                placement(options.cores)), '']
+             '%s. %s, load %.1f. CPython %s where nothing else is said. Rounds: %d, each %g s for the slowdown and as '
+             'much for the rest. %s' % (time.strftime('%Y-%m-%d'), machine(), os.getloadavg()[2], place.version,
+                                        options.rounds, options.seconds, placement(options.cores)), '']
     lines += peers_table(bench)
     for group in bench.groups():
         workload = group[0].workload

@@ -83,6 +83,7 @@ class External:
         self.target = target
         self.process = Process(command, environment, log)
         self.cpu_before = self.cpu = self.peak = None
+        self.is_paused = False
 
     def begin(self):
         time.sleep(WARM_UP)
@@ -96,6 +97,7 @@ class External:
 
     def on(self):
         self.check()
+        self.is_paused = False
         self.process.child.send_signal(signal.SIGCONT)
         time.sleep(SETTLE)
         self.cpu_before = cpu_ns(self.process.pid)
@@ -110,10 +112,18 @@ class External:
         for _ in range(1000):
             self.process.child.send_signal(signal.SIGSTOP)
             if self.has_stopped() and not self.holds_target():
+                self.is_paused = True
                 return
             self.process.child.send_signal(signal.SIGCONT)
             time.sleep(0.0005)
         raise Failure('the profiler could not be stopped without holding the program')
+
+    def release(self):
+        """A program that does not get on may yet be held by the profiler, which cannot let go while it is stopped."""
+        if self.is_paused and self.holds_target():
+            self.process.child.send_signal(signal.SIGCONT)
+            time.sleep(SETTLE)
+            self.pause()
 
     def has_stopped(self):
         for _ in range(1000):
@@ -131,6 +141,7 @@ class External:
         return False
 
     def end(self):
+        self.is_paused = False
         self.process.child.send_signal(signal.SIGCONT)
         time.sleep(SETTLE)
         self.process.child.send_signal(signal.SIGINT)
@@ -176,15 +187,21 @@ class Run:
     def serve(self):
         """Answers the program's questions until it has closed its side."""
         while True:
-            ready, _, _ = select.select([self.questions], [], [], self.patience)
-            if not ready:
-                raise Failure('the program hung')
+            self.wait_for_question()
             question = self.questions.readline().strip()
             if not question:
                 return
             self.act(question)
             self.answers.write('done\n')
             self.answers.flush()
+
+    def wait_for_question(self):
+        deadline = time.monotonic() + self.patience
+        while not select.select([self.questions], [], [], 0.5)[0]:
+            if time.monotonic() > deadline:
+                raise Failure('the program hung')
+            if self.external:
+                self.external.release()
 
     def act(self, question):
         if question == 'begin':
