@@ -5,6 +5,7 @@ In-process profilers are modules under inside/; external ones are switched by th
 which is asked through a pair of pipes.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -13,6 +14,7 @@ import threading
 import time
 
 CLOCK = time.perf_counter_ns
+ours = {threading.get_native_id()}  # the program's threads; all others are the profiler's
 
 
 class Remote:
@@ -77,6 +79,7 @@ def run(loop, unit, threads, seconds):
         counts[0] = loop(unit, books[0], end)
     else:
         def thread_main(number):
+            ours.add(threading.get_native_id())
             counts[number] = loop(unit, books[number], end)
         started = [threading.Thread(target=thread_main, args=(number,)) for number in range(threads)]
         for thread in started:
@@ -94,10 +97,11 @@ def add_up(books):
     return total
 
 
-# What the profiler's own threads cost: all threads but the main one, as the program's have ended when this is read.
+# The profiler's own threads: where they run and what they cost. One that ends meanwhile is left out; the program's
+# may still be there for a moment after they were joined.
 
 def other_threads():
-    return {int(name) for name in os.listdir('/proc/self/task')} - {threading.main_thread().native_id}
+    return {int(name) for name in os.listdir('/proc/self/task')} - ours
 
 
 def place(config):
@@ -106,12 +110,17 @@ def place(config):
     if config['cores']:
         os.sched_setaffinity(0, config['cores']['program'])
         for thread in other_threads():
-            os.sched_setaffinity(thread, config['cores']['profiler'])
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(thread, config['cores']['profiler'])
 
 
 def cpu_of_threads():
     """{thread: CPU nanoseconds}, by the clock that the kernel has for every thread of the process."""
-    return {thread: time.clock_gettime_ns(~thread << 3 | 6) for thread in other_threads()}
+    used = {}
+    for thread in other_threads():
+        with contextlib.suppress(OSError):
+            used[thread] = time.clock_gettime_ns(~thread << 3 | 6)
+    return used
 
 
 def peak_memory():
