@@ -75,6 +75,8 @@ class Cell:
             self.add(*self.one('truth', options, programs))
         except runner.Failure as failure:
             self.failure = str(failure)
+        except Exception as error:  # a mistake of ours: to be seen in the report, but not the end of it
+            self.failure = 'in the benchmark itself: %s: %s' % (type(error).__name__, error)
 
     def one(self, kind, options, programs):
         with tempfile.TemporaryDirectory() as folder:

@@ -43,30 +43,34 @@ class Remote:
         self.ask('end')
 
 
-# The loops. Three that are the same, so that a stack tells which of them it is of.
+# The loops. Three that are the same, so that a stack tells which of them it is of. Each does one unit at least: a
+# thread that gets the GIL after the end would make a stretch without any.
 
 def measured(unit, book, end):
     count = 0
-    while CLOCK() < end:
+    while True:
         unit(book)
         count += 1
-    return count
+        if CLOCK() >= end:
+            return count
 
 
 def stretch_on(unit, book, end):
     count = 0
-    while CLOCK() < end:
+    while True:
         unit(book)
         count += 1
-    return count
+        if CLOCK() >= end:
+            return count
 
 
 def stretch_off(unit, book, end):
     count = 0
-    while CLOCK() < end:
+    while True:
         unit(book)
         count += 1
-    return count
+        if CLOCK() >= end:
+            return count
 
 
 def run(loop, unit, threads, seconds):

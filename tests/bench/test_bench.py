@@ -176,6 +176,31 @@ class ProgramsTest(unittest.TestCase):
         self.assertEqual(seen[False], 0)
 
 
+class CellTest(unittest.TestCase):
+    """Whatever goes wrong with one peer is written in its line, and ends nothing else."""
+
+    def failure(self, command):
+        class Broken(peers.Plain):
+            def target(self, config, script, arguments):
+                return command(), {}
+        options = types.SimpleNamespace(seconds=0.1, stretch=0.03, cores=None)
+        cell = bench.Cell(Broken(types.SimpleNamespace(version='')), workloads.WORKLOADS[1], 1000)
+        with tempfile.TemporaryDirectory() as folder:
+            cell.run(options, folder)
+        return cell.failure
+
+    def test_failures(self):
+        self.assertIn('/no/such', self.failure(lambda: ['/no/such']))
+        self.assertIn('broken', self.failure(lambda: [sys.executable, '-c', 'raise SystemExit("broken")']))
+        self.assertIn('ZeroDivisionError', self.failure(lambda: 1 // 0))
+
+    def test_rows(self):
+        cell = types.SimpleNamespace(peer=types.SimpleNamespace(name='x'), failure='a | b', results=[])
+        self.assertEqual(report.row(cell, None), ['x', 'failed: a / b'])
+        cell.failure = None
+        self.assertEqual(report.row(cell, None), ['x', 'not run yet'])
+
+
 class SplitTest(unittest.TestCase):
     def test_errors(self):
         stacks = [Stack('', DRIVER + (UNIT, MIDDLE, LEAF), 30), Stack('', DRIVER + (UNIT, LEAF), 10),
