@@ -786,16 +786,41 @@ static void pyprof__reads_stop(void) {
 
 /* Blocks of memory as they were when they were first touched since pyprof__view_reset: a walk over many
    small structures costs one system call a block instead of one a field. */
-#define PYPROF__BLOCK_SIZE 2048u /* divides any page size, so a block is wholly there or wholly not */
-#define PYPROF__BLOCKS 64u
+#define PYPROF__BLOCK_SIZE 1024u /* divides any page size, so a block is wholly there or wholly not */
+#define PYPROF__BLOCKS 64u       /* PYPROF__PIECES_MAX at most */
 
 typedef struct pyprof__view {
+    uintptr_t subject;              /* what the last walk was over; 0 = nothing that comes again */
     uintptr_t tags[PYPROF__BLOCKS]; /* block number + 1; 0 = empty */
+    bool is_used[PYPROF__BLOCKS];
     unsigned char blocks[PYPROF__BLOCKS][PYPROF__BLOCK_SIZE];
 } pyprof__view;
 
 static void pyprof__view_reset(pyprof__view *view) {
+    view->subject = 0;
     memset(view->tags, 0, sizeof view->tags);
+    memset(view->is_used, 0, sizeof view->is_used);
+}
+
+/* As pyprof__view_reset, for a walk that will likely need what the last one over the same subject did: that is read
+   at once, in one system call. */
+static void pyprof__view_renew(pyprof__view *view, uintptr_t subject) {
+    pyprof__piece pieces[PYPROF__BLOCKS];
+    size_t count = 0;
+    for (size_t slot = 0; slot < PYPROF__BLOCKS && view->subject == subject; slot++) {
+        if (!view->is_used[slot]) {
+            view->tags[slot] = 0;
+        } else {
+            pieces[count].address = (view->tags[slot] - 1) * PYPROF__BLOCK_SIZE;
+            pieces[count].to = view->blocks[slot];
+            pieces[count++].size = PYPROF__BLOCK_SIZE;
+        }
+        view->is_used[slot] = false;
+    }
+    if (count == 0 || !pyprof__read_pieces(pieces, count)) {
+        pyprof__view_reset(view);
+    }
+    view->subject = subject;
 }
 
 static bool pyprof__view_read(pyprof__view *view, uintptr_t address, void *to, size_t size) {
@@ -807,11 +832,13 @@ static bool pyprof__view_read(pyprof__view *view, uintptr_t address, void *to, s
         size_t slot = number % PYPROF__BLOCKS;
         if (view->tags[slot] != number + 1) {
             view->tags[slot] = 0;
+            view->is_used[slot] = false;
             if (!pyprof__read(number * PYPROF__BLOCK_SIZE, view->blocks[slot], PYPROF__BLOCK_SIZE)) {
                 return false;
             }
             view->tags[slot] = number + 1;
         }
+        view->is_used[slot] = true;
         memcpy(out, view->blocks[slot] + offset, part);
         address += part;
         out += part;
@@ -820,19 +847,31 @@ static bool pyprof__view_read(pyprof__view *view, uintptr_t address, void *to, s
     return true;
 }
 
-/* How a walk gets at memory. What is known to live is loaded plainly: the range [low, high), and the data
-   stack chunks of the thread itself (chunk is the newest one, older ones follow as the walk goes outwards).
-   All else is read through the view, or by one safe read each. */
+/* How a walk gets at memory. What is known to live is loaded plainly: the range [low, high), and of the thread
+   itself its data stack chunks (chunk is the newest one, older ones follow as the walk goes outwards) and its thread
+   state. All else is read through the view, or by one safe read each. No reader at all (NULL): everything lives, as
+   for a thread that walks its own stack; the code for that is compiled apart, so that it is loads and nothing else. */
 typedef struct pyprof__reader {
     uintptr_t low;
     uintptr_t high;
     uintptr_t chunk;
+    uintptr_t tstate;
     pyprof__view *view;
 } pyprof__reader;
 
 static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, void *to, size_t size);
 
-static inline bool pyprof__load(pyprof__reader *reader, uintptr_t address, void *to, size_t size) {
+#if defined(__GNUC__)
+#define PYPROF__INLINE static inline __attribute__((always_inline))
+#else
+#define PYPROF__INLINE static inline
+#endif
+
+PYPROF__INLINE bool pyprof__load(pyprof__reader *reader, uintptr_t address, void *to, size_t size) {
+    if (reader == NULL) {
+        memcpy(to, (const void *)address, size);
+        return true;
+    }
     if (address - reader->low < reader->high - reader->low && reader->high - address >= size) {
         memcpy(to, (const void *)address, size);
         return true;
@@ -840,7 +879,7 @@ static inline bool pyprof__load(pyprof__reader *reader, uintptr_t address, void 
     return pyprof__load_elsewhere(reader, address, to, size);
 }
 
-static inline bool pyprof__load_word(pyprof__reader *reader, uintptr_t address, uintptr_t *word) {
+PYPROF__INLINE bool pyprof__load_word(pyprof__reader *reader, uintptr_t address, uintptr_t *word) {
     return pyprof__load(reader, address, word, sizeof *word);
 }
 
@@ -1162,6 +1201,10 @@ static bool pyprof__may_have_frames(const pyprof__layout *layout, uintptr_t tsta
 
 static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, void *to, size_t size) {
 #if PYPROF__PY_SINCE(11) && !PYPROF__PY_SINCE(13)
+    if (reader->tstate != 0 && address - reader->tstate <= sizeof(PyThreadState) - size) {
+        memcpy(to, (const void *)address, size);
+        return true;
+    }
     for (uintptr_t chunk = reader->chunk; chunk != 0;) {
         const _PyStackChunk *live = (const _PyStackChunk *)chunk;
         if (address > chunk && address - chunk <= live->size - size) {
@@ -1219,7 +1262,7 @@ static bool pyprof__leaf_frame(const pyprof__layout *layout, pyprof__reader *rea
    as one that is not sound may end by chance. Asks the kernel once. */
 static bool pyprof__codes_are_real(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame) {
     enum {
-        most = 8
+        most = 2
     };
     pyprof__piece pieces[most];
     uintptr_t types[most];
@@ -1259,7 +1302,7 @@ static bool pyprof__own_leaf_frame(const pyprof__layout *layout, uintptr_t tstat
     /* The entry frames of 3.12 lie beside the cframe, in the same C function. */
     const uintptr_t near_by = 1024;
     uintptr_t chunk = *(const uintptr_t *)(tstate + layout->ts_chunk);
-    pyprof__reader reader = {word - near_by, word + near_by, chunk, NULL};
+    pyprof__reader reader = {word - near_by, word + near_by, chunk, tstate, NULL};
     *leaf = *(const uintptr_t *)(word + layout->cframe_frame);
     if (!pyprof__leaf_is_linked(layout, &reader, word, *leaf)) {
         return false;
@@ -1279,8 +1322,8 @@ typedef struct pyprof__found {
 
 /* The owner of a frame, where frames have one. From 3.12 on, C code enters Python through a frame of its own: any
    other frame that nothing follows is a generator's that is just being left, and its callers cannot be told. */
-static inline bool pyprof__read_owner(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
-                                      pyprof__found *found) {
+PYPROF__INLINE bool pyprof__read_owner(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
+                                       pyprof__found *found) {
     unsigned char owner = 0;
     if (!pyprof__load(reader, frame + layout->frame_owner, &owner, 1)) {
         return false;
@@ -1291,8 +1334,8 @@ static inline bool pyprof__read_owner(const pyprof__layout *layout, pyprof__read
 }
 
 /* To 3.10: f_lasti, -1 before the first instruction. */
-static inline bool pyprof__read_last_index(const pyprof__layout *layout, pyprof__reader *reader,
-                                           uintptr_t frame, pyprof__found *found) {
+PYPROF__INLINE bool pyprof__read_last_index(const pyprof__layout *layout, pyprof__reader *reader,
+                                            uintptr_t frame, pyprof__found *found) {
     int32_t last = 0;
     uintptr_t generator = 0;
     if (!pyprof__load(reader, frame + layout->frame_instr, &last, sizeof last) ||
@@ -1306,8 +1349,8 @@ static inline bool pyprof__read_last_index(const pyprof__layout *layout, pyprof_
 }
 
 /* Since 3.11: a pointer into the code; before its first traceable instruction a frame is incomplete. */
-static inline bool pyprof__read_instruction(const pyprof__layout *layout, pyprof__reader *reader,
-                                            uintptr_t frame, pyprof__found *found) {
+PYPROF__INLINE bool pyprof__read_instruction(const pyprof__layout *layout, pyprof__reader *reader,
+                                             uintptr_t frame, pyprof__found *found) {
     int32_t first = 0;
     uintptr_t pointer = 0;
     if (!pyprof__load_word(reader, frame + layout->frame_instr, &pointer) ||
@@ -1321,8 +1364,8 @@ static inline bool pyprof__read_instruction(const pyprof__layout *layout, pyprof
 }
 
 /* False: not what a frame looks like, as it is being changed. */
-static inline bool pyprof__read_frame(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
-                                      pyprof__found *found) {
+PYPROF__INLINE bool pyprof__read_frame(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
+                                       pyprof__found *found) {
     uintptr_t type = 0;
     found->is_shown = true;
     found->is_generator = false;
@@ -1344,7 +1387,7 @@ static inline bool pyprof__read_frame(const pyprof__layout *layout, pyprof__read
 
 #if !PYPROF__PY_SINCE(12)
 /* Adds the length and the end of some bytes to a hash. */
-static inline bool pyprof__mix_bytes(pyprof__reader *reader, uintptr_t data, size_t size, uint64_t *hash) {
+PYPROF__INLINE bool pyprof__mix_bytes(pyprof__reader *reader, uintptr_t data, size_t size, uint64_t *hash) {
     uint64_t end[2] = {0, 0};
     size_t part = size < sizeof end ? size : sizeof end;
     if (part > 0 && !pyprof__load(reader, data + size - part, end, part)) {
@@ -1354,10 +1397,15 @@ static inline bool pyprof__mix_bytes(pyprof__reader *reader, uintptr_t data, siz
     return true;
 }
 
-static inline bool pyprof__mix_text(pyprof__reader *reader, uintptr_t object, uint64_t *hash) {
+/* A str by its own hash, which those that were interned have, else by its text. */
+PYPROF__INLINE bool pyprof__mix_text(pyprof__reader *reader, uintptr_t object, uint64_t *hash) {
     PyASCIIObject head;
     if (!pyprof__load(reader, object, &head, sizeof head)) {
         return false;
+    }
+    if (head.hash != -1) {
+        *hash = pyprof__mix(*hash, (uint64_t)head.hash);
+        return true;
     }
     uintptr_t data = object + (head.state.ascii ? sizeof(PyASCIIObject) : sizeof(PyCompactUnicodeObject));
     return pyprof__mix_bytes(reader, data, (size_t)head.length * head.state.kind, hash);
@@ -1365,8 +1413,8 @@ static inline bool pyprof__mix_text(pyprof__reader *reader, uintptr_t object, ui
 
 /* Before 3.12 code objects have no version, and in a loop of exec or eval all parts of one tend to lie where
    those of the one before lay: what they hold has to count. */
-static inline bool pyprof__mix_content(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
-                                       uint64_t *hash) {
+PYPROF__INLINE bool pyprof__mix_content(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
+                                        uint64_t *hash) {
     uintptr_t name = 0, filename = 0, lines = 0;
     PyVarObject head;
     return pyprof__load_word(reader, code + layout->code_name, &name) &&
@@ -1378,9 +1426,17 @@ static inline bool pyprof__mix_content(const pyprof__layout *layout, pyprof__rea
 }
 #endif
 
+/* Whether what looks like an object is one: of a dead one the allocators use the first word, which counts its
+   references, for links of their own, and what it refers to may be reused while it still looks the same. */
+static bool pyprof__object_lives(pyprof__reader *reader, uintptr_t object) {
+    uintptr_t references = 0;
+    return pyprof__load_word(reader, object + offsetof(PyObject, ob_refcnt), &references) &&
+           references != 0 && references <= UINT32_MAX;
+}
+
 /* A number that tells this code object from others that lie or lay at the same address. */
-static inline bool pyprof__code_print(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
-                                      uint64_t *print) {
+PYPROF__INLINE bool pyprof__code_print(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
+                                       uint64_t *print) {
     uint64_t hash = 0;
     for (size_t i = 0; i < PYPROF__IDENTITY_WORDS; i++) {
         uintptr_t word = 0;
@@ -1736,8 +1792,8 @@ typedef struct pyprof__stack {
 } pyprof__stack;
 
 /* Follows the frames outwards. False: something on the way was no frame. */
-static inline bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t leaf,
-                                pyprof__stack *stack) {
+PYPROF__INLINE bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t leaf,
+                                 pyprof__stack *stack) {
     pyprof__found found;
     stack->count = 0;
     stack->leaf = leaf;
@@ -1787,12 +1843,13 @@ typedef struct pyprof__request {
     uintptr_t tstate;
     int32_t tid;
     bool ended_call; /* the signal was seen to end a system call with EINTR */
-    uint64_t wall;   /* when the stack was read: monotonic clock, and CPU clock of the thread */
-    uint64_t cpu;
+    uint64_t wall;   /* when it was asked, then when the stack was read: monotonic clock, */
+    uint64_t cpu;    /* and CPU clock of the thread */
 } pyprof__request;
 
 #define PYPROF__REQUESTS_MAX 64u
-#define PYPROF__KNOWN_CODES 4096u /* a power of two */
+#define PYPROF__KNOWN_SETS 2048u /* a power of two */
+#define PYPROF__KNOWN_WAYS 4u
 
 /* What the signal handler works with: it outlives recordings, as a signal may. */
 static struct pyprof__handler {
@@ -1803,8 +1860,9 @@ static struct pyprof__handler {
     pyprof__atomic32 interrupted; /* system calls seen to end early */
     pyprof__atomic32 *wake;       /* the sampler's bell */
     int signal_number;
-    struct sigaction previous;                   /* the host's own action */
-    pyprof__atomic64 known[PYPROF__KNOWN_CODES]; /* prints of code objects whose names are known, by hash */
+    struct sigaction previous; /* the host's own action */
+    /* prints of code objects whose names are known, by hash; the newest of a set come first */
+    pyprof__atomic64 known[PYPROF__KNOWN_SETS][PYPROF__KNOWN_WAYS];
 } pyprof__handler;
 
 #define PYPROF__QUESTION_TAG 0x5059u
@@ -1814,18 +1872,48 @@ static void *pyprof__question(uint32_t request) {
     return (void *)(uintptr_t)((uint64_t)PYPROF__QUESTION_TAG << 48 | session << 32 | request);
 }
 
-static pyprof__atomic64 *pyprof__known_slot(uintptr_t code, uint64_t print) {
-    return &pyprof__handler.known[pyprof__mix(print, code) >> 16 & (PYPROF__KNOWN_CODES - 1)];
+static pyprof__atomic64 *pyprof__known_set(const pyprof__frame *frame) {
+    return pyprof__handler.known[pyprof__mix(frame->print, frame->code) >> 16 & (PYPROF__KNOWN_SETS - 1)];
+}
+
+static bool pyprof__knows(const pyprof__frame *frame) {
+    const pyprof__atomic64 *set = pyprof__known_set(frame);
+    for (uint32_t way = 0; way < PYPROF__KNOWN_WAYS; way++) {
+        if (pyprof__get64(&set[way]) == frame->print) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static bool pyprof__knows_all(const pyprof__stack *stack) {
     for (uint32_t i = 0; i < stack->count; i++) {
-        if (pyprof__get64(pyprof__known_slot(stack->frames[i].code, stack->frames[i].print)) !=
-            stack->frames[i].print) {
+        if (!pyprof__knows(&stack->frames[i])) {
             return false;
         }
     }
     return true;
+}
+
+/* Handlers may look meanwhile: at worst they take for new what is not. */
+static void pyprof__make_known(const pyprof__stack *stack) {
+    for (uint32_t i = 0; i < stack->count; i++) {
+        pyprof__atomic64 *set = pyprof__known_set(&stack->frames[i]);
+        if (!pyprof__knows(&stack->frames[i])) {
+            for (uint32_t way = PYPROF__KNOWN_WAYS - 1; way > 0; way--) {
+                pyprof__set64(&set[way], pyprof__get64(&set[way - 1]));
+            }
+            pyprof__set64(&set[0], stack->frames[i].print);
+        }
+    }
+}
+
+static void pyprof__forget_known(void) {
+    for (uint32_t set = 0; set < PYPROF__KNOWN_SETS; set++) {
+        for (uint32_t way = 0; way < PYPROF__KNOWN_WAYS; way++) {
+            pyprof__set64(&pyprof__handler.known[set][way], 0);
+        }
+    }
 }
 
 /* Runs in the thread that was asked. Its own attached thread state cannot vanish, and its frames stand still
@@ -1837,11 +1925,14 @@ static pyprof__request_state pyprof__capture_own(pyprof__request *request) {
     if (tstate != request->tstate || !pyprof__is_own_thread_state(layout, tstate)) {
         return PYPROF__REQUEST_LATE;
     }
-    request->wall = pyprof__now();
-    request->cpu = pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
-    pyprof__reader reader = {0, UINTPTR_MAX, 0, NULL};
+    /* The thread ran when it was asked; if that was just now it ran all the time, and need not ask the kernel. */
+    const uint64_t just_now = 20000;
+    uint64_t now = pyprof__now();
+    uint64_t passed = now - request->wall;
+    request->cpu = passed < just_now ? request->cpu + passed : pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
+    request->wall = now;
     if (!pyprof__own_leaf_frame(layout, tstate, &leaf) ||
-        !pyprof__walk(layout, &reader, leaf, &request->stack)) {
+        !pyprof__walk(layout, NULL, leaf, &request->stack)) {
         return PYPROF__REQUEST_UNSETTLED;
     }
     return PYPROF__REQUEST_ANSWERED;
@@ -2399,7 +2490,9 @@ typedef struct pyprof__thread {
     uintptr_t sample_tstate;
     uint64_t wall;
     uint64_t cpu;
-    uint64_t unseen_cpu; /* used between samples that both waited */
+    double edge_wall; /* see pyprof__claim */
+    double edge_cpu;
+    double owed_cpu;
     uint32_t node;
     uint32_t kind;
     bool is_cut;
@@ -2463,9 +2556,7 @@ static void pyprof__forget_codes(pyprof__sampler *sampler) {
     pyprof__table_clear(&sampler->codes);
     pyprof__table_clear(&sampler->sites);
     sampler->lines.count = 0;
-    for (uint32_t i = 0; i < PYPROF__KNOWN_CODES; i++) {
-        pyprof__set64(&pyprof__handler.known[i], 0);
-    }
+    pyprof__forget_known();
 }
 
 /* Copies the line table. False: it is gone, or there is no room. */
@@ -2486,13 +2577,20 @@ static bool pyprof__copy_lines(pyprof__sampler *sampler, uintptr_t object, pypro
     return true;
 }
 
+/* Whether a code object lives and is still the one that was met. */
+static bool pyprof__is_same_code(pyprof__sampler *sampler, const pyprof__code *code) {
+    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
+    uint64_t print = 0;
+    pyprof__view_reset(&sampler->view);
+    return pyprof__object_lives(&reader, code->code) &&
+           pyprof__code_print(&sampler->layout, &reader, code->code, &print) && print == code->print;
+}
+
 /* Reads name, file and lines of a code object that is now, and was all the time, the one that was met. */
 static bool pyprof__read_new_code(pyprof__sampler *sampler, pyprof__code *code) {
-    pyprof__reader reader = {0, 0, 0, &sampler->view};
+    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     pyprof__code_fields fields;
-    uint64_t before = 0, after = 0;
-    pyprof__view_reset(&sampler->view);
-    if (!pyprof__code_print(&sampler->layout, &reader, code->code, &before) || before != code->print ||
+    if (!pyprof__is_same_code(sampler, code) ||
         !pyprof__read_code(&sampler->layout, &reader, code->code, &fields)) {
         return false;
     }
@@ -2507,8 +2605,7 @@ static bool pyprof__read_new_code(pyprof__sampler *sampler, pyprof__code *code) 
     }
     is_bootstrap = is_bootstrap && pyprof__ends_with(sampler->text.utf8, sampler->text.size, "threading.py");
     uint32_t file = pyprof__intern_text(sampler->profile, sampler->text.utf8, sampler->text.size);
-    pyprof__view_reset(&sampler->view);
-    if (!pyprof__code_print(&sampler->layout, &reader, code->code, &after) || after != code->print) {
+    if (!pyprof__is_same_code(sampler, code)) {
         return false;
     }
     code->first_line = fields.first_line;
@@ -2533,8 +2630,6 @@ static const pyprof__code *pyprof__code_of(pyprof__sampler *sampler, const pypro
             code->lines_size = 0;
         } else if (code->function == PYPROF__NONE) {
             return NULL;
-        } else {
-            pyprof__set64(pyprof__known_slot(frame->code, frame->print), frame->print);
         }
     }
     return code;
@@ -2680,24 +2775,36 @@ static uint64_t pyprof__min64(uint64_t a, uint64_t b) {
     return a < b ? a : b;
 }
 
+/* The CPU time for a sample that runs, for the half gap between it and one that waited. What the thread used in
+   that gap is known, but to give it just that would be a bias: of what runs for less than an interval, only a part
+   is ever seen, which has to stand for the rest, as it does by its wall time. So CPU time that was used beside or
+   between samples that waited is given out at the rate of the last hundred such half gaps, from a small stock. */
+static uint64_t pyprof__claim(pyprof__thread *thread, uint64_t half_gap) {
+    const double memory = 128, stock = 4; /* half gaps */
+    thread->edge_wall += (double)half_gap;
+    double due = thread->edge_wall > 0 ? thread->edge_cpu * ((double)half_gap / thread->edge_wall) : 0;
+    due += (thread->owed_cpu - stock * due) / memory;
+    due = due < thread->owed_cpu ? due : thread->owed_cpu;
+    uint64_t claimed = (uint64_t)due;
+    thread->edge_wall -= thread->edge_wall / memory;
+    thread->edge_cpu -= thread->edge_cpu / memory;
+    thread->owed_cpu -= (double)claimed;
+    return claimed;
+}
+
 /* Splits the time since the last sample between the two: half to each, so that a sample stands for the time
-   around it, and strata of random length stay unbiased. CPU time goes to the one that did not wait; where both
-   waited, the thread ran in between unseen, and its next sample that runs stands for that time, too. */
+   around it, and strata of random length stay unbiased. What waited used no CPU time. */
 static void pyprof__share_time(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t node, uint32_t kind,
                                uint64_t wall, uint64_t cpu) {
     uint64_t gap = wall > thread->wall ? wall - thread->wall : 0;
     uint64_t used = cpu > thread->cpu ? cpu - thread->cpu : 0;
     bool was_idle = (thread->kind & PYPROF__IDLE) != 0, is_idle = (kind & PYPROF__IDLE) != 0;
-    uint64_t before = 0, after = 0;
-    if (is_idle && was_idle) {
-        thread->unseen_cpu += used;
-    } else {
-        before = was_idle ? 0 : is_idle ? used : used / 2;
-        after = used - before;
-    }
-    if (!is_idle) {
-        after += thread->unseen_cpu;
-        thread->unseen_cpu = 0;
+    uint64_t before = used / 2, after = used - before;
+    if (was_idle || is_idle) {
+        thread->edge_cpu += (double)used;
+        thread->owed_cpu += (double)used;
+        before = was_idle ? 0 : pyprof__claim(thread, gap / 2);
+        after = is_idle ? 0 : pyprof__claim(thread, gap - gap / 2);
     }
     pyprof__add_time(sampler->profile, thread->track, thread->node, thread->kind, gap / 2, before);
     pyprof__add_time(sampler->profile, thread->track, node, kind, gap - gap / 2, after);
@@ -2724,8 +2831,8 @@ static void pyprof__end_time(pyprof__sampler *sampler, pyprof__thread *thread, u
         uint64_t used = cpu > thread->cpu ? cpu - thread->cpu : 0;
         gap = is_whole ? gap : gap / 2;
         pyprof__add_time(sampler->profile, thread->track, thread->node, thread->kind, gap,
-                         pyprof__min64(gap, used) + thread->unseen_cpu);
-        thread->unseen_cpu = 0;
+                         pyprof__min64(gap, used) + (uint64_t)thread->owed_cpu);
+        thread->owed_cpu = 0;
         thread->cpu = cpu > thread->cpu ? cpu : thread->cpu;
         thread->has_sample = false;
     }
@@ -2768,7 +2875,7 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
 /* A thread that runs Python, but not where: its outermost frame stays where it is as long as it does. False: not
    even that is known. */
 static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__stack *stack) {
-    pyprof__reader reader = {0, 0, 0, &sampler->view};
+    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     pyprof__found found;
     if (thread->root == 0 || thread->frames.count == 0) {
         return false;
@@ -2839,6 +2946,7 @@ static void pyprof__collect(pyprof__sampler *sampler) {
                 sampler->stats.samples_signalled++;
                 pyprof__record(sampler, thread, &request->stack, request->tstate, PYPROF__GIL, request->wall,
                                request->cpu);
+                pyprof__make_known(&request->stack);
             }
         }
         pyprof__set(&request->state, PYPROF__REQUEST_FREE);
@@ -2861,13 +2969,28 @@ static uint32_t pyprof__free_request(pyprof__sampler *sampler) {
     return PYPROF__NONE;
 }
 
+/* A running thread as it was seen at one moment. */
+typedef struct pyprof__sight {
+    uintptr_t tstate;
+    uint64_t wall;
+    uint64_t cpu;
+} pyprof__sight;
+
+static void pyprof__put_question(pyprof__request *request, const pyprof__thread *thread,
+                                 const pyprof__sight *sight) {
+    request->tid = thread->tid;
+    request->tstate = sight->tstate;
+    request->wall = sight->wall;
+    request->cpu = sight->cpu;
+}
+
 /* A thread that was asked, and then not waited for, still has the signal before it: the question is put anew
    in its place. */
-static uint32_t pyprof__renew_request(const pyprof__thread *thread, uintptr_t tstate) {
+static uint32_t pyprof__renew_request(const pyprof__thread *thread, const pyprof__sight *sight) {
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
         pyprof__request *request = &pyprof__handler.requests[i];
         if (pyprof__get(&request->state) == PYPROF__REQUEST_CANCELLED && request->tid == thread->tid) {
-            request->tstate = tstate;
+            pyprof__put_question(request, thread, sight);
             if (pyprof__swap_if(&request->state, PYPROF__REQUEST_CANCELLED, PYPROF__REQUEST_SENT)) {
                 return i;
             }
@@ -2877,17 +3000,16 @@ static uint32_t pyprof__renew_request(const pyprof__thread *thread, uintptr_t ts
 }
 
 static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thread *thread,
-                                     uintptr_t tstate) {
+                                     const pyprof__sight *sight) {
     uint32_t index = pyprof__free_request(sampler);
     if (index == PYPROF__NONE) {
         return PYPROF__NONE;
     }
     pyprof__request *request = &pyprof__handler.requests[index];
-    request->tstate = tstate;
-    request->tid = thread->tid;
+    pyprof__put_question(request, thread, sight);
     pyprof__set(&request->state, PYPROF__REQUEST_SENT);
     /* The last look just before sending is what spares the program's system calls. */
-    if (!pyprof__is_attached_now(&sampler->layout, tstate) ||
+    if (!pyprof__is_attached_now(&sampler->layout, sight->tstate) ||
         !pyprof__signal_thread(thread->tid, pyprof__handler.signal_number, pyprof__question(index))) {
         pyprof__set(&request->state, PYPROF__REQUEST_FREE);
         return PYPROF__NONE;
@@ -2897,10 +3019,10 @@ static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thr
 }
 
 /* Asks the thread for its own stack; false if that cannot be done now. */
-static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, uintptr_t tstate) {
-    thread->request = pyprof__renew_request(thread, tstate);
+static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__sight *sight) {
+    thread->request = pyprof__renew_request(thread, sight);
     if (thread->request == PYPROF__NONE) {
-        thread->request = pyprof__send_request(sampler, thread, tstate);
+        thread->request = pyprof__send_request(sampler, thread, sight);
     }
     thread->ticks_asked = 0;
     return thread->request != PYPROF__NONE;
@@ -2908,8 +3030,8 @@ static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, uintpt
 
 static bool pyprof__read_stack(pyprof__sampler *sampler, uintptr_t tstate, pyprof__stack *stack) {
     uintptr_t leaf = 0;
-    pyprof__reader reader = {0, 0, 0, &sampler->view};
-    pyprof__view_reset(&sampler->view);
+    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
+    pyprof__view_renew(&sampler->view, tstate);
     return pyprof__leaf_frame(&sampler->layout, &reader, tstate, &leaf) &&
            pyprof__walk(&sampler->layout, &reader, leaf, stack);
 }
@@ -3043,8 +3165,11 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
     pyprof__glance glance;
     memset(&glance, 0, sizeof glance);
     bool is_read = pyprof__read_quietly(sampler, thread, tstate, waited_for, can_ask, &glance);
-    if (!is_read && can_ask && glance.attached && pyprof__ask(sampler, thread, tstate)) {
-        return; /* it did not run when it was looked at first, and now it does */
+    if (!is_read && can_ask && glance.attached) {
+        pyprof__sight sight = {tstate, pyprof__now(), glance.cpu};
+        if (pyprof__ask(sampler, thread, &sight)) {
+            return; /* it did not run when it was looked at first, and now it does */
+        }
     }
     if (!is_read && !waited_for && glance.attached && glance.cpu != 0) {
         is_read = pyprof__keep_root(sampler, thread, &glance.stack);
@@ -3070,6 +3195,14 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
                    glance.cpu);
 }
 
+/* Whether the thread, whose clock was just read, is on a core: it has been all the time since its last sample, or its
+   clock goes on. */
+static bool pyprof__is_running(const pyprof__thread *thread, uint64_t now, uint64_t cpu) {
+    const uint64_t slack = 10000;
+    bool never_left = thread->has_sample && cpu + slack >= thread->cpu + (now - thread->wall);
+    return never_left || pyprof__clock(thread->cpu_clock) != cpu;
+}
+
 /* One thread at one tick. */
 static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now) {
     const pyprof__tstate *tstate = &PYPROF__ITEM(const pyprof__tstate, &sampler->tstates, thread->tstate);
@@ -3087,8 +3220,9 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, uint6
                        (thread->kind & PYPROF__GIL) ? PYPROF__GIL : PYPROF__IDLE, now, cpu);
         return;
     }
-    bool runs = attached && pyprof__clock(thread->cpu_clock) != cpu;
-    if (runs && pyprof__may_ask(sampler, thread) && pyprof__ask(sampler, thread, tstate->address)) {
+    pyprof__sight sight = {tstate->address, now, cpu};
+    if (attached && pyprof__may_ask(sampler, thread) && pyprof__is_running(thread, now, cpu) &&
+        pyprof__ask(sampler, thread, &sight)) {
         return;
     }
     pyprof__look_quietly(sampler, thread, tstate->address);
@@ -3173,6 +3307,7 @@ static bool pyprof__begin_thread(pyprof__sampler *sampler, pyprof__thread *threa
     thread->cpu_clock = pyprof__cpu_clock(tstate->native_id);
     thread->track = track;
     thread->request = PYPROF__NONE;
+    thread->is_alive = true;
     sampler->stats.threads++;
     return true;
 }
@@ -3487,7 +3622,9 @@ static void *pyprof__sampler_main(void *argument) {
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
     pthread_mutex_lock(&sampler->lock);
     sampler->tid = pyprof__tid();
-    pyprof__learn_tid_offset(sampler);
+    if (sampler->layout.ts_native_id == PYPROF__ABSENT) {
+        pyprof__learn_tid_offset(sampler);
+    }
     sampler->start = sampler->last_tick = pyprof__now();
     pyprof__tick(sampler);
     pthread_mutex_unlock(&sampler->lock);
@@ -3975,6 +4112,7 @@ static void pyprof__put_track(pyprof__writing *writing, const pyprof__speedscope
 static void pyprof__put_speedscope(pyprof__writing *writing, const pyprof__speedscope *speedscope) {
     const pyprof_profile *profile = writing->profile;
     uint32_t busiest = 0;
+    uint64_t most = 0;
     pyprof__put_text(
         &writing->out,
         "{\"$schema\":\"https://www.speedscope.app/file-format-schema.json\",\n\"shared\":{\"frames\":[");
@@ -3984,8 +4122,9 @@ static void pyprof__put_speedscope(pyprof__writing *writing, const pyprof__speed
         const pyprof__track *track = pyprof__track_at(profile, i);
         pyprof__put_text(&writing->out, i == 0 ? "" : ",");
         pyprof__put_track(writing, speedscope, track);
-        if (pyprof__track_value(writing, track) >
-            pyprof__track_value(writing, pyprof__track_at(profile, busiest))) {
+        uint64_t value = pyprof__track_value(writing, track);
+        if (value > most) {
+            most = value;
             busiest = i;
         }
     }

@@ -1,6 +1,7 @@
 """Holds a stack against the program that generate.py wrote: says what in it cannot be."""
 
-THREADING = ('_bootstrap', '_bootstrap_inner', 'run')
+# PyRun_* calls this for the script, before the script's module has a frame (Python/pythonrun.c, set_main_loader).
+LOADER = '<frozen importlib._bootstrap_external>'
 
 
 class Checker:
@@ -15,6 +16,8 @@ class Checker:
             frames = frames[:-1]  # what lies below changed while it was read, and is not claimed
         if not frames:
             return 'no frames'
+        if stack.thread == 'MainThread' and all(frame.file == LOADER for frame in frames):
+            return None
         return (self._root_complaint(stack.thread, frames[0]) or self._pairs_complaint(frames) or
                 self._leaf_complaint(frames[-1]))
 

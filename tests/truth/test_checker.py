@@ -46,6 +46,13 @@ class CheckerTest(unittest.TestCase):
         thread = self.library('_bootstrap', '_bootstrap_inner', 'run') + self.stack(self.path()[2:]).frames
         self.assertIsNone(self.checker.complaint(harness.Stack('worker 0', thread, 1)))
 
+    def test_loader_of_the_script(self):
+        frames = (harness.Frame('FileLoader.__init__', checker.LOADER, 1100),)
+        self.assertIsNone(self.checker.complaint(harness.Stack('MainThread', frames, 1)))
+        self.assertIsNotNone(self.checker.complaint(harness.Stack('worker 0', frames, 1)))
+        self.assertIsNotNone(self.checker.complaint(harness.Stack('MainThread', frames + self.stack(self.path()).frames,
+                                                                  1)))
+
     def test_illegal(self):
         wrong = {}
         wrong['frame left out'] = self.path()[:7] + self.path()[8:]

@@ -127,7 +127,7 @@ static void test_cancelled_question_can_be_renewed(void **state) {
     (void)state;
     memset(&thread, 0, sizeof thread);
     thread.tid = pyprof__tid();
-    uintptr_t tstate = (uintptr_t)PyThreadState_Get();
+    const pyprof__sight sight = {(uintptr_t)PyThreadState_Get(), 0, 0};
     open_session(number);
     sigemptyset(&only);
     sigaddset(&only, number);
@@ -140,10 +140,10 @@ static void test_cancelled_question_can_be_renewed(void **state) {
         assert_int_equal(state_of(1), PYPROF__REQUEST_CANCELLED);
         pyprof__thread other = thread;
         other.tid = thread.tid + 1;
-        assert_int_equal(pyprof__renew_request(&other, tstate), PYPROF__NONE); /* it is not that one's */
+        assert_int_equal(pyprof__renew_request(&other, &sight), PYPROF__NONE); /* it is not that one's */
         if (renewed) {
-            assert_int_equal(pyprof__renew_request(&thread, tstate), 1);
-            assert_int_equal(pyprof__renew_request(&thread, tstate), PYPROF__NONE);
+            assert_int_equal(pyprof__renew_request(&thread, &sight), 1);
+            assert_int_equal(pyprof__renew_request(&thread, &sight), PYPROF__NONE);
         }
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         assert_int_equal(state_of(1), renewed ? PYPROF__REQUEST_ANSWERED : PYPROF__REQUEST_FREE);
@@ -167,7 +167,7 @@ static void test_requests_of_dead_threads_come_back(void **state) {
 
 /* The stack that a thread copies of itself is the one that is read from outside. */
 static PyObject *compare_stacks(PyObject *module, PyObject *unused) {
-    pyprof__reader reader = {0, 0, 0, NULL};
+    pyprof__reader reader = {0, 0, 0, 0, NULL};
     pyprof__stack outside;
     uintptr_t tstate = (uintptr_t)PyThreadState_Get(), leaf = 0;
     uint32_t rung = pyprof__get(&bell);
@@ -186,17 +186,12 @@ static PyObject *compare_stacks(PyObject *module, PyObject *unused) {
     assert_memory_equal(own->frames, outside.frames, own->count * sizeof *own->frames);
     assert_true(own->root_first_local == outside.root_first_local);
     assert_true(pyprof__get(&bell) != rung); /* code that nobody knows the names of */
-    for (uint32_t i = 0; i < own->count; i++) {
-        const pyprof__frame *frame = &own->frames[i];
-        pyprof__set64(pyprof__known_slot(frame->code, frame->print), frame->print);
-    }
+    pyprof__make_known(own);
+    assert_true(pyprof__knows_all(own));
     rung = pyprof__get(&bell);
     ask(0, tstate, pyprof__question(0));
-    bool is_quiet = pyprof__get(&bell) == rung || !pyprof__knows_all(own);
-    assert_true(is_quiet);
-    for (uint32_t i = 0; i < PYPROF__KNOWN_CODES; i++) {
-        pyprof__set64(&pyprof__handler.known[i], 0);
-    }
+    assert_true(pyprof__get(&bell) == rung);
+    pyprof__forget_known();
     return PyLong_FromUnsignedLong(own->count);
 }
 

@@ -185,7 +185,7 @@ static int frames_compared;
 static PyObject *compare_stack(PyObject *module, PyObject *unused) {
     static pyprof__view view;
     static pyprof__frame frames[256];
-    pyprof__reader reader = {0, 0, 0, &view};
+    pyprof__reader reader = {0, 0, 0, 0, &view};
     uintptr_t tstate = (uintptr_t)PyThreadState_Get(), leaf = 0;
     pyprof__stack stack;
     (void)module;
@@ -280,7 +280,7 @@ static void test_row_finds_this_thread(void **state) {
 
 /* What tells a code object from its successor must not change in its life. */
 static void test_print_of_a_code_object_stays(void **state) {
-    pyprof__reader reader = {0, 0, 0, NULL};
+    pyprof__reader reader = {0, 0, 0, 0, NULL};
     uint64_t before = 0, after = 0;
     (void)state;
     unit_run("def busy(n):\n"

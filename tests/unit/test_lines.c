@@ -23,7 +23,7 @@ static int32_t size_of_code(PyObject *code) {
 
 /* Where Python has a line, ours is that; where it has none, ours is the line before. */
 static void compare_code(PyObject *code, const char *module) {
-    pyprof__reader reader = {0, 0, 0, NULL};
+    pyprof__reader reader = {0, 0, 0, 0, NULL};
     pyprof__code_fields fields;
     uintptr_t data = 0;
     size_t size = 0;
@@ -171,7 +171,7 @@ static void test_any_bytes_are_survived(void **state) {
 
 /* The table of real code, cut short and with bytes changed. */
 static void test_damaged_tables_are_survived(void **state) {
-    pyprof__reader reader = {0, 0, 0, NULL};
+    pyprof__reader reader = {0, 0, 0, 0, NULL};
     pyprof__code_fields fields;
     uintptr_t data = 0;
     size_t size = 0;

@@ -212,7 +212,7 @@ static void test_plain_range_is_not_overstepped(void **state) {
     pyprof__view_reset(view);
     assert_true(pyprof__view_read(view, (uintptr_t)island, copy, 16));
     memset(island, 0xee, PAGE); /* what is loaded plainly sees this, what comes by the view does not */
-    pyprof__reader reader = {low, high, 0, view};
+    pyprof__reader reader = {low, high, 0, 0, view};
     const struct {
         uintptr_t address;
         bool is_plain;
@@ -226,7 +226,7 @@ static void test_plain_range_is_not_overstepped(void **state) {
     reader.view = NULL;
     assert_false(pyprof__load(&reader, (uintptr_t)island - 8, copy, 8));
     assert_true(pyprof__load(&reader, (uintptr_t)island, copy, 8));
-    pyprof__reader nothing_plain = {0, 0, 0, NULL};
+    pyprof__reader nothing_plain = {0, 0, 0, 0, NULL};
     assert_false(pyprof__load(&nothing_plain, 0, copy, 8));
     assert_false(pyprof__load(&nothing_plain, UINTPTR_MAX, copy, 8));
     unmap_island(island);
