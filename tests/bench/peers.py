@@ -78,7 +78,7 @@ class Pyprof(Peer):
         samples = [stack for path in glob.glob(output + '-*.samples') for stack in outputs.pyprof(read(path))]
         paths = glob.glob(output + '-*.times')
         times = [stack for path in paths for stack in outputs.pyprof(read(path))]
-        return Recording(samples, times, figures['lost'], sum(map(os.path.getsize, paths)))
+        return Recording(samples, times, figures['lost'] + figures['ticks_missed'], sum(map(os.path.getsize, paths)))
 
 
 class Plain(Peer):

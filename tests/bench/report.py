@@ -25,8 +25,9 @@ What the columns say:
   that wait count: all are asked to show them. **taken**: samples of the time that was measured, as found in its
   output. More than asked: it takes several looks where one was asked, or shows a thread in two interpreters as two
   stacks.
-- **lost**: what the profiler itself says that it lost; n/a where it says nothing. pyprof: the sum of all its causes;
-  the plain thread: the moments at which it came too late.
+- **lost**: what the profiler itself says that it lost; n/a where it says nothing. Of pyprof all its causes. A moment at
+  which it came too late (pyprof, the plain thread) or failed (py-spy, austin, CPython) counts once, however many
+  threads there are.
 - **impossible**: samples with a call that the program does not have. **no root**: samples whose stack does not begin
   where the thread began, also when it was cut at a limit of depth. **wrong line**: the call exists, but not at the
   line that the stack tells; or the innermost line is not one of its function. All in per cent of the samples taken.
