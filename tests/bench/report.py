@@ -20,7 +20,8 @@ What the columns say:
   by their own start and stop, other processes by SIGSTOP and SIGCONT, outside of the stretches. The line `nothing` is
   the noise of the method.
   **Hz on/off**: samples per second and computing thread that were indeed taken in the stretches with and without it:
-  how far the rate was kept, and whether off was off.
+  how far the rate was kept, and whether off was off. Stacks that are shown of a sub-interpreter alone do not tell of
+  which stretch they are, and are missing there.
 - **asked**: rate x seconds x threads that the profiler watches (one that watches only its own thread: one). Threads
   that wait count: all are asked to show them. **taken**: samples of the time that was measured, as found in its
   output. More than asked: it takes several looks where one was asked, or shows a thread in two interpreters as two
@@ -129,7 +130,7 @@ def row(cell, baseline):
 
 def table(headings, rows):
     """Aligned, so that it can be read as it is; a failure takes the rest of its line."""
-    widths = [max([len(heading)] + [len(row[column]) for row in rows if len(row) == len(headings)])
+    widths = [max([len(heading)] + [len(row[column]) for row in rows if column == 0 or len(row) == len(headings)])
               for column, heading in enumerate(headings)]
     lines = [aligned(headings, widths), '|' + '|'.join('-' * (width + 2) for width in widths) + '|']
     return lines + [aligned(row, widths) for row in rows]

@@ -311,8 +311,8 @@ class LogsTest(unittest.TestCase):
 
 class ReportTest(unittest.TestCase):
     def test_table(self):
-        self.assertEqual(report.table(('a', 'bb'), [['ccc', 'd'], ['only one']]),
-                         ['| a   | bb |', '|-----|----|', '| ccc | d  |', '| only one |'])
+        self.assertEqual(report.table(('a', 'bb', 'c'), [['ccc', 'd', 'e'], ['long', 'failed: why']]),
+                         ['| a    | bb | c |', '|------|----|---|', '| ccc  | d  | e |', '| long | failed: why |'])
 
     def test_percent(self):
         self.assertEqual([report.percent(*pair) for pair in ((0, 0), (0, 9), (1, 9), (1, 100000))],
