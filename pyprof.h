@@ -2909,11 +2909,11 @@ static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *th
 /* Whom to ask. A thread that computes answers in time; one that runs Python in short bursts between system
    calls is often gone when the signal comes, and such a signal may end its call early. So every thread has a
    debt: a call that was ended costs as many looks at the thread as shall lie between two of them, a late answer
-   a few, and each look pays off one. A thread that owes more than one ended call is not asked. */
+   a few, and each look pays off one. A thread that owes more than two ended calls is not asked. */
 enum {
     PYPROF__COST_OF_ENDED_CALL = 4096,
-    PYPROF__COST_OF_LATE_ANSWER = 64,
-    PYPROF__DEBT_MAX = PYPROF__COST_OF_ENDED_CALL
+    PYPROF__COST_OF_LATE_ANSWER = 8,
+    PYPROF__DEBT_MAX = 2 * PYPROF__COST_OF_ENDED_CALL
 };
 
 static void pyprof__judge(pyprof__thread *thread, bool was_late, bool ended_call) {
@@ -3114,6 +3114,8 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
     enum {
         attempts = 8 /* many come to nothing where frames come and go */
     };
+    const uint64_t patience = 150000; /* whoever waits long sees what comes after */
+    uint64_t end = pyprof__now() + patience;
     pyprof__stack first;
     bool was_attached = false, has_first = false;
     int agreed = 0;
@@ -3121,7 +3123,7 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
     first.frames = (pyprof__frame *)sampler->scratch.data;
     glance->stack.frames = first.frames + sampler->desc.max_depth;
     first.capacity = glance->stack.capacity = sampler->desc.max_depth;
-    for (int attempt = 0; attempt < attempts; attempt++) {
+    for (int attempt = 0; attempt < attempts && (attempt < 4 || pyprof__now() < end); attempt++) {
         uint64_t before = pyprof__clock(thread->cpu_clock);
         glance->attached = pyprof__is_attached_now(&sampler->layout, tstate);
         bool is_read = pyprof__read_stack(sampler, tstate, attempt == 0, &glance->stack);

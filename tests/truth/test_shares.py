@@ -82,7 +82,7 @@ class SharesTest(unittest.TestCase):
         self.check_close('bursty', 12, 500, samples=4000)
 
     def test_short_functions(self):
-        self.check_close('short', 10, 100, parent='in_turn', samples=40000)
+        self.check_close('short', 10, 200, parent='in_turn', samples=40000)
 
     def test_period_of_the_sampler(self):
         """A loop as long as the sampling interval: ticks at a fixed phase would see one part of it only."""
