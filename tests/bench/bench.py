@@ -33,6 +33,9 @@ class Place:
         self.pyprof_version = pyprof_version(source)
         self._environment = None
 
+    def host_command(self, script, arguments):
+        return [self.host, script] + arguments, {'PYTHONHOME': self.home}
+
     def environment(self):
         if self._environment is None:
             self._environment = install.Environment(self.base)
@@ -123,7 +126,7 @@ class Bench:
                 for rate in self.options.rates:
                     if self.options.all_rates or rate == self.options.rates[0] or workload.name in MANY_RATES:
                         self.cells += [Cell(peer, workload, rate) for peer in self.peers
-                                       if peer.name not in self.missing]
+                                       if peer.name not in self.missing and peer.fits(workload)]
 
     def groups(self):
         """The cells of one program at one rate, each group in the order of the peers."""

@@ -1,11 +1,21 @@
 /* python with pyprof inside: takes the command line of python, and has a module pyprof_bench with start(interval_us),
-   stop(), which answers the figures, and save(path, samples_path), which writes what was recorded last. */
+   stop(), which answers the figures, and save(path, samples_path), which writes what was recorded last. For comparison,
+   start_signals(interval_us) and stop_signals() send the calling thread signals that do nothing. */
 
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 static pyprof_profile *last;
 
@@ -68,10 +78,83 @@ static PyObject *bench_save(PyObject *self, PyObject *arguments) {
     return answer(result);
 }
 
+/* Bare signals: a thread that wakes at a random moment of each interval and sends one, as pyprof does, and no more. */
+
+static struct {
+    pthread_t thread;
+    pid_t target;
+    uint64_t interval_ns;
+    struct sigaction before;
+    int must_stop;
+} signals;
+
+static void ignore(int number) {
+    (void)number;
+}
+
+static uint64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void sleep_until(uint64_t moment) {
+    struct timespec until;
+    until.tv_sec = (time_t)(moment / 1000000000u);
+    until.tv_nsec = (long)(moment % 1000000000u);
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {
+    }
+}
+
+static void *send_signals(void *unused) {
+    uint64_t random = 88172645463325252u; /* xorshift64: Marsaglia, Xorshift RNGs, 2003 */
+    uint64_t begin = now_ns();
+    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+    for (; !__atomic_load_n(&signals.must_stop, __ATOMIC_RELAXED); begin += signals.interval_ns) {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        sleep_until(begin + random % signals.interval_ns);
+        syscall(SYS_tgkill, getpid(), signals.target, SIGPROF);
+    }
+    return unused;
+}
+
+static PyObject *bench_start_signals(PyObject *self, PyObject *arguments) {
+    struct sigaction action = {0};
+    unsigned interval;
+    (void)self;
+    if (!PyArg_ParseTuple(arguments, "I", &interval)) {
+        return NULL;
+    }
+    action.sa_handler = ignore;
+    action.sa_flags = SA_RESTART;
+    signals.interval_ns = interval * (uint64_t)1000;
+    signals.target = (pid_t)syscall(SYS_gettid);
+    signals.must_stop = 0;
+    if (sigaction(SIGPROF, &action, &signals.before) != 0 ||
+        pthread_create(&signals.thread, NULL, send_signals, NULL) != 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *bench_stop_signals(PyObject *self, PyObject *unused) {
+    (void)self;
+    (void)unused;
+    __atomic_store_n(&signals.must_stop, 1, __ATOMIC_RELAXED);
+    pthread_join(signals.thread, NULL);
+    sigaction(SIGPROF, &signals.before, NULL);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef bench_methods[] = {
     {"start", bench_start, METH_VARARGS, "Begins to record, every so many microseconds."},
     {"stop", bench_stop, METH_NOARGS, "Ends the recording and answers its figures."},
     {"save", bench_save, METH_VARARGS, "Writes the last recording: its times, its samples."},
+    {"start_signals", bench_start_signals, METH_VARARGS,
+     "Begins to send signals, every so many microseconds."},
+    {"stop_signals", bench_stop_signals, METH_NOARGS, "Ends that."},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef bench_module = {

@@ -32,6 +32,7 @@ class Peer:
     one_thread = False   # whether it watches only the thread that switched it on
     trimmed = False      # whether it leaves out frames of the library
     threaded = False     # whether it works in threads of its own inside of the program
+    records = True       # whether it is a profiler at all, or only there to compare with
 
     def __init__(self, place):
         self.place = place
@@ -40,6 +41,9 @@ class Peer:
 
     def install(self):
         """Raises install.Missing."""
+
+    def fits(self, workload):
+        return True
 
     def target(self, config, script, arguments):
         """How the program is started: (command, environment)."""
@@ -57,6 +61,24 @@ class Nothing(Peer):
     name = 'nothing'
     how = 'no profiler: the noise of the measurement'
     inside = 'nothing'
+    records = False
+
+    def read(self, output, log, figures):
+        return Recording([], [], None, None)
+
+
+class Signals(Peer):
+    name = 'bare signal'
+    how = 'no profiler: a thread wakes as pyprof does and sends one busy thread a signal whose handler is empty'
+    inside = 'signals'
+    threaded = True
+    records = False
+
+    def fits(self, workload):
+        return workload.threads == 1
+
+    def target(self, config, script, arguments):
+        return self.place.host_command(script, arguments)
 
     def read(self, output, log, figures):
         return Recording([], [], None, None)
@@ -72,7 +94,7 @@ class Pyprof(Peer):
         self.version = self.place.pyprof_version
 
     def target(self, config, script, arguments):
-        return [self.place.host, script] + arguments, {'PYTHONHOME': self.place.home}
+        return self.place.host_command(script, arguments)
 
     def read(self, output, log, figures):
         samples = [stack for path in glob.glob(output + '-*.samples') for stack in outputs.pyprof(read(path))]
@@ -260,4 +282,5 @@ class Spprof(Packaged):
         raise install.Missing('there is no adapter for it yet, as it could not be had before')
 
 
-ALL = (Nothing, Pyprof, PySpy, PySpyNonblocking, Austin, Cpython315, Pyinstrument, Scalene, Ddtrace, Plain, Spprof)
+ALL = (Nothing, Signals, Pyprof, PySpy, PySpyNonblocking, Austin, Cpython315, Pyinstrument, Scalene, Ddtrace, Plain,
+       Spprof)

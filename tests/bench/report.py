@@ -18,7 +18,7 @@ What the columns say:
 - **slowdown**: the time that one unit of work took with the profiler on, divided by the time with it off: the median
   over neighbouring stretches of one run, and its 95 % interval (order statistics). In-process profilers are switched
   by their own start and stop, other processes by SIGSTOP and SIGCONT, outside of the stretches. The line `nothing` is
-  the noise of the method.
+  the noise of the method, and `bare signal` what it costs to ask a running thread for anything at all.
   **Hz on/off**: samples per second and computing thread that were indeed taken in the stretches with and without it:
   how far the rate was kept, and whether off was off. Stacks that are shown of a sub-interpreter alone do not tell of
   which stretch they are, and are missing there.
@@ -117,8 +117,8 @@ def row(cell, baseline):
         return [cell.peer.name, 'failed: %s' % cell.failure.replace('|', '/')]
     ratio, interval = slowdown(cell)
     judged, illegal, rootless, wrong = (sum(column) for column in zip(*cell.verdicts))
-    if cell.peer.name == 'nothing':
-        return [cell.peer.name, ratio, interval] + [''] * (len(HEADINGS) - 3)
+    if not cell.peer.records:
+        return [cell.peer.name, ratio, interval] + [''] * (len(HEADINGS) - 6) + [cpu(cell), '', '']
     known = cell.workload.known
     size = total(cell.sizes)
     return [cell.peer.name, ratio, interval, rates(cell), str(asked(cell)), str(judged), number(total(cell.lost), '%d'),
