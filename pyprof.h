@@ -82,7 +82,7 @@
    LIMITS
      - Linux; x86-64 and aarch64 (others should work, without calls_interrupted). CPython 3.8 to 3.13, release
        builds with a GIL. Anything else is refused by pyprof_start.
-     - Where neither process_vm_readv nor /proc/self/mem may be used (some seccomp filters), pyprof_start refuses.
+     - Where neither process_vm_writev nor /proc/self/mem may be used (some seccomp filters), pyprof_start refuses.
      - Frames of C functions are not shown; their time is their Python caller's.
      - A code object that dies within microseconds of being sampled may show as [unresolved]. Threads that are
        not asked (see above) may show [unsettled] frames: pyprof_stats.samples_partial.
@@ -610,7 +610,7 @@ typedef struct pyprof__slot {
 
 typedef struct pyprof__table {
     pyprof__array items;
-    size_t key_size; /* every item begins with its key */
+    size_t key_size; /* every item begins with its key; a multiple of 4 */
     pyprof__slot *slots;
     uint32_t slot_count; /* a power of two, or 0 */
 } pyprof__table;
@@ -620,18 +620,33 @@ static uint64_t pyprof__mix(uint64_t hash, uint64_t word) {
     return hash ^ (hash >> 29);
 }
 
-static uint32_t pyprof__hash(const void *bytes, size_t size) {
-    const unsigned char *at = (const unsigned char *)bytes;
-    uint64_t hash = size;
-    for (; size >= 8; size -= 8, at += 8) {
-        uint64_t word;
-        memcpy(&word, at, 8);
+/* Keys are short, and met at every frame of every sample: they are taken by words, without a call. Their size is a
+   multiple of four. */
+static uint32_t pyprof__hash(const void *key, size_t size) {
+    const unsigned char *at = (const unsigned char *)key;
+    uint64_t hash = size, word;
+    uint32_t rest = 0;
+    for (; size >= sizeof word; size -= sizeof word, at += sizeof word) {
+        memcpy(&word, at, sizeof word);
         hash = pyprof__mix(hash, word);
     }
-    uint64_t rest = 0;
-    memcpy(&rest, at, size);
-    hash = pyprof__mix(hash, rest);
-    return (uint32_t)(hash >> 32);
+    if (size > 0) {
+        memcpy(&rest, at, sizeof rest);
+    }
+    return (uint32_t)(pyprof__mix(hash, rest) >> 32);
+}
+
+static bool pyprof__same_key(const void *a, const void *b, size_t size) {
+    const unsigned char *one = (const unsigned char *)a, *other = (const unsigned char *)b;
+    for (; size > 0; size -= 4, one += 4, other += 4) {
+        uint32_t first, second;
+        memcpy(&first, one, sizeof first);
+        memcpy(&second, other, sizeof second);
+        if (first != second) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static void pyprof__table_init(pyprof__table *table, size_t item_size, size_t key_size) {
@@ -691,7 +706,7 @@ static uint32_t pyprof__table_intern(pyprof__memory *memory, pyprof__table *tabl
         for (uint32_t at = hash & mask; table->slots[at].item != 0; at = (at + 1) & mask) {
             uint32_t item = table->slots[at].item - 1;
             const char *known = (const char *)table->items.data + (size_t)item * table->items.item_size;
-            if (table->slots[at].hash == hash && memcmp(known, key, table->key_size) == 0) {
+            if (table->slots[at].hash == hash && pyprof__same_key(known, key, table->key_size)) {
                 return item;
             }
         }
@@ -725,41 +740,61 @@ typedef struct pyprof__piece {
 
 #define PYPROF__PIECES_MAX 64
 
-static int pyprof__memory_file = -1; /* /proc/self/mem, where process_vm_readv is not allowed */
+static int pyprof__memory_file = -1; /* /proc/self/mem, where process_vm_writev is not allowed */
 
-static bool pyprof__pread(const pyprof__piece *pieces, size_t count) {
+static bool pyprof__pread(const struct iovec *from, size_t count, void *to) {
+    char *out = (char *)to;
     for (size_t i = 0; i < count; i++) {
-        ssize_t size = pread(pyprof__memory_file, pieces[i].to, pieces[i].size, (off_t)pieces[i].address);
-        if (size < 0 || (size_t)size != pieces[i].size) {
+        ssize_t size = pread(pyprof__memory_file, out, from[i].iov_len, (off_t)(uintptr_t)from[i].iov_base);
+        if (size < 0 || (size_t)size != from[i].iov_len) {
             return false;
         }
+        out += size;
     }
     return true;
 }
 
-/* Reads at most PYPROF__PIECES_MAX pieces, all or nothing that may be used. Async-signal-safe; changes errno. */
-static bool pyprof__read_pieces(const pyprof__piece *pieces, size_t count) {
+/* Reads total bytes from count places, one behind the other; all, or nothing that may be used. Async-signal-safe;
+   changes errno. The kernel is asked to write them to this process's own memory: of the two sides of such a copy it is
+   the far one that is dear, page by page, and what lies in many pieces can be the near one. process_vm_readv,
+   the other way round, takes up to six times as long. */
+static bool pyprof__read_places(const struct iovec *from, size_t count, void *to, size_t total) {
     if (pyprof__memory_file >= 0) {
-        return pyprof__pread(pieces, count);
+        return pyprof__pread(from, count, to);
     }
-    struct iovec to[PYPROF__PIECES_MAX];
-    struct iovec from[PYPROF__PIECES_MAX];
-    size_t total = 0;
-    for (size_t i = 0; i < count; i++) {
-        to[i].iov_base = pieces[i].to;
-        to[i].iov_len = pieces[i].size;
-        from[i].iov_base = (void *)pieces[i].address;
-        from[i].iov_len = pieces[i].size;
-        total += pieces[i].size;
-    }
+    struct iovec far = {to, total};
     /* The seventh argument travels on the stack, as a whole word. */
-    long done = syscall(SYS_process_vm_readv, pyprof__pid, to, count, from, count, 0ul);
+    long done = syscall(SYS_process_vm_writev, pyprof__pid, from, count, &far, (size_t)1, 0ul);
     return done >= 0 && (size_t)done == total;
 }
 
 static bool pyprof__read(uintptr_t address, void *to, size_t size) {
-    pyprof__piece piece = {address, to, size};
-    return pyprof__read_pieces(&piece, 1);
+    struct iovec from = {(void *)address, size};
+    return pyprof__read_places(&from, 1, to, size);
+}
+
+/* Reads so many pieces in as few calls as fit the copy; each is smaller than that. */
+static bool pyprof__read_pieces(const pyprof__piece *pieces, size_t count) {
+    unsigned char copy[2048] = {0}; /* valgrind does not see that the kernel writes to it */
+    struct iovec from[PYPROF__PIECES_MAX];
+    while (count > 0) {
+        size_t total = 0, taken = 0;
+        for (; taken < count && taken < PYPROF__PIECES_MAX && total + pieces[taken].size <= sizeof copy;
+             taken++) {
+            from[taken].iov_base = (void *)pieces[taken].address;
+            from[taken].iov_len = pieces[taken].size;
+            total += pieces[taken].size;
+        }
+        if (taken == 0 || !pyprof__read_places(from, taken, copy, total)) {
+            return false;
+        }
+        const unsigned char *at = copy;
+        for (; taken > 0; taken--, pieces++, count--) {
+            memcpy(pieces->to, at, pieces->size);
+            at += pieces->size;
+        }
+    }
+    return true;
 }
 
 /* Finds the way that works here: it must read what is there and refuse what is not. */
@@ -787,68 +822,95 @@ static void pyprof__reads_stop(void) {
 /* Blocks of memory as they were when they were first touched since pyprof__view_reset: a walk over many
    small structures costs one system call a block instead of one a field. */
 #define PYPROF__BLOCK_SIZE 1024u /* divides any page size, so a block is wholly there or wholly not */
-#define PYPROF__BLOCKS 64u       /* PYPROF__PIECES_MAX at most */
+#define PYPROF__BLOCKS 64u       /* at most PYPROF__PIECES_MAX, and a power of two below 256 */
 
 typedef struct pyprof__view {
-    uintptr_t subject;              /* what the last walk was over; 0 = nothing that comes again */
-    uintptr_t tags[PYPROF__BLOCKS]; /* block number + 1; 0 = empty */
-    bool is_used[PYPROF__BLOCKS];
-    uint8_t used[PYPROF__BLOCKS]; /* which are, in the order of their first use */
-    uint32_t used_count;
+    uintptr_t subject; /* what the last walk was over; 0 = nothing that comes again */
+    uint32_t count;
+    uint32_t last;                     /* the block that was used last; PYPROF__BLOCKS = none */
+    uintptr_t numbers[PYPROF__BLOCKS]; /* which blocks, in the order of their first use */
+    bool is_used[PYPROF__BLOCKS];      /* in this walk */
+    uint8_t index[2 * PYPROF__BLOCKS]; /* by hash: position + 1; 0 = free */
     unsigned char blocks[PYPROF__BLOCKS][PYPROF__BLOCK_SIZE];
 } pyprof__view;
 
+/* Where a block's number stands in the index, or may be put. */
+static uint8_t *pyprof__view_slot(pyprof__view *view, uintptr_t number) {
+    size_t at = (size_t)(pyprof__mix(0, number) >> 32);
+    for (;; at++) {
+        uint8_t *slot = &view->index[at % (2 * PYPROF__BLOCKS)];
+        if (*slot == 0 || view->numbers[*slot - 1] == number) {
+            return slot;
+        }
+    }
+}
+
+/* The view holds so many blocks, whose numbers are in their places. */
+static void pyprof__view_hold(pyprof__view *view, uint32_t count) {
+    memset(view->index, 0, sizeof view->index);
+    view->last = PYPROF__BLOCKS;
+    for (view->count = 0; view->count < count;) {
+        uint8_t *slot = pyprof__view_slot(view, view->numbers[view->count]);
+        *slot = (uint8_t)++view->count;
+    }
+}
+
 static void pyprof__view_reset(pyprof__view *view) {
     view->subject = 0;
-    view->used_count = 0;
-    memset(view->tags, 0, sizeof view->tags);
-    memset(view->is_used, 0, sizeof view->is_used);
+    pyprof__view_hold(view, 0);
 }
 
 /* As pyprof__view_reset, for a walk that will likely need what the last one over the same subject did: that is read
    at once, in one system call, and in the same order. */
 static void pyprof__view_renew(pyprof__view *view, uintptr_t subject) {
-    pyprof__piece pieces[PYPROF__BLOCKS];
-    uintptr_t tags[PYPROF__BLOCKS];
-    uint32_t count = view->subject == subject ? view->used_count : 0;
-    memcpy(tags, view->tags, sizeof tags);
-    for (uint32_t i = 0; i < count; i++) {
-        pieces[i].address = (tags[view->used[i]] - 1) * PYPROF__BLOCK_SIZE;
-        pieces[i].to = view->blocks[view->used[i]];
-        pieces[i].size = PYPROF__BLOCK_SIZE;
-    }
-    pyprof__view_reset(view);
-    view->subject = subject;
-    if (count > 0 && pyprof__read_pieces(pieces, count)) {
-        for (uint32_t i = 0; i < count; i++) {
-            view->tags[view->used[i]] = tags[view->used[i]];
+    struct iovec from[PYPROF__BLOCKS];
+    uint32_t known = view->subject == subject ? view->count : 0, kept = 0;
+    for (uint32_t i = 0; i < known; i++) {
+        if (view->is_used[i]) {
+            from[kept].iov_base = (void *)(view->numbers[i] * PYPROF__BLOCK_SIZE);
+            from[kept].iov_len = PYPROF__BLOCK_SIZE;
+            view->numbers[kept++] = view->numbers[i];
         }
     }
+    memset(view->is_used, 0, sizeof view->is_used);
+    view->subject = subject;
+    bool is_read = kept > 0 && pyprof__read_places(from, kept, view->blocks, kept * PYPROF__BLOCK_SIZE);
+    pyprof__view_hold(view, is_read ? kept : 0);
 }
 
-static void pyprof__view_use(pyprof__view *view, size_t slot) {
-    if (!view->is_used[slot]) {
-        view->is_used[slot] = true;
-        view->used[view->used_count++] = (uint8_t)slot;
+/* The position of a block, read now if it has not been; PYPROF__BLOCKS: it is not there. */
+static uint32_t pyprof__view_block(pyprof__view *view, uintptr_t number) {
+    if (view->last != PYPROF__BLOCKS && view->numbers[view->last] == number) {
+        return view->last;
     }
+    uint8_t *slot = pyprof__view_slot(view, number);
+    if (*slot == 0) {
+        if (view->count == PYPROF__BLOCKS) {
+            pyprof__view_hold(view,
+                              PYPROF__BLOCKS / 2); /* the others are read again, should they be needed */
+            slot = pyprof__view_slot(view, number);
+        }
+        if (!pyprof__read(number * PYPROF__BLOCK_SIZE, view->blocks[view->count], PYPROF__BLOCK_SIZE)) {
+            return PYPROF__BLOCKS;
+        }
+        view->numbers[view->count] = number;
+        *slot = (uint8_t)++view->count;
+    }
+    view->last = *slot - 1u;
+    view->is_used[view->last] = true;
+    return view->last;
 }
 
 static bool pyprof__view_read(pyprof__view *view, uintptr_t address, void *to, size_t size) {
     unsigned char *out = (unsigned char *)to;
     while (size > 0) {
-        uintptr_t number = address / PYPROF__BLOCK_SIZE;
         size_t offset = address % PYPROF__BLOCK_SIZE;
         size_t part = PYPROF__BLOCK_SIZE - offset < size ? PYPROF__BLOCK_SIZE - offset : size;
-        size_t slot = number % PYPROF__BLOCKS;
-        if (view->tags[slot] != number + 1) {
-            view->tags[slot] = 0;
-            if (!pyprof__read(number * PYPROF__BLOCK_SIZE, view->blocks[slot], PYPROF__BLOCK_SIZE)) {
-                return false;
-            }
-            view->tags[slot] = number + 1;
+        uint32_t block = pyprof__view_block(view, address / PYPROF__BLOCK_SIZE);
+        if (block == PYPROF__BLOCKS) {
+            return false;
         }
-        pyprof__view_use(view, slot);
-        memcpy(out, view->blocks[slot] + offset, part);
+        memcpy(out, view->blocks[block] + offset, part);
         address += part;
         out += part;
         size -= part;
@@ -872,8 +934,10 @@ static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, vo
 
 #if defined(__GNUC__)
 #define PYPROF__INLINE static inline __attribute__((always_inline))
+#define PYPROF__ALIGNED(size) __attribute__((aligned(size)))
 #else
 #define PYPROF__INLINE static inline
+#define PYPROF__ALIGNED(size)
 #endif
 
 PYPROF__INLINE bool pyprof__load(pyprof__reader *reader, uintptr_t address, void *to, size_t size) {
@@ -1852,6 +1916,7 @@ typedef struct pyprof__request {
     uintptr_t tstate;
     int32_t tid;
     bool ended_call; /* the signal was seen to end a system call with EINTR */
+    bool has_new;    /* there are code objects in the stack whose names are not known */
     uint64_t wall;   /* when it was asked, then when the stack was read: monotonic clock, */
     uint64_t cpu;    /* and CPU clock of the thread */
 } pyprof__request;
@@ -1872,7 +1937,8 @@ static struct pyprof__handler {
     int signal_number;
     struct sigaction previous; /* the host's own action */
     /* prints of code objects whose names are known, by hash; the newest of a set come first */
-    pyprof__atomic64 known[PYPROF__KNOWN_SETS][PYPROF__KNOWN_WAYS];
+    pyprof__atomic64
+        known[PYPROF__KNOWN_SETS][PYPROF__KNOWN_WAYS] PYPROF__ALIGNED(32); /* a set in one cache line */
 } pyprof__handler;
 
 #define PYPROF__QUESTION_TAG 0x5059u
@@ -1969,9 +2035,10 @@ static void pyprof__answer(uint32_t index, bool ended_call) {
     }
     request->ended_call = ended_call;
     pyprof__request_state state = pyprof__capture_own(request);
-    bool is_urgent = state == PYPROF__REQUEST_ANSWERED && !pyprof__knows_all(&request->stack);
-    pyprof__set(&request->state, (uint32_t)state);
-    if (is_urgent) {
+    bool has_new = state == PYPROF__REQUEST_ANSWERED && !pyprof__knows_all(&request->stack);
+    request->has_new = has_new;
+    pyprof__set(&request->state, (uint32_t)state); /* from here on it is the sampler's */
+    if (has_new) {
         pyprof__wake(
             pyprof__handler.wake); /* before a short-lived code object is gone, and its name with it */
     }
@@ -2468,6 +2535,8 @@ typedef struct pyprof__site {
     pyprof__frame frame;
     uint32_t function;
     int32_t line;
+    uint32_t parent; /* below which node it was met last, */
+    uint32_t node;   /* and its own there: mostly the same again */
 } pyprof__site;
 
 /* A thread state in the interpreters' lists, as it was at this tick. */
@@ -2645,14 +2714,14 @@ static const pyprof__code *pyprof__code_of(pyprof__sampler *sampler, const pypro
     return code;
 }
 
-static const pyprof__site *pyprof__add_site(pyprof__sampler *sampler, const pyprof__frame *frame,
-                                            uint32_t index) {
+static pyprof__site *pyprof__add_site(pyprof__sampler *sampler, const pyprof__frame *frame, uint32_t index) {
     const pyprof__code *code = pyprof__code_of(sampler, frame);
     if (code == NULL) {
         return NULL;
     }
     pyprof__site *site = &PYPROF__ITEM(pyprof__site, &sampler->sites.items, index);
     site->function = code->function;
+    site->node = PYPROF__NONE;
     if (code->function != sampler->profile->unresolved) {
         const unsigned char *table = (const unsigned char *)sampler->lines.data + code->lines;
         site->line = pyprof__line_at(table, code->lines_size, code->first_line, frame->instr);
@@ -2661,7 +2730,7 @@ static const pyprof__site *pyprof__add_site(pyprof__sampler *sampler, const pypr
 }
 
 /* What a frame means: known from before, or read now. NULL = no room. */
-static const pyprof__site *pyprof__site_of(pyprof__sampler *sampler, const pyprof__frame *frame) {
+static pyprof__site *pyprof__site_of(pyprof__sampler *sampler, const pyprof__frame *frame) {
     bool is_new;
     size_t held = sampler->sites.items.count * sizeof(pyprof__site) +
                   sampler->codes.items.count * sizeof(pyprof__code) + sampler->lines.count;
@@ -2672,7 +2741,7 @@ static const pyprof__site *pyprof__site_of(pyprof__sampler *sampler, const pypro
     if (index == PYPROF__NONE) {
         return NULL;
     }
-    const pyprof__site *site = &PYPROF__ITEM(const pyprof__site, &sampler->sites.items, index);
+    pyprof__site *site = &PYPROF__ITEM(pyprof__site, &sampler->sites.items, index);
     if (is_new) {
         site = pyprof__add_site(sampler, frame, index);
         if (site == NULL) {
@@ -2680,6 +2749,15 @@ static const pyprof__site *pyprof__site_of(pyprof__sampler *sampler, const pypro
         }
     }
     return site;
+}
+
+/* The node for a site below another node; PYPROF__NONE = the tree is full. */
+static uint32_t pyprof__site_node(pyprof_profile *profile, pyprof__site *site, uint32_t parent) {
+    if (site->parent != parent || site->node == PYPROF__NONE) {
+        site->parent = parent;
+        site->node = pyprof__child(profile, parent, site->function, site->line);
+    }
+    return site->node;
 }
 
 /* How many frames, from the root, are the same as in the thread's last stack. */
@@ -2714,10 +2792,10 @@ static uint32_t pyprof__node_of(pyprof__sampler *sampler, pyprof__thread *thread
     thread->is_cut = stack->is_cut;
     for (uint32_t i = common; i < stack->count; i++) {
         const pyprof__frame *frame = &stack->frames[stack->count - 1 - i];
-        const pyprof__site *site = pyprof__site_of(sampler, frame);
+        pyprof__site *site = pyprof__site_of(sampler, frame);
         if (site != NULL) {
             sampler->stats.frames_unresolved += site->function == sampler->profile->unresolved;
-            node = pyprof__child(sampler->profile, node, site->function, site->line);
+            node = pyprof__site_node(sampler->profile, site, node);
         }
         if (site == NULL || node == PYPROF__NONE) {
             sampler->stats.truncated_memory++;
@@ -2956,7 +3034,9 @@ static void pyprof__collect(pyprof__sampler *sampler) {
                 sampler->stats.samples_signalled++;
                 pyprof__record(sampler, thread, &request->stack, request->tstate, PYPROF__GIL, request->wall,
                                request->cpu);
-                pyprof__make_known(&request->stack);
+                if (request->has_new) {
+                    pyprof__make_known(&request->stack);
+                }
             }
         }
         pyprof__set(&request->state, PYPROF__REQUEST_FREE);
@@ -4839,7 +4919,7 @@ PYPROF_API const char *pyprof_result_string(pyprof_result result) {
     case PYPROF_ERROR_SIGNAL:
         return "the signal cannot be used, or none is free";
     case PYPROF_ERROR_MEMORY_READ:
-        return "neither process_vm_readv nor /proc/self/mem can be used here";
+        return "neither process_vm_writev nor /proc/self/mem can be used here";
     case PYPROF_ERROR_PYTHON:
         return "this build of CPython is not supported";
     case PYPROF_ERROR_PYTHON_MISMATCH:

@@ -94,7 +94,7 @@ static script clocks = NONE;
 /* What is counted. */
 
 typedef struct counts {
-    uint64_t process_vm_readv;
+    uint64_t process_vm_writev;
     uint64_t clock_gettime; /* of a CPU clock: a system call */
     uint64_t pread;
     uint64_t signals;
@@ -121,8 +121,8 @@ static long counted_syscall(long number, ...) {
     }
     va_end(list);
     switch (number) {
-    case SYS_process_vm_readv:
-        to->process_vm_readv++;
+    case SYS_process_vm_writev:
+        to->process_vm_writev++;
         break;
     case SYS_rt_tgsigqueueinfo:
         to->signals++;
@@ -291,10 +291,10 @@ static struct asked {
 } asked;
 
 static void print_counts(const char *name, const counts *from) {
-    printf(",\n\"%s\": {\"process_vm_readv\": %" PRIu64 ", \"pread\": %" PRIu64
+    printf(",\n\"%s\": {\"process_vm_writev\": %" PRIu64 ", \"pread\": %" PRIu64
            ", \"clock_gettime\": %" PRIu64 ", \"rt_tgsigqueueinfo\": %" PRIu64 ", \"futex\": %" PRIu64
            ", \"open, read, close\": %" PRIu64 ", \"others\": %" PRIu64 "},\n\"%s_times\": %" PRIu64,
-           name, from->process_vm_readv, from->pread, from->clock_gettime, from->signals, from->futex,
+           name, from->process_vm_writev, from->pread, from->clock_gettime, from->signals, from->futex,
            from->files, from->others, name, from->times);
 }
 

@@ -115,7 +115,7 @@ def instructions(counts, who, threads):
     return '-' if cost is None else '{:,.0f}'.format(cost / (threads if who == 'sampler' else 1))
 
 
-SHORT = {'process_vm_readv': 'readv', 'clock_gettime': 'clock', 'rt_tgsigqueueinfo': 'signal',
+SHORT = {'process_vm_writev': 'read', 'clock_gettime': 'clock', 'rt_tgsigqueueinfo': 'signal',
          'open, read, close': 'file'}
 
 

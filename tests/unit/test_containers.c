@@ -220,7 +220,7 @@ static void test_table_without_memory_clears(void **state) {
 
 /* Keys that share a hash's low bits, or differ in one byte only, stay apart. */
 static void test_table_tells_similar_keys_apart(void **state) {
-    static const size_t key_sizes[] = {1, 3, 8, 12, 20, 24};
+    static const size_t key_sizes[] = {4, 8, 12, 20, 24};
     (void)state;
     for (size_t s = 0; s < sizeof key_sizes / sizeof *key_sizes; s++) {
         unit_memory counts;

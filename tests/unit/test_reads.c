@@ -117,6 +117,30 @@ static void test_reads_many_pieces_or_none(void **state) {
     unmap_island(island);
 }
 
+/* More than one call can take, by their number or by their size. */
+static void test_reads_pieces_of_any_number(void **state) {
+    enum {
+        count = 3 * PYPROF__PIECES_MAX + 5
+    };
+    unsigned char *island = map_island(), got[count][512];
+    pyprof__piece pieces[count];
+    (void)state;
+    for (size_t size = 1; size <= 512; size *= 8) {
+        memset(got, 0, sizeof got);
+        for (size_t i = 0; i < count; i++) {
+            pyprof__piece piece = {(uintptr_t)island + i * 37, got[i], size};
+            pieces[i] = piece;
+        }
+        assert_true(pyprof__read_pieces(pieces, count));
+        for (size_t i = 0; i < count; i++) {
+            assert_memory_equal(got[i], island + i * 37, size);
+        }
+        pieces[count - 1].address = (uintptr_t)island - 1;
+        assert_false(pyprof__read_pieces(pieces, count));
+    }
+    unmap_island(island);
+}
+
 static void test_view_reads_across_blocks(void **state) {
     enum {
         size =
@@ -183,25 +207,55 @@ static void test_view_is_as_of_its_reset(void **state) {
     unmap_island(island);
 }
 
-/* A block that fails must not leave another block's name on its place. */
-static void test_view_forgets_what_a_failed_read_overwrote(void **state) {
-    size_t span = (size_t)PYPROF__BLOCKS * PYPROF__BLOCK_SIZE;
-    unsigned char *pages =
-        (unsigned char *)mmap(NULL, 3 * span, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+/* A block that fails must not leave its name, nor take another's place. */
+static void test_view_keeps_what_it_has_when_a_read_fails(void **state) {
+    unsigned char *island = map_island(), copy[8];
     pyprof__view *view = &view_of_test;
-    unsigned char copy[8];
     (void)state;
-    assert_ptr_not_equal(pages, MAP_FAILED);
-    memset(pages, 0x11, span);
-    assert_int_equal(munmap(pages + span, span), 0);
     pyprof__view_reset(view);
-    assert_true(pyprof__view_read(view, (uintptr_t)pages, copy, 8));
-    assert_false(pyprof__view_read(view, (uintptr_t)pages + span, copy, 8)); /* falls on the same place */
-    memset(pages, 0x22, 8);
-    assert_true(pyprof__view_read(view, (uintptr_t)pages, copy, 8));
-    assert_int_equal(copy[0], 0x22);
-    assert_int_equal(munmap(pages, span), 0);
-    assert_int_equal(munmap(pages + 2 * span, span), 0);
+    island[0] = 1;
+    assert_true(pyprof__view_read(view, (uintptr_t)island, copy, 8));
+    assert_false(pyprof__view_read(view, (uintptr_t)island + PAGE, copy, 8));
+    assert_false(pyprof__view_read(view, (uintptr_t)island + PAGE, copy, 8));
+    island[0] = 2;
+    assert_true(pyprof__view_read(view, (uintptr_t)island, copy, 8));
+    assert_int_equal(copy[0], 1);
+    assert_true(pyprof__view_read(view, (uintptr_t)island + PYPROF__BLOCK_SIZE, copy, 8));
+    assert_memory_equal(copy, island + PYPROF__BLOCK_SIZE, 8);
+    unmap_island(island);
+}
+
+/* What the last walk over the same subject used comes anew, at once; what it did not use is not asked for. */
+static void test_view_renews_what_was_used(void **state) {
+    unsigned char *island = map_island(), copy[1];
+    pyprof__view *view = &view_of_test;
+    (void)state;
+    pyprof__view_reset(view);
+    view->subject = 1;
+    for (size_t i = 0; i < 9; i++) {
+        assert_true(pyprof__view_read(view, (uintptr_t)island + i * PYPROF__BLOCK_SIZE, copy, 1));
+    }
+    pyprof__view_renew(view, 1);
+    assert_int_equal(view->count, 9);
+    for (size_t i = 0; i < 9; i += 2) { /* of these five are used */
+        island[i * PYPROF__BLOCK_SIZE] = 0xaa;
+        assert_true(pyprof__view_read(view, (uintptr_t)island + i * PYPROF__BLOCK_SIZE, copy, 1));
+        assert_int_not_equal(copy[0], 0xaa);
+    }
+    pyprof__view_renew(view, 1);
+    assert_int_equal(view->count, 5);
+    for (size_t i = 0; i < 9; i += 2) {
+        assert_true(pyprof__view_read(view, (uintptr_t)island + i * PYPROF__BLOCK_SIZE, copy, 1));
+        assert_int_equal(copy[0], 0xaa);
+    }
+    assert_int_equal(view->count, 5);
+    pyprof__view_renew(view, 2); /* of something else nothing is known */
+    assert_int_equal(view->count, 0);
+    assert_true(pyprof__view_read(view, (uintptr_t)island, copy, 1));
+    unmap_island(island);
+    pyprof__view_renew(view, 2); /* and what has gone is not there */
+    assert_int_equal(view->count, 0);
+    assert_false(pyprof__view_read(view, (uintptr_t)island, copy, 1));
 }
 
 static void test_plain_range_is_not_overstepped(void **state) {
@@ -290,7 +344,7 @@ static int is_refused(void) {
 
 static void test_start_falls_back_to_the_memory_file(void **state) {
     (void)state;
-    int found = in_child_without(SYS_process_vm_readv, SYS_process_vm_readv, falls_back);
+    int found = in_child_without(SYS_process_vm_writev, SYS_process_vm_writev, falls_back);
     if (found == 77) {
         skip();
     }
@@ -299,7 +353,7 @@ static void test_start_falls_back_to_the_memory_file(void **state) {
 
 static void test_start_refuses_where_neither_works(void **state) {
     (void)state;
-    int found = in_child_without(SYS_process_vm_readv, SYS_openat, is_refused);
+    int found = in_child_without(SYS_process_vm_writev, SYS_openat, is_refused);
     if (found == 77) {
         skip();
     }
@@ -308,7 +362,7 @@ static void test_start_refuses_where_neither_works(void **state) {
 #endif
 
 #define IN_BOTH_WAYS(test)                                                                                   \
-    {#test ": process_vm_readv", test, use_system_call, stop_reads, NULL}, {                                 \
+    {#test ": process_vm_writev", test, use_system_call, stop_reads, NULL}, {                                \
 #test ": /proc/self/mem", test, use_memory_file, stop_reads, NULL                                    \
     }
 
@@ -317,10 +371,12 @@ int main(void) {
         IN_BOTH_WAYS(test_reads_what_is_there),
         IN_BOTH_WAYS(test_refuses_what_is_not_there),
         IN_BOTH_WAYS(test_reads_many_pieces_or_none),
+        IN_BOTH_WAYS(test_reads_pieces_of_any_number),
         IN_BOTH_WAYS(test_view_reads_across_blocks),
         IN_BOTH_WAYS(test_view_ends_where_the_memory_ends),
         IN_BOTH_WAYS(test_view_is_as_of_its_reset),
-        IN_BOTH_WAYS(test_view_forgets_what_a_failed_read_overwrote),
+        IN_BOTH_WAYS(test_view_keeps_what_it_has_when_a_read_fails),
+        IN_BOTH_WAYS(test_view_renews_what_was_used),
         IN_BOTH_WAYS(test_plain_range_is_not_overstepped),
         cmocka_unit_test(test_start_chooses_the_system_call),
 #ifdef HAVE_FILTER
