@@ -124,7 +124,7 @@ def number(value):
 
 
 def calls(counts, who, per):
-    """System calls, and which: "5 (1 readv, 2 clock, ...)"."""
+    """System calls, and which: "5 (1 read, 2 clock, ...)"."""
     each = [(SHORT.get(name, name), count / per) for name, count in counts[who].items() if count]
     total = number(sum(count for _, count in each))
     return '%s (%s)' % (total, ', '.join('%s %s' % (number(count), name) for name, count in each)) if each else total
