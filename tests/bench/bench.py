@@ -83,7 +83,8 @@ class Cell:
 
     def one(self, kind, options, programs):
         with tempfile.TemporaryDirectory() as folder:
-            return runner.run(self.peer, self.workload, self.rate, kind, options.seconds, options.stretch,
+            seconds = options.seconds if kind == 'truth' else max(options.seconds, 2 * figures.PAIRS * options.stretch)
+            return runner.run(self.peer, self.workload, self.rate, kind, seconds, options.stretch,
                               options.cores, programs, folder)
 
     def add_stretches(self, result, recording):
@@ -179,14 +180,14 @@ def names_of(things, given):
 def parse(arguments):
     parser = argparse.ArgumentParser(prog='tools/dev bench', description='Compares pyprof with other profilers.')
     listed = dict(type=lambda text: text.split(','), default=[], metavar='NAME,...')
-    parser.add_argument('--quick', action='store_true', help='three programs, one rate, one round: some three minutes')
+    parser.add_argument('--quick', action='store_true', help='three programs, one rate, one round: some four minutes')
     parser.add_argument('--peers', help=', '.join(peer.name for peer in peers.ALL), **listed)
     parser.add_argument('--workloads', help=', '.join(one.name for one in workloads.WORKLOADS), **listed)
     parser.add_argument('--rates', type=lambda text: [int(one) for one in text.split(',')], metavar='HZ,...',
                         help='every program at each of them (default: 1000; calls and split at 100 and 10000, too)')
     parser.add_argument('--rounds', type=int, help='how often all of it is run (default: 2)')
-    parser.add_argument('--seconds', type=float, help='how long a program runs each time (default: 1.5)')
-    parser.add_argument('--stretch', type=float, default=0.04, help='seconds between switching on and off')
+    parser.add_argument('--seconds', type=float, help='how long a program runs each time, at least (default: 1.5)')
+    parser.add_argument('--stretch', type=float, default=0.2, help='seconds between switching on and off')
     parser.add_argument('--anywhere', action='store_true',
                         help='let the system place program and profiler (default: on processors of their own)')
     for name in ('host', 'python', 'home', 'source', 'build'):

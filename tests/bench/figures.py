@@ -3,6 +3,8 @@
 import math
 import statistics
 
+PAIRS = 10  # of stretches in one run, at least
+
 
 def ratios(stretches):
     """[on / off] of each pair of neighbours; a stretch is (on, units, nanoseconds)."""
