@@ -195,6 +195,7 @@ def plain_text(log):
 class Cpython315(Peer):
     name = 'CPython 3.15'
     how = "other process; process_vm_readv only (CPython's own profiling.sampling)"
+    options = []
 
     def install(self):
         self.place.debian.install()
@@ -209,7 +210,8 @@ class Cpython315(Peer):
 
     def command(self, pid, rate, output):
         return self.place.debian.python() + ['-m', 'profiling.sampling', 'attach', '--all-threads', '--sampling-rate',
-                                             str(rate), '--collapsed', '--output', output, str(pid)], self.environment()
+                                             str(rate), '--collapsed', '--output', output] + self.options + [
+                                                 str(pid)], self.environment()
 
     def read(self, output, log, figures):
         stacks = outputs.cpython315(read(output))
@@ -221,6 +223,12 @@ class Cpython315(Peer):
         taken = count(r'Captured ([\d,]+) sample', log)
         rate = re.findall(r'Error rate: ([\d.]+)', log)
         return round(taken * float(rate[-1]) / 100) if taken is not None and rate else None
+
+
+class Cpython315Blocking(Cpython315):
+    name = '3.15 --blocking'
+    how = 'other process; ptrace stops the threads, process_vm_readv reads them'
+    options = ['--blocking']
 
 
 class Pyinstrument(Packaged):
@@ -282,5 +290,5 @@ class Spprof(Packaged):
         raise install.Missing('there is no adapter for it yet, as it could not be had before')
 
 
-ALL = (Nothing, Signals, Pyprof, PySpy, PySpyNonblocking, Austin, Cpython315, Pyinstrument, Scalene, Ddtrace, Plain,
-       Spprof)
+ALL = (Nothing, Signals, Pyprof, PySpy, PySpyNonblocking, Austin, Cpython315, Cpython315Blocking, Pyinstrument, Scalene,
+       Ddtrace, Plain, Spprof)
