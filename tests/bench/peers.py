@@ -86,7 +86,7 @@ class Signals(Peer):
 
 class Pyprof(Peer):
     name = 'pyprof'
-    how = 'inside; a running thread copies its own stack in a signal handler, a waiting one is read by process_vm_writev'
+    how = 'inside; a running thread copies its stack in a signal handler, a waiting one is read by process_vm_writev'
     inside = 'pyprof'
     threaded = True
 

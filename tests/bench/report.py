@@ -12,6 +12,13 @@ HEADINGS = ('profiler', 'slowdown', '95 %', 'Hz on/off', 'asked', 'taken', 'lost
             'wrong line', 'split error', 'noise', 'CPU', 'memory', 'output')
 NONE = 'n/a'
 
+# The summary: of which program which column, at which rates.
+SHORT = (('calls', 'slowdown'), ('calls', 'CPU'), ('calls', 'taken'), ('calls', 'impossible'), ('calls', 'wrong line'),
+         ('split', 'split error'), ('calls', 'memory'))
+SHORT_RATES = (1000, 10000)
+SHORT_ABOUT = ('At 1,000 / 10,000 samples a second, of the programs `calls` (short functions, 13 deep) and `split` '
+               '(five kinds of work). What the columns say stands below.')
+
 NOTES = '''
 What the columns say:
 
@@ -140,6 +147,23 @@ def aligned(row, widths):
     return '| ' + ' | '.join(text.ljust(width) for text, width in zip(row, widths)) + ' |'
 
 
+def value(row, heading):
+    if len(row) != len(HEADINGS):
+        return NONE  # a failure, or not run yet
+    if heading == 'taken' and row[HEADINGS.index('asked')]:
+        return '%.1f %%' % (100.0 * int(row[HEADINGS.index('taken')]) / int(row[HEADINGS.index('asked')]))
+    return row[HEADINGS.index(heading)] or NONE
+
+
+def summary(names, rows):
+    """rows: {(profiler, program, rate): its row}. Nothing unless all that it shows is there."""
+    if any((name, program, rate) not in rows for name in names for program, _ in SHORT for rate in SHORT_RATES):
+        return []
+    lines = [[name] + [' / '.join(value(rows[name, program, rate], heading) for rate in SHORT_RATES)
+                       for program, heading in SHORT] for name in names]
+    return ['## In short', '', SHORT_ABOUT, ''] + table(['profiler'] + [heading for _, heading in SHORT], lines) + ['']
+
+
 def peers_table(bench):
     rows = []
     for peer in bench.peers:
@@ -166,12 +190,17 @@ def markdown(bench, place):
              '%g s or more for the slowdown, and %g s for the rest. %s' % (
                  time.strftime('%Y-%m-%d'), machine(), os.getloadavg()[2], place.version, options.rounds,
                  figures.PAIRS, options.stretch, options.seconds, placement(options.cores)), '']
-    lines += peers_table(bench)
+    rows = {}
+    parts = []
     for group in bench.groups():
-        workload = group[0].workload
-        lines += ['', '## %s, %d Hz' % (workload.name, group[0].rate), '', workload.about + '.', '']
+        workload, rate = group[0].workload, group[0].rate
         baseline = next((cell for cell in group if cell.peer.name == 'nothing' and cell.results), None)
-        lines += table(HEADINGS, [row(cell, baseline) for cell in group])
+        of_group = [row(cell, baseline) for cell in group]
+        rows.update(((one[0], workload.name, rate), one) for one in of_group)
+        parts += ['', '## %s, %d Hz' % (workload.name, rate), '', workload.about + '.', '']
+        parts += table(HEADINGS, of_group)
+    lines += summary([peer.name for peer in bench.peers if peer.name not in bench.missing], rows)
+    lines += peers_table(bench) + parts
     return '\n'.join(lines) + '\n' + NOTES
 
 

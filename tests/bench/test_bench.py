@@ -318,6 +318,22 @@ class ReportTest(unittest.TestCase):
         self.assertEqual([report.percent(*pair) for pair in ((0, 0), (0, 9), (1, 9), (1, 100000))],
                          ['n/a', '0', '11 %', '0.001 %'])
 
+    def test_summary(self):
+        def row(name, **values):
+            return [name] + [values.get(heading.replace(' ', '_'), '') for heading in report.HEADINGS[1:]]
+        rows = {}
+        for rate in (1000, 10000):
+            rows['x', 'calls', rate] = row('x', slowdown='1.0', asked='200', taken='150', impossible='0')
+            rows['x', 'split', rate] = row('x', split_error='0.%d' % (rate // 1000))
+            rows['y', 'calls', rate] = rows['y', 'split', rate] = ['y', 'failed: why']
+        *_, x, y, empty = report.summary(['x', 'y'], rows)
+        self.assertEqual([cell.strip() for cell in x.split('|')[1:-1]],
+                         ['x', '1.0 / 1.0', 'n/a / n/a', '75.0 % / 75.0 %', '0 / 0', 'n/a / n/a', '0.1 / 0.10',
+                          'n/a / n/a'])
+        self.assertEqual({cell.strip() for cell in y.split('|')[2:-1]}, {'n/a / n/a'})
+        del rows['x', 'split', 10000]
+        self.assertEqual(report.summary(['x', 'y'], rows), [])
+
     def test_asked_counts_the_waiting_main_thread(self):
         def cell(threads, one_thread=False):
             return types.SimpleNamespace(workload=types.SimpleNamespace(threads=threads), rate=1000,
