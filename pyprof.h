@@ -3414,12 +3414,19 @@ static bool pyprof__begin_thread(pyprof__sampler *sampler, pyprof__thread *threa
 }
 
 /* The thread that a thread state belongs to. A thread that comes back to Python with a new thread state, as
-   host threads do all the time, is still the same thread. */
+   host threads do all the time, is still the same thread. A thread that is being born goes under the ids of its maker
+   first, and takes on its own one after the other (3.11, Modules/_threadmodule.c, thread_run): the maker's native id
+   with another pthread_t is nobody's. */
 static uint32_t pyprof__find_thread(pyprof__sampler *sampler, const pyprof__tstate *tstate) {
     for (uint32_t i = sampler->threads.count; i-- > 0;) {
         const pyprof__thread *thread = &PYPROF__ITEM(const pyprof__thread, &sampler->threads, i);
-        if (thread->tid == tstate->native_id && thread->thread_id == tstate->thread_id) {
-            return i;
+        if (thread->tid == tstate->native_id) {
+            if (thread->thread_id == tstate->thread_id) {
+                return i;
+            }
+            if (thread->is_alive) {
+                return PYPROF__NONE;
+            }
         }
     }
     uint32_t index = pyprof__new_thread(sampler);

@@ -1,4 +1,4 @@
-/* Whom to ask by signal: the debt of a thread. */
+/* Whom to ask by signal: the debt of a thread; and whose a thread state is. */
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
@@ -90,6 +90,36 @@ static void test_who_may_be_asked(void **state) {
     free(sampler);
 }
 
+/* Of two ids that do not belong together none is believed, as long as their owners live. */
+static void test_whose_thread_state_it_is(void **state) {
+    pyprof_desc desc;
+    pyprof__tstate maker, unborn;
+    (void)state;
+    memset(&desc, 0, sizeof desc);
+    memset(&maker, 0, sizeof maker);
+    pyprof__apply_defaults(&desc);
+    pyprof__sampler *sampler = pyprof__sampler_new(&desc);
+    assert_non_null(sampler);
+    maker.native_id = pyprof__tid();
+    maker.thread_id = 1000;
+    unborn = maker;
+    assert_int_equal(pyprof__find_thread(sampler, &maker), 0);
+    assert_int_equal(pyprof__find_thread(sampler, &unborn), 0);
+    unborn.thread_id = 2000;
+    assert_int_equal(pyprof__find_thread(sampler, &unborn), PYPROF__NONE);
+    assert_int_equal(sampler->profile->tracks.count, 1);
+    unborn.native_id = getppid() > 0 ? getppid() : 1;
+    assert_int_equal(pyprof__find_thread(sampler, &unborn), 1);
+    /* An id may come again once its thread is dead. */
+    PYPROF__ITEM(pyprof__thread, &sampler->threads, 0).is_alive = false;
+    maker.thread_id = 3000;
+    assert_int_equal(pyprof__find_thread(sampler, &maker), 2);
+    pyprof_profile *profile = sampler->profile;
+    pyprof__sampler_clear(sampler);
+    pyprof__sampler_free(sampler);
+    pyprof_free(profile);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers_in_time_cost_nothing),
@@ -98,6 +128,7 @@ int main(void) {
         cmocka_unit_test(test_late_answers_are_bounded),
         cmocka_unit_test(test_two_ended_calls_are_an_accident),
         cmocka_unit_test(test_who_may_be_asked),
+        cmocka_unit_test(test_whose_thread_state_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
