@@ -82,6 +82,7 @@
    LIMITS
      - Linux; x86-64 and aarch64 (others should work, without calls_interrupted). CPython 3.8 to 3.13, release
        builds with a GIL. Anything else is refused by pyprof_start.
+     - Valgrind's memcheck takes what the sampler reads for the program's own reads, and may complain.
      - Where neither process_vm_writev nor /proc/self/mem may be used (some seccomp filters), pyprof_start refuses.
      - Frames of C functions are not shown; their time is their Python caller's.
      - A code object that dies within microseconds of being sampled may show as [unresolved]. Threads that are
@@ -773,7 +774,7 @@ static bool pyprof__read(uintptr_t address, void *to, size_t size) {
     return pyprof__read_places(&from, 1, to, size);
 }
 
-/* Reads so many pieces in as few calls as fit the copy; each is smaller than that. */
+/* Reads so many pieces, none larger than the copy, in as few calls as fit it. */
 static bool pyprof__read_pieces(const pyprof__piece *pieces, size_t count) {
     unsigned char copy[2048] = {0}; /* valgrind does not see that the kernel writes to it */
     struct iovec from[PYPROF__PIECES_MAX];
@@ -822,7 +823,7 @@ static void pyprof__reads_stop(void) {
 /* Blocks of memory as they were when they were first touched since pyprof__view_reset: a walk over many
    small structures costs one system call a block instead of one a field. */
 #define PYPROF__BLOCK_SIZE 1024u /* divides any page size, so a block is wholly there or wholly not */
-#define PYPROF__BLOCKS 64u       /* at most PYPROF__PIECES_MAX, and a power of two below 256 */
+#define PYPROF__BLOCKS 64u       /* a power of two below 256 */
 
 typedef struct pyprof__view {
     uintptr_t subject; /* what the last walk was over; 0 = nothing that comes again */
@@ -1256,11 +1257,15 @@ static bool pyprof__is_attached_now(const pyprof__layout *layout, uintptr_t tsta
            (status & layout->status_mask) == layout->status_attached;
 }
 
-/* Whether a thread state belongs to a thread (pthread_t) at this moment: that of a thread being born changes
-   hands, and a dead one's memory may be another's by now. */
-static bool pyprof__is_bound_to(const pyprof__layout *layout, uintptr_t tstate, uintptr_t thread_id) {
-    unsigned long now = 0;
-    return pyprof__read(tstate + layout->ts_thread_id, &now, sizeof now) && now == thread_id;
+/* Whether a thread state belongs to a thread at this moment: that of a thread being born changes hands, one id after
+   the other (3.11: Modules/_threadmodule.c, thread_run), and a dead one's memory may be another's by now. */
+static bool pyprof__is_bound_to(const pyprof__layout *layout, uintptr_t tstate, uintptr_t thread_id,
+                                int32_t tid) {
+    unsigned long now = 0, native = (unsigned long)tid;
+    pyprof__piece pieces[2] = {{tstate + layout->ts_thread_id, &now, sizeof now},
+                               {tstate + layout->ts_native_id, &native, sizeof native}};
+    size_t count = layout->ts_native_id == PYPROF__ABSENT ? 1 : 2;
+    return pyprof__read_pieces(pieces, count) && now == thread_id && native == (unsigned long)tid;
 }
 
 /* Whether a copied thread state may have frames: an unborn thread's has none, and until it is
@@ -1337,7 +1342,7 @@ static bool pyprof__codes_are_real(const pyprof__layout *layout, pyprof__reader 
     enum {
         most = 2
     };
-    pyprof__piece pieces[most];
+    struct iovec from[most];
     uintptr_t types[most];
     size_t count = 0;
     for (int i = 0; i < most && frame != 0; i++) {
@@ -1349,12 +1354,11 @@ static bool pyprof__codes_are_real(const pyprof__layout *layout, pyprof__reader 
             return false;
         }
         if (owner != layout->owner_cstack) {
-            pieces[count].address = code + offsetof(PyObject, ob_type);
-            pieces[count].to = &types[count];
-            pieces[count++].size = sizeof *types;
+            from[count].iov_base = (void *)(code + offsetof(PyObject, ob_type));
+            from[count++].iov_len = sizeof *types;
         }
     }
-    if (count > 0 && !pyprof__read_pieces(pieces, count)) {
+    if (count > 0 && !pyprof__read_places(from, count, types, count * sizeof *types)) {
         return false;
     }
     for (size_t i = 0; i < count; i++) {
@@ -3281,7 +3285,7 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
         sampler->stats.lost_unreadable += !waited_for && glance.cpu == 0;
         return;
     }
-    if (!pyprof__is_bound_to(&sampler->layout, tstate, thread->thread_id)) {
+    if (!pyprof__is_bound_to(&sampler->layout, tstate, thread->thread_id, thread->tid)) {
         sampler->stats.lost_unreadable++;
         return;
     }
@@ -3414,19 +3418,12 @@ static bool pyprof__begin_thread(pyprof__sampler *sampler, pyprof__thread *threa
 }
 
 /* The thread that a thread state belongs to. A thread that comes back to Python with a new thread state, as
-   host threads do all the time, is still the same thread. A thread that is being born goes under the ids of its maker
-   first, and takes on its own one after the other (3.11, Modules/_threadmodule.c, thread_run): the maker's native id
-   with another pthread_t is nobody's. */
+   host threads do all the time, is still the same thread. */
 static uint32_t pyprof__find_thread(pyprof__sampler *sampler, const pyprof__tstate *tstate) {
     for (uint32_t i = sampler->threads.count; i-- > 0;) {
         const pyprof__thread *thread = &PYPROF__ITEM(const pyprof__thread, &sampler->threads, i);
-        if (thread->tid == tstate->native_id) {
-            if (thread->thread_id == tstate->thread_id) {
-                return i;
-            }
-            if (thread->is_alive) {
-                return PYPROF__NONE;
-            }
+        if (thread->tid == tstate->native_id && thread->thread_id == tstate->thread_id) {
+            return i;
         }
     }
     uint32_t index = pyprof__new_thread(sampler);

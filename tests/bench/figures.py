@@ -3,7 +3,7 @@
 import math
 import statistics
 
-PAIRS = 10  # of stretches in one run, at least
+PAIRS = 10  # of stretches in one run; a few less where switching takes long
 
 
 def ratios(stretches):

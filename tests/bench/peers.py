@@ -75,7 +75,7 @@ class Signals(Peer):
     records = False
 
     def fits(self, workload):
-        return workload.threads == 1
+        return workload.threads == 1 and workload.name != 'waiting'  # a thread that waits is not asked
 
     def target(self, config, script, arguments):
         return self.place.host_command(script, arguments)

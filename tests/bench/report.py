@@ -186,8 +186,8 @@ def placement(cores):
 def markdown(bench, place):
     options = bench.options
     lines = ['# pyprof side by side', '',
-             '%s. %s, load %.1f. CPython %s where nothing else is said. Rounds: %d, each with %d pairs of stretches of '
-             '%g s or more for the slowdown, and %g s for the rest. %s' % (
+             '%s. %s, load %.1f. CPython %s where nothing else is said. Rounds: %d, each with some %d pairs of stretches '
+             'of %g s for the slowdown, and %g s for the rest. %s' % (
                  time.strftime('%Y-%m-%d'), machine(), os.getloadavg()[2], place.version, options.rounds,
                  figures.PAIRS, options.stretch, options.seconds, placement(options.cores)), '']
     rows = {}

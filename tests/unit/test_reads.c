@@ -138,6 +138,8 @@ static void test_reads_pieces_of_any_number(void **state) {
         pieces[count - 1].address = (uintptr_t)island - 1;
         assert_false(pyprof__read_pieces(pieces, count));
     }
+    pieces[0].size = PAGE / 2; /* more than may be asked for: refused, not cut */
+    assert_false(pyprof__read_pieces(pieces, 1));
     unmap_island(island);
 }
 
