@@ -67,21 +67,17 @@ class Nothing(Peer):
         return Recording([], [], None, None)
 
 
-class Signals(Peer):
+class Signals(Nothing):
     name = 'bare signal'
     how = 'no profiler: a thread wakes as pyprof does and sends one busy thread a signal whose handler is empty'
     inside = 'signals'
     threaded = True
-    records = False
 
     def fits(self, workload):
         return workload.threads == 1 and workload.name != 'waiting'  # a thread that waits is not asked
 
     def target(self, config, script, arguments):
         return self.place.host_command(script, arguments)
-
-    def read(self, output, log, figures):
-        return Recording([], [], None, None)
 
 
 class Pyprof(Peer):

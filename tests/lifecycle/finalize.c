@@ -130,7 +130,7 @@ static void *visit(void *function) {
         Py_DECREF(result);
         PyGILState_Release(outer);
         clock_gettime(CLOCK_MONOTONIC, &now);
-    } while (now.tv_sec - begin.tv_sec < 5);
+    } while (now.tv_sec - begin.tv_sec < 9);
     return NULL;
 }
 

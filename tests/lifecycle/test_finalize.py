@@ -45,7 +45,7 @@ class FinalizeTest(unittest.TestCase):
         self.check('daemons', 400)
 
     def test_visitors(self):
-        self.check('visitors', 200, 'visit')
+        self.check('visitors', 500, 'visit')
 
     def test_subs(self):
         self.check('subs', 500)
