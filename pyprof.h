@@ -758,7 +758,8 @@ static bool pyprof__pread(const struct iovec *from, size_t count, void *to) {
 /* Reads total bytes from count places, one behind the other; all, or nothing that may be used. Async-signal-safe;
    changes errno. The kernel is asked to write them to this process's own memory: of the two sides of such a copy it is
    the far one that is dear, page by page, and what lies in many pieces can be the near one. process_vm_readv,
-   the other way round, takes up to six times as long. */
+   the other way round, takes up to six times as long. Nothing reads in a forked child, where pyprof__pid would still be
+   its parent, before pyprof_start there has set it. */
 static bool pyprof__read_places(const struct iovec *from, size_t count, void *to, size_t total) {
     if (pyprof__memory_file >= 0) {
         return pyprof__pread(from, count, to);
