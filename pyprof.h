@@ -2617,6 +2617,7 @@ typedef struct pyprof__sampler {
     uint64_t last_tick;
     uint64_t random;
     uint32_t pthread_tid_offset;
+    uint32_t runner; /* the thread that was asked at the last tick; PYPROF__NONE = none */
     pyprof__array interps;
     pyprof__array tstates;
     pyprof__array fresh; /* the list being read */
@@ -2630,6 +2631,10 @@ typedef struct pyprof__sampler {
     pyprof__view view;
     pyprof__text text;
 } pyprof__sampler;
+
+static pyprof__thread *pyprof__thread_at(const pyprof__sampler *sampler, uint32_t index) {
+    return &PYPROF__ITEM(pyprof__thread, &sampler->threads, index);
+}
 
 static bool pyprof__ends_with(const char *text, size_t size, const char *end) {
     size_t length = strlen(end);
@@ -3010,7 +3015,7 @@ static void pyprof__pay_off(pyprof__thread *thread) {
 
 static uint32_t pyprof__thread_with_request(const pyprof__sampler *sampler, uint32_t request) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
-        if (PYPROF__ITEM(pyprof__thread, &sampler->threads, i).request == request) {
+        if (pyprof__thread_at(sampler, i)->request == request) {
             return i;
         }
     }
@@ -3027,7 +3032,7 @@ static void pyprof__collect(pyprof__sampler *sampler) {
         }
         uint32_t index = pyprof__thread_with_request(sampler, i);
         if (index != PYPROF__NONE) {
-            pyprof__thread *thread = &PYPROF__ITEM(pyprof__thread, &sampler->threads, index);
+            pyprof__thread *thread = pyprof__thread_at(sampler, index);
             thread->request = PYPROF__NONE;
             pyprof__judge(thread, state == PYPROF__REQUEST_LATE, request->ended_call);
             if (state == PYPROF__REQUEST_LATE) {
@@ -3070,8 +3075,9 @@ static uint32_t pyprof__free_request(pyprof__sampler *sampler) {
 /* A running thread as it was seen at one moment. */
 typedef struct pyprof__sight {
     uintptr_t tstate;
-    uint64_t wall;
+    uint64_t wall; /* the two clocks were read one right after the other */
     uint64_t cpu;
+    bool is_fresh; /* it was just now that the thread was seen to be attached */
 } pyprof__sight;
 
 static void pyprof__put_question(pyprof__request *request, const pyprof__thread *thread,
@@ -3107,7 +3113,7 @@ static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thr
     pyprof__put_question(request, thread, sight);
     pyprof__set(&request->state, PYPROF__REQUEST_SENT);
     /* The last look just before sending is what spares the program's system calls. */
-    if (!pyprof__is_attached_now(&sampler->layout, sight->tstate) ||
+    if ((!sight->is_fresh && !pyprof__is_attached_now(&sampler->layout, sight->tstate)) ||
         !pyprof__signal_thread(thread->tid, pyprof__handler.signal_number, pyprof__question(index))) {
         pyprof__set(&request->state, PYPROF__REQUEST_FREE);
         return PYPROF__NONE;
@@ -3272,7 +3278,7 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
     memset(&glance, 0, sizeof glance);
     bool is_read = pyprof__read_quietly(sampler, thread, tstate, waited_for, can_ask, &glance);
     if (!is_read && can_ask && glance.attached) {
-        pyprof__sight sight = {tstate, pyprof__now(), glance.cpu};
+        pyprof__sight sight = {tstate, pyprof__now(), glance.cpu, false};
         if (pyprof__ask(sampler, thread, &sight)) {
             return; /* it did not run when it was looked at first, and now it does */
         }
@@ -3309,12 +3315,17 @@ static bool pyprof__is_running(const pyprof__thread *thread, uint64_t now, uint6
     return never_left || pyprof__clock(thread->cpu_clock) != cpu;
 }
 
+static pyprof__sight pyprof__read_clocks(const pyprof__thread *thread) {
+    pyprof__sight sight = {0, pyprof__now(), pyprof__clock(thread->cpu_clock), false};
+    return sight;
+}
+
 /* One thread at one tick. */
-static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now) {
+static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__sight *sight) {
     const pyprof__tstate *tstate = &PYPROF__ITEM(const pyprof__tstate, &sampler->tstates, thread->tstate);
     bool attached = pyprof__is_attached(&sampler->layout, tstate->address, tstate->copy);
+    uint64_t now = sight->wall, cpu = sight->cpu;
     pyprof__pay_off(thread);
-    uint64_t cpu = pyprof__clock(thread->cpu_clock);
     if (cpu == 0) { /* the thread has ended and left its thread state behind */
         pyprof__end_time(sampler, thread, now, false);
         sampler->stats.lost_unreadable++;
@@ -3326,9 +3337,10 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, uint6
                        (thread->kind & PYPROF__GIL) ? PYPROF__GIL : PYPROF__IDLE, now, cpu);
         return;
     }
-    pyprof__sight sight = {tstate->address, now, cpu};
+    sight->tstate = tstate->address;
     if (attached && pyprof__may_ask(sampler, thread) && pyprof__is_running(thread, now, cpu) &&
-        pyprof__ask(sampler, thread, &sight)) {
+        pyprof__ask(sampler, thread, sight)) {
+        sampler->runner = tstate->thread;
         return;
     }
     pyprof__look_quietly(sampler, thread, tstate->address);
@@ -3368,15 +3380,15 @@ static int32_t pyprof__native_id(const pyprof__sampler *sampler, const pyprof__t
 
 static uint32_t pyprof__new_thread(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
-        const pyprof__thread *thread = &PYPROF__ITEM(pyprof__thread, &sampler->threads, i);
+        const pyprof__thread *thread = pyprof__thread_at(sampler, i);
         if (!thread->is_alive && thread->request == PYPROF__NONE && !pyprof__thread_lives(thread->tid)) {
             return i;
         }
     }
     uint32_t index = pyprof__array_add(sampler->memory, &sampler->threads);
     if (index != PYPROF__NONE) {
-        PYPROF__ITEM(pyprof__thread, &sampler->threads, index).frames.item_size = sizeof(pyprof__frame);
-        PYPROF__ITEM(pyprof__thread, &sampler->threads, index).nodes.item_size = sizeof(uint32_t);
+        pyprof__thread_at(sampler, index)->frames.item_size = sizeof(pyprof__frame);
+        pyprof__thread_at(sampler, index)->nodes.item_size = sizeof(uint32_t);
     }
     return index;
 }
@@ -3422,14 +3434,13 @@ static bool pyprof__begin_thread(pyprof__sampler *sampler, pyprof__thread *threa
    host threads do all the time, is still the same thread. */
 static uint32_t pyprof__find_thread(pyprof__sampler *sampler, const pyprof__tstate *tstate) {
     for (uint32_t i = sampler->threads.count; i-- > 0;) {
-        const pyprof__thread *thread = &PYPROF__ITEM(const pyprof__thread, &sampler->threads, i);
+        const pyprof__thread *thread = pyprof__thread_at(sampler, i);
         if (thread->tid == tstate->native_id && thread->thread_id == tstate->thread_id) {
             return i;
         }
     }
     uint32_t index = pyprof__new_thread(sampler);
-    if (index == PYPROF__NONE ||
-        !pyprof__begin_thread(sampler, &PYPROF__ITEM(pyprof__thread, &sampler->threads, index), tstate)) {
+    if (index == PYPROF__NONE || !pyprof__begin_thread(sampler, pyprof__thread_at(sampler, index), tstate)) {
         sampler->stats.lost_memory++;
         return PYPROF__NONE;
     }
@@ -3611,7 +3622,7 @@ static void pyprof__list_threads(pyprof__sampler *sampler) {
         if (tstate->thread == PYPROF__NONE) {
             continue;
         }
-        pyprof__thread *thread = &PYPROF__ITEM(pyprof__thread, &sampler->threads, tstate->thread);
+        pyprof__thread *thread = pyprof__thread_at(sampler, tstate->thread);
         uint32_t rank = pyprof__rank(sampler, tstate);
         if (thread->seen + 1 < sampler->stats.ticks) {
             thread->absent_at = sampler->last_tick;
@@ -3624,19 +3635,37 @@ static void pyprof__list_threads(pyprof__sampler *sampler) {
     }
 }
 
+/* The thread that was asked at the last tick is likely the one to ask again. So its clocks are read first, then the
+   lists, and it comes before the others: if there are few, the lists are the last look at it, and save another. */
+static void pyprof__look_at_runner(pyprof__sampler *sampler, uint32_t runner, pyprof__sight *sight) {
+    const uint32_t few = 16;
+    sight->is_fresh = sampler->tstates.count + sampler->interps.count <= few;
+    pyprof__look(sampler, pyprof__thread_at(sampler, runner), sight);
+}
+
 static void pyprof__tick(pyprof__sampler *sampler) {
     uint64_t now = pyprof__now();
+    uint32_t runner = sampler->runner;
+    pyprof__sight sight = {0, 0, 0, false};
     sampler->stats.ticks++;
     pyprof__collect(sampler);
+    sampler->runner = PYPROF__NONE;
+    if (runner != PYPROF__NONE) {
+        sight = pyprof__read_clocks(pyprof__thread_at(sampler, runner));
+    }
     pyprof__list_threads(sampler);
+    if (runner != PYPROF__NONE && pyprof__thread_at(sampler, runner)->seen == sampler->stats.ticks) {
+        pyprof__look_at_runner(sampler, runner, &sight);
+    }
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
-        pyprof__thread *thread = &PYPROF__ITEM(pyprof__thread, &sampler->threads, i);
+        pyprof__thread *thread = pyprof__thread_at(sampler, i);
         thread->is_alive = thread->seen == sampler->stats.ticks;
-        if (thread->is_alive) {
-            pyprof__look(sampler, thread, pyprof__now());
-        } else {
+        if (!thread->is_alive) {
             pyprof__cancel(thread);
             pyprof__end_time(sampler, thread, now, false);
+        } else if (i != runner) {
+            sight = pyprof__read_clocks(thread);
+            pyprof__look(sampler, thread, &sight);
         }
     }
     if (sampler->stats.ticks % 64 == 0) {
@@ -3743,7 +3772,7 @@ static void *pyprof__sampler_main(void *argument) {
     pyprof__collect(sampler);
     uint64_t now = pyprof__now();
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
-        pyprof__end_time(sampler, &PYPROF__ITEM(pyprof__thread, &sampler->threads, i), now, true);
+        pyprof__end_time(sampler, pyprof__thread_at(sampler, i), now, true);
     }
     sampler->profile->duration_ns = now - sampler->start;
     sampler->stats.sampler_cpu_ns = pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
@@ -4430,8 +4459,8 @@ static void pyprof__sampler_clear(pyprof__sampler *sampler) {
         pyprof__set(&pyprof__handler.requests[i].state, PYPROF__REQUEST_FREE);
     }
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
-        pyprof__array_free(memory, &PYPROF__ITEM(pyprof__thread, &sampler->threads, i).frames);
-        pyprof__array_free(memory, &PYPROF__ITEM(pyprof__thread, &sampler->threads, i).nodes);
+        pyprof__array_free(memory, &pyprof__thread_at(sampler, i)->frames);
+        pyprof__array_free(memory, &pyprof__thread_at(sampler, i)->nodes);
     }
     pyprof__array_free(memory, &sampler->interps);
     pyprof__array_free(memory, &sampler->tstates);
@@ -4484,7 +4513,7 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
     sampler->starter = pthread_self();
     sampler->starter_tid = pyprof__tid();
     sampler->random = (pyprof__now() ^ (uint64_t)(uintptr_t)sampler) | 1;
-    sampler->bootstrap = PYPROF__NONE;
+    sampler->bootstrap = sampler->runner = PYPROF__NONE;
     sampler->pthread_tid_offset = PYPROF__ABSENT;
     sampler->interps.item_size = sizeof(pyprof__interp);
     sampler->tstates.item_size = sampler->fresh.item_size = sizeof(pyprof__tstate);
@@ -4779,7 +4808,7 @@ static pyprof_result pyprof__write_threads(pyprof__sampler *sampler, pyprof__gat
     }
     const char *separator = "";
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
-        const pyprof__thread *thread = &PYPROF__ITEM(const pyprof__thread, &sampler->threads, i);
+        const pyprof__thread *thread = pyprof__thread_at(sampler, i);
         if (thread->has_sample) {
             pyprof__put_text(&writing->out, separator);
             pyprof__put_thread(writing, thread);

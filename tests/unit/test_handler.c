@@ -134,7 +134,7 @@ static void test_cancelled_question_can_be_renewed(void **state) {
     (void)state;
     memset(&thread, 0, sizeof thread);
     thread.tid = pyprof__tid();
-    const pyprof__sight sight = {(uintptr_t)PyThreadState_Get(), 0, 0};
+    const pyprof__sight sight = {(uintptr_t)PyThreadState_Get(), 0, 0, false};
     open_session(number);
     sigemptyset(&only);
     sigaddset(&only, number);
