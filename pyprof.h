@@ -1,5 +1,5 @@
 /* pyprof.h - v0.1 - a sampling profiler for programs with CPython inside
-   MIT licence (see LICENSE). No dependencies but CPython 3.8 to 3.13 and libc; Linux.
+   MIT licence (see LICENSE). No dependencies but CPython 3.8 to 3.15 and libc; Linux.
 
    DO THIS
      In one C or C++ file, before any other #include:
@@ -55,7 +55,8 @@
      pyprof_stop, _snapshot, _dump, _get_stats   any      either     yes                    yes
      pyprof_write, _save, _free                  any      either     yes                    yes
      None may be called from a signal handler, or from the allocator, logger and write functions of the host.
-     A forked child has no recording: pyprof_is_active is false there, and it may start its own.
+     fork waits for a sample that is being taken. A forked child has no recording: no thread, the signal's action is
+     the host's again, pyprof_is_active is false, and it may start its own. The parent's goes on.
 
    WHAT THE FIGURES MEAN
      A sample stands for the time around it: half of the time since the thread's last sample and half of the time
@@ -125,18 +126,20 @@ extern "C" {
    unless its own text says otherwise. */
 typedef enum pyprof_result {
     PYPROF_OK = 0,
-    PYPROF_ERROR_ARGUMENT = -1,        /* NULL where a value is needed, or a figure out of its range */
-    PYPROF_ERROR_ALREADY_ACTIVE = -2,  /* pyprof_start while a recording runs */
-    PYPROF_ERROR_NOT_ACTIVE = -3,      /* a call that needs a running recording */
-    PYPROF_ERROR_MEMORY = -4,          /* the allocator gave nothing, or memory_limit is too small */
-    PYPROF_ERROR_THREAD = -5,          /* the sampler thread could not be made */
-    PYPROF_ERROR_SIGNAL = -6,          /* the signal is in use, unusable, or none is free */
-    PYPROF_ERROR_MEMORY_READ = -7,     /* the system lets us read our own memory in no safe way */
-    PYPROF_ERROR_PYTHON = -8,          /* this CPython (version, debug or free-threaded build) is not known */
-    PYPROF_ERROR_PYTHON_MISMATCH = -9, /* compiled against one CPython version, running in another */
+    PYPROF_ERROR_ARGUMENT = -1,       /* NULL where a value is needed, or a figure out of its range */
+    PYPROF_ERROR_ALREADY_ACTIVE = -2, /* pyprof_start while a recording runs */
+    PYPROF_ERROR_NOT_ACTIVE = -3,     /* a call that needs a running recording */
+    PYPROF_ERROR_MEMORY = -4,         /* the allocator gave nothing, or memory_limit is too small */
+    PYPROF_ERROR_THREAD = -5,         /* the sampler thread could not be made */
+    PYPROF_ERROR_SIGNAL = -6,         /* the signal is in use, unusable, or none is free */
+    PYPROF_ERROR_MEMORY_READ = -7,    /* the system lets us read our own memory in no safe way */
+    PYPROF_ERROR_PYTHON = -8, /* this version of CPython is not known, or not as it describes itself */
+    PYPROF_ERROR_PYTHON_MISMATCH = -9, /* compiled against one CPython (version, with a GIL or free-threaded),
+                                          running in another */
     PYPROF_ERROR_IO = -10,             /* a file could not be made, written or renamed; errno says why */
     PYPROF_ERROR_WRITE = -11,          /* the write function answered false */
-    PYPROF_ERROR_FORMAT = -12 /* a format that is not known, or that the path's ending does not name */
+    PYPROF_ERROR_FORMAT = -12,      /* a format that is not known, or that the path's ending does not name */
+    PYPROF_ERROR_PYTHON_DEBUG = -13 /* a debug build of a CPython before 3.13, or one with Py_TRACE_REFS */
 } pyprof_result;
 
 /* How the stack of a thread that is running Python right now is read. */
@@ -251,7 +254,7 @@ typedef struct pyprof_stats {
 /* Begins to record every thread of every interpreter in the process; NULL = defaults. Starts one thread,
    named "pyprof", with all signals blocked, and returns once it has looked for the first time.
    May be called from any thread, with or without the GIL, also before Py_Initialize.
-   Errors: ARGUMENT, ALREADY_ACTIVE, MEMORY, THREAD, SIGNAL, MEMORY_READ, PYTHON, PYTHON_MISMATCH. */
+   Errors: ARGUMENT, ALREADY_ACTIVE, MEMORY, THREAD, SIGNAL, MEMORY_READ, PYTHON, PYTHON_MISMATCH, PYTHON_DEBUG. */
 PYPROF_API pyprof_result pyprof_start(const pyprof_desc *desc);
 
 /* Ends the recording, ends the sampler thread and puts the signal's action back. *profile is the caller's,
@@ -965,9 +968,9 @@ PYPROF__INLINE bool pyprof__load_word(pyprof__reader *reader, uintptr_t address,
 #define PYPROF__IDENTITY_WORDS 6
 
 /* Where things lie in the running interpreter: offsets in bytes, PYPROF__ABSENT where a version has no such
-   thing. Sources: thread state, code object and (to 3.10) frame from the public headers by offsetof;
-   interpreters by the exported accessors (>=3.13: from _Py_DebugOffsets); _PyInterpreterFrame of 3.11 and 3.12 and
-   the owner values are constants, which tests hold against Include/internal/pycore_frame.h. */
+   thing. Sources: thread state, code object and (to 3.10) frame from the public headers by offsetof; interpreters by
+   the exported accessors; from 3.13 on the interpreter's own description as well, which has to agree. Constants are
+   _PyInterpreterFrame of 3.11 and 3.12 and the owner values, which tests hold against Include/internal. */
 typedef struct pyprof__layout {
     /* PyInterpreterState */
     uint32_t interp_next;
@@ -999,20 +1002,25 @@ typedef struct pyprof__layout {
     uint32_t frame_locals;
     uint32_t frame_generator; /* to 3.10: the generator that the frame belongs to */
     uint32_t instr_scale;     /* bytes of one f_lasti; 0: frame_instr holds a pointer into the code */
-    uint32_t owner_cstack;    /* frames of this owner are no Python frames */
+    uint32_t frame_tlbc;      /* which of the code object's bytecodes runs: free-threaded, since 3.14 */
+    uint32_t owner_helper;    /* frames of this owner, or a later one, are no Python frames */
     uint32_t owner_generator;
+    uintptr_t executable_tags; /* bits of frame_code that are not the pointer's */
+    uintptr_t helper_code; /* what frame_code has in frames that are no Python frames; 0 = not to be told */
     /* code object */
     uint32_t code_name;
     uint32_t code_filename;
     uint32_t code_first_line;
     uint32_t code_lines;
     uint32_t code_instructions;
+    uint32_t code_tlbc; /* pointer to the array of the bytecodes, free-threaded, since 3.14 */
     uint32_t code_first_traceable;
     uint32_t code_identity[PYPROF__IDENTITY_WORDS]; /* words that together tell one code object from its
                                                        successor at the same address */
 } pyprof__layout;
 
 #define PYPROF__PY(minor) (0x03000000 + ((minor) << 16))
+#define PYPROF__PY_NEWEST 15 /* the newest that was tested */
 #define PYPROF__PY_SINCE(minor) (PY_VERSION_HEX >= PYPROF__PY(minor))
 
 #define PYPROF__OFFSET(type, field) ((uint32_t)offsetof(type, field))
@@ -1059,17 +1067,22 @@ static void pyprof__layout_thread_state(pyprof__layout *layout) {
 }
 
 static void pyprof__layout_frame(pyprof__layout *layout) {
-    layout->frame_owner = layout->frame_generator = PYPROF__ABSENT;
-    layout->code_instructions = layout->code_first_traceable = PYPROF__ABSENT;
+    layout->frame_owner = layout->frame_generator = layout->frame_tlbc = PYPROF__ABSENT;
     layout->owner_generator = 1;
-    layout->owner_cstack = PYPROF__ABSENT;
-#if PYPROF__PY_SINCE(12) /* 3.12: Include/internal/pycore_frame.h; from 3.13 on overwritten by its own word */
+    layout->owner_helper = PYPROF__ABSENT;
+#if PYPROF__PY_SINCE(13)         /* the rest by its own description */
+    layout->executable_tags = 3; /* Include/internal/pycore_stackref.h */
+    layout->helper_code = (uintptr_t)&_Py_NoneStruct;
+#if !PYPROF__PY_SINCE(PYPROF__PY_NEWEST + 1)
+    layout->owner_helper = 3; /* FRAME_OWNED_BY_CSTACK; since 3.14 _INTERPRETER, and then _CSTACK */
+#endif
+#elif PYPROF__PY_SINCE(12) /* Include/internal/pycore_frame.h */
     layout->frame_code = 0;
     layout->frame_previous = 8;
     layout->frame_instr = 56;
     layout->frame_owner = 70;
     layout->frame_locals = 72;
-    layout->owner_cstack = 3;
+    layout->owner_helper = 3; /* FRAME_OWNED_BY_CSTACK */
 #elif PYPROF__PY_SINCE(11)
     layout->frame_code = 32;
     layout->frame_previous = 48;
@@ -1087,12 +1100,16 @@ static void pyprof__layout_frame(pyprof__layout *layout) {
 }
 
 static void pyprof__layout_code(pyprof__layout *layout) {
+    layout->code_instructions = layout->code_first_traceable = layout->code_tlbc = PYPROF__ABSENT;
     layout->code_filename = PYPROF__OFFSET(PyCodeObject, co_filename);
     layout->code_first_line = PYPROF__OFFSET(PyCodeObject, co_firstlineno);
 #if PYPROF__PY_SINCE(11)
     layout->code_name = PYPROF__OFFSET(PyCodeObject, co_qualname);
     layout->code_instructions = PYPROF__OFFSET(PyCodeObject, co_code_adaptive);
     layout->code_first_traceable = PYPROF__OFFSET(PyCodeObject, _co_firsttraceable);
+#if PYPROF__PY_SINCE(14) && defined(Py_GIL_DISABLED)
+    layout->code_tlbc = PYPROF__OFFSET(PyCodeObject, co_tlbc);
+#endif
 #else
     layout->code_name = PYPROF__OFFSET(PyCodeObject, co_name);
 #endif
@@ -1113,70 +1130,11 @@ static void pyprof__layout_code(pyprof__layout *layout) {
 #endif
 }
 
-#if PYPROF__PY_SINCE(13)
-/* What _PyRuntime begins with in 3.13 (Include/internal/pycore_runtime.h, _Py_DebugOffsets), up to the code
-   object. The name is bound in the assembler so that no declaration of the internal headers can clash. */
-typedef struct pyprof__debug_offsets {
-    char cookie[8];
-    uint64_t version, free_threaded;
-    struct {
-        uint64_t size, finalizing, interpreters_head;
-    } runtime;
-    struct {
-        uint64_t size, id, next, threads_head, gc, imports_modules, sysdict, builtins, ceval_gil;
-        uint64_t gil_state, gil_enabled, gil_locked, gil_holder;
-    } interp;
-    struct {
-        uint64_t size, prev, next, interp, current_frame, thread_id, native_thread_id, datastack_chunk,
-            status;
-    } thread;
-    struct {
-        uint64_t size, previous, executable, instr_ptr, localsplus, owner;
-    } frame;
-    struct {
-        uint64_t size, filename, name, qualname, linetable, firstlineno, argcount, localsplusnames;
-        uint64_t localspluskinds, co_code_adaptive;
-    } code;
-} pyprof__debug_offsets;
-
-extern const char pyprof__runtime[] __asm__("_PyRuntime");
-
-/* Takes over what the interpreter says of itself, if it adds up. */
-static pyprof_result pyprof__layout_interpreter(pyprof__layout *layout, pyprof__memory *memory) {
-    pyprof__debug_offsets self;
-    (void)memory;
-    memcpy(&self, pyprof__runtime, sizeof self);
-    if (memcmp(self.cookie, "xdebugpy", 8) != 0 || self.version >> 16 != PY_VERSION_HEX >> 16 ||
-        self.free_threaded) {
-        return PYPROF_ERROR_PYTHON;
-    }
-    layout->interp_next = (uint32_t)self.interp.next;
-    layout->interp_threads = (uint32_t)self.interp.threads_head;
-    layout->interp_id = (uint32_t)self.interp.id;
-    layout->ts_prev = (uint32_t)self.thread.prev;
-    layout->ts_next = (uint32_t)self.thread.next;
-    layout->ts_interp = (uint32_t)self.thread.interp;
-    layout->ts_frame = (uint32_t)self.thread.current_frame;
-    layout->ts_thread_id = (uint32_t)self.thread.thread_id;
-    layout->ts_native_id = (uint32_t)self.thread.native_thread_id;
-    layout->ts_status += (uint32_t)self.thread.status - PYPROF__OFFSET(PyThreadState, _status);
-    layout->frame_previous = (uint32_t)self.frame.previous;
-    layout->frame_code = (uint32_t)self.frame.executable;
-    layout->frame_instr = (uint32_t)self.frame.instr_ptr;
-    layout->frame_locals = (uint32_t)self.frame.localsplus;
-    layout->frame_owner = (uint32_t)self.frame.owner;
-    bool agrees = self.code.qualname == layout->code_name && self.code.filename == layout->code_filename &&
-                  self.code.linetable == layout->code_lines &&
-                  self.code.firstlineno == layout->code_first_line &&
-                  self.code.co_code_adaptive == layout->code_instructions;
-    return agrees ? PYPROF_OK : PYPROF_ERROR_PYTHON;
-}
-#else
 /* The offsets inside PyInterpreterState, which is not public: each accessor is a single load, so applied to
    words that hold their own number it tells which one it loads. */
 static pyprof_result pyprof__layout_interpreter(pyprof__layout *layout, pyprof__memory *memory) {
     enum {
-        words = 32768
+        words = 65536
     };
     uintptr_t *fake = (uintptr_t *)pyprof__alloc(memory, words * sizeof *fake);
     if (fake == NULL) {
@@ -1196,15 +1154,134 @@ static pyprof_result pyprof__layout_interpreter(pyprof__layout *layout, pyprof__
     bool is_told = next < words && threads < words && id < words && next != threads && threads != id;
     return is_told ? PYPROF_OK : PYPROF_ERROR_PYTHON;
 }
+
+#if PYPROF__PY_SINCE(13)
+/* What _PyRuntime begins with (3.13: Include/internal/pycore_runtime.h, later pycore_debug_offsets.h), up to the code
+   object. The name is bound in the assembler so that no declaration of the internal headers can clash. */
+typedef struct pyprof__description {
+    char cookie[8];
+    uint64_t version, free_threaded;
+    struct {
+        uint64_t size, finalizing, interpreters_head;
+    } runtime;
+    struct {
+        uint64_t size, id, next, threads_head;
+#if PYPROF__PY_SINCE(14)
+        uint64_t threads_main;
+#endif
+        uint64_t gc, imports_modules, sysdict, builtins, ceval_gil;
+        uint64_t gil_state, gil_enabled, gil_locked, gil_holder;
+#if PYPROF__PY_SINCE(14)
+        uint64_t code_object_generation, tlbc_generation;
+#endif
+    } interp;
+    struct {
+        uint64_t size, prev, next, interp, current_frame;
+#if PYPROF__PY_SINCE(15)
+        uint64_t base_frame, last_profiled_frame, last_profiled_frame_seq;
+#endif
+        uint64_t thread_id, native_thread_id, datastack_chunk, status;
+#if PYPROF__PY_SINCE(15)
+        uint64_t holds_gil, gil_requested, current_exception, exc_state;
+#endif
+    } thread;
+#if PYPROF__PY_SINCE(15)
+    uint64_t exc_value;
+#endif
+    struct {
+        uint64_t size, previous, executable, instr_ptr, localsplus, owner;
+#if PYPROF__PY_SINCE(14)
+        uint64_t stackpointer, tlbc_index;
+#endif
+    } frame;
+    struct {
+        uint64_t size, filename, name, qualname, linetable, firstlineno, argcount, localsplusnames;
+        uint64_t localspluskinds, co_code_adaptive;
+#if PYPROF__PY_SINCE(14)
+        uint64_t co_tlbc;
+#endif
+    } code;
+    struct {
+        uint64_t size, ob_type;
+    } object;
+} pyprof__description;
+
+extern const char pyprof__runtime[] __asm__("_PyRuntime");
+
+/* Whether a description fits what the public headers and the accessors say. Of a version that is newer than the newest
+   known, whose description may look different, this is the evidence: it is believed if all of it agrees. */
+static bool pyprof__description_agrees(const pyprof__layout *layout, const pyprof__description *self) {
+    return self->interp.next == layout->interp_next && self->interp.threads_head == layout->interp_threads &&
+           self->interp.id == layout->interp_id && self->thread.prev == layout->ts_prev &&
+           self->thread.next == layout->ts_next && self->thread.interp == layout->ts_interp &&
+           self->thread.current_frame == layout->ts_frame && self->thread.thread_id == layout->ts_thread_id &&
+           self->thread.native_thread_id == layout->ts_native_id &&
+           self->thread.status == PYPROF__OFFSET(PyThreadState, _status) &&
+           self->code.qualname == layout->code_name && self->code.filename == layout->code_filename &&
+           self->code.linetable == layout->code_lines && self->code.firstlineno == layout->code_first_line &&
+           self->code.co_code_adaptive == layout->code_instructions &&
+#if PYPROF__PY_SINCE(14) && defined(Py_GIL_DISABLED)
+           self->code.co_tlbc == layout->code_tlbc &&
+#endif
+           self->object.size == sizeof(PyObject) && self->object.ob_type == PYPROF__OFFSET(PyObject, ob_type);
+}
+
+/* Whether fields of words, and at the end a byte, lie apart inside a frame. */
+static bool pyprof__frame_is_sound(const pyprof__description *self) {
+    const uint64_t words[] = {self->frame.previous, self->frame.executable, self->frame.instr_ptr,
+                              self->frame.localsplus};
+    const size_t count = sizeof words / sizeof *words;
+    uint32_t taken = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t word = words[i] / sizeof(void *);
+        if (words[i] % sizeof(void *) != 0 || word >= 32 || (taken >> word & 1) ||
+            words[i] > self->frame.localsplus) {
+            return false;
+        }
+        taken |= 1u << word;
+    }
+    return self->frame.owner < self->frame.localsplus && !(taken >> self->frame.owner / sizeof(void *) & 1) &&
+           self->frame.localsplus < self->frame.size;
+}
+
+/* Takes over what the interpreter says of itself, if it adds up; built_for: the version of the headers. */
+static pyprof_result pyprof__layout_adopt(pyprof__layout *layout, const pyprof__description *self,
+                                          uint32_t built_for) {
+    if (memcmp(self->cookie, "xdebugpy", sizeof self->cookie) != 0) {
+        return PYPROF_ERROR_PYTHON;
+    }
+#if defined(Py_GIL_DISABLED)
+    const uint64_t free_threaded = 1;
+#else
+    const uint64_t free_threaded = 0;
+#endif
+    if (self->version >> 16 != built_for >> 16 || self->free_threaded != free_threaded) {
+        return PYPROF_ERROR_PYTHON_MISMATCH;
+    }
+    if (!pyprof__description_agrees(layout, self) || !pyprof__frame_is_sound(self)) {
+        return PYPROF_ERROR_PYTHON;
+    }
+    layout->frame_previous = (uint32_t)self->frame.previous;
+    layout->frame_code = (uint32_t)self->frame.executable;
+    layout->frame_instr = (uint32_t)self->frame.instr_ptr;
+    layout->frame_locals = (uint32_t)self->frame.localsplus;
+    layout->frame_owner = (uint32_t)self->frame.owner;
+#if PYPROF__PY_SINCE(14) && defined(Py_GIL_DISABLED)
+    layout->frame_tlbc = (uint32_t)self->frame.tlbc_index;
+#endif
+    return PYPROF_OK;
+}
 #endif
 
 /* Fills the row for the CPython that runs; refuses what it does not know. Needs no initialised Python. */
 static pyprof_result pyprof__layout_init(pyprof__layout *layout, pyprof__memory *memory) {
     memset(layout, 0, sizeof *layout);
-#if !PYPROF__PY_SINCE(8) || PYPROF__PY_SINCE(14) || defined(Py_GIL_DISABLED) || defined(Py_DEBUG) ||         \
-    defined(Py_TRACE_REFS)
+#if !PYPROF__PY_SINCE(8)
     (void)memory;
     return PYPROF_ERROR_PYTHON;
+#elif defined(Py_TRACE_REFS) || (defined(Py_DEBUG) && !PYPROF__PY_SINCE(13))
+    (void)memory;
+    return PYPROF_ERROR_PYTHON_DEBUG;
 #else
     int major = 0, minor = 0;
     if (sscanf(Py_GetVersion(), "%d.%d", &major, &minor) != 2 || major != PY_MAJOR_VERSION ||
@@ -1214,14 +1291,24 @@ static pyprof_result pyprof__layout_init(pyprof__layout *layout, pyprof__memory 
     pyprof__layout_thread_state(layout);
     pyprof__layout_frame(layout);
     pyprof__layout_code(layout);
-    return pyprof__layout_interpreter(layout, memory);
+    pyprof_result result = pyprof__layout_interpreter(layout, memory);
+#if PYPROF__PY_SINCE(13)
+    pyprof__description self;
+    memcpy(&self, pyprof__runtime, sizeof self);
+    result = result == PYPROF_OK ? pyprof__layout_adopt(layout, &self, PY_VERSION_HEX) : result;
+#endif
+    return result;
 #endif
 }
 
 /* The thread state that is attached: of the calling thread (3.12 and later), of the process (before).
    Async-signal-safe in a thread that was ever attached: its thread-local storage exists. */
 static uintptr_t pyprof__current_thread_state(void) {
+#if PYPROF__PY_SINCE(13)
+    return (uintptr_t)PyThreadState_GetUnchecked();
+#else
     return (uintptr_t)_PyThreadState_UncheckedGet();
+#endif
 }
 
 /* Whether the attached thread state of the process, as seen in a signal handler, belongs to this thread. */
@@ -1354,7 +1441,7 @@ static bool pyprof__codes_are_real(const pyprof__layout *layout, pyprof__reader 
             !pyprof__load_word(reader, frame + layout->frame_previous, &frame)) {
             return false;
         }
-        if (owner != layout->owner_cstack) {
+        if (owner < layout->owner_helper) {
             from[count].iov_base = (void *)(code + offsetof(PyObject, ob_type));
             from[count++].iov_len = sizeof *types;
         }
@@ -1406,9 +1493,11 @@ PYPROF__INLINE bool pyprof__read_owner(const pyprof__layout *layout, pyprof__rea
     if (!pyprof__load(reader, frame + layout->frame_owner, &owner, 1)) {
         return false;
     }
-    found->is_shown = owner != layout->owner_cstack;
+    bool has_helpers = layout->owner_helper != PYPROF__ABSENT || layout->helper_code != 0;
+    found->is_shown =
+        owner < layout->owner_helper && (layout->helper_code == 0 || found->code != layout->helper_code);
     found->is_generator = owner == layout->owner_generator;
-    return layout->owner_cstack == PYPROF__ABSENT || !found->is_shown || found->previous != 0;
+    return !has_helpers || !found->is_shown || found->previous != 0;
 }
 
 /* To 3.10: f_lasti, -1 before the first instruction. */
@@ -1426,16 +1515,35 @@ PYPROF__INLINE bool pyprof__read_last_index(const pyprof__layout *layout, pyprof
     return true;
 }
 
+/* Where the instructions lie that a frame runs. A free-threaded build has copies of them, in an array of the code
+   object that begins with its length; one that is outgrown is kept until no attached thread can look at it
+   (3.14: Objects/codeobject.c, create_tlbc_lock_held). */
+PYPROF__INLINE bool pyprof__read_bytecode(const pyprof__layout *layout, pyprof__reader *reader,
+                                          uintptr_t frame, uintptr_t code, uintptr_t *bytecode) {
+    *bytecode = code + layout->code_instructions;
+    if (layout->frame_tlbc == PYPROF__ABSENT) {
+        return true;
+    }
+    int32_t index = 0;
+    uintptr_t copies = 0;
+    Py_ssize_t count = 0;
+    return pyprof__load(reader, frame + layout->frame_tlbc, &index, sizeof index) &&
+           pyprof__load_word(reader, code + layout->code_tlbc, &copies) &&
+           pyprof__load(reader, copies, &count, sizeof count) && index >= 0 && index < count &&
+           pyprof__load_word(reader, copies + sizeof count + (uintptr_t)index * sizeof copies, bytecode);
+}
+
 /* Since 3.11: a pointer into the code; before its first traceable instruction a frame is incomplete. */
 PYPROF__INLINE bool pyprof__read_instruction(const pyprof__layout *layout, pyprof__reader *reader,
                                              uintptr_t frame, pyprof__found *found) {
     int32_t first = 0;
-    uintptr_t pointer = 0;
+    uintptr_t pointer = 0, bytecode = 0;
     if (!pyprof__load_word(reader, frame + layout->frame_instr, &pointer) ||
+        !pyprof__read_bytecode(layout, reader, frame, found->code, &bytecode) ||
         !pyprof__load(reader, found->code + layout->code_first_traceable, &first, sizeof first)) {
         return false;
     }
-    intptr_t offset = (intptr_t)(pointer - (found->code + layout->code_instructions));
+    intptr_t offset = (intptr_t)(pointer - bytecode);
     found->is_shown = found->is_generator || offset >= (intptr_t)first * 2;
     found->instr = (int32_t)offset;
     return !found->is_shown || (offset >= -2 && offset <= INT32_MAX);
@@ -1448,8 +1556,11 @@ PYPROF__INLINE bool pyprof__read_frame(const pyprof__layout *layout, pyprof__rea
     found->is_shown = true;
     found->is_generator = false;
     if (!pyprof__load_word(reader, frame + layout->frame_previous, &found->previous) ||
-        !pyprof__load_word(reader, frame + layout->frame_code, &found->code) ||
-        (layout->frame_owner != PYPROF__ABSENT && !pyprof__read_owner(layout, reader, frame, found))) {
+        !pyprof__load_word(reader, frame + layout->frame_code, &found->code)) {
+        return false;
+    }
+    found->code &= ~layout->executable_tags;
+    if ((layout->frame_owner != PYPROF__ABSENT && !pyprof__read_owner(layout, reader, frame, found))) {
         return false;
     }
     if (!found->is_shown) {
@@ -1507,9 +1618,18 @@ PYPROF__INLINE bool pyprof__mix_content(const pyprof__layout *layout, pyprof__re
 /* Whether what looks like an object is one: of a dead one the allocators use the first word, which counts its
    references, for links of their own, and what it refers to may be reused while it still looks the same. */
 static bool pyprof__object_lives(pyprof__reader *reader, uintptr_t object) {
-    uintptr_t references = 0;
-    return pyprof__load_word(reader, object + offsetof(PyObject, ob_refcnt), &references) &&
-           references != 0 && references <= UINT32_MAX;
+#if defined(Py_GIL_DISABLED) /* there the first word names a thread; the counts follow (Include/object.h) */
+    PyObject head;
+    return pyprof__load(reader, object, &head, sizeof head) &&
+           (head.ob_ref_local != 0 || head.ob_ref_shared >> 2 > 0);
+#else
+    uint64_t references = 0;
+    bool is_read = pyprof__load(reader, object, &references, sizeof references);
+#if PYPROF__PY_SINCE(14) /* 32 bits of count, 16 for its overflow, 16 of flags (Include/refcount.h) */
+    references &= 0xffffffffffffu;
+#endif
+    return is_read && references != 0 && references <= UINT32_MAX;
+#endif
 }
 
 /* A number that tells this code object from others that lie or lay at the same address. */
@@ -1731,17 +1851,27 @@ static bool pyprof__dict_attributes(pyprof__view *view, uintptr_t dict, pyprof__
 }
 
 #if PYPROF__PY_SINCE(11)
+#if defined(Py_GIL_DISABLED)
+#define PYPROF__MANAGED_DICT_BEFORE (1 * sizeof(uintptr_t))
+#else
+#define PYPROF__MANAGED_DICT_BEFORE (3 * sizeof(uintptr_t))
+#endif
+
 /* Managed dicts lie before the object: values at -4 words and dict at -3 (3.11), one tagged word at -3 (3.12),
-   dict at -3 with the values behind the object's head (3.13). Source: Include/internal/pycore_object.h. */
+   dict at -3, free-threaded -1, with the values behind the object (3.13). Source: Include/internal/pycore_object.h. */
 static bool pyprof__managed_attributes(pyprof__view *view, uintptr_t object, uintptr_t type,
                                        pyprof__attributes *attributes) {
     uintptr_t dict = 0, values = 0;
-    if (!pyprof__view_read(view, object - 3 * sizeof dict, &dict, sizeof dict)) {
+    if (!pyprof__view_read(view, object - PYPROF__MANAGED_DICT_BEFORE, &dict, sizeof dict)) {
         return false;
     }
 #if PYPROF__PY_SINCE(13)
     unsigned char head[4] = {0};
-    uintptr_t inline_values = object + sizeof(PyObject);
+    Py_ssize_t size = 0;
+    if (!pyprof__view_read(view, type + offsetof(PyTypeObject, tp_basicsize), &size, sizeof size)) {
+        return false;
+    }
+    uintptr_t inline_values = object + (uintptr_t)size;
     if (dict == 0 && pyprof__view_read(view, inline_values, head, sizeof head) && head[3] != 0) {
         values = inline_values;
     }
@@ -1786,6 +1916,9 @@ typedef struct pyprof__dict_keys {
 #if PYPROF__PY_SINCE(11)
     Py_ssize_t references;
     uint8_t log2_size, log2_index_bytes, kind;
+#if defined(Py_GIL_DISABLED)
+    uint8_t mutex;
+#endif
     uint32_t version;
     Py_ssize_t usable, count;
 #else
@@ -1899,8 +2032,12 @@ PYPROF__INLINE bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *r
         stack->root = frame;
         stack->root_is_generator = found.is_generator;
     }
-    return stack->root == 0 ||
-           pyprof__load_word(reader, stack->root + layout->frame_locals, &stack->root_first_local);
+    if (stack->root != 0 &&
+        !pyprof__load_word(reader, stack->root + layout->frame_locals, &stack->root_first_local)) {
+        return false;
+    }
+    stack->root_first_local &= ~layout->executable_tags;
+    return true;
 }
 
 /* A question to one thread, and its answer. Belongs to the sampler when free or answered, to the handler
@@ -4406,50 +4543,28 @@ static bool pyprof__path_ends_with(const char *path, const char *end) {
 // >>public
 // What the header declares at its top.
 
-static pthread_mutex_t pyprof__lifecycle = PTHREAD_MUTEX_INITIALIZER; /* guards the two below */
+static pthread_mutex_t pyprof__lifecycle = PTHREAD_MUTEX_INITIALIZER; /* guards all below */
+static pyprof__atomic32 pyprof__lifecycle_holder;                     /* thread id; 0 = nobody */
 static pyprof__sampler *pyprof__active;
 static pyprof_stats pyprof__last_stats;
 static bool pyprof__was_active;
+
+static void pyprof__lock(void) {
+    pthread_mutex_lock(&pyprof__lifecycle);
+    pyprof__set(&pyprof__lifecycle_holder, (uint32_t)pyprof__tid());
+}
+
+static void pyprof__unlock(void) {
+    pyprof__set(&pyprof__lifecycle_holder, 0);
+    pthread_mutex_unlock(&pyprof__lifecycle);
+}
 
 /* The recording that runs in this process. A forked child has none: it has no sampler thread. */
 static pyprof__sampler *pyprof__running(void) {
     return pyprof__active != NULL && pyprof__pid == getpid() ? pyprof__active : NULL;
 }
 
-/* In a forked child, what the parent's recording left behind: no thread, but a handler, and questions that
-   nobody will answer. The memory stays: it was the sampler's, who may have been at work on it. */
-static void pyprof__forget_parent(void) {
-    if (pyprof__active != NULL && pyprof__pid != getpid()) {
-        pyprof__active = NULL;
-        memset(pyprof__handler.requests, 0, sizeof pyprof__handler.requests);
-        pyprof__set(&pyprof__handler.running, 0);
-        pyprof__add(&pyprof__handler.session, 1);
-        if (pyprof__handler.signal_number != 0) {
-            pyprof__handler_stop();
-        }
-        pyprof__reads_stop();
-    }
-}
-
-static bool pyprof__desc_is_valid(const pyprof_desc *desc) {
-    return desc->interval_us >= 50 && desc->interval_us <= 10000000 && desc->max_depth >= 16 &&
-           desc->max_depth <= 65536 && desc->memory_limit >= 1u << 20 &&
-           (desc->allocator.alloc_fn == NULL) == (desc->allocator.free_fn == NULL) &&
-           (desc->capture == PYPROF_CAPTURE_DEFAULT || desc->capture == PYPROF_CAPTURE_QUIET) &&
-           desc->signal_number >= 0;
-}
-
-static void pyprof__apply_defaults(pyprof_desc *desc) {
-    desc->interval_us = desc->interval_us == 0 ? 10000 : desc->interval_us;
-    desc->memory_limit = desc->memory_limit == 0 ? (size_t)64 << 20 : desc->memory_limit;
-    desc->max_depth = desc->max_depth == 0 ? 1024 : desc->max_depth;
-    if (desc->allocator.alloc_fn == NULL && desc->allocator.free_fn == NULL) {
-        desc->allocator.alloc_fn = pyprof__libc_alloc;
-        desc->allocator.free_fn = pyprof__libc_free;
-    }
-}
-
-/* Gives back all that the sampler holds but the profile. */
+/* Gives back all that the sampler holds but the profile and the path to save it to. */
 static void pyprof__sampler_clear(pyprof__sampler *sampler) {
     pyprof__memory *memory = sampler->memory;
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
@@ -4470,14 +4585,117 @@ static void pyprof__sampler_clear(pyprof__sampler *sampler) {
     pyprof__table_free(memory, &sampler->sites);
     pyprof__array_free(memory, &sampler->lines);
     pyprof__array_free(memory, &sampler->scratch);
-    pyprof__release(memory, sampler->output_path, sampler->output_path_size);
-    sampler->output_path = NULL;
 }
 
 static void pyprof__sampler_free(pyprof__sampler *sampler) {
     pyprof__memory *memory = sampler->memory;
     pthread_mutex_destroy(&sampler->lock);
+    pyprof__release(memory, sampler->output_path, sampler->output_path_size);
     pyprof__release(memory, sampler, sizeof *sampler);
+}
+
+static void pyprof__recording_free(pyprof__sampler *sampler) {
+    pyprof_profile *profile = sampler->profile;
+    pyprof__sampler_clear(sampler);
+    pyprof__sampler_free(sampler);
+    pyprof_free(profile);
+}
+
+/* Fork. It copies locks and memory as they are, so both are held still meanwhile. That also keeps our signals away
+   from it: the kernel begins anew whenever one comes, and with a large process would never get through. */
+
+static struct pyprof__fork {
+    bool is_prepared; /* fork calls us */
+    bool has_lock;    /* not if a signal handler forks in a thread that is inside one of our functions */
+    pyprof__sampler *inherited; /* in a child: the parent's recording, to be given back */
+} pyprof__fork;
+
+static void pyprof__before_fork(void) {
+    if (pyprof__get(&pyprof__lifecycle_holder) != (uint32_t)pyprof__tid()) {
+        pyprof__lock();
+        pyprof__fork.has_lock = true;
+        if (pyprof__active != NULL) {
+            pthread_mutex_lock(&pyprof__active->lock);
+        }
+    }
+}
+
+static void pyprof__after_fork(void) {
+    if (pyprof__fork.has_lock) {
+        pyprof__fork.has_lock = false;
+        if (pyprof__active != NULL) {
+            pthread_mutex_unlock(&pyprof__active->lock);
+        }
+        pyprof__unlock();
+    }
+}
+
+/* What the parent's recording leaves behind in a child: no thread, but a handler, and questions that nobody will
+   answer. Its memory is of use only if it was held still; else the sampler may have been at work on it. */
+static void pyprof__forget_parent(bool is_still) {
+    if (pyprof__active == NULL || pyprof__pid == getpid()) {
+        return;
+    }
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+        pyprof__set(&pyprof__handler.requests[i].state, PYPROF__REQUEST_FREE);
+        if (!is_still) {
+            pyprof__handler.requests[i].stack.frames = NULL;
+        }
+    }
+    pyprof__set(&pyprof__handler.running, 0);
+    pyprof__add(&pyprof__handler.session, 1);
+    if (pyprof__handler.signal_number != 0) {
+        pyprof__handler_stop();
+    }
+    pyprof__reads_stop();
+    pyprof__fork.inherited = is_still ? pyprof__active : NULL;
+    pyprof__active = NULL;
+    pyprof__was_active = false;
+}
+
+/* Frees nothing yet: the host's allocator may itself be in the middle of its fork. */
+static void pyprof__in_child_of_fork(void) {
+    pyprof__sampler *parents = pyprof__active;
+    if (pyprof__fork.has_lock) {
+        pyprof__fork.has_lock = false;
+        pyprof__forget_parent(true);
+        if (parents != NULL) {
+            pthread_mutex_unlock(&parents->lock);
+        }
+        pyprof__unlock();
+    }
+}
+
+/* Before a recording begins. A child that was made without fork's handlers (a bare system call) comes here with its
+   parent's recording. */
+static bool pyprof__prepare_for_forks(void) {
+    pyprof__forget_parent(false);
+    if (pyprof__fork.inherited != NULL) {
+        pyprof__recording_free(pyprof__fork.inherited);
+        pyprof__fork.inherited = NULL;
+    }
+    pyprof__fork.is_prepared =
+        pyprof__fork.is_prepared ||
+        pthread_atfork(pyprof__before_fork, pyprof__after_fork, pyprof__in_child_of_fork) == 0;
+    return pyprof__fork.is_prepared;
+}
+
+static bool pyprof__desc_is_valid(const pyprof_desc *desc) {
+    return desc->interval_us >= 50 && desc->interval_us <= 10000000 && desc->max_depth >= 16 &&
+           desc->max_depth <= 65536 && desc->memory_limit >= 1u << 20 &&
+           (desc->allocator.alloc_fn == NULL) == (desc->allocator.free_fn == NULL) &&
+           (desc->capture == PYPROF_CAPTURE_DEFAULT || desc->capture == PYPROF_CAPTURE_QUIET) &&
+           desc->signal_number >= 0;
+}
+
+static void pyprof__apply_defaults(pyprof_desc *desc) {
+    desc->interval_us = desc->interval_us == 0 ? 10000 : desc->interval_us;
+    desc->memory_limit = desc->memory_limit == 0 ? (size_t)64 << 20 : desc->memory_limit;
+    desc->max_depth = desc->max_depth == 0 ? 1024 : desc->max_depth;
+    if (desc->allocator.alloc_fn == NULL && desc->allocator.free_fn == NULL) {
+        desc->allocator.alloc_fn = pyprof__libc_alloc;
+        desc->allocator.free_fn = pyprof__libc_free;
+    }
 }
 
 static bool pyprof__copy_output_path(pyprof__sampler *sampler) {
@@ -4602,22 +4820,18 @@ PYPROF_API pyprof_result pyprof_start(const pyprof_desc *desc) {
     if (!pyprof__desc_is_valid(&resolved)) {
         return PYPROF_ERROR_ARGUMENT;
     }
-    pthread_mutex_lock(&pyprof__lifecycle);
-    pyprof__forget_parent();
+    pyprof__lock();
     pyprof_result result = PYPROF_ERROR_ALREADY_ACTIVE;
     if (pyprof__running() == NULL) {
-        pyprof__sampler *sampler = pyprof__sampler_new(&resolved);
+        pyprof__sampler *sampler = pyprof__prepare_for_forks() ? pyprof__sampler_new(&resolved) : NULL;
         result = sampler == NULL ? PYPROF_ERROR_MEMORY : pyprof__sampler_start(sampler);
         if (result == PYPROF_OK) {
             pyprof__active = sampler;
         } else if (sampler != NULL) {
-            pyprof_profile *profile = sampler->profile;
-            pyprof__sampler_clear(sampler);
-            pyprof__sampler_free(sampler);
-            pyprof_free(profile);
+            pyprof__recording_free(sampler);
         }
     }
-    pthread_mutex_unlock(&pyprof__lifecycle);
+    pyprof__unlock();
     if (result != PYPROF_OK) {
         pyprof__log(&resolved.logger, PYPROF_LOG_ERROR, pyprof_result_string(result));
     }
@@ -4632,8 +4846,7 @@ static void pyprof__fill_stats(const pyprof__sampler *sampler, pyprof_stats *sta
     stats->bytes_peak = sampler->memory->peak;
 }
 
-static pyprof_result pyprof__end_recording(pyprof__sampler *sampler, pyprof_profile **profile) {
-    pyprof_result result = PYPROF_OK;
+static void pyprof__end_recording(pyprof__sampler *sampler) {
     pyprof__set(&sampler->must_stop, 1);
     pyprof__wake(&sampler->bell);
     pthread_join(sampler->thread, NULL);
@@ -4641,39 +4854,47 @@ static pyprof_result pyprof__end_recording(pyprof__sampler *sampler, pyprof_prof
     pyprof__reads_stop();
     pyprof__fill_stats(sampler, &pyprof__last_stats);
     pyprof__was_active = true;
-    *profile = sampler->profile;
-    if (sampler->output_path != NULL) {
-        result = pyprof_save(*profile, NULL, sampler->output_path);
-    }
-    int error = errno;
-    pyprof_logger logger = sampler->desc.logger;
     pyprof__sampler_clear(sampler);
-    pyprof__sampler_free(sampler);
-    if (result != PYPROF_OK) {
-        pyprof__log(&logger, PYPROF_LOG_ERROR, "the profile could not be written to output_path");
-    }
-    if (pyprof__last_stats.timeline_coarsened > 0) {
-        pyprof__log(&logger, PYPROF_LOG_WARNING,
+}
+
+static void pyprof__warn_of_limits(const pyprof__sampler *sampler) {
+    if (sampler->profile->timeline_coarsened > 0) {
+        pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING,
                     "the time line was full: its resolution was halved, memory_limit sets its size");
     }
-    if (pyprof__last_stats.truncated_memory > 0) {
-        pyprof__log(&logger, PYPROF_LOG_WARNING,
+    if (sampler->stats.truncated_memory > 0) {
+        pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING,
                     "the tree was full: new stacks went to [truncated], memory_limit sets its size");
     }
+}
+
+/* Saves what has ended, and lets the sampler go. Without the lock: whoever reads what is written may be slow. */
+static pyprof_result pyprof__close_recording(pyprof__sampler *sampler) {
+    pyprof_result result = PYPROF_OK;
+    if (sampler->output_path != NULL) {
+        result = pyprof_save(sampler->profile, NULL, sampler->output_path);
+    }
+    int error = errno;
+    if (result != PYPROF_OK) {
+        pyprof__log(&sampler->desc.logger, PYPROF_LOG_ERROR,
+                    "the profile could not be written to output_path");
+    }
+    pyprof__warn_of_limits(sampler);
+    pyprof__sampler_free(sampler);
     errno = error;
     return result;
 }
 
 PYPROF_API pyprof_result pyprof_stop(pyprof_profile **profile) {
-    pyprof_profile *recorded = NULL;
-    pyprof_result result = PYPROF_ERROR_NOT_ACTIVE;
-    pthread_mutex_lock(&pyprof__lifecycle);
+    pyprof__lock();
     pyprof__sampler *sampler = pyprof__running();
     if (sampler != NULL) {
+        pyprof__end_recording(sampler);
         pyprof__active = NULL;
-        result = pyprof__end_recording(sampler, &recorded);
     }
-    pthread_mutex_unlock(&pyprof__lifecycle);
+    pyprof__unlock();
+    pyprof_profile *recorded = sampler != NULL ? sampler->profile : NULL;
+    pyprof_result result = sampler != NULL ? pyprof__close_recording(sampler) : PYPROF_ERROR_NOT_ACTIVE;
     if (profile != NULL) {
         *profile = recorded;
     } else {
@@ -4683,9 +4904,9 @@ PYPROF_API pyprof_result pyprof_stop(pyprof_profile **profile) {
 }
 
 PYPROF_API bool pyprof_is_active(void) {
-    pthread_mutex_lock(&pyprof__lifecycle);
+    pyprof__lock();
     bool is_active = pyprof__running() != NULL;
-    pthread_mutex_unlock(&pyprof__lifecycle);
+    pyprof__unlock();
     return is_active;
 }
 
@@ -4694,7 +4915,7 @@ PYPROF_API pyprof_result pyprof_snapshot(pyprof_profile **profile) {
         return PYPROF_ERROR_ARGUMENT;
     }
     *profile = NULL;
-    pthread_mutex_lock(&pyprof__lifecycle);
+    pyprof__lock();
     pyprof__sampler *sampler = pyprof__running();
     if (sampler != NULL) {
         pthread_mutex_lock(&sampler->lock);
@@ -4704,7 +4925,7 @@ PYPROF_API pyprof_result pyprof_snapshot(pyprof_profile **profile) {
         }
         pthread_mutex_unlock(&sampler->lock);
     }
-    pthread_mutex_unlock(&pyprof__lifecycle);
+    pyprof__unlock();
     return sampler == NULL ? PYPROF_ERROR_NOT_ACTIVE : *profile == NULL ? PYPROF_ERROR_MEMORY : PYPROF_OK;
 }
 
@@ -4713,7 +4934,7 @@ PYPROF_API pyprof_result pyprof_get_stats(pyprof_stats *stats) {
     if (stats == NULL) {
         return PYPROF_ERROR_ARGUMENT;
     }
-    pthread_mutex_lock(&pyprof__lifecycle);
+    pyprof__lock();
     pyprof__sampler *sampler = pyprof__running();
     if (sampler != NULL) {
         pthread_mutex_lock(&sampler->lock);
@@ -4725,7 +4946,7 @@ PYPROF_API pyprof_result pyprof_get_stats(pyprof_stats *stats) {
     } else {
         result = PYPROF_ERROR_NOT_ACTIVE;
     }
-    pthread_mutex_unlock(&pyprof__lifecycle);
+    pyprof__unlock();
     return result;
 }
 
@@ -4846,7 +5067,7 @@ PYPROF_API pyprof_result pyprof_dump(pyprof_write_fn write, void *user) {
     memory.limit = SIZE_MAX;
     gathered.memory = &memory;
     gathered.bytes.item_size = 1;
-    pthread_mutex_lock(&pyprof__lifecycle);
+    pyprof__lock();
     pyprof__sampler *sampler = pyprof__running();
     if (sampler != NULL) {
         memory.allocator = sampler->desc.allocator;
@@ -4855,7 +5076,7 @@ PYPROF_API pyprof_result pyprof_dump(pyprof_write_fn write, void *user) {
         result = pyprof__write_threads(sampler, &gathered);
         pthread_mutex_unlock(&sampler->lock);
     }
-    pthread_mutex_unlock(&pyprof__lifecycle);
+    pyprof__unlock();
     if (result == PYPROF_OK && gathered.bytes.count > 0 &&
         !write(user, gathered.bytes.data, gathered.bytes.count)) {
         result = PYPROF_ERROR_WRITE;
@@ -4955,9 +5176,11 @@ PYPROF_API const char *pyprof_result_string(pyprof_result result) {
     case PYPROF_ERROR_MEMORY_READ:
         return "neither process_vm_writev nor /proc/self/mem can be used here";
     case PYPROF_ERROR_PYTHON:
-        return "this build of CPython is not supported";
+        return "this version of CPython is not known, or not as it describes itself";
     case PYPROF_ERROR_PYTHON_MISMATCH:
-        return "compiled against another version of CPython than the one that runs";
+        return "compiled against another CPython than the one that runs";
+    case PYPROF_ERROR_PYTHON_DEBUG:
+        return "this debug build of CPython is not supported";
     case PYPROF_ERROR_IO:
         return "the file could not be written";
     case PYPROF_ERROR_WRITE:

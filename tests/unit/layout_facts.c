@@ -10,6 +10,9 @@
 #include "internal/pycore_dict.h"
 #include "internal/pycore_frame.h"
 #include "internal/pycore_interp.h"
+#if PY_VERSION_HEX >= 0x030e0000
+#include "internal/pycore_interpframe.h"
+#endif
 #include "internal/pycore_object.h"
 #include "internal/pycore_pystate.h"
 #include "internal/pycore_runtime.h"
@@ -127,10 +130,31 @@ static void add_frame(list *facts) {
     add(facts, "frame_code", AT(_PyInterpreterFrame, f_code));
     add(facts, "frame_instr", AT(_PyInterpreterFrame, prev_instr));
 #endif
-#if PY_VERSION_HEX >= 0x030c0000
-    add(facts, "owner_cstack", FRAME_OWNED_BY_CSTACK);
+#if PY_VERSION_HEX >= 0x030e0000
+    add(facts, "owner_helper", FRAME_OWNED_BY_INTERPRETER);
+#elif PY_VERSION_HEX >= 0x030c0000
+    add(facts, "owner_helper", FRAME_OWNED_BY_CSTACK);
 #else
-    add(facts, "owner_cstack", FACT_ABSENT);
+    add(facts, "owner_helper", FACT_ABSENT);
+#endif
+#if PY_VERSION_HEX >= 0x030e0000 && defined(Py_GIL_DISABLED)
+    add(facts, "frame_tlbc", AT(_PyInterpreterFrame, tlbc_index));
+    add(facts, "code_tlbc", AT(PyCodeObject, co_tlbc));
+    add(facts, "tlbc_entries", AT(_PyCodeArray, entries));
+#else
+    add(facts, "frame_tlbc", FACT_ABSENT);
+    add(facts, "code_tlbc", FACT_ABSENT);
+#endif
+#if PY_VERSION_HEX >= 0x030d0000
+    /* In 3.13 only free-threaded builds have tagged pointers; clearing the bits of others changes nothing. */
+    add(facts, "executable_tags", 3);
+#if defined(Py_TAG_BITS)
+    add(facts, "tags_unknown", (uint32_t)(Py_TAG_BITS & ~(uintptr_t)3));
+#elif defined(Py_TAG_DEFERRED)
+    add(facts, "tags_unknown", (uint32_t)(Py_TAG_DEFERRED & ~(uintptr_t)3));
+#endif
+#else
+    add(facts, "executable_tags", 0);
 #endif
 }
 
@@ -172,6 +196,10 @@ static void add_dict(list *facts) {
 #if PY_VERSION_HEX >= 0x030d0000
     add(facts, "managed_dict_before",
         (uint32_t)((char *)object - (char *)_PyObject_ManagedDictPointer(object)));
+    PyTypeObject type;
+    memset(&type, 0, sizeof type);
+    type.tp_basicsize = sizeof(PyObject);
+    object->ob_type = &type;
     add(facts, "inline_values_behind", (uint32_t)((char *)_PyObject_InlineValues(object) - (char *)object));
     add(facts, "values_valid", AT(PyDictValues, valid));
 #elif PY_VERSION_HEX >= 0x030c0000

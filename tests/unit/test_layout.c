@@ -26,13 +26,14 @@ static const struct {
     IN_ROW(cframe_previous), IN_ROW(chunk_previous),    IN_ROW(chunk_size),
     IN_ROW(frame_previous),  IN_ROW(frame_code),        IN_ROW(frame_instr),
     IN_ROW(frame_owner),     IN_ROW(frame_locals),      IN_ROW(instr_scale),
-    IN_ROW(owner_cstack),    IN_ROW(owner_generator),   IN_ROW(code_name),
+    IN_ROW(owner_helper),    IN_ROW(owner_generator),   IN_ROW(code_name),
+    IN_ROW(frame_tlbc),      IN_ROW(code_tlbc),         IN_ROW(executable_tags),
     IN_ROW(code_filename),   IN_ROW(code_first_line),   IN_ROW(code_lines),
     IN_ROW(frame_generator), IN_ROW(code_instructions), IN_ROW(code_first_traceable),
 };
 
-/* What is written into the code that reads dicts. */
-static const layout_fact dict_constants[] = {
+/* What is written into the code that reads, and has no field in the row. */
+static const layout_fact constants[] = {
 #if PYPROF__PY_SINCE(11)
     {"keys_size", sizeof(pyprof__dict_keys)},
     {"keys_log2_index_bytes", offsetof(pyprof__dict_keys, log2_index_bytes)},
@@ -45,10 +46,12 @@ static const layout_fact dict_constants[] = {
     {"text_entry_key", 0},
     {"values_offset", PYPROF__VALUES_OFFSET},
     {"managed_dict_flag", 1u << 4},
-    {"managed_dict_before", 3 * sizeof(uintptr_t)},
+    {"managed_dict_before", PYPROF__MANAGED_DICT_BEFORE},
 #if PYPROF__PY_SINCE(13)
     {"inline_values_behind", sizeof(PyObject)},
     {"values_valid", 3},
+    {"tags_unknown", 0},
+    {"tlbc_entries", sizeof(Py_ssize_t)},
 #elif PYPROF__PY_SINCE(12)
     {"values_tag", 1},
 #else
@@ -118,8 +121,8 @@ static void test_every_fact_is_compared(void **state) {
         for (size_t j = 0; j < ROW_FIELDS(row_fields); j++) {
             compared += strcmp(facts[i].name, row_fields[j].name) == 0;
         }
-        for (size_t j = 0; dict_constants[j].name != NULL; j++) {
-            compared += strcmp(facts[i].name, dict_constants[j].name) == 0;
+        for (size_t j = 0; constants[j].name != NULL; j++) {
+            compared += strcmp(facts[i].name, constants[j].name) == 0;
         }
     }
     assert_int_equal(compared, facts_count);
@@ -162,25 +165,30 @@ static void test_thread_state_copy_holds_all(void **state) {
     assert_true(row.ts_size <= sizeof(PyThreadState));
 }
 
-static void test_dict_constants_are_as_the_headers_have_them(void **state) {
+static void test_constants_are_as_the_headers_have_them(void **state) {
     (void)state;
-    if (dict_constants[0].name == NULL) {
+    if (constants[0].name == NULL) {
         skip(); /* to 3.10 the headers do not tell; see the attributes below */
     }
-    for (size_t i = 0; dict_constants[i].name != NULL; i++) {
-        const layout_fact *fact = fact_named(dict_constants[i].name);
-        assert_non_null(fact);
-        if (fact->value != dict_constants[i].value) {
-            print_error("%s is %u, not %u\n", fact->name, (unsigned)fact->value,
-                        (unsigned)dict_constants[i].value);
+    for (size_t i = 0; constants[i].name != NULL; i++) {
+        const layout_fact *fact = fact_named(constants[i].name);
+        if (fact == NULL && (strcmp(constants[i].name, "tlbc_entries") == 0 ||
+                             strcmp(constants[i].name, "tags_unknown") == 0)) {
+            continue; /* this build has none */
         }
-        assert_int_equal(fact->value, dict_constants[i].value);
+        assert_non_null(fact);
+        if (fact->value != constants[i].value) {
+            print_error("%s is %u, not %u\n", fact->name, (unsigned)fact->value,
+                        (unsigned)constants[i].value);
+        }
+        assert_int_equal(fact->value, constants[i].value);
     }
 }
 
 /* The row against the thread that runs, frame by frame. */
 
 static int frames_compared;
+static const pyprof__layout *row_in_use = &row;
 
 static PyObject *compare_stack(PyObject *module, PyObject *unused) {
     static pyprof__view view;
@@ -194,8 +202,8 @@ static PyObject *compare_stack(PyObject *module, PyObject *unused) {
     stack.frames = frames;
     stack.capacity = 256;
     pyprof__view_reset(&view);
-    assert_true(pyprof__leaf_frame(&row, &reader, tstate, &leaf));
-    assert_true(pyprof__walk(&row, &reader, leaf, &stack));
+    assert_true(pyprof__leaf_frame(row_in_use, &reader, tstate, &leaf));
+    assert_true(pyprof__walk(row_in_use, &reader, leaf, &stack));
     PyFrameObject *frame = PyEval_GetFrame();
     Py_INCREF(frame);
     for (uint32_t i = 0; i < stack.count; i++) {
@@ -218,8 +226,7 @@ static PyObject *compare_stack(PyObject *module, PyObject *unused) {
 
 static PyMethodDef compare_method = {"compare_stack", compare_stack, METH_NOARGS, NULL};
 
-static void test_row_finds_the_stack_that_runs(void **state) {
-    (void)state;
+static void compare_stacks(void) {
     PyObject *function = PyCFunction_New(&compare_method, NULL);
     PyObject_SetAttrString(PyImport_AddModule("__main__"), "compare_stack", function);
     Py_DECREF(function);
@@ -250,6 +257,104 @@ static void test_row_finds_the_stack_that_runs(void **state) {
              "exec('assert eval(\"plain()\") == 4')\n");
     assert_in_range(frames_compared, 130, 1000);
 }
+
+static void test_row_finds_the_stack_that_runs(void **state) {
+    (void)state;
+    compare_stacks();
+}
+
+#if PYPROF__PY_SINCE(13)
+/* What an interpreter says of itself, and what is made of it. */
+
+static pyprof__description description;
+
+static pyprof_result adopt(const pyprof__description *self, uint32_t built_for) {
+    pyprof__layout adopted = row;
+    pyprof_result result = pyprof__layout_adopt(&adopted, self, built_for);
+    if (result == PYPROF_OK) {
+        assert_memory_equal(&adopted, &row, sizeof row);
+    }
+    return result;
+}
+
+static void read_description(void) {
+    memcpy(&description, pyprof__runtime, sizeof description);
+}
+
+static void test_newer_version_is_believed_if_all_agrees(void **state) {
+    const uint32_t newer = PYPROF__PY(PYPROF__PY_NEWEST + 1) + 0xf0;
+    (void)state;
+    read_description();
+    assert_int_equal(adopt(&description, PY_VERSION_HEX), PYPROF_OK);
+    assert_int_equal(adopt(&description, newer), PYPROF_ERROR_PYTHON_MISMATCH);
+    description.version = newer;
+    assert_int_equal(adopt(&description, newer), PYPROF_OK);
+    assert_int_equal(adopt(&description, PY_VERSION_HEX), PYPROF_ERROR_PYTHON_MISMATCH);
+}
+
+/* Its owners may be others: what is no Python frame is then told by what it runs. */
+static void test_owners_need_not_be_known(void **state) {
+    pyprof__layout newer = row;
+    (void)state;
+    newer.owner_helper = PYPROF__ABSENT;
+    row_in_use = &newer;
+    compare_stacks();
+    row_in_use = &row;
+}
+
+static void test_other_builds_are_refused(void **state) {
+    (void)state;
+    read_description();
+    description.free_threaded ^= 1;
+    assert_int_equal(adopt(&description, PY_VERSION_HEX), PYPROF_ERROR_PYTHON_MISMATCH);
+    read_description();
+    description.cookie[0] ^= 1;
+    assert_int_equal(adopt(&description, PY_VERSION_HEX), PYPROF_ERROR_PYTHON);
+}
+
+/* Every word that is used, wrong in several ways: nothing is guessed. */
+static void test_description_that_does_not_add_up_is_refused(void **state) {
+#define USED(part, field) offsetof(pyprof__description, part.field)
+    static const size_t compared[] = {
+        USED(interp, next),          USED(interp, threads_head), USED(interp, id),
+        USED(thread, prev),          USED(thread, next),         USED(thread, interp),
+        USED(thread, current_frame), USED(thread, thread_id),    USED(thread, native_thread_id),
+        USED(thread, status),        USED(code, qualname),       USED(code, filename),
+        USED(code, linetable),       USED(code, firstlineno),    USED(code, co_code_adaptive),
+        USED(object, size),          USED(object, ob_type),
+    };
+    static const size_t of_frames[] = {USED(frame, previous), USED(frame, executable), USED(frame, instr_ptr),
+                                       USED(frame, localsplus)};
+    static const uint64_t wrong[] = {1, 8, (uint64_t)-8, 1u << 20, 1ull << 33};
+    (void)state;
+    for (size_t j = 0; j < ROW_FIELDS(wrong); j++) {
+        for (size_t i = 0; i < ROW_FIELDS(compared); i++) {
+            read_description();
+            uint64_t word;
+            memcpy(&word, (char *)&description + compared[i], sizeof word);
+            word += wrong[j];
+            memcpy((char *)&description + compared[i], &word, sizeof word);
+            assert_int_equal(adopt(&description, PY_VERSION_HEX), PYPROF_ERROR_PYTHON);
+        }
+    }
+    for (size_t i = 0; i < ROW_FIELDS(of_frames); i++) {
+        read_description();
+        const uint64_t unfit[] = {description.frame.owner, 3, 1u << 20,
+                                  i == 0 ? description.frame.executable : description.frame.previous};
+        for (size_t j = 0; j < ROW_FIELDS(unfit); j++) {
+            read_description();
+            memcpy((char *)&description + of_frames[i], &unfit[j], sizeof unfit[j]);
+            assert_int_equal(adopt(&description, PY_VERSION_HEX), PYPROF_ERROR_PYTHON);
+        }
+    }
+    read_description();
+    memset(&description.frame, 0, sizeof description.frame);
+    assert_int_equal(adopt(&description, PY_VERSION_HEX), PYPROF_ERROR_PYTHON);
+    read_description();
+    memset(&description.runtime, 0, sizeof description - offsetof(pyprof__description, runtime));
+    assert_int_equal(adopt(&description, PY_VERSION_HEX), PYPROF_ERROR_PYTHON);
+}
+#endif
 
 static void test_row_finds_this_thread(void **state) {
     unsigned char copy[PYPROF__TSTATE_COPY];
@@ -441,8 +546,14 @@ int main(void) {
         cmocka_unit_test(test_every_fact_is_compared),
         cmocka_unit_test(test_a_wrong_row_is_caught),
         cmocka_unit_test(test_thread_state_copy_holds_all),
-        cmocka_unit_test(test_dict_constants_are_as_the_headers_have_them),
+        cmocka_unit_test(test_constants_are_as_the_headers_have_them),
         cmocka_unit_test(test_row_finds_the_stack_that_runs),
+#if PYPROF__PY_SINCE(13)
+        cmocka_unit_test(test_newer_version_is_believed_if_all_agrees),
+        cmocka_unit_test(test_owners_need_not_be_known),
+        cmocka_unit_test(test_other_builds_are_refused),
+        cmocka_unit_test(test_description_that_does_not_add_up_is_refused),
+#endif
         cmocka_unit_test(test_row_finds_this_thread),
         cmocka_unit_test(test_print_of_a_code_object_stays),
         cmocka_unit_test(test_attributes_are_found),

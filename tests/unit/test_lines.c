@@ -69,6 +69,7 @@ static void compare_source(const char *name, const char *source) {
     Py_DECREF(code);
 }
 
+/* Debian's has a link that leads nowhere. */
 static void test_lines_of_the_standard_library(void **state) {
     (void)state;
     code_objects = instructions = without_line = 0;
@@ -82,7 +83,7 @@ static void test_lines_of_the_standard_library(void **state) {
         "                                            'idlelib', 'lib2to3', '__pycache__'})\n"
         "        for name in sorted(files):\n"
         "            path = os.path.join(folder, name)\n"
-        "            if name.endswith('.py'):\n"
+        "            if name.endswith('.py') and os.path.exists(path):\n"
         "                with open(path, 'rb') as file: source = file.read()\n"
         "                try: yield os.path.relpath(path, root), compile(source, path, 'exec')\n"
         "                except (SyntaxError, ValueError): pass\n"

@@ -103,17 +103,22 @@ static void set_owner(size_t frame, uint32_t owner) {
     }
 }
 
+/* Aligned as objects are: from 3.13 on the lowest bits are no part of the pointer. */
+static uintptr_t first_local_of(size_t frame) {
+    return 0x4000 + 16 * frame;
+}
+
 static void make_frame(size_t i, uintptr_t previous, size_t code, int32_t offset) {
     put_word(frame_at(i) + world.layout.frame_previous, previous);
     put_word(frame_at(i) + world.layout.frame_code, code_at(code));
-    put_word(frame_at(i) + world.layout.frame_locals, 0x4000 + i);
+    put_word(frame_at(i) + world.layout.frame_locals, first_local_of(i));
     set_owner(i, 0);
     set_instr(i, code, offset);
 }
 
 /* From 3.12 on, C enters Python through a frame of its own. */
 static bool has_entry_frames(void) {
-    return world.layout.owner_cstack != PYPROF__ABSENT;
+    return world.layout.owner_helper != PYPROF__ABSENT;
 }
 
 /* Frame 0 is the leaf; frame i runs code i % codes_max, at an offset of its own. */
@@ -127,7 +132,7 @@ static void make_stack(size_t count) {
         make_frame(i, i + 1 < count ? frame_at(i + 1) : outermost, i % codes_max, (int32_t)(10 + 2 * i));
     }
     if (has_entry_frames()) {
-        set_owner(count, world.layout.owner_cstack);
+        set_owner(count, world.layout.owner_helper);
         put_word(frame_at(count) + world.layout.frame_code, 8); /* nobody may look at it */
     }
 }
@@ -191,7 +196,7 @@ static void test_walks_from_leaf_to_root(void **state) {
         assert_true(walk((way)how, frame_at(0)));
         assert_int_equal(world.stack.count, 5);
         assert_int_equal(world.stack.is_cut, 0);
-        assert_true(world.stack.root_first_local == 0x4004);
+        assert_true(world.stack.root_first_local == first_local_of(4));
         for (size_t i = 0; i < 5; i++) {
             assert_frame(i, i, (int32_t)(10 + 2 * i));
         }
@@ -286,7 +291,7 @@ static void test_frames_that_have_not_begun_are_skipped(void **state) {
     set_instr(2, 2, -2); /* the outermost: the first local is that of the outermost frame that runs */
     assert_true(walk(VIEW, frame_at(0)));
     assert_int_equal(world.stack.count, 2);
-    assert_true(world.stack.root_first_local == 0x4001);
+    assert_true(world.stack.root_first_local == first_local_of(1));
 }
 
 static void test_generators_have_always_begun(void **state) {
@@ -316,7 +321,7 @@ static void test_frames_of_c_are_skipped(void **state) {
     }
     for (size_t at = 0; at < 4; at++) {
         make_stack(4);
-        set_owner(at, world.layout.owner_cstack);
+        set_owner(at, world.layout.owner_helper);
         put_word(frame_at(at) + world.layout.frame_code, 8); /* nobody may look at these */
         put_word(frame_at(at) + world.layout.frame_instr, 8);
         for (int how = 0; how < ways; how++) {
@@ -324,7 +329,7 @@ static void test_frames_of_c_are_skipped(void **state) {
             assert_int_equal(world.stack.count, 3);
             assert_frame(0, at == 0 ? 1 : 0, at == 0 ? 12 : 10);
             assert_frame(2, at == 3 ? 2 : 3, at == 3 ? 14 : 16);
-            assert_true(world.stack.root_first_local == (at == 3 ? 0x4002 : 0x4003));
+            assert_true(world.stack.root_first_local == (first_local_of(at == 3 ? 2 : 3)));
         }
     }
 }
