@@ -54,6 +54,7 @@
      pyprof_start                                any      either     yes                    yes
      pyprof_stop, _snapshot, _dump, _get_stats   any      either     yes                    yes
      pyprof_write, _save, _free                  any      either     yes                    yes
+     pyprof_name_interpreter                     any      either     yes                    yes
      None may be called from a signal handler, or from the allocator, logger and write functions of the host.
      fork waits for a sample that is being taken. A forked child has no recording: no thread, the signal's action is
      the host's again, pyprof_is_active is false, and it may start its own. The parent's goes on.
@@ -64,10 +65,12 @@
      whose rhythm is that of the sampler. Every sample counts in four ways, to be chosen when writing:
      - wall: elapsed time. Time in which the thread only waited is kept apart, and left out unless include_idle.
      - cpu: CPU time by the thread's own clock.
-     - gil: elapsed time while it held the GIL of its interpreter.
+     - gil: elapsed time while it held the GIL of its interpreter; on a free-threaded build while it was attached.
      - samples.
      A thread is idle when it does not hold the GIL and does not run; waiting for the GIL is waiting, too. A thread
      without any Python frame is not in the profile.
+     An OS thread is one stack, also if it went from one interpreter to another: a frame "[interpreter 1: NAME]" stands
+     before those of each, except of the main interpreter where a thread begins there. pyprof_name_interpreter.
      A frame shows the line that its thread was at. A function that has been called but has not begun to run is
      not shown yet: its caller is the leaf.
      What could not be sampled is counted by cause in pyprof_stats, never guessed: see there.
@@ -81,8 +84,9 @@
      the sums of the collapsed format stay exact.
 
    LIMITS
-     - Linux; x86-64 and aarch64 (others should work, without calls_interrupted). CPython 3.8 to 3.13, release
-       builds with a GIL. Anything else is refused by pyprof_start.
+     - Linux; x86-64 and aarch64 (others should work, without calls_interrupted).
+     - CPython 3.8 to 3.15, and later ones whose description of themselves (_Py_DebugOffsets) agrees with their headers.
+       Free-threaded builds; debug builds since 3.13. Anything else is refused by pyprof_start, with a reason.
      - Valgrind's memcheck takes what the sampler reads for the program's own reads, and may complain.
      - Where neither process_vm_writev nor /proc/self/mem may be used (some seccomp filters), pyprof_start refuses.
      - Frames of C functions are not shown; their time is their Python caller's.
@@ -291,6 +295,13 @@ PYPROF_API pyprof_result pyprof_write(const pyprof_profile *profile, const pypro
    Errors: ARGUMENT, FORMAT, MEMORY, IO (errno says why; no partial file is left). */
 PYPROF_API pyprof_result pyprof_save(const pyprof_profile *profile, const pyprof_output *output,
                                      const char *path);
+
+/* Names an interpreter for the outputs: "[interpreter 1: physics]" stands there before its frames, without a name
+   "[interpreter 1]"; the main interpreter (0) is shown only where a thread comes to it from another one. id: as
+   PyInterpreterState_GetID gives it. name: UTF-8, copied, 63 bytes at most are kept; NULL takes the name away. For
+   samples from then on, in this recording and later ones. Up to 64 interpreters have names at a time.
+   Any thread, with or without the GIL, also while nothing is recorded. Errors: ARGUMENT (id below 0), MEMORY. */
+PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name);
 
 /* Gives a profile's memory back; NULL is fine. Uses the allocator of the recording. Any thread. */
 PYPROF_API void pyprof_free(pyprof_profile *profile);
@@ -964,6 +975,31 @@ PYPROF__INLINE bool pyprof__load_word(pyprof__reader *reader, uintptr_t address,
 // >>cpython
 // Everything that differs between versions of CPython, and nothing of it elsewhere.
 
+/* Whose memory is read here, who may free it meanwhile, and what then happens. From outside all of it is read through
+   >>reads, so that a page that is gone is an error; a page that is there may hold something else by now, so:
+   - interpreter states (Py_EndInterpreter, Py_Finalize): reached from a global by the lists. Every thread state has to
+     name its interpreter and its predecessor; a list is believed up to the first link that does not hold.
+   - thread states (their own thread, Py_EndInterpreter, Py_Finalize, a forked child): known again by address, id and
+     interpreter. After a stack was read, its thread state has to bear the ids of the thread that it was read for.
+   - frames: in chunks of the data stack, in generators and in frame objects (their own thread, at any return);
+     3.11 and 3.12 also a cframe and the entry frames, since 3.13 the entry frames, on the thread's C stack
+     (unmapped when it ends). What is read counts if the thread's CPU clock stood still from before to after, or
+     as far as several reads agree. Depth is bounded; what a frame runs has to be a code object.
+   - code objects (any thread that lets go of the last reference): a print of what they refer to is part of every frame.
+     Name, file and lines are read once, between two looks at that print; if it is another one, or the object has no
+     references, the frame is [unresolved].
+   - str and bytes (with their code object): covered by that; types and lengths are checked before what follows.
+   - copies of bytecode (3.14, free-threaded; with their code object, or when outgrown): index and length are checked.
+   - threading.Thread objects, their dicts, keys and values (any thread): only for the name of a track. It has to be a
+     str; while it cannot be found the last one stands.
+   - to 3.10, what a pthread_t points to (unmapped some time after the thread's end): the id found there has to be that
+     of a thread of this process that lives.
+   In the signal handler a thread reads by plain loads, and only what cannot vanish while it is interrupted: its own
+   attached thread state, its frames, and the code objects that these hold. 3.11 and 3.12 publish a cframe before it
+   points to a frame: there the way from it has to lead, inside the thread's own chunks or by safe reads, to the cframe
+   before. Before 3.12 the attached thread state may be another thread's; whose it is, is asked by a safe read.
+   Copied data (what >>profile holds) outlives all of these. */
+
 #define PYPROF__ABSENT UINT32_MAX
 #define PYPROF__IDENTITY_WORDS 6
 
@@ -987,6 +1023,7 @@ typedef struct pyprof__layout {
     uint32_t status_mask;
     uint32_t status_attached;
     uint32_t ts_frame; /* the leaf frame, or the cframe that points to it */
+    uint32_t ts_base;  /* the helper frame that is there when no other is: since 3.15 */
     uint32_t ts_chunk; /* newest data stack chunk */
     uint32_t ts_size;  /* bytes of a thread state that hold all of the above */
     /* _PyCFrame, on the C stack of the thread: 3.11 and 3.12 */
@@ -1031,12 +1068,15 @@ static void pyprof__layout_thread_state(pyprof__layout *layout) {
     layout->ts_interp = PYPROF__OFFSET(PyThreadState, interp);
     layout->ts_id = PYPROF__OFFSET(PyThreadState, id);
     layout->ts_thread_id = PYPROF__OFFSET(PyThreadState, thread_id);
-    layout->ts_native_id = layout->ts_status = layout->ts_chunk = PYPROF__ABSENT;
+    layout->ts_native_id = layout->ts_status = layout->ts_chunk = layout->ts_base = PYPROF__ABSENT;
     layout->cframe_frame = layout->cframe_previous = PYPROF__ABSENT;
     layout->chunk_previous = layout->chunk_size = PYPROF__ABSENT;
     layout->ts_size = layout->ts_id + (uint32_t)sizeof(uint64_t);
 #if PYPROF__PY_SINCE(11)
     layout->ts_native_id = PYPROF__OFFSET(PyThreadState, native_thread_id);
+#endif
+#if PYPROF__PY_SINCE(15)
+    layout->ts_base = PYPROF__OFFSET(PyThreadState, base_frame);
 #endif
 #if PYPROF__PY_SINCE(13)
     layout->ts_frame = PYPROF__OFFSET(PyThreadState, current_frame);
@@ -1359,10 +1399,13 @@ static bool pyprof__is_bound_to(const pyprof__layout *layout, uintptr_t tstate, 
 /* Whether a copied thread state may have frames: an unborn thread's has none, and until it is
    born it goes under the id of the thread that made it. */
 static bool pyprof__may_have_frames(const pyprof__layout *layout, uintptr_t tstate, const void *copy) {
-    uintptr_t word;
+    uintptr_t word, base = 0;
     memcpy(&word, (const char *)copy + layout->ts_frame, sizeof word);
+    if (layout->ts_base != PYPROF__ABSENT) {
+        memcpy(&base, (const char *)copy + layout->ts_base, sizeof base);
+    }
     bool is_root_cframe = layout->cframe_frame != PYPROF__ABSENT && word - tstate < sizeof(PyThreadState);
-    return word != 0 && !is_root_cframe;
+    return word != base && !is_root_cframe;
 }
 
 static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, void *to, size_t size) {
@@ -1980,6 +2023,31 @@ static uintptr_t pyprof__read_attribute(pyprof__view *view, uintptr_t object, co
     return 0;
 }
 
+/* Where on the C stack of its thread a thread state was last entered from C; the lower, the later. 0 = not to be told:
+   to 3.10 nothing of it lies there. */
+static uintptr_t pyprof__entry_address(const pyprof__layout *layout, pyprof__reader *reader,
+                                       const void *copy) {
+    pyprof__found found;
+    uintptr_t frame;
+    memcpy(&frame, (const char *)copy + layout->ts_frame, sizeof frame);
+    if (layout->cframe_frame != PYPROF__ABSENT) {
+        return frame; /* the cframe lies there */
+    }
+    if (layout->helper_code == 0) {
+        return 0;
+    }
+    for (int steps = 0; frame != 0 && steps < 1 << 16; steps++) {
+        if (!pyprof__read_frame(layout, reader, frame, &found)) {
+            return 0;
+        }
+        if (found.code == layout->helper_code) {
+            return frame;
+        }
+        frame = found.previous;
+    }
+    return 0;
+}
+
 // >>capture
 // One stack, read by the thread itself in a signal handler or by the sampler from outside.
 
@@ -2055,6 +2123,7 @@ typedef enum pyprof__request_state {
 typedef struct pyprof__request {
     pyprof__atomic32 state;
     pyprof__stack stack;
+    pyprof__array outer; /* what the thread left waiting in other interpreters: see pyprof__read_outer */
     uintptr_t tstate;
     int32_t tid;
     bool ended_call; /* the signal was seen to end a system call with EINTR */
@@ -2366,7 +2435,6 @@ typedef struct pyprof__node {
 typedef struct pyprof__track {
     uint32_t name;
     int32_t tid;
-    int64_t interpreter;
     uint32_t root;
     uint32_t truncated; /* node for what the full tree cannot take */
     uint32_t first;     /* its time line; PYPROF__NONE = empty */
@@ -2490,8 +2558,7 @@ static pyprof__track *pyprof__track_at(const pyprof_profile *profile, uint32_t t
 }
 
 /* A new track; PYPROF__NONE = no room. */
-static uint32_t pyprof__add_track(pyprof_profile *profile, int32_t tid, int64_t interpreter, const char *name,
-                                  size_t size) {
+static uint32_t pyprof__add_track(pyprof_profile *profile, int32_t tid, const char *name, size_t size) {
     uint32_t text = pyprof__intern_text(profile, name, size);
     uint32_t index = text == PYPROF__NONE ? text : pyprof__array_add(&profile->memory, &profile->tracks);
     if (index == PYPROF__NONE) {
@@ -2506,7 +2573,6 @@ static uint32_t pyprof__add_track(pyprof_profile *profile, int32_t tid, int64_t 
     pyprof__track *track = pyprof__track_at(profile, index);
     track->name = text;
     track->tid = tid;
-    track->interpreter = interpreter;
     track->root = root;
     track->truncated = truncated;
     track->first = track->last = PYPROF__NONE;
@@ -2687,9 +2753,12 @@ typedef struct pyprof__tstate {
     uintptr_t address;
     uint64_t id;
     uintptr_t interp;
+    int64_t interp_id;
     uintptr_t thread_id;
     int32_t native_id;
-    uint32_t thread; /* PYPROF__NONE: not bound to an OS thread yet */
+    uint32_t thread;       /* PYPROF__NONE: not bound to an OS thread yet */
+    uint32_t sibling;      /* another one of the same thread; PYPROF__NONE = none */
+    uint64_t framed_since; /* the tick since which it has been seen to have frames; 0 = it has none */
     unsigned char copy[PYPROF__TSTATE_COPY];
 } pyprof__tstate;
 
@@ -2699,9 +2768,9 @@ typedef struct pyprof__thread {
     uintptr_t thread_id; /* pthread_t */
     clockid_t cpu_clock;
     uint32_t track;
-    uint64_t seen;   /* the last tick in which it had a thread state */
-    uint32_t tstate; /* of that tick, */
-    uint32_t rank;   /* and how good a choice it is */
+    uint64_t seen;     /* the last tick in which it had a thread state */
+    uint32_t tstate;   /* of that tick: where the thread is, if it has several; */
+    uint32_t siblings; /* and the first of all of them */
     bool is_alive;
     uint32_t request;     /* PYPROF__NONE = not asked */
     uint32_t ticks_asked; /* looks since it was asked */
@@ -2717,7 +2786,8 @@ typedef struct pyprof__thread {
     uint32_t node;
     uint32_t kind;
     bool is_cut;
-    uintptr_t root;       /* its outermost frame; 0 = not known */
+    uintptr_t root; /* the outermost frame of the interpreter that it was in; 0 = not known */
+    pyprof__frame root_frame;
     pyprof__array frames; /* root first, and the node of each: the next stack likely begins the same */
     pyprof__array nodes;
     uint32_t debt; /* whether to ask it: see pyprof__judge */
@@ -2762,7 +2832,8 @@ typedef struct pyprof__sampler {
     pyprof__table codes;
     pyprof__table sites;
     pyprof__array lines;
-    pyprof__array scratch; /* frames of two stacks */
+    pyprof__array scratch; /* frames of three stacks */
+    pyprof__array outer;   /* see pyprof__read_outer */
     uint32_t bootstrap;    /* the function that every threading.Thread begins with; PYPROF__NONE = not met */
     uintptr_t name_key;    /* the str object "_name" */
     pyprof__view view;
@@ -2842,6 +2913,46 @@ static bool pyprof__read_new_code(pyprof__sampler *sampler, pyprof__code *code) 
     return true;
 }
 
+/* Names that the host gave to interpreters. Changed under the locks of both the host's call and the sampler. */
+#define PYPROF__NAMES_MAX 64u
+static struct pyprof__names {
+    int32_t generation; /* of the names: part of every mark, so that a new name makes new ones */
+    uint32_t count;
+    struct pyprof__name {
+        int64_t id;
+        char text[64];
+    } items[PYPROF__NAMES_MAX];
+} pyprof__names;
+
+static struct pyprof__name *pyprof__name_of(int64_t id) {
+    for (uint32_t i = 0; i < pyprof__names.count; i++) {
+        if (pyprof__names.items[i].id == id) {
+            return &pyprof__names.items[i];
+        }
+    }
+    return NULL;
+}
+
+/* Among the frames of a stack, a mark says in which interpreter those further in run. */
+static pyprof__frame pyprof__mark(int64_t interpreter) {
+    pyprof__frame mark = {0, (uint64_t)interpreter, pyprof__names.generation, 0};
+    return mark;
+}
+
+static bool pyprof__is_mark(const pyprof__frame *frame) {
+    return frame->code == 0;
+}
+
+/* The function that stands for an interpreter; PYPROF__NONE = no room. */
+static uint32_t pyprof__function_of_mark(pyprof__sampler *sampler, const pyprof__frame *mark) {
+    char text[128];
+    int64_t id = (int64_t)mark->print;
+    const struct pyprof__name *name = pyprof__name_of(id);
+    snprintf(text, sizeof text, "[interpreter %lld%s%s]", (long long)id, name != NULL ? ": " : "",
+             name != NULL ? name->text : "");
+    return pyprof__intern_marker(sampler->profile, text);
+}
+
 /* The entry of a code object; NULL: it has died, or there is no room. */
 static const pyprof__code *pyprof__code_of(pyprof__sampler *sampler, const pyprof__frame *frame) {
     bool is_new;
@@ -2862,13 +2973,17 @@ static const pyprof__code *pyprof__code_of(pyprof__sampler *sampler, const pypro
 }
 
 static pyprof__site *pyprof__add_site(pyprof__sampler *sampler, const pyprof__frame *frame, uint32_t index) {
+    pyprof__site *site = &PYPROF__ITEM(pyprof__site, &sampler->sites.items, index);
+    site->node = PYPROF__NONE;
+    if (pyprof__is_mark(frame)) {
+        site->function = pyprof__function_of_mark(sampler, frame);
+        return site->function != PYPROF__NONE ? site : NULL;
+    }
     const pyprof__code *code = pyprof__code_of(sampler, frame);
     if (code == NULL) {
         return NULL;
     }
-    pyprof__site *site = &PYPROF__ITEM(pyprof__site, &sampler->sites.items, index);
     site->function = code->function;
-    site->node = PYPROF__NONE;
     if (code->function != sampler->profile->unresolved) {
         const unsigned char *table = (const unsigned char *)sampler->lines.data + code->lines;
         site->line = pyprof__line_at(table, code->lines_size, code->first_line, frame->instr);
@@ -2965,11 +3080,11 @@ static uint32_t pyprof__unsettled_below(pyprof__sampler *sampler, const pyprof__
 }
 
 /* Threads of the threading module keep their object as first local variable of their outermost frame. */
-static void pyprof__learn_object(pyprof__sampler *sampler, pyprof__thread *thread,
-                                 const pyprof__stack *stack) {
-    if (thread->object == 0 && thread->nodes.count > 0 && !stack->is_cut) {
+static void pyprof__learn_object(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
+                                 uint32_t outer) {
+    if (thread->object == 0 && thread->nodes.count > outer && !stack->is_cut) {
         const pyprof__node *root =
-            pyprof__node_at(sampler->profile, PYPROF__ITEM(uint32_t, &thread->nodes, 0));
+            pyprof__node_at(sampler->profile, PYPROF__ITEM(uint32_t, &thread->nodes, outer));
         if (root->function == sampler->bootstrap) {
             thread->object = stack->root_first_local;
             thread->name_due = 0;
@@ -3073,21 +3188,55 @@ static void pyprof__end_time(pyprof__sampler *sampler, pyprof__thread *thread, u
     }
 }
 
+/* Puts the outer frames behind those that the stack has. */
+static void pyprof__add_outer(pyprof__stack *stack, const pyprof__array *outer) {
+    uint32_t room = stack->is_cut ? 0 : stack->capacity - stack->count;
+    uint32_t count = outer->count < room ? outer->count : room;
+    if (count > 0) {
+        memcpy(stack->frames + stack->count, outer->data, count * sizeof *stack->frames);
+        stack->count += count;
+    }
+    stack->is_cut = stack->is_cut || count < outer->count;
+}
+
+/* Whether there is more than marks. */
+static bool pyprof__has_frames(const pyprof__array *outer) {
+    for (uint32_t i = 0; i < outer->count; i++) {
+        if (!pyprof__is_mark(&PYPROF__ITEM(const pyprof__frame, outer, i))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The tree's node for what was read of a thread: the stack in one interpreter, and what lies further out. */
+static uint32_t pyprof__take_in(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__stack *stack,
+                                const pyprof__array *outer) {
+    if (!stack->is_partial) {
+        thread->root = stack->is_cut ? 0 : stack->root;
+    }
+    if (!stack->is_partial && stack->root != 0) {
+        thread->root_frame = stack->frames[stack->count - 1];
+    }
+    pyprof__add_outer(stack, outer);
+    uint32_t node = pyprof__node_of(sampler, thread, stack);
+    pyprof__learn_object(sampler, thread, stack, outer->count);
+    return stack->is_partial ? pyprof__unsettled_below(sampler, thread, node) : node;
+}
+
 /* A sample enters the profile. stack NULL = the same as last time. */
-static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
-                           uintptr_t tstate, uint32_t kind, uint64_t wall, uint64_t cpu) {
+static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__stack *stack,
+                           const pyprof__array *outer, uintptr_t tstate, uint32_t kind, uint64_t wall,
+                           uint64_t cpu) {
     uint32_t node = thread->node;
     if (stack != NULL) {
-        if (stack->count == 0) {
+        if (stack->count == 0 && !pyprof__has_frames(outer)) {
             pyprof__end_time(sampler, thread, wall, false);
             thread->cpu = cpu;
             thread->absent_at = wall;
             return;
         }
-        node = pyprof__node_of(sampler, thread, stack);
-        node = stack->is_partial ? pyprof__unsettled_below(sampler, thread, node) : node;
-        thread->root = stack->is_partial ? thread->root : stack->is_cut ? 0 : stack->root;
-        pyprof__learn_object(sampler, thread, stack);
+        node = pyprof__take_in(sampler, thread, stack, outer);
     }
     if (thread->has_sample) {
         pyprof__share_time(sampler, thread, node, kind, wall, cpu);
@@ -3112,10 +3261,10 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
 static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__stack *stack) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     pyprof__found found;
-    if (thread->root == 0 || thread->frames.count == 0) {
+    if (thread->root == 0) {
         return false;
     }
-    const pyprof__frame *root = &PYPROF__ITEM(const pyprof__frame, &thread->frames, 0);
+    const pyprof__frame *root = &thread->root_frame;
     pyprof__view_reset(&sampler->view);
     stack->frames[0] = *root;
     if (!pyprof__read_frame(&sampler->layout, &reader, thread->root, &found) || !found.is_shown ||
@@ -3179,11 +3328,11 @@ static void pyprof__collect(pyprof__sampler *sampler) {
                 sampler->stats.lost_unsettled++;
             } else {
                 sampler->stats.samples_signalled++;
-                pyprof__record(sampler, thread, &request->stack, request->tstate, PYPROF__GIL, request->wall,
-                               request->cpu);
                 if (request->has_new) {
                     pyprof__make_known(&request->stack);
                 }
+                pyprof__record(sampler, thread, &request->stack, &request->outer, request->tstate,
+                               PYPROF__GIL, request->wall, request->cpu);
             }
         }
         pyprof__set(&request->state, PYPROF__REQUEST_FREE);
@@ -3259,16 +3408,6 @@ static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thr
     return index;
 }
 
-/* Asks the thread for its own stack; false if that cannot be done now. */
-static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__sight *sight) {
-    thread->request = pyprof__renew_request(thread, sight);
-    if (thread->request == PYPROF__NONE) {
-        thread->request = pyprof__send_request(sampler, thread, sight);
-    }
-    thread->ticks_asked = 0;
-    return thread->request != PYPROF__NONE;
-}
-
 /* Reads a stack once: in as few system calls as can be if it should stand still, else from the leaf outwards, so that
    what has changed meanwhile is less likely to look like a stack. */
 static bool pyprof__read_stack(pyprof__sampler *sampler, uintptr_t tstate, bool stands_still,
@@ -3285,6 +3424,107 @@ static bool pyprof__read_stack(pyprof__sampler *sampler, uintptr_t tstate, bool 
            pyprof__walk(&sampler->layout, &reader, leaf, stack);
 }
 
+/* Which of two thread states of one thread was entered later: that is where the thread is. A thread leaves the one that
+   it entered last before it goes on with one further out, so all that have frames are nested. */
+static bool pyprof__is_inner(pyprof__sampler *sampler, const pyprof__tstate *a, const pyprof__tstate *b) {
+    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
+    if (pyprof__is_attached(&sampler->layout, a->address, a->copy) ||
+        pyprof__is_attached(&sampler->layout, b->address, b->copy)) {
+        return pyprof__is_attached(&sampler->layout, a->address, a->copy);
+    }
+    if (a->framed_since == 0 || b->framed_since == 0) {
+        return a->framed_since != 0;
+    }
+    pyprof__view_reset(&sampler->view);
+    uintptr_t entry_a = pyprof__entry_address(&sampler->layout, &reader, a->copy);
+    uintptr_t entry_b = pyprof__entry_address(&sampler->layout, &reader, b->copy);
+    if (entry_a != 0 && entry_b != 0) {
+        return entry_a < entry_b;
+    }
+    return a->framed_since != b->framed_since ? a->framed_since > b->framed_since : a->id > b->id;
+}
+
+static pyprof__tstate *pyprof__tstate_at(const pyprof__sampler *sampler, uint32_t index) {
+    return &PYPROF__ITEM(pyprof__tstate, &sampler->tstates, index);
+}
+
+/* The thread's thread states that have frames, innermost first. */
+static uint32_t pyprof__levels_of(pyprof__sampler *sampler, const pyprof__thread *thread, uint32_t *levels,
+                                  uint32_t most) {
+    uint32_t count = 1;
+    levels[0] = thread->tstate;
+    for (uint32_t at = thread->siblings; at != PYPROF__NONE; at = pyprof__tstate_at(sampler, at)->sibling) {
+        if (at == thread->tstate || pyprof__tstate_at(sampler, at)->framed_since == 0 || count == most) {
+            continue;
+        }
+        uint32_t place = count++;
+        for (; place > 1 && pyprof__is_inner(sampler, pyprof__tstate_at(sampler, at),
+                                             pyprof__tstate_at(sampler, levels[place - 1]));
+             place--) {
+            levels[place] = levels[place - 1];
+        }
+        levels[place] = at;
+    }
+    return count;
+}
+
+static bool pyprof__append_frames(pyprof__sampler *sampler, const pyprof__frame *frames, uint32_t count) {
+    pyprof__array *outer = &sampler->outer;
+    if (!pyprof__array_reserve(sampler->memory, outer, (size_t)outer->count + count)) {
+        return false;
+    }
+    memcpy((pyprof__frame *)outer->data + outer->count, frames, count * sizeof *frames);
+    outer->count += count;
+    return true;
+}
+
+/* What lies outside of the stack in the interpreter that a thread is in: its stacks in others, from which it came, each
+   with its mark. They stand still as long as the thread is further in. A thread that is in the main interpreter
+   alone, as most are, has none. False: it cannot be told. */
+static bool pyprof__read_outer(pyprof__sampler *sampler, const pyprof__thread *thread) {
+    enum {
+        most = 16
+    };
+    uint32_t levels[most];
+    uint32_t count = pyprof__levels_of(sampler, thread, levels, most);
+    pyprof__stack stack;
+    memset(&stack, 0, sizeof stack);
+    stack.frames = (pyprof__frame *)sampler->scratch.data + 2 * (size_t)sampler->desc.max_depth;
+    stack.capacity = sampler->desc.max_depth;
+    sampler->outer.count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const pyprof__tstate *tstate = pyprof__tstate_at(sampler, levels[i]);
+        pyprof__frame mark = pyprof__mark(tstate->interp_id);
+        if (i > 0 && (!pyprof__read_stack(sampler, tstate->address, true, &stack) ||
+                      !pyprof__append_frames(sampler, stack.frames, stack.count))) {
+            return false;
+        }
+        if ((tstate->interp_id != 0 || i + 1 < count) && !pyprof__append_frames(sampler, &mark, 1)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Asks the thread for its own stack; false if that cannot be done now. */
+static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__sight *sight) {
+    if (!pyprof__read_outer(sampler, thread)) {
+        return false;
+    }
+    sight->is_fresh = sight->is_fresh && sampler->outer.count <= 1; /* reading takes time */
+    thread->request = pyprof__renew_request(thread, sight);
+    if (thread->request == PYPROF__NONE) {
+        thread->request = pyprof__send_request(sampler, thread, sight);
+    }
+    if (thread->request != PYPROF__NONE) {
+        pyprof__array spare = pyprof__handler.requests[thread->request].outer;
+        pyprof__handler.requests[thread->request].outer = sampler->outer;
+        sampler->outer = spare;
+    }
+    thread->ticks_asked = 0;
+    return thread->request != PYPROF__NONE;
+}
+
 static bool pyprof__stacks_agree(const pyprof__stack *a, const pyprof__stack *b) {
     return a->leaf == b->leaf && a->count == b->count && a->is_cut == b->is_cut &&
            memcmp(a->frames, b->frames, a->count * sizeof *a->frames) == 0;
@@ -3297,9 +3537,8 @@ static bool pyprof__same_code(const pyprof__frame *a, const pyprof__frame *b) {
 /* Whether a stack begins as the thread's last one did: one that was read while it changed may end at a frame whose
    link outwards had just been cut. */
 static bool pyprof__has_known_root(const pyprof__thread *thread, const pyprof__stack *stack) {
-    return thread->frames.count == 0 || thread->is_cut ||
-           (stack->count > 0 && pyprof__same_code(&PYPROF__ITEM(const pyprof__frame, &thread->frames, 0),
-                                                  &stack->frames[stack->count - 1]));
+    return thread->root == 0 ||
+           (stack->count > 0 && pyprof__same_code(&thread->root_frame, &stack->frames[stack->count - 1]));
 }
 
 /* Of a stack that was read twice and had changed, keeps the outer frames that had not, and the function in
@@ -3440,8 +3679,12 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
     if (waited_for) {
         pyprof__cancel(thread);
     }
-    pyprof__record(sampler, thread, &glance.stack, tstate, pyprof__kind_of(thread, &glance), pyprof__now(),
-                   glance.cpu);
+    if (!pyprof__read_outer(sampler, thread)) {
+        sampler->stats.lost_unsettled++;
+        return;
+    }
+    pyprof__record(sampler, thread, &glance.stack, &sampler->outer, tstate, pyprof__kind_of(thread, &glance),
+                   pyprof__now(), glance.cpu);
 }
 
 /* Whether the thread, whose clock was just read, is on a core: it has been all the time since its last sample, or its
@@ -3470,7 +3713,7 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
     }
     if (thread->has_sample && cpu == thread->cpu && tstate->address == thread->sample_tstate) {
         pyprof__cancel(thread); /* it has not run since: nothing can have changed */
-        pyprof__record(sampler, thread, NULL, tstate->address,
+        pyprof__record(sampler, thread, NULL, NULL, tstate->address,
                        (thread->kind & PYPROF__GIL) ? PYPROF__GIL : PYPROF__IDLE, now, cpu);
         return;
     }
@@ -3530,15 +3773,6 @@ static uint32_t pyprof__new_thread(pyprof__sampler *sampler) {
     return index;
 }
 
-static int64_t pyprof__interp_id(const pyprof__sampler *sampler, uintptr_t interp) {
-    for (uint32_t i = 0; i < sampler->interps.count; i++) {
-        if (PYPROF__ITEM(pyprof__interp, &sampler->interps, i).address == interp) {
-            return PYPROF__ITEM(pyprof__interp, &sampler->interps, i).id;
-        }
-    }
-    return -1;
-}
-
 static bool pyprof__begin_thread(pyprof__sampler *sampler, pyprof__thread *thread,
                                  const pyprof__tstate *tstate) {
     char name[32] = "MainThread";
@@ -3547,8 +3781,7 @@ static bool pyprof__begin_thread(pyprof__sampler *sampler, pyprof__thread *threa
         size = pyprof__read_task_file(tstate->native_id, "comm", name, sizeof name);
         size -= size > 0; /* its newline */
     }
-    uint32_t track = pyprof__add_track(sampler->profile, tstate->native_id,
-                                       pyprof__interp_id(sampler, tstate->interp), name, size);
+    uint32_t track = pyprof__add_track(sampler->profile, tstate->native_id, name, size);
     if (track == PYPROF__NONE) {
         return false;
     }
@@ -3672,6 +3905,7 @@ static void pyprof__inherit(const pyprof__sampler *sampler, pyprof__tstate *tsta
             tstate->thread = old->thread;
             tstate->thread_id = old->thread_id;
             tstate->native_id = old->native_id;
+            tstate->framed_since = old->framed_since;
             *cursor = at + 1;
             return;
         }
@@ -3679,9 +3913,8 @@ static void pyprof__inherit(const pyprof__sampler *sampler, pyprof__tstate *tsta
 }
 
 /* Follows one interpreter's list of thread states, link by link. False: it changed meanwhile, or no room. */
-static bool pyprof__walk_threads(pyprof__sampler *sampler, uintptr_t interp, uintptr_t address,
-                                 uint32_t *cursor) {
-    uintptr_t previous = 0;
+static bool pyprof__walk_threads(pyprof__sampler *sampler, const pyprof__interp *interp, uint32_t *cursor) {
+    uintptr_t previous = 0, address = interp->links[1];
     while (address != 0) {
         uint32_t index = pyprof__array_add(sampler->memory, &sampler->fresh);
         if (index == PYPROF__NONE) {
@@ -3690,10 +3923,11 @@ static bool pyprof__walk_threads(pyprof__sampler *sampler, uintptr_t interp, uin
         }
         pyprof__tstate *tstate = &PYPROF__ITEM(pyprof__tstate, &sampler->fresh, index);
         tstate->address = address;
-        tstate->interp = interp;
+        tstate->interp = interp->address;
+        tstate->interp_id = interp->id;
         tstate->thread = PYPROF__NONE;
         if (!pyprof__read(address, tstate->copy, sampler->layout.ts_size) ||
-            pyprof__tstate_word(tstate, sampler->layout.ts_interp) != interp ||
+            pyprof__tstate_word(tstate, sampler->layout.ts_interp) != interp->address ||
             pyprof__tstate_word(tstate, sampler->layout.ts_prev) != previous) {
             sampler->fresh.count--;
             return false;
@@ -3729,7 +3963,7 @@ static bool pyprof__walk_lists(pyprof__sampler *sampler) {
             is_whole = false;
             break;
         }
-        is_whole = pyprof__walk_threads(sampler, address, interp->links[1], &cursor) && is_whole;
+        is_whole = pyprof__walk_threads(sampler, interp, &cursor) && is_whole;
         address = interp->links[0];
     }
     pyprof__array old = sampler->tstates;
@@ -3738,12 +3972,20 @@ static bool pyprof__walk_lists(pyprof__sampler *sampler) {
     return is_whole;
 }
 
-/* Of a thread's several thread states the attached one counts, else the newest that may have frames. */
-static uint32_t pyprof__rank(const pyprof__sampler *sampler, const pyprof__tstate *tstate) {
-    if (pyprof__is_attached(&sampler->layout, tstate->address, tstate->copy)) {
-        return 2;
+/* Adds a thread state to those that its thread has at this tick. */
+static void pyprof__join(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t index) {
+    pyprof__tstate *tstate = pyprof__tstate_at(sampler, index);
+    bool is_first = thread->seen != sampler->stats.ticks;
+    bool has_frames = pyprof__may_have_frames(&sampler->layout, tstate->address, tstate->copy);
+    tstate->framed_since = !has_frames                ? 0
+                           : tstate->framed_since > 0 ? tstate->framed_since
+                                                      : sampler->stats.ticks;
+    tstate->sibling = is_first ? PYPROF__NONE : thread->siblings;
+    thread->siblings = index;
+    thread->seen = sampler->stats.ticks;
+    if (is_first || pyprof__is_inner(sampler, tstate, pyprof__tstate_at(sampler, thread->tstate))) {
+        thread->tstate = index;
     }
-    return pyprof__may_have_frames(&sampler->layout, tstate->address, tstate->copy) ? 1 : 0;
 }
 
 /* Which thread states exist, and what they hold now. */
@@ -3754,21 +3996,16 @@ static void pyprof__list_threads(pyprof__sampler *sampler) {
         }
     }
     for (uint32_t i = 0; i < sampler->tstates.count; i++) {
-        pyprof__tstate *tstate = &PYPROF__ITEM(pyprof__tstate, &sampler->tstates, i);
+        pyprof__tstate *tstate = pyprof__tstate_at(sampler, i);
         pyprof__bind(sampler, tstate);
         if (tstate->thread == PYPROF__NONE) {
             continue;
         }
         pyprof__thread *thread = pyprof__thread_at(sampler, tstate->thread);
-        uint32_t rank = pyprof__rank(sampler, tstate);
         if (thread->seen + 1 < sampler->stats.ticks) {
             thread->absent_at = sampler->last_tick;
         }
-        if (thread->seen != sampler->stats.ticks || rank > thread->rank) {
-            thread->seen = sampler->stats.ticks;
-            thread->tstate = i;
-            thread->rank = rank;
-        }
+        pyprof__join(sampler, thread, i);
     }
 }
 
@@ -4571,6 +4808,7 @@ static void pyprof__sampler_clear(pyprof__sampler *sampler) {
         pyprof__stack *stack = &pyprof__handler.requests[i].stack;
         pyprof__release(memory, stack->frames, stack->capacity * sizeof *stack->frames);
         stack->frames = NULL;
+        pyprof__array_free(memory, &pyprof__handler.requests[i].outer);
         pyprof__set(&pyprof__handler.requests[i].state, PYPROF__REQUEST_FREE);
     }
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
@@ -4585,6 +4823,7 @@ static void pyprof__sampler_clear(pyprof__sampler *sampler) {
     pyprof__table_free(memory, &sampler->sites);
     pyprof__array_free(memory, &sampler->lines);
     pyprof__array_free(memory, &sampler->scratch);
+    pyprof__array_free(memory, &sampler->outer);
 }
 
 static void pyprof__sampler_free(pyprof__sampler *sampler) {
@@ -4639,7 +4878,7 @@ static void pyprof__forget_parent(bool is_still) {
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
         pyprof__set(&pyprof__handler.requests[i].state, PYPROF__REQUEST_FREE);
         if (!is_still) {
-            pyprof__handler.requests[i].stack.frames = NULL;
+            memset(&pyprof__handler.requests[i], 0, sizeof pyprof__handler.requests[i]);
         }
     }
     pyprof__set(&pyprof__handler.running, 0);
@@ -4737,7 +4976,10 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
     sampler->tstates.item_size = sampler->fresh.item_size = sizeof(pyprof__tstate);
     sampler->threads.item_size = sizeof(pyprof__thread);
     sampler->lines.item_size = 1;
-    sampler->scratch.item_size = sizeof(pyprof__frame);
+    sampler->scratch.item_size = sampler->outer.item_size = sizeof(pyprof__frame);
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+        pyprof__handler.requests[i].outer.item_size = sizeof(pyprof__frame);
+    }
     pyprof__table_init(&sampler->codes, sizeof(pyprof__code), offsetof(pyprof__code, function));
     pyprof__table_init(&sampler->sites, sizeof(pyprof__site), sizeof(pyprof__frame));
     pthread_mutex_init(&sampler->lock, NULL);
@@ -4746,7 +4988,7 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
     profile->unsettled = pyprof__intern_marker(profile, "[unsettled]");
     if (profile->truncated == PYPROF__NONE || profile->unresolved == PYPROF__NONE ||
         profile->unsettled == PYPROF__NONE || !pyprof__copy_output_path(sampler) ||
-        !pyprof__array_reserve(sampler->memory, &sampler->scratch, 2 * (size_t)desc->max_depth)) {
+        !pyprof__array_reserve(sampler->memory, &sampler->scratch, 3 * (size_t)desc->max_depth)) {
         pyprof__sampler_clear(sampler);
         pyprof__sampler_free(sampler);
         pyprof_free(profile);
@@ -5146,6 +5388,49 @@ PYPROF_API pyprof_result pyprof_save(const pyprof_profile *profile, const pyprof
     int error = errno;
     free(target);
     errno = error;
+    return result;
+}
+
+static pyprof_result pyprof__set_name(int64_t id, const char *text) {
+    struct pyprof__name *name = pyprof__name_of(id);
+    if (text == NULL) {
+        if (name != NULL) {
+            *name = pyprof__names.items[--pyprof__names.count];
+        }
+        return PYPROF_OK;
+    }
+    if (name == NULL) {
+        if (pyprof__names.count == PYPROF__NAMES_MAX) {
+            return PYPROF_ERROR_MEMORY;
+        }
+        name = &pyprof__names.items[pyprof__names.count++];
+        name->id = id;
+    }
+    size_t size = strlen(text), most = sizeof name->text - 1;
+    if (size > most) {
+        for (size = most; size > 0 && ((unsigned char)text[size] & 0xc0) == 0x80; size--) {
+        } /* no half character */
+    }
+    memcpy(name->text, text, size);
+    name->text[size] = '\0';
+    return PYPROF_OK;
+}
+
+PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name) {
+    if (id < 0) {
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    pyprof__lock();
+    pyprof__sampler *sampler = pyprof__running();
+    if (sampler != NULL) {
+        pthread_mutex_lock(&sampler->lock);
+    }
+    pyprof_result result = pyprof__set_name(id, name);
+    pyprof__names.generation++;
+    if (sampler != NULL) {
+        pthread_mutex_unlock(&sampler->lock);
+    }
+    pyprof__unlock();
     return result;
 }
 

@@ -486,7 +486,7 @@ static void fill(pyprof_profile *profile, uint32_t threads, uint32_t stacks, uin
         char name[32];
         if (i < threads) {
             snprintf(name, sizeof name, "thread-%u", (unsigned)i);
-            check(pyprof__add_track(profile, 0, 0, name, strlen(name)) == i, "no room for a thread");
+            check(pyprof__add_track(profile, 0, name, strlen(name)) == i, "no room for a thread");
         }
         nodes[i] = made_stack(profile, pyprof__track_at(profile, i % threads)->root, i / threads);
     }

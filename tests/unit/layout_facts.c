@@ -84,6 +84,11 @@ static void add_thread_state(list *facts) {
 #else
     add(facts, "ts_native_id", FACT_ABSENT);
 #endif
+#if PY_VERSION_HEX >= 0x030f0000
+    add(facts, "ts_base", AT(PyThreadState, base_frame));
+#else
+    add(facts, "ts_base", FACT_ABSENT);
+#endif
 #if PY_VERSION_HEX >= 0x030d0000
     add(facts, "ts_frame", AT(PyThreadState, current_frame));
 #elif PY_VERSION_HEX >= 0x030b0000

@@ -37,7 +37,7 @@ static void bench_close(workbench *bench) {
 }
 
 static uint32_t add_track(workbench *bench, const char *name) {
-    uint32_t track = pyprof__add_track(bench->profile, 100, 0, name, strlen(name));
+    uint32_t track = pyprof__add_track(bench->profile, 100, name, strlen(name));
     assert_int_not_equal(track, PYPROF__NONE);
     return track;
 }
@@ -257,7 +257,7 @@ static void test_timeline_that_cannot_be_coarsened(void **state) {
     uint32_t track, tracks = 0;
     (void)state;
     bench_open(&bench, (size_t)1 << 20);
-    while (tracks < 100000 && (track = pyprof__add_track(bench.profile, 1, 0, "t", 1)) != PYPROF__NONE) {
+    while (tracks < 100000 && (track = pyprof__add_track(bench.profile, 1, "t", 1)) != PYPROF__NONE) {
         pyprof__add_absence(bench.profile, track, ++tracks * MS);
     }
     assert_in_range(tracks, 1000, 99999);

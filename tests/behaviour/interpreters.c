@@ -1,0 +1,152 @@
+/* One OS thread in several interpreters: a module of this host, `host`, lets Python code of one interpreter run code in
+   another one. Records interpreters.py at 2 kHz and prints what came out as collapsed text, by samples.
+
+   interpreters SCRIPT [own]    own: each sub-interpreter has a GIL of its own (CPython 3.12 and later) */
+
+#define PYPROF_IMPLEMENTATION
+#include "pyprof.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    subs_max = 3
+};
+
+static PyThreadState *subs[subs_max];
+
+static void die(const char *what) {
+    fprintf(stderr, "interpreters: %s\n", what);
+    exit(2);
+}
+
+static void check(pyprof_result result) {
+    if (result != PYPROF_OK) {
+        die(pyprof_result_string(result));
+    }
+}
+
+/* enter(N, CODE): runs code in sub-interpreter N, in this thread. */
+static PyObject *enter(PyObject *module, PyObject *arguments) {
+    int number = 0;
+    const char *code = NULL;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "is", &number, &code)) {
+        return NULL;
+    }
+    PyThreadState *before = PyThreadState_Swap(subs[number]);
+    int failed = PyRun_SimpleString(code);
+    PyThreadState_Swap(before);
+    if (failed) {
+        die("a script failed");
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {{"enter", enter, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}};
+
+static PyModuleDef_Slot slots[] = {
+#if PY_VERSION_HEX >= 0x030c0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, NULL}};
+
+static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "host", NULL, 0, methods, slots, NULL, NULL, NULL};
+
+static PyObject *make_module(void) {
+    return PyModuleDef_Init(&definition);
+}
+
+static PyThreadState *new_interpreter(int own_gil) {
+#if PY_VERSION_HEX >= 0x030c0000
+    if (own_gil) {
+        PyThreadState *tstate = NULL;
+        PyInterpreterConfig config = {0, 0, 0, 1, 0, 1, PyInterpreterConfig_OWN_GIL};
+        return PyStatus_Exception(Py_NewInterpreterFromConfig(&tstate, &config)) ? NULL : tstate;
+    }
+#endif
+    (void)own_gil;
+    return Py_NewInterpreter();
+}
+
+/* A thread of the host that Python meets in a sub-interpreter only. */
+static void *live_in_the_last(void *unused) {
+    (void)unused;
+    PyThreadState *mine = PyThreadState_New(subs[subs_max - 1]->interp);
+    PyEval_RestoreThread(mine);
+    if (PyRun_SimpleString("import time\n"
+                           "def resident():\n"
+                           "    end = time.monotonic() + 0.3\n"
+                           "    while time.monotonic() < end: pass\n"
+                           "resident()\n")) {
+        die("the resident failed");
+    }
+    PyThreadState_Clear(mine);
+    PyThreadState_DeleteCurrent();
+    return NULL;
+}
+
+static char *read_file(const char *path) {
+    static char text[65536];
+    FILE *file = fopen(path, "r");
+    if (file == NULL) {
+        die("no script");
+    }
+    text[fread(text, 1, sizeof text - 1, file)] = '\0';
+    fclose(file);
+    return text;
+}
+
+static bool print_data(void *user, const void *data, size_t size) {
+    (void)user;
+    return fwrite(data, 1, size, stdout) == size;
+}
+
+int main(int count, char **arguments) {
+    pyprof_desc desc;
+    pyprof_output output;
+    pyprof_profile *profile = NULL;
+    pthread_t thread;
+    if (count < 2) {
+        die("which script?");
+    }
+    memset(&desc, 0, sizeof desc);
+    memset(&output, 0, sizeof output);
+    PyImport_AppendInittab("host", make_module);
+    Py_Initialize();
+    PyThreadState *main_state = PyThreadState_Get();
+    for (int i = 1; i < subs_max; i++) {
+        subs[i] = new_interpreter(count > 2);
+        if (subs[i] == NULL) {
+            die("no sub-interpreter");
+        }
+        PyThreadState_Swap(main_state);
+    }
+    subs[0] = main_state;
+    check(pyprof_name_interpreter(2, "physics"));
+    desc.interval_us = 500;
+    check(pyprof_start(&desc));
+    if (PyRun_SimpleString(read_file(arguments[1]))) {
+        die("the script failed");
+    }
+    PyEval_SaveThread();
+    if (pthread_create(&thread, NULL, live_in_the_last, NULL) != 0) {
+        die("no thread");
+    }
+    pthread_join(thread, NULL);
+    PyEval_RestoreThread(main_state);
+    check(pyprof_stop(&profile));
+    output.metric = PYPROF_METRIC_SAMPLES;
+    output.include_idle = true;
+    check(pyprof_write(profile, &output, print_data, NULL));
+    pyprof_free(profile);
+    for (int i = 1; i < subs_max; i++) {
+        PyThreadState_Swap(subs[i]);
+        Py_EndInterpreter(subs[i]);
+    }
+    PyThreadState_Swap(main_state);
+    Py_Finalize();
+    return 0;
+}
