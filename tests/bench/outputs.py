@@ -12,7 +12,11 @@ import harness  # noqa: E402
 
 Frame, Stack, FormatError = harness.Frame, harness.Stack, harness.FormatError
 
-pyprof = harness.parse_collapsed
+
+def pyprof(text):
+    """Without its marks, which say in which interpreter frames run."""
+    return [stack._replace(frames=tuple(frame for frame in stack.frames if not harness.MARK.match(frame.name)))
+            for stack in harness.parse_collapsed(text)]
 
 
 def frame(name, file, line):

@@ -22,10 +22,11 @@ class FormatError(Exception):
 
 FRAME = re.compile(r'(?P<name>.*) \((?P<file>.*):(?P<line>[0-9]+)\)\Z')
 SPECIAL = ('[unresolved]', '[truncated]', '[unsettled]')  # what stands for frames that cannot be shown
+MARK = re.compile(r'\[interpreter [0-9]+(: .*)?\]\Z')  # what follows runs there
 
 
 def parse_frame(text):
-    if text in SPECIAL:
+    if text in SPECIAL or MARK.match(text):
         return Frame(text, '', 0)
     match = FRAME.match(text)
     if not match:
