@@ -2756,9 +2756,10 @@ typedef struct pyprof__tstate {
     int64_t interp_id;
     uintptr_t thread_id;
     int32_t native_id;
-    uint32_t thread;       /* PYPROF__NONE: not bound to an OS thread yet */
-    uint32_t sibling;      /* another one of the same thread; PYPROF__NONE = none */
-    uint64_t framed_since; /* the tick since which it has been seen to have frames; 0 = it has none */
+    uint32_t thread;  /* PYPROF__NONE: not bound to an OS thread yet */
+    uint32_t sibling; /* another one of the same thread; PYPROF__NONE = none */
+    uint64_t
+        framed_since; /* when it was first seen to have frames, in an order of our own; 0 = it has none */
     unsigned char copy[PYPROF__TSTATE_COPY];
 } pyprof__tstate;
 
@@ -2915,16 +2916,18 @@ static bool pyprof__read_new_code(pyprof__sampler *sampler, pyprof__code *code) 
 
 /* Names that the host gave to interpreters. Changed under the locks of both the host's call and the sampler. */
 #define PYPROF__NAMES_MAX 64u
+typedef struct pyprof__name {
+    int64_t id;
+    char text[64];
+} pyprof__name;
+
 static struct pyprof__names {
     int32_t generation; /* of the names: part of every mark, so that a new name makes new ones */
     uint32_t count;
-    struct pyprof__name {
-        int64_t id;
-        char text[64];
-    } items[PYPROF__NAMES_MAX];
+    pyprof__name items[PYPROF__NAMES_MAX];
 } pyprof__names;
 
-static struct pyprof__name *pyprof__name_of(int64_t id) {
+static pyprof__name *pyprof__name_of(int64_t id) {
     for (uint32_t i = 0; i < pyprof__names.count; i++) {
         if (pyprof__names.items[i].id == id) {
             return &pyprof__names.items[i];
@@ -2947,7 +2950,7 @@ static bool pyprof__is_mark(const pyprof__frame *frame) {
 static uint32_t pyprof__function_of_mark(pyprof__sampler *sampler, const pyprof__frame *mark) {
     char text[128];
     int64_t id = (int64_t)mark->print;
-    const struct pyprof__name *name = pyprof__name_of(id);
+    const pyprof__name *name = pyprof__name_of(id);
     snprintf(text, sizeof text, "[interpreter %lld%s%s]", (long long)id, name != NULL ? ": " : "",
              name != NULL ? name->text : "");
     return pyprof__intern_marker(sampler->profile, text);
@@ -3441,7 +3444,7 @@ static bool pyprof__is_inner(pyprof__sampler *sampler, const pyprof__tstate *a, 
     if (entry_a != 0 && entry_b != 0) {
         return entry_a < entry_b;
     }
-    return a->framed_since != b->framed_since ? a->framed_since > b->framed_since : a->id > b->id;
+    return a->framed_since > b->framed_since;
 }
 
 static pyprof__tstate *pyprof__tstate_at(const pyprof__sampler *sampler, uint32_t index) {
@@ -3466,6 +3469,40 @@ static uint32_t pyprof__levels_of(pyprof__sampler *sampler, const pyprof__thread
         levels[place] = at;
     }
     return count;
+}
+
+/* Whether the thread is still where it was when the lists were read, level by level: those further out at the same
+   frame, the innermost with frames or without. */
+static bool pyprof__levels_stand(const pyprof__sampler *sampler, const uint32_t *levels, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        const pyprof__tstate *tstate = pyprof__tstate_at(sampler, levels[i]);
+        unsigned char now[PYPROF__TSTATE_COPY];
+        uint32_t frame = sampler->layout.ts_frame;
+        if (!pyprof__read(tstate->address, now, sampler->layout.ts_size)) {
+            return false;
+        }
+        bool has_frames = pyprof__may_have_frames(&sampler->layout, tstate->address, now);
+        if (i == 0 ? has_frames != (tstate->framed_since != 0)
+                   : memcmp(now + frame, tstate->copy + frame, sizeof(uintptr_t)) != 0 ||
+                         pyprof__is_attached(&sampler->layout, tstate->address, now)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The one that is attached is the innermost, whatever was thought of it before: two may have been entered between two
+   ticks. */
+static void pyprof__learn_order(pyprof__sampler *sampler, const pyprof__thread *thread) {
+    pyprof__tstate *inner = pyprof__tstate_at(sampler, thread->tstate);
+    for (uint32_t at = thread->siblings; at != PYPROF__NONE; at = pyprof__tstate_at(sampler, at)->sibling) {
+        uint32_t levels[2] = {thread->tstate, at};
+        uint64_t since = pyprof__tstate_at(sampler, at)->framed_since;
+        if (at != thread->tstate && inner->framed_since != 0 && inner->framed_since <= since &&
+            pyprof__levels_stand(sampler, levels, 2)) {
+            inner->framed_since = since + 1;
+        }
+    }
 }
 
 static bool pyprof__append_frames(pyprof__sampler *sampler, const pyprof__frame *frames, uint32_t count) {
@@ -3503,7 +3540,7 @@ static bool pyprof__read_outer(pyprof__sampler *sampler, const pyprof__thread *t
             return false;
         }
     }
-    return true;
+    return count == 1 || pyprof__levels_stand(sampler, levels, count);
 }
 
 /* Asks the thread for its own stack; false if that cannot be done now. */
@@ -3706,6 +3743,9 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
     bool attached = pyprof__is_attached(&sampler->layout, tstate->address, tstate->copy);
     uint64_t now = sight->wall, cpu = sight->cpu;
     pyprof__pay_off(thread);
+    if (attached) {
+        pyprof__learn_order(sampler, thread);
+    }
     if (cpu == 0) { /* the thread has ended and left its thread state behind */
         pyprof__end_time(sampler, thread, now, false);
         sampler->stats.lost_unreadable++;
@@ -3977,9 +4017,9 @@ static void pyprof__join(pyprof__sampler *sampler, pyprof__thread *thread, uint3
     pyprof__tstate *tstate = pyprof__tstate_at(sampler, index);
     bool is_first = thread->seen != sampler->stats.ticks;
     bool has_frames = pyprof__may_have_frames(&sampler->layout, tstate->address, tstate->copy);
-    tstate->framed_since = !has_frames                ? 0
-                           : tstate->framed_since > 0 ? tstate->framed_since
-                                                      : sampler->stats.ticks;
+    /* Of two that are seen at once, the later interpreter was likely entered later. */
+    uint64_t order = sampler->stats.ticks << 16 | (uint64_t)(tstate->interp_id & 0xffff);
+    tstate->framed_since = !has_frames ? 0 : tstate->framed_since > 0 ? tstate->framed_since : order;
     tstate->sibling = is_first ? PYPROF__NONE : thread->siblings;
     thread->siblings = index;
     thread->seen = sampler->stats.ticks;
@@ -5392,7 +5432,7 @@ PYPROF_API pyprof_result pyprof_save(const pyprof_profile *profile, const pyprof
 }
 
 static pyprof_result pyprof__set_name(int64_t id, const char *text) {
-    struct pyprof__name *name = pyprof__name_of(id);
+    pyprof__name *name = pyprof__name_of(id);
     if (text == NULL) {
         if (name != NULL) {
             *name = pyprof__names.items[--pyprof__names.count];
