@@ -1,0 +1,121 @@
+"""CPythons that this machine lacks, each made to look like an installed one: its own python3-embed.pc leads meson to
+headers, library and executable.
+
+usage: fetch.py         lists them: name, what it is
+       fetch.py NAME    prints the folder of the python3-embed.pc, or why there is none; made once, then kept
+"""
+
+import glob
+import os
+import shutil
+import sys
+
+from debian import Apt, Kept, Missing, Tree, call, write
+
+
+class Packaged(Tree):
+    """One of Debian's unstable. Everything that is linked with it starts with the loader and the libc that came with
+    it: those of the machine may be too old. As DT_RPATH, the way to its libraries also holds for their libraries."""
+
+    # Debian's own executable would look for the machine's loader.
+    MAIN = '#include <Python.h>\nint main(int argc, char **argv) { return Py_BytesMain(argc, argv); }\n'
+
+    def __init__(self, name, version, about, flags='', packages=()):
+        library = 'libpython' + version
+        super().__init__('python' + version + flags,
+                         [library, library + '-minimal', library + '-stdlib', library + '-dev'] + list(packages))
+        self.name = name
+        self.version = version
+        self.about = about
+        self.abi = version + flags
+        self.pkgconfig = os.path.join(self.home, 'lib', 'pkgconfig')
+
+    def make(self):
+        super().make()
+        self.join_configuration()
+        program = os.path.join(self.home, 'bin', 'python' + self.abi)
+        write(os.path.join(self.pkgconfig, 'python3-embed.pc'), self.description(program))
+        call(['cc', '-x', 'c', '-', '-o', program, '-I' + self.include()] + self.link(), input=self.MAIN)
+
+    def include(self):
+        return os.path.join(self.home, 'include', 'python' + self.abi)
+
+    def join_configuration(self):
+        """Debian's pyconfig.h only includes one of another folder, which would have to be named to compilers. A debug
+        build has its own, but links to the other headers, and gcc looks beside the file that a link names."""
+        configuration = self.one('usr/include/*/python%s/pyconfig.h' % self.abi)
+        for target in glob.glob(os.path.join(self.home, 'include', 'python*', 'pyconfig.h')):
+            os.remove(target)
+            shutil.copy(configuration, target)
+
+    def link(self):
+        libraries = self.libraries()
+        return ['-L' + libraries, '-lpython' + self.abi, '-Wl,--allow-shlib-undefined',
+                '-Wl,--disable-new-dtags,-rpath,' + libraries, '-Wl,--dynamic-linker=' + self.loader()]
+
+    def description(self, program):
+        return '''prefix=%s
+exec_prefix=${prefix}
+executable=%s
+
+Name: Python
+Description: %s
+Version: %s
+Cflags: -I%s
+Libs: %s
+''' % (self.home, program, self.about, self.version, self.include(), ' '.join(self.link()))
+
+
+class FreeThreaded(Kept):
+    """Built from the source package of a stable Debian, of which there is one version."""
+
+    OPTIONS = ('--disable-gil', '--enable-shared', '--without-ensurepip', '--disable-test-modules')
+
+    def __init__(self, name, version, about, suite):
+        super().__init__('python' + name, ' '.join(self.OPTIONS + (suite,)))
+        self.name = name
+        self.version = version
+        self.about = about
+        self.suite = suite
+        self.prefix = os.path.join(self.folder, 'prefix')
+        self.pkgconfig = os.path.join(self.prefix, 'lib', 'pkgconfig')
+
+    def make(self):
+        source = os.path.join(self.folder, 'source')
+        os.makedirs(source)
+        Apt(self.suite, 'deb-src').get('source', '--download-only', '--tar-only', 'python' + self.version, cwd=source)
+        call(['tar', '-xf', glob.glob(os.path.join(source, '*.orig.tar.*'))[0], '--strip-components=1'], cwd=source)
+        call(['./configure', '--prefix=' + self.prefix, 'LDFLAGS=-Wl,-rpath,' + os.path.join(self.prefix, 'lib')] +
+             list(self.OPTIONS), cwd=source)
+        for target in ('all', 'install'):
+            call(['make', '-j%d' % os.cpu_count(), target], timeout=3600, cwd=source)
+        shutil.rmtree(source)
+
+
+ALL = (
+    Packaged('3.13', '3.13', "Debian's"),
+    Packaged('3.14', '3.14', "Debian's"),
+    Packaged('3.15', '3.15', "Debian's"),
+    Packaged('3.15-jit', '3.15', "Debian's, with its JIT on"),
+    Packaged('3.14-debug', '3.14', "Debian's debug build", 'd', ['libpython3.14-dbg']),
+    FreeThreaded('3.13-free-threaded', '3.13', 'built without a GIL', 'trixie'),
+)
+
+
+def main(names):
+    if not names:
+        for python in ALL:
+            print(python.name, python.about, sep='\t')
+        return 0
+    python, = [python for python in ALL if python.name == names[0]]
+    try:
+        python.install()
+    except Missing as missing:
+        print(missing)
+        return 1
+    print(python.pkgconfig)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
