@@ -163,7 +163,7 @@ class Austin(Packaged):
             self.start()
         except install.Missing:  # its libc may be newer than the machine's
             self.place.debian.install()
-            self.prefix = self.place.debian.loader()
+            self.prefix = self.place.debian.start()
             self.start()
 
     def start(self):
@@ -199,7 +199,7 @@ class Cpython315(Peer):
         self.version = self.runs_on = out.split()[1]
 
     def environment(self, whole=False):
-        return dict(os.environ if whole else {}, PYTHONHOME=self.place.debian.home())
+        return dict(os.environ if whole else {}, PYTHONHOME=self.place.debian.home)
 
     def target(self, config, script, arguments):
         return self.place.debian.python() + [script] + arguments, self.environment()
