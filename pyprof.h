@@ -185,7 +185,7 @@ typedef struct pyprof_desc {
     int signal_number;       /* the signal that asks a thread for its stack; 0 = SIGURG, or a real-time signal
                                 if SIGURG has a handler. No signal is taken with PYPROF_CAPTURE_QUIET. After an exec while
                                 recording, one may still reach the new program: SIGURG is ignored there, as
-                                SIGCHLD, SIGWINCH and SIGCONT would be, any other may end it. */
+                                SIGCHLD and SIGWINCH would be, any other may end it. */
     size_t memory_limit;     /* bytes that one recording may hold at most; at least 1 MiB; 0 = 64 MiB */
     uint32_t max_depth;      /* frames of a stack, counted from the leaf: 16 to 65,536; 0 = 1024. What lies
                                    further out becomes one "[truncated]" frame. */
