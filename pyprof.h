@@ -2029,23 +2029,21 @@ static uintptr_t pyprof__read_attribute(pyprof__view *view, uintptr_t object, co
    to 3.10 nothing of it lies there. */
 static uintptr_t pyprof__entry_address(const pyprof__layout *layout, pyprof__reader *reader,
                                        const void *copy) {
-    pyprof__found found;
-    uintptr_t frame;
+    uintptr_t frame, code;
     memcpy(&frame, (const char *)copy + layout->ts_frame, sizeof frame);
     if (layout->cframe_frame != PYPROF__ABSENT) {
         return frame; /* the cframe lies there */
     }
-    if (layout->helper_code == 0) {
-        return 0;
-    }
-    for (int steps = 0; frame != 0 && steps < 1 << 16; steps++) {
-        if (!pyprof__read_frame(layout, reader, frame, &found)) {
+    for (int steps = 0; layout->helper_code != 0 && frame != 0 && steps < 1 << 16; steps++) {
+        if (!pyprof__load_word(reader, frame + layout->frame_code, &code)) {
             return 0;
         }
-        if (found.code == layout->helper_code) {
+        if ((code & ~layout->executable_tags) == layout->helper_code) {
             return frame;
         }
-        frame = found.previous;
+        if (!pyprof__load_word(reader, frame + layout->frame_previous, &frame)) {
+            return 0;
+        }
     }
     return 0;
 }
