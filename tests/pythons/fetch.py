@@ -36,6 +36,7 @@ class Packaged(Tree):
         program = os.path.join(self.home, 'bin', 'python' + self.abi)
         write(os.path.join(self.pkgconfig, 'python3-embed.pc'), self.description(program))
         call(['cc', '-x', 'c', '-', '-o', program, '-I' + self.include()] + self.link(), input=self.MAIN)
+        os.symlink(os.path.basename(program), os.path.join(self.home, 'bin', 'python3'))
 
     def include(self):
         return os.path.join(self.home, 'include', 'python' + self.abi)
