@@ -12,7 +12,6 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
@@ -30,6 +29,8 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+
+#include "process.h"
 
 #define MIB ((size_t)1 << 20)
 
@@ -66,127 +67,16 @@ static void run(const char *code) {
     main_state = PyEval_SaveThread();
 }
 
-static void pause_ms(unsigned milliseconds) {
-    struct timespec left = {milliseconds / 1000, (long)(milliseconds % 1000) * 1000000};
-    while (nanosleep(&left, &left) && errno == EINTR) {
-    }
-}
-
-/* An allocator that counts, and that gives nothing when it is told so. */
-
-typedef struct counter {
-    pthread_mutex_t lock;
-    size_t live_bytes;
-    size_t peak_bytes;
-    size_t live_blocks;
-    size_t calls;
-    size_t fail_from; /* the first call that fails; 0 = none */
-} counter;
-
-#define COUNTER_INIT                                                                                         \
-    { PTHREAD_MUTEX_INITIALIZER, 0, 0, 0, 0, 0 }
-#define BLOCK_HEADER 32 /* keeps malloc's alignment */
-
-static void *counter_alloc(size_t size, void *user) {
-    counter *self = (counter *)user;
-    char *block = NULL;
-    pthread_mutex_lock(&self->lock);
-    self->calls++;
-    if (!self->fail_from || self->calls < self->fail_from) {
-        block = (char *)malloc(size + BLOCK_HEADER);
-    }
-    if (block) {
-        memcpy(block, &size, sizeof size);
-        self->live_blocks++;
-        self->live_bytes += size;
-        if (self->live_bytes > self->peak_bytes) {
-            self->peak_bytes = self->live_bytes;
-        }
-    }
-    pthread_mutex_unlock(&self->lock);
-    return block ? block + BLOCK_HEADER : NULL;
-}
-
-static void counter_free(void *memory, void *user) {
-    counter *self = (counter *)user;
-    char *block = (char *)memory;
-    size_t size;
-    if (!block) {
-        return;
-    }
-    block -= BLOCK_HEADER;
-    memcpy(&size, block, sizeof size);
-    pthread_mutex_lock(&self->lock);
-    self->live_blocks--;
-    self->live_bytes -= size;
-    pthread_mutex_unlock(&self->lock);
-    memset(block, 0x5a, size + BLOCK_HEADER); /* what still uses it is seen to */
-    free(block);
-}
-
-static pyprof_desc counted(counter *self, uint32_t interval_us) {
-    pyprof_desc desc = {0};
-    desc.interval_us = interval_us;
-    desc.allocator.alloc_fn = counter_alloc;
-    desc.allocator.free_fn = counter_free;
-    desc.allocator.user = self;
-    return desc;
-}
-
 static pyprof_stats stats_now(void) {
     pyprof_stats stats;
     assert_int_equal(pyprof_get_stats(&stats), PYPROF_OK);
     return stats;
 }
 
-/* The process, counted. */
-
-typedef struct process {
-    int threads;
-    int descriptors;
-    struct sigaction actions[NSIG];
-} process;
-
-static int count_entries(const char *path) {
-    int count = 0;
-    DIR *folder = opendir(path);
-    assert_non_null(folder);
-    while (readdir(folder)) {
-        count++;
-    }
-    closedir(folder);
-    return count;
-}
-
-static process look(void) {
-    process now;
-    int number;
-    memset(&now, 0, sizeof now);
-    now.threads = count_entries("/proc/self/task");
-    now.descriptors = count_entries("/proc/self/fd");
-    for (number = 1; number < NSIG; number++) {
-        sigaction(number, NULL, &now.actions[number]);
-    }
-    return now;
-}
-
 static void assert_same_process(const process *before) {
-    process now = look();
-    int number;
-    int turn;
-    /* A thread that was joined leaves /proc a moment later; the sampler has a file open for moments only. */
-    for (turn = 0; turn < 100 && (now.threads != before->threads || now.descriptors != before->descriptors);
-         turn++) {
-        pause_ms(10);
-        now = look();
-    }
-    assert_int_equal(now.threads, before->threads);
-    assert_int_equal(now.descriptors, before->descriptors);
-    for (number = 1; number < NSIG; number++) {
-        if (now.actions[number].sa_sigaction != before->actions[number].sa_sigaction ||
-            now.actions[number].sa_flags != before->actions[number].sa_flags) {
-            fail_msg("the action of signal %d was not put back", number);
-        }
+    const char *difference = difference_to(before);
+    if (difference) {
+        fail_msg("%s", difference);
     }
 }
 
@@ -775,25 +665,50 @@ static void host_handler(int number, siginfo_t *info, void *context) {
     host_signals = host_signals + 1;
 }
 
-static void test_host_handler_is_chained(void **state) {
-    const int number = SIGRTMIN + 5;
+typedef void (*signal_handler)(int, siginfo_t *, void *);
+
+/* Answers what was there before. */
+static struct sigaction install(int number, signal_handler handler) {
     struct sigaction mine;
-    struct sigaction now;
-    pyprof_desc desc = {0};
-    pyprof_profile *profile = NULL;
-    union sigval value;
-    unsigned turn;
-    (void)state;
+    struct sigaction previous;
     memset(&mine, 0, sizeof mine);
-    mine.sa_sigaction = host_handler;
+    mine.sa_sigaction = handler;
     mine.sa_flags = SA_SIGINFO;
-    sigaction(number, &mine, NULL);
+    assert_int_equal(sigaction(number, &mine, &previous), 0);
+    return previous;
+}
+
+static signal_handler installed(int number) {
+    struct sigaction now;
+    assert_int_equal(sigaction(number, NULL, &now), 0);
+    return now.sa_sigaction;
+}
+
+static void start_with_signal(int number) {
+    pyprof_desc desc = {0};
     desc.interval_us = 1000;
     desc.signal_number = number;
     assert_int_equal(pyprof_start(&desc), PYPROF_OK);
-    for (turn = 0; turn < 200 && stats_now().samples_signalled < 20; turn++) {
+}
+
+static void wait_for_answers(uint64_t count) {
+    uint64_t before = stats_now().samples_signalled;
+    unsigned turn;
+    for (turn = 0; turn < 200 && stats_now().samples_signalled < before + count; turn++) {
         pause_ms(50);
     }
+    assert_true(stats_now().samples_signalled >= before + count);
+}
+
+static void test_host_handler_is_chained(void **state) {
+    const int number = SIGRTMIN + 5;
+    pyprof_profile *profile = NULL;
+    union sigval value;
+    (void)state;
+    host_signals = 0;
+    install(number, host_handler);
+    start_with_signal(number);
+    wait_for_answers(20);
     assert_int_equal(host_signals, 0); /* the profiler's own are not the host's */
     raise(number);
     assert_int_equal(host_signals, 1);
@@ -802,14 +717,85 @@ static void test_host_handler_is_chained(void **state) {
     pause_ms(50);
     assert_int_equal(host_signals, 2);
     assert_int_equal(host_value, 4711);
-    assert_true(stats_now().samples_signalled >= 20);
     assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
     pyprof_free(profile);
-    sigaction(number, NULL, &now);
-    assert_ptr_equal(now.sa_sigaction, host_handler);
+    assert_true(installed(number) == host_handler);
     raise(number);
     assert_int_equal(host_signals, 3);
     signal(number, SIG_DFL);
+}
+
+static volatile sig_atomic_t newer_signals;
+static struct sigaction older;
+
+static void dropping_handler(int number, siginfo_t *info, void *context) {
+    (void)number;
+    (void)info;
+    (void)context;
+    newer_signals = newer_signals + 1;
+}
+
+static void chaining_handler(int number, siginfo_t *info, void *context) {
+    dropping_handler(number, info, context);
+    older.sa_sigaction(number, info, context);
+}
+
+/* A host that takes over the signal that is in use, and passes on to the handler that it found. */
+static void test_host_takes_the_signal_and_chains(void **state) {
+    const int number = SIGRTMIN + 6;
+    (void)state;
+    host_signals = 0;
+    install(number, host_handler);
+    start_with_signal(number);
+    wait_for_answers(20);
+    older = install(number, chaining_handler);
+    wait_for_answers(20);
+    assert_true(newer_signals > 0);
+    assert_int_equal(host_signals, 0);
+    raise(number);
+    assert_int_equal(host_signals, 1);
+    assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
+    assert_true(installed(number) == chaining_handler);
+    raise(number); /* through a handler of a recording that is over */
+    assert_int_equal(host_signals, 2);
+    signal(number, SIG_DFL);
+}
+
+static void test_host_takes_the_signal_and_drops_it(void **state) {
+    const int number = SIGRTMIN + 7;
+    pyprof_profile *profile = NULL;
+    uint64_t samples;
+    unsigned turn;
+    (void)state;
+    start_with_signal(number);
+    wait_for_answers(20);
+    newer_signals = 0;
+    install(number, dropping_handler);
+    samples = stats_now().samples;
+    for (turn = 0; turn < 200 && (!newer_signals || stats_now().samples == samples); turn++) {
+        pause_ms(50);
+    }
+    assert_true(newer_signals > 0);
+    assert_true(stats_now().samples > samples); /* of threads that need not be asked, at least */
+    assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
+    assert_int_equal(samples_in(profile), stats_now().samples);
+    pyprof_free(profile);
+    assert_true(installed(number) == dropping_handler);
+    signal(number, SIG_DFL);
+}
+
+/* The signal that is taken when none is named is no signal that the host has a handler for. */
+static void test_hosts_signal_is_not_taken(void **state) {
+    (void)state;
+    host_signals = 0;
+    install(SIGURG, host_handler);
+    start_with_signal(0);
+    wait_for_answers(20);
+    assert_true(installed(SIGURG) == host_handler);
+    assert_int_equal(host_signals, 0);
+    assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
+    assert_true(installed(SIGURG) == host_handler);
+    signal(SIGURG, SIG_DFL);
 }
 
 static void test_quiet_takes_no_signal(void **state) {
@@ -984,6 +970,9 @@ int main(int argc, char **argv) {
         TEST(test_snapshots),
         TEST(test_dump),
         TEST(test_host_handler_is_chained),
+        TEST(test_host_takes_the_signal_and_chains),
+        TEST(test_host_takes_the_signal_and_drops_it),
+        TEST(test_hosts_signal_is_not_taken),
         TEST(test_quiet_takes_no_signal),
         TEST(test_errno_is_kept),
         TEST(test_blocked_signal_does_not_kill),
