@@ -2,7 +2,6 @@
 
    before       started before Py_Initialize, stopped after the script
    after        started after it, stopped after Py_Finalize
-   again        Py_Initialize and Py_Finalize, many times, in one recording
    daemons      Py_Finalize while daemon threads are busy
    visitors     host threads that enter and leave Python as fast as they can, each time as a new thread state
    subs         sub-interpreters that begin, run a script and end
@@ -16,12 +15,11 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include <inttypes.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "host.h"
 
 #define WORK_SCRIPT                                                                                          \
     "import time\n"                                                                                          \
@@ -31,47 +29,10 @@
     "    while time.monotonic() < end:\n"                                                                    \
     "        for n in range(100): leaf(n)\n"
 
-static void die(const char *what) {
-    fprintf(stderr, "finalize: %s\n", what);
-    exit(2);
-}
-
-static void check(const char *what, pyprof_result result) {
-    if (result != PYPROF_OK) {
-        fprintf(stderr, "finalize: %s: %s\n", what, pyprof_result_string(result));
-        exit(2);
-    }
-}
-
-static void run(const char *code) {
-    if (PyRun_SimpleString(code)) {
-        die(code);
-    }
-}
-
 static void start(void) {
     pyprof_desc desc = {0};
     desc.interval_us = 500;
     check("start", pyprof_start(&desc));
-}
-
-static pyprof_profile *stop(void) {
-    pyprof_profile *profile = NULL;
-    check("stop", pyprof_stop(&profile));
-    return profile;
-}
-
-static bool print_data(void *user, const void *data, size_t size) {
-    (void)user;
-    return fwrite(data, 1, size, stdout) == size;
-}
-
-static void print(pyprof_profile *profile) {
-    pyprof_output output = {0};
-    output.metric = PYPROF_METRIC_SAMPLES;
-    output.include_idle = true;
-    check("write", pyprof_write(profile, &output, print_data, NULL));
-    pyprof_free(profile);
 }
 
 static void started_before(void) {
@@ -87,23 +48,6 @@ static void stopped_after(void) {
     start();
     run(WORK_SCRIPT "work(0.5)\n");
     Py_FinalizeEx();
-    print(stop());
-}
-
-static void again(void) {
-    unsigned turn;
-    start();
-    for (turn = 0; turn < 100; turn++) {
-        Py_Initialize();
-        run(WORK_SCRIPT "import threading\n"
-                        "thread = threading.Thread(target=work, args=(0.01,))\n"
-                        "thread.start()\n"
-                        "work(0.01)\n"
-                        "thread.join()\n");
-        if (Py_FinalizeEx() < 0) {
-            die("Py_FinalizeEx");
-        }
-    }
     print(stop());
 }
 
@@ -205,9 +149,8 @@ int main(int argc, char **argv) {
     const struct {
         const char *name;
         void (*function)(void);
-    } kinds[] = {{"before", started_before},  {"after", stopped_after}, {"again", again},
-                 {"daemons", daemons},        {"visitors", visitors},   {"subs", subs},
-                 {"host-thread", host_thread}};
+    } kinds[] = {{"before", started_before}, {"after", stopped_after}, {"daemons", daemons},
+                 {"visitors", visitors},     {"subs", subs},           {"host-thread", host_thread}};
     size_t index;
     for (index = 0; argc == 2 && index < sizeof kinds / sizeof kinds[0]; index++) {
         if (!strcmp(argv[1], kinds[index].name)) {

@@ -38,9 +38,6 @@ class FinalizeTest(unittest.TestCase):
     def test_after(self):
         self.check('after', 200)
 
-    def test_again(self):
-        self.check('again', 1000)
-
     def test_daemons(self):
         self.check('daemons', 400)
 

@@ -1,0 +1,102 @@
+"""Births and deaths by the thousand at 10 kHz: what was made was seen, what was seen is true, and nothing grows."""
+
+import collections
+import json
+import os
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'truth'))
+import harness
+
+# Who may be called by whom, of what the scripts of stress.c define.
+CALLERS = {'leaf': {'inner'}, 'inner': {'work'}}
+# What a recording may grow by, in bytes for each of what was made: threads have a track each, interpreters a branch of
+# all that they import, and both have their part of the time line.
+GROWTH = {'threads': 1 << 10, 'subs': 64 << 10, 'again-inside': 0, 'again-outside': 160 << 10, 'forks': 16 << 10}
+Result = collections.namedtuple('Result', 'figures stacks')
+
+
+def environment():
+    found = harness.host_environment()
+    # A child that makes a recording begins a thread, which the thread sanitizer leaves to those who ask for it.
+    found['TSAN_OPTIONS'] = found.get('TSAN_OPTIONS', '') + ':die_after_fork=0'
+    return found
+
+
+class StressTest(unittest.TestCase):
+    def run_host(self, kind):
+        program = os.path.join(harness.BUILD, 'tests', 'lifecycle', 'stress')
+        done = subprocess.run([program, kind], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              timeout=500)
+        self.assertEqual(done.returncode, 0, done.stderr.decode('utf-8', 'replace')[-4000:])
+        figures, _, text = done.stdout.decode('utf-8').partition('\n')
+        return Result(json.loads(figures), harness.parse_collapsed(text))
+
+    def record(self, kind):
+        result = self.run_host(kind)
+        print(kind, result.figures, flush=True)
+        if result.figures['scale'] > 1:
+            print('under a sanitizer: 1 / %d of the usual number' % result.figures['scale'], flush=True)
+        self.check_figures(result)
+        self.check_stacks(result.stacks)
+        self.check_growth(kind, result.figures)
+        return result
+
+    def check_figures(self, result):
+        figures = result.figures
+        lost = sum(count for name, count in figures.items() if name.startswith('lost_'))
+        vanished = figures['lost_unreadable'] + figures['lost_unsettled']
+        self.assertEqual(sum(stack.value for stack in result.stacks), figures['samples'])
+        self.assertLess(lost, 0.1 * figures['samples'])
+        self.assertLess(vanished, 0.01 * figures['samples'])
+        self.assertEqual(figures['lost_memory'], 0)
+        self.assertEqual(figures['truncated_memory'], 0)
+        self.assertLess(self.samples(result.stacks, '[unresolved]'), 0.05 * figures['samples'])
+
+    def check_stacks(self, stacks):
+        """No stack that cannot be, as frames that were freed meanwhile would make."""
+        for stack in stacks:
+            for caller, frame in zip((None,) + stack.frames, stack.frames):
+                if frame.name in CALLERS and (not caller or caller.name not in harness.SPECIAL):
+                    self.assertIsNotNone(caller, stack)
+                    self.assertIn(caller.name, CALLERS[frame.name], stack)
+
+    def check_growth(self, kind, figures):
+        grown = figures['bytes_peak'] - figures['bytes_warm']
+        self.assertLess(grown, (1 << 20) + GROWTH[kind] * figures['made'])
+
+    def samples(self, stacks, function):
+        return sum(stack.value for stack in stacks if any(frame.name == function for frame in stack.frames))
+
+    def test_threads(self):
+        result = self.record('threads')
+        self.assertGreater(result.figures['threads'], result.figures['made'] / 5)
+        self.assertGreater(self.samples(result.stacks, 'work'), result.figures['made'] / 5)
+        self.assertEqual({stack.thread for stack in result.stacks}, {'MainThread', 'Python', 'stress'})
+
+    def test_subs(self):
+        result = self.record('subs')
+        names = {frame.name for stack in result.stacks for frame in stack.frames}
+        seen = sum(name.startswith('[interpreter ') for name in names)
+        self.assertGreater(seen, result.figures['made'] / 2)
+        self.assertGreater(self.samples(result.stacks, 'work'), result.figures['made'] / 5)
+
+    def test_again_inside(self):
+        self.record('again-inside')
+
+    def test_again_outside(self):
+        result = self.record('again-outside')
+        self.assertGreater(self.samples(result.stacks, 'work'), 10 * result.figures['made'])
+
+    def test_forks(self):
+        """The parent goes on as if there were no children: three threads are busy at each of its ticks."""
+        result = self.record('forks')
+        busy = sum(stack.value for stack in result.stacks if stack.thread == 'busy')
+        self.assertLessEqual(busy, 3 * result.figures['ticks'])
+        self.assertGreater(busy, 0.9 * 3 * result.figures['ticks'])
+
+
+if __name__ == '__main__':
+    harness.main()
