@@ -362,18 +362,23 @@ class Children(Case):
             self.assertIn("mine", self.same("fork.py", env=dict(self.env, **variables))[2])
 
     def test_multiprocessing(self):
-        self.file("many.py", """
+        self.file("many.py", BUSY + textwrap.dedent("""
             import multiprocessing, os, sys
-            def square(n): return n * n, sys.executable, __name__
+            def square(n): busy(); return n * n, sys.executable, __name__
+            def beside(): busy()
             if __name__ == "__main__":
                 multiprocessing.set_start_method(sys.argv[1])
                 with multiprocessing.Pool(2) as pool:
-                    print(pool.map(square, range(5)))
+                    squares = pool.map_async(square, range(5))
+                    beside()
+                    print(squares.get())
                 print(os.path.exists(os.environ["OUT"]))
-            """)
+            """))
         for method in ("spawn", "fork", "forkserver"):
             with self.subTest(method):
                 self.assertTrue(self.same("many.py", method)[1].endswith("False\n"))
+                self.assertProfileHolds("beside", "leaf_of_busy")
+                self.assertNotRegex(self.read(), r"square \(")
                 os.unlink(self.out)
 
     def test_subprocess(self):
@@ -385,6 +390,30 @@ class Children(Case):
             print(os.path.exists(os.environ["OUT"]))
             """)
         self.assertEqual(self.same("sub.py")[0], 0)
+
+    def test_children_beside_busy_threads(self):
+        self.file("busy.py", BUSY + textwrap.dedent("""
+            import os, subprocess, sys, threading, warnings
+            warnings.simplefilter("ignore")  # since 3.12: a fork beside threads
+            is_over = False
+            def go_on():
+                while not is_over: busy()
+            threads = [threading.Thread(target=go_on) for _ in range(2)]
+            for thread in threads: thread.start()
+            for turn in range(10):
+                child = os.fork()
+                if not child: os.execl("/bin/echo", "echo", str(turn))
+                print(os.waitpid(child, 0)[1])
+                print(subprocess.check_output(["/bin/echo", "piped"], close_fds=False))
+                print(subprocess.check_output(["/bin/echo", "called"], preexec_fn=os.getpid))
+            is_over = True
+            for thread in threads: thread.join()
+            """))
+        expected = self.call(["python3", "busy.py"])
+        self.assertEqual(expected[0], 0)
+        self.assertEqual(self.call([RUN, "-r", "10000", "-o", self.out, "busy.py"]), expected)
+        self.assertProfileHolds("go_on", "busy", "leaf_of_busy")
+        self.assertNoLitter()
 
 
 class Environments(Case):
