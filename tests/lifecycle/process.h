@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-/* Sanitizers take their time, and need more stack than anybody else. */
+/* Sanitizers need more stack than anybody else. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define IS_SANITIZED 1
 #elif defined(__has_feature)

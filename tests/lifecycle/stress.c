@@ -29,7 +29,6 @@
 #include "process.h"
 
 enum {
-    scale = IS_SANITIZED ? 10 : 1,
     small_stack = 64 << 10,
     wave_size = 20,
     subs_threads = 4
@@ -126,8 +125,7 @@ static void print_figures(const pyprof_stats *stats) {
     print_figure("timeline_coarsened", stats->timeline_coarsened);
     print_figure("threads", stats->threads);
     print_figure("bytes", stats->bytes);
-    print_figure("bytes_peak", stats->bytes_peak);
-    printf("\"scale\": %d}\n", scale);
+    printf("\"bytes_peak\": %" PRIu64 "}\n", stats->bytes_peak);
 }
 
 /* The end of the last recording. */
@@ -241,7 +239,7 @@ static void host_wave(void) {
 }
 
 static void threads(void) {
-    const unsigned waves = 10000 / (2 * wave_size) / scale;
+    const unsigned waves = 10000 / (2 * wave_size);
     unsigned turn;
     Py_InitializeEx(0);
     run(work_script);
@@ -301,7 +299,7 @@ static void *make_interpreters(void *number) {
         run("work(3000)\n");
         Py_EndInterpreter(inner);
         PyThreadState_Swap(outer);
-        count_one(1000 / scale);
+        count_one(1000);
     }
     PyThreadState_Clear(outer);
     PyThreadState_DeleteCurrent();
@@ -310,10 +308,12 @@ static void *make_interpreters(void *number) {
 
 static void subs(void) {
     pthread_t makers[subs_threads];
-    unsigned count = 1000 / subs_threads / scale;
+    unsigned count = 1000 / subs_threads;
     PyThreadState *mine;
     int index;
     Py_InitializeEx(0);
+    run("import sys\n"
+        "sys.setswitchinterval(0.001)\n"); /* or the time is spent in waiting for the GIL */
     start();
     mine = PyEval_SaveThread();
     for (index = 0; index < subs_threads; index++) {
@@ -363,7 +363,7 @@ static void stop_and_forget(void) {
 }
 
 static void again_inside(void) {
-    const unsigned count = 100 / scale;
+    const unsigned count = 100;
     unsigned turn;
     for (turn = 1; turn <= count; turn++) {
         Py_InitializeEx(0);
@@ -385,7 +385,7 @@ static void again_inside(void) {
 }
 
 static void again_outside(void) {
-    const unsigned count = 100 / scale;
+    const unsigned count = 100;
     unsigned turn;
     start();
     for (turn = 0; turn < count; turn++) {
@@ -564,7 +564,8 @@ static void begin_forks(void) {
     PyObject *function = PyCFunction_New(&method, NULL);
     PyDict_SetItemString(PyModule_GetDict(PyImport_AddModule("__main__")), "fault_of_child", function);
     Py_DECREF(function);
-    run("import os, threading, warnings\n"
+    run("import os, sys, threading, warnings\n"
+        "sys.setswitchinterval(0.001)\n" /* or the time is spent in waiting for the GIL */
         "warnings.simplefilter('ignore', DeprecationWarning)\n" /* of forks beside threads, since 3.12 */
         "def fork_here(turn):\n"
         "    child = os.fork()\n"
@@ -584,7 +585,7 @@ static void begin_forks(void) {
 }
 
 static void forks(void) {
-    const unsigned count = 500 / scale;
+    const unsigned count = 500;
     unsigned turn;
     Py_InitializeEx(0);
     run(work_script);
