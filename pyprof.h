@@ -57,7 +57,8 @@
      pyprof_name_interpreter                     any      either     yes                    yes
      None may be called from a signal handler, or from the allocator, logger and write functions of the host.
      fork waits for a sample that is being taken. A forked child has no recording: no thread, the signal's action is
-     the host's again, pyprof_is_active is false, and it may start its own. The parent's goes on.
+     the host's again, pyprof_is_active is false, and it may start its own. The parent's goes on. A child that is made
+     without fork's handlers (_Fork, clone) keeps the signal's action until it starts or ends.
 
    WHAT THE FIGURES MEAN
      A sample stands for the time around it: half of the time since the thread's last sample and half of the time
@@ -90,6 +91,7 @@
      - Valgrind's memcheck takes what the sampler reads for the program's own reads, and may complain.
      - Where neither process_vm_writev nor /proc/self/mem may be used (some seccomp filters), pyprof_start refuses.
      - Frames of C functions are not shown; their time is their Python caller's.
+     - A host that switches C stacks (fibers) while one thread is in several interpreters gets their order wrong.
      - A code object that dies within microseconds of being sampled may show as [unresolved]. Threads that are
        not asked (see above) may show [unsettled] frames: pyprof_stats.samples_partial.
      - Memory: at most memory_limit for one recording, a snapshot may hold as much again; typically below 1 MiB.
@@ -163,7 +165,8 @@ typedef enum pyprof_log_level {
 
 /* Where memory comes from; all NULL = malloc and free. Called from the sampler thread and from the threads
    that call pyprof_*, never inside a signal handler. Must be thread-safe and must not touch Python.
-   Returned memory must be aligned as malloc's is. */
+   Returned memory must be aligned as malloc's is. If it has fork handlers of its own (pthread_atfork), it has to register
+   them before the first call of a pyprof_ function. */
 typedef struct pyprof_allocator {
     void *(*alloc_fn)(size_t size, void *user);
     void (*free_fn)(void *memory, void *user);
@@ -331,6 +334,7 @@ PYPROF_API const char *pyprof_result_string(pyprof_result result);
 #include <Python.h>
 #include <frameobject.h>
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -1199,7 +1203,7 @@ static pyprof_result pyprof__layout_interpreter(pyprof__layout *layout, pyprof__
 
 #if PYPROF__PY_SINCE(13)
 /* What _PyRuntime begins with (3.13: Include/internal/pycore_runtime.h, later pycore_debug_offsets.h), up to the code
-   object. The name is bound in the assembler so that no declaration of the internal headers can clash. */
+   object. */
 typedef struct pyprof__description {
     char cookie[8];
     uint64_t version, free_threaded;
@@ -1248,7 +1252,19 @@ typedef struct pyprof__description {
     } object;
 } pyprof__description;
 
-extern const char pyprof__runtime[] __asm__("_PyRuntime");
+/* Where the interpreter keeps it. Asked of the global offset table: a plain reference would have the linker put a copy
+   of the whole structure into the program, of the size that it had in the CPython that the program was linked with. */
+static const void *pyprof__runtime(void) {
+    const void *runtime;
+#if defined(__x86_64__)
+    __asm__("movq _PyRuntime@GOTPCREL(%%rip), %0" : "=r"(runtime));
+#elif defined(__aarch64__)
+    __asm__("adrp %0, :got:_PyRuntime\n\tldr %0, [%0, :got_lo12:_PyRuntime]" : "=r"(runtime));
+#else
+    runtime = dlsym(RTLD_DEFAULT, "_PyRuntime");
+#endif
+    return runtime;
+}
 
 /* Whether a description fits what the public headers and the accessors say. Of a version that is newer than the newest
    known, whose description may look different, this is the evidence: it is believed if all of it agrees. */
@@ -1336,8 +1352,10 @@ static pyprof_result pyprof__layout_init(pyprof__layout *layout, pyprof__memory 
     pyprof_result result = pyprof__layout_interpreter(layout, memory);
 #if PYPROF__PY_SINCE(13)
     pyprof__description self;
-    memcpy(&self, pyprof__runtime, sizeof self);
-    result = result == PYPROF_OK ? pyprof__layout_adopt(layout, &self, PY_VERSION_HEX) : result;
+    if (result == PYPROF_OK && pyprof__runtime() != NULL) {
+        memcpy(&self, pyprof__runtime(), sizeof self);
+        return pyprof__layout_adopt(layout, &self, PY_VERSION_HEX);
+    }
 #endif
     return result;
 #endif
@@ -1398,6 +1416,13 @@ static bool pyprof__is_bound_to(const pyprof__layout *layout, uintptr_t tstate, 
     return pyprof__read_pieces(pieces, count) && now == thread_id && native == (unsigned long)tid;
 }
 
+/* Whether what a thread state has for its leaf frame, and for its base, means that it has frames. */
+static bool pyprof__points_to_frames(const pyprof__layout *layout, uintptr_t tstate, uintptr_t leaf,
+                                     uintptr_t base) {
+    bool is_root_cframe = layout->cframe_frame != PYPROF__ABSENT && leaf - tstate < sizeof(PyThreadState);
+    return leaf != base && !is_root_cframe;
+}
+
 /* Whether a copied thread state may have frames: an unborn thread's has none, and until it is
    born it goes under the id of the thread that made it. */
 static bool pyprof__may_have_frames(const pyprof__layout *layout, uintptr_t tstate, const void *copy) {
@@ -1406,8 +1431,7 @@ static bool pyprof__may_have_frames(const pyprof__layout *layout, uintptr_t tsta
     if (layout->ts_base != PYPROF__ABSENT) {
         memcpy(&base, (const char *)copy + layout->ts_base, sizeof base);
     }
-    bool is_root_cframe = layout->cframe_frame != PYPROF__ABSENT && word - tstate < sizeof(PyThreadState);
-    return word != base && !is_root_cframe;
+    return pyprof__points_to_frames(layout, tstate, word, base);
 }
 
 static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, void *to, size_t size) {
@@ -2064,7 +2088,8 @@ typedef struct pyprof__stack {
     uint32_t capacity;
     uintptr_t leaf;             /* address of the innermost frame */
     uintptr_t root;             /* of the outermost; 0 = none */
-    uintptr_t root_first_local; /* its first local variable */
+    uint32_t inner;             /* so many of them are of the interpreter that the thread is in; of these, */
+    uintptr_t root_first_local; /* the outermost's first local variable */
     bool root_is_generator;
     bool is_cut;     /* there were more, further out */
     bool is_partial; /* there were more, further in, that cannot be told */
@@ -2077,6 +2102,7 @@ PYPROF__INLINE bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *r
     stack->count = 0;
     stack->leaf = leaf;
     stack->root = stack->root_first_local = 0;
+    stack->inner = 0;
     stack->root_is_generator = stack->is_cut = stack->is_partial = false;
     uint32_t steps = 0;
     for (uintptr_t frame = leaf; frame != 0; frame = found.previous) {
@@ -2098,6 +2124,7 @@ PYPROF__INLINE bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *r
         out->instr = found.instr;
         out->unused = 0;
         stack->root = frame;
+        stack->inner = stack->count;
         stack->root_is_generator = found.is_generator;
     }
     if (stack->root != 0 &&
@@ -2105,6 +2132,95 @@ PYPROF__INLINE bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *r
         return false;
     }
     stack->root_first_local &= ~layout->executable_tags;
+    return true;
+}
+
+/* Among the frames of a stack, a mark says in which interpreter those further in run. */
+static inline pyprof__frame pyprof__mark(int64_t interpreter, int32_t naming) {
+    pyprof__frame mark = {0, (uint64_t)interpreter, naming, 0};
+    return mark;
+}
+
+static inline bool pyprof__is_mark(const pyprof__frame *frame) {
+    return frame->code == 0;
+}
+
+/* One OS thread in several interpreters: it has a thread state in each. It leaves the one that it entered last before it
+   goes on with one further out, so those that have frames are nested, and all but the innermost stand still. */
+typedef struct pyprof__level {
+    uintptr_t tstate;
+    uintptr_t interp;
+    uint64_t id; /* of the thread state */
+    int64_t interp_id;
+} pyprof__level;
+
+#define PYPROF__LEVELS_MAX 8u
+typedef struct pyprof__levels {
+    uint32_t count;
+    int32_t naming;                          /* see pyprof__names */
+    uintptr_t thread_id;                     /* pthread_t */
+    pyprof__level items[PYPROF__LEVELS_MAX]; /* innermost first */
+} pyprof__levels;
+
+/* Whether a level further out is what it was when the lists were read, and has frames. Async-signal-safe. */
+static bool pyprof__level_stands(const pyprof__layout *layout, const pyprof__levels *levels,
+                                 const pyprof__level *level) {
+    const uint32_t offsets[] = {layout->ts_interp, layout->ts_id, layout->ts_thread_id, layout->ts_frame,
+                                layout->ts_base};
+    uint64_t words[] = {0, 0, 0, 0, 0};
+    struct iovec from[sizeof offsets / sizeof *offsets];
+    size_t count = layout->ts_base == PYPROF__ABSENT ? 4 : 5;
+    for (size_t i = 0; i < count; i++) {
+        from[i].iov_base = (void *)(level->tstate + offsets[i]);
+        from[i].iov_len = sizeof *words;
+    }
+    return pyprof__read_places(from, count, words, count * sizeof *words) && words[0] == level->interp &&
+           words[1] == level->id && words[2] == levels->thread_id &&
+           pyprof__points_to_frames(layout, level->tstate, words[3], words[4]);
+}
+
+/* Adds the stack of one level further out. */
+PYPROF__INLINE bool pyprof__walk_level(const pyprof__layout *layout, pyprof__reader *reader,
+                                       const pyprof__levels *levels, const pyprof__level *level,
+                                       pyprof__stack *stack) {
+    uintptr_t leaf = 0;
+    pyprof__stack rest = *stack;
+    rest.frames += stack->count;
+    rest.capacity -= stack->count;
+    if (!pyprof__level_stands(layout, levels, level) ||
+        !pyprof__leaf_frame(layout, reader, level->tstate, &leaf)) {
+        return false;
+    }
+    stack->is_cut = rest.capacity == 0;
+    if (stack->is_cut) {
+        return true;
+    }
+    if (!pyprof__walk(layout, reader, leaf, &rest)) {
+        return false;
+    }
+    stack->count += rest.count;
+    stack->is_cut = rest.is_cut;
+    stack->root = rest.root != 0 ? rest.root : stack->root;
+    return true;
+}
+
+/* What lies outside of the stack in the interpreter that a thread is in: marks, and its stacks in the interpreters from
+   which it came. A thread that is in the main interpreter alone, as most are, has none. False: it cannot be told. */
+PYPROF__INLINE bool pyprof__walk_outer(const pyprof__layout *layout, pyprof__reader *reader,
+                                       const pyprof__levels *levels, pyprof__stack *stack) {
+    for (uint32_t i = 0; i < levels->count && !stack->is_cut; i++) {
+        const pyprof__level *level = &levels->items[i];
+        if (i > 0 && !pyprof__walk_level(layout, reader, levels, level, stack)) {
+            return false;
+        }
+        if (stack->is_cut || (level->interp_id == 0 && i + 1 == levels->count)) {
+            return true;
+        }
+        stack->is_cut = stack->count == stack->capacity;
+        if (!stack->is_cut) {
+            stack->frames[stack->count++] = pyprof__mark(level->interp_id, levels->naming);
+        }
+    }
     return true;
 }
 
@@ -2123,8 +2239,7 @@ typedef enum pyprof__request_state {
 typedef struct pyprof__request {
     pyprof__atomic32 state;
     pyprof__stack stack;
-    pyprof__array outer; /* what the thread left waiting in other interpreters: see pyprof__read_outer */
-    uintptr_t tstate;
+    pyprof__levels levels;
     int32_t tid;
     bool ended_call; /* the signal was seen to end a system call with EINTR */
     bool has_new;    /* there are code objects in the stack whose names are not known */
@@ -2165,6 +2280,9 @@ static pyprof__atomic64 *pyprof__known_set(const pyprof__frame *frame) {
 
 static bool pyprof__knows(const pyprof__frame *frame) {
     const pyprof__atomic64 *set = pyprof__known_set(frame);
+    if (pyprof__is_mark(frame)) {
+        return true;
+    }
     for (uint32_t way = 0; way < PYPROF__KNOWN_WAYS; way++) {
         if (pyprof__get64(&set[way]) == frame->print) {
             return true;
@@ -2209,7 +2327,7 @@ static pyprof__request_state pyprof__capture_own(pyprof__request *request) {
     const pyprof__layout *layout = &pyprof__handler.layout;
     uintptr_t tstate = pyprof__current_thread_state();
     uintptr_t leaf = 0;
-    if (tstate != request->tstate || !pyprof__is_own_thread_state(layout, tstate)) {
+    if (tstate != request->levels.items[0].tstate || !pyprof__is_own_thread_state(layout, tstate)) {
         return PYPROF__REQUEST_LATE;
     }
     /* The thread ran when it was asked; if that was just now it ran all the time, and need not ask the kernel. */
@@ -2219,7 +2337,8 @@ static pyprof__request_state pyprof__capture_own(pyprof__request *request) {
     request->cpu = passed < just_now ? request->cpu + passed : pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
     request->wall = now;
     if (!pyprof__own_leaf_frame(layout, tstate, &leaf) ||
-        !pyprof__walk(layout, NULL, leaf, &request->stack)) {
+        !pyprof__walk(layout, NULL, leaf, &request->stack) ||
+        !pyprof__walk_outer(layout, NULL, &request->levels, &request->stack)) {
         return PYPROF__REQUEST_UNSETTLED;
     }
     return PYPROF__REQUEST_ANSWERED;
@@ -2787,9 +2906,9 @@ typedef struct pyprof__thread {
     uint32_t node;
     uint32_t kind;
     bool is_cut;
-    uintptr_t root; /* the outermost frame of the interpreter that it was in; 0 = not known */
-    pyprof__frame root_frame;
-    pyprof__array frames; /* root first, and the node of each: the next stack likely begins the same */
+    uintptr_t root;        /* its outermost frame; 0 = not known */
+    uintptr_t root_tstate; /* and the thread state that it belongs to */
+    pyprof__array frames;  /* root first, and the node of each: the next stack likely begins the same */
     pyprof__array nodes;
     uint32_t debt; /* whether to ask it: see pyprof__judge */
     /* its name */
@@ -2801,6 +2920,7 @@ typedef struct pyprof__interp {
     uintptr_t address;
     uintptr_t links[2]; /* next interpreter, first thread state */
     int64_t id;
+    int64_t id_now; /* another one may have come to lie at the same address */
 } pyprof__interp;
 
 typedef struct pyprof__sampler {
@@ -2833,8 +2953,7 @@ typedef struct pyprof__sampler {
     pyprof__table codes;
     pyprof__table sites;
     pyprof__array lines;
-    pyprof__array scratch; /* frames of three stacks */
-    pyprof__array outer;   /* see pyprof__read_outer */
+    pyprof__array scratch; /* frames of two stacks */
     uint32_t bootstrap;    /* the function that every threading.Thread begins with; PYPROF__NONE = not met */
     uintptr_t name_key;    /* the str object "_name" */
     pyprof__view view;
@@ -2934,16 +3053,6 @@ static pyprof__name *pyprof__name_of(int64_t id) {
         }
     }
     return NULL;
-}
-
-/* Among the frames of a stack, a mark says in which interpreter those further in run. */
-static pyprof__frame pyprof__mark(int64_t interpreter) {
-    pyprof__frame mark = {0, (uint64_t)interpreter, pyprof__names.generation, 0};
-    return mark;
-}
-
-static bool pyprof__is_mark(const pyprof__frame *frame) {
-    return frame->code == 0;
 }
 
 /* The function that stands for an interpreter; PYPROF__NONE = no room. */
@@ -3083,8 +3192,9 @@ static uint32_t pyprof__unsettled_below(pyprof__sampler *sampler, const pyprof__
 }
 
 /* Threads of the threading module keep their object as first local variable of their outermost frame. */
-static void pyprof__learn_object(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
-                                 uint32_t outer) {
+static void pyprof__learn_object(pyprof__sampler *sampler, pyprof__thread *thread,
+                                 const pyprof__stack *stack) {
+    uint32_t outer = stack->count - stack->inner;
     if (thread->object == 0 && thread->nodes.count > outer && !stack->is_cut) {
         const pyprof__node *root =
             pyprof__node_at(sampler->profile, PYPROF__ITEM(uint32_t, &thread->nodes, outer));
@@ -3191,55 +3301,31 @@ static void pyprof__end_time(pyprof__sampler *sampler, pyprof__thread *thread, u
     }
 }
 
-/* Puts the outer frames behind those that the stack has. */
-static void pyprof__add_outer(pyprof__stack *stack, const pyprof__array *outer) {
-    uint32_t room = stack->is_cut ? 0 : stack->capacity - stack->count;
-    uint32_t count = outer->count < room ? outer->count : room;
-    if (count > 0) {
-        memcpy(stack->frames + stack->count, outer->data, count * sizeof *stack->frames);
-        stack->count += count;
-    }
-    stack->is_cut = stack->is_cut || count < outer->count;
-}
-
-/* Whether there is more than marks. */
-static bool pyprof__has_frames(const pyprof__array *outer) {
-    for (uint32_t i = 0; i < outer->count; i++) {
-        if (!pyprof__is_mark(&PYPROF__ITEM(const pyprof__frame, outer, i))) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* The tree's node for what was read of a thread: the stack in one interpreter, and what lies further out. */
-static uint32_t pyprof__take_in(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__stack *stack,
-                                const pyprof__array *outer) {
+/* The tree's node for what was read of a thread. */
+static uint32_t pyprof__take_in(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
+                                const pyprof__levels *levels) {
     if (!stack->is_partial) {
         thread->root = stack->is_cut ? 0 : stack->root;
+        thread->root_tstate = levels->items[levels->count - 1].tstate;
     }
-    if (!stack->is_partial && stack->root != 0) {
-        thread->root_frame = stack->frames[stack->count - 1];
-    }
-    pyprof__add_outer(stack, outer);
     uint32_t node = pyprof__node_of(sampler, thread, stack);
-    pyprof__learn_object(sampler, thread, stack, outer->count);
+    pyprof__learn_object(sampler, thread, stack);
     return stack->is_partial ? pyprof__unsettled_below(sampler, thread, node) : node;
 }
 
 /* A sample enters the profile. stack NULL = the same as last time. */
-static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__stack *stack,
-                           const pyprof__array *outer, uintptr_t tstate, uint32_t kind, uint64_t wall,
-                           uint64_t cpu) {
+static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
+                           const pyprof__levels *levels, uint32_t kind, uint64_t wall, uint64_t cpu) {
     uint32_t node = thread->node;
     if (stack != NULL) {
-        if (stack->count == 0 && !pyprof__has_frames(outer)) {
+        if (stack->root == 0) {
             pyprof__end_time(sampler, thread, wall, false);
             thread->cpu = cpu;
             thread->absent_at = wall;
             return;
         }
-        node = pyprof__take_in(sampler, thread, stack, outer);
+        node = pyprof__take_in(sampler, thread, stack, levels);
+        thread->sample_tstate = levels->items[0].tstate;
     }
     if (thread->has_sample) {
         pyprof__share_time(sampler, thread, node, kind, wall, cpu);
@@ -3251,7 +3337,6 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, pyp
     sampler->stats.truncated_depth += thread->is_cut;
     sampler->stats.samples_idle += (kind & PYPROF__IDLE) != 0;
     thread->has_sample = true;
-    thread->sample_tstate = tstate;
     thread->node = node;
     thread->kind = kind;
     thread->wall = wall;
@@ -3259,15 +3344,26 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, pyp
     pyprof__update_name(sampler, thread, wall);
 }
 
+/* Whether the thread's outermost frame of its last sample was known, and belonged to what is its outermost level now. */
+static bool pyprof__knows_root(const pyprof__thread *thread, const pyprof__levels *levels) {
+    const pyprof__frame *last = (const pyprof__frame *)thread->frames.data;
+    return thread->root != 0 && thread->frames.count > 0 &&
+           thread->frames.count > (uint32_t)pyprof__is_mark(&last[0]) &&
+           thread->root_tstate == levels->items[levels->count - 1].tstate;
+}
+
 /* A thread that runs Python, but not where: its outermost frame stays where it is as long as it does. False: not
    even that is known. */
-static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__stack *stack) {
+static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *thread,
+                              const pyprof__levels *levels, pyprof__stack *stack) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     pyprof__found found;
-    if (thread->root == 0) {
+    const pyprof__frame *last = (const pyprof__frame *)thread->frames.data;
+    if (!pyprof__knows_root(thread, levels)) {
         return false;
     }
-    const pyprof__frame *root = &thread->root_frame;
+    bool has_mark = pyprof__is_mark(&last[0]);
+    const pyprof__frame *root = &last[has_mark];
     pyprof__view_reset(&sampler->view);
     stack->frames[0] = *root;
     if (!pyprof__read_frame(&sampler->layout, &reader, thread->root, &found) || !found.is_shown ||
@@ -3277,7 +3373,11 @@ static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *th
         return false;
     }
     stack->frames[0].instr = found.instr;
-    stack->count = 1;
+    stack->root = thread->root;
+    stack->count = stack->inner = 1;
+    if (has_mark) {
+        stack->frames[stack->count++] = last[0];
+    }
     stack->is_cut = false;
     stack->is_partial = true;
     return true;
@@ -3327,15 +3427,15 @@ static void pyprof__collect(pyprof__sampler *sampler) {
             if (state == PYPROF__REQUEST_LATE) {
                 sampler->stats.lost_late++;
             } else if (state == PYPROF__REQUEST_UNSETTLED &&
-                       !pyprof__keep_root(sampler, thread, &request->stack)) {
+                       !pyprof__keep_root(sampler, thread, &request->levels, &request->stack)) {
                 sampler->stats.lost_unsettled++;
             } else {
                 sampler->stats.samples_signalled++;
                 if (request->has_new) {
                     pyprof__make_known(&request->stack);
                 }
-                pyprof__record(sampler, thread, &request->stack, &request->outer, request->tstate,
-                               PYPROF__GIL, request->wall, request->cpu);
+                pyprof__record(sampler, thread, &request->stack, &request->levels, PYPROF__GIL, request->wall,
+                               request->cpu);
             }
         }
         pyprof__set(&request->state, PYPROF__REQUEST_FREE);
@@ -3363,7 +3463,7 @@ static uint32_t pyprof__free_request(pyprof__sampler *sampler) {
 
 /* A running thread as it was seen at one moment. */
 typedef struct pyprof__sight {
-    uintptr_t tstate;
+    pyprof__levels levels;
     uint64_t wall; /* the two clocks were read one right after the other */
     uint64_t cpu;
     bool is_fresh; /* it was just now that the thread was seen to be attached */
@@ -3372,7 +3472,7 @@ typedef struct pyprof__sight {
 static void pyprof__put_question(pyprof__request *request, const pyprof__thread *thread,
                                  const pyprof__sight *sight) {
     request->tid = thread->tid;
-    request->tstate = sight->tstate;
+    request->levels = sight->levels;
     request->wall = sight->wall;
     request->cpu = sight->cpu;
 }
@@ -3402,7 +3502,7 @@ static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thr
     pyprof__put_question(request, thread, sight);
     pyprof__set(&request->state, PYPROF__REQUEST_SENT);
     /* The last look just before sending is what spares the program's system calls. */
-    if ((!sight->is_fresh && !pyprof__is_attached_now(&sampler->layout, sight->tstate)) ||
+    if ((!sight->is_fresh && !pyprof__is_attached_now(&sampler->layout, sight->levels.items[0].tstate)) ||
         !pyprof__signal_thread(thread->tid, pyprof__handler.signal_number, pyprof__question(index))) {
         pyprof__set(&request->state, PYPROF__REQUEST_FREE);
         return PYPROF__NONE;
@@ -3413,9 +3513,9 @@ static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thr
 
 /* Reads a stack once: in as few system calls as can be if it should stand still, else from the leaf outwards, so that
    what has changed meanwhile is less likely to look like a stack. */
-static bool pyprof__read_stack(pyprof__sampler *sampler, uintptr_t tstate, bool stands_still,
+static bool pyprof__read_stack(pyprof__sampler *sampler, const pyprof__levels *levels, bool stands_still,
                                pyprof__stack *stack) {
-    uintptr_t leaf = 0;
+    uintptr_t leaf = 0, tstate = levels->items[0].tstate;
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     if (stands_still) {
         pyprof__view_renew(&sampler->view, tstate);
@@ -3424,11 +3524,11 @@ static bool pyprof__read_stack(pyprof__sampler *sampler, uintptr_t tstate, bool 
         sampler->view.subject = tstate;
     }
     return pyprof__leaf_frame(&sampler->layout, &reader, tstate, &leaf) &&
-           pyprof__walk(&sampler->layout, &reader, leaf, stack);
+           pyprof__walk(&sampler->layout, &reader, leaf, stack) &&
+           pyprof__walk_outer(&sampler->layout, &reader, levels, stack);
 }
 
-/* Which of two thread states of one thread was entered later: that is where the thread is. A thread leaves the one that
-   it entered last before it goes on with one further out, so all that have frames are nested. */
+/* Which of two thread states of one thread was entered later: that is where the thread is. */
 static bool pyprof__is_inner(pyprof__sampler *sampler, const pyprof__tstate *a, const pyprof__tstate *b) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     if (pyprof__is_attached(&sampler->layout, a->address, a->copy) ||
@@ -3451,24 +3551,31 @@ static pyprof__tstate *pyprof__tstate_at(const pyprof__sampler *sampler, uint32_
     return &PYPROF__ITEM(pyprof__tstate, &sampler->tstates, index);
 }
 
-/* The thread's thread states that have frames, innermost first. */
-static uint32_t pyprof__levels_of(pyprof__sampler *sampler, const pyprof__thread *thread, uint32_t *levels,
-                                  uint32_t most) {
-    uint32_t count = 1;
-    levels[0] = thread->tstate;
+/* A thread's levels: where it is, and then its other thread states that have frames, from the inside out. */
+static void pyprof__find_levels(pyprof__sampler *sampler, const pyprof__thread *thread,
+                                pyprof__levels *levels) {
+    uint32_t order[PYPROF__LEVELS_MAX] = {thread->tstate}, count = 1;
     for (uint32_t at = thread->siblings; at != PYPROF__NONE; at = pyprof__tstate_at(sampler, at)->sibling) {
-        if (at == thread->tstate || pyprof__tstate_at(sampler, at)->framed_since == 0 || count == most) {
+        if (at == thread->tstate || pyprof__tstate_at(sampler, at)->framed_since == 0 ||
+            count == PYPROF__LEVELS_MAX) {
             continue;
         }
         uint32_t place = count++;
         for (; place > 1 && pyprof__is_inner(sampler, pyprof__tstate_at(sampler, at),
-                                             pyprof__tstate_at(sampler, levels[place - 1]));
+                                             pyprof__tstate_at(sampler, order[place - 1]));
              place--) {
-            levels[place] = levels[place - 1];
+            order[place] = order[place - 1];
         }
-        levels[place] = at;
+        order[place] = at;
     }
-    return count;
+    levels->count = count;
+    levels->naming = pyprof__names.generation;
+    levels->thread_id = thread->thread_id;
+    for (uint32_t i = 0; i < count; i++) {
+        const pyprof__tstate *tstate = pyprof__tstate_at(sampler, order[i]);
+        pyprof__level level = {tstate->address, tstate->interp, tstate->id, tstate->interp_id};
+        levels->items[i] = level;
+    }
 }
 
 /* Whether the thread is still where it was when the lists were read, level by level: those further out at the same
@@ -3505,58 +3612,11 @@ static void pyprof__learn_order(pyprof__sampler *sampler, const pyprof__thread *
     }
 }
 
-static bool pyprof__append_frames(pyprof__sampler *sampler, const pyprof__frame *frames, uint32_t count) {
-    pyprof__array *outer = &sampler->outer;
-    if (!pyprof__array_reserve(sampler->memory, outer, (size_t)outer->count + count)) {
-        return false;
-    }
-    memcpy((pyprof__frame *)outer->data + outer->count, frames, count * sizeof *frames);
-    outer->count += count;
-    return true;
-}
-
-/* What lies outside of the stack in the interpreter that a thread is in: its stacks in others, from which it came, each
-   with its mark. They stand still as long as the thread is further in. A thread that is in the main interpreter
-   alone, as most are, has none. False: it cannot be told. */
-static bool pyprof__read_outer(pyprof__sampler *sampler, const pyprof__thread *thread) {
-    enum {
-        most = 16
-    };
-    uint32_t levels[most];
-    uint32_t count = pyprof__levels_of(sampler, thread, levels, most);
-    pyprof__stack stack;
-    memset(&stack, 0, sizeof stack);
-    stack.frames = (pyprof__frame *)sampler->scratch.data + 2 * (size_t)sampler->desc.max_depth;
-    stack.capacity = sampler->desc.max_depth;
-    sampler->outer.count = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        const pyprof__tstate *tstate = pyprof__tstate_at(sampler, levels[i]);
-        pyprof__frame mark = pyprof__mark(tstate->interp_id);
-        if (i > 0 && (!pyprof__read_stack(sampler, tstate->address, true, &stack) ||
-                      !pyprof__append_frames(sampler, stack.frames, stack.count))) {
-            return false;
-        }
-        if ((tstate->interp_id != 0 || i + 1 < count) && !pyprof__append_frames(sampler, &mark, 1)) {
-            return false;
-        }
-    }
-    return count == 1 || pyprof__levels_stand(sampler, levels, count);
-}
-
 /* Asks the thread for its own stack; false if that cannot be done now. */
-static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__sight *sight) {
-    if (!pyprof__read_outer(sampler, thread)) {
-        return false;
-    }
-    sight->is_fresh = sight->is_fresh && sampler->outer.count <= 1; /* reading takes time */
+static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__sight *sight) {
     thread->request = pyprof__renew_request(thread, sight);
     if (thread->request == PYPROF__NONE) {
         thread->request = pyprof__send_request(sampler, thread, sight);
-    }
-    if (thread->request != PYPROF__NONE) {
-        pyprof__array spare = pyprof__handler.requests[thread->request].outer;
-        pyprof__handler.requests[thread->request].outer = sampler->outer;
-        sampler->outer = spare;
     }
     thread->ticks_asked = 0;
     return thread->request != PYPROF__NONE;
@@ -3573,19 +3633,21 @@ static bool pyprof__same_code(const pyprof__frame *a, const pyprof__frame *b) {
 
 /* Whether a stack begins as the thread's last one did: one that was read while it changed may end at a frame whose
    link outwards had just been cut. */
-static bool pyprof__has_known_root(const pyprof__thread *thread, const pyprof__stack *stack) {
-    return thread->root == 0 ||
-           (stack->count > 0 && pyprof__same_code(&thread->root_frame, &stack->frames[stack->count - 1]));
+static bool pyprof__has_known_root(const pyprof__thread *thread, const pyprof__levels *levels,
+                                   const pyprof__stack *stack) {
+    return !pyprof__knows_root(thread, levels) ||
+           (stack->count > 0 && pyprof__same_code(&PYPROF__ITEM(const pyprof__frame, &thread->frames, 0),
+                                                  &stack->frames[stack->count - 1]));
 }
 
 /* Of a stack that was read twice and had changed, keeps the outer frames that had not, and the function in
    which they part. False: nothing would be left, and nothing was changed. */
-static bool pyprof__keep_common(const pyprof__thread *thread, pyprof__stack *stack,
-                                const pyprof__stack *second) {
+static bool pyprof__keep_common(const pyprof__thread *thread, const pyprof__levels *levels,
+                                pyprof__stack *stack, const pyprof__stack *second) {
     uint32_t common = 0;
     uint32_t most = stack->count < second->count ? stack->count : second->count;
     const pyprof__frame *a = stack->frames + stack->count, *b = second->frames + second->count;
-    if (stack->is_cut || second->is_cut || !pyprof__has_known_root(thread, stack)) {
+    if (stack->is_cut || second->is_cut || !pyprof__has_known_root(thread, levels, stack)) {
         return false;
     }
     while (common < most && memcmp(&a[-1 - (ptrdiff_t)common], &b[-1 - (ptrdiff_t)common], sizeof *a) == 0) {
@@ -3613,8 +3675,9 @@ typedef struct pyprof__glance {
 /* Reads a stack from outside. A thread whose CPU clock stood still meanwhile cannot have changed it. Of one
    that runs, three reads count as far as they agree: to read on until they do would favour what moves little.
    But not if its answer is waited_for, and not if it runs Python and can be asked. */
-static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread, uintptr_t tstate,
-                                 bool waited_for, bool can_ask, pyprof__glance *glance) {
+static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread,
+                                 const pyprof__levels *levels, bool waited_for, bool can_ask,
+                                 pyprof__glance *glance) {
     enum {
         attempts = 8 /* many come to nothing where frames come and go */
     };
@@ -3629,8 +3692,8 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
     first.capacity = glance->stack.capacity = sampler->desc.max_depth;
     for (int attempt = 0; attempt < attempts && (attempt < 4 || pyprof__now() < end); attempt++) {
         uint64_t before = pyprof__clock(thread->cpu_clock);
-        glance->attached = pyprof__is_attached_now(&sampler->layout, tstate);
-        bool is_read = pyprof__read_stack(sampler, tstate, attempt == 0, &glance->stack);
+        glance->attached = pyprof__is_attached_now(&sampler->layout, levels->items[0].tstate);
+        bool is_read = pyprof__read_stack(sampler, levels, attempt == 0, &glance->stack);
         glance->cpu = pyprof__clock(thread->cpu_clock);
         if (before == glance->cpu) {
             return is_read && glance->cpu != 0;
@@ -3642,7 +3705,7 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
         is_read = is_read && attempt > 0 && !glance->stack.root_is_generator;
         if (is_read && has_first && glance->attached == was_attached) {
             bool agrees = pyprof__stacks_agree(&first, &glance->stack) ||
-                          pyprof__keep_common(thread, &glance->stack, &first);
+                          pyprof__keep_common(thread, levels, &glance->stack, &first);
             agreed = agrees ? agreed + 1 : 0;
             if (agreed == 2) {
                 return true;
@@ -3680,7 +3743,8 @@ static uint32_t pyprof__kind_of(const pyprof__thread *thread, const pyprof__glan
     return glance->cpu != thread->cpu && pyprof__thread_is_runnable(thread->tid) ? 0 : PYPROF__IDLE;
 }
 
-static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *thread, uintptr_t tstate) {
+static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *thread,
+                                 const pyprof__levels *levels) {
     enum {
         deaf_after = 8
     }; /* a running thread that does not answer for so many ticks blocks the signal */
@@ -3689,15 +3753,15 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
     bool waited_for = is_asked && ++thread->ticks_asked < deaf_after;
     pyprof__glance glance;
     memset(&glance, 0, sizeof glance);
-    bool is_read = pyprof__read_quietly(sampler, thread, tstate, waited_for, can_ask, &glance);
+    bool is_read = pyprof__read_quietly(sampler, thread, levels, waited_for, can_ask, &glance);
     if (!is_read && can_ask && glance.attached) {
-        pyprof__sight sight = {tstate, pyprof__now(), glance.cpu, false};
+        pyprof__sight sight = {*levels, pyprof__now(), glance.cpu, false};
         if (pyprof__ask(sampler, thread, &sight)) {
             return; /* it did not run when it was looked at first, and now it does */
         }
     }
     if (!is_read && !waited_for && glance.attached && glance.cpu != 0) {
-        is_read = pyprof__keep_root(sampler, thread, &glance.stack);
+        is_read = pyprof__keep_root(sampler, thread, levels, &glance.stack);
     }
     if (!is_read) {
         sampler->stats.lost_pending += waited_for;
@@ -3705,7 +3769,7 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
         sampler->stats.lost_unreadable += !waited_for && glance.cpu == 0;
         return;
     }
-    if (!pyprof__is_bound_to(&sampler->layout, tstate, thread->thread_id, thread->tid)) {
+    if (!pyprof__is_bound_to(&sampler->layout, levels->items[0].tstate, thread->thread_id, thread->tid)) {
         sampler->stats.lost_unreadable++;
         return;
     }
@@ -3716,12 +3780,8 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
     if (waited_for) {
         pyprof__cancel(thread);
     }
-    if (!pyprof__read_outer(sampler, thread)) {
-        sampler->stats.lost_unsettled++;
-        return;
-    }
-    pyprof__record(sampler, thread, &glance.stack, &sampler->outer, tstate, pyprof__kind_of(thread, &glance),
-                   pyprof__now(), glance.cpu);
+    pyprof__record(sampler, thread, &glance.stack, levels, pyprof__kind_of(thread, &glance), pyprof__now(),
+                   glance.cpu);
 }
 
 /* Whether the thread, whose clock was just read, is on a core: it has been all the time since its last sample, or its
@@ -3733,7 +3793,11 @@ static bool pyprof__is_running(const pyprof__thread *thread, uint64_t now, uint6
 }
 
 static pyprof__sight pyprof__read_clocks(const pyprof__thread *thread) {
-    pyprof__sight sight = {0, pyprof__now(), pyprof__clock(thread->cpu_clock), false};
+    pyprof__sight sight;
+    sight.levels.count = 0;
+    sight.wall = pyprof__now();
+    sight.cpu = pyprof__clock(thread->cpu_clock);
+    sight.is_fresh = false;
     return sight;
 }
 
@@ -3753,17 +3817,17 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
     }
     if (thread->has_sample && cpu == thread->cpu && tstate->address == thread->sample_tstate) {
         pyprof__cancel(thread); /* it has not run since: nothing can have changed */
-        pyprof__record(sampler, thread, NULL, NULL, tstate->address,
-                       (thread->kind & PYPROF__GIL) ? PYPROF__GIL : PYPROF__IDLE, now, cpu);
+        pyprof__record(sampler, thread, NULL, NULL, (thread->kind & PYPROF__GIL) ? PYPROF__GIL : PYPROF__IDLE,
+                       now, cpu);
         return;
     }
-    sight->tstate = tstate->address;
+    pyprof__find_levels(sampler, thread, &sight->levels);
     if (attached && pyprof__may_ask(sampler, thread) && pyprof__is_running(thread, now, cpu) &&
         pyprof__ask(sampler, thread, sight)) {
         sampler->runner = tstate->thread;
         return;
     }
-    pyprof__look_quietly(sampler, thread, tstate->address);
+    pyprof__look_quietly(sampler, thread, &sight->levels);
 }
 
 /* To 3.10 a thread state has no native id: glibc and musl keep it inside what a pthread_t points to. Where,
@@ -3807,6 +3871,7 @@ static uint32_t pyprof__new_thread(pyprof__sampler *sampler) {
     }
     uint32_t index = pyprof__array_add(sampler->memory, &sampler->threads);
     if (index != PYPROF__NONE) {
+        pyprof__thread_at(sampler, index)->request = PYPROF__NONE;
         pyprof__thread_at(sampler, index)->frames.item_size = sizeof(pyprof__frame);
         pyprof__thread_at(sampler, index)->nodes.item_size = sizeof(uint32_t);
     }
@@ -3882,20 +3947,31 @@ static uintptr_t pyprof__tstate_word(const pyprof__tstate *tstate, uint32_t offs
     return word;
 }
 
+static void pyprof__interp_pieces(const pyprof__sampler *sampler, pyprof__interp *interp,
+                                  pyprof__piece *pieces) {
+    const uint32_t offsets[3] = {sampler->layout.interp_next, sampler->layout.interp_threads,
+                                 sampler->layout.interp_id};
+    void *const to[3] = {&interp->links[0], &interp->links[1], &interp->id_now};
+    for (int i = 0; i < 3; i++) {
+        pieces[i].address = interp->address + offsets[i];
+        pieces[i].to = to[i];
+        pieces[i].size = sizeof(uint64_t);
+    }
+}
+
 /* Reads all known interpreters and thread states again, many in one call. */
 static bool pyprof__reread_lists(pyprof__sampler *sampler) {
     pyprof__piece pieces[PYPROF__PIECES_MAX];
     size_t count = 0;
-    uint32_t total = sampler->interps.count * 2 + sampler->tstates.count;
+    uint32_t of_interps = sampler->interps.count * 3, total = of_interps + sampler->tstates.count;
     for (uint32_t i = 0; i < total; i++) {
-        if (i < sampler->interps.count * 2) {
-            pyprof__interp *interp = &PYPROF__ITEM(pyprof__interp, &sampler->interps, i / 2);
-            uint32_t offset = i % 2 == 0 ? sampler->layout.interp_next : sampler->layout.interp_threads;
-            pyprof__piece piece = {interp->address + offset, &interp->links[i % 2], sizeof(uintptr_t)};
-            pieces[count++] = piece;
+        if (i < of_interps) {
+            pyprof__interp *interp = &PYPROF__ITEM(pyprof__interp, &sampler->interps, i / 3);
+            pyprof__piece parts[3];
+            pyprof__interp_pieces(sampler, interp, parts);
+            pieces[count++] = parts[i % 3];
         } else {
-            pyprof__tstate *tstate =
-                &PYPROF__ITEM(pyprof__tstate, &sampler->tstates, i - sampler->interps.count * 2);
+            pyprof__tstate *tstate = &PYPROF__ITEM(pyprof__tstate, &sampler->tstates, i - of_interps);
             pyprof__piece piece = {tstate->address, tstate->copy, sampler->layout.ts_size};
             pieces[count++] = piece;
         }
@@ -3916,7 +3992,7 @@ static bool pyprof__lists_unchanged(const pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < sampler->interps.count; i++) {
         const pyprof__interp *item = &PYPROF__ITEM(const pyprof__interp, &sampler->interps, i);
         uintptr_t next = item->links[1];
-        if (item->address != interp) {
+        if (item->address != interp || item->id != item->id_now) {
             return false;
         }
         for (; next != 0; at++) {
@@ -3941,7 +4017,7 @@ static void pyprof__inherit(const pyprof__sampler *sampler, pyprof__tstate *tsta
     for (uint32_t i = 0; i < sampler->tstates.count; i++) {
         uint32_t at = (*cursor + i) % sampler->tstates.count;
         const pyprof__tstate *old = &PYPROF__ITEM(const pyprof__tstate, &sampler->tstates, at);
-        if (old->address == tstate->address && old->id == tstate->id && old->interp == tstate->interp) {
+        if (old->address == tstate->address && old->id == tstate->id && old->interp_id == tstate->interp_id) {
             tstate->thread = old->thread;
             tstate->thread_id = old->thread_id;
             tstate->native_id = old->native_id;
@@ -3993,16 +4069,15 @@ static bool pyprof__walk_lists(pyprof__sampler *sampler) {
             break;
         }
         pyprof__interp *interp = &PYPROF__ITEM(pyprof__interp, &sampler->interps, index);
-        pyprof__piece pieces[3] = {
-            {address + sampler->layout.interp_next, &interp->links[0], sizeof(uintptr_t)},
-            {address + sampler->layout.interp_threads, &interp->links[1], sizeof(uintptr_t)},
-            {address + sampler->layout.interp_id, &interp->id, sizeof interp->id}};
+        pyprof__piece pieces[3];
         interp->address = address;
+        pyprof__interp_pieces(sampler, interp, pieces);
         if (!pyprof__read_pieces(pieces, 3)) {
             sampler->interps.count--;
             is_whole = false;
             break;
         }
+        interp->id = interp->id_now;
         is_whole = pyprof__walk_threads(sampler, interp, &cursor) && is_whole;
         address = interp->links[0];
     }
@@ -4060,7 +4135,7 @@ static void pyprof__look_at_runner(pyprof__sampler *sampler, uint32_t runner, py
 static void pyprof__tick(pyprof__sampler *sampler) {
     uint64_t now = pyprof__now();
     uint32_t runner = sampler->runner;
-    pyprof__sight sight = {0, 0, 0, false};
+    pyprof__sight sight;
     sampler->stats.ticks++;
     pyprof__collect(sampler);
     sampler->runner = PYPROF__NONE;
@@ -4826,7 +4901,12 @@ static pyprof__sampler *pyprof__active;
 static pyprof_stats pyprof__last_stats;
 static bool pyprof__was_active;
 
+static void pyprof__register_for_forks(void);
+
+/* Every use of the lock has to be seen through by a fork. */
 static void pyprof__lock(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, pyprof__register_for_forks);
     pthread_mutex_lock(&pyprof__lifecycle);
     pyprof__set(&pyprof__lifecycle_holder, (uint32_t)pyprof__tid());
 }
@@ -4848,7 +4928,6 @@ static void pyprof__sampler_clear(pyprof__sampler *sampler) {
         pyprof__stack *stack = &pyprof__handler.requests[i].stack;
         pyprof__release(memory, stack->frames, stack->capacity * sizeof *stack->frames);
         stack->frames = NULL;
-        pyprof__array_free(memory, &pyprof__handler.requests[i].outer);
         pyprof__set(&pyprof__handler.requests[i].state, PYPROF__REQUEST_FREE);
     }
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
@@ -4863,7 +4942,6 @@ static void pyprof__sampler_clear(pyprof__sampler *sampler) {
     pyprof__table_free(memory, &sampler->sites);
     pyprof__array_free(memory, &sampler->lines);
     pyprof__array_free(memory, &sampler->scratch);
-    pyprof__array_free(memory, &sampler->outer);
 }
 
 static void pyprof__sampler_free(pyprof__sampler *sampler) {
@@ -4884,13 +4962,15 @@ static void pyprof__recording_free(pyprof__sampler *sampler) {
    from it: the kernel begins anew whenever one comes, and with a large process would never get through. */
 
 static struct pyprof__fork {
-    bool is_prepared; /* fork calls us */
-    bool has_lock;    /* not if a signal handler forks in a thread that is inside one of our functions */
+    bool is_registered; /* fork calls us */
+    bool has_lock;      /* not if a signal handler forks in a thread that is inside one of our functions */
     pyprof__sampler *inherited; /* in a child: the parent's recording, to be given back */
 } pyprof__fork;
 
+/* A child that was made without these handlers, and forks itself, has locks that nobody will ever let go. */
 static void pyprof__before_fork(void) {
-    if (pyprof__get(&pyprof__lifecycle_holder) != (uint32_t)pyprof__tid()) {
+    bool is_strange = pyprof__active != NULL && pyprof__running() == NULL;
+    if (!is_strange && pyprof__get(&pyprof__lifecycle_holder) != (uint32_t)pyprof__tid()) {
         pyprof__lock();
         pyprof__fork.has_lock = true;
         if (pyprof__active != NULL) {
@@ -4912,7 +4992,7 @@ static void pyprof__after_fork(void) {
 /* What the parent's recording leaves behind in a child: no thread, but a handler, and questions that nobody will
    answer. Its memory is of use only if it was held still; else the sampler may have been at work on it. */
 static void pyprof__forget_parent(bool is_still) {
-    if (pyprof__active == NULL || pyprof__pid == getpid()) {
+    if (pyprof__active == NULL || (!is_still && pyprof__pid == getpid())) {
         return;
     }
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
@@ -4945,18 +5025,20 @@ static void pyprof__in_child_of_fork(void) {
     }
 }
 
-/* Before a recording begins. A child that was made without fork's handlers (a bare system call) comes here with its
-   parent's recording. */
+static void pyprof__register_for_forks(void) {
+    pyprof__fork.is_registered =
+        pthread_atfork(pyprof__before_fork, pyprof__after_fork, pyprof__in_child_of_fork) == 0;
+}
+
+/* Before a recording begins: whatever a parent left behind is given back. A child that was made without fork's handlers
+   (_Fork, a bare system call) comes here with its parent's recording. */
 static bool pyprof__prepare_for_forks(void) {
     pyprof__forget_parent(false);
     if (pyprof__fork.inherited != NULL) {
         pyprof__recording_free(pyprof__fork.inherited);
         pyprof__fork.inherited = NULL;
     }
-    pyprof__fork.is_prepared =
-        pyprof__fork.is_prepared ||
-        pthread_atfork(pyprof__before_fork, pyprof__after_fork, pyprof__in_child_of_fork) == 0;
-    return pyprof__fork.is_prepared;
+    return pyprof__fork.is_registered;
 }
 
 static bool pyprof__desc_is_valid(const pyprof_desc *desc) {
@@ -5016,10 +5098,7 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
     sampler->tstates.item_size = sampler->fresh.item_size = sizeof(pyprof__tstate);
     sampler->threads.item_size = sizeof(pyprof__thread);
     sampler->lines.item_size = 1;
-    sampler->scratch.item_size = sampler->outer.item_size = sizeof(pyprof__frame);
-    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
-        pyprof__handler.requests[i].outer.item_size = sizeof(pyprof__frame);
-    }
+    sampler->scratch.item_size = sizeof(pyprof__frame);
     pyprof__table_init(&sampler->codes, sizeof(pyprof__code), offsetof(pyprof__code, function));
     pyprof__table_init(&sampler->sites, sizeof(pyprof__site), sizeof(pyprof__frame));
     pthread_mutex_init(&sampler->lock, NULL);
@@ -5028,7 +5107,7 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
     profile->unsettled = pyprof__intern_marker(profile, "[unsettled]");
     if (profile->truncated == PYPROF__NONE || profile->unresolved == PYPROF__NONE ||
         profile->unsettled == PYPROF__NONE || !pyprof__copy_output_path(sampler) ||
-        !pyprof__array_reserve(sampler->memory, &sampler->scratch, 3 * (size_t)desc->max_depth)) {
+        !pyprof__array_reserve(sampler->memory, &sampler->scratch, 2 * (size_t)desc->max_depth)) {
         pyprof__sampler_clear(sampler);
         pyprof__sampler_free(sampler);
         pyprof_free(profile);

@@ -56,7 +56,8 @@ static void send_question(int signal_number, void *question) {
 
 /* A question to this very thread; the handler has run when this returns, unless the signal is blocked. */
 static void ask(uint32_t index, uintptr_t tstate, void *question) {
-    pyprof__handler.requests[index].tstate = tstate;
+    pyprof__handler.requests[index].levels.count = 1;
+    pyprof__handler.requests[index].levels.items[0].tstate = tstate;
     pyprof__handler.requests[index].tid = pyprof__tid();
     pyprof__set(&pyprof__handler.requests[index].state, PYPROF__REQUEST_SENT);
     send_question(pyprof__handler.signal_number, question);
@@ -134,7 +135,10 @@ static void test_cancelled_question_can_be_renewed(void **state) {
     (void)state;
     memset(&thread, 0, sizeof thread);
     thread.tid = pyprof__tid();
-    const pyprof__sight sight = {(uintptr_t)PyThreadState_Get(), 0, 0, false};
+    pyprof__sight sight;
+    memset(&sight, 0, sizeof sight);
+    sight.levels.count = 1;
+    sight.levels.items[0].tstate = (uintptr_t)PyThreadState_Get();
     open_session(number);
     sigemptyset(&only);
     sigaddset(&only, number);
@@ -369,7 +373,7 @@ static void test_errno_is_kept(void **state) {
     open_session(number);
     PyThreadState *tstate = PyEval_SaveThread();
     errno = EDOM;
-    pyprof__handler.requests[0].tstate = 8;
+    pyprof__handler.requests[0].levels.items[0].tstate = 8;
     pyprof__set(&pyprof__handler.requests[0].state, PYPROF__REQUEST_SENT);
     pyprof__signal_thread(pyprof__tid(), number, pyprof__question(0));
     int after = errno;
@@ -414,7 +418,7 @@ static void test_stop_with_a_signal_that_is_still_pending(void **state) {
             pyprof__wait_until(&is_blocked, 0, pyprof__now() + 1000000000u);
         }
         pyprof__handler.requests[0].tid = tid;
-        pyprof__handler.requests[0].tstate = 8;
+        pyprof__handler.requests[0].levels.items[0].tstate = 8;
         pyprof__set(&pyprof__handler.requests[0].state, PYPROF__REQUEST_SENT);
         assert_true(pyprof__signal_thread(tid, numbers[i], pyprof__question(0)));
         close_session();
