@@ -45,7 +45,7 @@ def waits_deeper():
 def short_visits():
     end = time.monotonic() + 0.3
     while time.monotonic() < end:
-        host.enter(2, 'def visiting(): return sum(range(300))\nvisiting()\n')
+        host.enter(2, 'def visiting(): return sum(range(5000))\nvisiting()\n')
 
 
 computes_there()
