@@ -93,11 +93,13 @@ class FreeThreaded(Kept):
         shutil.rmtree(source)
 
 
+TESTS_OF_NEWEST = ('libpython3.15-testsuite',)  # for tools/dev matrix --cpython-suite
+
 ALL = (
     Packaged('3.13', '3.13', "Debian's"),
     Packaged('3.14', '3.14', "Debian's"),
-    Packaged('3.15', '3.15', "Debian's"),
-    Packaged('3.15-jit', '3.15', "Debian's, with its JIT on"),
+    Packaged('3.15', '3.15', "Debian's", packages=TESTS_OF_NEWEST),
+    Packaged('3.15-jit', '3.15', "Debian's, with its JIT on", packages=TESTS_OF_NEWEST),
     Packaged('3.14-debug', '3.14', "Debian's debug build", 'd', ['libpython3.14-dbg']),
     FreeThreaded('3.13-free-threaded', '3.13', 'built without a GIL', 'trixie'),
 )
