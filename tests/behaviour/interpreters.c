@@ -1,7 +1,8 @@
 /* One OS thread in several interpreters: a module of this host, `host`, lets Python code of one interpreter run code in
    another one. Records interpreters.py at 2 kHz and prints what came out as collapsed text, by samples.
 
-   interpreters SCRIPT [own]    own: each sub-interpreter has a GIL of its own (CPython 3.12 and later) */
+   interpreters SCRIPT [own]    own: each sub-interpreter has a GIL of its own (CPython 3.12 and later)
+   interpreters jobs            one sub-interpreter after the other, each with a name, all likely at the same address */
 
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
@@ -107,19 +108,63 @@ static bool print_data(void *user, const void *data, size_t size) {
     return fwrite(data, 1, size, stdout) == size;
 }
 
-int main(int count, char **arguments) {
+static void start(void) {
     pyprof_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.interval_us = 500;
+    check(pyprof_start(&desc));
+}
+
+static void stop_and_print(void) {
     pyprof_output output;
     pyprof_profile *profile = NULL;
+    memset(&output, 0, sizeof output);
+    output.metric = PYPROF_METRIC_SAMPLES;
+    output.include_idle = true;
+    check(pyprof_stop(&profile));
+    check(pyprof_write(profile, &output, print_data, NULL));
+    pyprof_free(profile);
+}
+
+static void run_jobs(PyThreadState *main_state) {
+    char text[256], name[16];
+    for (int i = 1; i <= 6; i++) {
+        PyThreadState *job = new_interpreter(0);
+        if (job == NULL) {
+            die("no sub-interpreter");
+        }
+        snprintf(name, sizeof name, "job%d", i);
+        check(pyprof_name_interpreter(PyInterpreterState_GetID(job->interp), name));
+        snprintf(text, sizeof text,
+                 "import time\n"
+                 "def %s():\n"
+                 "    end = time.monotonic() + 0.1\n"
+                 "    while time.monotonic() < end: pass\n"
+                 "%s()\n",
+                 name, name);
+        if (PyRun_SimpleString(text)) {
+            die("a job failed");
+        }
+        Py_EndInterpreter(job);
+        PyThreadState_Swap(main_state);
+    }
+}
+
+int main(int count, char **arguments) {
     pthread_t thread;
     if (count < 2) {
         die("which script?");
     }
-    memset(&desc, 0, sizeof desc);
-    memset(&output, 0, sizeof output);
     PyImport_AppendInittab("host", make_module);
     Py_Initialize();
     PyThreadState *main_state = PyThreadState_Get();
+    if (strcmp(arguments[1], "jobs") == 0) {
+        start();
+        run_jobs(main_state);
+        stop_and_print();
+        Py_Finalize();
+        return 0;
+    }
     for (int i = 1; i < subs_max; i++) {
         subs[i] = new_interpreter(count > 2);
         if (subs[i] == NULL) {
@@ -129,8 +174,7 @@ int main(int count, char **arguments) {
     }
     subs[0] = main_state;
     check(pyprof_name_interpreter(2, "physics"));
-    desc.interval_us = 500;
-    check(pyprof_start(&desc));
+    start();
     if (PyRun_SimpleString(read_file(arguments[1]))) {
         die("the script failed");
     }
@@ -140,11 +184,7 @@ int main(int count, char **arguments) {
     }
     pthread_join(thread, NULL);
     PyEval_RestoreThread(main_state);
-    check(pyprof_stop(&profile));
-    output.metric = PYPROF_METRIC_SAMPLES;
-    output.include_idle = true;
-    check(pyprof_write(profile, &output, print_data, NULL));
-    pyprof_free(profile);
+    stop_and_print();
     for (int i = 1; i < subs_max; i++) {
         PyThreadState_Swap(subs[i]);
         Py_EndInterpreter(subs[i]);

@@ -22,8 +22,7 @@ PATHS = {
 
 
 def record(*arguments):
-    program = os.path.join(harness.BUILD, 'tests', 'behaviour', 'interpreters')
-    command = [program, os.path.join(HERE, 'interpreters.py')] + list(arguments)
+    command = [os.path.join(harness.BUILD, 'tests', 'behaviour', 'interpreters')] + list(arguments)
     text = subprocess.run(command, stdout=subprocess.PIPE, env=harness.host_environment(), check=True,
                           universal_newlines=True, timeout=120).stdout
     return [(thread, [function(name) for name in frames], int(value))
@@ -43,7 +42,7 @@ def split(line):
 
 class InterpretersTest(unittest.TestCase):
     def check(self, *arguments):
-        stacks = record(*arguments)
+        stacks = record(os.path.join(HERE, 'interpreters.py'), *arguments)
         for leaf, path in PATHS.items():
             with self.subTest(leaf=leaf):
                 found = [(frames, value) for _, frames, value in stacks if leaf in frames]
@@ -66,6 +65,14 @@ class InterpretersTest(unittest.TestCase):
         if harness.python_version() < (3, 12):
             self.skipTest('sub-interpreters have no GIL of their own before 3.12')
         self.check('own')
+
+    def test_one_takes_another_ones_place(self):
+        stacks = record('jobs')
+        for number in range(1, 7):
+            name = 'job%d' % number
+            found = [(frames, value) for _, frames, value in stacks if name in frames]
+            self.assertGreater(sum(value for _, value in found), 30)
+            self.assertEqual({frames[0].partition(': ')[2] for frames, _ in found}, {name + ']'})
 
 
 if __name__ == '__main__':

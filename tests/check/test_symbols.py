@@ -43,6 +43,16 @@ class Symbols(unittest.TestCase):
         text = "#define PYPROF_STATIC\n" + IMPLEMENTATION
         self.assertEqual(set(), external_symbols(text, "gnu11"))
 
+    def test_the_interpreter_stays_in_its_library(self):
+        """A copy of _PyRuntime in the program would have the size that it had where the program was linked."""
+        program = os.path.join(os.environ["PYPROF_BUILD"], "tests", "check", "two_units")
+        lines = subprocess.run(["readelf", "--relocs", "--wide", program], check=True, stdout=subprocess.PIPE,
+                               universal_newlines=True).stdout.splitlines()
+        kinds = {line.split()[2] for line in lines if "Py" in line}
+        self.assertTrue([kind for kind in kinds if kind.endswith("_COPY")], "there should be copies of types")
+        runtime = [line.split()[2] for line in lines if " _PyRuntime " in line]
+        self.assertFalse([kind for kind in runtime if kind.endswith("_COPY")])
+
 
 if __name__ == "__main__":
     if not shutil.which("nm"):
