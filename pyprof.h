@@ -3511,6 +3511,16 @@ static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thr
     return index;
 }
 
+/* Whether none of the levels further out is where the thread is by now. */
+static bool pyprof__outer_levels_wait(const pyprof__sampler *sampler, const pyprof__levels *levels) {
+    for (uint32_t i = 1; i < levels->count; i++) {
+        if (pyprof__is_attached_now(&sampler->layout, levels->items[i].tstate)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Reads a stack once: in as few system calls as can be if it should stand still, else from the leaf outwards, so that
    what has changed meanwhile is less likely to look like a stack. */
 static bool pyprof__read_stack(pyprof__sampler *sampler, const pyprof__levels *levels, bool stands_still,
@@ -3525,7 +3535,8 @@ static bool pyprof__read_stack(pyprof__sampler *sampler, const pyprof__levels *l
     }
     return pyprof__leaf_frame(&sampler->layout, &reader, tstate, &leaf) &&
            pyprof__walk(&sampler->layout, &reader, leaf, stack) &&
-           pyprof__walk_outer(&sampler->layout, &reader, levels, stack);
+           pyprof__walk_outer(&sampler->layout, &reader, levels, stack) &&
+           pyprof__outer_levels_wait(sampler, levels);
 }
 
 /* Which of two thread states of one thread was entered later: that is where the thread is. */
