@@ -303,7 +303,7 @@ static pyprof_result adopt(const pyprof__description *self, uint32_t built_for) 
 }
 
 static void read_description(void) {
-    memcpy(&description, pyprof__runtime, sizeof description);
+    memcpy(&description, pyprof__runtime(), sizeof description);
 }
 
 static void test_newer_version_is_believed_if_all_agrees(void **state) {
