@@ -1926,11 +1926,14 @@ static bool pyprof__dict_attributes(pyprof__view *view, uintptr_t dict, pyprof__
 #define PYPROF__MANAGED_DICT_BEFORE (3 * sizeof(uintptr_t))
 #endif
 
+#define PYPROF__INLINE_VALUES_FLAG (1ul << 2) /* Py_TPFLAGS_INLINE_VALUES, since 3.13 */
+
 /* Managed dicts lie before the object: values at -4 words and dict at -3 (3.11), one tagged word at -3 (3.12),
    dict at -3, free-threaded -1, with the values behind the object (3.13). Source: Include/internal/pycore_object.h. */
 static bool pyprof__managed_attributes(pyprof__view *view, uintptr_t object, uintptr_t type,
-                                       pyprof__attributes *attributes) {
+                                       unsigned long flags, pyprof__attributes *attributes) {
     uintptr_t dict = 0, values = 0;
+    (void)flags;
     if (!pyprof__view_read(view, object - PYPROF__MANAGED_DICT_BEFORE, &dict, sizeof dict)) {
         return false;
     }
@@ -1941,7 +1944,8 @@ static bool pyprof__managed_attributes(pyprof__view *view, uintptr_t object, uin
         return false;
     }
     uintptr_t inline_values = object + (uintptr_t)size;
-    if (dict == 0 && pyprof__view_read(view, inline_values, head, sizeof head) && head[3] != 0) {
+    bool has_inline_values = dict == 0 && (flags & PYPROF__INLINE_VALUES_FLAG);
+    if (has_inline_values && pyprof__view_read(view, inline_values, head, sizeof head) && head[3] != 0) {
         values = inline_values;
     }
 #elif PYPROF__PY_SINCE(12)
@@ -1973,7 +1977,7 @@ static bool pyprof__instance_attributes(pyprof__view *view, uintptr_t object,
     }
 #if PYPROF__PY_SINCE(11)
     if (flags & (1ul << 4)) { /* Py_TPFLAGS_MANAGED_DICT */
-        return pyprof__managed_attributes(view, object, type, attributes);
+        return pyprof__managed_attributes(view, object, type, flags, attributes);
     }
 #endif
     return offset > 0 && pyprof__view_read(view, object + (uintptr_t)offset, &dict, sizeof dict) &&

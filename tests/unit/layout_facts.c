@@ -207,6 +207,7 @@ static void add_dict(list *facts) {
     object->ob_type = &type;
     add(facts, "inline_values_behind", (uint32_t)((char *)_PyObject_InlineValues(object) - (char *)object));
     add(facts, "values_valid", AT(PyDictValues, valid));
+    add(facts, "inline_values_flag", Py_TPFLAGS_INLINE_VALUES);
 #elif PY_VERSION_HEX >= 0x030c0000
     PyDictOrValues tagged;
     add(facts, "managed_dict_before",

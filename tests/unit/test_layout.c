@@ -75,6 +75,7 @@ static const layout_fact constants[] = {
 #if PYPROF__PY_SINCE(13)
     {"inline_values_behind", sizeof(PyObject)},
     {"values_valid", 3},
+    {"inline_values_flag", PYPROF__INLINE_VALUES_FLAG},
     {"tags_unknown", 0},
     {"tlbc_entries", sizeof(Py_ssize_t)},
 #elif PYPROF__PY_SINCE(12)
