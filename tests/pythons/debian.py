@@ -95,6 +95,7 @@ Dir::State::Lists "{0}/lists";
 Dir::State::status "/dev/null";
 Dir::Cache "{0}/cache";
 Acquire::Check-Valid-Until "false";
+Acquire::Retries "3";
 APT::Sandbox::User "root";
 '''
 
