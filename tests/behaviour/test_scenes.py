@@ -112,7 +112,9 @@ class ScenesTest(unittest.TestCase):
                 self.assertGreater(self.sum('wall,idle', thread), 0.9 * wall)
 
     def test_main_waits_in_join(self):
-        self.assertLess(self.sum('wall', 'MainThread'), 0.1 * self.sum('wall,idle', 'MainThread'))
+        # What it does before are imports, which take a debug build longer.
+        most = 0.3 if harness.is_debug_build() else 0.1
+        self.assertLess(self.sum('wall', 'MainThread'), most * self.sum('wall,idle', 'MainThread'))
 
     def test_working_is_not_idle(self):
         for thread, (wall, cpu) in self.clocks.items():

@@ -63,6 +63,10 @@ def python_version():
     return tuple(int(part) for part in out.split())
 
 
+def is_debug_build():
+    return subprocess.call([PYTHON, '-c', 'import sys; sys.exit(not hasattr(sys, "gettotalrefcount"))']) == 0
+
+
 def host_environment():
     environment = dict(os.environ, PYTHONHOME=python_home(), PYTHONIOENCODING='utf-8')
     environment.pop('PYTHONPATH', None)
