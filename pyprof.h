@@ -39,7 +39,7 @@
      - A thread that waits, or runs C code without the GIL, is read from outside, through system calls that answer
        a bad address with an error. What such a thread does is not disturbed, and it sees no signal.
      - A thread that is running Python on another core right now is asked by one signal, and copies its own
-       stack in the handler: no allocation, no lock, errno kept, about 300 bytes of stack and 2 to 4 microseconds.
+       stack in the handler: no allocation, no lock, errno kept, below 700 bytes of stack and 2 to 4 microseconds.
        The handler is installed with SA_RESTART | SA_ONSTACK, for one signal that had no action before or that you
        chose; signals that are not ours go to the handler that was there before.
      - A thread that holds the GIL but is not on a core (it waits inside C code, or has to wait for a core) cannot
@@ -58,7 +58,9 @@
      None may be called from a signal handler, or from the allocator, logger and write functions of the host.
      fork waits for a sample that is being taken. A forked child has no recording: no thread, the signal's action is
      the host's again, pyprof_is_active is false, and it may start its own. The parent's goes on. A child that is made
-     without fork's handlers (_Fork, clone) keeps the signal's action until it starts or ends.
+     without fork's handlers (_Fork, clone) keeps the signal's action until it starts or ends. What the parent's recording
+     held is given back by the child's first pyprof_start. The fork handlers are all that stays after pyprof_stop: they
+     cannot be taken back but by unloading what holds this, and do nothing while nothing is recorded.
 
    WHAT THE FIGURES MEAN
      A sample stands for the time around it: half of the time since the thread's last sample and half of the time
