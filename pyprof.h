@@ -3568,6 +3568,11 @@ static pyprof__tstate *pyprof__tstate_at(const pyprof__sampler *sampler, uint32_
     return &PYPROF__ITEM(pyprof__tstate, &sampler->tstates, index);
 }
 
+static pyprof__level pyprof__level_of(const pyprof__tstate *tstate) {
+    pyprof__level level = {tstate->address, tstate->interp, tstate->id, tstate->interp_id};
+    return level;
+}
+
 /* A thread's levels: where it is, and then its other thread states that have frames, from the inside out. */
 static void pyprof__find_levels(pyprof__sampler *sampler, const pyprof__thread *thread,
                                 pyprof__levels *levels) {
@@ -3589,30 +3594,18 @@ static void pyprof__find_levels(pyprof__sampler *sampler, const pyprof__thread *
     levels->naming = pyprof__names.generation;
     levels->thread_id = thread->thread_id;
     for (uint32_t i = 0; i < count; i++) {
-        const pyprof__tstate *tstate = pyprof__tstate_at(sampler, order[i]);
-        pyprof__level level = {tstate->address, tstate->interp, tstate->id, tstate->interp_id};
-        levels->items[i] = level;
+        levels->items[i] = pyprof__level_of(pyprof__tstate_at(sampler, order[i]));
     }
 }
 
-/* Whether the thread is still where it was when the lists were read, level by level: those further out at the same
-   frame, the innermost with frames or without. */
-static bool pyprof__levels_stand(const pyprof__sampler *sampler, const uint32_t *levels, uint32_t count) {
-    for (uint32_t i = 0; i < count; i++) {
-        const pyprof__tstate *tstate = pyprof__tstate_at(sampler, levels[i]);
-        unsigned char now[PYPROF__TSTATE_COPY];
-        uint32_t frame = sampler->layout.ts_frame;
-        if (!pyprof__read(tstate->address, now, sampler->layout.ts_size)) {
-            return false;
-        }
-        bool has_frames = pyprof__may_have_frames(&sampler->layout, tstate->address, now);
-        if (i == 0 ? has_frames != (tstate->framed_since != 0)
-                   : memcmp(now + frame, tstate->copy + frame, sizeof(uintptr_t)) != 0 ||
-                         pyprof__is_attached(&sampler->layout, tstate->address, now)) {
-            return false;
-        }
-    }
-    return true;
+/* Whether another thread state of the thread has frames, now, and is not where the thread is. */
+static bool pyprof__waits_outside(const pyprof__sampler *sampler, const pyprof__thread *thread,
+                                  const pyprof__tstate *tstate) {
+    pyprof__levels levels;
+    pyprof__level level = pyprof__level_of(tstate);
+    levels.thread_id = thread->thread_id;
+    return pyprof__level_stands(&sampler->layout, &levels, &level) &&
+           !pyprof__is_attached_now(&sampler->layout, tstate->address);
 }
 
 /* The one that is attached is the innermost, whatever was thought of it before: two may have been entered between two
@@ -3620,11 +3613,11 @@ static bool pyprof__levels_stand(const pyprof__sampler *sampler, const uint32_t 
 static void pyprof__learn_order(pyprof__sampler *sampler, const pyprof__thread *thread) {
     pyprof__tstate *inner = pyprof__tstate_at(sampler, thread->tstate);
     for (uint32_t at = thread->siblings; at != PYPROF__NONE; at = pyprof__tstate_at(sampler, at)->sibling) {
-        uint32_t levels[2] = {thread->tstate, at};
-        uint64_t since = pyprof__tstate_at(sampler, at)->framed_since;
-        if (at != thread->tstate && inner->framed_since != 0 && inner->framed_since <= since &&
-            pyprof__levels_stand(sampler, levels, 2)) {
-            inner->framed_since = since + 1;
+        const pyprof__tstate *other = pyprof__tstate_at(sampler, at);
+        if (at != thread->tstate && inner->framed_since != 0 && inner->framed_since <= other->framed_since &&
+            pyprof__waits_outside(sampler, thread, other) &&
+            pyprof__is_attached_now(&sampler->layout, inner->address)) {
+            inner->framed_since = other->framed_since + 1;
         }
     }
 }
