@@ -2350,15 +2350,23 @@ static pyprof__request_state pyprof__capture_own(pyprof__request *request) {
     return PYPROF__REQUEST_ANSWERED;
 }
 
-/* Takes the question over from the sampler; false: it was taken back, or is not one. The sampler may take it
-   back and put it anew at any moment. */
-static bool pyprof__accept(pyprof__request *request) {
+/* Takes the question over from the sampler, which may take it back and put it anew at any moment. False: it was
+   taken back, or is not one; that a call was ended for it is told all the same. */
+static bool pyprof__accept(pyprof__request *request, bool ended_call) {
+    const uint32_t if_cancelled = ended_call ? PYPROF__REQUEST_IN_WORK : PYPROF__REQUEST_FREE;
     for (;;) {
         if (pyprof__swap_if(&request->state, PYPROF__REQUEST_SENT, PYPROF__REQUEST_IN_WORK)) {
+            request->ended_call = ended_call;
             return true;
         }
-        if (pyprof__swap_if(&request->state, PYPROF__REQUEST_CANCELLED, PYPROF__REQUEST_FREE) ||
-            pyprof__get(&request->state) != PYPROF__REQUEST_SENT) {
+        if (pyprof__swap_if(&request->state, PYPROF__REQUEST_CANCELLED, if_cancelled)) {
+            if (ended_call) {
+                request->ended_call = true;
+                pyprof__set(&request->state, PYPROF__REQUEST_LATE);
+            }
+            return false;
+        }
+        if (pyprof__get(&request->state) != PYPROF__REQUEST_SENT) {
             return false;
         }
     }
@@ -2366,10 +2374,9 @@ static bool pyprof__accept(pyprof__request *request) {
 
 static void pyprof__answer(uint32_t index, bool ended_call) {
     pyprof__request *request = &pyprof__handler.requests[index];
-    if (!pyprof__accept(request)) {
+    if (!pyprof__accept(request, ended_call)) {
         return;
     }
-    request->ended_call = ended_call;
     pyprof__request_state state = pyprof__capture_own(request);
     bool has_new = state == PYPROF__REQUEST_ANSWERED && !pyprof__knows_all(&request->stack);
     request->has_new = has_new;
@@ -3408,13 +3415,39 @@ static void pyprof__pay_off(pyprof__thread *thread) {
     thread->debt -= thread->debt > 0;
 }
 
-static uint32_t pyprof__thread_with_request(const pyprof__sampler *sampler, uint32_t request) {
+/* The thread that was asked, whether its answer is still waited for or not. */
+static pyprof__thread *pyprof__asked_thread(const pyprof__sampler *sampler, uint32_t request) {
+    pyprof__thread *asked = NULL;
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
-        if (pyprof__thread_at(sampler, i)->request == request) {
-            return i;
+        pyprof__thread *thread = pyprof__thread_at(sampler, i);
+        if (thread->request == request) {
+            return thread;
+        }
+        if (thread->is_alive && thread->tid == pyprof__handler.requests[request].tid) {
+            asked = thread;
         }
     }
-    return PYPROF__NONE;
+    return asked;
+}
+
+static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__request *request,
+                                uint32_t state) {
+    thread->request = PYPROF__NONE;
+    if (state == PYPROF__REQUEST_LATE) {
+        sampler->stats.lost_late++;
+        return;
+    }
+    if (state == PYPROF__REQUEST_UNSETTLED &&
+        !pyprof__keep_root(sampler, thread, &request->levels, &request->stack)) {
+        sampler->stats.lost_unsettled++;
+        return;
+    }
+    sampler->stats.samples_signalled++;
+    if (request->has_new) {
+        pyprof__make_known(&request->stack);
+    }
+    pyprof__record(sampler, thread, &request->stack, &request->levels, PYPROF__GIL, request->wall,
+                   request->cpu);
 }
 
 /* Takes in what the threads have answered since. */
@@ -3425,23 +3458,12 @@ static void pyprof__collect(pyprof__sampler *sampler) {
         if (state < PYPROF__REQUEST_ANSWERED) {
             continue;
         }
-        uint32_t index = pyprof__thread_with_request(sampler, i);
-        if (index != PYPROF__NONE) {
-            pyprof__thread *thread = pyprof__thread_at(sampler, index);
-            thread->request = PYPROF__NONE;
-            pyprof__judge(thread, state == PYPROF__REQUEST_LATE, request->ended_call);
-            if (state == PYPROF__REQUEST_LATE) {
-                sampler->stats.lost_late++;
-            } else if (state == PYPROF__REQUEST_UNSETTLED &&
-                       !pyprof__keep_root(sampler, thread, &request->levels, &request->stack)) {
-                sampler->stats.lost_unsettled++;
-            } else {
-                sampler->stats.samples_signalled++;
-                if (request->has_new) {
-                    pyprof__make_known(&request->stack);
-                }
-                pyprof__record(sampler, thread, &request->stack, &request->levels, PYPROF__GIL, request->wall,
-                               request->cpu);
+        pyprof__thread *thread = pyprof__asked_thread(sampler, i);
+        if (thread != NULL) {
+            bool is_waited_for = thread->request == i;
+            pyprof__judge(thread, is_waited_for && state == PYPROF__REQUEST_LATE, request->ended_call);
+            if (is_waited_for) {
+                pyprof__take_answer(sampler, thread, request, state);
             }
         }
         pyprof__set(&request->state, PYPROF__REQUEST_FREE);

@@ -162,6 +162,37 @@ static void test_cancelled_question_can_be_renewed(void **state) {
     close_session();
 }
 
+/* A question that was taken back and whose signal ended a call counts for the thread that was asked. */
+static void test_call_ended_by_a_cancelled_question_is_told(void **state) {
+    pyprof__sampler sampler;
+    pyprof__thread threads[3];
+    (void)state;
+    memset(&sampler, 0, sizeof sampler);
+    memset(threads, 0, sizeof threads);
+    sampler.threads.data = (unsigned char *)threads;
+    sampler.threads.item_size = sizeof *threads;
+    sampler.threads.count = 3;
+    for (int i = 0; i < 3; i++) {
+        threads[i].tid = i == 0 ? 1 : 2; /* the kernel has given the id of the second to the third */
+        threads[i].request = PYPROF__NONE;
+        threads[i].is_alive = i != 1;
+    }
+    open_session(number);
+    pyprof__handler.requests_used = 2;
+    for (int ended = 0; ended < 2; ended++) {
+        pyprof__handler.requests[1].tid = 2;
+        pyprof__set(&pyprof__handler.requests[1].state, PYPROF__REQUEST_CANCELLED);
+        assert_false(pyprof__accept(&pyprof__handler.requests[1], ended));
+        assert_int_equal(state_of(1), ended ? PYPROF__REQUEST_LATE : PYPROF__REQUEST_FREE);
+        pyprof__collect(&sampler);
+        assert_int_equal(state_of(1), PYPROF__REQUEST_FREE);
+        assert_int_equal(threads[0].debt + threads[1].debt, 0);
+        assert_int_equal(threads[2].debt, ended ? PYPROF__COST_OF_ENDED_CALL : 0);
+    }
+    assert_int_equal(sampler.stats.lost_late, 0); /* another sample stands in its stead */
+    close_session();
+}
+
 static void test_requests_of_dead_threads_come_back(void **state) {
     (void)state;
     pyprof__handler.requests[0].tid = INT32_MAX / 2; /* beyond any thread id of Linux */
@@ -497,6 +528,7 @@ int main(void) {
         cmocka_unit_test(test_question_of_another_session_is_dropped),
         cmocka_unit_test(test_answered_question_is_not_answered_again),
         cmocka_unit_test(test_cancelled_question_can_be_renewed),
+        cmocka_unit_test(test_call_ended_by_a_cancelled_question_is_told),
         cmocka_unit_test(test_requests_of_dead_threads_come_back),
         cmocka_unit_test(test_own_stack_is_the_one_seen_from_outside),
         cmocka_unit_test(test_foreign_signals_go_where_they_went),
