@@ -370,7 +370,7 @@ static void test_snapshot_without_memory(void **state) {
 /* The time line grows for as long as there is room for it; from then on nothing does. */
 static void test_steady_state_allocates_nothing(void **state) {
     counter memory = COUNTER_INIT;
-    pyprof_desc desc = counted(&memory, 500);
+    pyprof_desc desc = counted(&memory, 100);
     pyprof_stats before;
     pyprof_stats after;
     size_t calls;
@@ -386,7 +386,7 @@ static void test_steady_state_allocates_nothing(void **state) {
     do {
         before = stats_now();
         calls = memory.calls;
-        pause_ms(4000);
+        pause_ms(1500);
         after = stats_now();
     } while (memory.calls != calls && ++windows < 4);
     assert_true(before.timeline_coarsened > 0);

@@ -100,10 +100,6 @@ class SharesTest(Shares):
         run = self.check_close('mixed_waiting', 6, 200)
         self.assertGreater(run.stats['samples_idle'], 1000)
 
-    def test_bursts(self):
-        """A thread that lets the GIL go hundreds of times a second must not get less than its share."""
-        self.check_close('bursty', 12, 500, samples=4000)
-
     def test_short_functions(self):
         self.check_close('short', 10, 200, parent='in_turn', samples=40000)
 
@@ -111,12 +107,16 @@ class SharesTest(Shares):
         self.check_close('threads', 8, 500)
 
 
-class PhaseTest(Shares):
+class RhythmTest(Shares):
     """What depends on the sampler and not on CPython."""
 
     def test_period_of_the_sampler(self):
         """A loop as long as the sampling interval: ticks at a fixed phase would see one part of it only."""
         self.check_close('periodic', 14, 530)
+
+    def test_bursts(self):
+        """A thread that lets the GIL go hundreds of times a second must not get less than its share."""
+        self.check_close('bursty', 12, 500, samples=4000)
 
 
 if __name__ == '__main__':

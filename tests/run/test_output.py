@@ -1,0 +1,187 @@
+"""What pyprof-run writes, and where: it is the same for every CPython."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import unittest
+import xml.etree.ElementTree
+
+from case import BUSY, Case, RUN, TIMEOUT, VERSION
+
+
+class Output(Case):
+    def setUp(self):
+        super().setUp()
+        self.file("prog.py", BUSY + "busy()\nprint('said')\n")
+
+    def run_to(self, *arguments, **more):
+        code, out, err = self.call([RUN, "-r", "1000", *arguments, "prog.py"], **more)
+        self.assertEqual((code, out, err), (0, "said\n", ""))
+
+    def assertCollapsed(self, text):
+        lines = text.splitlines()
+        self.assertTrue(lines)
+        for line in lines:
+            self.assertRegex(line, r"^thread [^;]+(;[^;]+ \([^;]*:\d+\)|;\[\w+\])* \d+$")
+        self.assertRegex(text, r"(?m)^thread MainThread;<module> \(prog\.py:10\);busy \(prog\.py:9\);"
+                               r"leaf_of_busy \(prog\.py:[456]\) \d+$")
+
+    def assertSpeedscope(self, text):
+        document = json.loads(text)
+        self.assertLessEqual({"busy", "leaf_of_busy"},
+                             {re.sub(r" \(.*", "", frame["name"]) for frame in document["shared"]["frames"]})
+        self.assertIn("speedscope.app/file-format-schema", document["$schema"])
+
+    def assertSvg(self, text):
+        root = xml.etree.ElementTree.fromstring(text)
+        self.assertEqual(root.tag, "{http://www.w3.org/2000/svg}svg")
+        self.assertIn("leaf_of_busy", text)
+        self.assertIn("prog", text)
+
+    CHECKS = {"svg": "assertSvg", "collapsed": "assertCollapsed", "speedscope": "assertSpeedscope"}
+
+    def check(self, kind, path):
+        getattr(self, self.CHECKS[kind])(self.read(path))
+
+    def test_formats_by_name(self):
+        for name, kind in (("svg", "svg"), ("flamegraph", "svg"), ("collapsed", "collapsed"), ("raw", "collapsed"),
+                           ("speedscope", "speedscope")):
+            with self.subTest(name):
+                self.run_to("-o", self.out, "--format", name)
+                self.check(kind, self.out)
+                self.assertNoLitter()
+
+    def test_formats_by_ending(self):
+        for ending, kind in (("x.svg", "svg"), ("x.collapsed", "collapsed"), ("x.txt", "collapsed"),
+                             ("x.speedscope.json", "speedscope"), ("x.json", "speedscope"), ("x", "svg")):
+            with self.subTest(ending):
+                path = os.path.join(self.work, ending)
+                self.run_to("--output=" + path)
+                self.check(kind, path)
+                os.unlink(path)
+                self.assertEqual(os.listdir(self.work), ["prog.py"])
+
+    def test_the_format_asked_for_wins(self):
+        path = os.path.join(self.work, "x.svg")
+        self.run_to("-o" + path, "-fcollapsed")
+        self.check("collapsed", path)
+
+    def test_default_names(self):
+        stamp = r"-\d{8}-\d{6}(-\d+)?\."
+        for arguments, pattern, kind in (
+                (["prog.py"], "prog" + stamp + "svg", "svg"),
+                (["-f", "collapsed", "./prog.py"], "prog" + stamp + r"collapsed\.txt", "collapsed"),
+                (["-f", "speedscope", "-m", "prog"], "prog" + stamp + r"speedscope\.json", "speedscope"),
+                (["-c", "import prog"], "command" + stamp + "svg", "svg"),
+                (["-"], "stdin" + stamp + "svg", "svg")):
+            with self.subTest(arguments):
+                self.assertEqual(self.call([RUN, "-r", "1000", *arguments], stdin="import prog\n")[0], 0)
+                made = [name for name in os.listdir(self.work) if name != "prog.py"]
+                self.assertEqual(len(made), 1, made)
+                self.assertRegex(made[0], "^%s$" % pattern)
+                self.check(kind, os.path.join(self.work, made[0]))
+                os.unlink(os.path.join(self.work, made[0]))
+
+    def test_default_names_never_meet(self):
+        for _ in range(3):
+            self.assertEqual(self.call([RUN, "-c", "pass"])[0], 0)
+        self.assertEqual(len(os.listdir(self.work)), 4)
+
+    def test_the_name_is_meant_where_it_was_given(self):
+        self.file("move.py", "import os\nos.chdir('/')\n")
+        self.assertEqual(self.call([RUN, "-o", "here.svg", "move.py"]), (0, "", ""))
+        self.assertIn("here.svg", os.listdir(self.work))
+
+    def test_an_older_file_is_replaced(self):
+        for name in ("x.svg", "x.collapsed", "x.json"):
+            path = self.file(name, "old")
+            self.run_to("-o", path)
+            self.assertNotIn("old", self.read(path)[:3])
+        self.assertEqual(sorted(os.listdir(self.work)), ["prog.py", "x.collapsed", "x.json", "x.svg"])
+
+    def test_standard_output(self):
+        for name in ("-", "/dev/stdout"):
+            code, out, err = self.call([RUN, "-r", "1000", "-f", "collapsed", "-o", name, "prog.py"])
+            self.assertEqual((code, err), (0, ""))
+            self.assertTrue(out.startswith("said\n"))
+            self.assertCollapsed(out[len("said\n"):])
+
+    def test_pipe(self):
+        pipe = os.path.join(self.work, "pipe")
+        os.mkfifo(pipe)
+        for kind in self.CHECKS:
+            with self.subTest(kind):
+                reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, universal_newlines=True)
+                self.run_to("-o", pipe, "-f", kind)
+                getattr(self, self.CHECKS[kind])(reader.communicate(timeout=TIMEOUT)[0])
+                self.assertTrue(stat.S_ISFIFO(os.stat(pipe).st_mode))
+
+    def test_unwritable(self):
+        os.mkdir(os.path.join(self.work, "directory.svg"))
+        for path in ("missing/x.svg", "directory.svg", "prog.py/x.svg", "/proc/x.svg"):
+            with self.subTest(path):
+                code, out, err = self.call([RUN, "-o", path, "prog.py"])
+                self.assertEqual((code, out), (2, ""), "the program must not have run")
+                self.assertRegex(err, r"^pyprof-run: cannot write %s: .+\n$" % re.escape(path))
+        self.assertEqual(sorted(os.listdir(self.work)), ["directory.svg", "prog.py"])
+
+    def test_the_place_vanishes(self):
+        self.file("vanish.py", "import shutil\nshutil.rmtree('place')\nprint('said')\n")
+        for kind in self.CHECKS:
+            os.mkdir(os.path.join(self.work, "place"))
+            code, out, err = self.call([RUN, "-f", kind, "-o", "place/x", "vanish.py"])
+            self.assertEqual((code, out), (1, "said\n"))
+            self.assertIn("No such file or directory", err)
+
+    def test_full_disk(self):
+        for kind in self.CHECKS:
+            for end, expected in (("pass", 1), ("raise SystemExit(0)", 1), ("raise SystemExit(3)", 3), ("1/0", 1),
+                                  ("import os; os.fork() or os._exit(0); raise SystemExit", 1)):
+                with self.subTest(kind + ": " + end):
+                    code, out, err = self.call([RUN, "-r", "1000", "-f", kind, "-o", "/dev/full", "-c",
+                                                "import prog\n" + end])
+                    self.assertEqual((code, out), (expected, "said\n"))
+                    self.assertIn("/dev/full: No space left on device", err)
+        self.assertTrue(stat.S_ISCHR(os.stat("/dev/full").st_mode))
+
+    def test_missing_script(self):
+        code, out, err = self.call([RUN, "-o", self.out, "missing.py"])
+        self.assertEqual((code, out, err), (2, "", "pyprof-run: cannot open missing.py: No such file or directory\n"))
+        self.assertFalse(os.path.exists(self.out))
+
+    def test_bad_arguments(self):
+        for arguments, message in (
+                ([], "nothing to run"), (["-o"], "-o needs a value"), (["-m"], "-m needs a value"),
+                (["-c"], "-c needs a value"), (["--rate"], "--rate needs a value"), (["-z", "prog.py"], "-z"),
+                (["--zoom", "prog.py"], "--zoom"), (["-r", "0", "prog.py"], "--rate: '0'"),
+                (["-r", "-5", "prog.py"], "--rate: '-5'"), (["-r", "x", "prog.py"], "--rate: 'x'"),
+                (["-r", "100x", "prog.py"], "--rate: '100x'"), (["-r", "nan", "prog.py"], "--rate: 'nan'"),
+                (["-r", "", "prog.py"], "--rate: ''"), (["-r", "20001", "prog.py"], "--rate: '20001'"),
+                (["-d", "0", "prog.py"], "--duration: '0'"), (["-d", "inf", "prog.py"], "--duration: 'inf'"),
+                (["-f", "png", "prog.py"], "--format: 'png'"), (["--metric", "heap", "prog.py"], "--metric: 'heap'"),
+                (["--idle=3", "prog.py"], "-i"), (["-o", "x.html", "prog.py"], "the ending of 'x.html'"),
+                (["-o", "", "prog.py"], "cannot write")):
+            with self.subTest(arguments):
+                code, out, err = self.call([RUN, *arguments])
+                self.assertEqual((code, out), (2, ""))
+                self.assertTrue(err.startswith("pyprof-run: "), err)
+                self.assertIn(message, err)
+        self.assertEqual(os.listdir(self.work), ["prog.py"])
+
+    def test_help_and_version(self):
+        for option in ("--help", "-h"):
+            code, out, err = self.call([RUN, option])
+            self.assertEqual((code, err), (0, ""))
+            for name in ("--output", "--format", "--rate", "--duration", "--metric", "--idle", "--function", "-m", "-c"):
+                self.assertIn(name, out)
+        code, out, err = self.call([RUN, "--version"])
+        self.assertEqual((code, err), (0, ""))
+        self.assertRegex(out, r"^pyprof-run \d+\.\d+.*, CPython %d\.%d\." % VERSION)
+        with open("/dev/full", "w") as full:
+            self.assertEqual(subprocess.call([RUN, "--help"], stdout=full), 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
