@@ -3399,11 +3399,13 @@ static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *th
 /* Whom to ask. A thread that computes answers in time; one that runs Python in short bursts between system
    calls is often gone when the signal comes, and such a signal may end its call early. So every thread has a
    debt: a call that was ended costs as many looks at the thread as shall lie between two of them, a late answer
-   a few, and each look pays off one. A thread that owes more than two ended calls is not asked. */
+   a few, and each look pays off one. A thread that owes more than two ended calls is asked no more, but after a whole
+   interval on its core: it is then not likely to be at the end of what it does. More than four, and it is not asked. */
 enum {
     PYPROF__COST_OF_ENDED_CALL = 4096,
     PYPROF__COST_OF_LATE_ANSWER = 8,
-    PYPROF__DEBT_MAX = 2 * PYPROF__COST_OF_ENDED_CALL
+    PYPROF__DEBT_MAX = 2 * PYPROF__COST_OF_ENDED_CALL,
+    PYPROF__DEBT_MAX_STEADY = 4 * PYPROF__COST_OF_ENDED_CALL
 };
 
 static void pyprof__judge(pyprof__thread *thread, bool was_late, bool ended_call) {
@@ -3754,9 +3756,9 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
     return false;
 }
 
-static bool pyprof__may_ask(const pyprof__sampler *sampler, const pyprof__thread *thread) {
+static bool pyprof__may_ask(const pyprof__sampler *sampler, const pyprof__thread *thread, bool is_steady) {
     return sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && thread->request == PYPROF__NONE &&
-           thread->debt <= PYPROF__DEBT_MAX;
+           thread->debt <= (is_steady ? PYPROF__DEBT_MAX_STEADY : PYPROF__DEBT_MAX);
 }
 
 /* The thread was looked at before it answered: what is read now stands in its stead. */
@@ -3780,7 +3782,7 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
     enum {
         deaf_after = 8
     }; /* a running thread that does not answer for so many ticks blocks the signal */
-    bool can_ask = pyprof__may_ask(sampler, thread);
+    bool can_ask = pyprof__may_ask(sampler, thread, false);
     bool is_asked = thread->request != PYPROF__NONE;
     bool waited_for = is_asked && ++thread->ticks_asked < deaf_after;
     pyprof__glance glance;
@@ -3816,12 +3818,10 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
                    glance.cpu);
 }
 
-/* Whether the thread, whose clock was just read, is on a core: it has been all the time since its last sample, or its
-   clock goes on. */
-static bool pyprof__is_running(const pyprof__thread *thread, uint64_t now, uint64_t cpu) {
+/* Whether the thread, whose clock was just read, has been on a core all the time since its last sample. */
+static bool pyprof__is_steady(const pyprof__thread *thread, uint64_t now, uint64_t cpu) {
     const uint64_t slack = 10000;
-    bool never_left = thread->has_sample && cpu + slack >= thread->cpu + (now - thread->wall);
-    return never_left || pyprof__clock(thread->cpu_clock) != cpu;
+    return thread->has_sample && cpu + slack >= thread->cpu + (now - thread->wall);
 }
 
 static pyprof__sight pyprof__read_clocks(const pyprof__thread *thread) {
@@ -3854,8 +3854,9 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
         return;
     }
     pyprof__find_levels(sampler, thread, &sight->levels);
-    if (attached && pyprof__may_ask(sampler, thread) && pyprof__is_running(thread, now, cpu) &&
-        pyprof__ask(sampler, thread, sight)) {
+    bool is_steady = pyprof__is_steady(thread, now, cpu);
+    if (attached && pyprof__may_ask(sampler, thread, is_steady) &&
+        (is_steady || pyprof__clock(thread->cpu_clock) != cpu) && pyprof__ask(sampler, thread, sight)) {
         sampler->runner = tstate->thread;
         return;
     }

@@ -6,7 +6,12 @@
 
 static bool may_ask(const pyprof__thread *thread) {
     static pyprof__sampler sampler;
-    return pyprof__may_ask(&sampler, thread);
+    return pyprof__may_ask(&sampler, thread, false);
+}
+
+static bool may_ask_steady(const pyprof__thread *thread) {
+    static pyprof__sampler sampler;
+    return pyprof__may_ask(&sampler, thread, true);
 }
 
 static pyprof__thread new_thread(void) {
@@ -77,16 +82,40 @@ static void test_two_ended_calls_are_an_accident(void **state) {
     assert_int_equal(thread.debt, 3 * PYPROF__COST_OF_ENDED_CALL);
 }
 
+static void test_four_ended_calls_are_too_many(void **state) {
+    pyprof__thread thread = new_thread();
+    (void)state;
+    for (int ended = 1; ended <= 4; ended++) {
+        pyprof__judge(&thread, false, true);
+        assert_int_equal(may_ask(&thread), ended <= 2);
+        assert_true(may_ask_steady(&thread));
+    }
+    pyprof__judge(&thread, false, true);
+    assert_false(may_ask_steady(&thread));
+}
+
+static void test_steadiness_is_by_the_clock(void **state) {
+    pyprof__thread thread = new_thread();
+    (void)state;
+    assert_false(pyprof__is_steady(&thread, 1000000, 1000000)); /* it was never seen before */
+    thread.has_sample = true;
+    thread.wall = 5000000;
+    thread.cpu = 1000000;
+    assert_true(pyprof__is_steady(&thread, 6000000, 2000000));
+    assert_true(pyprof__is_steady(&thread, 6000000, 1990000));
+    assert_false(pyprof__is_steady(&thread, 6000000, 1989999));
+}
+
 static void test_who_may_be_asked(void **state) {
     pyprof__sampler *sampler = (pyprof__sampler *)calloc(1, sizeof *sampler);
     pyprof__thread thread = new_thread();
     (void)state;
-    assert_true(pyprof__may_ask(sampler, &thread));
+    assert_true(pyprof__may_ask(sampler, &thread, false));
     thread.request = 5; /* not yet answered */
-    assert_false(pyprof__may_ask(sampler, &thread));
+    assert_false(pyprof__may_ask(sampler, &thread, true));
     thread.request = PYPROF__NONE;
     sampler->desc.capture = PYPROF_CAPTURE_QUIET;
-    assert_false(pyprof__may_ask(sampler, &thread));
+    assert_false(pyprof__may_ask(sampler, &thread, true));
     free(sampler);
 }
 
@@ -115,6 +144,8 @@ int main(void) {
         cmocka_unit_test(test_ended_calls_are_bounded),
         cmocka_unit_test(test_late_answers_are_bounded),
         cmocka_unit_test(test_two_ended_calls_are_an_accident),
+        cmocka_unit_test(test_four_ended_calls_are_too_many),
+        cmocka_unit_test(test_steadiness_is_by_the_clock),
         cmocka_unit_test(test_who_may_be_asked),
         cmocka_unit_test(test_whose_thread_state_it_is),
     };
