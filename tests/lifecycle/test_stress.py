@@ -42,11 +42,11 @@ class StressTest(unittest.TestCase):
         self.assertEqual(figures['truncated_memory'], 0)
 
     def check_losses(self, result):
-        """Of a recording that is long enough to have shares."""
+        """Of a recording that is long enough to have shares. A machine that stalls makes answers come late."""
         figures = result.figures
         lost = sum(count for name, count in figures.items() if name.startswith('lost_'))
         vanished = figures['lost_unreadable'] + figures['lost_unsettled']
-        self.assertLess(lost, 0.1 * figures['samples'])
+        self.assertLess(lost, 0.25 * figures['samples'])
         self.assertLess(vanished, 0.02 * figures['samples'])
         self.assertLess(self.samples(result.stacks, '[unresolved]'), 0.05 * figures['samples'])
 
