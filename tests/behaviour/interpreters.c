@@ -2,7 +2,8 @@
    another one. Records interpreters.py at 2 kHz and prints what came out as collapsed text, by samples.
 
    interpreters SCRIPT [own]    own: each sub-interpreter has a GIL of its own (CPython 3.12 and later)
-   interpreters jobs            one sub-interpreter after the other, each with a name, all likely at the same address */
+   interpreters jobs            one sub-interpreter after the other, each with a name, all likely at the same address
+   interpreters swaps           in a sub-interpreter and back again, every few microseconds, in two ways by turns */
 
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
@@ -17,6 +18,7 @@ enum {
 };
 
 static PyThreadState *subs[subs_max];
+static PyObject *visited[2]; /* functions of sub-interpreter 1 */
 
 static void die(const char *what) {
     fprintf(stderr, "interpreters: %s\n", what);
@@ -46,7 +48,21 @@ static PyObject *enter(PyObject *module, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
-static PyMethodDef methods[] = {{"enter", enter, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}};
+/* visit(FUNCTION): calls a function of sub-interpreter 1 there. */
+static PyObject *visit(PyObject *module, PyObject *function) {
+    (void)module;
+    PyThreadState *before = PyThreadState_Swap(subs[1]);
+    PyObject *result = PyObject_CallFunction(visited[PyLong_AsLong(function)], NULL);
+    if (result == NULL) {
+        die("a visit failed");
+    }
+    Py_DECREF(result);
+    PyThreadState_Swap(before);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"enter", enter, METH_VARARGS, NULL}, {"visit", visit, METH_O, NULL}, {NULL, NULL, 0, NULL}};
 
 static PyModuleDef_Slot slots[] = {
 #if PY_VERSION_HEX >= 0x030c0000
@@ -150,6 +166,34 @@ static void run_jobs(PyThreadState *main_state) {
     }
 }
 
+static void run_swaps(PyThreadState *main_state) {
+    subs[1] = new_interpreter(0);
+    if (subs[1] == NULL || PyRun_SimpleString("def leaf(): pass\n"
+                                              "def one():\n"
+                                              "    for _ in range(20): leaf()\n"
+                                              "def two():\n"
+                                              "    for _ in range(20): leaf()\n")) {
+        die("no sub-interpreter");
+    }
+    visited[0] = PyObject_GetAttrString(PyImport_AddModule("__main__"), "one");
+    visited[1] = PyObject_GetAttrString(PyImport_AddModule("__main__"), "two");
+    PyThreadState_Swap(main_state);
+    if (PyRun_SimpleString("import host, time\n"
+                           "def goes_to_one(): host.visit(0)\n"
+                           "def goes_to_two(): host.visit(1)\n"
+                           "end = time.monotonic() + 2\n"
+                           "while time.monotonic() < end:\n"
+                           "    goes_to_one()\n"
+                           "    goes_to_two()\n")) {
+        die("the script failed");
+    }
+    PyThreadState_Swap(subs[1]);
+    Py_DECREF(visited[0]);
+    Py_DECREF(visited[1]);
+    Py_EndInterpreter(subs[1]);
+    PyThreadState_Swap(main_state);
+}
+
 int main(int count, char **arguments) {
     pthread_t thread;
     if (count < 2) {
@@ -158,9 +202,10 @@ int main(int count, char **arguments) {
     PyImport_AppendInittab("host", make_module);
     Py_Initialize();
     PyThreadState *main_state = PyThreadState_Get();
-    if (strcmp(arguments[1], "jobs") == 0) {
+    bool is_jobs = strcmp(arguments[1], "jobs") == 0;
+    if (is_jobs || strcmp(arguments[1], "swaps") == 0) {
         start();
-        run_jobs(main_state);
+        (is_jobs ? run_jobs : run_swaps)(main_state);
         stop_and_print();
         Py_Finalize();
         return 0;

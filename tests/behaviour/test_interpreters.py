@@ -74,6 +74,16 @@ class InterpretersTest(unittest.TestCase):
             self.assertGreater(sum(value for _, value in found), 30)
             self.assertEqual({frames[0].partition(': ')[2] for frames, _ in found}, {name + ']'})
 
+    def test_swaps(self):
+        """The thread is where it is for microseconds; what is called there has still been called from here."""
+        ways = {'one': 'goes_to_one', 'two': 'goes_to_two'}
+        found = [(way, frames, value) for _, frames, value in record('swaps') for way in ways if way in frames]
+        wrong = [(frames, value) for way, frames, value in found if frames[:4] != ['<module>', ways[way], ONE, way]]
+        total = sum(value for _, _, value in found)
+        print('%d in the sub-interpreter, wrong: %s' % (total, wrong))
+        self.assertGreater(total, 300)
+        self.assertLessEqual(sum(value for _, value in wrong) * 1000, total)
+
 
 if __name__ == '__main__':
     unittest.main()
