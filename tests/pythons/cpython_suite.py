@@ -41,7 +41,7 @@ CHILDREN = '''
 '''.split()
 
 # Seconds that a module may take, and what it then has to say where its threads are, before it is killed.
-TIMEOUT = 900
+TIMEOUT = 600
 PATIENCE = 60
 
 # What regrtest exits with if a module needs what it may not use: in some versions only.
@@ -189,19 +189,23 @@ class Suite:
         plain = self.run_plain(module)
         if not plain.complete():
             plain = self.run_plain(module)
-        profiled = self.run_profiled(module, rate)
-        found, verdict = differences(plain, profiled), 'same' if plain.tests else 'skipped'
-        if found:
-            profiled, found, verdict = self.confirm(module, rate, profiled, found)
-        elif not plain.complete():
-            self.lost += 1
-            verdict = 'not compared: plain it is ' + plain.ended()
+        profiled, found, verdict = self.judge(module, rate, plain)
         self.compared += len(plain.tests)
         print('%-56s %5d Hz %5d tests %5.0f s  %s' % (module_name(module), rate, len(plain.tests),
                                                       time.monotonic() - begun, verdict), flush=True)
         for name, pair in sorted(found.items()):
             print('  %s: %s, profiled %s\n%s' % (name or 'process', *pair, profiled.why(name)), end='', flush=True)
         self.different += [name or module for name in found]
+
+    def judge(self, module, rate, plain):
+        if not plain.complete():  # what hangs or crashes by itself would only do so once more
+            self.lost += 1
+            return plain, {}, 'not compared: plain it is ' + plain.ended()
+        profiled = self.run_profiled(module, rate)
+        found = differences(plain, profiled)
+        if found:
+            return self.confirm(module, rate, profiled, found)
+        return profiled, {}, 'same' if plain.tests else 'skipped'
 
     def confirm(self, module, rate, profiled, first):
         """What differs once may be a test that does not always end the same way. A crash is none of these."""
