@@ -91,8 +91,9 @@ class GraphTest(unittest.TestCase):
                                                               run.stats['lost_unsettled']), flush=True)
         self.assertEqual(run.stats['signals'], 0)
         self.assertEqual(run.stats['samples_signalled'], 0)
-        # A tick costs microseconds: one that follows a broken chain for long would be seen here.
-        self.assertLess(run.stats['sampler_cpu_ns'], 500000 * run.stats['ticks'])
+        # A tick takes a third of a millisecond at most, and more where the machine's cores are lent to others: one that
+        # follows a broken chain for long would be seen here.
+        self.assertLess(run.stats['sampler_cpu_ns'], 3000000 * run.stats['ticks'])
         return illegal, run
 
 
