@@ -3399,8 +3399,8 @@ static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *th
 /* Whom to ask. A thread that computes answers in time; one that runs Python in short bursts between system
    calls is often gone when the signal comes, and such a signal may end its call early. So every thread has a
    debt: a call that was ended costs as many looks at the thread as shall lie between two of them, a late answer
-   a few, and each look pays off one. A thread that owes more than two ended calls is asked no more, but after a whole
-   interval on its core: it is then not likely to be at the end of what it does. More than four, and it is not asked. */
+   a few, and each look pays off one. A thread that owes more than two ended calls is asked only after a whole interval
+   on its core, when it is not likely to be at the end of what it does; one that owes more than four is not asked. */
 enum {
     PYPROF__COST_OF_ENDED_CALL = 4096,
     PYPROF__COST_OF_LATE_ANSWER = 8,
