@@ -93,9 +93,6 @@ class Shares(unittest.TestCase):
 
 
 class SharesTest(Shares):
-    def test_chunks(self):
-        self.check_close('mixed', 6, 200)
-
     def test_waiting(self):
         run = self.check_close('mixed_waiting', 6, 200)
         self.assertGreater(run.stats['samples_idle'], 1000)
@@ -109,6 +106,9 @@ class SharesTest(Shares):
 
 class RhythmTest(Shares):
     """What depends on the sampler and not on CPython."""
+
+    def test_chunks(self):
+        self.check_close('mixed', 6, 200)
 
     def test_period_of_the_sampler(self):
         """A loop as long as the sampling interval: ticks at a fixed phase would see one part of it only."""
