@@ -4,6 +4,7 @@ The programs are in split.py, and measure themselves. The tolerance is several t
 samples that are demanded, so a share that is off by a point is a bias and not bad luck.
 """
 
+import collections
 import linecache
 import os
 import unittest
@@ -48,11 +49,6 @@ def shares(values):
     return {name: 100.0 * value / total for name, value in values.items()}
 
 
-def add(totals, more):
-    for name, value in more.items():
-        totals[name] = totals.get(name, 0) + value
-
-
 class Shares(unittest.TestCase):
     def measure(self, kind, seconds, interval_us, parent):
         """One run: the number of samples, and for each clock what was seen and what is true."""
@@ -78,13 +74,14 @@ class Shares(unittest.TestCase):
 
     def check_close(self, kind, seconds, interval_us, parent='timed', samples=20000):
         """A machine that lets the sampler wait makes noise, which runs together make less of; a bias stays."""
-        pooled, all_taken, worst = [({}, {}), ({}, {})], 0, 100
+        pooled = [(collections.Counter(), collections.Counter()) for _ in (WALL, CPU)]
+        all_taken, worst = 0, 100
         for _ in range(ATTEMPTS):
             run, taken, clocks = self.measure(kind, seconds, interval_us, parent)
             all_taken += taken
             for (seen, known), (more_seen, more_known) in zip(pooled, clocks):
-                add(seen, more_seen)
-                add(known, more_known)
+                seen.update(more_seen)
+                known.update(more_known)
             worst = self.worst_error(pooled)
             if worst < TOLERANCE and all_taken >= samples:
                 return run
