@@ -249,7 +249,7 @@ typedef struct pyprof_stats {
     uint64_t lost_unsettled;    /* the thread let the GIL go or took it while it was read from outside */
     uint64_t lost_unreadable;   /* the thread went away, or its memory made no sense */
     uint64_t lost_memory;       /* no room for one more thread */
-    uint64_t truncated_depth;   /* samples of stacks deeper than max_depth */
+    uint64_t truncated_depth;   /* samples of stacks deeper than max_depth, or in more than 8 interpreters */
     uint64_t truncated_memory;  /* samples that went to "[truncated]" because the tree was full */
     uint64_t frames_unresolved; /* frames whose code object had died before its name could be read */
     uint64_t timeline_coarsened; /* times that the time line was full and halved its resolution */
@@ -2163,14 +2163,23 @@ typedef struct pyprof__level {
 #define PYPROF__LEVELS_MAX 8u
 typedef struct pyprof__levels {
     uint32_t count;
+    uint32_t known;                          /* behind them, the thread's other thread states */
+    bool is_cut;                             /* there were more, further out */
+    bool is_whole;                           /* the thread has no thread state beside these */
     int32_t naming;                          /* see pyprof__names */
     uintptr_t thread_id;                     /* pthread_t */
     pyprof__level items[PYPROF__LEVELS_MAX]; /* innermost first */
 } pyprof__levels;
 
-/* Whether a level further out is what it was when the lists were read, and has frames. Async-signal-safe. */
-static bool pyprof__level_stands(const pyprof__layout *layout, const pyprof__levels *levels,
-                                 const pyprof__level *level) {
+typedef enum pyprof__level_state {
+    PYPROF__LEVEL_GONE, /* it is not what it was when the lists were read, or cannot be read */
+    PYPROF__LEVEL_LEFT, /* it has no frames */
+    PYPROF__LEVEL_STANDS
+} pyprof__level_state;
+
+/* What became of a level since the lists were read. Async-signal-safe. */
+static pyprof__level_state pyprof__level_now(const pyprof__layout *layout, const pyprof__levels *levels,
+                                             const pyprof__level *level) {
     const uint32_t offsets[] = {layout->ts_interp, layout->ts_id, layout->ts_thread_id, layout->ts_frame,
                                 layout->ts_base};
     uint64_t words[] = {0, 0, 0, 0, 0};
@@ -2180,9 +2189,56 @@ static bool pyprof__level_stands(const pyprof__layout *layout, const pyprof__lev
         from[i].iov_base = (void *)(level->tstate + offsets[i]);
         from[i].iov_len = sizeof *words;
     }
-    return pyprof__read_places(from, count, words, count * sizeof *words) && words[0] == level->interp &&
-           words[1] == level->id && words[2] == levels->thread_id &&
-           pyprof__points_to_frames(layout, level->tstate, words[3], words[4]);
+    if (!pyprof__read_places(from, count, words, count * sizeof *words) || words[0] != level->interp ||
+        words[1] != level->id || words[2] != levels->thread_id) {
+        return PYPROF__LEVEL_GONE;
+    }
+    bool stands = pyprof__points_to_frames(layout, level->tstate, words[3], words[4]);
+    return stands ? PYPROF__LEVEL_STANDS : PYPROF__LEVEL_LEFT;
+}
+
+static void pyprof__move_level(pyprof__levels *levels, uint32_t from, uint32_t to) {
+    const pyprof__level moved = levels->items[from];
+    memmove(&levels->items[to + 1], &levels->items[to], (from - to) * sizeof moved);
+    levels->items[to] = moved;
+}
+
+/* A thread may have gone to other interpreters since its lists were read; tstate is where it is. What it entered on its
+   way is further in than what it was in before, and what it left has no frames. Async-signal-safe. False: it cannot be
+   told, and nothing was changed. */
+static bool pyprof__follow(const pyprof__layout *layout, pyprof__levels *levels, uintptr_t tstate) {
+    uint32_t stand = 0, entered = 0, place = 0, at = 0;
+    while (at < levels->known && levels->items[at].tstate != tstate) {
+        at++;
+    }
+    if (at == levels->known || (!levels->is_whole && at > 0)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < levels->known; i++) {
+        pyprof__level_state now = pyprof__level_now(layout, levels, &levels->items[i]);
+        if (now == PYPROF__LEVEL_GONE && (i < levels->count || i == at)) {
+            return false;
+        }
+        if (now == PYPROF__LEVEL_STANDS && i != at) {
+            stand |= 1u << i;
+            entered += i >= levels->count;
+        }
+    }
+    if (entered > 1) {
+        return false; /* in which order were they? */
+    }
+    for (uint32_t i = 0; i < levels->known; i++) {
+        if (stand >> i & 1) {
+            pyprof__move_level(levels, i, i < levels->count ? place : 0);
+            place++;
+        }
+    }
+    for (at = 0; levels->items[at].tstate != tstate;) {
+        at++;
+    }
+    pyprof__move_level(levels, at, 0);
+    levels->count = place + 1;
+    return true;
 }
 
 /* Adds the stack of one level further out. */
@@ -2193,7 +2249,7 @@ PYPROF__INLINE bool pyprof__walk_level(const pyprof__layout *layout, pyprof__rea
     pyprof__stack rest = *stack;
     rest.frames += stack->count;
     rest.capacity -= stack->count;
-    if (!pyprof__level_stands(layout, levels, level) ||
+    if (pyprof__level_now(layout, levels, level) != PYPROF__LEVEL_STANDS ||
         !pyprof__leaf_frame(layout, reader, level->tstate, &leaf)) {
         return false;
     }
@@ -2219,7 +2275,8 @@ PYPROF__INLINE bool pyprof__walk_outer(const pyprof__layout *layout, pyprof__rea
         if (i > 0 && !pyprof__walk_level(layout, reader, levels, level, stack)) {
             return false;
         }
-        if (stack->is_cut || (level->interp_id == 0 && i + 1 == levels->count)) {
+        bool is_outermost = level->interp_id == 0 && i + 1 == levels->count && !levels->is_cut;
+        if (stack->is_cut || is_outermost) {
             return true;
         }
         stack->is_cut = stack->count == stack->capacity;
@@ -2227,6 +2284,7 @@ PYPROF__INLINE bool pyprof__walk_outer(const pyprof__layout *layout, pyprof__rea
             stack->frames[stack->count++] = pyprof__mark(level->interp_id, levels->naming);
         }
     }
+    stack->is_cut = stack->is_cut || levels->is_cut;
     return true;
 }
 
@@ -2333,7 +2391,9 @@ static pyprof__request_state pyprof__capture_own(pyprof__request *request) {
     const pyprof__layout *layout = &pyprof__handler.layout;
     uintptr_t tstate = pyprof__current_thread_state();
     uintptr_t leaf = 0;
-    if (tstate != request->levels.items[0].tstate || !pyprof__is_own_thread_state(layout, tstate)) {
+    bool is_alone = request->levels.count == 1 && request->levels.items[0].tstate == tstate;
+    if (tstate == 0 || !pyprof__is_own_thread_state(layout, tstate) ||
+        (!is_alone && !pyprof__follow(layout, &request->levels, tstate))) {
         return PYPROF__REQUEST_LATE;
     }
     /* The thread ran when it was asked; if that was just now it ran all the time, and need not ask the kernel. */
@@ -2961,7 +3021,8 @@ typedef struct pyprof__sampler {
     uint32_t runner; /* the thread that was asked at the last tick; PYPROF__NONE = none */
     pyprof__array interps;
     pyprof__array tstates;
-    pyprof__array fresh; /* the list being read */
+    pyprof__array fresh;  /* the list being read */
+    bool has_whole_lists; /* nothing was left out of them at this tick */
     pyprof__array threads;
     pyprof__table codes;
     pyprof__table sites;
@@ -3522,6 +3583,19 @@ static uint32_t pyprof__renew_request(const pyprof__thread *thread, const pyprof
     return PYPROF__NONE;
 }
 
+/* Whether the thread is, by now, in one of its interpreters; from 1: in another one than was thought. */
+static bool pyprof__is_attached_in(const pyprof__sampler *sampler, const pyprof__levels *levels,
+                                   uint32_t from) {
+    for (uint32_t i = from; i < levels->known; i++) {
+        const pyprof__level *level = &levels->items[i];
+        if (pyprof__is_attached_now(&sampler->layout, level->tstate) &&
+            (i == 0 || pyprof__level_now(&sampler->layout, levels, level) != PYPROF__LEVEL_GONE)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thread *thread,
                                      const pyprof__sight *sight) {
     uint32_t index = pyprof__free_request(sampler);
@@ -3532,23 +3606,13 @@ static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thr
     pyprof__put_question(request, thread, sight);
     pyprof__set(&request->state, PYPROF__REQUEST_SENT);
     /* The last look just before sending is what spares the program's system calls. */
-    if ((!sight->is_fresh && !pyprof__is_attached_now(&sampler->layout, sight->levels.items[0].tstate)) ||
+    if ((!sight->is_fresh && !pyprof__is_attached_in(sampler, &sight->levels, 0)) ||
         !pyprof__signal_thread(thread->tid, pyprof__handler.signal_number, pyprof__question(index))) {
         pyprof__set(&request->state, PYPROF__REQUEST_FREE);
         return PYPROF__NONE;
     }
     sampler->stats.signals++;
     return index;
-}
-
-/* Whether none of the levels further out is where the thread is by now. */
-static bool pyprof__outer_levels_wait(const pyprof__sampler *sampler, const pyprof__levels *levels) {
-    for (uint32_t i = 1; i < levels->count; i++) {
-        if (pyprof__is_attached_now(&sampler->layout, levels->items[i].tstate)) {
-            return false;
-        }
-    }
-    return true;
 }
 
 /* Reads a stack once: in as few system calls as can be if it should stand still, else from the leaf outwards, so that
@@ -3566,7 +3630,7 @@ static bool pyprof__read_stack(pyprof__sampler *sampler, const pyprof__levels *l
     return pyprof__leaf_frame(&sampler->layout, &reader, tstate, &leaf) &&
            pyprof__walk(&sampler->layout, &reader, leaf, stack) &&
            pyprof__walk_outer(&sampler->layout, &reader, levels, stack) &&
-           pyprof__outer_levels_wait(sampler, levels);
+           !pyprof__is_attached_in(sampler, levels, 1);
 }
 
 /* Which of two thread states of one thread was entered later: that is where the thread is. */
@@ -3597,29 +3661,51 @@ static pyprof__level pyprof__level_of(const pyprof__tstate *tstate) {
     return level;
 }
 
+/* Those of a thread's thread states that have no frames: it may enter one at any time. */
+static void pyprof__add_unframed(const pyprof__sampler *sampler, const pyprof__thread *thread,
+                                 pyprof__levels *levels) {
+    for (uint32_t at = thread->siblings; at != PYPROF__NONE; at = pyprof__tstate_at(sampler, at)->sibling) {
+        const pyprof__tstate *tstate = pyprof__tstate_at(sampler, at);
+        if (at == thread->tstate || tstate->framed_since != 0) {
+            continue;
+        }
+        if (levels->known == PYPROF__LEVELS_MAX) {
+            levels->is_whole = false;
+            return;
+        }
+        levels->items[levels->known++] = pyprof__level_of(tstate);
+    }
+}
+
 /* A thread's levels: where it is, and then its other thread states that have frames, from the inside out. */
 static void pyprof__find_levels(pyprof__sampler *sampler, const pyprof__thread *thread,
                                 pyprof__levels *levels) {
-    uint32_t order[PYPROF__LEVELS_MAX] = {thread->tstate}, count = 1;
+    uint32_t order[PYPROF__LEVELS_MAX + 1] = {thread->tstate}, count = 1;
+    levels->is_cut = false;
     for (uint32_t at = thread->siblings; at != PYPROF__NONE; at = pyprof__tstate_at(sampler, at)->sibling) {
-        if (at == thread->tstate || pyprof__tstate_at(sampler, at)->framed_since == 0 ||
-            count == PYPROF__LEVELS_MAX) {
+        pyprof__tstate *tstate = pyprof__tstate_at(sampler, at);
+        if (at == thread->tstate || tstate->framed_since == 0) {
             continue;
         }
         uint32_t place = count++;
-        for (; place > 1 && pyprof__is_inner(sampler, pyprof__tstate_at(sampler, at),
-                                             pyprof__tstate_at(sampler, order[place - 1]));
+        for (; place > 1 && pyprof__is_inner(sampler, tstate, pyprof__tstate_at(sampler, order[place - 1]));
              place--) {
             order[place] = order[place - 1];
         }
         order[place] = at;
+        if (count > PYPROF__LEVELS_MAX) {
+            count = PYPROF__LEVELS_MAX;
+            levels->is_cut = true;
+        }
     }
-    levels->count = count;
+    levels->count = levels->known = count;
+    levels->is_whole = !levels->is_cut && sampler->has_whole_lists;
     levels->naming = pyprof__names.generation;
     levels->thread_id = thread->thread_id;
     for (uint32_t i = 0; i < count; i++) {
         levels->items[i] = pyprof__level_of(pyprof__tstate_at(sampler, order[i]));
     }
+    pyprof__add_unframed(sampler, thread, levels);
 }
 
 /* Whether another thread state of the thread has frames, now, and is not where the thread is. */
@@ -3628,7 +3714,7 @@ static bool pyprof__waits_outside(const pyprof__sampler *sampler, const pyprof__
     pyprof__levels levels;
     pyprof__level level = pyprof__level_of(tstate);
     levels.thread_id = thread->thread_id;
-    return pyprof__level_stands(&sampler->layout, &levels, &level) &&
+    return pyprof__level_now(&sampler->layout, &levels, &level) == PYPROF__LEVEL_STANDS &&
            !pyprof__is_attached_now(&sampler->layout, tstate->address);
 }
 
@@ -3706,11 +3792,29 @@ typedef struct pyprof__glance {
     uint64_t cpu; /* the thread's clock; 0 = the thread is gone */
 } pyprof__glance;
 
+/* Where a thread of several interpreters is by now, if it is attached. */
+static void pyprof__catch_up(const pyprof__sampler *sampler, pyprof__levels *levels) {
+    for (uint32_t i = 0; i < levels->known && levels->known > 1; i++) {
+        uintptr_t tstate = levels->items[i].tstate;
+        if (pyprof__is_attached_now(&sampler->layout, tstate)) {
+            pyprof__follow(&sampler->layout, levels, tstate);
+            return;
+        }
+    }
+}
+
+static bool pyprof__has_stayed(const pyprof__sampler *sampler, const pyprof__levels *levels) {
+    pyprof__levels now = *levels;
+    pyprof__catch_up(sampler, &now);
+    return now.count == levels->count &&
+           memcmp(now.items, levels->items, levels->known * sizeof *levels->items) == 0;
+}
+
 /* Reads a stack from outside. A thread whose CPU clock stood still meanwhile cannot have changed it. Of one
    that runs, three reads count as far as they agree: to read on until they do would favour what moves little.
    But not if its answer is waited_for, and not if it runs Python and can be asked. */
 static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread,
-                                 const pyprof__levels *levels, bool waited_for, bool can_ask,
+                                 pyprof__levels *levels, bool waited_for, bool can_ask,
                                  pyprof__glance *glance) {
     enum {
         attempts = 8 /* many come to nothing where frames come and go */
@@ -3726,17 +3830,23 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
     first.capacity = glance->stack.capacity = sampler->desc.max_depth;
     for (int attempt = 0; attempt < attempts && (attempt < 4 || pyprof__now() < end); attempt++) {
         uint64_t before = pyprof__clock(thread->cpu_clock);
+        pyprof__catch_up(sampler, levels);
         glance->attached = pyprof__is_attached_now(&sampler->layout, levels->items[0].tstate);
         bool is_read = pyprof__read_stack(sampler, levels, attempt == 0, &glance->stack);
         glance->cpu = pyprof__clock(thread->cpu_clock);
         if (before == glance->cpu) {
             return is_read && glance->cpu != 0;
         }
-        if (waited_for || (can_ask && glance->attached)) {
+        if (waited_for) {
+            return false;
+        }
+        if (can_ask && (glance->attached || pyprof__is_attached_in(sampler, levels, 1))) {
+            glance->attached = true;
             return false;
         }
         /* A generator at the root of a running thread's stack is one whose caller's link had just been cut. */
-        is_read = is_read && attempt > 0 && !glance->stack.root_is_generator;
+        is_read =
+            is_read && attempt > 0 && !glance->stack.root_is_generator && pyprof__has_stayed(sampler, levels);
         if (is_read && has_first && glance->attached == was_attached) {
             bool agrees = pyprof__stacks_agree(&first, &glance->stack) ||
                           pyprof__keep_common(thread, levels, &glance->stack, &first);
@@ -3777,8 +3887,7 @@ static uint32_t pyprof__kind_of(const pyprof__thread *thread, const pyprof__glan
     return glance->cpu != thread->cpu && pyprof__thread_is_runnable(thread->tid) ? 0 : PYPROF__IDLE;
 }
 
-static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *thread,
-                                 const pyprof__levels *levels) {
+static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__levels *levels) {
     enum {
         deaf_after = 8
     }; /* a running thread that does not answer for so many ticks blocks the signal */
@@ -4138,11 +4247,8 @@ static void pyprof__join(pyprof__sampler *sampler, pyprof__thread *thread, uint3
 
 /* Which thread states exist, and what they hold now. */
 static void pyprof__list_threads(pyprof__sampler *sampler) {
-    if (!pyprof__reread_lists(sampler) || !pyprof__lists_unchanged(sampler)) {
-        if (!pyprof__walk_lists(sampler)) {
-            pyprof__walk_lists(sampler);
-        }
-    }
+    bool is_known = pyprof__reread_lists(sampler) && pyprof__lists_unchanged(sampler);
+    sampler->has_whole_lists = is_known || pyprof__walk_lists(sampler) || pyprof__walk_lists(sampler);
     for (uint32_t i = 0; i < sampler->tstates.count; i++) {
         pyprof__tstate *tstate = pyprof__tstate_at(sampler, i);
         pyprof__bind(sampler, tstate);

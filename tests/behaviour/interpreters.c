@@ -3,7 +3,9 @@
 
    interpreters SCRIPT [own]    own: each sub-interpreter has a GIL of its own (CPython 3.12 and later)
    interpreters jobs            one sub-interpreter after the other, each with a name, all likely at the same address
-   interpreters swaps           in a sub-interpreter and back again, every few microseconds, in two ways by turns */
+   interpreters swaps           in a sub-interpreter and back again, every few microseconds, in two ways by turns; by
+                                time, with what was measured as two stacks of a thread `measured`: `there`, `here`
+   interpreters nest            ten sub-interpreters, each called by the one before it */
 
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
@@ -12,13 +14,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum {
-    subs_max = 3
+    subs_max = 3,
+    nested_max = 11
 };
 
-static PyThreadState *subs[subs_max];
+static PyThreadState *subs[nested_max];
+static int depth;            /* the number of the one that descend() was called in */
 static PyObject *visited[2]; /* functions of sub-interpreter 1 */
+static int64_t ns_there, ns_here;
+static pyprof_metric metric = PYPROF_METRIC_SAMPLES;
 
 static void die(const char *what) {
     fprintf(stderr, "interpreters: %s\n", what);
@@ -31,6 +38,15 @@ static void check(pyprof_result result) {
     }
 }
 
+static void run_in(int number, const char *code) {
+    PyThreadState *before = PyThreadState_Swap(subs[number]);
+    int failed = PyRun_SimpleString(code);
+    PyThreadState_Swap(before);
+    if (failed) {
+        die("a script failed");
+    }
+}
+
 /* enter(N, CODE): runs code in sub-interpreter N, in this thread. */
 static PyObject *enter(PyObject *module, PyObject *arguments) {
     int number = 0;
@@ -39,30 +55,64 @@ static PyObject *enter(PyObject *module, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "is", &number, &code)) {
         return NULL;
     }
-    PyThreadState *before = PyThreadState_Swap(subs[number]);
-    int failed = PyRun_SimpleString(code);
-    PyThreadState_Swap(before);
-    if (failed) {
-        die("a script failed");
-    }
+    run_in(number, code);
     Py_RETURN_NONE;
 }
 
-/* visit(FUNCTION): calls a function of sub-interpreter 1 there. */
-static PyObject *visit(PyObject *module, PyObject *function) {
+/* descend(): goes on in the next sub-interpreter; the last one computes. */
+static PyObject *descend(PyObject *module, PyObject *unused) {
     (void)module;
-    PyThreadState *before = PyThreadState_Swap(subs[1]);
-    PyObject *result = PyObject_CallFunction(visited[PyLong_AsLong(function)], NULL);
+    (void)unused;
+    depth++;
+    run_in(depth, depth + 1 < nested_max ? "import host\n"
+                                           "def inside(): host.descend()\n"
+                                           "inside()\n"
+                                         : "import time\n"
+                                           "def bottom():\n"
+                                           "    end = time.monotonic() + 0.3\n"
+                                           "    while time.monotonic() < end: pass\n"
+                                           "bottom()\n");
+    depth--;
+    Py_RETURN_NONE;
+}
+
+static int64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void call_measured(PyObject *function, int64_t *ns) {
+    int64_t begin = now_ns();
+    PyObject *result = PyObject_CallFunction(function, NULL);
+    *ns += now_ns() - begin;
     if (result == NULL) {
-        die("a visit failed");
+        die("a call failed");
     }
     Py_DECREF(result);
+}
+
+/* visit(NUMBER): calls a function of sub-interpreter 1 there. */
+static PyObject *visit(PyObject *module, PyObject *number) {
+    (void)module;
+    PyThreadState *before = PyThreadState_Swap(subs[1]);
+    call_measured(visited[PyLong_AsLong(number)], &ns_there);
     PyThreadState_Swap(before);
     Py_RETURN_NONE;
 }
 
-static PyMethodDef methods[] = {
-    {"enter", enter, METH_VARARGS, NULL}, {"visit", visit, METH_O, NULL}, {NULL, NULL, 0, NULL}};
+/* stay(FUNCTION): calls it. */
+static PyObject *stay(PyObject *module, PyObject *function) {
+    (void)module;
+    call_measured(function, &ns_here);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {{"enter", enter, METH_VARARGS, NULL},
+                                {"descend", descend, METH_NOARGS, NULL},
+                                {"visit", visit, METH_O, NULL},
+                                {"stay", stay, METH_O, NULL},
+                                {NULL, NULL, 0, NULL}};
 
 static PyModuleDef_Slot slots[] = {
 #if PY_VERSION_HEX >= 0x030c0000
@@ -89,6 +139,25 @@ static PyThreadState *new_interpreter(int own_gil) {
 #endif
     (void)own_gil;
     return Py_NewInterpreter();
+}
+
+static void make_subs(PyThreadState *main_state, int count, int own_gil) {
+    subs[0] = main_state;
+    for (int i = 1; i < count; i++) {
+        subs[i] = new_interpreter(own_gil);
+        if (subs[i] == NULL) {
+            die("no sub-interpreter");
+        }
+        PyThreadState_Swap(main_state);
+    }
+}
+
+static void end_subs(PyThreadState *main_state, int count) {
+    for (int i = 1; i < count; i++) {
+        PyThreadState_Swap(subs[i]);
+        Py_EndInterpreter(subs[i]);
+    }
+    PyThreadState_Swap(main_state);
 }
 
 /* A thread of the host that Python meets in a sub-interpreter only. */
@@ -135,7 +204,7 @@ static void stop_and_print(void) {
     pyprof_output output;
     pyprof_profile *profile = NULL;
     memset(&output, 0, sizeof output);
-    output.metric = PYPROF_METRIC_SAMPLES;
+    output.metric = metric;
     output.include_idle = true;
     check(pyprof_stop(&profile));
     check(pyprof_write(profile, &output, print_data, NULL));
@@ -167,6 +236,7 @@ static void run_jobs(PyThreadState *main_state) {
 }
 
 static void run_swaps(PyThreadState *main_state) {
+    metric = PYPROF_METRIC_WALL;
     subs[1] = new_interpreter(0);
     if (subs[1] == NULL || PyRun_SimpleString("def leaf(): pass\n"
                                               "def one():\n"
@@ -181,17 +251,40 @@ static void run_swaps(PyThreadState *main_state) {
     if (PyRun_SimpleString("import host, time\n"
                            "def goes_to_one(): host.visit(0)\n"
                            "def goes_to_two(): host.visit(1)\n"
-                           "end = time.monotonic() + 2\n"
+                           "def leaf(): pass\n"
+                           "def here():\n"
+                           "    for _ in range(20): leaf()\n"
+                           "end = time.monotonic() + 4\n"
                            "while time.monotonic() < end:\n"
                            "    goes_to_one()\n"
+                           "    host.stay(here)\n"
                            "    goes_to_two()\n")) {
         die("the script failed");
     }
+    printf("measured;there %lld\nmeasured;here %lld\n", (long long)ns_there / 1000,
+           (long long)ns_here / 1000);
     PyThreadState_Swap(subs[1]);
     Py_DECREF(visited[0]);
     Py_DECREF(visited[1]);
     Py_EndInterpreter(subs[1]);
     PyThreadState_Swap(main_state);
+}
+
+static void run_nested(PyThreadState *main_state) {
+    make_subs(main_state, nested_max, 0);
+    if (PyRun_SimpleString("import host\n"
+                           "host.descend()\n")) {
+        die("the script failed");
+    }
+    end_subs(main_state, nested_max);
+}
+
+/* Those that need no script. */
+static void (*mode_named(const char *name))(PyThreadState *) {
+    return strcmp(name, "jobs") == 0    ? run_jobs
+           : strcmp(name, "swaps") == 0 ? run_swaps
+           : strcmp(name, "nest") == 0  ? run_nested
+                                        : NULL;
 }
 
 int main(int count, char **arguments) {
@@ -202,22 +295,15 @@ int main(int count, char **arguments) {
     PyImport_AppendInittab("host", make_module);
     Py_Initialize();
     PyThreadState *main_state = PyThreadState_Get();
-    bool is_jobs = strcmp(arguments[1], "jobs") == 0;
-    if (is_jobs || strcmp(arguments[1], "swaps") == 0) {
+    void (*run)(PyThreadState *) = mode_named(arguments[1]);
+    if (run != NULL) {
         start();
-        (is_jobs ? run_jobs : run_swaps)(main_state);
+        run(main_state);
         stop_and_print();
         Py_Finalize();
         return 0;
     }
-    for (int i = 1; i < subs_max; i++) {
-        subs[i] = new_interpreter(count > 2);
-        if (subs[i] == NULL) {
-            die("no sub-interpreter");
-        }
-        PyThreadState_Swap(main_state);
-    }
-    subs[0] = main_state;
+    make_subs(main_state, subs_max, count > 2);
     check(pyprof_name_interpreter(2, "physics"));
     start();
     if (PyRun_SimpleString(read_file(arguments[1]))) {
@@ -230,11 +316,7 @@ int main(int count, char **arguments) {
     pthread_join(thread, NULL);
     PyEval_RestoreThread(main_state);
     stop_and_print();
-    for (int i = 1; i < subs_max; i++) {
-        PyThreadState_Swap(subs[i]);
-        Py_EndInterpreter(subs[i]);
-    }
-    PyThreadState_Swap(main_state);
+    end_subs(main_state, subs_max);
     Py_Finalize();
     return 0;
 }

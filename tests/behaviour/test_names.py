@@ -29,18 +29,25 @@ def base(path):
 class NamesTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.run_ = harness.Run(os.path.join(HERE, 'names.py'), [0.02], [COLLAPSED, SPEEDSCOPE], 1000)
-        cls.expected = cls.run_.printed()
+        # Each function has 20 ms: a machine may stand still for as long.
+        for _ in range(4):
+            cls.run_ = harness.Run(os.path.join(HERE, 'names.py'), [0.02], [COLLAPSED, SPEEDSCOPE], 1000)
+            cls.expected = cls.run_.printed()
+            if all(cls.is_there(*one) for one in cls.expected):
+                break
 
     def test_unescape(self):
         self.assertEqual(unescape(r'a\x3b\\n\n\\x3b'), 'a;\\n\n\\x3b')
 
-    def test_collapsed(self):
-        text = self.run_.texts[COLLAPSED]
+    @classmethod
+    def is_there(cls, name, file, first):
+        text = cls.run_.texts[COLLAPSED]
         leaves = {unescape(line.rpartition(' ')[0].rpartition(';')[2]) for line in text.split('\n')[:-1]}
+        return bool(leaves.intersection('%s (%s:%d)' % (name, base(file), first + line) for line in range(3)))
+
+    def test_collapsed(self):
         for name, file, first in self.expected:
-            candidates = ['%s (%s:%d)' % (name, base(file), line) for line in (first, first + 1, first + 2)]
-            self.assertTrue(leaves.intersection(candidates), 'not there: %r in %r' % (name, file))
+            self.assertTrue(self.is_there(name, file, first), 'not there: %r in %r' % (name, file))
 
     def test_collapsed_lines(self):
         text = self.run_.texts[COLLAPSED]

@@ -83,9 +83,13 @@ class Cell:
 
     def one(self, kind, options, programs):
         with tempfile.TemporaryDirectory() as folder:
-            seconds = options.seconds if kind == 'truth' else max(options.seconds, 2 * figures.PAIRS * options.stretch)
-            return runner.run(self.peer, self.workload, self.rate, kind, seconds, options.stretch,
+            return runner.run(self.peer, self.workload, self.rate, kind, self.seconds(kind, options), options.stretch,
                               options.cores, programs, folder)
+
+    def seconds(self, kind, options):
+        if kind == 'slowdown':
+            return max(options.seconds, 2 * figures.PAIRS * options.stretch)
+        return options.seconds if options.quick else max(options.seconds, self.workload.seconds)
 
     def add_stretches(self, result, recording):
         """The slowdown, and whether the profiler was on and off indeed when it is said to have been."""

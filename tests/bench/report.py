@@ -183,13 +183,19 @@ def placement(cores):
     return 'The system placed program and profiler.'
 
 
+def longer(bench):
+    """Which programs run longer for their figures, and how long."""
+    seconds = {cell.workload.name: cell.seconds('truth', bench.options) for cell in bench.cells}
+    return ''.join(' (`%s`: %g s)' % item for item in seconds.items() if item[1] > bench.options.seconds)
+
+
 def markdown(bench, place):
     options = bench.options
     lines = ['# pyprof side by side', '',
              '%s. %s, load %.1f. CPython %s where nothing else is said. Rounds: %d, each with some %d pairs of stretches '
-             'of %g s for the slowdown, and %g s for the rest. %s' % (
+             'of %g s for the slowdown, and %g s for the rest%s. %s' % (
                  time.strftime('%Y-%m-%d'), machine(), os.getloadavg()[2], place.version, options.rounds,
-                 figures.PAIRS, options.stretch, options.seconds, placement(options.cores)), '']
+                 figures.PAIRS, options.stretch, options.seconds, longer(bench), placement(options.cores)), '']
     rows = {}
     parts = []
     for group in bench.groups():

@@ -183,7 +183,7 @@ class CellTest(unittest.TestCase):
         class Broken(peers.Plain):
             def target(self, config, script, arguments):
                 return command(), {}
-        options = types.SimpleNamespace(seconds=0.1, stretch=0.03, cores=None)
+        options = types.SimpleNamespace(seconds=0.1, quick=True, stretch=0.03, cores=None)
         cell = bench.Cell(Broken(types.SimpleNamespace(version='')), workloads.WORKLOADS[1], 1000)
         with tempfile.TemporaryDirectory() as folder:
             cell.run(options, folder)

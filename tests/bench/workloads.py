@@ -10,7 +10,7 @@ import generate  # noqa: E402
 
 
 class Workload:
-    def __init__(self, name, about, program, argument='', threads=1, roots=(), known=True):
+    def __init__(self, name, about, program, argument='', threads=1, roots=(), known=True, seconds=0):
         self.name = name
         self.about = about
         self.program = program    # a file under programs/, or one that is generated
@@ -18,6 +18,7 @@ class Workload:
         self.threads = threads
         self.roots = roots        # functions that a sub-interpreter begins with
         self.known = known        # whether its call graph is
+        self.seconds = seconds    # that its figures need, at least, but for a quick look
 
     def text(self):
         if self.program == 'bench_calls.py':
@@ -41,7 +42,7 @@ def generated(seed=1):
 
 WORKLOADS = (
     Workload('calls', 'short functions, 13 levels, known call graph', 'bench_calls.py'),
-    Workload('split', 'five kinds of work, known split', 'bench_split.py'),
+    Workload('split', 'five kinds of work, known split', 'bench_split.py', seconds=10),
     Workload('recursion-100', 'work 100 frames deep', 'bench_recursion.py', '100'),
     Workload('recursion-900', 'work 900 frames deep', 'bench_recursion.py', '900'),
     Workload('threads', '16 threads: computing, in C, waiting', 'bench_threads.py', threads=16),

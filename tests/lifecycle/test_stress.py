@@ -23,7 +23,9 @@ class StressTest(unittest.TestCase):
         program = os.path.join(harness.BUILD, 'tests', 'lifecycle', 'stress')
         done = subprocess.run([program, kind], env=harness.host_environment(), stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, timeout=500)
-        self.assertEqual(done.returncode, 0, done.stderr.decode('utf-8', 'replace')[-4000:])
+        said = done.stderr.decode('utf-8', 'replace')[-4000:]
+        self.assertEqual(done.returncode, 0, said)
+        print(said, end='', flush=True)
         figures, _, text = done.stdout.decode('utf-8').partition('\n')
         return Result(json.loads(figures), harness.parse_collapsed(text))
 

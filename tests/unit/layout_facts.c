@@ -233,3 +233,10 @@ size_t layout_facts(layout_fact *facts, size_t max) {
     add_dict(&all);
     return all.count;
 }
+
+#if PY_VERSION_HEX >= 0x030e0000
+void layout_description(void *description, size_t size) {
+    static const _Py_DebugOffsets all = _Py_DebugOffsets_INIT("xdebugpy");
+    memcpy(description, &all, size < sizeof all ? size : sizeof all);
+}
+#endif

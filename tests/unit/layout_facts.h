@@ -15,4 +15,7 @@ typedef struct layout_fact {
 /* Fills facts, at most max; returns how many there are. */
 size_t layout_facts(layout_fact *facts, size_t max);
 
+/* Fills in the beginning of what a CPython of these headers says of itself; since 3.14. */
+void layout_description(void *description, size_t size);
+
 #endif

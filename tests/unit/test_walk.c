@@ -44,7 +44,8 @@ static void put_word(uintptr_t address, uintptr_t word) {
 enum {
     name_part = 512,
     filename_part = 640,
-    lines_part = 768
+    lines_part = 768,
+    copies_part = 896
 };
 
 static void put_text(uintptr_t address, const char *text) {
@@ -69,6 +70,27 @@ static void put_lines(uintptr_t address, const char *lines) {
     put(address + offsetof(PyBytesObject, ob_sval), lines, strlen(lines));
 }
 
+/* Of a free-threaded build, since 3.14: where each thread's own copy of the instructions lies, behind how many there are. */
+enum {
+    copies_max = 3
+};
+
+static bool has_copies(void) {
+    return world.layout.frame_tlbc != PYPROF__ABSENT;
+}
+
+static uintptr_t copy_at(size_t code, size_t i) {
+    return i == 0 ? code_at(code) + world.layout.code_instructions : (uintptr_t)0x10000 * (1 + code) * i;
+}
+
+static void make_copies(size_t code, Py_ssize_t count) {
+    put_word(code_at(code) + world.layout.code_tlbc, code_at(code) + copies_part);
+    put(code_at(code) + copies_part, &count, sizeof count);
+    for (size_t i = 0; i < copies_max; i++) {
+        put_word(code_at(code) + copies_part + sizeof count + i * sizeof(uintptr_t), copy_at(code, i));
+    }
+}
+
 static void make_code(size_t i) {
     const int32_t traceable = first_traceable;
     const int32_t line = (int32_t)(10 * i + 1);
@@ -83,6 +105,14 @@ static void make_code(size_t i) {
     if (world.layout.code_first_traceable != PYPROF__ABSENT) {
         put(code_at(i) + world.layout.code_first_traceable, &traceable, sizeof traceable);
     }
+    if (has_copies()) {
+        make_copies(i, copies_max);
+    }
+}
+
+/* Which copy a frame runs. */
+static void set_copy(size_t frame, int32_t index) {
+    put(frame_at(frame) + world.layout.frame_tlbc, &index, sizeof index);
 }
 
 /* Puts the frame at a byte offset of its code. */
@@ -91,8 +121,12 @@ static void set_instr(size_t frame, size_t code, int32_t offset) {
         int32_t last = offset / (int32_t)world.layout.instr_scale;
         put(frame_at(frame) + world.layout.frame_instr, &last, sizeof last);
     } else {
+        size_t copy = has_copies() ? frame % copies_max : 0;
         put_word(frame_at(frame) + world.layout.frame_instr,
-                 code_at(code) + world.layout.code_instructions + (uintptr_t)(intptr_t)offset);
+                 copy_at(code, copy) + (uintptr_t)(intptr_t)offset);
+        if (has_copies()) {
+            set_copy(frame, (int32_t)copy);
+        }
     }
 }
 
@@ -150,6 +184,16 @@ static int make_world(void **state) {
     world.stack.frames = world.frames;
     world.stack.capacity = capacity;
     return world.memory == MAP_FAILED ? -1 : 0;
+}
+
+/* As a free-threaded build is, whether this one is or not. */
+static int make_world_with_copies(void **state) {
+    int failed = make_world(state);
+    if (!has_copies()) {
+        world.layout.frame_tlbc = 256;
+        world.layout.code_tlbc = 1000;
+    }
+    return failed;
 }
 
 static int end_world(void **state) {
@@ -374,6 +418,28 @@ static void test_instruction_outside_of_its_code(void **state) {
     }
 }
 
+static void test_copy_that_is_not_there(void **state) {
+    static const int32_t wrong[] = {-1, copies_max, INT32_MAX, INT32_MIN};
+    (void)state;
+    if (!has_copies()) {
+        skip();
+    }
+    for (int how = 0; how < ways; how++) {
+        make_stack(4);
+        for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+            set_copy(2, wrong[i]);
+            assert_false(walk((way)how, frame_at(0)));
+        }
+        set_copy(2, 2);
+        assert_true(walk((way)how, frame_at(0)));
+        make_copies(2, 2);
+        assert_false(walk((way)how, frame_at(0)));
+    }
+    put_word(code_at(2) + world.layout.code_tlbc, 8);
+    assert_false(walk(VIEW, frame_at(0)));
+    assert_false(walk(EACH, frame_at(0)));
+}
+
 static void test_code_objects_have_prints_of_their_own(void **state) {
     pyprof__reader reader = {0, 0, 0, 0, NULL};
     uint64_t before = 0, after = 0, other = 0;
@@ -489,6 +555,100 @@ static void test_leaf_frame_of_a_thread_state(void **state) {
     assert_false(pyprof__leaf_frame(&world.layout, &reader, 8, &leaf));
 }
 
+/* Thread states of one thread, in a memory of their own. */
+enum {
+    tstates_max = 4,
+    a_pthread = 0x7700
+};
+
+static unsigned char tstates[tstates_max][sizeof(PyThreadState)];
+
+static uintptr_t tstate_at(size_t i) {
+    return (uintptr_t)tstates[i];
+}
+
+static void set_frames(size_t i, bool has_frames) {
+    const uintptr_t base = 0x5500;
+    bool has_cframes = world.layout.cframe_frame != PYPROF__ABSENT,
+         has_base = world.layout.ts_base != PYPROF__ABSENT;
+    uintptr_t none = has_cframes ? tstate_at(i) + 8 : has_base ? base : 0;
+    if (has_base) {
+        put_word(tstate_at(i) + world.layout.ts_base, base);
+    }
+    put_word(tstate_at(i) + world.layout.ts_frame, has_frames ? frame_at(i) : none);
+}
+
+/* Levels in the order in which they are named; the first few had frames. now: which of all have frames now. */
+static pyprof__levels levels_of(const char *order, uint32_t count, const char *now) {
+    pyprof__levels levels;
+    memset(&levels, 0, sizeof levels);
+    levels.count = count;
+    levels.known = (uint32_t)strlen(order);
+    levels.is_whole = true;
+    levels.thread_id = a_pthread;
+    for (size_t i = 0; i < tstates_max; i++) {
+        put_word(tstate_at(i) + world.layout.ts_interp, 0x6600 + i);
+        put_word(tstate_at(i) + world.layout.ts_id, i + 1);
+        put_word(tstate_at(i) + world.layout.ts_thread_id, a_pthread);
+        set_frames(i, strchr(now, 'A' + (int)i) != NULL);
+    }
+    for (uint32_t i = 0; i < levels.known; i++) {
+        size_t at = (size_t)(order[i] - 'A');
+        pyprof__level level = {tstate_at(at), 0x6600 + at, at + 1, (int64_t)at};
+        levels.items[i] = level;
+    }
+    return levels;
+}
+
+static void assert_levels(const pyprof__levels *levels, const char *order, uint32_t count) {
+    char found[tstates_max + 1] = {0};
+    for (uint32_t i = 0; i < levels->known; i++) {
+        found[i] = (char)('A' + levels->items[i].interp_id);
+    }
+    assert_string_equal(found, order);
+    assert_int_equal(levels->count, count);
+}
+
+static void assert_follows(const char *before, uint32_t count, const char *now, char current,
+                           const char *after, uint32_t after_count) {
+    pyprof__levels levels = levels_of(before, count, now);
+    assert_true(pyprof__follow(&world.layout, &levels, tstate_at((size_t)(current - 'A'))));
+    assert_levels(&levels, after, after_count);
+}
+
+static void test_follows_a_thread_to_other_interpreters(void **state) {
+    (void)state;
+    assert_follows("A", 1, "A", 'A', "A", 1);
+    assert_follows("AB", 1, "AB", 'B', "BA", 2);      /* entered B from A */
+    assert_follows("BA", 2, "A", 'A', "AB", 1);       /* left B */
+    assert_follows("BA", 2, "BA", 'B', "BA", 2);      /* left and entered again */
+    assert_follows("AB", 1, "A", 'B', "BA", 2);       /* in B, where no function was called yet */
+    assert_follows("ABC", 1, "ABC", 'C', "CBA", 3);   /* entered B from A, and C from B */
+    assert_follows("BAC", 2, "AC", 'C', "CAB", 2);    /* left B, entered C */
+    assert_follows("BACD", 2, "ABD", 'D', "DBAC", 3); /* entered D from B */
+}
+
+static void test_does_not_guess_where_a_thread_went(void **state) {
+    (void)state;
+    pyprof__levels levels = levels_of("DABC", 1, "ABCD");
+    assert_false(pyprof__follow(&world.layout, &levels, tstate_at(0))); /* by B or by C first? */
+    assert_levels(&levels, "DABC", 1);
+    levels = levels_of("AB", 1, "AB");
+    assert_false(pyprof__follow(&world.layout, &levels, tstate_at(3))); /* never heard of */
+    levels.is_whole = false;
+    assert_false(pyprof__follow(&world.layout, &levels, tstate_at(1))); /* there may be some between */
+    assert_true(pyprof__follow(&world.layout, &levels, tstate_at(0)));
+    levels = levels_of("BA", 2, "AB");
+    put_word(tstate_at(0) + world.layout.ts_id, 99); /* another one at the place of A */
+    assert_false(pyprof__follow(&world.layout, &levels, tstate_at(1)));
+    assert_false(pyprof__follow(&world.layout, &levels, tstate_at(0)));
+    assert_levels(&levels, "BA", 2);
+    levels = levels_of("BAC", 2, "AB");
+    put_word(tstate_at(2) + world.layout.ts_id, 99); /* at the place of one that had no frames */
+    assert_true(pyprof__follow(&world.layout, &levels, tstate_at(0)));
+    assert_levels(&levels, "ABC", 2);
+}
+
 /* Whatever bytes there are: the walk ends, stays inside its arrays and touches nothing that is not there. */
 static void test_random_memory_is_survived(void **state) {
     uint64_t random = 2026;
@@ -535,11 +695,19 @@ int main(void) {
         cmocka_unit_test(test_frames_of_c_are_skipped),
         cmocka_unit_test(test_stacks_that_end_at_a_generator),
         cmocka_unit_test(test_instruction_outside_of_its_code),
+        cmocka_unit_test(test_copy_that_is_not_there),
         cmocka_unit_test(test_code_objects_have_prints_of_their_own),
         cmocka_unit_test(test_leaf_leads_to_the_cframe_before),
         cmocka_unit_test(test_endless_link_chain_ends),
         cmocka_unit_test(test_leaf_frame_of_a_thread_state),
+        cmocka_unit_test(test_follows_a_thread_to_other_interpreters),
+        cmocka_unit_test(test_does_not_guess_where_a_thread_went),
         cmocka_unit_test(test_random_memory_is_survived),
     };
-    return cmocka_run_group_tests(tests, make_world, end_world);
+    int failed = cmocka_run_group_tests(tests, make_world, end_world);
+    if (PYPROF__PY_SINCE(11)) {
+        failed += cmocka_run_group_tests_name("with copies of the bytecode", tests, make_world_with_copies,
+                                              end_world);
+    }
+    return failed != 0;
 }
