@@ -3789,6 +3789,7 @@ static bool pyprof__keep_common(const pyprof__thread *thread, const pyprof__leve
 typedef struct pyprof__glance {
     pyprof__stack stack; /* in the sampler's scratch */
     bool attached;
+    bool ran;     /* its clock went on while it was looked at first */
     uint64_t cpu; /* the thread's clock; 0 = the thread is gone */
 } pyprof__glance;
 
@@ -3834,6 +3835,7 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
         glance->attached = pyprof__is_attached_now(&sampler->layout, levels->items[0].tstate);
         bool is_read = pyprof__read_stack(sampler, levels, attempt == 0, &glance->stack);
         glance->cpu = pyprof__clock(thread->cpu_clock);
+        glance->ran = attempt == 0 ? before != glance->cpu : glance->ran;
         if (before == glance->cpu) {
             return is_read && glance->cpu != 0;
         }
@@ -3884,7 +3886,9 @@ static uint32_t pyprof__kind_of(const pyprof__thread *thread, const pyprof__glan
     if (glance->attached) {
         return PYPROF__GIL;
     }
-    return glance->cpu != thread->cpu && pyprof__thread_is_runnable(thread->tid) ? 0 : PYPROF__IDLE;
+    return glance->cpu != thread->cpu && (glance->ran || pyprof__thread_is_runnable(thread->tid))
+               ? 0
+               : PYPROF__IDLE;
 }
 
 static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__levels *levels) {

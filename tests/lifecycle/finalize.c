@@ -35,10 +35,24 @@ static void start(void) {
     check("start", pyprof_start(&desc));
 }
 
+/* Works until so many samples were taken: a busy machine may stand still for longer than a test would take. */
+static void work_until_sampled(uint64_t count) {
+    pyprof_stats stats;
+    uint64_t enough;
+    unsigned turn = 0;
+    check("stats", pyprof_get_stats(&stats));
+    enough = stats.samples + count;
+    do {
+        run("work(0.02)\n");
+        check("stats", pyprof_get_stats(&stats));
+    } while (stats.samples < enough && ++turn < 1000);
+}
+
 static void started_before(void) {
     start();
     Py_Initialize();
-    run(WORK_SCRIPT "work(0.5)\n");
+    run(WORK_SCRIPT);
+    work_until_sampled(800);
     print(stop());
     Py_FinalizeEx();
 }
@@ -46,7 +60,8 @@ static void started_before(void) {
 static void stopped_after(void) {
     Py_Initialize();
     start();
-    run(WORK_SCRIPT "work(0.5)\n");
+    run(WORK_SCRIPT);
+    work_until_sampled(800);
     Py_FinalizeEx();
     print(stop());
 }
@@ -55,8 +70,8 @@ static void daemons(void) {
     Py_Initialize();
     start();
     run(WORK_SCRIPT "import threading\n"
-                    "for n in range(3): threading.Thread(target=work, args=(60,), daemon=True).start()\n"
-                    "work(0.5)\n");
+                    "for n in range(3): threading.Thread(target=work, args=(60,), daemon=True).start()\n");
+    work_until_sampled(3200);
     Py_FinalizeEx();
     print(stop());
 }
@@ -114,7 +129,8 @@ static void subs(void) {
         if (!inner) {
             die("Py_NewInterpreter");
         }
-        run(WORK_SCRIPT "work(0.02)\n");
+        run(WORK_SCRIPT);
+        work_until_sampled(30);
         Py_EndInterpreter(inner);
         PyThreadState_Swap(outer);
     }
@@ -138,7 +154,8 @@ static void host_thread(void) {
     Py_Initialize();
     pthread_create(&thread, NULL, start_in_thread, NULL);
     pthread_join(thread, NULL);
-    run(WORK_SCRIPT "work(0.5)\n");
+    run(WORK_SCRIPT);
+    work_until_sampled(800);
     pthread_create(&thread, NULL, stop_in_thread, NULL);
     pthread_join(thread, &profile);
     print((pyprof_profile *)profile);

@@ -144,6 +144,22 @@ static uint64_t samples_in(const pyprof_profile *profile) {
     return sum;
 }
 
+static uint64_t now_us(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+/* A busy machine may stand still for as long as anybody would wait: what is waited for is counted. */
+static void wait_for_samples(uint64_t count) {
+    uint64_t enough = stats_now().samples + count;
+    unsigned turn;
+    for (turn = 0; turn < 1200 && stats_now().samples < enough; turn++) {
+        pause_ms(50);
+    }
+    assert_true(stats_now().samples >= enough);
+}
+
 static void start_ms(uint32_t interval_us) {
     pyprof_desc desc = {0};
     desc.interval_us = interval_us;
@@ -278,12 +294,10 @@ static void test_bad_descriptions(void **state) {
 static void test_misuse_while_active(void **state) {
     pyprof_desc desc = {0};
     pyprof_profile *profile = NULL;
-    pyprof_stats before;
     int writes = 0;
     (void)state;
     start_ms(1000);
     pause_ms(50);
-    before = stats_now();
     assert_int_equal(pyprof_start(NULL), PYPROF_ERROR_ALREADY_ACTIVE);
     assert_int_equal(pyprof_start(&desc), PYPROF_ERROR_ALREADY_ACTIVE);
     assert_int_equal(pyprof_snapshot(NULL), PYPROF_ERROR_ARGUMENT);
@@ -291,8 +305,7 @@ static void test_misuse_while_active(void **state) {
     assert_int_equal(pyprof_dump(NULL, NULL), PYPROF_ERROR_ARGUMENT);
     assert_int_equal(pyprof_dump(refuse, &writes), PYPROF_ERROR_WRITE);
     assert_true(pyprof_is_active());
-    pause_ms(50);
-    assert_true(stats_now().samples > before.samples);
+    wait_for_samples(1);
     assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
     assert_int_equal(samples_in(profile), stats_now().samples);
     pyprof_free(profile);
@@ -392,13 +405,12 @@ static void test_steady_state_allocates_nothing(void **state) {
     do {
         before = stats_now();
         calls = memory.calls;
-        pause_ms(1500);
+        wait_for_samples(4000);
         after = stats_now();
     } while (memory.calls != calls && ++windows < 4);
     assert_true(before.timeline_coarsened > 0);
     assert_int_equal(memory.calls, calls);
     assert_int_equal(after.bytes, before.bytes);
-    assert_true(after.samples > before.samples + 4000);
     assert_int_equal(after.truncated_memory, 0);
     assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
     assert_int_equal(memory.live_blocks, 0);
@@ -410,10 +422,15 @@ static void test_memory_limit(void **state) {
     pyprof_profile *profile = NULL;
     pyprof_stats stats;
     text wall;
+    uint64_t began;
+    uint64_t worked;
+    uint64_t recorded_us;
     (void)state;
     desc.memory_limit = MIB;
     assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+    began = now_us();
     run("many_stacks(4)\n");
+    worked = now_us() - began;
     stats = stats_now();
     assert_true(stats.bytes <= stats.bytes_peak);
     assert_true(stats.bytes_peak <= MIB);
@@ -422,9 +439,10 @@ static void test_memory_limit(void **state) {
     assert_true(stats.truncated_memory > 0);
     assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
     assert_int_equal(samples_in(profile), stats_now().samples);
+    recorded_us = now_us() - began;
     /* What did not fit is still there as time: the main thread has its four seconds, and the other ones theirs. */
     wall = written(profile, PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_WALL);
-    assert_in_range(sum_of(&wall, "thread MainThread;"), 3900000, 4300000);
+    assert_in_range(sum_of(&wall, "thread MainThread;"), worked - 100000, recorded_us + 100000);
     assert_non_null(strstr(wall.data, "[truncated]"));
     free(wall.data);
     pyprof_free(profile);
@@ -634,7 +652,7 @@ static void test_snapshots(void **state) {
     pause_ms(200);
     assert_int_equal(pyprof_snapshot(&first), PYPROF_OK);
     samples = samples_in(first);
-    pause_ms(200);
+    wait_for_samples(1);
     assert_int_equal(pyprof_snapshot(&second), PYPROF_OK);
     assert_int_equal(samples_in(first), samples);
     assert_true(samples_in(second) > samples);
@@ -710,6 +728,7 @@ static void test_host_handler_is_chained(void **state) {
     const int number = SIGRTMIN + 5;
     pyprof_profile *profile = NULL;
     union sigval value;
+    unsigned turn;
     (void)state;
     host_signals = 0;
     install(number, host_handler);
@@ -720,7 +739,9 @@ static void test_host_handler_is_chained(void **state) {
     assert_int_equal(host_signals, 1);
     value.sival_int = 4711;
     assert_int_equal(sigqueue(getpid(), number, value), 0);
-    pause_ms(50);
+    for (turn = 0; turn < 200 && host_signals < 2; turn++) {
+        pause_ms(50);
+    }
     assert_int_equal(host_signals, 2);
     assert_int_equal(host_value, 4711);
     assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
@@ -884,7 +905,6 @@ static void test_child_of_fork(void **state) {
     int status = -1;
     pid_t child;
     pyprof_profile *profile = NULL;
-    uint64_t samples;
     (void)state;
     start_ms(500);
     pause_ms(50);
@@ -905,11 +925,9 @@ static void test_child_of_fork(void **state) {
     }
     PyOS_AfterFork_Parent();
     main_state = PyEval_SaveThread();
-    samples = stats_now().samples;
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_int_equal(status, 0);
-    pause_ms(50);
-    assert_true(stats_now().samples > samples);
+    wait_for_samples(1);
     assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
 }
 

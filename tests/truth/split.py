@@ -98,10 +98,13 @@ def mixed(end, scale=1.0):
 
 
 def mixed_waiting(end):
+    """Waits as often a second on a fast machine as on a slow one: whoever waits too often is asked less."""
     while time.monotonic() < end:
-        for function, amount in KINDS_OF_WORK:
-            timed(function, 2 * amount)
-        timed(waiting, 2500)
+        wake = time.monotonic() + 0.03
+        while time.monotonic() < wake:
+            for function, amount in KINDS_OF_WORK:
+                timed(function, 2 * amount)
+        timed(waiting, 15000)
 
 
 def bursty(end):
