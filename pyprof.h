@@ -95,7 +95,8 @@
      - Frames of C functions are not shown; their time is their Python caller's.
      - A host that switches C stacks (fibers) while one thread is in several interpreters gets their order wrong.
      - A code object that dies within microseconds of being sampled may show as [unresolved]. Threads that are
-       not asked (see above) may show [unsettled] frames: pyprof_stats.samples_partial.
+       not asked (see above) may show [unsettled] frames: pyprof_stats.samples_partial. On some virtual machines a signal
+       takes 20 microseconds: there, a thread that waits a hundred times a second is one of them for part of the time.
      - Memory: at most memory_limit for one recording, a snapshot may hold as much again; typically below 1 MiB.
 
    CHANGES

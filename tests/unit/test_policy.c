@@ -1,4 +1,4 @@
-/* Whom to ask by signal: the debt of a thread; and whose a thread state is. */
+/* Whom to ask by signal: the debt of a thread; whether a thread is idle; and whose a thread state is. */
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
@@ -119,6 +119,51 @@ static void test_who_may_be_asked(void **state) {
     free(sampler);
 }
 
+typedef struct sleeper {
+    pthread_mutex_t mutex;
+    pyprof__atomic32 tid;
+} sleeper;
+
+static void *sleep_on(void *argument) {
+    sleeper *self = (sleeper *)argument;
+    pyprof__set(&self->tid, (uint32_t)pyprof__tid());
+    pthread_mutex_lock(&self->mutex);
+    pthread_mutex_unlock(&self->mutex);
+    return NULL;
+}
+
+/* A thread is put to sleep by the kernel on its own time: then it is "sleeping" already, and still runs. */
+static void test_what_runs_is_not_idle(void **state) {
+    sleeper other;
+    pthread_t id;
+    pyprof__thread thread = new_thread();
+    pyprof__glance glance;
+    (void)state;
+    memset(&glance, 0, sizeof glance);
+    thread.tid = pyprof__tid();
+    thread.cpu = 1000;
+    glance.cpu = 1000;
+    assert_int_equal(pyprof__kind_of(&thread, &glance), PYPROF__IDLE);
+    glance.cpu = 1001;
+    assert_int_equal(pyprof__kind_of(&thread, &glance), 0); /* this one runs */
+    glance.attached = true;
+    assert_int_equal(pyprof__kind_of(&thread, &glance), PYPROF__GIL);
+    glance.attached = false;
+    pthread_mutex_init(&other.mutex, NULL);
+    pthread_mutex_lock(&other.mutex);
+    pyprof__set(&other.tid, 0);
+    pthread_create(&id, NULL, sleep_on, &other);
+    while ((thread.tid = (int32_t)pyprof__get(&other.tid)) == 0 || pyprof__thread_is_runnable(thread.tid)) {
+        pyprof__sleep_ns(1000000);
+    }
+    assert_int_equal(pyprof__kind_of(&thread, &glance), PYPROF__IDLE);
+    glance.ran = true;
+    assert_int_equal(pyprof__kind_of(&thread, &glance), 0);
+    pthread_mutex_unlock(&other.mutex);
+    pthread_join(id, NULL);
+    pthread_mutex_destroy(&other.mutex);
+}
+
 /* Both of its ids must be the thread's: one that is being born takes them on one after the other. */
 static void test_whose_thread_state_it_is(void **state) {
     struct {
@@ -147,6 +192,7 @@ int main(void) {
         cmocka_unit_test(test_four_ended_calls_are_too_many),
         cmocka_unit_test(test_steadiness_is_by_the_clock),
         cmocka_unit_test(test_who_may_be_asked),
+        cmocka_unit_test(test_what_runs_is_not_idle),
         cmocka_unit_test(test_whose_thread_state_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
