@@ -14,7 +14,7 @@ static const char script[] = "def primes(limit):\n"
                              "    return [n for n in range(2, limit) if is_prime(n)]\n"
                              "def is_prime(n):\n"
                              "    return all(n % d for d in range(2, int(n ** 0.5) + 1))\n"
-                             "print(len(primes(150000)), 'primes')\n";
+                             "print(len(primes(400000)), 'primes')\n";
 
 int main(void) {
     pyprof_profile *profile = NULL;

@@ -23,6 +23,7 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "host.h"
@@ -201,7 +202,7 @@ static PyObject *work_function(void) {
 
 static void work_as_host(void) {
     PyGILState_STATE outer = PyGILState_Ensure();
-    PyObject *result = PyObject_CallFunction(work_function(), "i", 2000);
+    PyObject *result = PyObject_CallFunction(work_function(), "i", 8000);
     if (!result) {
         die("work failed");
     }
@@ -248,7 +249,7 @@ static void threads(void) {
         "threading.stack_size(64 << 10)\n"
         "def begin_wave(size):\n"
         "    global wave\n"
-        "    wave = [threading.Thread(target=work, args=(2000,), name='Python') for _ in range(size)]\n"
+        "    wave = [threading.Thread(target=work, args=(8000,), name='Python') for _ in range(size)]\n"
         "    for thread in wave: thread.start()\n"
         "def end_wave():\n"
         "    for thread in wave: thread.join()\n");
@@ -351,8 +352,8 @@ static void subs(void) {
 
 /* Works until a recording has seen it, however late its sampler gets a core. */
 static bool is_seen_at_work(void) {
-    int turn;
-    for (turn = 0; turn < 1000 && stats_now().samples < 20; turn++) {
+    const time_t latest = time(NULL) + 60;
+    while (stats_now().samples < 20 && time(NULL) < latest) {
         run("work(2000)\n");
     }
     return stats_now().samples >= 20;

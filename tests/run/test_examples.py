@@ -59,7 +59,7 @@ class Examples(unittest.TestCase):
     def test_minimal(self):
         code, out, err = self.call("01_minimal")
         self.assertEqual((code, err), (0, ""))
-        self.assertEqual(out, "13848 primes\nminimal.collapsed, minimal.speedscope.json: success\n")
+        self.assertEqual(out, "33860 primes\nminimal.collapsed, minimal.speedscope.json: success\n")
         self.assertEqual(sorted(os.listdir(self.dir)), ["minimal.collapsed", "minimal.speedscope.json"])
         stacks = self.collapsed("minimal.collapsed")
         self.assertGreater(self.share(stacks, "is_prime", "MainThread"), 0.8)
