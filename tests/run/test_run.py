@@ -367,7 +367,8 @@ class View(Case):
 
     def test_gil(self):
         self.file("prog.py", BUSY + "import hashlib\nbig = bytes(1 << 26)\n"
-                  "def hashing():\n    for i in range(3): hashlib.sha256(big).digest()\nfor i in range(5): busy()\nhashing()\n")
+                  "def hashing():\n    for i in range(3): hashlib.sha256(big).digest()\n"
+                  "for i in range(5): busy()\nhashing()\n")
         self.assertEqual(self.profiled("prog.py")[0], 0)
         wall = self.within("hashing")
         for options in (["--metric", "gil"], ["--gil"]):
