@@ -481,6 +481,34 @@ static bool pyprof__call_was_interrupted(const void *context) {
 #endif
 }
 
+/* The innermost address that the interrupted code may use of its stack. */
+static uintptr_t pyprof__interrupted_stack(const void *context) {
+#if defined(__x86_64__)
+    enum {
+        rsp = 15,
+        red_zone = 128
+    };
+    return (uintptr_t)((const ucontext_t *)context)->uc_mcontext.gregs[rsp] - red_zone;
+#elif defined(__aarch64__)
+    return (uintptr_t)((const ucontext_t *)context)->uc_mcontext.sp;
+#else
+    return (uintptr_t)context; /* unless the handler has a stack of its own */
+#endif
+}
+
+static bool pyprof__registers_hold(const void *context, uintptr_t word) {
+    const ucontext_t *user = (const ucontext_t *)context;
+    const char *registers = (const char *)&user->uc_mcontext;
+    uintptr_t held = 0;
+    for (size_t at = 0; at + sizeof held <= sizeof user->uc_mcontext; at += sizeof held) {
+        memcpy(&held, registers + at, sizeof held);
+        if (held == word) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Reads a small file of /proc/self/task/TID; returns the number of bytes. */
 static size_t pyprof__read_task_file(int32_t tid, const char *name, char *text, size_t size) {
     char path[64];
@@ -1046,7 +1074,8 @@ typedef struct pyprof__layout {
     uint32_t frame_instr;
     uint32_t frame_owner;
     uint32_t frame_locals;
-    uint32_t frame_generator; /* to 3.10: the generator that the frame belongs to */
+    uint32_t frame_generator; /* to 3.10: the generator that the frame belongs to, */
+    uint32_t frame_state;     /* and whether it runs, itself or what it has called */
     uint32_t instr_scale;     /* bytes of one f_lasti; 0: frame_instr holds a pointer into the code */
     uint32_t frame_tlbc;      /* which of the code object's bytecodes runs: free-threaded, since 3.14 */
     uint32_t owner_helper;    /* frames of this owner, or a later one, are no Python frames */
@@ -1116,7 +1145,7 @@ static void pyprof__layout_thread_state(pyprof__layout *layout) {
 }
 
 static void pyprof__layout_frame(pyprof__layout *layout) {
-    layout->frame_owner = layout->frame_generator = layout->frame_tlbc = PYPROF__ABSENT;
+    layout->frame_owner = layout->frame_generator = layout->frame_state = layout->frame_tlbc = PYPROF__ABSENT;
     layout->owner_generator = 1;
     layout->owner_helper = PYPROF__ABSENT;
 #if PYPROF__PY_SINCE(13)         /* the rest by its own description */
@@ -1144,6 +1173,11 @@ static void pyprof__layout_frame(pyprof__layout *layout) {
     layout->frame_instr = PYPROF__OFFSET(PyFrameObject, f_lasti);
     layout->frame_locals = PYPROF__OFFSET(PyFrameObject, f_localsplus);
     layout->frame_generator = PYPROF__OFFSET(PyFrameObject, f_gen);
+#if PYPROF__PY_SINCE(10)
+    layout->frame_state = PYPROF__OFFSET(PyFrameObject, f_state);
+#else
+    layout->frame_state = PYPROF__OFFSET(PyFrameObject, f_executing);
+#endif
     layout->instr_scale = PYPROF__PY_SINCE(10) ? 2 : 1;
 #endif
 }
@@ -1529,9 +1563,10 @@ static bool pyprof__codes_are_real(const pyprof__layout *layout, pyprof__reader 
     return true;
 }
 
-/* The same for the calling thread's own, attached thread state: a plain load wherever it is sound. */
-static bool pyprof__own_leaf_frame(const pyprof__layout *layout, uintptr_t tstate, uintptr_t *leaf) {
-    uintptr_t word = *(const uintptr_t *)(tstate + layout->ts_frame);
+/* The same for the calling thread's own, attached thread state, whose ts_frame is word: a plain load wherever it is
+   sound. */
+static bool pyprof__own_leaf_frame(const pyprof__layout *layout, uintptr_t tstate, uintptr_t word,
+                                   uintptr_t *leaf) {
     if (layout->cframe_frame == PYPROF__ABSENT) {
         *leaf = word;
         return true;
@@ -1552,9 +1587,11 @@ static bool pyprof__own_leaf_frame(const pyprof__layout *layout, uintptr_t tstat
 typedef struct pyprof__found {
     uintptr_t previous;
     uintptr_t code;
-    int32_t instr; /* byte offset of the current instruction */
-    bool is_shown; /* not a helper frame of C, nor one that has not begun to run */
-    bool is_generator;
+    int32_t instr;     /* byte offset of the current instruction */
+    bool is_shown;     /* not a helper frame of C, nor one that has not begun to run */
+    bool is_generator; /* since 3.11 */
+    bool
+        is_loose; /* its link outwards comes and goes: a generator's, or (to 3.10) of a frame that has ended */
 } pyprof__found;
 
 /* The owner of a frame, where frames have one. From 3.12 on, C code enters Python through a frame of its own: any
@@ -1568,7 +1605,7 @@ PYPROF__INLINE bool pyprof__read_owner(const pyprof__layout *layout, pyprof__rea
     bool has_helpers = layout->owner_helper != PYPROF__ABSENT || layout->helper_code != 0;
     found->is_shown =
         owner < layout->owner_helper && (layout->helper_code == 0 || found->code != layout->helper_code);
-    found->is_generator = owner == layout->owner_generator;
+    found->is_loose = found->is_generator = owner == layout->owner_generator;
     return !has_helpers || !found->is_shown || found->previous != 0;
 }
 
@@ -1577,13 +1614,20 @@ PYPROF__INLINE bool pyprof__read_last_index(const pyprof__layout *layout, pyprof
                                             uintptr_t frame, pyprof__found *found) {
     int32_t last = 0;
     uintptr_t generator = 0;
+    signed char state = 0;
     if (!pyprof__load(reader, frame + layout->frame_instr, &last, sizeof last) ||
-        !pyprof__load_word(reader, frame + layout->frame_generator, &generator)) {
+        !pyprof__load_word(reader, frame + layout->frame_generator, &generator) ||
+        !pyprof__load(reader, frame + layout->frame_state, &state, 1)) {
         return false;
     }
     found->instr = (int32_t)((uint32_t)last * layout->instr_scale); /* last may be garbage, and overflow */
     found->is_shown = last >= 0;
-    found->is_generator = generator != 0;
+#if PYPROF__PY_SINCE(10) && !PYPROF__PY_SINCE(11)
+    bool is_running = state == FRAME_EXECUTING || state == FRAME_UNWINDING;
+#else
+    bool is_running = state != 0;
+#endif
+    found->is_loose = generator != 0 || !is_running;
     return true;
 }
 
@@ -1626,7 +1670,7 @@ PYPROF__INLINE bool pyprof__read_frame(const pyprof__layout *layout, pyprof__rea
                                        pyprof__found *found) {
     uintptr_t type = 0;
     found->is_shown = true;
-    found->is_generator = false;
+    found->is_generator = found->is_loose = false;
     if (!pyprof__load_word(reader, frame + layout->frame_previous, &found->previous) ||
         !pyprof__load_word(reader, frame + layout->frame_code, &found->code)) {
         return false;
@@ -2097,7 +2141,7 @@ typedef struct pyprof__stack {
     uintptr_t root;             /* of the outermost; 0 = none */
     uint32_t inner;             /* so many of them are of the interpreter that the thread is in; of these, */
     uintptr_t root_first_local; /* the outermost's first local variable */
-    bool root_is_generator;
+    bool root_is_loose;
     bool is_cut;     /* there were more, further out */
     bool is_partial; /* there were more, further in, that cannot be told */
 } pyprof__stack;
@@ -2110,7 +2154,7 @@ PYPROF__INLINE bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *r
     stack->leaf = leaf;
     stack->root = stack->root_first_local = 0;
     stack->inner = 0;
-    stack->root_is_generator = stack->is_cut = stack->is_partial = false;
+    stack->root_is_loose = stack->is_cut = stack->is_partial = false;
     uint32_t steps = 0;
     for (uintptr_t frame = leaf; frame != 0; frame = found.previous) {
         if (++steps > 4 * stack->capacity || !pyprof__read_frame(layout, reader, frame, &found)) {
@@ -2132,7 +2176,7 @@ PYPROF__INLINE bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *r
         out->unused = 0;
         stack->root = frame;
         stack->inner = stack->count;
-        stack->root_is_generator = found.is_generator;
+        stack->root_is_loose = found.is_loose;
     }
     if (stack->root != 0 &&
         !pyprof__load_word(reader, stack->root + layout->frame_locals, &stack->root_first_local)) {
@@ -2297,7 +2341,7 @@ typedef enum pyprof__request_state {
     PYPROF__REQUEST_CANCELLED, /* sent, but no longer of interest */
     PYPROF__REQUEST_IN_WORK,
     PYPROF__REQUEST_ANSWERED, /* stack and clocks are there */
-    PYPROF__REQUEST_LATE,     /* the thread was no longer attached */
+    PYPROF__REQUEST_LATE,     /* the thread was no longer attached, or it cannot be told where */
     PYPROF__REQUEST_UNSETTLED /* the thread was interrupted where its stack cannot be told */
 } pyprof__request_state;
 
@@ -2306,6 +2350,7 @@ typedef struct pyprof__request {
     pyprof__stack stack;
     pyprof__levels levels;
     int32_t tid;
+    uintptr_t lent;  /* a thread state of these levels that another thread was seen to run; 0 = none */
     bool ended_call; /* the signal was seen to end a system call with EINTR */
     bool has_new;    /* there are code objects in the stack whose names are not known */
     uint64_t wall;   /* when it was asked, then when the stack was read: monotonic clock, */
@@ -2386,15 +2431,102 @@ static void pyprof__forget_known(void) {
     }
 }
 
+typedef enum pyprof__runner {
+    PYPROF__RUNNER_SELF,
+    PYPROF__RUNNER_OTHER,
+    PYPROF__RUNNER_UNKNOWN
+} pyprof__runner;
+
+/* Whether the interrupted thread keeps a word in a register or on its C stack. */
+static pyprof__runner pyprof__holder(const void *context, uintptr_t word) {
+    const uintptr_t far_away = 256 << 10;
+    uintptr_t at = pyprof__interrupted_stack(context) & ~(sizeof word - 1);
+    uintptr_t words[32]; /* they divide any page */
+    if (pyprof__registers_hold(context, word)) {
+        return PYPROF__RUNNER_SELF;
+    }
+    at &= ~(sizeof words - 1);
+    for (uintptr_t end = at + far_away; at < end; at += sizeof words) {
+        if (!pyprof__read(at, words, sizeof words)) {
+            return PYPROF__RUNNER_OTHER; /* the stack ends here */
+        }
+        for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+            if (words[i] == word) {
+                return PYPROF__RUNNER_SELF;
+            }
+        }
+    }
+    return PYPROF__RUNNER_UNKNOWN;
+}
+
+/* Who runs a thread state that has frames and bears the ids of the interrupted thread: these are of the thread that
+   made it, and any other may use it since. What evaluates a frame keeps its address on its C stack; cframes lie there.
+   word is its ts_frame. */
+static pyprof__runner pyprof__runner_of(const pyprof__layout *layout, const void *context, uintptr_t word) {
+    const uintptr_t far_away = 1 << 20;
+    uintptr_t stack = pyprof__interrupted_stack(context), own = (uintptr_t)pthread_self();
+    if (layout->cframe_frame == PYPROF__ABSENT) {
+        return pyprof__holder(context, word);
+    }
+    /* C libraries keep what pthread_self points to at the end of the stacks that they make. */
+    bool is_here = word >= stack && word - stack < far_away && !(own > stack && word >= own);
+    return is_here ? PYPROF__RUNNER_SELF : PYPROF__RUNNER_OTHER;
+}
+
+/* Leaves out the levels further out that another thread runs. False: it cannot be told. */
+static bool pyprof__leave_out_lent(const pyprof__layout *layout, const void *context,
+                                   pyprof__request *request) {
+    pyprof__levels *levels = &request->levels;
+    for (uint32_t i = 1; i < levels->count;) {
+        uintptr_t word = 0;
+        bool is_read = pyprof__read(levels->items[i].tstate + layout->ts_frame, &word, sizeof word);
+        pyprof__runner runner = is_read ? pyprof__runner_of(layout, context, word) : PYPROF__RUNNER_UNKNOWN;
+        if (runner == PYPROF__RUNNER_UNKNOWN) {
+            return false;
+        }
+        if (runner == PYPROF__RUNNER_SELF) {
+            i++;
+            continue;
+        }
+        request->lent = levels->items[i].tstate;
+        memmove(&levels->items[i], &levels->items[i + 1], (levels->count - i - 1) * sizeof *levels->items);
+        levels->known = --levels->count;
+    }
+    return true;
+}
+
+/* Where the thread that was asked is; word is what the thread state has for its ts_frame. False: elsewhere, or it
+   cannot be told. */
+static bool pyprof__find_self(pyprof__request *request, const void *context, uintptr_t *tstate,
+                              uintptr_t *word) {
+    const pyprof__layout *layout = &pyprof__handler.layout;
+    uintptr_t asked = request->levels.items[0].tstate;
+    *tstate = pyprof__current_thread_state();
+    request->lent = *tstate != asked && pyprof__is_attached_now(layout, asked) ? asked : 0;
+    if (*tstate == 0 || !pyprof__is_own_thread_state(layout, *tstate)) {
+        return false;
+    }
+    if (layout->ts_status != PYPROF__ABSENT) {
+        memcpy(word, (const void *)(*tstate + layout->ts_frame), sizeof *word);
+    } else if (!pyprof__read(*tstate + layout->ts_frame, word, sizeof *word)) {
+        return false;
+    } else if (pyprof__points_to_frames(layout, *tstate, *word, 0)) {
+        pyprof__runner runner = pyprof__runner_of(layout, context, *word);
+        request->lent = runner == PYPROF__RUNNER_OTHER ? *tstate : 0;
+        if (runner != PYPROF__RUNNER_SELF) {
+            return false;
+        }
+    }
+    bool is_alone = request->levels.count == 1 && asked == *tstate;
+    return is_alone || pyprof__follow(layout, &request->levels, *tstate);
+}
+
 /* Runs in the thread that was asked. Its own attached thread state cannot vanish, and its frames stand still
    while the handler runs. */
-static pyprof__request_state pyprof__capture_own(pyprof__request *request) {
+static pyprof__request_state pyprof__capture_own(pyprof__request *request, const void *context) {
     const pyprof__layout *layout = &pyprof__handler.layout;
-    uintptr_t tstate = pyprof__current_thread_state();
-    uintptr_t leaf = 0;
-    bool is_alone = request->levels.count == 1 && request->levels.items[0].tstate == tstate;
-    if (tstate == 0 || !pyprof__is_own_thread_state(layout, tstate) ||
-        (!is_alone && !pyprof__follow(layout, &request->levels, tstate))) {
+    uintptr_t tstate = 0, word = 0, leaf = 0;
+    if (!pyprof__find_self(request, context, &tstate, &word)) {
         return PYPROF__REQUEST_LATE;
     }
     /* The thread ran when it was asked; if that was just now it ran all the time, and need not ask the kernel. */
@@ -2403,7 +2535,8 @@ static pyprof__request_state pyprof__capture_own(pyprof__request *request) {
     uint64_t passed = now - request->wall;
     request->cpu = passed < just_now ? request->cpu + passed : pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
     request->wall = now;
-    if (!pyprof__own_leaf_frame(layout, tstate, &leaf) ||
+    if (!pyprof__leave_out_lent(layout, context, request) ||
+        !pyprof__own_leaf_frame(layout, tstate, word, &leaf) ||
         !pyprof__walk(layout, NULL, leaf, &request->stack) ||
         !pyprof__walk_outer(layout, NULL, &request->levels, &request->stack)) {
         return PYPROF__REQUEST_UNSETTLED;
@@ -2433,12 +2566,12 @@ static bool pyprof__accept(pyprof__request *request, bool ended_call) {
     }
 }
 
-static void pyprof__answer(uint32_t index, bool ended_call) {
+static void pyprof__answer(uint32_t index, bool ended_call, const void *context) {
     pyprof__request *request = &pyprof__handler.requests[index];
     if (!pyprof__accept(request, ended_call)) {
         return;
     }
-    pyprof__request_state state = pyprof__capture_own(request);
+    pyprof__request_state state = pyprof__capture_own(request, context);
     bool has_new = state == PYPROF__REQUEST_ANSWERED && !pyprof__knows_all(&request->stack);
     request->has_new = has_new;
     pyprof__set(&request->state, (uint32_t)state); /* from here on it is the sampler's */
@@ -2480,7 +2613,7 @@ static void pyprof__on_signal(int signal_number, siginfo_t *info, void *context)
     uint32_t session = pyprof__get(&pyprof__handler.session);
     uint32_t index = (uint32_t)question;
     if ((session & 1) && (session & 0xffffu) == (question >> 32 & 0xffffu) && index < PYPROF__REQUESTS_MAX) {
-        pyprof__answer(index, ended_call);
+        pyprof__answer(index, ended_call, context);
     }
     errno = saved_errno;
     pyprof__add(&pyprof__handler.running, (uint32_t)-1);
@@ -2953,6 +3086,9 @@ typedef struct pyprof__tstate {
     uint32_t sibling; /* another one of the same thread; PYPROF__NONE = none */
     uint64_t
         framed_since; /* when it was first seen to have frames, in an order of our own; 0 = it has none */
+    uint32_t moved;   /* see pyprof__doubt: looks in a row, */
+    uint32_t denied;  /* and answers */
+    bool is_lent;
     unsigned char copy[PYPROF__TSTATE_COPY];
 } pyprof__tstate;
 
@@ -2960,6 +3096,8 @@ typedef struct pyprof__tstate {
 typedef struct pyprof__thread {
     int32_t tid;
     uintptr_t thread_id; /* pthread_t */
+    uintptr_t
+        lent; /* 0; else this stands for whoever runs this thread state of the thread's: see pyprof__doubt */
     clockid_t cpu_clock;
     uint32_t track;
     uint64_t seen;     /* the last tick in which it had a thread state */
@@ -3037,6 +3175,10 @@ typedef struct pyprof__sampler {
 
 static pyprof__thread *pyprof__thread_at(const pyprof__sampler *sampler, uint32_t index) {
     return &PYPROF__ITEM(pyprof__thread, &sampler->threads, index);
+}
+
+static pyprof__tstate *pyprof__tstate_at(const pyprof__sampler *sampler, uint32_t index) {
+    return &PYPROF__ITEM(pyprof__tstate, &sampler->tstates, index);
 }
 
 static bool pyprof__ends_with(const char *text, size_t size, const char *end) {
@@ -3330,6 +3472,11 @@ static uint64_t pyprof__claim(pyprof__thread *thread, uint64_t half_gap) {
     return claimed;
 }
 
+/* Nanoseconds; 0 = the thread is gone. Of whoever runs what was lent no clock is known: it stands still. */
+static uint64_t pyprof__cpu_time(const pyprof__thread *thread) {
+    return thread->lent != 0 ? 1 : pyprof__clock(thread->cpu_clock);
+}
+
 /* Splits the time since the last sample between the two: half to each, so that a sample stands for the time
    around it, and strata of random length stay unbiased. What waited used no CPU time. */
 static void pyprof__share_time(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t node, uint32_t kind,
@@ -3365,7 +3512,7 @@ static void pyprof__begin_time(pyprof__sampler *sampler, pyprof__thread *thread,
 static void pyprof__end_time(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now, bool is_whole) {
     if (thread->has_sample) {
         uint64_t gap = now > thread->wall ? now - thread->wall : 0;
-        uint64_t cpu = pyprof__clock(thread->cpu_clock);
+        uint64_t cpu = pyprof__cpu_time(thread);
         uint64_t used = cpu > thread->cpu ? cpu - thread->cpu : 0;
         gap = is_whole ? gap : gap / 2;
         pyprof__add_time(sampler->profile, thread->track, thread->node, thread->kind, gap,
@@ -3487,7 +3634,7 @@ static pyprof__thread *pyprof__asked_thread(const pyprof__sampler *sampler, uint
         if (thread->request == request) {
             return thread;
         }
-        if (thread->is_alive && thread->tid == pyprof__handler.requests[request].tid) {
+        if (thread->is_alive && thread->lent == 0 && thread->tid == pyprof__handler.requests[request].tid) {
             asked = thread;
         }
     }
@@ -3514,6 +3661,27 @@ static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread
                    request->cpu);
 }
 
+/* A thread state names the thread that made it; whoever uses it since cannot be told from outside. If that thread says
+   that it is elsewhere, or stands still while the stack moves, and does so again and again, the thread state counts as
+   that of a thread of its own, which has the same name but no clock, and which nobody can ask. */
+static void pyprof__doubt(pyprof__tstate *tstate, uint32_t *count) {
+    const uint32_t enough = 3; /* clocks of virtual machines may stand still for a moment */
+    ++*count;
+    if (*count >= enough && !tstate->is_lent) {
+        tstate->is_lent = true;
+        tstate->thread = PYPROF__NONE;
+    }
+}
+
+static void pyprof__deny(pyprof__sampler *sampler, uintptr_t address) {
+    for (uint32_t i = 0; i < sampler->tstates.count; i++) {
+        pyprof__tstate *tstate = pyprof__tstate_at(sampler, i);
+        if (tstate->address == address) {
+            pyprof__doubt(tstate, &tstate->denied);
+        }
+    }
+}
+
 /* Takes in what the threads have answered since. */
 static void pyprof__collect(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < pyprof__handler.requests_used; i++) {
@@ -3523,6 +3691,9 @@ static void pyprof__collect(pyprof__sampler *sampler) {
             continue;
         }
         pyprof__thread *thread = pyprof__asked_thread(sampler, i);
+        if (request->lent != 0) {
+            pyprof__deny(sampler, request->lent);
+        }
         if (thread != NULL) {
             bool is_waited_for = thread->request == i;
             pyprof__judge(thread, is_waited_for && state == PYPROF__REQUEST_LATE, request->ended_call);
@@ -3564,6 +3735,7 @@ typedef struct pyprof__sight {
 static void pyprof__put_question(pyprof__request *request, const pyprof__thread *thread,
                                  const pyprof__sight *sight) {
     request->tid = thread->tid;
+    request->lent = 0;
     request->levels = sight->levels;
     request->wall = sight->wall;
     request->cpu = sight->cpu;
@@ -3651,10 +3823,6 @@ static bool pyprof__is_inner(pyprof__sampler *sampler, const pyprof__tstate *a, 
         return entry_a < entry_b;
     }
     return a->framed_since > b->framed_since;
-}
-
-static pyprof__tstate *pyprof__tstate_at(const pyprof__sampler *sampler, uint32_t index) {
-    return &PYPROF__ITEM(pyprof__tstate, &sampler->tstates, index);
 }
 
 static pyprof__level pyprof__level_of(const pyprof__tstate *tstate) {
@@ -3812,6 +3980,26 @@ static bool pyprof__has_stayed(const pyprof__sampler *sampler, const pyprof__lev
            memcmp(now.items, levels->items, levels->known * sizeof *levels->items) == 0;
 }
 
+/* Whether a stack that was read while its thread stood still changes all the same. */
+static bool pyprof__is_run_elsewhere(pyprof__sampler *sampler, const pyprof__thread *thread,
+                                     const pyprof__levels *levels, const pyprof__glance *glance) {
+    pyprof__tstate *tstate = pyprof__tstate_at(sampler, thread->tstate);
+    pyprof__stack again;
+    again.frames = (pyprof__frame *)sampler->scratch.data;
+    again.capacity = sampler->desc.max_depth;
+    bool agrees =
+        pyprof__read_stack(sampler, levels, false, &again) && pyprof__stacks_agree(&again, &glance->stack);
+    if (pyprof__cpu_time(thread) != glance->cpu || tstate->address != levels->items[0].tstate) {
+        return false;
+    }
+    if (agrees) {
+        tstate->moved = 0;
+    } else {
+        pyprof__doubt(tstate, &tstate->moved);
+    }
+    return !agrees;
+}
+
 /* Reads a stack from outside. A thread whose CPU clock stood still meanwhile cannot have changed it. Of one
    that runs, three reads count as far as they agree: to read on until they do would favour what moves little.
    But not if its answer is waited_for, and not if it runs Python and can be asked. */
@@ -3831,15 +4019,16 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
     glance->stack.frames = first.frames + sampler->desc.max_depth;
     first.capacity = glance->stack.capacity = sampler->desc.max_depth;
     for (int attempt = 0; attempt < attempts && (attempt < 4 || pyprof__now() < end); attempt++) {
-        uint64_t before = pyprof__clock(thread->cpu_clock);
+        uint64_t before = pyprof__cpu_time(thread);
         pyprof__catch_up(sampler, levels);
         glance->attached = pyprof__is_attached_now(&sampler->layout, levels->items[0].tstate);
         bool is_read = pyprof__read_stack(sampler, levels, attempt == 0, &glance->stack);
-        glance->cpu = pyprof__clock(thread->cpu_clock);
-        glance->ran = attempt == 0 ? before != glance->cpu : glance->ran;
-        if (before == glance->cpu) {
-            return is_read && glance->cpu != 0;
+        glance->cpu = pyprof__cpu_time(thread);
+        if (before == glance->cpu && thread->lent == 0) {
+            return is_read && glance->cpu != 0 &&
+                   !(glance->attached && pyprof__is_run_elsewhere(sampler, thread, levels, glance));
         }
+        glance->ran = true;
         if (waited_for) {
             return false;
         }
@@ -3847,9 +4036,9 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
             glance->attached = true;
             return false;
         }
-        /* A generator at the root of a running thread's stack is one whose caller's link had just been cut. */
+        /* A loose frame at the root of a running thread's stack is one whose link had just been cut. */
         is_read =
-            is_read && attempt > 0 && !glance->stack.root_is_generator && pyprof__has_stayed(sampler, levels);
+            is_read && attempt > 0 && !glance->stack.root_is_loose && pyprof__has_stayed(sampler, levels);
         if (is_read && has_first && glance->attached == was_attached) {
             bool agrees = pyprof__stacks_agree(&first, &glance->stack) ||
                           pyprof__keep_common(thread, levels, &glance->stack, &first);
@@ -3870,7 +4059,8 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
 }
 
 static bool pyprof__may_ask(const pyprof__sampler *sampler, const pyprof__thread *thread, bool is_steady) {
-    return sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && thread->request == PYPROF__NONE &&
+    return sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && thread->lent == 0 &&
+           thread->request == PYPROF__NONE &&
            thread->debt <= (is_steady ? PYPROF__DEBT_MAX_STEADY : PYPROF__DEBT_MAX);
 }
 
@@ -3942,7 +4132,7 @@ static pyprof__sight pyprof__read_clocks(const pyprof__thread *thread) {
     pyprof__sight sight;
     sight.levels.count = 0;
     sight.wall = pyprof__now();
-    sight.cpu = pyprof__clock(thread->cpu_clock);
+    sight.cpu = pyprof__cpu_time(thread);
     sight.is_fresh = false;
     return sight;
 }
@@ -3957,11 +4147,16 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
         pyprof__learn_order(sampler, thread);
     }
     if (cpu == 0) { /* the thread has ended and left its thread state behind */
+        if (attached) {
+            pyprof__tstate *used = pyprof__tstate_at(sampler, thread->tstate);
+            pyprof__doubt(used, &used->moved);
+        }
         pyprof__end_time(sampler, thread, now, false);
         sampler->stats.lost_unreadable++;
         return;
     }
-    if (thread->has_sample && cpu == thread->cpu && tstate->address == thread->sample_tstate) {
+    if (thread->has_sample && cpu == thread->cpu && tstate->address == thread->sample_tstate && !attached &&
+        thread->lent == 0) {
         pyprof__cancel(thread); /* it has not run since: nothing can have changed */
         pyprof__record(sampler, thread, NULL, NULL, (thread->kind & PYPROF__GIL) ? PYPROF__GIL : PYPROF__IDLE,
                        now, cpu);
@@ -3970,7 +4165,7 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
     pyprof__find_levels(sampler, thread, &sight->levels);
     bool is_steady = pyprof__is_steady(thread, now, cpu);
     if (attached && pyprof__may_ask(sampler, thread, is_steady) &&
-        (is_steady || pyprof__clock(thread->cpu_clock) != cpu) && pyprof__ask(sampler, thread, sight)) {
+        (is_steady || pyprof__cpu_time(thread) != cpu) && pyprof__ask(sampler, thread, sight)) {
         sampler->runner = tstate->thread;
         return;
     }
@@ -4044,6 +4239,7 @@ static bool pyprof__begin_thread(pyprof__sampler *sampler, pyprof__thread *threa
     thread->frames.count = thread->nodes.count = 0;
     thread->tid = tstate->native_id;
     thread->thread_id = tstate->thread_id;
+    thread->lent = tstate->is_lent ? tstate->address : 0;
     thread->cpu_clock = pyprof__cpu_clock(tstate->native_id);
     thread->track = track;
     thread->request = PYPROF__NONE;
@@ -4057,7 +4253,8 @@ static bool pyprof__begin_thread(pyprof__sampler *sampler, pyprof__thread *threa
 static uint32_t pyprof__find_thread(pyprof__sampler *sampler, const pyprof__tstate *tstate) {
     for (uint32_t i = sampler->threads.count; i-- > 0;) {
         const pyprof__thread *thread = pyprof__thread_at(sampler, i);
-        if (thread->tid == tstate->native_id && thread->thread_id == tstate->thread_id) {
+        if (thread->tid == tstate->native_id && thread->thread_id == tstate->thread_id &&
+            thread->lent == (tstate->is_lent ? tstate->address : 0)) {
             return i;
         }
     }
@@ -4169,6 +4366,9 @@ static void pyprof__inherit(const pyprof__sampler *sampler, pyprof__tstate *tsta
             tstate->thread_id = old->thread_id;
             tstate->native_id = old->native_id;
             tstate->framed_since = old->framed_since;
+            tstate->moved = old->moved;
+            tstate->denied = old->denied;
+            tstate->is_lent = old->is_lent;
             *cursor = at + 1;
             return;
         }

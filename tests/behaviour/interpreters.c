@@ -5,7 +5,11 @@
    interpreters jobs            one sub-interpreter after the other, each with a name, all likely at the same address
    interpreters swaps           in a sub-interpreter and back again, every few microseconds, in two ways by turns; by
                                 time, with what was measured as two stacks of a thread `measured`: `there`, `here`
-   interpreters nest            ten sub-interpreters, each called by the one before it */
+   interpreters nest            ten sub-interpreters, each called by the one before it
+   interpreters lent            a thread uses the thread state of sub-interpreter 1 that another one has made, which is
+                                busy in the main interpreter; `lent-own`: with a GIL of its own
+   interpreters handed          the main thread hands its thread state to another thread and waits; `handed-busy`: and
+                                computes without Python. The first with what was measured, as for swaps: `one`, `two` */
 
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
@@ -279,12 +283,120 @@ static void run_nested(PyThreadState *main_state) {
     end_subs(main_state, nested_max);
 }
 
+typedef struct loan {
+    PyThreadState *tstate;
+    const char *script;
+    int is_over;
+} loan;
+
+static void *use(void *argument) {
+    loan *self = (loan *)argument;
+    PyEval_RestoreThread(self->tstate);
+    if (PyRun_SimpleString(self->script)) {
+        die("the script failed");
+    }
+    PyEval_SaveThread();
+    __atomic_store_n(&self->is_over, 1, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+/* Deep enough for the memory of frames to come and go. */
+static const char lent_script[] = "import time\n"
+                                  "def down(n): return n and down(n - 1)\n"
+                                  "def lent():\n"
+                                  "    end = time.monotonic() + 2\n"
+                                  "    while time.monotonic() < end: down(900)\n"
+                                  "lent()\n";
+
+static void lend(PyThreadState *main_state, int own_gil) {
+    pthread_t thread;
+    loan given = {NULL, lent_script, 0};
+    make_subs(main_state, 2, own_gil);
+    given.tstate = subs[1];
+    if (pthread_create(&thread, NULL, use, &given) != 0) {
+        die("no thread");
+    }
+    if (PyRun_SimpleString("import time\n"
+                           "def leaf(): pass\n"
+                           "def lends():\n"
+                           "    end = time.monotonic() + 2\n"
+                           "    while time.monotonic() < end: leaf()\n"
+                           "lends()\n")) {
+        die("the script failed");
+    }
+    PyEval_SaveThread();
+    pthread_join(thread, NULL);
+    PyEval_RestoreThread(main_state);
+    end_subs(main_state, 2);
+}
+
+static void run_lent(PyThreadState *main_state) {
+    lend(main_state, 0);
+}
+
+static void run_lent_own(PyThreadState *main_state) {
+    lend(main_state, 1);
+}
+
+/* Each call lasts longer than any look at it. */
+static const char handed_script[] =
+    "import time\n"
+    "measured = {}\n"
+    "def leaf(): pass\n"
+    "def spend(seconds):\n"
+    "    end = time.monotonic() + seconds\n"
+    "    while time.monotonic() < end: leaf()\n"
+    "def one(): spend(0.01)\n"
+    "def two(): spend(0.03)\n"
+    "for function in (one, two) * 50:\n"
+    "    begin = time.monotonic()\n"
+    "    function()\n"
+    "    spent = time.monotonic() - begin\n"
+    "    name = function.__name__\n"
+    "    measured[name] = measured.get(name, 0) + spent\n"
+    "for name in measured:\n"
+    "    print('measured;%s %d' % (name, measured[name] * 1e6), flush=True)\n";
+
+static void hand(PyThreadState *main_state, bool is_busy) {
+    pthread_t thread;
+    loan given = {main_state, is_busy ? lent_script : handed_script, 0};
+    PyEval_SaveThread();
+    if (pthread_create(&thread, NULL, use, &given) != 0) {
+        die("no thread");
+    }
+    while (is_busy && !__atomic_load_n(&given.is_over, __ATOMIC_ACQUIRE)) {
+    }
+    pthread_join(thread, NULL);
+    PyEval_RestoreThread(main_state);
+}
+
+static void run_handed(PyThreadState *main_state) {
+    metric = PYPROF_METRIC_WALL;
+    hand(main_state, false);
+}
+
+static void run_handed_busy(PyThreadState *main_state) {
+    hand(main_state, true);
+}
+
 /* Those that need no script. */
 static void (*mode_named(const char *name))(PyThreadState *) {
-    return strcmp(name, "jobs") == 0    ? run_jobs
-           : strcmp(name, "swaps") == 0 ? run_swaps
-           : strcmp(name, "nest") == 0  ? run_nested
-                                        : NULL;
+    static const struct {
+        const char *name;
+        void (*run)(PyThreadState *);
+    } modes[] = {{"jobs", run_jobs},
+                 {"swaps", run_swaps},
+                 {"nest", run_nested},
+                 {"lent", run_lent},
+                 {"lent-own", run_lent_own},
+                 {"handed", run_handed},
+                 {"handed-busy", run_handed_busy}};
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        if (strcmp(name, modes[i].name) == 0) {
+            return modes[i].run;
+        }
+    }
+    return NULL;
 }
 
 int main(int count, char **arguments) {

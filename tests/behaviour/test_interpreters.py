@@ -126,6 +126,46 @@ class InterpretersTest(unittest.TestCase):
                 return
         self.fail('off by %.1f points, and never by less than 3 in 4 runs' % (100 * abs(share - known)))
 
+    def check_lent(self, mode):
+        """Each of the two threads has its own stack, after the first moments in which nobody knew."""
+        stacks = record_enough({'lends': 300, 'lent': 100}, mode)
+        expected = {'lends': ['<module>', 'lends'], 'lent': [ONE, '<module>', 'lent']}
+        for function in expected:
+            found = [(frames, value) for _, frames, value in stacks if function in frames]
+            wrong = [(frames, value) for frames, value in found
+                     if frames[:len(expected[function])] != expected[function] or set(expected) <= set(frames)]
+            count = sum(value for _, value in found)
+            print(mode, function, count, 'samples, wrong:', wrong)
+            self.assertGreater(count, 100)
+            self.assertLessEqual(sum(value for _, value in wrong), 20)
+
+    def test_lent(self):
+        self.check_lent('lent')
+
+    def test_lent_with_its_own_gil(self):
+        if harness.python_version() < (3, 12):
+            self.skipTest('sub-interpreters have no GIL of their own before 3.12')
+        self.check_lent('lent-own')
+
+    def test_handed(self):
+        """That the main thread waits says nothing about what runs in its thread state."""
+        stacks = record('handed')
+        measured = {frames[0]: value for thread, frames, value in stacks if thread == 'measured'}
+        seen = {name: sum(value for thread, frames, value in stacks if thread != 'measured' and name in frames)
+                for name in measured}
+        share, known = seen['one'] / sum(seen.values()), measured['one'] / sum(measured.values())
+        print('handed: %d of %d us, one %.1f%%, measured %.1f%%' % (sum(seen.values()), sum(measured.values()),
+                                                                   100 * share, 100 * known))
+        self.assertGreater(sum(seen.values()), 0.5 * sum(measured.values()))
+        self.assertLess(abs(share - known), 0.05)
+
+    def test_handed_by_one_who_is_busy(self):
+        """Nor does what it computes; it is not to look at frames that another thread changes."""
+        stacks = record_enough({'lent': 20}, 'handed-busy')
+        self.assertGreater(sum(value for _, frames, value in stacks if 'lent' in frames), 20)
+        for _, frames, value in stacks:
+            self.assertEqual(frames[:2], ['<module>', 'lent'][:len(frames)], '%d samples' % value)
+
 
 if __name__ == '__main__':
     unittest.main()

@@ -117,6 +117,7 @@ static void add_frame(list *facts) {
     add(facts, "frame_owner", AT(_PyInterpreterFrame, owner));
     add(facts, "frame_locals", AT(_PyInterpreterFrame, localsplus));
     add(facts, "frame_generator", FACT_ABSENT);
+    add(facts, "frame_state", FACT_ABSENT);
     add(facts, "instr_scale", 0);
     add(facts, "owner_generator", FRAME_OWNED_BY_GENERATOR);
 #else
@@ -126,6 +127,11 @@ static void add_frame(list *facts) {
     add(facts, "frame_owner", FACT_ABSENT);
     add(facts, "frame_locals", AT(PyFrameObject, f_localsplus));
     add(facts, "frame_generator", AT(PyFrameObject, f_gen));
+#if PY_VERSION_HEX >= 0x030a0000
+    add(facts, "frame_state", AT(PyFrameObject, f_state));
+#else
+    add(facts, "frame_state", AT(PyFrameObject, f_executing));
+#endif
     add(facts, "instr_scale", PY_VERSION_HEX >= 0x030a0000 ? sizeof(_Py_CODEUNIT) : 1);
 #endif
 #if PY_VERSION_HEX >= 0x030d0000

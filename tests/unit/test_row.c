@@ -54,6 +54,7 @@ static const struct {
     IN_ROW(code_first_line),
     IN_ROW(code_lines),
     IN_ROW(frame_generator),
+    IN_ROW(frame_state),
     IN_ROW(code_instructions),
     IN_ROW(code_first_traceable),
 };

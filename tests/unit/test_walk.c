@@ -137,6 +137,17 @@ static void set_owner(size_t frame, uint32_t owner) {
     }
 }
 
+static void set_running(size_t frame, bool is_running) {
+#if PYPROF__PY_SINCE(10) && !PYPROF__PY_SINCE(11)
+    signed char byte = is_running ? FRAME_EXECUTING : FRAME_RETURNED;
+#else
+    signed char byte = is_running;
+#endif
+    if (world.layout.frame_state != PYPROF__ABSENT) {
+        put(frame_at(frame) + world.layout.frame_state, &byte, 1);
+    }
+}
+
 /* Aligned as objects are: from 3.13 on the lowest bits are no part of the pointer. */
 static uintptr_t first_local_of(size_t frame) {
     return 0x4000 + 16 * frame;
@@ -146,6 +157,7 @@ static void make_frame(size_t i, uintptr_t previous, size_t code, int32_t offset
     put_word(frame_at(i) + world.layout.frame_previous, previous);
     put_word(frame_at(i) + world.layout.frame_code, code_at(code));
     put_word(frame_at(i) + world.layout.frame_locals, first_local_of(i));
+    set_running(i, true);
     set_owner(i, 0);
     set_instr(i, code, offset);
 }
@@ -390,7 +402,7 @@ static void test_stacks_that_end_at_a_generator(void **state) {
     for (int how = 0; how < ways; how++) {
         assert_true(walk((way)how, frame_at(0)));
         assert_int_equal(world.stack.count, 3);
-        assert_true(world.stack.root_is_generator);
+        assert_true(world.stack.root_is_loose);
     }
     put_word(frame_at(2) + world.layout.frame_previous, 0);
     for (int how = 0; how < ways; how++) {
@@ -403,7 +415,25 @@ static void test_stacks_that_end_at_a_generator(void **state) {
         put_word(frame_at(0) + world.layout.frame_generator, 0x7000);
     }
     assert_true(walk(VIEW, frame_at(0)));
-    assert_false(world.stack.root_is_generator);
+    assert_false(world.stack.root_is_loose);
+}
+
+/* To 3.10 a frame that ends loses its caller, and lies there until it is used anew. */
+static void test_stacks_that_end_at_an_ended_frame(void **state) {
+    (void)state;
+    if (world.layout.frame_state == PYPROF__ABSENT) {
+        skip();
+    }
+    make_stack(3);
+    assert_true(walk(VIEW, frame_at(0)));
+    assert_false(world.stack.root_is_loose);
+    set_running(0, false); /* the leaf may be about to run */
+    assert_true(walk(VIEW, frame_at(0)));
+    assert_false(world.stack.root_is_loose);
+    set_running(2, false);
+    assert_true(walk(VIEW, frame_at(0)));
+    assert_int_equal(world.stack.count, 3);
+    assert_true(world.stack.root_is_loose);
 }
 
 static void test_instruction_outside_of_its_code(void **state) {
@@ -694,6 +724,7 @@ int main(void) {
         cmocka_unit_test(test_generators_have_always_begun),
         cmocka_unit_test(test_frames_of_c_are_skipped),
         cmocka_unit_test(test_stacks_that_end_at_a_generator),
+        cmocka_unit_test(test_stacks_that_end_at_an_ended_frame),
         cmocka_unit_test(test_instruction_outside_of_its_code),
         cmocka_unit_test(test_copy_that_is_not_there),
         cmocka_unit_test(test_code_objects_have_prints_of_their_own),
