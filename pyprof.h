@@ -39,7 +39,7 @@
      - A thread that waits, or runs C code without the GIL, is read from outside, through system calls that answer
        a bad address with an error. What such a thread does is not disturbed, and it sees no signal.
      - A thread that is running Python on another core right now is asked by one signal, and copies its own
-       stack in the handler: no allocation, no lock, errno kept, below 700 bytes of stack and 2 to 4 microseconds.
+       stack in the handler: no allocation, no lock, errno kept, below 800 bytes of stack and 2 to 4 microseconds.
        The handler is installed with SA_RESTART | SA_ONSTACK, for one signal that had no action before or that you
        chose; signals that are not ours go to the handler that was there before.
      - A thread that holds the GIL but is not on a core (it waits inside C code, or has to wait for a core) cannot
@@ -94,6 +94,11 @@
      - Where neither process_vm_writev nor /proc/self/mem may be used (some seccomp filters), pyprof_start refuses.
      - Frames of C functions are not shown; their time is their Python caller's.
      - A host that switches C stacks (fibers) while one thread is in several interpreters gets their order wrong.
+     - Of a thread in more than 8 interpreters the outer ones are left out ("[truncated]"); of one that goes to and fro
+       between more than 8 within a tick, some looks come to nothing.
+     - A thread state that is used in another thread than the one that made it has its maker's name, no CPU time, and
+       is read from outside only. With PYPROF_CAPTURE_QUIET, if both threads run Python at once, it may be taken for
+       an interpreter that its maker is in, too.
      - A code object that dies within microseconds of being sampled may show as [unresolved]. Threads that are
        not asked (see above) may show [unsettled] frames: pyprof_stats.samples_partial. On some virtual machines a signal
        takes 20 microseconds: there, a thread that waits a hundred times a second is one of them for part of the time.
@@ -1034,7 +1039,8 @@ PYPROF__INLINE bool pyprof__load_word(pyprof__reader *reader, uintptr_t address,
    In the signal handler a thread reads by plain loads, and only what cannot vanish while it is interrupted: its own
    attached thread state, its frames, and the code objects that these hold. 3.11 and 3.12 publish a cframe before it
    points to a frame: there the way from it has to lead, inside the thread's own chunks or by safe reads, to the cframe
-   before. Before 3.12 the attached thread state may be another thread's; whose it is, is asked by a safe read.
+   before. A thread state names the thread that made it, and any other may use it since. So what is attached before
+   3.12, and those further out since then, are walked only if the C stack of this thread shows that it runs them.
    Copied data (what >>profile holds) outlives all of these. */
 
 #define PYPROF__ABSENT UINT32_MAX
@@ -2208,11 +2214,11 @@ typedef struct pyprof__level {
 #define PYPROF__LEVELS_MAX 8u
 typedef struct pyprof__levels {
     uint32_t count;
-    uint32_t known;                          /* behind them, the thread's other thread states */
-    bool is_cut;                             /* there were more, further out */
-    bool is_whole;                           /* the thread has no thread state beside these */
-    int32_t naming;                          /* see pyprof__names */
-    uintptr_t thread_id;                     /* pthread_t */
+    uint32_t known;      /* of all items: behind the first count, thread states without frames */
+    bool is_cut;         /* there were more, further out */
+    bool is_whole;       /* the thread has no thread state beside these */
+    int32_t naming;      /* see pyprof__names */
+    uintptr_t thread_id; /* pthread_t */
     pyprof__level items[PYPROF__LEVELS_MAX]; /* innermost first */
 } pyprof__levels;
 
@@ -2223,7 +2229,7 @@ typedef enum pyprof__level_state {
 } pyprof__level_state;
 
 /* What became of a level since the lists were read. Async-signal-safe. */
-static pyprof__level_state pyprof__level_now(const pyprof__layout *layout, const pyprof__levels *levels,
+static pyprof__level_state pyprof__level_now(const pyprof__layout *layout, uintptr_t thread_id,
                                              const pyprof__level *level) {
     const uint32_t offsets[] = {layout->ts_interp, layout->ts_id, layout->ts_thread_id, layout->ts_frame,
                                 layout->ts_base};
@@ -2235,7 +2241,7 @@ static pyprof__level_state pyprof__level_now(const pyprof__layout *layout, const
         from[i].iov_len = sizeof *words;
     }
     if (!pyprof__read_places(from, count, words, count * sizeof *words) || words[0] != level->interp ||
-        words[1] != level->id || words[2] != levels->thread_id) {
+        words[1] != level->id || words[2] != thread_id) {
         return PYPROF__LEVEL_GONE;
     }
     bool stands = pyprof__points_to_frames(layout, level->tstate, words[3], words[4]);
@@ -2260,7 +2266,7 @@ static bool pyprof__follow(const pyprof__layout *layout, pyprof__levels *levels,
         return false;
     }
     for (uint32_t i = 0; i < levels->known; i++) {
-        pyprof__level_state now = pyprof__level_now(layout, levels, &levels->items[i]);
+        pyprof__level_state now = pyprof__level_now(layout, levels->thread_id, &levels->items[i]);
         if (now == PYPROF__LEVEL_GONE && (i < levels->count || i == at)) {
             return false;
         }
@@ -2294,7 +2300,7 @@ PYPROF__INLINE bool pyprof__walk_level(const pyprof__layout *layout, pyprof__rea
     pyprof__stack rest = *stack;
     rest.frames += stack->count;
     rest.capacity -= stack->count;
-    if (pyprof__level_now(layout, levels, level) != PYPROF__LEVEL_STANDS ||
+    if (pyprof__level_now(layout, levels->thread_id, level) != PYPROF__LEVEL_STANDS ||
         !pyprof__leaf_frame(layout, reader, level->tstate, &leaf)) {
         return false;
     }
@@ -2439,9 +2445,9 @@ typedef enum pyprof__runner {
 
 /* Whether the interrupted thread keeps a word in a register or on its C stack. */
 static pyprof__runner pyprof__holder(const void *context, uintptr_t word) {
-    const uintptr_t far_away = 256 << 10;
+    const uintptr_t far_away = 128 << 10;
     uintptr_t at = pyprof__interrupted_stack(context) & ~(sizeof word - 1);
-    uintptr_t words[32]; /* they divide any page */
+    uintptr_t words[16]; /* they divide any page */
     if (pyprof__registers_hold(context, word)) {
         return PYPROF__RUNNER_SELF;
     }
@@ -3762,7 +3768,7 @@ static bool pyprof__is_attached_in(const pyprof__sampler *sampler, const pyprof_
     for (uint32_t i = from; i < levels->known; i++) {
         const pyprof__level *level = &levels->items[i];
         if (pyprof__is_attached_now(&sampler->layout, level->tstate) &&
-            (i == 0 || pyprof__level_now(&sampler->layout, levels, level) != PYPROF__LEVEL_GONE)) {
+            (i == 0 || pyprof__level_now(&sampler->layout, levels->thread_id, level) != PYPROF__LEVEL_GONE)) {
             return true;
         }
     }
@@ -3880,10 +3886,8 @@ static void pyprof__find_levels(pyprof__sampler *sampler, const pyprof__thread *
 /* Whether another thread state of the thread has frames, now, and is not where the thread is. */
 static bool pyprof__waits_outside(const pyprof__sampler *sampler, const pyprof__thread *thread,
                                   const pyprof__tstate *tstate) {
-    pyprof__levels levels;
     pyprof__level level = pyprof__level_of(tstate);
-    levels.thread_id = thread->thread_id;
-    return pyprof__level_now(&sampler->layout, &levels, &level) == PYPROF__LEVEL_STANDS &&
+    return pyprof__level_now(&sampler->layout, thread->thread_id, &level) == PYPROF__LEVEL_STANDS &&
            !pyprof__is_attached_now(&sampler->layout, tstate->address);
 }
 
@@ -3962,14 +3966,24 @@ typedef struct pyprof__glance {
     uint64_t cpu; /* the thread's clock; 0 = the thread is gone */
 } pyprof__glance;
 
-/* Where a thread of several interpreters is by now, if it is attached. */
+/* Where a thread of several interpreters is by now: where it is attached, else what it has entered last. */
 static void pyprof__catch_up(const pyprof__sampler *sampler, pyprof__levels *levels) {
-    for (uint32_t i = 0; i < levels->known && levels->known > 1; i++) {
-        uintptr_t tstate = levels->items[i].tstate;
-        if (pyprof__is_attached_now(&sampler->layout, tstate)) {
-            pyprof__follow(&sampler->layout, levels, tstate);
-            return;
+    const pyprof__layout *layout = &sampler->layout;
+    uint32_t at = 0, i = 0;
+    if (levels->known < 2) {
+        return;
+    }
+    while (at < levels->known && !pyprof__is_attached_now(layout, levels->items[at].tstate)) {
+        at++;
+    }
+    for (; at == levels->known && i < levels->known; i++) {
+        uint32_t next = (levels->count + i) % levels->known; /* what had no frames before comes first */
+        if (pyprof__level_now(layout, levels->thread_id, &levels->items[next]) == PYPROF__LEVEL_STANDS) {
+            at = next;
         }
+    }
+    if (at < levels->known) {
+        pyprof__follow(layout, levels, levels->items[at].tstate);
     }
 }
 

@@ -164,6 +164,30 @@ static void test_what_runs_is_not_idle(void **state) {
     pthread_mutex_destroy(&other.mutex);
 }
 
+/* One that is used elsewhere than where it was made belongs to nobody that could be asked, or has a clock. */
+static void test_thread_states_that_are_lent(void **state) {
+    pyprof__tstate tstate;
+    pyprof__thread thread = new_thread();
+    (void)state;
+    memset(&tstate, 0, sizeof tstate);
+    tstate.thread = 1;
+    pyprof__doubt(&tstate, &tstate.moved);
+    pyprof__doubt(&tstate, &tstate.moved);
+    pyprof__doubt(&tstate, &tstate.denied);
+    assert_false(tstate.is_lent);
+    assert_int_equal(tstate.thread, 1);
+    pyprof__doubt(&tstate, &tstate.moved);
+    assert_true(tstate.is_lent);
+    assert_int_equal(tstate.thread, PYPROF__NONE);
+    assert_true(may_ask(&thread));
+    thread.lent = 0x1000;
+    assert_false(may_ask(&thread));
+    thread.cpu_clock = pyprof__cpu_clock(pyprof__tid());
+    assert_int_equal(pyprof__cpu_time(&thread), 1);
+    thread.lent = 0;
+    assert_true(pyprof__cpu_time(&thread) > 1);
+}
+
 /* Both of its ids must be the thread's: one that is being born takes them on one after the other. */
 static void test_whose_thread_state_it_is(void **state) {
     struct {
@@ -194,6 +218,7 @@ int main(void) {
         cmocka_unit_test(test_who_may_be_asked),
         cmocka_unit_test(test_what_runs_is_not_idle),
         cmocka_unit_test(test_whose_thread_state_it_is),
+        cmocka_unit_test(test_thread_states_that_are_lent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
