@@ -1593,11 +1593,9 @@ static bool pyprof__own_leaf_frame(const pyprof__layout *layout, uintptr_t tstat
 typedef struct pyprof__found {
     uintptr_t previous;
     uintptr_t code;
-    int32_t instr;     /* byte offset of the current instruction */
-    bool is_shown;     /* not a helper frame of C, nor one that has not begun to run */
-    bool is_generator; /* since 3.11 */
-    bool
-        is_loose; /* its link outwards comes and goes: a generator's, or (to 3.10) of a frame that has ended */
+    int32_t instr; /* byte offset of the current instruction */
+    bool is_shown; /* not a helper frame of C, nor one that has not begun to run */
+    bool is_generator;
 } pyprof__found;
 
 /* The owner of a frame, where frames have one. From 3.12 on, C code enters Python through a frame of its own: any
@@ -1611,7 +1609,7 @@ PYPROF__INLINE bool pyprof__read_owner(const pyprof__layout *layout, pyprof__rea
     bool has_helpers = layout->owner_helper != PYPROF__ABSENT || layout->helper_code != 0;
     found->is_shown =
         owner < layout->owner_helper && (layout->helper_code == 0 || found->code != layout->helper_code);
-    found->is_loose = found->is_generator = owner == layout->owner_generator;
+    found->is_generator = owner == layout->owner_generator;
     return !has_helpers || !found->is_shown || found->previous != 0;
 }
 
@@ -1620,21 +1618,33 @@ PYPROF__INLINE bool pyprof__read_last_index(const pyprof__layout *layout, pyprof
                                             uintptr_t frame, pyprof__found *found) {
     int32_t last = 0;
     uintptr_t generator = 0;
-    signed char state = 0;
     if (!pyprof__load(reader, frame + layout->frame_instr, &last, sizeof last) ||
-        !pyprof__load_word(reader, frame + layout->frame_generator, &generator) ||
-        !pyprof__load(reader, frame + layout->frame_state, &state, 1)) {
+        !pyprof__load_word(reader, frame + layout->frame_generator, &generator)) {
         return false;
     }
     found->instr = (int32_t)((uint32_t)last * layout->instr_scale); /* last may be garbage, and overflow */
     found->is_shown = last >= 0;
+    found->is_generator = generator != 0;
+    return true;
+}
+
+/* Whether what ended a walk from outside had not just lost its caller: to 3.10 a frame does when it ends, and by then it
+   does not run. */
+static bool pyprof__is_outermost(const pyprof__layout *layout, uintptr_t frame) {
+    signed char state = 0;
+    uintptr_t previous = 0;
+    pyprof__piece pieces[2] = {{frame + layout->frame_state, &state, 1},
+                               {frame + layout->frame_previous, &previous, sizeof previous}};
+    if (layout->frame_state == PYPROF__ABSENT || frame == 0) {
+        return true;
+    }
+    bool is_read = pyprof__read_pieces(pieces, 2);
 #if PYPROF__PY_SINCE(10) && !PYPROF__PY_SINCE(11)
     bool is_running = state == FRAME_EXECUTING || state == FRAME_UNWINDING;
 #else
     bool is_running = state != 0;
 #endif
-    found->is_loose = generator != 0 || !is_running;
-    return true;
+    return is_read && is_running && previous == 0;
 }
 
 /* Where the instructions lie that a frame runs. A free-threaded build has copies of them, in an array of the code
@@ -1676,7 +1686,7 @@ PYPROF__INLINE bool pyprof__read_frame(const pyprof__layout *layout, pyprof__rea
                                        pyprof__found *found) {
     uintptr_t type = 0;
     found->is_shown = true;
-    found->is_generator = found->is_loose = false;
+    found->is_generator = false;
     if (!pyprof__load_word(reader, frame + layout->frame_previous, &found->previous) ||
         !pyprof__load_word(reader, frame + layout->frame_code, &found->code)) {
         return false;
@@ -2147,7 +2157,7 @@ typedef struct pyprof__stack {
     uintptr_t root;             /* of the outermost; 0 = none */
     uint32_t inner;             /* so many of them are of the interpreter that the thread is in; of these, */
     uintptr_t root_first_local; /* the outermost's first local variable */
-    bool root_is_loose;
+    bool root_is_generator;
     bool is_cut;     /* there were more, further out */
     bool is_partial; /* there were more, further in, that cannot be told */
 } pyprof__stack;
@@ -2160,7 +2170,7 @@ PYPROF__INLINE bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *r
     stack->leaf = leaf;
     stack->root = stack->root_first_local = 0;
     stack->inner = 0;
-    stack->root_is_loose = stack->is_cut = stack->is_partial = false;
+    stack->root_is_generator = stack->is_cut = stack->is_partial = false;
     uint32_t steps = 0;
     for (uintptr_t frame = leaf; frame != 0; frame = found.previous) {
         if (++steps > 4 * stack->capacity || !pyprof__read_frame(layout, reader, frame, &found)) {
@@ -2182,7 +2192,7 @@ PYPROF__INLINE bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *r
         out->unused = 0;
         stack->root = frame;
         stack->inner = stack->count;
-        stack->root_is_loose = found.is_loose;
+        stack->root_is_generator = found.is_generator;
     }
     if (stack->root != 0 &&
         !pyprof__load_word(reader, stack->root + layout->frame_locals, &stack->root_first_local)) {
@@ -2437,46 +2447,49 @@ static void pyprof__forget_known(void) {
     }
 }
 
-typedef enum pyprof__runner {
-    PYPROF__RUNNER_SELF,
-    PYPROF__RUNNER_OTHER,
-    PYPROF__RUNNER_UNKNOWN
-} pyprof__runner;
+typedef enum pyprof__whose {
+    PYPROF__OWN,
+    PYPROF__FOREIGN,
+    PYPROF__UNCLEAR
+} pyprof__whose;
+
+/* C libraries keep what pthread_self points to at the end of the stacks that they make. */
+static uintptr_t pyprof__stack_end(uintptr_t stack, uintptr_t most) {
+    uintptr_t own = (uintptr_t)pthread_self();
+    return own > stack && own - stack < most ? own : stack + most;
+}
 
 /* Whether the interrupted thread keeps a word in a register or on its C stack. */
-static pyprof__runner pyprof__holder(const void *context, uintptr_t word) {
+static pyprof__whose pyprof__search_stack(const void *context, uintptr_t word) {
     const uintptr_t far_away = 128 << 10;
-    uintptr_t at = pyprof__interrupted_stack(context) & ~(sizeof word - 1);
     uintptr_t words[16]; /* they divide any page */
+    uintptr_t begin = pyprof__interrupted_stack(context) & ~(sizeof words - 1);
+    uintptr_t end = pyprof__stack_end(begin, far_away);
     if (pyprof__registers_hold(context, word)) {
-        return PYPROF__RUNNER_SELF;
+        return PYPROF__OWN;
     }
-    at &= ~(sizeof words - 1);
-    for (uintptr_t end = at + far_away; at < end; at += sizeof words) {
+    for (uintptr_t at = begin; at < end; at += sizeof words) {
         if (!pyprof__read(at, words, sizeof words)) {
-            return PYPROF__RUNNER_OTHER; /* the stack ends here */
+            return PYPROF__FOREIGN; /* here the stack ends */
         }
         for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
             if (words[i] == word) {
-                return PYPROF__RUNNER_SELF;
+                return PYPROF__OWN;
             }
         }
     }
-    return PYPROF__RUNNER_UNKNOWN;
+    return end - begin < far_away ? PYPROF__FOREIGN : PYPROF__UNCLEAR;
 }
 
 /* Who runs a thread state that has frames and bears the ids of the interrupted thread: these are of the thread that
    made it, and any other may use it since. What evaluates a frame keeps its address on its C stack; cframes lie there.
    word is its ts_frame. */
-static pyprof__runner pyprof__runner_of(const pyprof__layout *layout, const void *context, uintptr_t word) {
-    const uintptr_t far_away = 1 << 20;
-    uintptr_t stack = pyprof__interrupted_stack(context), own = (uintptr_t)pthread_self();
+static pyprof__whose pyprof__whose_frames(const pyprof__layout *layout, const void *context, uintptr_t word) {
+    uintptr_t stack = pyprof__interrupted_stack(context);
     if (layout->cframe_frame == PYPROF__ABSENT) {
-        return pyprof__holder(context, word);
+        return pyprof__search_stack(context, word);
     }
-    /* C libraries keep what pthread_self points to at the end of the stacks that they make. */
-    bool is_here = word >= stack && word - stack < far_away && !(own > stack && word >= own);
-    return is_here ? PYPROF__RUNNER_SELF : PYPROF__RUNNER_OTHER;
+    return word >= stack && word < pyprof__stack_end(stack, 64 << 20) ? PYPROF__OWN : PYPROF__FOREIGN;
 }
 
 /* Leaves out the levels further out that another thread runs. False: it cannot be told. */
@@ -2486,11 +2499,11 @@ static bool pyprof__leave_out_lent(const pyprof__layout *layout, const void *con
     for (uint32_t i = 1; i < levels->count;) {
         uintptr_t word = 0;
         bool is_read = pyprof__read(levels->items[i].tstate + layout->ts_frame, &word, sizeof word);
-        pyprof__runner runner = is_read ? pyprof__runner_of(layout, context, word) : PYPROF__RUNNER_UNKNOWN;
-        if (runner == PYPROF__RUNNER_UNKNOWN) {
+        pyprof__whose whose = is_read ? pyprof__whose_frames(layout, context, word) : PYPROF__UNCLEAR;
+        if (whose == PYPROF__UNCLEAR) {
             return false;
         }
-        if (runner == PYPROF__RUNNER_SELF) {
+        if (whose == PYPROF__OWN) {
             i++;
             continue;
         }
@@ -2517,9 +2530,9 @@ static bool pyprof__find_self(pyprof__request *request, const void *context, uin
     } else if (!pyprof__read(*tstate + layout->ts_frame, word, sizeof *word)) {
         return false;
     } else if (pyprof__points_to_frames(layout, *tstate, *word, 0)) {
-        pyprof__runner runner = pyprof__runner_of(layout, context, *word);
-        request->lent = runner == PYPROF__RUNNER_OTHER ? *tstate : 0;
-        if (runner != PYPROF__RUNNER_SELF) {
+        pyprof__whose whose = pyprof__whose_frames(layout, context, *word);
+        request->lent = whose == PYPROF__FOREIGN ? *tstate : 0;
+        if (whose != PYPROF__OWN) {
             return false;
         }
     }
@@ -3102,8 +3115,7 @@ typedef struct pyprof__tstate {
 typedef struct pyprof__thread {
     int32_t tid;
     uintptr_t thread_id; /* pthread_t */
-    uintptr_t
-        lent; /* 0; else this stands for whoever runs this thread state of the thread's: see pyprof__doubt */
+    uintptr_t lent;      /* 0; else this is whoever runs this thread state: see pyprof__doubt */
     clockid_t cpu_clock;
     uint32_t track;
     uint64_t seen;     /* the last tick in which it had a thread state */
@@ -4050,9 +4062,10 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
             glance->attached = true;
             return false;
         }
-        /* A loose frame at the root of a running thread's stack is one whose link had just been cut. */
-        is_read =
-            is_read && attempt > 0 && !glance->stack.root_is_loose && pyprof__has_stayed(sampler, levels);
+        /* A generator at the root of a running thread's stack is one whose caller's link had just been cut. */
+        is_read = is_read && attempt > 0 && !glance->stack.root_is_generator &&
+                  (glance->stack.is_cut || pyprof__is_outermost(&sampler->layout, glance->stack.root)) &&
+                  pyprof__has_stayed(sampler, levels);
         if (is_read && has_first && glance->attached == was_attached) {
             bool agrees = pyprof__stacks_agree(&first, &glance->stack) ||
                           pyprof__keep_common(thread, levels, &glance->stack, &first);

@@ -350,7 +350,7 @@ class View(Case):
         self.assertIn("5", lines)
         self.assertLessEqual(lines, {"2", "3", "4", "5", "6"})
 
-    SLEEPY = BUSY + "import time\ndef sleepy(): time.sleep(0.5)\nbusy()\nsleepy()\n"
+    SLEEPY = BUSY + "import time\ndef sleepy(): time.sleep(2)\nbusy()\nsleepy()\n"
 
     def test_idle(self):
         self.file("prog.py", self.SLEEPY)
@@ -358,7 +358,7 @@ class View(Case):
         self.assertLess(self.within("sleepy"), 100000)
         self.assertGreater(self.within("busy"), 0)
         self.assertEqual(self.profiled("--idle", "prog.py")[0], 0)
-        self.assertGreaterEqual(self.within("sleepy"), 450000)
+        self.assertGreaterEqual(self.within("sleepy"), 1800000)
 
     def test_cpu(self):
         self.file("prog.py", self.SLEEPY)

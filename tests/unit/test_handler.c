@@ -523,44 +523,44 @@ static void test_free_signal_is_nobodys(void **state) {
 
 static pyprof__layout layout_asked;
 static volatile uintptr_t word_asked;
-static volatile pyprof__runner runner_found;
+static volatile pyprof__whose whose_found;
 
-static void find_runner(int signal_number, siginfo_t *info, void *context) {
+static void find_whose(int signal_number, siginfo_t *info, void *context) {
     (void)signal_number;
     (void)info;
-    runner_found = pyprof__runner_of(&layout_asked, context, word_asked);
+    whose_found = pyprof__whose_frames(&layout_asked, context, word_asked);
 }
 
-static pyprof__runner runner_of(uintptr_t word) {
+static pyprof__whose whose(uintptr_t word) {
     word_asked = word;
     raise(SIGUSR1);
-    return runner_found;
+    return whose_found;
 }
 
 /* What a thread keeps on its C stack it runs; what only others hold it does not. */
-static void test_who_runs_what(void **state) {
+static void test_whose_frames_they_are(void **state) {
     static uintptr_t elsewhere;
     volatile uintptr_t here[64];
     struct sigaction action;
     (void)state;
     memset(&action, 0, sizeof action);
-    action.sa_sigaction = find_runner;
+    action.sa_sigaction = find_whose;
     action.sa_flags = SA_SIGINFO;
     assert_int_equal(sigaction(SIGUSR1, &action, NULL), 0);
     here[63] = 0x0ddba11;
     layout_asked.cframe_frame = PYPROF__ABSENT;
-    assert_int_equal(runner_of(0x0ddba11), PYPROF__RUNNER_SELF);
+    assert_int_equal(whose(0x0ddba11), PYPROF__OWN);
     here[63] = 0;
-    assert_int_equal(runner_of(0x0ddba11), PYPROF__RUNNER_OTHER);
+    assert_int_equal(whose(0x0ddba11), PYPROF__FOREIGN);
     layout_asked.cframe_frame = 0;
-    assert_int_equal(runner_of((uintptr_t)&here[63]), PYPROF__RUNNER_SELF);
-    assert_int_equal(runner_of((uintptr_t)&elsewhere), PYPROF__RUNNER_OTHER);
+    assert_int_equal(whose((uintptr_t)&here[63]), PYPROF__OWN);
+    assert_int_equal(whose((uintptr_t)&elsewhere), PYPROF__FOREIGN);
     signal(SIGUSR1, SIG_DFL);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_who_runs_what),
+        cmocka_unit_test(test_whose_frames_they_are),
         cmocka_unit_test(test_question_is_answered),
         cmocka_unit_test(test_thread_that_has_left_is_late),
         cmocka_unit_test(test_question_of_another_session_is_dropped),
