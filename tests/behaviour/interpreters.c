@@ -300,12 +300,15 @@ static void *use(void *argument) {
     return NULL;
 }
 
-/* Deep enough for the memory of frames to come and go. */
+/* By turns deep, for the memory of frames to come and go, and as it is easily seen. */
 static const char lent_script[] = "import time\n"
                                   "def down(n): return n and down(n - 1)\n"
+                                  "def leaf(): pass\n"
                                   "def lent():\n"
                                   "    end = time.monotonic() + 2\n"
-                                  "    while time.monotonic() < end: down(900)\n"
+                                  "    while time.monotonic() < end:\n"
+                                  "        for _ in range(20): down(900)\n"
+                                  "        for _ in range(50000): leaf()\n"
                                   "lent()\n";
 
 static void lend(PyThreadState *main_state, int own_gil) {

@@ -126,6 +126,9 @@ class InterpretersTest(unittest.TestCase):
                 return
         self.fail('off by %.1f points, and never by less than 3 in 4 runs' % (100 * abs(share - known)))
 
+
+@unittest.skipIf(harness.is_debug_build(), 'a debug build asserts that threads do not use the thread states of others')
+class OthersThreadStatesTest(unittest.TestCase):
     def check_lent(self, mode):
         """Each of the two threads has its own stack, after the first moments in which nobody knew."""
         stacks = record_enough({'lends': 300, 'lent': 100}, mode)
