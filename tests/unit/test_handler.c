@@ -522,17 +522,21 @@ static void test_free_signal_is_nobodys(void **state) {
 }
 
 static pyprof__layout layout_asked;
-static volatile uintptr_t word_asked;
+static volatile uintptr_t
+    word_asked; /* its complement: the word itself is to be found only where it is put */
 static volatile pyprof__whose whose_found;
 
 static void find_whose(int signal_number, siginfo_t *info, void *context) {
     (void)signal_number;
     (void)info;
-    whose_found = pyprof__whose_frames(&layout_asked, context, word_asked);
+    pyprof__stack room;
+    room.frames = frames[0];
+    room.capacity = depth;
+    whose_found = pyprof__whose_frames(&layout_asked, &room, context, ~word_asked);
 }
 
-static pyprof__whose whose(uintptr_t word) {
-    word_asked = word;
+static pyprof__whose whose(uintptr_t complement) {
+    word_asked = complement;
     raise(SIGUSR1);
     return whose_found;
 }
@@ -549,12 +553,13 @@ static void test_whose_frames_they_are(void **state) {
     assert_int_equal(sigaction(SIGUSR1, &action, NULL), 0);
     here[63] = 0x0ddba11;
     layout_asked.cframe_frame = PYPROF__ABSENT;
-    assert_int_equal(whose(0x0ddba11), PYPROF__OWN);
+    layout_asked.helper_code = 0;
+    assert_int_equal(whose(~(uintptr_t)0x0ddba11), PYPROF__OWN);
     here[63] = 0;
-    assert_int_equal(whose(0x0ddba11), PYPROF__FOREIGN);
+    assert_int_equal(whose(~(uintptr_t)0x0ddba11), PYPROF__FOREIGN);
     layout_asked.cframe_frame = 0;
-    assert_int_equal(whose((uintptr_t)&here[63]), PYPROF__OWN);
-    assert_int_equal(whose((uintptr_t)&elsewhere), PYPROF__FOREIGN);
+    assert_int_equal(whose(~(uintptr_t)&here[63]), PYPROF__OWN);
+    assert_int_equal(whose(~(uintptr_t)&elsewhere), PYPROF__FOREIGN);
     signal(SIGUSR1, SIG_DFL);
 }
 

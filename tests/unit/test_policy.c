@@ -168,16 +168,28 @@ static void test_what_runs_is_not_idle(void **state) {
 static void test_thread_states_that_are_lent(void **state) {
     pyprof__tstate tstate;
     pyprof__thread thread = new_thread();
+    pyprof__sampler *sampler = (pyprof__sampler *)calloc(1, sizeof *sampler);
     (void)state;
+    assert_non_null(sampler);
     memset(&tstate, 0, sizeof tstate);
     tstate.thread = 1;
-    pyprof__doubt(&tstate, &tstate.moved);
-    pyprof__doubt(&tstate, &tstate.moved);
-    pyprof__doubt(&tstate, &tstate.denied);
+    pyprof__doubt(sampler, &tstate, &tstate.moved);
+    pyprof__doubt(sampler, &tstate, &tstate.moved);
+    pyprof__doubt(sampler, &tstate, &tstate.denied);
+    pyprof__doubt(sampler, &tstate, &tstate.denied);
     assert_false(tstate.is_lent);
     assert_int_equal(tstate.thread, 1);
-    pyprof__doubt(&tstate, &tstate.moved);
+    pyprof__trust(&tstate);
+    pyprof__doubt(sampler, &tstate, &tstate.moved);
+    pyprof__doubt(sampler, &tstate, &tstate.moved);
+    assert_false(tstate.is_lent);
+    pyprof__doubt(sampler, &tstate, &tstate.moved);
     assert_true(tstate.is_lent);
+    assert_true(tstate.lent_until > 1000000000);
+    assert_int_equal(tstate.thread, PYPROF__NONE);
+    tstate.thread = 2;
+    pyprof__trust(&tstate);
+    assert_false(tstate.is_lent);
     assert_int_equal(tstate.thread, PYPROF__NONE);
     assert_true(may_ask(&thread));
     thread.lent = 0x1000;
@@ -186,6 +198,8 @@ static void test_thread_states_that_are_lent(void **state) {
     assert_int_equal(pyprof__cpu_time(&thread), 1);
     thread.lent = 0;
     assert_true(pyprof__cpu_time(&thread) > 1);
+    assert_true(sampler->has_doubts);
+    free(sampler);
 }
 
 /* Both of its ids must be the thread's: one that is being born takes them on one after the other. */

@@ -619,7 +619,7 @@ static pyprof__levels levels_of(const char *order, uint32_t count, const char *n
     }
     for (uint32_t i = 0; i < levels.known; i++) {
         size_t at = (size_t)(order[i] - 'A');
-        pyprof__level level = {tstate_at(at), 0x6600 + at, at + 1, (int64_t)at};
+        pyprof__level level = {tstate_at(at), 0x6600 + at, at + 1, (int64_t)at, 0};
         levels.items[i] = level;
     }
     return levels;
