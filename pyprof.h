@@ -4118,8 +4118,9 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
         bool is_read = pyprof__read_stack(sampler, levels, attempt == 0, &glance->stack);
         glance->cpu = pyprof__cpu_time(thread);
         if (before == glance->cpu && thread->lent == 0) {
-            return is_read && glance->cpu != 0 &&
-                   !(glance->attached && pyprof__is_run_elsewhere(sampler, thread, levels, glance));
+            bool is_own = !glance->attached || !pyprof__is_run_elsewhere(sampler, thread, levels, glance);
+            glance->attached = glance->attached && is_own;
+            return is_read && is_own && glance->cpu != 0;
         }
         glance->ran = true;
         if (waited_for) {
@@ -4375,6 +4376,9 @@ static void pyprof__bind(pyprof__sampler *sampler, pyprof__tstate *tstate) {
     if (tstate->thread != PYPROF__NONE && thread_id == tstate->thread_id &&
         (int32_t)native == tstate->native_id) {
         return;
+    }
+    if (thread_id != tstate->thread_id || (int32_t)native != tstate->native_id) {
+        pyprof__trust(tstate); /* that of a thread being born was run by it before it was its own */
     }
     tstate->thread_id = thread_id;
     tstate->native_id = pyprof__native_id(sampler, tstate);

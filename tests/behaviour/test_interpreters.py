@@ -102,6 +102,8 @@ class InterpretersTest(unittest.TestCase):
         for frames, value in found:
             self.assertEqual(frames, ['[truncated]'] + inside + bottom, '%d samples' % value)
 
+
+class SwapsTest(unittest.TestCase):
     def test_swaps(self):
         """The thread is where it is for microseconds; what is called there has still been called from here, and gets
         its share. What else the machine does weighs less in more runs, a bias does not."""
