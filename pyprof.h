@@ -93,7 +93,8 @@
      - Valgrind's memcheck takes what the sampler reads for the program's own reads, and may complain.
      - Where neither process_vm_writev nor /proc/self/mem may be used (some seccomp filters), pyprof_start refuses.
      - Frames of C functions are not shown; their time is their Python caller's.
-     - A host that switches C stacks (fibers) while one thread is in several interpreters gets their order wrong.
+     - A host that switches C stacks (fibers) while one thread is in several interpreters gets their order wrong; to
+       3.11, a thread that runs C code on another stack than the Python that called it is read from outside.
      - Of a thread in more than 8 interpreters the outer ones are left out ("[truncated]"); of one that goes to and fro
        between more than 8 within a tick, some looks come to nothing.
      - A thread state that is used in another thread than the one that made it has its maker's name, no CPU time, and
@@ -4118,9 +4119,10 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
         bool is_read = pyprof__read_stack(sampler, levels, attempt == 0, &glance->stack);
         glance->cpu = pyprof__cpu_time(thread);
         if (before == glance->cpu && thread->lent == 0) {
-            bool is_own = !glance->attached || !pyprof__is_run_elsewhere(sampler, thread, levels, glance);
-            glance->attached = glance->attached && is_own;
-            return is_read && is_own && glance->cpu != 0;
+            bool is_elsewhere =
+                is_read && glance->attached && pyprof__is_run_elsewhere(sampler, thread, levels, glance);
+            glance->attached = glance->attached && !is_elsewhere;
+            return is_read && !is_elsewhere && glance->cpu != 0;
         }
         glance->ran = true;
         if (waited_for) {
