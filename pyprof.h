@@ -3815,6 +3815,15 @@ typedef struct pyprof__sight {
     bool is_fresh; /* it was just now that the thread was seen to be attached */
 } pyprof__sight;
 
+static pyprof__sight pyprof__read_clocks(const pyprof__thread *thread) {
+    pyprof__sight sight;
+    sight.levels.count = 0;
+    sight.wall = pyprof__now();
+    sight.cpu = pyprof__cpu_time(thread);
+    sight.is_fresh = false;
+    return sight;
+}
+
 static void pyprof__put_question(pyprof__request *request, const pyprof__thread *thread,
                                  const pyprof__sight *sight) {
     request->tid = thread->tid;
@@ -3871,18 +3880,11 @@ static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thr
     return index;
 }
 
-/* Reads a stack once: in as few system calls as can be if it should stand still, else from the leaf outwards, so that
-   what has changed meanwhile is less likely to look like a stack. */
-static bool pyprof__read_stack(pyprof__sampler *sampler, const pyprof__levels *levels, bool stands_still,
-                               pyprof__stack *stack) {
+/* Reads a stack once: what it lay in last time at once, in one system call, so that little changes meanwhile. */
+static bool pyprof__read_stack(pyprof__sampler *sampler, const pyprof__levels *levels, pyprof__stack *stack) {
     uintptr_t leaf = 0, tstate = levels->items[0].tstate;
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
-    if (stands_still) {
-        pyprof__view_renew(&sampler->view, tstate);
-    } else {
-        pyprof__view_reset(&sampler->view);
-        sampler->view.subject = tstate;
-    }
+    pyprof__view_renew(&sampler->view, tstate);
     return pyprof__leaf_frame(&sampler->layout, &reader, tstate, &leaf) &&
            pyprof__walk(&sampler->layout, &reader, leaf, stack) &&
            pyprof__walk_outer(&sampler->layout, &reader, levels, stack) &&
@@ -4012,8 +4014,8 @@ static bool pyprof__has_known_root(const pyprof__thread *thread, const pyprof__l
                                                   &stack->frames[stack->count - 1]));
 }
 
-/* Of a stack that was read twice and had changed, keeps the outer frames that had not, and the function in
-   which they part. False: nothing would be left, and nothing was changed. */
+/* Of a stack that was read twice and had changed, keeps the outer frames that had not, and the function in which they
+   part; if both ended in that, it is whole. False: nothing would be left, and nothing was changed. */
 static bool pyprof__keep_common(const pyprof__thread *thread, const pyprof__levels *levels,
                                 pyprof__stack *stack, const pyprof__stack *second) {
     uint32_t common = 0;
@@ -4032,8 +4034,8 @@ static bool pyprof__keep_common(const pyprof__thread *thread, const pyprof__leve
         return false;
     }
     memmove(stack->frames, stack->frames + (stack->count - common), common * sizeof *stack->frames);
+    stack->is_partial = common < stack->count || common < second->count;
     stack->count = common;
-    stack->is_partial = true;
     return true;
 }
 
@@ -4042,7 +4044,7 @@ typedef struct pyprof__glance {
     pyprof__stack stack; /* in the sampler's scratch */
     bool attached;
     bool ran;     /* its clock went on while it was looked at first */
-    uint64_t cpu; /* the thread's clock; 0 = the thread is gone */
+    uint64_t cpu; /* the thread's clock before what was read last; 0 = the thread is gone */
 } pyprof__glance;
 
 /* Where a thread of several interpreters is by now: where it is attached, else what it has entered last. */
@@ -4081,8 +4083,7 @@ static bool pyprof__is_run_elsewhere(pyprof__sampler *sampler, const pyprof__thr
     pyprof__stack again;
     again.capacity = sampler->desc.max_depth;
     again.frames = glance->stack.frames == halves ? halves + again.capacity : halves;
-    bool agrees =
-        pyprof__read_stack(sampler, levels, false, &again) && pyprof__stacks_agree(&again, &glance->stack);
+    bool agrees = pyprof__read_stack(sampler, levels, &again) && pyprof__stacks_agree(&again, &glance->stack);
     if (pyprof__cpu_time(thread) != glance->cpu) {
         return false; /* it runs again, but did not then */
     }
@@ -4116,9 +4117,11 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
         uint64_t before = pyprof__cpu_time(thread);
         pyprof__catch_up(sampler, levels);
         glance->attached = pyprof__is_attached_now(&sampler->layout, levels->items[0].tstate);
-        bool is_read = pyprof__read_stack(sampler, levels, attempt == 0, &glance->stack);
-        glance->cpu = pyprof__cpu_time(thread);
-        if (before == glance->cpu && thread->lent == 0) {
+        bool is_read = pyprof__read_stack(sampler, levels, &glance->stack);
+        /* If it ran on, then to where, and by now it may wait there: the later clock does not belong to this stack. */
+        uint64_t after = pyprof__cpu_time(thread);
+        glance->cpu = after != 0 ? before : 0;
+        if (before == after && thread->lent == 0) {
             bool is_elsewhere =
                 is_read && glance->attached && pyprof__is_run_elsewhere(sampler, thread, levels, glance);
             glance->attached = glance->attached && !is_elsewhere;
@@ -4133,12 +4136,13 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
             return false;
         }
         /* A generator at the root of a running thread's stack is one whose caller's link had just been cut. */
-        is_read = is_read && attempt > 0 && !glance->stack.root_is_generator &&
+        is_read = is_read && !glance->stack.root_is_generator &&
                   (glance->stack.is_cut || pyprof__is_outermost(&sampler->layout, glance->stack.root)) &&
                   pyprof__has_stayed(sampler, levels);
         if (is_read && has_first && glance->attached == was_attached) {
             bool agrees = pyprof__stacks_agree(&first, &glance->stack) ||
                           pyprof__keep_common(thread, levels, &glance->stack, &first);
+            glance->stack.is_partial |= agrees && first.is_partial;
             agreed = agrees ? agreed + 1 : 0;
             if (agreed == 2) {
                 return true;
@@ -4190,7 +4194,8 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
     memset(&glance, 0, sizeof glance);
     bool is_read = pyprof__read_quietly(sampler, thread, levels, waited_for, can_ask, &glance);
     if (!is_read && can_ask && glance.attached) {
-        pyprof__sight sight = {*levels, pyprof__now(), glance.cpu, false};
+        pyprof__sight sight = pyprof__read_clocks(thread);
+        sight.levels = *levels;
         if (pyprof__ask(sampler, thread, &sight)) {
             return; /* it did not run when it was looked at first, and now it does */
         }
@@ -4223,15 +4228,6 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
 static bool pyprof__is_steady(const pyprof__thread *thread, uint64_t now, uint64_t cpu) {
     const uint64_t slack = 10000;
     return thread->has_sample && cpu + slack >= thread->cpu + (now - thread->wall);
-}
-
-static pyprof__sight pyprof__read_clocks(const pyprof__thread *thread) {
-    pyprof__sight sight;
-    sight.levels.count = 0;
-    sight.wall = pyprof__now();
-    sight.cpu = pyprof__cpu_time(thread);
-    sight.is_fresh = false;
-    return sight;
 }
 
 /* One thread at one tick. */

@@ -15,6 +15,7 @@ SCRIPT = os.path.join(harness.HERE, 'split.py')
 WALL = 'collapsed,wall,idle'
 CPU = 'collapsed,cpu,idle'
 SAMPLES = 'collapsed,samples,idle'
+BUSY = 'collapsed,samples'
 TOLERANCE = 1.0  # percentage points
 ATTEMPTS = 8
 
@@ -52,7 +53,7 @@ def shares(values):
 class Shares(unittest.TestCase):
     def measure(self, kind, seconds, interval_us, parent):
         """One run: the number of samples, and for each clock what was seen and what is true."""
-        run = harness.Run(SCRIPT, [kind, seconds], [WALL, CPU, SAMPLES], interval_us, ['-r'])
+        run = harness.Run(SCRIPT, [kind, seconds], [WALL, CPU, SAMPLES, BUSY], interval_us, ['-r'])
         truth = run.printed()
         taken = sum(sums(run.stacks(SAMPLES), truth, parent).values())
         print('%s: %d samples, %d lost %s, %d of %d ticks missed' % (
@@ -113,7 +114,18 @@ class RhythmTest(Shares):
 
     def test_bursts(self):
         """A thread that lets the GIL go hundreds of times a second must not get less than its share."""
-        self.check_close('bursty', 12, 500, samples=4000)
+        run = self.check_close('bursty', 12, 500, samples=4000)
+        self.check_waits_outside(run)
+
+    def check_waits_outside(self, run):
+        """The program waits in one place only, whatever it did when it was looked at last."""
+        waits = collections.Counter()
+        for words, sign in ((SAMPLES, 1), (BUSY, -1)):
+            for stack in run.stacks(words):
+                waits[any(frame.name == 'timed' for frame in stack.frames)] += sign * stack.value
+        print('  %d of %d samples that waited are where nothing waits' % (waits[True], sum(waits.values())), flush=True)
+        self.assertGreater(waits[False], 1000)
+        self.assertLess(waits[True] * 200, waits[False])
 
 
 if __name__ == '__main__':

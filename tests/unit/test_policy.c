@@ -164,6 +164,48 @@ static void test_what_runs_is_not_idle(void **state) {
     pthread_mutex_destroy(&other.mutex);
 }
 
+/* Copies outermost-first codes and instructions into a stack. */
+static pyprof__stack new_stack(pyprof__frame *frames, uint32_t count, const int (*of)[2]) {
+    pyprof__stack stack;
+    memset(&stack, 0, sizeof stack);
+    memset(frames, 0, count * sizeof *frames);
+    stack.frames = frames;
+    stack.count = stack.capacity = count;
+    for (uint32_t i = 0; i < count; i++) {
+        frames[count - 1 - i].code = (uintptr_t)of[i][0];
+        frames[count - 1 - i].instr = of[i][1];
+    }
+    return stack;
+}
+
+/* Two reads of a stack that moves: what both ended in has no one below it; where they part, who knows. */
+static void test_what_two_reads_have_in_common(void **state) {
+    static const int loop_early[][2] = {{1, 10}, {2, 20}}, loop_late[][2] = {{1, 10}, {2, 22}};
+    static const int called[][2] = {{1, 10}, {2, 20}, {3, 30}}, other[][2] = {{4, 40}, {2, 20}};
+    pyprof__frame frames[2][3];
+    pyprof__thread thread = new_thread();
+    pyprof__levels levels;
+    (void)state;
+    memset(&levels, 0, sizeof levels);
+    levels.count = levels.known = 1;
+    pyprof__stack early = new_stack(frames[0], 2, loop_early), late = new_stack(frames[1], 2, loop_late);
+    assert_true(pyprof__keep_common(&thread, &levels, &late, &early));
+    assert_int_equal(late.count, 2);
+    assert_int_equal(late.frames[0].instr, 22);
+    assert_false(late.is_partial);
+    late = new_stack(frames[1], 3, called);
+    assert_true(pyprof__keep_common(&thread, &levels, &late, &early));
+    assert_int_equal(late.count, 2);
+    assert_true(late.is_partial);
+    early = new_stack(frames[0], 3, called);
+    late = new_stack(frames[1], 2, loop_late);
+    assert_true(pyprof__keep_common(&thread, &levels, &late, &early));
+    assert_int_equal(late.count, 2);
+    assert_true(late.is_partial);
+    late = new_stack(frames[1], 2, other);
+    assert_false(pyprof__keep_common(&thread, &levels, &late, &early));
+}
+
 /* One that is used elsewhere than where it was made belongs to nobody that could be asked, or has a clock. */
 static void test_thread_states_that_are_lent(void **state) {
     pyprof__tstate tstate;
@@ -232,6 +274,7 @@ int main(void) {
         cmocka_unit_test(test_who_may_be_asked),
         cmocka_unit_test(test_what_runs_is_not_idle),
         cmocka_unit_test(test_whose_thread_state_it_is),
+        cmocka_unit_test(test_what_two_reads_have_in_common),
         cmocka_unit_test(test_thread_states_that_are_lent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
