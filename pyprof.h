@@ -103,6 +103,8 @@
      - A code object that dies within microseconds of being sampled may show as [unresolved]. Threads that are
        not asked (see above) may show [unsettled] frames: pyprof_stats.samples_partial. On some virtual machines a signal
        takes 20 microseconds: there, a thread that waits a hundred times a second is one of them for part of the time.
+     - What ends while it is looked at (within 5 microseconds, 30 on such machines) counts where its thread waits next:
+       bursts of a millisecond lose up to 3 % of their time to that.
      - Memory: at most memory_limit for one recording, a snapshot may hold as much again; typically below 1 MiB.
 
    CHANGES

@@ -108,11 +108,33 @@ def mixed_waiting(end):
 
 
 def bursty(end):
-    """Runs for a millisecond or three, then waits as long, as the frames of a game do."""
+    """Runs for a millisecond or two, then waits as long, as the frames of a game do. Of each burst the end is not seen
+    that comes while it is looked at, up to 30 us on a virtual machine: so they last as long on a fast machine as on
+    a slow one."""
+    bursts = ((steady, 2.0), (moving, 1.0), (generating, 1.2))
+    amounts = [scaled(function, ms / 1e3) for function, ms in bursts]
     while time.monotonic() < end:
-        for function, amount in ((steady, 25000), (moving, 1200), (generating, 25000)):
+        for (function, _), amount in zip(bursts, amounts):
             timed(function, amount)
             sleep(0.003)
+
+
+def scaled(function, seconds):
+    """How much of it takes so long here, at best: what is booked is what it took."""
+    amount, took = 1, 0.0
+    while took < seconds:
+        amount *= 2
+        took = best(function, amount)
+    return int(amount * seconds / took)
+
+
+def best(function, amount):
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        function(amount)
+        times.append(time.perf_counter() - begin)
+    return min(times)
 
 
 # Functions of a few microseconds: each runs until a moment and answers at which it ended, so that one look at the
