@@ -46,7 +46,8 @@
        change its stack, and is read from outside.
      A thread could leave Python and enter a system call in the microseconds between the look and the signal; some
      calls then end with EINTR, SA_RESTART or not (poll, nanosleep: signal(7)). A thread to which that happens more
-     than once in 4,096 ticks is asked less; pyprof_stats.calls_interrupted counts what was seen.
+     than once in 4,096 ticks is asked less; pyprof_stats.calls_interrupted counts what was seen. A write of more than
+     4 KiB to a full pipe may end short, as it may by any signal; Python run with -u loses the rest (cpython#86210).
      PYPROF_CAPTURE_QUIET sends no signal at all.
 
    THREADS, GIL, FORK
@@ -3600,7 +3601,7 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
     if (stack != NULL) {
         if (stack->root == 0) {
             pyprof__end_time(sampler, thread, wall, false);
-            thread->cpu = cpu;
+            thread->cpu = cpu > thread->cpu ? cpu : thread->cpu;
             thread->absent_at = wall;
             return;
         }
@@ -4041,12 +4042,24 @@ static bool pyprof__keep_common(const pyprof__thread *thread, const pyprof__leve
     return true;
 }
 
+/* Whether a stack agrees with an earlier read, if need be by claiming no more than both: what that one could not tell
+   this one does not make known. */
+static bool pyprof__settle(const pyprof__thread *thread, const pyprof__levels *levels, pyprof__stack *stack,
+                           const pyprof__stack *earlier) {
+    if (!pyprof__stacks_agree(earlier, stack) && !pyprof__keep_common(thread, levels, stack, earlier)) {
+        return false;
+    }
+    stack->is_partial = stack->is_partial || earlier->is_partial;
+    return true;
+}
+
 /* What a look from outside saw. */
 typedef struct pyprof__glance {
     pyprof__stack stack; /* in the sampler's scratch */
     bool attached;
-    bool ran;     /* its clock went on while it was looked at first */
-    uint64_t cpu; /* the thread's clock before what was read last; 0 = the thread is gone */
+    bool ran;      /* its clock went on while it was looked at first */
+    uint64_t wall; /* before what was read last; and then, */
+    uint64_t cpu;  /* the thread's clock; 0 = the thread is gone */
 } pyprof__glance;
 
 /* Where a thread of several interpreters is by now: where it is attached, else what it has entered last. */
@@ -4116,14 +4129,15 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
     glance->stack.frames = first.frames + sampler->desc.max_depth;
     first.capacity = glance->stack.capacity = sampler->desc.max_depth;
     for (int attempt = 0; attempt < attempts && (attempt < 4 || pyprof__now() < end); attempt++) {
-        uint64_t before = pyprof__cpu_time(thread);
+        pyprof__sight before = pyprof__read_clocks(thread);
         pyprof__catch_up(sampler, levels);
         glance->attached = pyprof__is_attached_now(&sampler->layout, levels->items[0].tstate);
         bool is_read = pyprof__read_stack(sampler, levels, &glance->stack);
-        /* If it ran on, then to where, and by now it may wait there: the later clock does not belong to this stack. */
+        /* If it ran on, it may by now wait elsewhere: it is the earlier clock that belongs to this stack. */
         uint64_t after = pyprof__cpu_time(thread);
-        glance->cpu = after != 0 ? before : 0;
-        if (before == after && thread->lent == 0) {
+        glance->wall = before.wall;
+        glance->cpu = after != 0 ? before.cpu : 0;
+        if (before.cpu == after && thread->lent == 0) {
             bool is_elsewhere =
                 is_read && glance->attached && pyprof__is_run_elsewhere(sampler, thread, levels, glance);
             glance->attached = glance->attached && !is_elsewhere;
@@ -4141,16 +4155,13 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
         is_read = is_read && !glance->stack.root_is_generator &&
                   (glance->stack.is_cut || pyprof__is_outermost(&sampler->layout, glance->stack.root)) &&
                   pyprof__has_stayed(sampler, levels);
-        if (is_read && has_first && glance->attached == was_attached) {
-            bool agrees = pyprof__stacks_agree(&first, &glance->stack) ||
-                          pyprof__keep_common(thread, levels, &glance->stack, &first);
-            glance->stack.is_partial |= agrees && first.is_partial;
+        if (is_read) {
+            bool agrees = has_first && glance->attached == was_attached &&
+                          pyprof__settle(thread, levels, &glance->stack, &first);
             agreed = agrees ? agreed + 1 : 0;
             if (agreed == 2) {
                 return true;
             }
-        }
-        if (is_read) {
             pyprof__stack spare = first;
             first = glance->stack;
             glance->stack = spare;
@@ -4222,7 +4233,7 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
     if (waited_for) {
         pyprof__cancel(thread);
     }
-    pyprof__record(sampler, thread, &glance.stack, levels, pyprof__kind_of(thread, &glance), pyprof__now(),
+    pyprof__record(sampler, thread, &glance.stack, levels, pyprof__kind_of(thread, &glance), glance.wall,
                    glance.cpu);
 }
 
@@ -4250,8 +4261,9 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
         sampler->stats.lost_unreadable++;
         return;
     }
+    bool was_attached = (thread->kind & PYPROF__GIL) != 0;
     if (thread->has_sample && cpu == thread->cpu && tstate->address == thread->sample_tstate && !attached &&
-        thread->lent == 0) {
+        !was_attached && thread->lent == 0) {
         pyprof__cancel(thread); /* it has not run since: nothing can have changed */
         pyprof__record(sampler, thread, NULL, NULL, PYPROF__IDLE, now, cpu);
         return;

@@ -70,6 +70,7 @@ def is_debug_build():
 def host_environment():
     environment = dict(os.environ, PYTHONHOME=python_home(), PYTHONIOENCODING='utf-8')
     environment.pop('PYTHONPATH', None)
+    environment.pop('PYTHONUNBUFFERED', None)  # any signal makes it lose what a pipe had no room for: cpython#86210
     return environment
 
 

@@ -114,11 +114,14 @@ class RhythmTest(Shares):
 
     def test_bursts(self):
         """A thread that lets the GIL go hundreds of times a second must not get less than its share."""
-        run = self.check_close('bursty', 12, 500, samples=4000)
-        self.check_waits_outside(run)
+        self.check_close('bursty', 12, 500, samples=4000)
 
-    def check_waits_outside(self, run):
-        """The program waits in one place only, whatever it did when it was looked at last."""
+    def test_waits(self):
+        """A thread that was looked at while it ran, and then waits, waits where it waits and not where it ran."""
+        for options in ['-r'], ['-r', '-q']:
+            self.check_waits(harness.Run(SCRIPT, ['bursty', 6], [SAMPLES, BUSY], 500, options))
+
+    def check_waits(self, run):
         waits = collections.Counter()
         for words, sign in ((SAMPLES, 1), (BUSY, -1)):
             for stack in run.stacks(words):

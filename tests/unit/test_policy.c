@@ -189,21 +189,27 @@ static void test_what_two_reads_have_in_common(void **state) {
     memset(&levels, 0, sizeof levels);
     levels.count = levels.known = 1;
     pyprof__stack early = new_stack(frames[0], 2, loop_early), late = new_stack(frames[1], 2, loop_late);
-    assert_true(pyprof__keep_common(&thread, &levels, &late, &early));
+    assert_true(pyprof__settle(&thread, &levels, &late, &early));
     assert_int_equal(late.count, 2);
     assert_int_equal(late.frames[0].instr, 22);
     assert_false(late.is_partial);
     late = new_stack(frames[1], 3, called);
-    assert_true(pyprof__keep_common(&thread, &levels, &late, &early));
+    assert_true(pyprof__settle(&thread, &levels, &late, &early));
     assert_int_equal(late.count, 2);
     assert_true(late.is_partial);
     early = new_stack(frames[0], 3, called);
     late = new_stack(frames[1], 2, loop_late);
-    assert_true(pyprof__keep_common(&thread, &levels, &late, &early));
+    assert_true(pyprof__settle(&thread, &levels, &late, &early));
     assert_int_equal(late.count, 2);
     assert_true(late.is_partial);
+    early = late;
+    pyprof__stack third = new_stack(frames[0], 2, loop_late);
+    assert_true(
+        pyprof__settle(&thread, &levels, &third, &early)); /* equal, but the other had someone below */
+    assert_true(third.is_partial);
+    early = new_stack(frames[0], 3, called);
     late = new_stack(frames[1], 2, other);
-    assert_false(pyprof__keep_common(&thread, &levels, &late, &early));
+    assert_false(pyprof__settle(&thread, &levels, &late, &early));
 }
 
 /* One that is used elsewhere than where it was made belongs to nobody that could be asked, or has a clock. */
