@@ -4261,6 +4261,7 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
         sampler->stats.lost_unreadable++;
         return;
     }
+    /* Who lets go of Python has run, whatever its clock says: a virtual machine's may stand still for a while. */
     bool was_attached = (thread->kind & PYPROF__GIL) != 0;
     if (thread->has_sample && cpu == thread->cpu && tstate->address == thread->sample_tstate && !attached &&
         !was_attached && thread->lent == 0) {

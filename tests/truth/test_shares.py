@@ -53,7 +53,7 @@ def shares(values):
 class Shares(unittest.TestCase):
     def measure(self, kind, seconds, interval_us, parent):
         """One run: the number of samples, and for each clock what was seen and what is true."""
-        run = harness.Run(SCRIPT, [kind, seconds], [WALL, CPU, SAMPLES, BUSY], interval_us, ['-r'])
+        run = harness.Run(SCRIPT, [kind, seconds], [WALL, CPU, SAMPLES], interval_us, ['-r'])
         truth = run.printed()
         taken = sum(sums(run.stacks(SAMPLES), truth, parent).values())
         print('%s: %d samples, %d lost %s, %d of %d ticks missed' % (
