@@ -15,10 +15,45 @@
          PyRun_SimpleString("import game; game.run()");
          pyprof_profile *profile;
          if (pyprof_stop(&profile) == PYPROF_OK) {
-             pyprof_save(profile, NULL, "game.speedscope.json"); // opens in speedscope.app
-             pyprof_save(profile, NULL, "game.txt");             // collapsed: pyprof-svg game.txt game.svg
+             pyprof_save(profile, NULL, "game.speedscope.json"); // drop it on https://www.speedscope.app
              pyprof_free(profile);
          }
+
+   A PICTURE
+     With this header alone: save "game.speedscope.json" and drop it on https://www.speedscope.app; or save "game.txt"
+     and run `pyprof-svg game.txt game.svg` (a tool beside this header: cc -O2 tools/pyprof-svg.c -o pyprof-svg).
+     To save an .svg directly, a flame graph that any browser opens, take tools/flamegraph.h along, and include it first
+     in the file with the implementation:
+
+         #define PYPROF_IMPLEMENTATION
+         #include "flamegraph.h"
+         #include "pyprof.h"
+         ...
+         pyprof_save(profile, NULL, "game.svg");
+
+     Where it was not included that is PYPROF_ERROR_FORMAT, and says so. Its memory comes from malloc.
+
+   WHEN SOMETHING FAILS
+     Every function that can fail answers with a pyprof_result. pyprof_last_error() is the same in words, with the
+     argument, signal, path or version that it is about: "interval_us is 3: it has to be 50 to 10000000, or 0 for 10000",
+     "cannot write /srv/game.txt: Permission denied". pyprof_desc.logger hears it, too, and warnings besides.
+
+   THE END OF THE PROGRAM
+     What was recorded is in memory until pyprof_stop or pyprof_snapshot gives it away. A program that ends without either
+     loses it, also if output_path was set. If yours ends in many places, have it stopped by exit:
+
+         static void stop_profile(void) { pyprof_stop(NULL); } // saves to the output_path that pyprof_start was given
+         ...
+         pyprof_desc desc = {.output_path = "game.speedscope.json"};
+         if (pyprof_start(&desc) == PYPROF_OK) {
+             atexit(stop_profile); // also after Py_Finalize
+         }
+
+     That is not run by _exit (Python: os._exit), quick_exit, abort, an exec or a fatal signal: call pyprof_stop before
+     those, but not in a signal handler; or have it saved from time to time, to lose no more than since:
+     pyprof_desc.autosave_s.
+     A plugin calls pyprof_stop before it is unloaded. Its code must not go while it records: where that happens all the
+     same, dlclose stops the recording and drops it.
 
    CONTENTS (search for these tags)
      >>api         the public declarations, each with its contract
@@ -26,47 +61,92 @@
      >>base        memory within a limit, the host's log
      >>containers  an array that grows, a table found by key
      >>reads       reading this process's memory where it may vanish
-     >>cpython     every difference between versions of CPython
-     >>capture     one stack: walked by its own thread in a signal handler, or from outside
+     >>cpython     where things lie in CPython: every difference between its versions
+     >>frames      CPython's thread states and frames, read by that
+     >>objects     CPython's texts, line tables, attributes and dicts
+     >>stacks      one stack: from the leaf to the root, through all interpreters
+     >>handler     what a thread does that is asked: it copies its own stack
+     >>signals     which signal asks, and whose it is
      >>profile     the calling-context tree and the time line
-     >>sampler     the thread that looks at all others
-     >>writers     collapsed and speedscope files
-     >>public      the public functions
+     >>holding     a thread kept off its core while it is read
+     >>state       what the sampler keeps; code objects and call sites
+     >>names       what threads are called
+     >>records     a sample enters the profile, with its time
+     >>asking      who is asked, and what comes back
+     >>reading     a thread read from outside; one look at one thread
+     >>threads     which thread states and threads there are
+     >>waiting     threads that wait, all looked at in one
+     >>sampler     the thread that does all this, tick by tick
+     >>shown       what outputs show: escapes, names, paths, the tree
+     >>writers     SVG and speedscope files
+     >>files       files: beside first, then renamed
+     >>lifecycle   options, forks, start and stop
+     >>public      the other public functions
 
    WHAT IT DOES TO YOUR PROCESS
-     One thread, "pyprof", blocks all signals and wakes once an interval, at a random moment of it. It never
-     takes the GIL and never waits for a thread of yours.
+     One thread, "pyprof", blocks all signals and wakes once an interval, at a random moment of it. It never takes
+     the GIL. It waits for a thread of yours only while pyprof_dump or pyprof_stop is called: for its last answer.
      - A thread that waits, or runs C code without the GIL, is read from outside, through system calls that answer
        a bad address with an error. What such a thread does is not disturbed, and it sees no signal.
+     - While more than a few threads wait, the process has a timer of its CPU clock that never rings (timer_create): then
+       one look at that clock tells that none of them has run. Where it is refused, a tick takes longer.
      - A thread that is running Python on another core right now is asked by one signal, and copies its own
-       stack in the handler: no allocation, no lock, errno kept, below 800 bytes of stack and 2 to 4 microseconds.
-       The handler is installed with SA_RESTART | SA_ONSTACK, for one signal that had no action before or that you
-       chose; signals that are not ours go to the handler that was there before.
+       stack in the handler: no allocation, no lock, errno kept, 2 to 6 microseconds with the signal itself.
+       The handler is installed with SA_RESTART | SA_ONSTACK, for one signal that nobody has a use for or that you
+       chose; signals that are not ours go to the handler that was there before. All signals are masked in it but those
+       that tell of faults: a crash handler of yours hears of what happens there, too.
+     - Beside the frame that the kernel makes (1.4 KiB on most machines) the handler takes at most 1,400 bytes of stack where
+       it was compiled with optimisation, and 2,100 without; 288 to 984 were seen
+       (each build: examples/HOSTS.md). An alternate signal stack of 8 KiB does. All that it calls is bound before the
+       first signal.
      - A thread that holds the GIL but is not on a core (it waits inside C code, or has to wait for a core) cannot
        change its stack, and is read from outside.
+     - The signal is ours only as long as it is. Before each question its action is looked at (0.3 microseconds, below
+       1 % of a tick). Where your program has given it another one, that stays, and threads are asked by another signal
+       that is free; the same where a thread blocks it in particular, as who reads it by sigwait or a signalfd does. If none is free, threads that run Python are read as
+       with PYPROF_CAPTURE_HELD, and a free signal is looked for every second. The logger hears of each change, and
+       pyprof_stats.signal_number and signal_changes say it.
+     - A thread that blocks most signals is read in that way, too: its mask is looked at before it is asked at first, and
+       when it has run without an answer; what is pending of ours is then discarded. If it goes on, the logger hears its name;
+       pyprof_stats.threads_unasked and samples_unasked count. What is under way in the very microseconds in which a
+       program changes an action or a mask may still come to it.
      A thread could leave Python and enter a system call in the microseconds between the look and the signal; some
      calls then end with EINTR, SA_RESTART or not (poll, nanosleep: signal(7)). A thread to which that happens more
      than once in 4,096 ticks is asked less; pyprof_stats.calls_interrupted counts what was seen. A write of more than
      4 KiB to a full pipe may end short, as it may by any signal; Python run with -u loses the rest (cpython#86210).
-     PYPROF_CAPTURE_QUIET sends no signal at all.
+     PYPROF_CAPTURE_HELD and PYPROF_CAPTURE_QUIET send no signal at all.
+     - Held is who does not run while the sampler does: both are kept on one core (sched_setaffinity) while the stack is
+       read, some 20 to 100 microseconds, and the thread's own clock proves that it stood still. While they share a core
+       anyway nothing is changed, and the sampler stays on that core. pyprof_stats.samples_held, holds_failed.
+     - Where a thread may run is given back at once, unless the program has changed it meanwhile; and to what the
+       thread made in that moment (threads, processes), too. A thread is held only after it was seen with the same cores
+       eight times, and after it was seen with others not for a minute.
+     - pyprof_desc.never_hold forbids it. Then, and where a thread cannot be held, it is read as with
+       PYPROF_CAPTURE_QUIET.
 
    THREADS, GIL, FORK
      function                                    thread   GIL        before Py_Initialize   after Py_Finalize
      pyprof_start                                any      either     yes                    yes
      pyprof_stop, _snapshot, _dump, _get_stats   any      either     yes                    yes
-     pyprof_write, _save, _free                  any      either     yes                    yes
-     pyprof_name_interpreter                     any      either     yes                    yes
+     pyprof_write, _save, _visit, _free          any      either     yes                    yes
+     pyprof_is_active, _result_string            any      either     yes                    yes
+     pyprof_name_interpreter, _last_error        any      either     yes                    yes
+     pyprof_name_thread                          any      either     yes                    yes
      None may be called from a signal handler, or from the allocator, logger and write functions of the host.
-     fork waits for a sample that is being taken. A forked child has no recording: no thread, the signal's action is
-     the host's again, pyprof_is_active is false, and it may start its own. The parent's goes on. A child that is made
-     without fork's handlers (_Fork, clone) keeps the signal's action until it starts or ends. What the parent's recording
-     held is given back by the child's first pyprof_start. The fork handlers are all that stays after pyprof_stop: they
-     cannot be taken back but by unloading what holds this, and do nothing while nothing is recorded.
+     fork waits for a sample that is being taken, and for a call of pyprof_snapshot in another thread. A
+     forked child has no recording unless pyprof_desc.children says so: no thread, the signal's action is the host's again, pyprof_is_active is false, and
+     it may start its own. The parent's goes on. So may a child of a fork that CPython was not told of
+     (PyOS_AfterFork_Child). A child that is made without fork's handlers (_Fork, clone) keeps the signal's action until it starts a recording or
+     ends. What the parent's recording held is given back by the child's first pyprof_start. The fork handlers are all
+     that stays after pyprof_stop: they cannot be taken back but by unloading what holds this, and do nothing while
+     nothing is recorded.
 
    WHAT THE FIGURES MEAN
      A sample stands for the time around it: half of the time since the thread's last sample and half of the time
-     until its next one, as measured. So a sampler that comes late does not bend the profile, nor does a program
-     whose rhythm is that of the sampler. Every sample counts in four ways, to be chosen when writing:
+     until its next one, as measured. So no time is lost when the sampler comes late, and a program whose rhythm is
+     that of the sampler gets true shares. Where a thread did several things between two samples, half and half is a
+     guess: with more busy threads than processors, shares of wall time have been seen to be off by up to 7 percentage
+     points. Every sample counts in four ways, to be chosen when writing:
      - wall: elapsed time. Time in which the thread only waited is kept apart, and left out unless include_idle.
      - cpu: CPU time by the thread's own clock.
      - gil: elapsed time while it held the GIL of its interpreter; on a free-threaded build while it was attached.
@@ -75,27 +155,70 @@
      without any Python frame is not in the profile.
      An OS thread is one stack, also if it went from one interpreter to another: a frame "[interpreter 1: NAME]" stands
      before those of each, except of the main interpreter where a thread begins there. pyprof_name_interpreter.
+     A thread has the name that pyprof_name_thread gave it; else the one that Python's threading knows, by then or later, whoever started it; greenlets give it none.
+     Else it has the one that the system knows, if it is the thread's own.
+     Those that nobody named have the process's, or that of the thread that made them: they are told apart by their ids,
+     "game (4711)". The process's first thread is MainThread.
      A frame shows the line that its thread was at. A function that has been called but has not begun to run is
-     not shown yet: its caller is the leaf.
-     What could not be sampled is counted by cause in pyprof_stats, never guessed: see there.
+     not shown yet, unless it has callees (a trace function): its caller is the leaf.
+     What could not be sampled is counted by cause in pyprof_stats, never guessed: see there. A
+     thread that was never seen yet counts from the first tick in which the lists that CPython has of its threads could be
+     followed up to it.
 
    FORMATS
      Collapsed ("folded"): a line a stack, "thread NAME;qualname (file.py:LINE);... VALUE", times in microseconds,
-     frames as py-spy writes them. Inside names, backslash, semicolon, control characters, line separators and
+     frames as py-spy writes them: files from their outermost package on, and so far that no two of a profile look
+     alike. Inside names, backslash, semicolon, control characters, line separators and
      lone surrogates are written as Python writes them in a string literal (\\ \x3b \n \u2028 \udc80).
-     Speedscope: one time-ordered profile a thread, all on one time axis, nanoseconds. Time in which a thread is not
+     SVG: one file for any browser, to zoom and search in (see A PICTURE); all threads together. To have them apart, write
+     collapsed stacks and draw these: pyprof-svg --threads.
+     Speedscope: one time-ordered profile a thread, all on one time axis, nanoseconds; threads of one name that came one
+     after the other share one. Time in which a thread is not
      shown is an empty stack. When the time line is full, neighbours are merged (pyprof_stats.timeline_coarsened);
      the sums of the collapsed format stay exact.
+     Your own: pyprof_visit goes through every node of the tree and every span of time.
 
    LIMITS
-     - Linux; x86-64 and aarch64 (others should work, without calls_interrupted).
+     - Linux on x86-64. The code for aarch64 has not been run yet; where pointers have 32 bits, or the most significant
+       byte comes first, it cannot work.
      - CPython 3.8 to 3.15, and later ones whose description of themselves (_Py_DebugOffsets) agrees with their headers.
        Free-threaded builds; debug builds since 3.13. Anything else is refused by pyprof_start, with a reason.
      - Valgrind's memcheck takes what the sampler reads for the program's own reads, and may complain.
      - Where neither process_vm_writev nor /proc/self/mem may be used (some seccomp filters), pyprof_start refuses.
+       Where only the latter may be used, a recording keeps it open, and opens it again if the program closes it. A
+       program that takes both from itself while a recording runs is told by the logger, and all that follows is lost
+       (lost_unreadable).
+     - Where pyprof_stop is called while the machine holds a thread up between a signal and the end of the handler, it waits
+       20 ms for a handler that has not begun, and 100 ms for one that reads. One that comes later, however late, touches
+       nothing that was given back; but what it still reads into (32 bytes times max_depth) is never given back, and the
+       plugin that holds this stays loaded. dlclose while recording waits up to 2 s instead.
+     - A thread is not held if it has a real-time priority that the sampler's is not above; if sched_setaffinity is refused
+       (the logger is told; a seccomp filter that kills needs never_hold), neither /proc/sys/kernel/ns_last_pid nor
+       /proc/loadavg can be read, or there are more than 8,192 cores; nor after eight holds in a row came to nothing,
+       for a minute.
+     - Before Linux 6.12 the sampler may wait for a core that it shares with a thread that is held: if ticks_missed grows,
+       give the thread "pyprof" a real-time priority.
+     - A thread that calls exec in the microsecond between being kept on a core and standing still leaves the new program
+       on that core. If a program changes where a thread may run for the first time in a minute, and in just the
+       microsecond in which the thread is taken or given back, or to just the core on which it is held, that is lost.
      - Frames of C functions are not shown; their time is their Python caller's.
+     - On 3.14 and 3.15 with the JIT, the innermost frame's line is where it could last have called something, as compiled
+       code keeps no other: time of a line that calls nothing counts for one before it. All else is right, callers' lines
+       too. pyprof_stats.samples_jit counts them; pictures and speedscope's title say how many.
+     - On 3.8 and 3.9, while an exception is thrown into a coroutine or generator (a task is cancelled), CPython does not
+       link all those between it and the event loop: some are left out, or a "[truncated]" stands for them. So are those
+       between, on any version, while a chain of generators is closed.
+     - Of threads without end not each is told apart. Who comes goes on with the track of one of its name that has ended.
+       Beyond memory_limit / 64 KiB tracks (1,024 by default) those whose names or ids differ in digits only are one:
+       "Thread-* (work)", "game (*)"; beyond twice as many, all others are "[several threads]".
+     - A thread that gets both ids of one that has ended, within 20 ms and with as much CPU time used as that one had, is
+       taken for it.
+     - A thread that has long waited, and then runs without taking the GIL, may be seen up to a clock tick of its core
+       (4 ms) late: at most a five-hundredth of its time.
      - A host that switches C stacks (fibers) while one thread is in several interpreters gets their order wrong; to
        3.11, a thread that runs C code on another stack than the Python that called it is read from outside.
+     - Of a stack with more than 131,072 frames beyond max_depth, and of a thread that is in several interpreters and
+       deeper than max_depth in one, the outermost frames are left out ("[truncated]"), and with them the thread's name.
      - Of a thread in more than 8 interpreters the outer ones are left out ("[truncated]"); of one that goes to and fro
        between more than 8 within a tick, some looks come to nothing.
      - A thread state that is used in another thread than the one that made it has its maker's name, no CPU time, and
@@ -106,7 +229,10 @@
        takes 20 microseconds: there, a thread that waits a hundred times a second is one of them for part of the time.
      - What ends while it is looked at (within 5 microseconds, 30 on such machines) counts where its thread waits next:
        bursts of a millisecond lose up to 3 % of their time to that.
-     - Memory: at most memory_limit for one recording, a snapshot may hold as much again; typically below 1 MiB.
+     - Memory: at most memory_limit for one recording with its snapshots, and for writing them, and typically below 1 MiB.
+       A recording itself takes about half of it: however full, it is saved, and one snapshot at a time can be made
+       and saved. What has no room is PYPROF_ERROR_MEMORY: a second snapshot beside that of a full recording, a picture of
+       very many stacks. The sampler thread's stack, paths of files and pictures are not from the allocator.
 
    CHANGES
      0.1  first version
@@ -141,32 +267,35 @@ extern "C" {
 #endif
 
 /* What every call answers. Zero is success, errors are negative; a call that fails has changed nothing
-   unless its own text says otherwise. */
+   unless its own text says otherwise. pyprof_last_error says it in words. */
 typedef enum pyprof_result {
     PYPROF_OK = 0,
-    PYPROF_ERROR_ARGUMENT = -1,       /* NULL where a value is needed, or a figure out of its range */
-    PYPROF_ERROR_ALREADY_ACTIVE = -2, /* pyprof_start while a recording runs */
-    PYPROF_ERROR_NOT_ACTIVE = -3,     /* a call that needs a running recording */
-    PYPROF_ERROR_MEMORY = -4,         /* the allocator gave nothing, or memory_limit is too small */
-    PYPROF_ERROR_THREAD = -5,         /* the sampler thread could not be made */
-    PYPROF_ERROR_SIGNAL = -6,         /* the signal is in use, unusable, or none is free */
-    PYPROF_ERROR_MEMORY_READ = -7,    /* the system lets us read our own memory in no safe way */
-    PYPROF_ERROR_PYTHON = -8, /* this version of CPython is not known, or not as it describes itself */
+    PYPROF_ERROR_ARGUMENT = -1,        /* NULL where a value is needed, or a figure out of its range */
+    PYPROF_ERROR_ALREADY_ACTIVE = -2,  /* pyprof_start while a recording runs */
+    PYPROF_ERROR_NOT_ACTIVE = -3,      /* a call that needs a running recording */
+    PYPROF_ERROR_MEMORY = -4,          /* the allocator gave nothing, or memory_limit is too small */
+    PYPROF_ERROR_THREAD = -5,          /* the sampler thread could not be made */
+    PYPROF_ERROR_SIGNAL = -6,          /* the signal that was named cannot be used */
+    PYPROF_ERROR_MEMORY_READ = -7,     /* the system lets us read our own memory in no safe way */
+    PYPROF_ERROR_PYTHON = -8,          /* this version of CPython is not known, or not as it describes itself */
     PYPROF_ERROR_PYTHON_MISMATCH = -9, /* compiled against one CPython (version, with a GIL or free-threaded),
                                           running in another */
     PYPROF_ERROR_IO = -10,             /* a file could not be made, written or renamed; errno says why */
     PYPROF_ERROR_WRITE = -11,          /* the write function answered false */
-    PYPROF_ERROR_FORMAT = -12,      /* a format that is not known, or that the path's ending does not name */
-    PYPROF_ERROR_PYTHON_DEBUG = -13 /* a debug build of a CPython before 3.13, or one with Py_TRACE_REFS */
+    PYPROF_ERROR_FORMAT = -12,         /* a format that is not known, or an .svg without tools/flamegraph.h */
+    PYPROF_ERROR_PYTHON_DEBUG = -13    /* a debug build of a CPython before 3.13, or one with Py_TRACE_REFS */
 } pyprof_result;
 
 /* How the stack of a thread that is running Python right now is read. */
 typedef enum pyprof_capture {
     PYPROF_CAPTURE_DEFAULT = 0, /* the thread copies its own stack, asked by a thread-directed signal */
-    PYPROF_CAPTURE_QUIET = 1 /* no signal, ever: read from outside several times, kept as far as the reads are
+    PYPROF_CAPTURE_QUIET = 1,   /* no signal, ever: read from outside several times, kept as far as the reads are
                                    equal. What changes faster than it can be read is shown as "[unsettled]"
                                    below the frames that stood still, so short functions get less than their
-                                   share, and their callers the rest. */
+                                   share, and their callers the rest. Fewer than one stack in 10,000 is
+                                   wrong. */
+    PYPROF_CAPTURE_HELD = 2     /* no signal, ever: the thread is kept off its core while it is read, see WHAT IT DOES
+                                   TO YOUR PROCESS. Where that is not possible, as QUIET. */
 } pyprof_capture;
 
 typedef enum pyprof_log_level {
@@ -186,44 +315,66 @@ typedef struct pyprof_allocator {
 } pyprof_allocator;
 
 /* Who hears of what happens; NULL = nobody. Called as the allocator is, with a text without newline that
-   lives as long as the call. */
+   lives as long as the call; of a failing pyprof_write or pyprof_save, too, until the profile is freed. */
 typedef struct pyprof_logger {
     void (*log_fn)(pyprof_log_level level, const char *message, void *user);
     void *user;
 } pyprof_logger;
+
+/* What becomes of a recording in a forked child. The parent's goes on. */
+typedef enum pyprof_children {
+    PYPROF_CHILDREN_OFF = 0,   /* the child has none; it may start its own */
+    PYPROF_CHILDREN_STOP = 1,  /* what the parent recorded up to the fork is the child's, too, and has ended there:
+                                  pyprof_stop gives it, and saves it; pyprof_is_active is false. For a program that goes
+                                  on in its child, as daemons do. pyprof_start drops it. */
+    PYPROF_CHILDREN_FOLLOW = 2 /* the child begins one of its own in fork, which takes it a millisecond, with the same
+                                  description; if that fails, the logger is told. So do its own children. */
+} pyprof_children;
 
 /* How to record. All zero = good defaults. Copied by pyprof_start, output_path included. */
 typedef struct pyprof_desc {
     uint32_t interval_us; /* mean time between samples of a thread, in microseconds: 50 to 10,000,000;
                                    0 = 10,000 (100 Hz) */
     pyprof_capture capture;
-    int signal_number;       /* the signal that asks a thread for its stack; 0 = SIGURG, or a real-time signal
-                                if SIGURG has a handler. No signal is taken with PYPROF_CAPTURE_QUIET. After an exec while
-                                recording, one may still reach the new program: SIGURG is ignored there, as
-                                SIGCHLD and SIGWINCH would be, any other may end it. */
-    size_t memory_limit;     /* bytes that one recording may hold at most; at least 1 MiB; 0 = 64 MiB */
-    uint32_t max_depth;      /* frames of a stack, counted from the leaf: 16 to 65,536; 0 = 1024. What lies
-                                   further out becomes one "[truncated]" frame. */
-    const char *output_path; /* pyprof_stop also saves here, with default pyprof_output; NULL = nowhere */
+    int signal_number;       /* the signal that asks a thread for its stack; 0 = SIGURG or SIGWINCH: one that has no
+                                action, else one that is ignored, and that no thread blocks or waits for in
+                                particular; if there is none, nobody is asked. Both do nothing by default: so one
+                                that is still pending harms nobody if your program resets all actions, or calls
+                                exec. Any other may end it then. None is taken with PYPROF_CAPTURE_QUIET. */
+    size_t memory_limit;     /* bytes that one recording may hold at most; at least 1 MiB; 0 = 64 MiB. Its
+                                snapshots, its dumps and the writing of it are part of that. */
+    uint32_t max_depth;      /* frames of a stack: 16 to 65,536; 0 = 1024. Of deeper ones the innermost three quarters
+                                and the outermost quarter are kept, with "[truncated]" in between. */
+    const char *output_path; /* pyprof_stop also saves here, with default pyprof_output; NULL = nowhere. In it, %p is
+                                the process's id, %n the program's name and %t the time of the start (UTC, with
+                                milliseconds), so that no process overwrites another one's file; %% is one %. */
     pyprof_allocator allocator;
     pyprof_logger logger;
+    bool never_hold; /* PYPROF_CAPTURE_DEFAULT: threads that cannot be asked are not held either, but read as with
+                        PYPROF_CAPTURE_QUIET: where a thread may run (sched_setaffinity) is never touched */
+    pyprof_children children;
+    uint32_t autosave_s; /* output_path is also saved after each so many seconds, which is what remains after _exit
+                            or a fatal signal: always a whole file, by the sampler's thread, which does not sample
+                            meanwhile. Not if it is a pipe or a device. At most 86,400; 0 = never */
 } pyprof_desc;
 
 /* A finished recording: immutable, independent of the interpreter that it came from. */
 typedef struct pyprof_profile pyprof_profile;
 
 typedef enum pyprof_format {
-    PYPROF_FORMAT_AUTO = 0,      /* pyprof_save: by the path's ending (.json: speedscope, .svg: refused,
+    PYPROF_FORMAT_AUTO = 0,       /* pyprof_save: by the path's ending (.json: speedscope, .svg: SVG,
                                      anything else: collapsed); pyprof_write: collapsed */
-    PYPROF_FORMAT_COLLAPSED = 1, /* one line a stack: "thread;root;...;leaf value" */
-    PYPROF_FORMAT_SPEEDSCOPE = 2 /* speedscope.app's JSON, one time-ordered profile a thread, nanoseconds */
+    PYPROF_FORMAT_COLLAPSED = 1,  /* one line a stack: "thread;root;...;leaf value" */
+    PYPROF_FORMAT_SPEEDSCOPE = 2, /* speedscope.app's JSON, one time-ordered profile a thread, nanoseconds */
+    PYPROF_FORMAT_SVG = 3         /* a flame graph for any browser. Drawn by tools/flamegraph.h: PYPROF_ERROR_FORMAT
+                                     where that was not included before the implementation (see A PICTURE) */
 } pyprof_format;
 
 typedef enum pyprof_metric {
     PYPROF_METRIC_WALL = 0,   /* elapsed time */
     PYPROF_METRIC_CPU = 1,    /* CPU time of the thread itself */
     PYPROF_METRIC_GIL = 2,    /* elapsed time while the thread held its interpreter's GIL */
-    PYPROF_METRIC_SAMPLES = 3 /* number of samples */
+    PYPROF_METRIC_SAMPLES = 3 /* number of samples; collapsed text of them is drawn by pyprof-svg --unit samples */
 } pyprof_metric;
 
 typedef enum pyprof_detail {
@@ -237,7 +388,8 @@ typedef struct pyprof_output {
     pyprof_metric metric;
     pyprof_detail detail;
     bool include_idle;  /* also the time in which a thread only waited */
-    bool merge_threads; /* collapsed: no thread as first frame, equal stacks of all threads are one line */
+    bool merge_threads; /* collapsed: no thread as first frame, equal stacks of all threads are one line; drawn by
+                           pyprof-svg --unit us */
 } pyprof_output;
 
 /* Takes size bytes of output; false ends the writing with PYPROF_ERROR_WRITE. */
@@ -245,23 +397,24 @@ typedef bool (*pyprof_write_fn)(void *user, const void *data, size_t size);
 
 /* What a recording did, and what it could not do. All counts are since pyprof_start. A tick is one moment at
    which the sampler looks at all threads; in each tick every thread gives a sample or is lost for one of the
-   reasons below. A lost sample's time is not lost: samples weigh the time that really passed between them. */
+   reasons below. A lost sample's time is not lost: samples
+   weigh the time that really passed between them. */
 typedef struct pyprof_stats {
-    uint64_t ticks;             /* moments at which the threads were looked at */
-    uint64_t ticks_missed;      /* moments that passed before the sampler got the CPU */
-    uint64_t samples;           /* stacks that entered the profile, idle ones included */
-    uint64_t samples_idle;      /* of these, stacks of threads that waited */
-    uint64_t samples_signalled; /* of these, stacks that the thread copied itself, asked by a signal */
-    uint64_t samples_partial;   /* of these, stacks that changed while they were read: the inner frames, which
+    uint64_t ticks;              /* moments at which the threads were looked at */
+    uint64_t ticks_missed;       /* moments that passed before the sampler got the CPU */
+    uint64_t samples;            /* stacks that entered the profile, idle ones included */
+    uint64_t samples_idle;       /* of these, stacks of threads that waited */
+    uint64_t samples_signalled;  /* of these, stacks that the thread copied itself, asked by a signal */
+    uint64_t samples_partial;    /* of these, stacks that changed while they were read: the inner frames, which
                                     did, or all are shown as "[unsettled]" */
-    uint64_t lost_late;         /* the thread had let the GIL go before the signal came */
-    uint64_t lost_pending;      /* the thread had not yet answered the signal of an earlier tick */
-    uint64_t lost_unsettled;    /* the thread let the GIL go or took it while it was read from outside */
-    uint64_t lost_unreadable;   /* the thread went away, or its memory made no sense */
-    uint64_t lost_memory;       /* no room for one more thread */
-    uint64_t truncated_depth;   /* samples of stacks deeper than max_depth, or in more than 8 interpreters */
-    uint64_t truncated_memory;  /* samples that went to "[truncated]" because the tree was full */
-    uint64_t frames_unresolved; /* frames whose code object had died before its name could be read */
+    uint64_t lost_late;          /* the thread had let the GIL go before the signal came */
+    uint64_t lost_pending;       /* the thread had not answered the signal of this tick or an earlier one */
+    uint64_t lost_unsettled;     /* the thread let the GIL go or took it while it was read from outside */
+    uint64_t lost_unreadable;    /* the thread went away, or its memory made no sense */
+    uint64_t lost_memory;        /* no room for one more thread */
+    uint64_t truncated_depth;    /* samples of stacks deeper than max_depth, or in more than 8 interpreters */
+    uint64_t truncated_memory;   /* samples that went to "[truncated]" because the tree was full */
+    uint64_t frames_unresolved;  /* frames whose code object had died before its name could be read */
     uint64_t timeline_coarsened; /* times that the time line was full and halved its resolution */
     uint64_t signals;            /* signals sent */
     uint64_t calls_interrupted;  /* signals that were seen to end a system call with EINTR
@@ -270,22 +423,39 @@ typedef struct pyprof_stats {
     uint64_t bytes;              /* memory held now */
     uint64_t bytes_peak;         /* and the most that was ever held */
     uint64_t sampler_cpu_ns;     /* CPU time that the sampler thread has used */
+    uint64_t samples_unasked;    /* of the samples, stacks of threads that ran Python and could not be asked: held, or
+                                    read with PYPROF_CAPTURE_QUIET's bias */
+    uint64_t threads_unasked;    /* threads to which that happened */
+    uint64_t signal_changes;     /* times that the signal that asks was found not to be ours any more, or to be
+                                    had again */
+    int32_t signal_number;       /* the signal that asks now, or did at the end; 0 = nobody is asked */
+    int32_t reserved;
+    uint64_t samples_held; /* of the samples, stacks of threads that ran and could not be asked, and were kept
+                                    off their core while they were read */
+    uint64_t holds_failed; /* times that this was tried and came to nothing: the thread was read as with
+                                    PYPROF_CAPTURE_QUIET then */
+    uint64_t samples_jit;  /* of the samples, stacks of threads that ran what CPython's JIT had compiled: the
+                                    innermost line may be one before their own (see LIMITS) */
 } pyprof_stats;
 
 /* Begins to record every thread of every interpreter in the process; NULL = defaults. Starts one thread,
    named "pyprof", with all signals blocked, and returns once it has looked for the first time.
-   May be called from any thread, with or without the GIL, also before Py_Initialize.
+   May be called from any thread, with or without the GIL, also before Py_Initialize. A recording is stopped before the
+   program ends, else it is lost, and before the plugin that holds this is unloaded: see THE END OF THE PROGRAM.
    Errors: ARGUMENT, ALREADY_ACTIVE, MEMORY, THREAD, SIGNAL, MEMORY_READ, PYTHON, PYTHON_MISMATCH, PYTHON_DEBUG. */
 PYPROF_API pyprof_result pyprof_start(const pyprof_desc *desc);
 
-/* Ends the recording, ends the sampler thread and puts the signal's action back. *profile is the caller's,
-   to pyprof_free; NULL drops the profile (after output_path was saved, if one was given).
+/* Ends the recording, ends the sampler thread and puts the signal's action back, unless the host has changed it
+   meanwhile. Of what is pending of the signal before threads that block it, ours is discarded. Where something else is, or
+   may be (real-time signals queue up), the action stays, and is put back once that has come, or by the next recording.
+   *profile is the caller's, to pyprof_free; NULL drops the profile (after
+   output_path was saved, if one was given).
    May be called from any thread, with or without the GIL, also after Py_Finalize.
    Errors: NOT_ACTIVE (*profile = NULL); IO, FORMAT when output_path could not be saved: the recording has
    ended all the same and *profile is valid. */
 PYPROF_API pyprof_result pyprof_stop(pyprof_profile **profile);
 
-/* Whether a recording runs. Any thread. */
+/* Whether a recording runs. Any thread; never waits. */
 PYPROF_API bool pyprof_is_active(void);
 
 /* A copy of what was recorded so far, while the recording goes on. Any thread, with or without the GIL; the
@@ -297,31 +467,103 @@ PYPROF_API pyprof_result pyprof_snapshot(pyprof_profile **profile);
 PYPROF_API pyprof_result pyprof_get_stats(pyprof_stats *stats);
 
 /* The stacks of this moment as text, leaf first, one paragraph a thread. Needs a running recording and
-   takes one extra sample of every thread; waits up to 100 ms for it. Any thread, with or without the GIL.
+   takes one extra sample of every thread; waits up to 100 ms for it, as pyprof_stop then does; sampling goes on, and no
+   other call waits. Any thread, with or without the GIL.
    Errors: ARGUMENT, NOT_ACTIVE, MEMORY, WRITE. */
 PYPROF_API pyprof_result pyprof_dump(pyprof_write_fn write, void *user);
 
 /* Writes the profile through a function; output NULL = defaults. Needs no GIL, no interpreter, no running
    recording; several threads may write one profile at once.
    Errors: ARGUMENT, FORMAT, MEMORY, WRITE (what was passed to write before stays passed). */
-PYPROF_API pyprof_result pyprof_write(const pyprof_profile *profile, const pyprof_output *output,
-                                      pyprof_write_fn write, void *user);
+PYPROF_API pyprof_result pyprof_write(const pyprof_profile *profile, const pyprof_output *output, pyprof_write_fn write,
+                                      void *user);
 
 /* Writes the profile to a file: beside it first, then renamed, so path is either whole or as it was; what
-   exists and is no regular file (a pipe, a device) is written into. As pyprof_write otherwise.
+   exists and is no regular file (a pipe, a device) is written into. Through a link, the file that it leads to is
+   replaced, or made. As pyprof_write otherwise.
    Errors: ARGUMENT, FORMAT, MEMORY, IO (errno says why; no partial file is left). */
-PYPROF_API pyprof_result pyprof_save(const pyprof_profile *profile, const pyprof_output *output,
-                                     const char *path);
+PYPROF_API pyprof_result pyprof_save(const pyprof_profile *profile, const pyprof_output *output, const char *path);
+
+/* Text of a profile, UTF-8 as CPython or the system has it; behind it is a zero byte that does not count. Lives as long as
+   the profile. */
+typedef struct pyprof_text {
+    const char *data;
+    size_t size; /* bytes */
+} pyprof_text;
+
+#define PYPROF_NO_NODE UINT32_MAX
+
+/* A node of the calling-context tree: a thread, or below one a line of a function (or a function: pyprof_output.detail)
+   called by its parent. All figures are of the node itself ("self"): its callees have theirs. */
+typedef struct pyprof_node {
+    uint32_t number;       /* 0, 1, 2, ... in the order of the visit */
+    uint32_t parent;       /* the number of the caller or the thread, which was visited before; of a thread
+                              PYPROF_NO_NODE */
+    pyprof_text name;      /* of a function, qualified; of what stands for one, as "[truncated]"; of a thread. With
+                              merge_threads one node without a name is all threads */
+    pyprof_text path;      /* the function's file, as its code object names it; empty where there is none */
+    pyprof_text file;      /* the end of path by which outputs show it */
+    int32_t line;          /* as detail asks: the line, or the function's first one; 0 = none is known */
+    int32_t tid;           /* of a thread that only its id tells from others of its name; else 0 */
+    uint64_t value;        /* in the metric that was asked for: nanoseconds or samples */
+    uint64_t samples;      /* idle ones included */
+    uint64_t samples_idle; /* of these, those of a thread that waited */
+    uint64_t wall_ns;      /* idle time included */
+    uint64_t wall_idle_ns; /* of this, what the thread waited */
+    uint64_t cpu_ns;
+    uint64_t gil_ns; /* wall time with the GIL */
+} pyprof_node;
+
+/* A span of a thread's time in which it was in one node, as far as the samples tell. Those of one thread come in the
+   order of time, and do not overlap; between them the thread ran no Python. The time line has a bounded size: see
+   pyprof_stats.timeline_coarsened. */
+typedef struct pyprof_span {
+    uint32_t thread;   /* 0, 1, 2, ...: those of one number are of one thread (or of several of its name, one after the
+                          other) */
+    uint32_t node;     /* a number that was visited before */
+    uint64_t start_ns; /* since the recording began */
+    uint64_t wall_ns;
+    uint64_t cpu_ns;
+    uint32_t samples;
+    bool is_idle;
+    bool has_gil;
+} pyprof_span;
+
+/* What pyprof_visit calls; both may be NULL, and false ends the visit. What they are given lives as long as the call. */
+typedef struct pyprof_visitor {
+    bool (*node)(void *user, const pyprof_node *node);
+    bool (*span)(void *user, const pyprof_span *span);
+    void *user;
+} pyprof_visitor;
+
+/* Goes through what a profile has, in the calling thread: all nodes, each after its parent, then the spans of all
+   threads, one thread after the other. output, NULL = defaults: by its metric, detail, include_idle and merge_threads, as
+   the text formats show it; idle spans are given in any case. As pyprof_write otherwise.
+   Errors: ARGUMENT, MEMORY, WRITE (a function answered false). */
+PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pyprof_output *output,
+                                      const pyprof_visitor *visitor);
 
 /* Names an interpreter for the outputs: "[interpreter 1: physics]" stands there before its frames, without a name
-   "[interpreter 1]"; the main interpreter (0) is shown only where a thread comes to it from another one. id: as
+   "[interpreter 1]"; the main interpreter (0) is shown only where a thread comes to it from another one. Interpreters of
+   one name, as a script has that is loaded anew, are one in a recording, under the id of its first. id: as
    PyInterpreterState_GetID gives it. name: UTF-8, copied, 63 bytes at most are kept; NULL takes the name away. For
-   samples from then on, in this recording and later ones. Up to 64 interpreters have names at a time.
+   samples from then on, in this recording and later ones. Up to 64 interpreters have names at a time; of one name, the
+   65th takes the place of the one that was named first.
    Any thread, with or without the GIL, also while nothing is recorded. Errors: ARGUMENT (id below 0), MEMORY. */
 PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name);
 
+/* Names the calling thread for the outputs, before whatever name Python or the system has for it. name: UTF-8, copied, 63
+   bytes at most are kept; NULL takes the name away. For this recording, with all that it has of the thread, and later
+   ones. Up to 1,024 living threads have such names at a time.
+   Any thread, with or without the GIL, also while nothing is recorded. Errors: MEMORY. */
+PYPROF_API pyprof_result pyprof_name_thread(const char *name);
+
 /* Gives a profile's memory back; NULL is fine. Uses the allocator of the recording. Any thread. */
 PYPROF_API void pyprof_free(pyprof_profile *profile);
+
+/* Why the last call that failed in this thread did so: one English sentence, with the argument, signal, path or version
+   that it is about. "" if none failed. Never NULL; lives until the next call that fails, or the thread's end. */
+PYPROF_API const char *pyprof_last_error(void);
 
 /* A short English text for a result; never NULL, static. Any thread. */
 PYPROF_API const char *pyprof_result_string(pyprof_result result);
@@ -338,8 +580,10 @@ PYPROF_API const char *pyprof_result_string(pyprof_result result);
 
 #if !defined(__linux__)
 #error "pyprof.h: only Linux is supported so far; the seams for other systems are in >>platform"
+#elif UINTPTR_MAX != UINT64_MAX || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "pyprof.h: only 64-bit little-endian processors are supported: x86-64 and aarch64 are tested"
 #endif
-#if defined(_FEATURES_H) && !defined(__USE_MISC)
+#if defined(__GLIBC__) && !defined(__USE_MISC)
 #error "pyprof.h: include it before all other headers where PYPROF_IMPLEMENTATION is defined"
 #endif
 
@@ -352,6 +596,7 @@ PYPROF_API const char *pyprof_result_string(pyprof_result result);
 #include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -365,6 +610,13 @@ PYPROF_API const char *pyprof_result_string(pyprof_result result);
 
 #ifdef __cplusplus
 extern "C" {
+#endif
+
+/* Whether this may be part of a library that is unloaded. */
+#if defined(__GNUC__) && defined(__PIC__) && !defined(__PIE__)
+#define PYPROF__UNLOADABLE 1
+#else
+#define PYPROF__UNLOADABLE 0
 #endif
 
 // >>platform
@@ -391,8 +643,7 @@ static inline uint32_t pyprof__add(pyprof__atomic32 *atomic, uint32_t value) {
 }
 
 static inline bool pyprof__swap_if(pyprof__atomic32 *atomic, uint32_t expected, uint32_t value) {
-    return __atomic_compare_exchange_n(&atomic->value, &expected, value, false, __ATOMIC_ACQ_REL,
-                                       __ATOMIC_ACQUIRE);
+    return __atomic_compare_exchange_n(&atomic->value, &expected, value, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
 static inline uint64_t pyprof__get64(const pyprof__atomic64 *atomic) {
@@ -409,6 +660,30 @@ static uint64_t pyprof__clock(clockid_t id) {
         return 0;
     }
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+/* While some timer of the process's CPU clock is set the kernel keeps its sum up to date, which else it adds up over all
+   threads at each look. This one would ring after ten years of CPU time. -1: it is refused, and each look takes longer. */
+static int pyprof__keep_process_clock(void) {
+    struct sigevent event;
+    struct itimerspec when;
+    int timer = -1;
+    memset(&event, 0, sizeof event);
+    memset(&when, 0, sizeof when);
+    event.sigev_notify = SIGEV_SIGNAL;
+    event.sigev_signo = SIGURG;
+    when.it_value.tv_sec = 10L * 365 * 24 * 3600;
+    if (syscall(SYS_timer_create, CLOCK_PROCESS_CPUTIME_ID, &event, &timer) != 0) {
+        return -1;
+    }
+    syscall(SYS_timer_settime, timer, 0, &when, NULL);
+    return timer;
+}
+
+static void pyprof__leave_process_clock(int timer) {
+    if (timer >= 0) {
+        syscall(SYS_timer_delete, timer);
+    }
 }
 
 static uint64_t pyprof__now(void) {
@@ -438,8 +713,7 @@ static void pyprof__wait_until(pyprof__atomic32 *word, uint32_t expected, uint64
     struct timespec time;
     time.tv_sec = (time_t)(deadline / 1000000000u);
     time.tv_nsec = (long)(deadline % 1000000000u);
-    syscall(SYS_futex, &word->value, FUTEX_WAIT_BITSET_PRIVATE, expected, &time, NULL,
-            FUTEX_BITSET_MATCH_ANY);
+    syscall(SYS_futex, &word->value, FUTEX_WAIT_BITSET_PRIVATE, expected, &time, NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
 /* Async-signal-safe. */
@@ -520,10 +794,8 @@ static bool pyprof__registers_hold(const void *context, uintptr_t word) {
     return false;
 }
 
-/* Reads a small file of /proc/self/task/TID; returns the number of bytes. */
-static size_t pyprof__read_task_file(int32_t tid, const char *name, char *text, size_t size) {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/self/task/%d/%s", (int)tid, name);
+/* Reads a small file; returns the number of bytes. */
+static size_t pyprof__read_small_file(const char *path, char *text, size_t size) {
     int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0) {
         return 0;
@@ -532,6 +804,58 @@ static size_t pyprof__read_task_file(int32_t tid, const char *name, char *text, 
     close(file);
     text[length > 0 ? length : 0] = '\0';
     return length > 0 ? (size_t)length : 0;
+}
+
+/* One of /proc/self/task/TID. */
+static size_t pyprof__read_task_file(int32_t tid, const char *name, char *text, size_t size) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/task/%d/%s", (int)tid, name);
+    return pyprof__read_small_file(path, text, size);
+}
+
+/* Memory from low on, up to high. */
+typedef struct pyprof__range {
+    uintptr_t low, high;
+} pyprof__range;
+
+static bool pyprof__is_within(const pyprof__range *range, uintptr_t address) {
+    return address >= range->low && address < range->high;
+}
+
+/* One line of /proc/self/maps. */
+static void pyprof__take_mapping(const char *line, uintptr_t address, pyprof__range *holds, pyprof__range *stack) {
+    unsigned long low = 0, high = 0;
+    if (sscanf(line, "%lx-%lx ", &low, &high) == 2) {
+        const pyprof__range range = {low, high};
+        *holds = pyprof__is_within(&range, address) ? range : *holds;
+        *stack = strstr(line, " [stack]") != NULL ? range : *stack;
+    }
+}
+
+/* The mapping of this process that holds an address, and the one that the kernel calls the stack: of the thread that
+   the process began with. What is not found is empty. */
+static void pyprof__find_mappings(uintptr_t address, pyprof__range *holds, pyprof__range *stack) {
+    char line[128], part[4096]; /* of longer lines the beginning is enough */
+    size_t size = 0;
+    ssize_t count = 0;
+    int file = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    memset(holds, 0, sizeof *holds);
+    memset(stack, 0, sizeof *stack);
+    while (file >= 0 && (count = read(file, part, sizeof part)) > 0) {
+        for (ssize_t i = 0; i < count; i++) {
+            if (part[i] != '\n') {
+                line[size] = part[i];
+                size += size < sizeof line - 1;
+                continue;
+            }
+            line[size] = '\0';
+            size = 0;
+            pyprof__take_mapping(line, address, holds, stack);
+        }
+    }
+    if (file >= 0) {
+        close(file);
+    }
 }
 
 /* Whether the thread runs or could run at this moment, as opposed to waiting. */
@@ -544,14 +868,112 @@ static bool pyprof__thread_is_runnable(int32_t tid) {
     return name_end != NULL && name_end[1] == ' ' && name_end[2] == 'R';
 }
 
+/* Whether the thread with this id began later than a moment of the monotonic clock, as far as that is told: in ticks of
+   the system since it was booted (proc(5)). */
+static bool pyprof__thread_began_after(int32_t tid, uint64_t moment) {
+    char text[512];
+    size_t size = pyprof__read_task_file(tid, "stat", text, sizeof text);
+    const char *at = size > 0 ? strrchr(text, ')') : NULL;
+    for (int field = 2; at != NULL && field < 22; field++) {
+        at = strchr(at + 1, ' ');
+    }
+    long ticks = sysconf(_SC_CLK_TCK);
+    if (at == NULL || ticks <= 0) {
+        return false;
+    }
+    uint64_t since_boot = pyprof__clock(CLOCK_BOOTTIME) - (pyprof__now() - moment);
+    return strtoull(at, NULL, 10) > since_boot / (1000000000u / (uint64_t)ticks);
+}
+
+/* Sets of signals as the kernel shows them: bit n - 1 for signal n. */
+static uint64_t pyprof__signal_bit(int number) {
+    return number > 0 ? (uint64_t)1 << (number - 1) : 0;
+}
+
+typedef struct pyprof__signals {
+    uint64_t blocked;
+    uint64_t pending;         /* for this thread; */
+    uint64_t process_pending; /* for any thread that takes it */
+} pyprof__signals;
+
+static bool pyprof__read_set(const char *text, const char *title, uint64_t *set) {
+    const char *found = strstr(text, title);
+    if (found != NULL) {
+        *set = strtoull(found + strlen(title), NULL, 16);
+    }
+    return found != NULL;
+}
+
+/* What a thread does with signals at this moment; false: it is gone, or it cannot be told. */
+static bool pyprof__read_signals(int32_t tid, pyprof__signals *signals) {
+    char text[4096];
+    return pyprof__read_task_file(tid, "status", text, sizeof text) > 0 &&
+           pyprof__read_set(text, "\nSigPnd:", &signals->pending) &&
+           pyprof__read_set(text, "\nShdPnd:", &signals->process_pending) &&
+           pyprof__read_set(text, "\nSigBlk:", &signals->blocked);
+}
+
+/* The threads of this process, one after the other, without the allocator: as getdents64 lists /proc/self/task. */
+typedef struct pyprof__tasks {
+    int file;
+    long size;
+    long at;
+    char entries[1024];
+} pyprof__tasks;
+
+static void pyprof__tasks_open(pyprof__tasks *tasks) {
+    tasks->file = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    tasks->size = tasks->at = 0;
+}
+
+/* The next one's id; 0 = that was the last. */
+static int32_t pyprof__tasks_next(pyprof__tasks *tasks) {
+    enum {
+        length_at = 16, /* struct linux_dirent64: two words, then these */
+        name_at = 19
+    };
+    for (;;) {
+        uint16_t length = 0;
+        if (tasks->at >= tasks->size) {
+            tasks->at = 0;
+            tasks->size =
+                tasks->file < 0 ? 0 : syscall(SYS_getdents64, tasks->file, tasks->entries, sizeof tasks->entries);
+            if (tasks->size <= 0) {
+                return 0;
+            }
+        }
+        const char *entry = tasks->entries + tasks->at;
+        memcpy(&length, entry + length_at, sizeof length);
+        tasks->at += length;
+        if (entry[name_at] != '.') {
+            return (int32_t)strtol(entry + name_at, NULL, 10);
+        }
+    }
+}
+
+static void pyprof__tasks_close(pyprof__tasks *tasks) {
+    if (tasks->file >= 0) {
+        close(tasks->file);
+    }
+}
+
 // >>base
 // Memory within a limit, and the host's log.
+
+/* What a recording, its snapshots, and whatever writes them hold together. */
+typedef struct pyprof__budget {
+    pyprof__atomic64 used;
+    size_t limit;
+    pyprof__atomic32 holders;
+} pyprof__budget;
 
 typedef struct pyprof__memory {
     pyprof_allocator allocator;
     size_t limit;
     size_t used;
     size_t peak;
+    size_t reserve;         /* so much is left for those who open it */
+    pyprof__budget *budget; /* shared with others; NULL = there are none */
 } pyprof__memory;
 
 static void *pyprof__libc_alloc(size_t size, void *user) {
@@ -564,13 +986,48 @@ static void pyprof__libc_free(void *memory, void *user) {
     free(memory);
 }
 
-/* NULL when the limit or the allocator says no. */
-static void *pyprof__alloc(pyprof__memory *memory, size_t size) {
-    if (size > memory->limit - memory->used) {
+static void pyprof__budget_give(pyprof__budget *budget, size_t size) {
+    if (budget != NULL) {
+        __atomic_sub_fetch(&budget->used.value, size, __ATOMIC_ACQ_REL);
+    }
+}
+
+static bool pyprof__budget_take(pyprof__budget *budget, size_t size) {
+    if (budget == NULL || __atomic_add_fetch(&budget->used.value, size, __ATOMIC_ACQ_REL) <= budget->limit) {
+        return true;
+    }
+    pyprof__budget_give(budget, size);
+    return false;
+}
+
+/* For one more holder; NULL = no memory. */
+static pyprof__budget *pyprof__budget_new(const pyprof_allocator *allocator, size_t limit) {
+    pyprof__budget *budget = (pyprof__budget *)allocator->alloc_fn(sizeof *budget, allocator->user);
+    if (budget != NULL) {
+        budget->used.value = sizeof *budget;
+        budget->limit = limit;
+        budget->holders.value = 1;
+    }
+    return budget;
+}
+
+static void pyprof__budget_drop(pyprof__budget *budget, const pyprof_allocator *allocator) {
+    if (budget != NULL && pyprof__add(&budget->holders, (uint32_t)-1) == 0) {
+        allocator->free_fn(budget, allocator->user);
+    }
+}
+
+/* For what takes the place of something that is given back right after, of replaced bytes: until then both are there. That
+   may be at the cost of the reserve, but not beyond the limit. NULL when the limit or the allocator says no. */
+static void *pyprof__alloc_instead(pyprof__memory *memory, size_t size, size_t replaced) {
+    size_t kept = memory->used - replaced;
+    if (kept + memory->reserve > memory->limit || size > memory->limit - kept - memory->reserve ||
+        size > memory->limit - memory->used || !pyprof__budget_take(memory->budget, size)) {
         return NULL;
     }
     void *block = memory->allocator.alloc_fn(size, memory->allocator.user);
     if (block == NULL) {
+        pyprof__budget_give(memory->budget, size);
         return NULL;
     }
     memory->used += size;
@@ -580,17 +1037,61 @@ static void *pyprof__alloc(pyprof__memory *memory, size_t size) {
     return block;
 }
 
+static void *pyprof__alloc(pyprof__memory *memory, size_t size) {
+    return pyprof__alloc_instead(memory, size, 0);
+}
+
 static void pyprof__release(pyprof__memory *memory, void *block, size_t size) {
     if (block != NULL) {
         memory->used -= size;
         memory->allocator.free_fn(block, memory->allocator.user);
+        pyprof__budget_give(memory->budget, size);
     }
+}
+
+/* For what has to have room when all else is full. Returns what the caller puts back into reserve afterwards. */
+static size_t pyprof__open_reserve(pyprof__memory *memory) {
+    size_t reserve = memory->reserve;
+    memory->reserve = 0;
+    return reserve;
 }
 
 static void pyprof__log(const pyprof_logger *logger, pyprof_log_level level, const char *message) {
     if (logger->log_fn != NULL) {
         logger->log_fn(level, message, logger->user);
     }
+}
+
+/* Errors. Where something fails it is said in words, into a text of the thread's own: the host's functions must not be
+   called under our locks. The public function that fails reports it. */
+
+static __thread char pyprof__error_text[512]; /* pyprof_last_error */
+
+/* Says what is wrong; errno stays. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 1, 2)))
+#endif
+static void
+pyprof__say(const char *format, ...) {
+    int error = errno;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(pyprof__error_text, sizeof pyprof__error_text, format, arguments);
+    va_end(arguments);
+    errno = error;
+}
+
+/* Tells the host's log what was said, if the result is an error; errno stays. */
+static pyprof_result pyprof__report(const pyprof_logger *logger, pyprof_result result) {
+    int error = errno;
+    if (result != PYPROF_OK && logger != NULL) {
+        char text[sizeof pyprof__error_text]; /* the log function may call us */
+        memcpy(text, pyprof__error_text, sizeof text);
+        pyprof__log(logger, PYPROF_LOG_ERROR, text);
+        memcpy(pyprof__error_text, text, sizeof text);
+    }
+    errno = error;
+    return result;
 }
 
 // >>containers
@@ -617,29 +1118,29 @@ static bool pyprof__array_resize(pyprof__memory *memory, pyprof__array *array, s
     if (capacity > PYPROF__NONE - 1) {
         return false;
     }
-    void *data = pyprof__alloc(memory, capacity * array->item_size);
+    size_t held = (size_t)array->capacity * array->item_size;
+    void *data = pyprof__alloc_instead(memory, capacity * array->item_size, held);
     if (data == NULL) {
         return false;
     }
     if (array->count > 0) {
         memcpy(data, array->data, (size_t)array->count * array->item_size);
     }
-    pyprof__release(memory, array->data, (size_t)array->capacity * array->item_size);
+    pyprof__release(memory, array->data, held);
     array->data = data;
     array->capacity = (uint32_t)capacity;
     return true;
 }
 
-/* Room for count items; doubles, or grows by a quarter where the memory limit is near. */
+/* Room for count items; doubles, or grows by a quarter or a sixteenth where the memory limit is near. */
 static bool pyprof__array_reserve(pyprof__memory *memory, pyprof__array *array, size_t count) {
-    size_t now = array->capacity;
-    if (count <= now) {
-        return true;
+    size_t minimum = array->capacity == 0 ? 16 : array->capacity;
+    bool has_room = count <= array->capacity;
+    for (size_t part = 1; !has_room && part <= 16; part *= 4) {
+        size_t more = minimum + minimum / part;
+        has_room = pyprof__array_resize(memory, array, more > count ? more : count);
     }
-    size_t minimum = now == 0 ? 16 : now;
-    size_t doubled = 2 * minimum > count ? 2 * minimum : count;
-    size_t quarter = minimum + minimum / 4 > count ? minimum + minimum / 4 : count;
-    return pyprof__array_resize(memory, array, doubled) || pyprof__array_resize(memory, array, quarter);
+    return has_room;
 }
 
 /* The index of a new item with all bytes zero, or PYPROF__NONE. */
@@ -733,13 +1234,14 @@ static void pyprof__table_clear(pyprof__table *table) {
     }
 }
 
-/* Keeps at least a third of the slots free. */
-static bool pyprof__table_reserve(pyprof__memory *memory, pyprof__table *table) {
-    if (table->items.count < table->slot_count - table->slot_count / 3) {
+/* Room for more items; keeps at least a third of the slots free. */
+static bool pyprof__table_reserve(pyprof__memory *memory, pyprof__table *table, size_t more) {
+    if (table->items.count + more <= table->slot_count - table->slot_count / 3) {
         return true;
     }
     uint32_t count = table->slot_count == 0 ? 64 : 2 * table->slot_count;
-    pyprof__slot *slots = (pyprof__slot *)pyprof__alloc(memory, count * sizeof *slots);
+    size_t held = table->slot_count * sizeof(pyprof__slot);
+    pyprof__slot *slots = (pyprof__slot *)pyprof__alloc_instead(memory, count * sizeof *slots, held);
     if (slots == NULL) {
         return false;
     }
@@ -753,28 +1255,34 @@ static bool pyprof__table_reserve(pyprof__memory *memory, pyprof__table *table) 
             slots[at] = table->slots[i];
         }
     }
-    pyprof__release(memory, table->slots, table->slot_count * sizeof *slots);
+    pyprof__release(memory, table->slots, held);
     table->slots = slots;
     table->slot_count = count;
     return true;
 }
 
-/* The index of the item with this key, added (zero but for the key) if it is new; PYPROF__NONE = no room. */
-static uint32_t pyprof__table_intern(pyprof__memory *memory, pyprof__table *table, const void *key,
-                                     bool *is_new) {
-    *is_new = false;
-    uint32_t hash = pyprof__hash(key, table->key_size);
-    if (table->slot_count > 0) {
-        uint32_t mask = table->slot_count - 1;
-        for (uint32_t at = hash & mask; table->slots[at].item != 0; at = (at + 1) & mask) {
-            uint32_t item = table->slots[at].item - 1;
-            const char *known = (const char *)table->items.data + (size_t)item * table->items.item_size;
-            if (table->slots[at].hash == hash && pyprof__same_key(known, key, table->key_size)) {
-                return item;
-            }
+/* The index of the item with this key; PYPROF__NONE = there is none. */
+static uint32_t pyprof__table_find(const pyprof__table *table, const void *key, uint32_t hash) {
+    uint32_t mask = table->slot_count - 1;
+    for (uint32_t at = hash & mask; table->slot_count > 0 && table->slots[at].item != 0; at = (at + 1) & mask) {
+        uint32_t item = table->slots[at].item - 1;
+        const char *known = (const char *)table->items.data + (size_t)item * table->items.item_size;
+        if (table->slots[at].hash == hash && pyprof__same_key(known, key, table->key_size)) {
+            return item;
         }
     }
-    if (!pyprof__table_reserve(memory, table)) {
+    return PYPROF__NONE;
+}
+
+/* The same, added (zero but for the key) if it is new; PYPROF__NONE = no room. */
+static uint32_t pyprof__table_intern(pyprof__memory *memory, pyprof__table *table, const void *key, bool *is_new) {
+    uint32_t hash = pyprof__hash(key, table->key_size);
+    uint32_t known = pyprof__table_find(table, key, hash);
+    *is_new = false;
+    if (known != PYPROF__NONE) {
+        return known;
+    }
+    if (!pyprof__table_reserve(memory, table, 1)) {
         return PYPROF__NONE;
     }
     uint32_t item = pyprof__array_add(memory, &table->items);
@@ -803,10 +1311,26 @@ typedef struct pyprof__piece {
 
 #define PYPROF__PIECES_MAX 64
 
-static int pyprof__memory_file = -1; /* /proc/self/mem, where process_vm_writev is not allowed */
+/* /proc/self/mem, where process_vm_writev is not allowed. Its numbers tell it from a file of the program's that took
+   its place: a program may close all descriptors, and open its own. */
+static int pyprof__memory_file = -1;
+static struct stat pyprof__memory_status;
+
+/* Set when the system refused to read at all, as opposed to a bad address: a program may take rights from itself. */
+static pyprof__atomic32 pyprof__reads_refused;
+
+static bool pyprof__memory_file_is_ours(void) {
+    struct stat status;
+    return pyprof__memory_file >= 0 && fstat(pyprof__memory_file, &status) == 0 &&
+           status.st_dev == pyprof__memory_status.st_dev && status.st_ino == pyprof__memory_status.st_ino;
+}
 
 static bool pyprof__pread(const struct iovec *from, size_t count, void *to) {
     char *out = (char *)to;
+    if (!pyprof__memory_file_is_ours()) {
+        pyprof__set(&pyprof__reads_refused, 1);
+        return false;
+    }
     for (size_t i = 0; i < count; i++) {
         ssize_t size = pread(pyprof__memory_file, out, from[i].iov_len, (off_t)(uintptr_t)from[i].iov_base);
         if (size < 0 || (size_t)size != from[i].iov_len) {
@@ -829,6 +1353,9 @@ static bool pyprof__read_places(const struct iovec *from, size_t count, void *to
     struct iovec far = {to, total};
     /* The seventh argument travels on the stack, as a whole word. */
     long done = syscall(SYS_process_vm_writev, pyprof__pid, from, count, &far, (size_t)1, 0ul);
+    if (done < 0 && (errno == EPERM || errno == ENOSYS || errno == EACCES)) {
+        pyprof__set(&pyprof__reads_refused, 1);
+    }
     return done >= 0 && (size_t)done == total;
 }
 
@@ -843,8 +1370,7 @@ static bool pyprof__read_pieces(const pyprof__piece *pieces, size_t count) {
     struct iovec from[PYPROF__PIECES_MAX];
     while (count > 0) {
         size_t total = 0, taken = 0;
-        for (; taken < count && taken < PYPROF__PIECES_MAX && total + pieces[taken].size <= sizeof copy;
-             taken++) {
+        for (; taken < count && taken < PYPROF__PIECES_MAX && total + pieces[taken].size <= sizeof copy; taken++) {
             from[taken].iov_base = (void *)pieces[taken].address;
             from[taken].iov_len = pieces[taken].size;
             total += pieces[taken].size;
@@ -861,26 +1387,67 @@ static bool pyprof__read_pieces(const pyprof__piece *pieces, size_t count) {
     return true;
 }
 
+/* Whether what is there can be read. */
+static bool pyprof__reads_work(void) {
+    static const uint64_t probe = 0x707970726f662e68u;
+    uint64_t got = 0;
+    return pyprof__read((uintptr_t)&probe, &got, sizeof got) && got == probe;
+}
+
+static void pyprof__close_memory_file(void) {
+    if (pyprof__memory_file_is_ours()) {
+        close(pyprof__memory_file);
+    }
+    pyprof__memory_file = -1;
+}
+
+static bool pyprof__open_memory_file(void) {
+    pyprof__close_memory_file();
+    pyprof__memory_file = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+    return pyprof__memory_file >= 0 && fstat(pyprof__memory_file, &pyprof__memory_status) == 0 && pyprof__reads_work();
+}
+
 /* Finds the way that works here: it must read what is there and refuse what is not. */
 static bool pyprof__reads_start(void) {
-    static const uint64_t probe = 0x707970726f662e68u;
     uint64_t got = 0;
     pyprof__pid = getpid();
     pyprof__memory_file = -1;
-    if (!pyprof__read((uintptr_t)&probe, &got, sizeof got) || got != probe) {
-        pyprof__memory_file = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
-        if (pyprof__memory_file < 0 || !pyprof__read((uintptr_t)&probe, &got, sizeof got) || got != probe) {
+    if (!pyprof__reads_work()) {
+        int refused = errno;
+        if (!pyprof__open_memory_file()) {
+            int error = errno;
+            pyprof__say("this process may not read its own memory: process_vm_writev: %s; /proc/self/mem: %s",
+                        strerror(refused), strerror(error));
             return false;
         }
     }
-    return !pyprof__read((uintptr_t)8, &got, sizeof got);
+    pyprof__set(&pyprof__reads_refused, 0);
+    if (pyprof__read((uintptr_t)8, &got, sizeof got)) {
+        pyprof__say("memory cannot be read safely here: address 8, where nothing should be, can be read");
+        return false;
+    }
+    return true;
+}
+
+static bool pyprof__reads_are_refused(void) {
+    return pyprof__get(&pyprof__reads_refused) != 0;
+}
+
+/* Finds another way if the one in use was refused since it was found; false if there is none. By the sampler, while it
+   reads nothing else: a handler that reads meanwhile sees an error at worst. */
+static bool pyprof__reads_mend(void) {
+    if (!pyprof__reads_are_refused()) {
+        return true;
+    }
+    if (!pyprof__reads_work() && !pyprof__open_memory_file()) {
+        return false;
+    }
+    pyprof__set(&pyprof__reads_refused, 0);
+    return true;
 }
 
 static void pyprof__reads_stop(void) {
-    if (pyprof__memory_file >= 0) {
-        close(pyprof__memory_file);
-        pyprof__memory_file = -1;
-    }
+    pyprof__close_memory_file();
 }
 
 /* Blocks of memory as they were when they were first touched since pyprof__view_reset: a walk over many
@@ -950,8 +1517,7 @@ static uint32_t pyprof__view_block(pyprof__view *view, uintptr_t number) {
     uint8_t *slot = pyprof__view_slot(view, number);
     if (*slot == 0) {
         if (view->count == PYPROF__BLOCKS) {
-            pyprof__view_hold(view,
-                              PYPROF__BLOCKS / 2); /* the others are read again, should they be needed */
+            pyprof__view_hold(view, PYPROF__BLOCKS / 2); /* the others are read again, should they be needed */
             slot = pyprof__view_slot(view, number);
         }
         if (!pyprof__read(number * PYPROF__BLOCK_SIZE, view->blocks[view->count], PYPROF__BLOCK_SIZE)) {
@@ -963,6 +1529,25 @@ static uint32_t pyprof__view_block(pyprof__view *view, uintptr_t number) {
     view->last = *slot - 1u;
     view->is_used[view->last] = true;
     return view->last;
+}
+
+/* Reads the blocks that hold these addresses and are not held yet, as far as there is room, in one system call. What
+   is not there is left to the walk. */
+static void pyprof__view_fetch(pyprof__view *view, const uintptr_t *addresses, uint32_t count) {
+    struct iovec from[PYPROF__BLOCKS];
+    uint32_t first = view->count, more = 0;
+    for (uint32_t i = 0; i < count && first + more < PYPROF__BLOCKS; i++) {
+        uintptr_t number = addresses[i] / PYPROF__BLOCK_SIZE;
+        uint8_t *slot = pyprof__view_slot(view, number);
+        if (*slot == 0) {
+            view->numbers[first + more] = number;
+            from[more].iov_base = (void *)(number * PYPROF__BLOCK_SIZE);
+            from[more++].iov_len = PYPROF__BLOCK_SIZE;
+            *slot = (uint8_t)(first + more);
+        }
+    }
+    bool is_read = more > 0 && pyprof__read_places(from, more, view->blocks[first], more * PYPROF__BLOCK_SIZE);
+    pyprof__view_hold(view, is_read ? first + more : first);
 }
 
 static bool pyprof__view_read(pyprof__view *view, uintptr_t address, void *to, size_t size) {
@@ -996,11 +1581,15 @@ typedef struct pyprof__reader {
 
 static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, void *to, size_t size);
 
-#if defined(__GNUC__)
+/* Without optimisation each copy would have variables of its own on the stack, and the handler has little of it. */
+#if defined(__GNUC__) && defined(__OPTIMIZE__)
 #define PYPROF__INLINE static inline __attribute__((always_inline))
-#define PYPROF__ALIGNED(size) __attribute__((aligned(size)))
 #else
 #define PYPROF__INLINE static inline
+#endif
+#if defined(__GNUC__)
+#define PYPROF__ALIGNED(size) __attribute__((aligned(size)))
+#else
 #define PYPROF__ALIGNED(size)
 #endif
 
@@ -1021,7 +1610,9 @@ PYPROF__INLINE bool pyprof__load_word(pyprof__reader *reader, uintptr_t address,
 }
 
 // >>cpython
-// Everything that differs between versions of CPython, and nothing of it elsewhere.
+// Where things lie in CPython's structures: what differs between its versions is here and in the two parts that follow,
+// and nowhere else. In: the headers that this is compiled with, and what the CPython that runs says of itself. Out: one row of
+// offsets, pyprof__layout, that never changes while a recording runs.
 
 /* Whose memory is read here, who may free it meanwhile, and what then happens. From outside all of it is read through
    >>reads, so that a page that is gone is an error; a page that is there may hold something else by now, so:
@@ -1038,8 +1629,9 @@ PYPROF__INLINE bool pyprof__load_word(pyprof__reader *reader, uintptr_t address,
      references, the frame is [unresolved].
    - str and bytes (with their code object): covered by that; types and lengths are checked before what follows.
    - copies of bytecode (3.14, free-threaded; with their code object, or when outgrown): index and length are checked.
-   - threading.Thread objects, their dicts, keys and values (any thread): only for the name of a track. It has to be a
-     str; while it cannot be found the last one stands.
+   - sys.modules, threading._active and the Thread objects there, their dicts, keys and values (any thread): only for the
+     name of a track. Types are checked, and that the object has the thread's ids; while no name is found the last one
+     stands.
    - to 3.10, what a pthread_t points to (unmapped some time after the thread's end): the id found there has to be that
      of a thread of this process that lives.
    In the signal handler a thread reads by plain loads, and only what cannot vanish while it is interrupted: its own
@@ -1061,6 +1653,7 @@ typedef struct pyprof__layout {
     uint32_t interp_next;
     uint32_t interp_threads;
     uint32_t interp_id;
+    uint32_t interp_modules; /* sys.modules; to 3.12 it has to be searched for: pyprof__find_modules */
     /* PyThreadState */
     uint32_t ts_prev;
     uint32_t ts_next;
@@ -1071,10 +1664,12 @@ typedef struct pyprof__layout {
     uint32_t ts_status; /* absent: the process has one holder of the GIL, which the runtime names */
     uint32_t status_mask;
     uint32_t status_attached;
-    uint32_t ts_frame; /* the leaf frame, or the cframe that points to it */
-    uint32_t ts_base;  /* the helper frame that is there when no other is: since 3.15 */
-    uint32_t ts_chunk; /* newest data stack chunk */
-    uint32_t ts_size;  /* bytes of a thread state that hold all of the above */
+    uint32_t ts_frame;    /* the leaf frame, or the cframe that points to it */
+    uint32_t ts_base;     /* the helper frame that is there when no other is: since 3.15 */
+    uint32_t ts_executor; /* what the JIT runs of the thread now, or NULL: since 3.14 */
+    uint32_t ts_chunk;    /* newest data stack chunk */
+    uint32_t ts_size;     /* bytes of a thread state that hold all of the above, */
+    uint32_t ts_head;     /* and those that hold its links, its interpreter, its status and its leaf frame */
     /* _PyCFrame, on the C stack of the thread: 3.11 and 3.12 */
     uint32_t cframe_frame;
     uint32_t cframe_previous;
@@ -1093,7 +1688,7 @@ typedef struct pyprof__layout {
     uint32_t owner_helper;    /* frames of this owner, or a later one, are no Python frames */
     uint32_t owner_generator;
     uintptr_t executable_tags; /* bits of frame_code that are not the pointer's */
-    uintptr_t helper_code; /* what frame_code has in frames that are no Python frames; 0 = not to be told */
+    uintptr_t helper_code;     /* what frame_code has in frames that are no Python frames; 0 = not to be told */
     /* code object */
     uint32_t code_name;
     uint32_t code_filename;
@@ -1112,6 +1707,18 @@ typedef struct pyprof__layout {
 
 #define PYPROF__OFFSET(type, field) ((uint32_t)offsetof(type, field))
 
+/* Where the last of the words ends whose change shows that a thread has run, or that a list has changed. */
+static uint32_t pyprof__end_of_head(const pyprof__layout *layout) {
+    const uint32_t words[] = {layout->ts_prev, layout->ts_next, layout->ts_interp, layout->ts_frame, layout->ts_status};
+    uint32_t end = 0;
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        if (words[i] != PYPROF__ABSENT && words[i] + sizeof(uintptr_t) > end) {
+            end = words[i] + (uint32_t)sizeof(uintptr_t);
+        }
+    }
+    return end;
+}
+
 static void pyprof__layout_thread_state(pyprof__layout *layout) {
     layout->ts_prev = PYPROF__OFFSET(PyThreadState, prev);
     layout->ts_next = PYPROF__OFFSET(PyThreadState, next);
@@ -1119,6 +1726,7 @@ static void pyprof__layout_thread_state(pyprof__layout *layout) {
     layout->ts_id = PYPROF__OFFSET(PyThreadState, id);
     layout->ts_thread_id = PYPROF__OFFSET(PyThreadState, thread_id);
     layout->ts_native_id = layout->ts_status = layout->ts_chunk = layout->ts_base = PYPROF__ABSENT;
+    layout->ts_executor = PYPROF__ABSENT;
     layout->cframe_frame = layout->cframe_previous = PYPROF__ABSENT;
     layout->chunk_previous = layout->chunk_size = PYPROF__ABSENT;
     layout->ts_size = layout->ts_id + (uint32_t)sizeof(uint64_t);
@@ -1154,6 +1762,7 @@ static void pyprof__layout_thread_state(pyprof__layout *layout) {
     memcpy(&layout->status_mask, (const char *)&active + layout->ts_status, sizeof layout->status_mask);
     layout->status_attached = layout->status_mask;
 #endif
+    layout->ts_head = pyprof__end_of_head(layout);
 }
 
 static void pyprof__layout_frame(pyprof__layout *layout) {
@@ -1225,12 +1834,13 @@ static void pyprof__layout_code(pyprof__layout *layout) {
 #endif
 }
 
+/* How far inside PyInterpreterState the fields lie that are looked for: far more than in any version that is known. */
+#define PYPROF__INTERP_WORDS (PYPROF__PY_SINCE(13) ? 8192u : 512u)
+
 /* The offsets inside PyInterpreterState, which is not public: each accessor is a single load, so applied to
    words that hold their own number it tells which one it loads. */
 static pyprof_result pyprof__layout_interpreter(pyprof__layout *layout, pyprof__memory *memory) {
-    enum {
-        words = 65536
-    };
+    const size_t words = PYPROF__INTERP_WORDS;
     uintptr_t *fake = (uintptr_t *)pyprof__alloc(memory, words * sizeof *fake);
     if (fake == NULL) {
         return PYPROF_ERROR_MEMORY;
@@ -1245,6 +1855,7 @@ static pyprof_result pyprof__layout_interpreter(pyprof__layout *layout, pyprof__
     layout->interp_next = (uint32_t)(next * sizeof *fake);
     layout->interp_threads = (uint32_t)(threads * sizeof *fake);
     layout->interp_id = (uint32_t)(id * sizeof *fake);
+    layout->interp_modules = PYPROF__ABSENT;
     pyprof__release(memory, fake, words * sizeof *fake);
     bool is_told = next < words && threads < words && id < words && next != threads && threads != id;
     return is_told ? PYPROF_OK : PYPROF_ERROR_PYTHON;
@@ -1323,14 +1934,20 @@ static bool pyprof__description_agrees(const pyprof__layout *layout, const pypro
            self->thread.next == layout->ts_next && self->thread.interp == layout->ts_interp &&
            self->thread.current_frame == layout->ts_frame && self->thread.thread_id == layout->ts_thread_id &&
            self->thread.native_thread_id == layout->ts_native_id &&
-           self->thread.status == PYPROF__OFFSET(PyThreadState, _status) &&
-           self->code.qualname == layout->code_name && self->code.filename == layout->code_filename &&
-           self->code.linetable == layout->code_lines && self->code.firstlineno == layout->code_first_line &&
+           self->thread.status == PYPROF__OFFSET(PyThreadState, _status) && self->code.qualname == layout->code_name &&
+           self->code.filename == layout->code_filename && self->code.linetable == layout->code_lines &&
+           self->code.firstlineno == layout->code_first_line &&
            self->code.co_code_adaptive == layout->code_instructions &&
 #if PYPROF__PY_SINCE(14) && defined(Py_GIL_DISABLED)
            self->code.co_tlbc == layout->code_tlbc &&
 #endif
            self->object.size == sizeof(PyObject) && self->object.ob_type == PYPROF__OFFSET(PyObject, ob_type);
+}
+
+/* Whether the accessors of PyInterpreterState may be tried: see pyprof__layout_interpreter. */
+static bool pyprof__interp_is_near(const pyprof__description *self) {
+    const uint64_t end = PYPROF__INTERP_WORDS * sizeof(uintptr_t);
+    return self->interp.next < end && self->interp.threads_head < end && self->interp.id < end;
 }
 
 /* Whether fields of words, and at the end a byte, lie apart inside a frame. */
@@ -1341,8 +1958,7 @@ static bool pyprof__frame_is_sound(const pyprof__description *self) {
     uint32_t taken = 0;
     for (size_t i = 0; i < count; i++) {
         uint64_t word = words[i] / sizeof(void *);
-        if (words[i] % sizeof(void *) != 0 || word >= 32 || (taken >> word & 1) ||
-            words[i] > self->frame.localsplus) {
+        if (words[i] % sizeof(void *) != 0 || word >= 32 || (taken >> word & 1) || words[i] > self->frame.localsplus) {
             return false;
         }
         taken |= 1u << word;
@@ -1352,8 +1968,7 @@ static bool pyprof__frame_is_sound(const pyprof__description *self) {
 }
 
 /* Takes over what the interpreter says of itself, if it adds up; built_for: the version of the headers. */
-static pyprof_result pyprof__layout_adopt(pyprof__layout *layout, const pyprof__description *self,
-                                          uint32_t built_for) {
+static pyprof_result pyprof__layout_adopt(pyprof__layout *layout, const pyprof__description *self, uint32_t built_for) {
     if (memcmp(self->cookie, "xdebugpy", sizeof self->cookie) != 0) {
         return PYPROF_ERROR_PYTHON;
     }
@@ -1373,6 +1988,12 @@ static pyprof_result pyprof__layout_adopt(pyprof__layout *layout, const pyprof__
     layout->frame_instr = (uint32_t)self->frame.instr_ptr;
     layout->frame_locals = (uint32_t)self->frame.localsplus;
     layout->frame_owner = (uint32_t)self->frame.owner;
+    layout->interp_modules = (uint32_t)self->interp.imports_modules;
+#if PYPROF__PY_SINCE(14)
+    if (self->thread.size == sizeof(PyThreadState)) { /* else it may lie elsewhere in the one that runs */
+        layout->ts_executor = PYPROF__OFFSET(PyThreadState, current_executor);
+    }
+#endif
 #if PYPROF__PY_SINCE(14) && defined(Py_GIL_DISABLED)
     layout->frame_tlbc = (uint32_t)self->frame.tlbc_index;
 #endif
@@ -1398,17 +2019,55 @@ static pyprof_result pyprof__layout_init(pyprof__layout *layout, pyprof__memory 
     pyprof__layout_thread_state(layout);
     pyprof__layout_frame(layout);
     pyprof__layout_code(layout);
-    pyprof_result result = pyprof__layout_interpreter(layout, memory);
 #if PYPROF__PY_SINCE(13)
     pyprof__description self;
-    if (result == PYPROF_OK && pyprof__runtime() != NULL) {
+    if (pyprof__runtime() != NULL) {
         memcpy(&self, pyprof__runtime(), sizeof self);
-        return pyprof__layout_adopt(layout, &self, PY_VERSION_HEX);
+        pyprof_result result = PYPROF_ERROR_PYTHON;
+        if (pyprof__interp_is_near(&self)) {
+            result = pyprof__layout_interpreter(layout, memory);
+        }
+        return result == PYPROF_OK ? pyprof__layout_adopt(layout, &self, PY_VERSION_HEX) : result;
     }
 #endif
-    return result;
+    return pyprof__layout_interpreter(layout, memory);
 #endif
 }
+
+/* Why pyprof__layout_init refused. */
+static void pyprof__say_python(pyprof_result result) {
+#if defined(Py_GIL_DISABLED)
+    const char *built_as = ", free-threaded";
+#else
+    const char *built_as = "";
+#endif
+    const char *version = Py_GetVersion(); /* "3.13.0 experimental free-threading build (...) [...]" */
+    int size = (int)strcspn(version, " ");
+    const char *runs_as = strstr(version, "free-threading") != NULL ? ", free-threaded" : "";
+    switch (result) {
+    case PYPROF_ERROR_PYTHON_MISMATCH:
+        pyprof__say("compiled against CPython %s%s, but running in CPython %.*s%s: compile with the headers "
+                    "of the one "
+                    "that runs",
+                    PY_VERSION, built_as, size, version, runs_as);
+        break;
+    case PYPROF_ERROR_PYTHON_DEBUG:
+        pyprof__say("compiled against a debug build of CPython %s: it is supported since 3.13, and never with "
+                    "Py_TRACE_REFS",
+                    PY_VERSION);
+        break;
+    default:
+        pyprof__say("CPython %.*s%s is not known to this pyprof.h (3.8 to 3.15 are), or not laid out as the "
+                    "headers of "
+                    "%s say",
+                    size, version, runs_as, PY_VERSION);
+    }
+}
+
+// >>frames
+// Thread states and frames, read by that row. In: an address that may be stale, and a reader: none (the thread reads itself,
+// in the handler) or the sampler's view. Out: a frame's parts, or false where there is no frame. All of it may run in the
+// signal handler: no locks, no allocation, no call of CPython.
 
 /* The thread state that is attached: of the calling thread (3.12 and later), of the process (before).
    Async-signal-safe in a thread that was ever attached: its thread-local storage exists. */
@@ -1454,20 +2113,54 @@ static bool pyprof__is_attached_now(const pyprof__layout *layout, uintptr_t tsta
            (status & layout->status_mask) == layout->status_attached;
 }
 
+static bool pyprof__same_word(const void *a, const void *b, uint32_t offset) {
+    return memcmp((const char *)a + offset, (const char *)b + offset, sizeof(uintptr_t)) == 0;
+}
+
+/* Whether a thread state has the neighbours that it had, by two copies of its head. */
+static bool pyprof__is_linked_as(const pyprof__layout *layout, const void *then, const void *now) {
+    return pyprof__same_word(then, now, layout->ts_prev) && pyprof__same_word(then, now, layout->ts_next) &&
+           pyprof__same_word(then, now, layout->ts_interp);
+}
+
+/* Whether a thread state that was not attached may still not be, and be where it was: as far as its head shows. Other
+   words there are changed by other threads. */
+static bool pyprof__may_stand_as(const pyprof__layout *layout, const void *then, const void *now) {
+    uint32_t status = 0;
+    if (layout->ts_status != PYPROF__ABSENT) {
+        memcpy(&status, (const char *)now + layout->ts_status, sizeof status);
+        if ((status & layout->status_mask) == layout->status_attached) {
+            return false;
+        }
+    }
+    return pyprof__same_word(then, now, layout->ts_frame);
+}
+
+/* Whether a thread state is attached, and no other of its interpreter's can be. */
+static bool pyprof__has_the_gil(const pyprof__layout *layout, uintptr_t tstate) {
+#if defined(Py_GIL_DISABLED)
+    (void)layout;
+    (void)tstate;
+    return false;
+#else
+    return tstate != 0 && pyprof__is_attached_now(layout, tstate);
+#endif
+}
+
 /* Whether a thread state belongs to a thread at this moment: that of a thread being born changes hands, one id after
    the other (3.11: Modules/_threadmodule.c, thread_run), and a dead one's memory may be another's by now. */
-static bool pyprof__is_bound_to(const pyprof__layout *layout, uintptr_t tstate, uintptr_t thread_id,
-                                int32_t tid) {
+static bool pyprof__is_bound_to(const pyprof__layout *layout, uintptr_t tstate, uintptr_t thread_id, int32_t tid,
+                                int32_t told) {
     unsigned long now = 0, native = (unsigned long)tid;
     pyprof__piece pieces[2] = {{tstate + layout->ts_thread_id, &now, sizeof now},
                                {tstate + layout->ts_native_id, &native, sizeof native}};
     size_t count = layout->ts_native_id == PYPROF__ABSENT ? 1 : 2;
-    return pyprof__read_pieces(pieces, count) && now == thread_id && native == (unsigned long)tid;
+    return pyprof__read_pieces(pieces, count) && now == thread_id &&
+           (native == (unsigned long)tid || native == (unsigned long)told);
 }
 
 /* Whether what a thread state has for its leaf frame, and for its base, means that it has frames. */
-static bool pyprof__points_to_frames(const pyprof__layout *layout, uintptr_t tstate, uintptr_t leaf,
-                                     uintptr_t base) {
+static bool pyprof__points_to_frames(const pyprof__layout *layout, uintptr_t tstate, uintptr_t leaf, uintptr_t base) {
     bool is_root_cframe = layout->cframe_frame != PYPROF__ABSENT && leaf - tstate < sizeof(PyThreadState);
     return leaf != base && !is_root_cframe;
 }
@@ -1518,8 +2211,8 @@ static bool pyprof__leaf_is_linked(const pyprof__layout *layout, pyprof__reader 
     }
     uintptr_t mark = leaf; /* a link that leads back to it closes a circle (Brent, 1980) */
     for (uint32_t steps = 1; leaf != below; steps++) {
-        if (leaf == 0 || steps > 1u << 20 ||
-            !pyprof__load_word(reader, leaf + layout->frame_previous, &leaf) || leaf == mark) {
+        if (leaf == 0 || steps > 1u << 20 || !pyprof__load_word(reader, leaf + layout->frame_previous, &leaf) ||
+            leaf == mark) {
             return false;
         }
         mark = (steps & (steps - 1)) == 0 ? leaf : mark;
@@ -1528,8 +2221,7 @@ static bool pyprof__leaf_is_linked(const pyprof__layout *layout, pyprof__reader 
 }
 
 /* The leaf frame of a thread state whose ts_frame is word; 0 = none. False: it cannot be told just now. */
-static bool pyprof__leaf_from(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t word,
-                              uintptr_t *leaf) {
+static bool pyprof__leaf_from(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t word, uintptr_t *leaf) {
     *leaf = word;
     if (layout->cframe_frame == PYPROF__ABSENT || word == 0) {
         return true;
@@ -1541,8 +2233,15 @@ static bool pyprof__leaf_from(const pyprof__layout *layout, pyprof__reader *read
 static bool pyprof__leaf_frame(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t tstate,
                                uintptr_t *leaf) {
     uintptr_t word = 0;
-    return pyprof__load_word(reader, tstate + layout->ts_frame, &word) &&
-           pyprof__leaf_from(layout, reader, word, leaf);
+    return pyprof__load_word(reader, tstate + layout->ts_frame, &word) && pyprof__leaf_from(layout, reader, word, leaf);
+}
+
+/* Whether the thread is in what the JIT made of its innermost frames: these say only where they were when they last called
+   something. */
+PYPROF__INLINE bool pyprof__is_in_jit(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t tstate) {
+    uintptr_t executor = 0;
+    return layout->ts_executor != PYPROF__ABSENT &&
+           pyprof__load_word(reader, tstate + layout->ts_executor, &executor) && executor != 0;
 }
 
 /* Whether what looks like the innermost frames has code objects: the last doubt that a chain of links leaves,
@@ -1580,8 +2279,7 @@ static bool pyprof__codes_are_real(const pyprof__layout *layout, pyprof__reader 
 
 /* The same for the calling thread's own, attached thread state, whose ts_frame is word: a plain load wherever it is
    sound. */
-static bool pyprof__own_leaf_frame(const pyprof__layout *layout, uintptr_t tstate, uintptr_t word,
-                                   uintptr_t *leaf) {
+static bool pyprof__own_leaf_frame(const pyprof__layout *layout, uintptr_t tstate, uintptr_t word, uintptr_t *leaf) {
     if (layout->cframe_frame == PYPROF__ABSENT) {
         *leaf = word;
         return true;
@@ -1602,8 +2300,9 @@ static bool pyprof__own_leaf_frame(const pyprof__layout *layout, uintptr_t tstat
 typedef struct pyprof__found {
     uintptr_t previous;
     uintptr_t code;
-    int32_t instr; /* byte offset of the current instruction */
-    bool is_shown; /* not a helper frame of C, nor one that has not begun to run */
+    int32_t instr;  /* byte offset of the current instruction */
+    bool is_shown;  /* not a helper frame of C */
+    bool has_begun; /* if not, it is shown only as the caller of others: of a trace function, say */
     bool is_generator;
 } pyprof__found;
 
@@ -1616,15 +2315,14 @@ PYPROF__INLINE bool pyprof__read_owner(const pyprof__layout *layout, pyprof__rea
         return false;
     }
     bool has_helpers = layout->owner_helper != PYPROF__ABSENT || layout->helper_code != 0;
-    found->is_shown =
-        owner < layout->owner_helper && (layout->helper_code == 0 || found->code != layout->helper_code);
+    found->is_shown = owner < layout->owner_helper && (layout->helper_code == 0 || found->code != layout->helper_code);
     found->is_generator = owner == layout->owner_generator;
     return !has_helpers || !found->is_shown || found->previous != 0;
 }
 
 /* To 3.10: f_lasti, -1 before the first instruction. */
-PYPROF__INLINE bool pyprof__read_last_index(const pyprof__layout *layout, pyprof__reader *reader,
-                                            uintptr_t frame, pyprof__found *found) {
+PYPROF__INLINE bool pyprof__read_last_index(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
+                                            pyprof__found *found) {
     int32_t last = 0;
     uintptr_t generator = 0;
     if (!pyprof__load(reader, frame + layout->frame_instr, &last, sizeof last) ||
@@ -1632,7 +2330,7 @@ PYPROF__INLINE bool pyprof__read_last_index(const pyprof__layout *layout, pyprof
         return false;
     }
     found->instr = (int32_t)((uint32_t)last * layout->instr_scale); /* last may be garbage, and overflow */
-    found->is_shown = last >= 0;
+    found->has_begun = last >= 0;
     found->is_generator = generator != 0;
     return true;
 }
@@ -1656,11 +2354,24 @@ static bool pyprof__is_outermost(const pyprof__layout *layout, uintptr_t frame) 
     return is_read && is_running && previous == 0;
 }
 
+/* Whether a generator that nothing follows has callers all the same: to 3.10, while an exception is thrown into what it
+   waits for (a task is cancelled), it stands in the chain without them, and is not evaluated. */
+PYPROF__INLINE bool pyprof__is_cut_off(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
+                                       bool *is_cut_off) {
+    unsigned char state = 0;
+    if (layout->frame_state == PYPROF__ABSENT) {
+        return true;
+    }
+    bool is_read = pyprof__load(reader, frame + layout->frame_state, &state, 1);
+    *is_cut_off = state == 0;
+    return is_read;
+}
+
 /* Where the instructions lie that a frame runs. A free-threaded build has copies of them, in an array of the code
    object that begins with its length; one that is outgrown is kept until no attached thread can look at it
    (3.14: Objects/codeobject.c, create_tlbc_lock_held). */
-PYPROF__INLINE bool pyprof__read_bytecode(const pyprof__layout *layout, pyprof__reader *reader,
-                                          uintptr_t frame, uintptr_t code, uintptr_t *bytecode) {
+PYPROF__INLINE bool pyprof__read_bytecode(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
+                                          uintptr_t code, uintptr_t *bytecode) {
     *bytecode = code + layout->code_instructions;
     if (layout->frame_tlbc == PYPROF__ABSENT) {
         return true;
@@ -1675,8 +2386,8 @@ PYPROF__INLINE bool pyprof__read_bytecode(const pyprof__layout *layout, pyprof__
 }
 
 /* Since 3.11: a pointer into the code; before its first traceable instruction a frame is incomplete. */
-PYPROF__INLINE bool pyprof__read_instruction(const pyprof__layout *layout, pyprof__reader *reader,
-                                             uintptr_t frame, pyprof__found *found) {
+PYPROF__INLINE bool pyprof__read_instruction(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
+                                             pyprof__found *found) {
     int32_t first = 0;
     uintptr_t pointer = 0, bytecode = 0;
     if (!pyprof__load_word(reader, frame + layout->frame_instr, &pointer) ||
@@ -1685,17 +2396,18 @@ PYPROF__INLINE bool pyprof__read_instruction(const pyprof__layout *layout, pypro
         return false;
     }
     intptr_t offset = (intptr_t)(pointer - bytecode);
-    found->is_shown = found->is_generator || offset >= (intptr_t)first * 2;
+    found->has_begun = found->is_generator || offset >= (intptr_t)first * 2;
     found->instr = (int32_t)offset;
-    return !found->is_shown || (offset >= -2 && offset <= INT32_MAX);
+    return !found->has_begun || (offset >= -2 && offset <= INT32_MAX);
 }
 
 /* False: not what a frame looks like, as it is being changed. */
 PYPROF__INLINE bool pyprof__read_frame(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
                                        pyprof__found *found) {
     uintptr_t type = 0;
-    found->is_shown = true;
+    found->is_shown = found->has_begun = true;
     found->is_generator = false;
+    found->instr = 0;
     if (!pyprof__load_word(reader, frame + layout->frame_previous, &found->previous) ||
         !pyprof__load_word(reader, frame + layout->frame_code, &found->code)) {
         return false;
@@ -1761,8 +2473,7 @@ PYPROF__INLINE bool pyprof__mix_content(const pyprof__layout *layout, pyprof__re
 static bool pyprof__object_lives(pyprof__reader *reader, uintptr_t object) {
 #if defined(Py_GIL_DISABLED) /* there the first word names a thread; the counts follow (Include/object.h) */
     PyObject head;
-    return pyprof__load(reader, object, &head, sizeof head) &&
-           (head.ob_ref_local != 0 || head.ob_ref_shared >> 2 > 0);
+    return pyprof__load(reader, object, &head, sizeof head) && (head.ob_ref_local != 0 || head.ob_ref_shared >> 2 > 0);
 #else
     uint64_t references = 0;
     bool is_read = pyprof__load(reader, object, &references, sizeof references);
@@ -1773,9 +2484,23 @@ static bool pyprof__object_lives(pyprof__reader *reader, uintptr_t object) {
 #endif
 }
 
+/* What pyprof__code_fingerprint reads of a code object that is in the view, and what is not: two addresses at most. */
+static uint32_t pyprof__places_of_code(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
+                                       uintptr_t *places) {
+#if !PYPROF__PY_SINCE(12)
+    return pyprof__load_word(reader, code + layout->code_name, &places[0]) &&
+                   pyprof__load_word(reader, code + layout->code_lines, &places[1])
+               ? 2
+               : 0;
+#else
+    (void)layout, (void)reader, (void)code, (void)places;
+    return 0;
+#endif
+}
+
 /* A number that tells this code object from others that lie or lay at the same address. */
-PYPROF__INLINE bool pyprof__code_print(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
-                                       uint64_t *print) {
+PYPROF__INLINE bool pyprof__code_fingerprint(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
+                                             uint64_t *print) {
     uint64_t hash = 0;
     for (size_t i = 0; i < PYPROF__IDENTITY_WORDS; i++) {
         uintptr_t word = 0;
@@ -1792,6 +2517,10 @@ PYPROF__INLINE bool pyprof__code_print(const pyprof__layout *layout, pyprof__rea
     *print = hash;
     return true;
 }
+
+// >>objects
+// Texts, line tables, attributes and dicts, read by the sampler and by nobody else: through >>reads, so that what is gone is
+// an error. Objects may change while they are read: what matters is looked at again afterwards.
 
 /* Appends a code point; lone surrogates come out as generalised UTF-8 (three bytes), which writers escape. */
 static size_t pyprof__utf8_put(char *out, uint32_t c) {
@@ -1822,29 +2551,31 @@ static size_t pyprof__utf8_put(char *out, uint32_t c) {
 typedef struct pyprof__text {
     size_t size;
     char utf8[PYPROF__TEXT_CHARS * 4 + 4];
-    unsigned char raw[PYPROF__TEXT_CHARS * 4];
 } pyprof__text;
 
 /* Copies a str object's text as UTF-8; false if there is no such object there (any more). */
 static bool pyprof__read_text(uintptr_t object, pyprof__text *text) {
     PyASCIIObject head;
     if (!pyprof__read(object, &head, sizeof head) ||
-        (uintptr_t)Py_TYPE((PyObject *)&head) != (uintptr_t)&PyUnicode_Type || !head.state.compact ||
-        head.length < 0) {
+        (uintptr_t)Py_TYPE((PyObject *)&head) != (uintptr_t)&PyUnicode_Type || !head.state.compact || head.length < 0) {
         return false;
     }
     size_t width = head.state.kind;
     size_t count = (size_t)head.length < PYPROF__TEXT_CHARS ? (size_t)head.length : PYPROF__TEXT_CHARS;
     uintptr_t data = object + (head.state.ascii ? sizeof(PyASCIIObject) : sizeof(PyCompactUnicodeObject));
-    if ((width != 1 && width != 2 && width != 4) ||
-        (count > 0 && !pyprof__read(data, text->raw, count * width))) {
+    if (width != 1 && width != 2 && width != 4) {
+        return false;
+    }
+    /* At the end of the room for the UTF-8, which takes at most one byte more a character, and four: what is not read yet
+       is not written over. */
+    char *raw = text->utf8 + sizeof text->utf8 - count * width;
+    if (count > 0 && !pyprof__read(data, raw, count * width)) {
         return false;
     }
     text->size = 0;
     for (size_t i = 0; i < count; i++) {
         uint32_t c = 0;
-        memcpy(&c, text->raw + i * width,
-               width); /* little-endian, as every Linux that CPython 3.8+ ships for */
+        memcpy(&c, raw + i * width, width); /* little-endian, as every Linux that CPython 3.8+ ships for */
         if (c > 0x10ffff) {
             return false;
         }
@@ -1870,8 +2601,7 @@ static bool pyprof__read_code(const pyprof__layout *layout, pyprof__reader *read
     return pyprof__load_word(reader, code + layout->code_name, &fields->name) &&
            pyprof__load_word(reader, code + layout->code_filename, &fields->filename) &&
            pyprof__load_word(reader, code + layout->code_lines, &fields->lines) &&
-           pyprof__load(reader, code + layout->code_first_line, &fields->first_line,
-                        sizeof fields->first_line);
+           pyprof__load(reader, code + layout->code_first_line, &fields->first_line, sizeof fields->first_line);
 }
 
 /* Where a bytes object's data lies and how long it is. */
@@ -1982,8 +2712,7 @@ typedef struct pyprof__attributes {
 static bool pyprof__dict_attributes(pyprof__view *view, uintptr_t dict, pyprof__attributes *attributes) {
     uintptr_t values = 0;
     if (dict == 0 ||
-        !pyprof__view_read(view, dict + offsetof(PyDictObject, ma_keys), &attributes->keys,
-                           sizeof(uintptr_t)) ||
+        !pyprof__view_read(view, dict + offsetof(PyDictObject, ma_keys), &attributes->keys, sizeof(uintptr_t)) ||
         !pyprof__view_read(view, dict + offsetof(PyDictObject, ma_values), &values, sizeof values)) {
         return false;
     }
@@ -2002,8 +2731,8 @@ static bool pyprof__dict_attributes(pyprof__view *view, uintptr_t dict, pyprof__
 
 /* Managed dicts lie before the object: values at -4 words and dict at -3 (3.11), one tagged word at -3 (3.12),
    dict at -3, free-threaded -1, with the values behind the object (3.13). Source: Include/internal/pycore_object.h. */
-static bool pyprof__managed_attributes(pyprof__view *view, uintptr_t object, uintptr_t type,
-                                       unsigned long flags, pyprof__attributes *attributes) {
+static bool pyprof__managed_attributes(pyprof__view *view, uintptr_t object, uintptr_t type, unsigned long flags,
+                                       pyprof__attributes *attributes) {
     uintptr_t dict = 0, values = 0;
     (void)flags;
     if (!pyprof__view_read(view, object - PYPROF__MANAGED_DICT_BEFORE, &dict, sizeof dict)) {
@@ -2036,8 +2765,7 @@ static bool pyprof__managed_attributes(pyprof__view *view, uintptr_t object, uin
 }
 #endif
 
-static bool pyprof__instance_attributes(pyprof__view *view, uintptr_t object,
-                                        pyprof__attributes *attributes) {
+static bool pyprof__instance_attributes(pyprof__view *view, uintptr_t object, pyprof__attributes *attributes) {
     uintptr_t type = 0, dict = 0;
     unsigned long flags = 0;
     Py_ssize_t offset = 0;
@@ -2095,8 +2823,8 @@ static bool pyprof__text_is(uintptr_t object, const char *text, pyprof__text *sc
 
 /* The value of an instance attribute, 0 if it cannot be found. *key remembers the name's str object: interned
    names are mostly that one, so that texts are compared only if it is not met. */
-static uintptr_t pyprof__read_attribute(pyprof__view *view, uintptr_t object, const char *name,
-                                        uintptr_t *key, pyprof__text *text) {
+static uintptr_t pyprof__read_attribute(pyprof__view *view, uintptr_t object, const char *name, uintptr_t *key,
+                                        pyprof__text *text) {
     pyprof__attributes attributes;
     pyprof__dict_keys keys;
     size_t stride, key_at;
@@ -2125,10 +2853,160 @@ static uintptr_t pyprof__read_attribute(pyprof__view *view, uintptr_t object, co
     return 0;
 }
 
+/* An int that is not negative; false: there is no such object, or it has more than 60 bits. */
+static bool pyprof__read_int(uintptr_t object, uint64_t *value) {
+    struct {
+        PyObject head;
+        uintptr_t size; /* how many digits follow; since 3.12 with flags below */
+        uint32_t digits[2];
+    } number;
+    if (object == 0 || !pyprof__read(object, &number, sizeof number) ||
+        (uintptr_t)Py_TYPE(&number.head) != (uintptr_t)&PyLong_Type) {
+        return false;
+    }
+    uintptr_t size = PYPROF__PY_SINCE(12) ? number.size >> 3 : number.size;
+    *value = (size > 0 ? number.digits[0] : 0) | (size > 1 ? (uint64_t)number.digits[1] << 30 : 0);
+    return size <= 2;
+}
+
+/* Whether str objects have a text that is ASCII, one bit for each; those that cannot be read have not. */
+static uint32_t pyprof__are_text(const uintptr_t *objects, uint32_t count, const char *text) {
+    enum {
+        most = 32,
+        longest = 32
+    };
+    struct iovec from[most];
+    struct {
+        PyASCIIObject head;
+        char text[longest];
+    } found[most];
+    const size_t size = strlen(text), bytes = sizeof(PyASCIIObject) + size;
+    char copy[sizeof found];
+    uint32_t bits = 0;
+    memset(from, 0, sizeof from);
+    for (uint32_t i = 0; i < count; i++) {
+        from[i].iov_base = (void *)objects[i];
+        from[i].iov_len = bytes;
+    }
+    if (!pyprof__read_places(from, count, copy, count * bytes)) {
+        if (count > 1) { /* one of them ends at the end of a page, or is none */
+            for (uint32_t i = 0; i < count; i++) {
+                bits |= pyprof__are_text(&objects[i], 1, text) << i;
+            }
+        }
+        return bits;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        memcpy(&found[i], copy + i * bytes, bytes);
+        const PyASCIIObject *head = &found[i].head;
+        bool is_same = (uintptr_t)Py_TYPE((PyObject *)head) == (uintptr_t)&PyUnicode_Type && head->state.compact &&
+                       head->state.ascii && head->length == (Py_ssize_t)size && memcmp(found[i].text, text, size) == 0;
+        bits |= (uint32_t)is_same << i;
+    }
+    return bits;
+}
+
+/* The value that a dict has for a key: for this text, or, if that is NULL, for the int that is its own hash. 0 = none, or
+   it cannot be told: what is found has to be looked at, as the dict may change. */
+static uintptr_t pyprof__dict_value(uintptr_t dict, const char *text, uintptr_t number) {
+    enum {
+        part = 32,
+        most = 1 << 20
+    };
+    PyDictObject head;
+    pyprof__dict_keys keys;
+    size_t stride, key_at;
+    unsigned char entries[part * 24];
+    if (dict == 0 || !pyprof__read(dict, &head, sizeof head) || head.ma_values != NULL ||
+        !pyprof__read((uintptr_t)head.ma_keys, &keys, sizeof keys) || keys.count < 0 || keys.count > most) {
+        return 0;
+    }
+    uintptr_t address = pyprof__dict_entries(&keys, (uintptr_t)head.ma_keys, &stride, &key_at);
+    for (uint32_t left = (uint32_t)keys.count, count; left > 0; left -= count, address += count * stride) {
+        uintptr_t names[part], values[part];
+        uint32_t bits = 0, used = 0;
+        count = left < (uint32_t)part ? left : (uint32_t)part;
+        if ((text == NULL && key_at == 0) || !pyprof__read(address, entries, count * stride)) {
+            return 0;
+        }
+        for (uint32_t i = 0; i < count; i++) {
+            uintptr_t entry[3];
+            memcpy(entry, entries + i * stride, stride);
+            const uintptr_t *key = entry + key_at / sizeof *entry;
+            if (key[1] != 0 && (text != NULL || entry[0] == number)) {
+                names[used] = key[0];
+                values[used++] = key[1];
+            }
+        }
+        bits = text == NULL ? used : used > 0 ? pyprof__are_text(names, used, text) : 0;
+        for (uint32_t i = 0; bits != 0 && i < used; i++) {
+            if (text == NULL || (bits >> i & 1)) {
+                return values[i];
+            }
+        }
+    }
+    return 0;
+}
+
+static bool pyprof__is_a(uintptr_t object, const void *type) {
+    uintptr_t found = 0;
+    return object != 0 && pyprof__read(object + offsetof(PyObject, ob_type), &found, sizeof found) &&
+           found == (uintptr_t)type;
+}
+
+/* The dict of a module that was imported; 0 = none. */
+static uintptr_t pyprof__module_dict(uintptr_t modules, const char *name) {
+    uintptr_t module = pyprof__dict_value(modules, name, 0), dict = 0;
+    const uintptr_t md_dict = sizeof(PyObject); /* Include/internal/pycore_moduleobject.h */
+    bool is_read = pyprof__is_a(module, &PyModule_Type) && pyprof__read(module + md_dict, &dict, sizeof dict);
+    return is_read && pyprof__is_a(dict, &PyDict_Type) ? dict : 0;
+}
+
+/* Learns where interpreters keep sys.modules, which to 3.12 no public header says: the dict that has `sys` and
+   `builtins`. */
+static void pyprof__find_modules(pyprof__layout *layout, uintptr_t interp) {
+    enum {
+        part = 128,
+        most = 1024
+    };
+    uintptr_t words[part];
+    for (uint32_t at = 0; at < most && layout->interp_modules == PYPROF__ABSENT; at += part) {
+        if (!pyprof__read(interp + at * sizeof *words, words, sizeof words)) {
+            return;
+        }
+        for (uint32_t i = 0; i < part; i++) {
+            if (words[i] % sizeof *words == 0 && words[i] > 65536 && words[i] >> 47 == 0 &&
+                pyprof__is_a(words[i], &PyDict_Type) && pyprof__module_dict(words[i], "sys") != 0 &&
+                pyprof__module_dict(words[i], "builtins") != 0) {
+                layout->interp_modules = (at + i) * (uint32_t)sizeof *words;
+                return;
+            }
+        }
+    }
+}
+
+/* sys.modules of an interpreter, and how many there are; 0 = not known. */
+static uintptr_t pyprof__modules_of(pyprof__layout *layout, uintptr_t interp, uint64_t *count) {
+    uintptr_t modules = 0;
+    if (layout->interp_modules == PYPROF__ABSENT) {
+        pyprof__find_modules(layout, interp);
+    }
+    bool is_read = layout->interp_modules != PYPROF__ABSENT &&
+                   pyprof__read(interp + layout->interp_modules, &modules, sizeof modules) &&
+                   pyprof__is_a(modules, &PyDict_Type) &&
+                   pyprof__read(modules + offsetof(PyDictObject, ma_used), count, sizeof *count);
+    return is_read ? modules : 0;
+}
+
+/* threading._active: the Thread objects of an interpreter by their idents; 0 = not imported. */
+static uintptr_t pyprof__active_threads(uintptr_t modules) {
+    uintptr_t active = pyprof__dict_value(pyprof__module_dict(modules, "threading"), "_active", 0);
+    return pyprof__is_a(active, &PyDict_Type) ? active : 0;
+}
+
 /* Where on the C stack of its thread a thread state was last entered from C; the lower, the later. 0 = not to be told:
    to 3.10 nothing of it lies there. */
-static uintptr_t pyprof__entry_address(const pyprof__layout *layout, pyprof__reader *reader,
-                                       uintptr_t frame) {
+static uintptr_t pyprof__entry_address(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame) {
     uintptr_t code;
     if (layout->cframe_frame != PYPROF__ABSENT) {
         return frame; /* the cframe lies there */
@@ -2147,14 +3025,15 @@ static uintptr_t pyprof__entry_address(const pyprof__layout *layout, pyprof__rea
     return 0;
 }
 
-// >>capture
-// One stack, read by the thread itself in a signal handler or by the sampler from outside.
+// >>stacks
+// One stack. In: a leaf frame, and the levels that the thread is in. Out: its frames, leaf first, in room that the caller
+// gives; too deep a one keeps both its ends. Used by the thread itself, in the handler, and by the sampler from outside.
 
 typedef struct pyprof__frame {
     uintptr_t code;
-    uint64_t print;  /* see pyprof__code_print */
-    int32_t instr;   /* byte offset of the current instruction */
-    uint32_t unused; /* zero: frames are compared as bytes */
+    uint64_t fingerprint; /* see pyprof__code_fingerprint */
+    int32_t instr;        /* byte offset of the current instruction */
+    uint32_t unused;      /* zero: frames are compared as bytes */
 } pyprof__frame;
 
 typedef struct pyprof__stack {
@@ -2166,58 +3045,112 @@ typedef struct pyprof__stack {
     uint32_t inner;             /* so many of them are of the interpreter that the thread is in; of these, */
     uintptr_t root_first_local; /* the outermost's first local variable */
     bool root_is_generator;
-    bool is_cut;     /* there were more, further out */
-    bool is_partial; /* there were more, further in, that cannot be told */
+    bool is_cut;      /* there were more, further out, */
+    bool is_headless; /* as CPython itself does not link the outermost to its caller: see pyprof__is_cut_off */
+    bool has_gap;     /* there were more, between those that a mark parts: see pyprof__leave_gap */
+    bool is_partial;  /* there were more, further in, that cannot be told */
+    bool is_in_jit;   /* see pyprof__is_in_jit */
 } pyprof__stack;
 
-/* Follows the frames outwards. False: something on the way was no frame. */
-PYPROF__INLINE bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t leaf,
-                                 pyprof__stack *stack) {
-    pyprof__found found;
-    stack->count = 0;
-    stack->leaf = leaf;
-    stack->root = stack->root_first_local = 0;
-    stack->inner = 0;
-    stack->root_is_generator = stack->is_cut = stack->is_partial = false;
-    uint32_t steps = 0;
-    for (uintptr_t frame = leaf; frame != 0; frame = found.previous) {
-        if (++steps > 4 * stack->capacity || !pyprof__read_frame(layout, reader, frame, &found)) {
-            return false;
-        }
-        if (!found.is_shown) {
-            continue;
-        }
-        if (stack->count == stack->capacity) {
-            stack->is_cut = true;
-            return true;
-        }
-        pyprof__frame *out = &stack->frames[stack->count++];
-        if (!pyprof__code_print(layout, reader, found.code, &out->print)) {
-            return false;
-        }
-        out->code = found.code;
-        out->instr = found.instr;
-        out->unused = 0;
-        stack->root = frame;
-        stack->inner = stack->count;
-        stack->root_is_generator = found.is_generator;
-    }
-    if (stack->root != 0 &&
-        !pyprof__load_word(reader, stack->root + layout->frame_locals, &stack->root_first_local)) {
-        return false;
-    }
-    stack->root_first_local &= ~layout->executable_tags;
-    return true;
-}
-
-/* Among the frames of a stack, a mark says in which interpreter those further in run. */
+/* Among the frames of a stack, a mark says in which interpreter those further in run; or that some were left out. */
 static inline pyprof__frame pyprof__mark(int64_t interpreter, int32_t naming) {
     pyprof__frame mark = {0, (uint64_t)interpreter, naming, 0};
     return mark;
 }
 
+#define PYPROF__GAP INT64_MIN /* no interpreter has this id */
+
 static inline bool pyprof__is_mark(const pyprof__frame *frame) {
     return frame->code == 0;
+}
+
+static void pyprof__turn_round(pyprof__frame *frames, uint32_t count) {
+    for (uint32_t i = 0; i < count / 2; i++) {
+        uintptr_t code = frames[i].code;
+        frames[i].code = frames[count - 1 - i].code;
+        frames[count - 1 - i].code = code;
+    }
+}
+
+/* Of a stack with more frames than there is room for the ends are kept: the innermost, a mark, and the outermost, which
+   tell whose work it is. The frames from the given one on are followed by their links alone, with the addresses of the
+   last ones going round and round in the room for the outermost: there they stand afterwards, the innermost first. */
+static bool pyprof__leave_gap(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t from, uint32_t outer,
+                              pyprof__stack *stack) {
+    const uint32_t most = 1u << 17; /* far more than C stacks, or recursion limits, let be */
+    uint32_t inner = stack->capacity - outer - 1, met = 0;
+    pyprof__frame *ring = &stack->frames[inner + 1];
+    uintptr_t circle = 0; /* a link that leads back to it closes one (Brent, 1980) */
+    stack->count = stack->inner = inner;
+    for (uintptr_t frame = from; frame != 0; met++) {
+        if (met == most || frame == circle) {
+            stack->is_cut = met == most;
+            return stack->is_cut;
+        }
+        circle = (met & (met - 1)) == 0 ? frame : circle;
+        ring[met % outer].code = frame;
+        if (!pyprof__load_word(reader, frame + layout->frame_previous, &frame)) {
+            return false;
+        }
+    }
+    pyprof__turn_round(ring, met % outer); /* in two parts, and then as a whole: the oldest comes first */
+    pyprof__turn_round(ring + met % outer, outer - met % outer);
+    pyprof__turn_round(ring, outer);
+    stack->frames[stack->count++] = pyprof__mark(PYPROF__GAP, 0);
+    stack->has_gap = true;
+    return true;
+}
+
+/* Follows the frames outwards. False: something on the way was no frame. */
+PYPROF__INLINE bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t leaf,
+                                 pyprof__stack *stack) {
+    pyprof__found found;
+    uint32_t outer = stack->capacity / 4, ends = stack->capacity, steps = 0;
+    uintptr_t gap = 0;
+    stack->count = stack->inner = 0;
+    stack->leaf = leaf;
+    stack->root = stack->root_first_local = 0;
+    stack->root_is_generator = stack->is_cut = stack->is_headless = false;
+    stack->has_gap = stack->is_partial = stack->is_in_jit = false;
+    for (uintptr_t frame = leaf; frame != 0;) {
+        if (++steps > 4 * stack->capacity || !pyprof__read_frame(layout, reader, frame, &found)) {
+            return false;
+        }
+        bool is_shown = found.is_shown && (found.has_begun || stack->count > 0);
+        if (is_shown && stack->count == stack->capacity) {
+            stack->is_cut = outer == 0;
+            if (!stack->is_cut && !pyprof__leave_gap(layout, reader, gap, outer, stack)) {
+                return false;
+            }
+            if (stack->is_cut) {
+                break;
+            }
+            ends = stack->count;
+            frame = stack->frames[ends++].code;
+            continue;
+        }
+        if (is_shown) {
+            pyprof__frame *out = &stack->frames[stack->count];
+            gap = stack->count + outer + 1 == stack->capacity ? frame : gap;
+            if (!pyprof__code_fingerprint(layout, reader, found.code, &out->fingerprint)) {
+                return false;
+            }
+            out->code = found.code;
+            out->instr = found.has_begun ? found.instr : 0;
+            out->unused = 0;
+            stack->root = frame;
+            stack->inner = ++stack->count;
+            stack->root_is_generator = found.is_generator;
+        }
+        frame = !stack->has_gap ? found.previous : ends < stack->capacity ? stack->frames[ends++].code : 0;
+    }
+    if (stack->root != 0 && !stack->is_cut &&
+        !pyprof__load_word(reader, stack->root + layout->frame_locals, &stack->root_first_local)) {
+        return false;
+    }
+    stack->root_first_local &= ~layout->executable_tags;
+    return stack->is_cut || !stack->root_is_generator ||
+           pyprof__is_cut_off(layout, reader, stack->root, &stack->is_headless);
 }
 
 /* One OS thread in several interpreters: it has a thread state in each. It leaves the one that it entered last before it
@@ -2233,11 +3166,11 @@ typedef struct pyprof__level {
 #define PYPROF__LEVELS_MAX 8u
 typedef struct pyprof__levels {
     uint32_t count;
-    uint32_t known;      /* of all items: behind the first count, thread states without frames */
-    bool is_cut;         /* there were more, further out */
-    bool is_whole;       /* the thread has no thread state beside these */
-    int32_t naming;      /* see pyprof__names */
-    uintptr_t thread_id; /* pthread_t */
+    uint32_t known;                          /* of all items: behind the first count, thread states without frames */
+    bool is_cut;                             /* there were more, further out */
+    bool is_whole;                           /* the thread has no thread state beside these */
+    int32_t naming;                          /* see pyprof__names */
+    uintptr_t thread_id;                     /* pthread_t */
     pyprof__level items[PYPROF__LEVELS_MAX]; /* innermost first */
 } pyprof__levels;
 
@@ -2313,16 +3246,14 @@ static bool pyprof__follow(const pyprof__layout *layout, pyprof__levels *levels,
 
 /* Adds the stack of one level further out. */
 PYPROF__INLINE bool pyprof__walk_level(const pyprof__layout *layout, pyprof__reader *reader,
-                                       const pyprof__levels *levels, const pyprof__level *level,
-                                       pyprof__stack *stack) {
+                                       const pyprof__levels *levels, const pyprof__level *level, pyprof__stack *stack) {
     uintptr_t leaf = 0;
     pyprof__stack rest = *stack;
     rest.frames += stack->count;
     rest.capacity -= stack->count;
-    bool is_found = reader == NULL
-                        ? pyprof__leaf_from(layout, NULL, level->word, &leaf)
-                        : pyprof__level_now(layout, levels->thread_id, level) == PYPROF__LEVEL_STANDS &&
-                              pyprof__leaf_frame(layout, reader, level->tstate, &leaf);
+    bool is_found = reader == NULL ? pyprof__leaf_from(layout, NULL, level->word, &leaf)
+                                   : pyprof__level_now(layout, levels->thread_id, level) == PYPROF__LEVEL_STANDS &&
+                                         pyprof__leaf_frame(layout, reader, level->tstate, &leaf);
     if (!is_found) {
         return false;
     }
@@ -2335,6 +3266,7 @@ PYPROF__INLINE bool pyprof__walk_level(const pyprof__layout *layout, pyprof__rea
     }
     stack->count += rest.count;
     stack->is_cut = rest.is_cut;
+    stack->has_gap = stack->has_gap || rest.has_gap;
     stack->root = rest.root != 0 ? rest.root : stack->root;
     return true;
 }
@@ -2361,8 +3293,15 @@ PYPROF__INLINE bool pyprof__walk_outer(const pyprof__layout *layout, pyprof__rea
     return true;
 }
 
+// >>handler
+// What a thread does that is asked. In: the signal, with a request's number. Out: its stack and clocks in that request. All of
+// it down to >>signals runs in the signal handler, in any thread, at any time, also when the recording is over.
+// A request's life:  FREE -> SENT -> IN_WORK -> ANSWERED, LATE or UNSETTLED -> FREE
+//                            SENT -> CANCELLED -> FREE, when the signal has come
+
 /* A question to one thread, and its answer. Belongs to the sampler when free or answered, to the handler
-   while it is being answered. */
+   while it is being answered. Which of the two it is, one swap decides, and only for the very question that the signal
+   carries: so a handler may begin as late as it likes, also after the recording has ended and another one has begun. */
 typedef enum pyprof__request_state {
     PYPROF__REQUEST_FREE,
     PYPROF__REQUEST_SENT,
@@ -2373,16 +3312,19 @@ typedef enum pyprof__request_state {
     PYPROF__REQUEST_UNSETTLED /* the thread was interrupted where its stack cannot be told */
 } pyprof__request_state;
 
+#define PYPROF__STATE_BITS 3u
 typedef struct pyprof__request {
-    pyprof__atomic32 state;
+    pyprof__atomic32 state; /* pyprof__request_state; the bits above are the question's number */
     pyprof__stack stack;
     pyprof__levels levels;
     int32_t tid;
-    uintptr_t lent;  /* a thread state of these levels that another thread was seen to run; 0 = none */
-    bool ended_call; /* the signal was seen to end a system call with EINTR */
-    bool has_new;    /* there are code objects in the stack whose names are not known */
-    uint64_t wall;   /* when it was asked, then when the stack was read: monotonic clock, */
-    uint64_t cpu;    /* and CPU clock of the thread */
+    int signal_number;  /* by which it was asked */
+    uintptr_t borrowed; /* a thread state of these levels that another thread was seen to run; 0 = none */
+    bool ended_call;    /* the signal was seen to end a system call with EINTR */
+    bool has_new;       /* there are code objects in the stack whose names are not known */
+    bool is_left;       /* the recording ended while this was answered: the frames are for ever the handler's */
+    uint64_t wall;      /* when it was asked, then when the stack was read: monotonic clock, */
+    uint64_t cpu;       /* and CPU clock of the thread */
 } pyprof__request;
 
 #define PYPROF__REQUESTS_MAX 64u
@@ -2394,26 +3336,56 @@ static struct pyprof__handler {
     pyprof__request requests[PYPROF__REQUESTS_MAX];
     uint32_t requests_used; /* those behind were never needed; the sampler's */
     pyprof__layout layout;
-    pyprof__atomic32 session;     /* odd while signals are expected; part of every question */
-    pyprof__atomic32 running;     /* handlers at work */
-    pyprof__atomic32 interrupted; /* system calls seen to end early */
-    pyprof__atomic32 *wake;       /* the sampler's bell */
-    int signal_number;
-    struct sigaction previous; /* the host's own action */
-    /* prints of code objects whose names are known, by hash; the newest of a set come first */
-    pyprof__atomic64
-        known[PYPROF__KNOWN_SETS][PYPROF__KNOWN_WAYS] PYPROF__ALIGNED(32); /* a set in one cache line */
+    pyprof__atomic32 session;        /* odd while signals are expected */
+    pyprof__atomic32 running;        /* handlers at work */
+    pyprof__atomic32 interrupted;    /* system calls seen to end early */
+    pyprof__atomic32 bell;           /* rung to wake the sampler */
+    int signal_number;               /* the one that asks; 0 = none */
+    pyprof__atomic64 taken;          /* signals whose action is ours, or was when it was last looked at */
+    struct sigaction previous[NSIG]; /* of these, the host's own actions */
+    pyprof__atomic32 at_large;       /* signals that were sent and have not come, when the last recording ended */
+    /* fingerprints of code objects whose names are known, by hash; the newest of a set come first */
+    pyprof__atomic64 known[PYPROF__KNOWN_SETS][PYPROF__KNOWN_WAYS] PYPROF__ALIGNED(32); /* a set in one cache line */
 } pyprof__handler;
 
 #define PYPROF__QUESTION_TAG 0x5059u
 
-static void *pyprof__question(uint32_t request) {
-    uint64_t session = pyprof__get(&pyprof__handler.session) & 0xffffu;
-    return (void *)(uintptr_t)((uint64_t)PYPROF__QUESTION_TAG << 48 | session << 32 | request);
+static uint32_t pyprof__state_of(const pyprof__request *request) {
+    return pyprof__get(&request->state) & ((1u << PYPROF__STATE_BITS) - 1);
+}
+
+/* Only by whom it belongs to. */
+static void pyprof__set_state(pyprof__request *request, pyprof__request_state state) {
+    uint32_t number = pyprof__get(&request->state) >> PYPROF__STATE_BITS;
+    pyprof__set(&request->state, number << PYPROF__STATE_BITS | (uint32_t)state);
+}
+
+/* From one state to another, of the question with this number; false if it is in neither by now. */
+static bool pyprof__pass_state(pyprof__request *request, uint32_t number, pyprof__request_state from,
+                               pyprof__request_state to) {
+    uint32_t above = number << PYPROF__STATE_BITS;
+    return pyprof__swap_if(&request->state, above | (uint32_t)from, above | (uint32_t)to);
+}
+
+/* By the sampler, which alone gives numbers. */
+static bool pyprof__swap_state(pyprof__request *request, pyprof__request_state from, pyprof__request_state to) {
+    return pyprof__pass_state(request, pyprof__get(&request->state) >> PYPROF__STATE_BITS, from, to);
+}
+
+/* Puts a question that no signal carries yet. */
+static void pyprof__number_question(pyprof__request *request) {
+    uint32_t number = (pyprof__get(&request->state) >> PYPROF__STATE_BITS) + 1;
+    pyprof__set(&request->state, number << PYPROF__STATE_BITS | (uint32_t)PYPROF__REQUEST_SENT);
+}
+
+/* What the signal carries: a tag, the request, and the question's number. */
+static void *pyprof__question(uint32_t index) {
+    uint32_t number = pyprof__get(&pyprof__handler.requests[index].state) >> PYPROF__STATE_BITS;
+    return (void *)(uintptr_t)((uint64_t)PYPROF__QUESTION_TAG << 48 | (uint64_t)index << 32 | number);
 }
 
 static pyprof__atomic64 *pyprof__known_set(const pyprof__frame *frame) {
-    return pyprof__handler.known[pyprof__mix(frame->print, frame->code) >> 16 & (PYPROF__KNOWN_SETS - 1)];
+    return pyprof__handler.known[pyprof__mix(frame->fingerprint, frame->code) >> 16 & (PYPROF__KNOWN_SETS - 1)];
 }
 
 static bool pyprof__knows(const pyprof__frame *frame) {
@@ -2422,7 +3394,7 @@ static bool pyprof__knows(const pyprof__frame *frame) {
         return true;
     }
     for (uint32_t way = 0; way < PYPROF__KNOWN_WAYS; way++) {
-        if (pyprof__get64(&set[way]) == frame->print) {
+        if (pyprof__get64(&set[way]) == frame->fingerprint) {
             return true;
         }
     }
@@ -2446,7 +3418,7 @@ static void pyprof__make_known(const pyprof__stack *stack) {
             for (uint32_t way = PYPROF__KNOWN_WAYS - 1; way > 0; way--) {
                 pyprof__set64(&set[way], pyprof__get64(&set[way - 1]));
             }
-            pyprof__set64(&set[0], stack->frames[i].print);
+            pyprof__set64(&set[0], stack->frames[i].fingerprint);
         }
     }
 }
@@ -2501,8 +3473,8 @@ static pyprof__whose pyprof__search_stack(const pyprof__stack *room, const void 
 /* Who runs a thread state that has frames and bears the ids of the interrupted thread: these are of the thread that
    made it, and any other may use it since. word is its ts_frame. Since 3.11 cframes or entry frames lie on the C stack
    of whoever runs it; before, what evaluates a frame keeps its address there. */
-static pyprof__whose pyprof__whose_frames(const pyprof__layout *layout, const pyprof__stack *room,
-                                          const void *context, uintptr_t word) {
+static pyprof__whose pyprof__whose_frames(const pyprof__layout *layout, const pyprof__stack *room, const void *context,
+                                          uintptr_t word) {
     pyprof__reader safely = {0, 0, 0, 0, NULL};
     uintptr_t stack = pyprof__interrupted_stack(context);
     if (stack == 0) {
@@ -2519,13 +3491,11 @@ static pyprof__whose pyprof__whose_frames(const pyprof__layout *layout, const py
 }
 
 /* Leaves out the levels further out that another thread runs. False: it cannot be told. */
-static bool pyprof__leave_out_lent(const pyprof__layout *layout, const void *context,
-                                   pyprof__request *request) {
+static bool pyprof__leave_out_borrowed(const pyprof__layout *layout, const void *context, pyprof__request *request) {
     pyprof__levels *levels = &request->levels;
     for (uint32_t i = 1; i < levels->count;) {
         pyprof__level *level = &levels->items[i];
-        if (!pyprof__read(level->tstate + layout->ts_frame, &level->word, sizeof level->word) ||
-            level->word == 0) {
+        if (!pyprof__read(level->tstate + layout->ts_frame, &level->word, sizeof level->word) || level->word == 0) {
             return false;
         }
         pyprof__whose whose = pyprof__whose_frames(layout, &request->stack, context, level->word);
@@ -2536,7 +3506,7 @@ static bool pyprof__leave_out_lent(const pyprof__layout *layout, const void *con
             i++;
             continue;
         }
-        request->lent = level->tstate;
+        request->borrowed = level->tstate;
         memmove(level, level + 1, (levels->count - i - 1) * sizeof *level);
         levels->known = --levels->count;
     }
@@ -2544,12 +3514,12 @@ static bool pyprof__leave_out_lent(const pyprof__layout *layout, const void *con
 }
 
 /* Where the thread that was asked is; word is what the thread state has for its ts_frame. */
-static pyprof__request_state pyprof__find_self(pyprof__request *request, const void *context,
-                                               uintptr_t *tstate, uintptr_t *word) {
+static pyprof__request_state pyprof__find_self(pyprof__request *request, const void *context, uintptr_t *tstate,
+                                               uintptr_t *word) {
     const pyprof__layout *layout = &pyprof__handler.layout;
     uintptr_t asked = request->levels.items[0].tstate;
     *tstate = pyprof__current_thread_state();
-    request->lent = *tstate != asked && pyprof__is_attached_now(layout, asked) ? asked : 0;
+    request->borrowed = *tstate != asked && pyprof__is_attached_now(layout, asked) ? asked : 0;
     if (*tstate == 0 || !pyprof__is_own_thread_state(layout, *tstate)) {
         return PYPROF__REQUEST_LATE;
     }
@@ -2560,7 +3530,7 @@ static pyprof__request_state pyprof__find_self(pyprof__request *request, const v
     } else if (pyprof__points_to_frames(layout, *tstate, *word, 0)) {
         pyprof__whose whose = pyprof__whose_frames(layout, &request->stack, context, *word);
         if (whose == PYPROF__FOREIGN) {
-            request->lent = *tstate;
+            request->borrowed = *tstate;
             return PYPROF__REQUEST_LATE;
         }
         if (whose == PYPROF__UNCLEAR) {
@@ -2587,93 +3557,157 @@ static pyprof__request_state pyprof__capture_own(pyprof__request *request, const
     uint64_t passed = now - request->wall;
     request->cpu = passed < just_now ? request->cpu + passed : pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
     request->wall = now;
-    if (found == PYPROF__REQUEST_UNSETTLED || !pyprof__leave_out_lent(layout, context, request) ||
-        !pyprof__own_leaf_frame(layout, tstate, word, &leaf) ||
-        !pyprof__walk(layout, NULL, leaf, &request->stack) ||
+    if (found == PYPROF__REQUEST_UNSETTLED || !pyprof__leave_out_borrowed(layout, context, request) ||
+        !pyprof__own_leaf_frame(layout, tstate, word, &leaf) || !pyprof__walk(layout, NULL, leaf, &request->stack) ||
         !pyprof__walk_outer(layout, NULL, &request->levels, &request->stack)) {
         return PYPROF__REQUEST_UNSETTLED;
     }
+    request->stack.is_in_jit = pyprof__is_in_jit(layout, NULL, tstate);
     return PYPROF__REQUEST_ANSWERED;
 }
 
 /* Takes the question over from the sampler, which may take it back and put it anew at any moment. False: it was
    taken back, or is not one; that a call was ended for it is told all the same. */
-static bool pyprof__accept(pyprof__request *request, bool ended_call) {
-    const uint32_t if_cancelled = ended_call ? PYPROF__REQUEST_IN_WORK : PYPROF__REQUEST_FREE;
-    for (;;) {
-        if (pyprof__swap_if(&request->state, PYPROF__REQUEST_SENT, PYPROF__REQUEST_IN_WORK)) {
+static bool pyprof__accept(pyprof__request *request, uint32_t number, bool ended_call) {
+    const pyprof__request_state if_cancelled = ended_call ? PYPROF__REQUEST_IN_WORK : PYPROF__REQUEST_FREE;
+    do {
+        if (pyprof__pass_state(request, number, PYPROF__REQUEST_SENT, PYPROF__REQUEST_IN_WORK)) {
             request->ended_call = ended_call;
             return true;
         }
-        if (pyprof__swap_if(&request->state, PYPROF__REQUEST_CANCELLED, if_cancelled)) {
+        if (pyprof__pass_state(request, number, PYPROF__REQUEST_CANCELLED, if_cancelled)) {
             if (ended_call) {
                 request->ended_call = true;
-                pyprof__set(&request->state, PYPROF__REQUEST_LATE);
+                pyprof__set_state(request, PYPROF__REQUEST_LATE);
             }
             return false;
         }
-        if (pyprof__get(&request->state) != PYPROF__REQUEST_SENT) {
-            return false;
-        }
-    }
+    } while (pyprof__get(&request->state) == (number << PYPROF__STATE_BITS | PYPROF__REQUEST_SENT));
+    return false;
 }
 
-static void pyprof__answer(uint32_t index, bool ended_call, const void *context) {
-    pyprof__request *request = &pyprof__handler.requests[index];
-    if (!pyprof__accept(request, ended_call)) {
+static void pyprof__answer(pyprof__request *request, uint32_t number, bool ended_call, const void *context) {
+    if (!pyprof__accept(request, number, ended_call)) {
         return;
     }
     pyprof__request_state state = pyprof__capture_own(request, context);
     bool has_new = state == PYPROF__REQUEST_ANSWERED && !pyprof__knows_all(&request->stack);
     request->has_new = has_new;
-    pyprof__set(&request->state, (uint32_t)state); /* from here on it is the sampler's */
+    pyprof__set_state(request, state); /* from here on it is the sampler's */
     if (has_new) {
-        pyprof__wake(
-            pyprof__handler.wake); /* before a short-lived code object is gone, and its name with it */
+        pyprof__wake(&pyprof__handler.bell); /* before a short-lived code object is gone, and its name with it */
     }
+}
+
+static bool pyprof__is_harmless_default(int number) {
+    return number == SIGCHLD || number == SIGURG || number == SIGWINCH;
+}
+
+static bool pyprof__ignores(int number, const struct sigaction *action) {
+    return action->sa_handler == SIG_IGN || (action->sa_handler == SIG_DFL && pyprof__is_harmless_default(number));
 }
 
 /* A signal that is not ours goes where it went before we came. */
-static void pyprof__pass_on(int signal_number, siginfo_t *info, void *context) {
-    const struct sigaction *previous = &pyprof__handler.previous;
-    bool is_harmless = signal_number == SIGCHLD || signal_number == SIGURG || signal_number == SIGWINCH;
-    if (previous->sa_handler == SIG_IGN || (previous->sa_handler == SIG_DFL && is_harmless)) {
+static void pyprof__pass_on(int number, siginfo_t *info, void *context) {
+    const struct sigaction *previous = &pyprof__handler.previous[number];
+    if (pyprof__ignores(number, previous)) {
         return;
     }
     if (previous->sa_handler == SIG_DFL) {
-        sigaction(signal_number, previous, NULL);
-        syscall(SYS_tgkill, getpid(), pyprof__tid(),
-                signal_number); /* comes once this handler has returned */
+        sigaction(number, previous, NULL);
+        syscall(SYS_tgkill, getpid(), pyprof__tid(), number); /* comes once this handler has returned */
     } else if (previous->sa_flags & SA_SIGINFO) {
-        previous->sa_sigaction(signal_number, info, context);
+        previous->sa_sigaction(number, info, context);
     } else {
-        previous->sa_handler(signal_number);
+        previous->sa_handler(number);
     }
 }
 
-static void pyprof__on_signal(int signal_number, siginfo_t *info, void *context) {
-    int saved_errno = errno;
-    uint64_t question = (uint64_t)(uintptr_t)info->si_value.sival_ptr;
-    if (info->si_code != SI_QUEUE || info->si_pid != pyprof__pid || question >> 48 != PYPROF__QUESTION_TAG) {
-        pyprof__pass_on(signal_number, info, context);
-        errno = saved_errno;
-        return;
+static void pyprof__on_signal(int number, siginfo_t *info, void *context);
+
+static bool pyprof__is_our_action(const struct sigaction *action) {
+    return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == pyprof__on_signal;
+}
+
+static bool pyprof__has_our_action(int number) {
+    struct sigaction action;
+    return sigaction(number, NULL, &action) == 0 && pyprof__is_our_action(&action);
+}
+
+static void pyprof__mark_taken(int number, bool is_taken) {
+    uint64_t bit = pyprof__signal_bit(number), taken = pyprof__get64(&pyprof__handler.taken);
+    pyprof__set64(&pyprof__handler.taken, is_taken ? taken | bit : taken & ~bit);
+}
+
+/* Puts the host's action back, unless it has another one by now. Async-signal-safe. */
+static void pyprof__put_back(int number) {
+    if (pyprof__has_our_action(number)) {
+        sigaction(number, &pyprof__handler.previous[number], NULL);
     }
+    pyprof__mark_taken(number, false);
+}
+
+/* An action that was left in place, as one of our signals had not come when the recording ended. */
+static void pyprof__after_late_signal(int number, bool is_ours) {
+    if (is_ours && pyprof__get(&pyprof__handler.at_large) > 0) {
+        pyprof__add(&pyprof__handler.at_large, (uint32_t)-1);
+    }
+    if (pyprof__get(&pyprof__handler.at_large) == 0 &&
+        (pyprof__get64(&pyprof__handler.taken) & pyprof__signal_bit(number))) {
+        pyprof__put_back(number);
+    }
+}
+
+static void pyprof__on_signal(int number, siginfo_t *info, void *context) {
+    int saved_errno = errno;
+    uint64_t word = (uint64_t)(uintptr_t)info->si_value.sival_ptr;
+    bool is_ours = info->si_code == SI_QUEUE && info->si_pid == pyprof__pid && word >> 48 == PYPROF__QUESTION_TAG;
     pyprof__add(&pyprof__handler.running, 1);
-    bool ended_call = pyprof__call_was_interrupted(context);
-    pyprof__add(&pyprof__handler.interrupted, ended_call);
-    uint32_t session = pyprof__get(&pyprof__handler.session);
-    uint32_t index = (uint32_t)question;
-    if ((session & 1) && (session & 0xffffu) == (question >> 32 & 0xffffu) && index < PYPROF__REQUESTS_MAX) {
-        pyprof__answer(index, ended_call, context);
+    bool is_recording = pyprof__get(&pyprof__handler.session) & 1;
+    if (is_ours) {
+        bool ended_call = pyprof__call_was_interrupted(context);
+        uint32_t index = (uint32_t)(word >> 32 & 0xffffu), question = (uint32_t)word;
+        pyprof__add(&pyprof__handler.interrupted, ended_call);
+        if (is_recording && index < PYPROF__REQUESTS_MAX) {
+            pyprof__answer(&pyprof__handler.requests[index], question, ended_call, context);
+        }
+    }
+    if (!is_recording) {
+        pyprof__after_late_signal(number, is_ours);
+    }
+    pyprof__add(&pyprof__handler.running, (uint32_t)-1);
+    if (!is_ours) {
+        pyprof__pass_on(number, info, context);
     }
     errno = saved_errno;
-    pyprof__add(&pyprof__handler.running, (uint32_t)-1);
+}
+
+// >>signals
+// Which signal asks, whose it is, and how it is given back. Run by the sampler and by who starts and stops, never in the
+// handler. Invariant: as long as a signal of ours may come, its action is ours, and what the handler uses stays.
+
+/* What a thread waits for in sigwait and its kin; while it does, its mask does not show it. */
+static uint64_t pyprof__waited_for(int32_t tid) {
+    char text[256];
+    uint64_t set = 0;
+    char *end = text;
+    if (pyprof__read_task_file(tid, "syscall", text, sizeof text) > 0 &&
+        strtol(text, &end, 10) == SYS_rt_sigtimedwait && end > text) {
+        pyprof__read((uintptr_t)strtoull(end, NULL, 16), &set, sizeof set);
+    }
+    return set;
+}
+
+static bool pyprof__are_most(uint64_t set) {
+    int count = 0;
+    for (; set != 0; set &= set - 1) {
+        count++;
+    }
+    return count >= 32;
 }
 
 static bool pyprof__signal_is_usable(int signal_number) {
-    static const int refused[] = {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS,  SIGFPE,
-                                  SIGILL,  SIGTRAP, SIGABRT, SIGCONT, SIGSYS};
+    static const int refused[] = {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGCONT, SIGSYS};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         if (signal_number == refused[i]) {
             return false;
@@ -2682,46 +3716,135 @@ static bool pyprof__signal_is_usable(int signal_number) {
     return signal_number > 0 && signal_number < NSIG;
 }
 
-static bool pyprof__signal_is_free(int signal_number) {
-    struct sigaction action;
-    return sigaction(signal_number, NULL, &action) == 0 && action.sa_handler == SIG_DFL;
+/* Which signals the program has a use for beside their actions: those that some thread blocks or waits for in
+   particular, as who reads them from sigwait or a signalfd does, and those that every thread blocks. A thread that
+   blocks most of them wants none, and has a use for none. The sampler's own does not count. */
+static uint64_t pyprof__signals_in_use(int32_t sampler) {
+    pyprof__tasks tasks;
+    pyprof__signals signals;
+    uint64_t particular = 0, everywhere = UINT64_MAX;
+    bool is_any = false;
+    pyprof__tasks_open(&tasks);
+    for (int32_t tid; (tid = pyprof__tasks_next(&tasks)) != 0;) {
+        if (tid != sampler && pyprof__read_signals(tid, &signals)) {
+            uint64_t waited_for = tid != pyprof__tid() ? pyprof__waited_for(tid) : 0;
+            everywhere &= signals.blocked;
+            particular |= pyprof__are_most(signals.blocked) ? 0 : signals.blocked;
+            particular |= pyprof__are_most(waited_for) ? 0 : waited_for;
+            is_any = true;
+        }
+    }
+    pyprof__tasks_close(&tasks);
+    return is_any ? particular | everywhere : 0;
 }
 
-/* A signal that nobody has an action for: SIGURG, as its default is to be ignored, so that one which is still
-   pending when the program calls exec does not kill what comes after. Else a real-time signal, from the end,
-   as programs take theirs from the start. */
-static int pyprof__free_signal(void) {
-    if (pyprof__signal_is_free(SIGURG)) {
-        return SIGURG;
-    }
-    for (int number = SIGRTMAX - 1; number >= SIGRTMIN; number--) {
-        if (pyprof__signal_is_free(number)) {
+/* What is ignored by default: one that comes when the program has just taken the action away, or calls exec, harms
+   nobody. SIGCHLD is everybody's, and SIGCONT does things. */
+static const int pyprof__harmless_signals[] = {SIGURG, SIGWINCH};
+enum {
+    PYPROF__HARMLESS_SIGNALS = sizeof pyprof__harmless_signals / sizeof *pyprof__harmless_signals
+};
+
+static bool pyprof__is_action(int number, void (*wanted)(int)) {
+    struct sigaction action;
+    return sigaction(number, NULL, &action) == 0 &&
+           (pyprof__is_our_action(&action) ? pyprof__handler.previous[number].sa_handler == wanted
+                                           : action.sa_handler == wanted);
+}
+
+/* A harmless signal that nobody has an action for, else one that is ignored; 0 = none. */
+static int pyprof__free_signal(int32_t sampler) {
+    uint64_t in_use = pyprof__signals_in_use(sampler);
+    for (int i = 0; i < 2 * PYPROF__HARMLESS_SIGNALS; i++) {
+        int number = pyprof__harmless_signals[i % PYPROF__HARMLESS_SIGNALS];
+        if (!(in_use & pyprof__signal_bit(number)) &&
+            pyprof__is_action(number, i < PYPROF__HARMLESS_SIGNALS ? SIG_DFL : SIG_IGN)) {
             return number;
         }
     }
     return 0;
 }
 
-static bool pyprof__handler_start(int wanted) {
-    struct sigaction action;
-    int number = wanted != 0 ? wanted : pyprof__free_signal();
-    if (!pyprof__signal_is_usable(number)) {
-        return false;
+/* What tells of a fault in what a thread does itself: a host's crash handler has to hear of those in ours, too. */
+static const int pyprof__faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS};
+enum {
+    PYPROF__FAULTS = sizeof pyprof__faults / sizeof *pyprof__faults
+};
+
+static sigset_t pyprof__handler_mask(void) {
+    sigset_t mask;
+    sigfillset(&mask);
+    for (size_t i = 0; i < PYPROF__FAULTS; i++) {
+        sigdelset(&mask, pyprof__faults[i]);
     }
+    return mask;
+}
+
+/* The loader binds a function when it is first called, which takes up to 3 KiB of stack. So whatever the handler calls is
+   called here before, in a way that the compiler has to leave as it is. */
+static void pyprof__bind_functions(void) {
+    volatile size_t one = 1;
+    char from[2] = {0, 0}, to[2] = {0, 0};
+    struct stat status;
+    struct sigaction action;
+    memcpy(to, from, one);
+    memmove(to, to + 1, one);
+    memset(to, 0, one);
+    volatile int is_equal = memcmp(to, from, one);
+    volatile uintptr_t id = (uintptr_t)pthread_self() ^ (uintptr_t)getpid() ^ (uintptr_t)pyprof__tid();
+    id = id ^ pyprof__current_thread_state() ^ (uintptr_t)PyGILState_GetThisThreadState();
+    (void)fstat(-1, &status);
+    (void)pread(-1, to, one, 0);
+    (void)sigaction(0, NULL, &action);
+    errno = 0;
+    (void)pyprof__now();
+    (void)is_equal;
+}
+
+/* Makes it the signal that asks. */
+static bool pyprof__take_signal(int number) {
+    struct sigaction action, before;
+    pyprof__bind_functions();
     memset(&action, 0, sizeof action);
     action.sa_sigaction = pyprof__on_signal;
     action.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
-    sigfillset(&action.sa_mask);
-    if (sigaction(number, NULL, &pyprof__handler.previous) != 0 || sigaction(number, &action, NULL) != 0) {
+    action.sa_mask = pyprof__handler_mask();
+    if (sigaction(number, NULL, &before) != 0) {
         return false;
     }
+    if (!pyprof__is_our_action(&before)) {
+        pyprof__handler.previous[number] = before;
+        if (sigaction(number, &action, NULL) != 0) {
+            return false;
+        }
+    }
+    pyprof__mark_taken(number, true);
     pyprof__handler.signal_number = number;
+    return true;
+}
+
+/* Takes the signal that is wanted, or one that is free (0). If none is, nobody is asked: that is no error. */
+static bool pyprof__handler_start(int wanted) {
+    int number = wanted != 0 ? wanted : pyprof__free_signal(0);
+    if (number == 0) {
+        return true;
+    }
+    if (!pyprof__signal_is_usable(number)) {
+        pyprof__say("signal_number is %d (%s): it has to be one of 1 to %d that can be caught and that does "
+                    "not tell of faults, nor stop or continue the process",
+                    number, number > 0 && number < NSIG ? strsignal(number) : "no signal", NSIG - 1);
+        return false;
+    }
+    if (!pyprof__take_signal(number)) {
+        pyprof__say("signal_number is %d: it cannot be caught: %s", number, strerror(errno));
+        return false;
+    }
     return true;
 }
 
 static bool pyprof__any_request(uint32_t state) {
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
-        if (pyprof__get(&pyprof__handler.requests[i].state) == state) {
+        if (pyprof__state_of(&pyprof__handler.requests[i]) == state) {
             return true;
         }
     }
@@ -2732,17 +3855,12 @@ static bool pyprof__any_request(uint32_t state) {
 static void pyprof__drop_dead_requests(void) {
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
         pyprof__request *request = &pyprof__handler.requests[i];
-        uint32_t state = pyprof__get(&request->state);
+        uint32_t state = pyprof__state_of(request);
         if ((state == PYPROF__REQUEST_SENT || state == PYPROF__REQUEST_CANCELLED) &&
             !pyprof__thread_lives(request->tid)) {
-            pyprof__swap_if(&request->state, state, PYPROF__REQUEST_FREE);
+            pyprof__swap_state(request, (pyprof__request_state)state, PYPROF__REQUEST_FREE);
         }
     }
-}
-
-static bool pyprof__signals_in_flight(void) {
-    return pyprof__any_request(PYPROF__REQUEST_SENT) || pyprof__any_request(PYPROF__REQUEST_CANCELLED) ||
-           pyprof__any_request(PYPROF__REQUEST_IN_WORK) || pyprof__get(&pyprof__handler.running) != 0;
 }
 
 static void pyprof__sleep_ns(long nanoseconds) {
@@ -2750,29 +3868,173 @@ static void pyprof__sleep_ns(long nanoseconds) {
     clock_nanosleep(CLOCK_MONOTONIC, 0, &time, NULL);
 }
 
-/* Puts the host's action back, once no signal of ours can arrive any more. Threads answer within microseconds
-   unless they block the signal or are gone; what is then still pending is discarded by ignoring the signal
-   for a moment (POSIX: setting SIG_IGN discards pending signals of all threads). */
-static void pyprof__handler_stop(void) {
-    struct sigaction action;
-    for (int i = 0; i < 200 && pyprof__signals_in_flight(); i++) {
-        pyprof__drop_dead_requests();
-        pyprof__sleep_ns(100000);
-    }
-    if (sigaction(pyprof__handler.signal_number, NULL, &action) == 0 && (action.sa_flags & SA_SIGINFO) &&
-        action.sa_sigaction == pyprof__on_signal) {
-        if (pyprof__signals_in_flight()) {
-            memset(&action, 0, sizeof action);
-            action.sa_handler = SIG_IGN;
-            sigaction(pyprof__handler.signal_number, &action, NULL);
-            pyprof__sleep_ns(10000000); /* a thread that had just taken the signal gets through the handler */
+static bool pyprof__is_outstanding(const pyprof__request *request) {
+    uint32_t state = pyprof__state_of(request);
+    return state == PYPROF__REQUEST_SENT || state == PYPROF__REQUEST_CANCELLED;
+}
+
+/* False: it was not outstanding any more. */
+static bool pyprof__take_back(pyprof__request *request) {
+    return pyprof__swap_state(request, PYPROF__REQUEST_SENT, PYPROF__REQUEST_FREE) ||
+           pyprof__swap_state(request, PYPROF__REQUEST_CANCELLED, PYPROF__REQUEST_FREE);
+}
+
+/* Whether a signal of ours waits before a thread that blocks it: then it does not come, however long one waits. */
+static bool pyprof__is_held_up(const pyprof__request *request) {
+    pyprof__signals signals;
+    uint64_t bit = pyprof__signal_bit(request->signal_number);
+    return pyprof__read_signals(request->tid, &signals) && (signals.pending & bit) && (signals.blocked & bit);
+}
+
+/* The questions whose signal is still on its way to a thread that can take it. */
+static bool pyprof__any_on_its_way(void) {
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+        const pyprof__request *request = &pyprof__handler.requests[i];
+        if (pyprof__is_outstanding(request) && !pyprof__is_held_up(request)) {
+            return true;
         }
-        sigaction(pyprof__handler.signal_number, &pyprof__handler.previous, NULL);
     }
-    while (pyprof__get(&pyprof__handler.running) != 0) {
+    return false;
+}
+
+static bool pyprof__any_outstanding(void) {
+    return pyprof__any_request(PYPROF__REQUEST_SENT) || pyprof__any_request(PYPROF__REQUEST_CANCELLED);
+}
+
+/* Threads answer within microseconds, unless they block the signal, are gone, or are not let on a core. */
+static void pyprof__await_handlers(bool at_once) {
+    enum {
+        some = 20, /* of 100 us */
+        enough = 200,
+        if_at_work = 1000,
+        if_code_goes = 20000
+    };
+    int patience = at_once ? if_code_goes : enough;
+    for (int i = 0; i < patience && pyprof__any_outstanding(); i++) {
+        pyprof__drop_dead_requests();
+        if (i % some == some - 1 && !pyprof__any_on_its_way()) {
+            break;
+        }
         pyprof__sleep_ns(100000);
     }
+    patience = at_once ? if_code_goes : if_at_work;
+    for (int i = 0;
+         i < patience && (pyprof__any_request(PYPROF__REQUEST_IN_WORK) || pyprof__get(&pyprof__handler.running) != 0);
+         i++) {
+        pyprof__sleep_ns(100000);
+    }
+}
+
+/* Whether a signal that waits before a thread may be somebody else's: not if it is one of ours that has not come. Of
+   real-time signals several may wait, so that cannot be told. */
+static bool pyprof__is_foreign_pending(int32_t tid, int number) {
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX && number < SIGRTMIN; i++) {
+        const pyprof__request *request = &pyprof__handler.requests[i];
+        if (request->tid == tid && request->signal_number == number && pyprof__is_outstanding(request)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Whether a pending signal that may not be ours would be lost with its action: POSIX has those that are ignored
+   discarded, in all threads. */
+static bool pyprof__would_discard(int number) {
+    pyprof__tasks tasks;
+    pyprof__signals signals;
+    uint64_t bit = pyprof__signal_bit(number);
+    bool would = false;
+    pyprof__tasks_open(&tasks);
+    for (int32_t tid; !would && (tid = pyprof__tasks_next(&tasks)) != 0;) {
+        would =
+            pyprof__read_signals(tid, &signals) &&
+            ((signals.process_pending & bit) || ((signals.pending & bit) && pyprof__is_foreign_pending(tid, number)));
+    }
+    pyprof__tasks_close(&tasks);
+    return would;
+}
+
+/* Discards what is pending of a signal, in every thread, and takes back the questions that it carried. */
+static void pyprof__discard(int number) {
+    struct sigaction action, own;
+    bool is_held_up[PYPROF__REQUESTS_MAX];
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+        const pyprof__request *request = &pyprof__handler.requests[i];
+        is_held_up[i] =
+            pyprof__is_outstanding(request) && request->signal_number == number && pyprof__is_held_up(request);
+    }
+    memset(&action, 0, sizeof action);
+    action.sa_handler = SIG_IGN;
+    if (sigaction(number, &action, &own) != 0) {
+        return;
+    }
+    sigaction(number, &own, NULL);
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+        if (is_held_up[i]) {
+            pyprof__take_back(&pyprof__handler.requests[i]);
+        }
+    }
+}
+
+/* Puts the host's action back. It has to wait where a signal is pending that would be lost, or that would end the
+   process: then it is put back by the handler once that has come, or by the next recording. */
+static void pyprof__release_signal(int number, bool at_once) {
+    if (pyprof__has_our_action(number)) {
+        bool would_discard = pyprof__would_discard(number);
+        if (would_discard && !at_once) {
+            return;
+        }
+        if (would_discard || pyprof__any_outstanding()) {
+            pyprof__discard(number);
+        }
+    }
+    pyprof__put_back(number);
+}
+
+static void pyprof__release_signals(bool at_once) {
+    for (int number = 1; number < NSIG; number++) {
+        if (pyprof__get64(&pyprof__handler.taken) & pyprof__signal_bit(number)) {
+            pyprof__release_signal(number, at_once);
+        }
+    }
+}
+
+/* The answer to a question that was left to its handler has come. Its frames cannot be given back any more: whoever
+   gave them is gone. */
+static void pyprof__release_left(pyprof__request *request) {
+    request->stack.frames = NULL;
+    request->is_left = false;
+    pyprof__set_state(request, PYPROF__REQUEST_FREE);
+}
+
+/* Takes back what was asked and leaves what is being answered: from here on no handler touches what is freed.
+   How many signals may still come. */
+static uint32_t pyprof__take_back_questions(void) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+        pyprof__request *request = &pyprof__handler.requests[i];
+        count += pyprof__take_back(request);
+        request->is_left = pyprof__state_of(request) == PYPROF__REQUEST_IN_WORK;
+        if (request->is_left && pyprof__state_of(request) != PYPROF__REQUEST_IN_WORK) {
+            request->is_left = false;
+        }
+    }
+    return count;
+}
+
+/* Ends what the handler has to do with a recording: at_once, if its code is about to go. A handler that comes
+   later, however late, finds that nothing is asked, and touches nothing but pyprof__handler. */
+static void pyprof__handler_stop(bool at_once) {
+    pyprof__await_handlers(at_once);
+    pyprof__release_signals(at_once);
+    pyprof__set(&pyprof__handler.at_large, pyprof__take_back_questions());
     pyprof__handler.signal_number = 0;
+}
+
+/* Whether some handler may still begin, or has not ended. */
+static bool pyprof__is_handler_awaited(void) {
+    return pyprof__get(&pyprof__handler.at_large) != 0 || pyprof__get(&pyprof__handler.running) != 0 ||
+           pyprof__get64(&pyprof__handler.taken) != 0 || pyprof__any_request(PYPROF__REQUEST_IN_WORK);
 }
 
 // >>profile
@@ -2782,7 +4044,7 @@ enum {
     PYPROF__GIL = 1,
     PYPROF__IDLE = 2,
     PYPROF__AWAY = 4
-}; /* what a stretch of a thread's time was */
+}; /* what a span of a thread's time was */
 
 typedef struct pyprof__string {
     uint64_t hash[2]; /* 128 bits stand for the text when it is looked up */
@@ -2809,10 +4071,14 @@ typedef struct pyprof__node {
     uint64_t gil_ns;
 } pyprof__node;
 
-/* One OS thread. */
+/* One OS thread; or several of one name, one after the other: who comes goes on with the track of one that has ended, so
+   that threads without end need no more tracks than live at a time. */
 typedef struct pyprof__track {
     uint32_t name;
-    int32_t tid;
+    bool is_named;  /* by Python, or as the main thread; else the name is the system's */
+    bool is_free;   /* its thread has ended */
+    bool is_shared; /* it has or had more than one thread, or is for such: its name stays */
+    int32_t tid;    /* of the first one */
     uint32_t root;
     uint32_t truncated; /* node for what the full tree cannot take */
     uint32_t first;     /* its time line; PYPROF__NONE = empty */
@@ -2820,22 +4086,26 @@ typedef struct pyprof__track {
     uint64_t end_ns; /* how far the time line reaches, since the recording began */
 } pyprof__track;
 
-/* A stretch of one track's time in which stack and kind stayed the same. */
-typedef struct pyprof__stretch {
+/* A span of one track's time in which stack and kind stayed the same. */
+typedef struct pyprof__span {
     uint64_t wall_ns;
     uint64_t cpu_ns;
     uint32_t node;
     uint32_t samples;
     uint32_t next;           /* of the same track */
     uint32_t track_and_kind; /* track * 8 + PYPROF__GIL ... */
-} pyprof__stretch;
+} pyprof__span;
 
-static uint32_t pyprof__stretch_kind(const pyprof__stretch *stretch) {
-    return stretch->track_and_kind & 7u;
+static uint32_t pyprof__span_kind(const pyprof__span *span) {
+    return span->track_and_kind & 7u;
 }
 
 struct pyprof_profile {
     pyprof__memory memory;
+    pyprof_logger logger;
+    uint32_t process_name; /* what the system calls threads that nobody named */
+    uint32_t names_limit;  /* see pyprof__thread_name */
+    uint32_t names_count;
     pyprof__array bytes; /* of all strings */
     pyprof__table strings;
     pyprof__table functions;
@@ -2844,6 +4114,7 @@ struct pyprof_profile {
     pyprof__array timeline;
     size_t timeline_limit; /* bytes */
     uint64_t timeline_coarsened;
+    uint64_t samples_jit;
     uint64_t duration_ns;
     uint64_t epoch_ns;   /* wall-clock time of the start, since 1970 */
     uint32_t unresolved; /* functions */
@@ -2851,13 +4122,18 @@ struct pyprof_profile {
     uint32_t unsettled;
 };
 
+static size_t pyprof__min_size(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
 static void pyprof__profile_init(pyprof_profile *profile, const pyprof__memory *memory) {
     memset(profile, 0, sizeof *profile);
     profile->memory = *memory;
     profile->bytes.item_size = 1;
     profile->tracks.item_size = sizeof(pyprof__track);
-    profile->timeline.item_size = sizeof(pyprof__stretch);
-    profile->timeline_limit = memory->limit / 2;
+    profile->timeline.item_size = sizeof(pyprof__span);
+    profile->timeline_limit = memory->limit / 16 * 3;
+    profile->names_limit = (uint32_t)pyprof__min_size(memory->limit / 65536, 1u << 20);
     pyprof__table_init(&profile->strings, sizeof(pyprof__string), offsetof(pyprof__string, offset));
     pyprof__table_init(&profile->functions, sizeof(pyprof__function), sizeof(pyprof__function));
     pyprof__table_init(&profile->nodes, sizeof(pyprof__node), offsetof(pyprof__node, unused));
@@ -2872,26 +4148,63 @@ static void pyprof__profile_clear(pyprof_profile *profile) {
     pyprof__array_free(&profile->memory, &profile->timeline);
 }
 
-static uint32_t pyprof__intern_text(pyprof_profile *profile, const char *text, size_t size) {
+/* Nothing is looked up in it any more: that room is better used for writing it. */
+static void pyprof__profile_seal(pyprof_profile *profile) {
+    pyprof__table *tables[] = {&profile->strings, &profile->functions, &profile->nodes};
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        pyprof__release(&profile->memory, tables[i]->slots, tables[i]->slot_count * sizeof(pyprof__slot));
+        tables[i]->slots = NULL;
+        tables[i]->slot_count = 0;
+    }
+}
+
+/* 128 bits that stand for a text. */
+static void pyprof__hash_text(const char *text, size_t size, uint64_t hash[2]) {
+    hash[0] = 1;
+    hash[1] = 0;
+    for (size_t i = 0; i < size; i++) {
+        hash[0] = pyprof__mix(hash[0], (unsigned char)text[i]);
+        hash[1] = (hash[1] ^ (unsigned char)text[i]) * 0x100000001b3u;
+    }
+}
+
+static pyprof__string pyprof__string_key(const char *text, size_t size) {
     pyprof__string key;
-    bool is_new;
     memset(&key, 0, sizeof key);
     key.size = (uint32_t)size;
-    key.hash[0] = 1;
-    for (size_t i = 0; i < size; i++) {
-        key.hash[0] = pyprof__mix(key.hash[0], (unsigned char)text[i]);
-        key.hash[1] = (key.hash[1] ^ (unsigned char)text[i]) * 0x100000001b3u;
+    pyprof__hash_text(text, size, key.hash);
+    return key;
+}
+
+/* PYPROF__NONE = it was never interned. */
+static uint32_t pyprof__find_string(const pyprof_profile *profile, const pyprof__string *key) {
+    return pyprof__table_find(&profile->strings, key, pyprof__hash(key, profile->strings.key_size));
+}
+
+static uint32_t pyprof__find_text(const pyprof_profile *profile, const char *text, size_t size) {
+    pyprof__string key = pyprof__string_key(text, size);
+    return pyprof__find_string(profile, &key);
+}
+
+static uint32_t pyprof__intern_text(pyprof_profile *profile, const char *text, size_t size) {
+    pyprof__string key = pyprof__string_key(text, size);
+    bool is_new;
+    uint32_t known = pyprof__find_string(profile, &key);
+    if (known != PYPROF__NONE) {
+        return known;
     }
-    if (!pyprof__array_reserve(&profile->memory, &profile->bytes, profile->bytes.count + size)) {
+    if (!pyprof__array_reserve(&profile->memory, &profile->bytes, profile->bytes.count + size + 1)) {
         return PYPROF__NONE;
     }
     uint32_t string = pyprof__table_intern(&profile->memory, &profile->strings, &key, &is_new);
     if (is_new) {
         PYPROF__ITEM(pyprof__string, &profile->strings.items, string).offset = profile->bytes.count;
+        char *end = (char *)profile->bytes.data + profile->bytes.count;
         if (size > 0) {
-            memcpy((char *)profile->bytes.data + profile->bytes.count, text, size);
+            memcpy(end, text, size);
         }
-        profile->bytes.count += (uint32_t)size;
+        end[size] = '\0';
+        profile->bytes.count += (uint32_t)size + 1;
     }
     return string;
 }
@@ -2902,8 +4215,7 @@ static const char *pyprof__string_text(const pyprof_profile *profile, uint32_t s
     return item->size > 0 ? (const char *)profile->bytes.data + item->offset : "";
 }
 
-static uint32_t pyprof__intern_function(pyprof_profile *profile, uint32_t name, uint32_t file,
-                                        int32_t first_line) {
+static uint32_t pyprof__intern_function(pyprof_profile *profile, uint32_t name, uint32_t file, int32_t first_line) {
     pyprof__function key = {name, file, first_line};
     bool is_new;
     if (name == PYPROF__NONE || file == PYPROF__NONE) {
@@ -2917,18 +4229,57 @@ static uint32_t pyprof__intern_marker(pyprof_profile *profile, const char *name)
     return pyprof__intern_function(profile, text, pyprof__intern_text(profile, "", 0), 0);
 }
 
+/* The key of a node. */
+typedef struct pyprof__place {
+    uint32_t parent;
+    uint32_t function;
+    int32_t line;
+} pyprof__place;
+
+/* Room for one more node, and besides for so many that have to be there when the tree is full: what says that it is, and
+   roots. Where it cannot grow any more, a part of what it has is kept for these. */
+static bool pyprof__has_room_for_node(pyprof_profile *profile, size_t kept) {
+    pyprof__table *nodes = &profile->nodes;
+    return pyprof__table_reserve(&profile->memory, nodes, 1 + kept) &&
+           pyprof__array_reserve(&profile->memory, &nodes->items, nodes->items.count + 1 + kept);
+}
+
+static uint32_t pyprof__vital_child(pyprof_profile *profile, uint32_t parent, uint32_t function, int32_t line) {
+    pyprof__place place = {parent, function, line};
+    bool is_new;
+    return pyprof__table_intern(&profile->memory, &profile->nodes, &place, &is_new);
+}
+
 /* The node for a line of a function below another; PYPROF__NONE = the tree is full. */
 static uint32_t pyprof__child(pyprof_profile *profile, uint32_t parent, uint32_t function, int32_t line) {
-    struct {
-        uint32_t parent, function;
-        int32_t line;
-    } key = {parent, function, line};
-    bool is_new;
-    return pyprof__table_intern(&profile->memory, &profile->nodes, &key, &is_new);
+    pyprof__place place = {parent, function, line};
+    uint32_t known = pyprof__table_find(&profile->nodes, &place, pyprof__hash(&place, sizeof place));
+    if (known != PYPROF__NONE || !pyprof__has_room_for_node(profile, 16 + profile->nodes.items.count / 8)) {
+        return known;
+    }
+    return pyprof__vital_child(profile, parent, function, line);
 }
 
 static pyprof__node *pyprof__node_at(const pyprof_profile *profile, uint32_t node) {
     return &PYPROF__ITEM(pyprof__node, &profile->nodes.items, node);
+}
+
+/* What stands for frames that the tree has no room for: "[truncated]" below those that it has. If there is no room for
+   even that, below the innermost of these that has one; the root does. */
+static uint32_t pyprof__truncated_below(pyprof_profile *profile, uint32_t node) {
+    pyprof__place place = {node, profile->truncated, 0};
+    if (pyprof__node_at(profile, node)->function == profile->truncated) {
+        return node;
+    }
+    uint32_t below = PYPROF__NONE;
+    if (pyprof__has_room_for_node(profile, 8 + profile->nodes.items.count / 64)) {
+        below = pyprof__vital_child(profile, node, profile->truncated, 0);
+    }
+    while (below == PYPROF__NONE && place.parent != PYPROF__NONE) {
+        below = pyprof__table_find(&profile->nodes, &place, pyprof__hash(&place, sizeof place));
+        place.parent = pyprof__node_at(profile, place.parent)->parent;
+    }
+    return below;
 }
 
 static pyprof__track *pyprof__track_at(const pyprof_profile *profile, uint32_t track) {
@@ -2936,20 +4287,19 @@ static pyprof__track *pyprof__track_at(const pyprof_profile *profile, uint32_t t
 }
 
 /* A new track; PYPROF__NONE = no room. */
-static uint32_t pyprof__add_track(pyprof_profile *profile, int32_t tid, const char *name, size_t size) {
-    uint32_t text = pyprof__intern_text(profile, name, size);
-    uint32_t index = text == PYPROF__NONE ? text : pyprof__array_add(&profile->memory, &profile->tracks);
+static uint32_t pyprof__add_track(pyprof_profile *profile, int32_t tid, uint32_t name) {
+    uint32_t index = name == PYPROF__NONE ? name : pyprof__array_add(&profile->memory, &profile->tracks);
     if (index == PYPROF__NONE) {
         return PYPROF__NONE;
     }
-    uint32_t root = pyprof__child(profile, PYPROF__NONE, PYPROF__NONE, (int32_t)index);
-    uint32_t truncated = root == PYPROF__NONE ? root : pyprof__child(profile, root, profile->truncated, 0);
+    uint32_t root = pyprof__vital_child(profile, PYPROF__NONE, PYPROF__NONE, (int32_t)index);
+    uint32_t truncated = root == PYPROF__NONE ? root : pyprof__vital_child(profile, root, profile->truncated, 0);
     if (truncated == PYPROF__NONE) {
         profile->tracks.count--;
         return PYPROF__NONE;
     }
     pyprof__track *track = pyprof__track_at(profile, index);
-    track->name = text;
+    track->name = name;
     track->tid = tid;
     track->root = root;
     track->truncated = truncated;
@@ -2957,20 +4307,122 @@ static uint32_t pyprof__add_track(pyprof_profile *profile, int32_t tid, const ch
     return index;
 }
 
-/* Merges neighbours of a track two by two; the longer one lends its stack. Stretches of different kinds stay
+/* Threads whose names differ in digits only: "Thread-12 (work)" and "Thread-7 (work)" are "Thread-* (work)", and those
+   that only their ids tell apart, "game (4711)", are "game (*)". Returns the size. */
+static size_t pyprof__pattern_of(const char *text, size_t size, bool is_named, char *pattern, size_t most) {
+    size_t out = 0;
+    for (size_t i = 0; i < size && out + sizeof " (*)" < most; i++) {
+        bool is_digit = text[i] >= '0' && text[i] <= '9';
+        if (!is_digit || out == 0 || pattern[out - 1] != '*') {
+            pattern[out++] = is_digit ? '*' : text[i];
+        }
+    }
+    if (!is_named) {
+        memcpy(pattern + out, " (*)", 4);
+        out += 4;
+    }
+    return out;
+}
+
+static uint32_t pyprof__name_pattern(pyprof_profile *profile, const char *text, size_t size, bool is_named) {
+    char pattern[256];
+    size_t length = pyprof__pattern_of(text, size, is_named, pattern, sizeof pattern);
+    uint32_t name = pyprof__find_text(profile, pattern, length);
+    if (name != PYPROF__NONE || profile->names_count >= 2 * profile->names_limit) {
+        return name;
+    }
+    profile->names_count++;
+    return pyprof__intern_text(profile, pattern, length);
+}
+
+/* The string for a thread's name. Threads without end may have names without end: beyond a number of them those that
+   differ in digits only are one; *is_pattern tells. PYPROF__NONE: there are too many of these, too, or no room. */
+static uint32_t pyprof__thread_name(pyprof_profile *profile, const char *text, size_t size, bool is_named,
+                                    bool *is_pattern) {
+    uint32_t name = pyprof__find_text(profile, text, size);
+    *is_pattern = false;
+    if (name != PYPROF__NONE) {
+        return name;
+    }
+    if (profile->names_count < profile->names_limit) {
+        profile->names_count++;
+        return pyprof__intern_text(profile, text, size);
+    }
+    *is_pattern = true;
+    return pyprof__name_pattern(profile, text, size, is_named);
+}
+
+/* A track of this name whose thread has ended before the given moment, else a new one if there are fewer than most;
+   PYPROF__NONE = neither. */
+static uint32_t pyprof__track_of_name(pyprof_profile *profile, int32_t tid, uint32_t name, bool is_named,
+                                      uint64_t now_ns, uint32_t most) {
+    for (uint32_t i = 0; i < profile->tracks.count; i++) {
+        pyprof__track *track = pyprof__track_at(profile, i);
+        if (track->is_free && track->name == name && track->is_named == is_named && (is_named || track->tid == tid) &&
+            track->end_ns <= now_ns) {
+            track->is_free = false;
+            track->is_shared = true;
+            return i;
+        }
+    }
+    if (profile->tracks.count >= most) {
+        return PYPROF__NONE;
+    }
+    uint32_t index = pyprof__add_track(profile, tid, name);
+    if (index != PYPROF__NONE) {
+        pyprof__track_at(profile, index)->is_named = is_named;
+    }
+    return index;
+}
+
+static uint32_t pyprof__shared_track(pyprof_profile *profile, uint32_t name, uint64_t now_ns, uint32_t most) {
+    uint32_t track = name == PYPROF__NONE ? name : pyprof__track_of_name(profile, 0, name, true, now_ns, most);
+    if (track != PYPROF__NONE) {
+        pyprof__track_at(profile, track)->is_shared = true;
+    }
+    return track;
+}
+
+/* The track for a thread that comes, or that has another name now: its own, as long as there are few; else one for
+   those whose names differ in digits only, or for any. PYPROF__NONE = no room. */
+static uint32_t pyprof__take_track(pyprof_profile *profile, int32_t tid, const char *text, size_t size, bool is_named,
+                                   uint64_t now_ns) {
+    static const char several[] = "[several threads]";
+    bool is_pattern = false;
+    uint32_t limit = profile->names_limit, track = PYPROF__NONE;
+    uint32_t name = pyprof__thread_name(profile, text, size, is_named, &is_pattern);
+    if (name != PYPROF__NONE && !is_pattern) {
+        track = pyprof__track_of_name(profile, tid, name, is_named, now_ns, limit);
+        name = track == PYPROF__NONE ? pyprof__name_pattern(profile, text, size, is_named) : name;
+    }
+    if (track == PYPROF__NONE) {
+        track = pyprof__shared_track(profile, name, now_ns, 2 * limit);
+    }
+    if (track == PYPROF__NONE) {
+        name = pyprof__intern_text(profile, several, sizeof several - 1);
+        track = pyprof__shared_track(profile, name, now_ns, PYPROF__NONE);
+    }
+    return track;
+}
+
+/* Its thread has ended, or goes on with another one. */
+static void pyprof__leave_track(pyprof_profile *profile, uint32_t track) {
+    pyprof__track_at(profile, track)->is_free = true;
+}
+
+/* Merges neighbours of a track two by two; the longer one lends its stack. Spans of different kinds stay
    apart, so that idle time stays idle, unless that frees too little. */
 static void pyprof__coarsen(pyprof_profile *profile, bool any_kind) {
-    pyprof__stretch *items = (pyprof__stretch *)profile->timeline.data;
+    pyprof__span *items = (pyprof__span *)profile->timeline.data;
     uint32_t count = profile->timeline.count, kept = 0;
     for (uint32_t i = 0; i < profile->tracks.count; i++) {
         pyprof__track_at(profile, i)->first = pyprof__track_at(profile, i)->last = PYPROF__NONE;
     }
     for (uint32_t i = 0; i < count; i++) {
-        pyprof__stretch item = items[i];
+        pyprof__span item = items[i];
         pyprof__track *track = pyprof__track_at(profile, item.track_and_kind / 8);
-        pyprof__stretch *last = track->last == PYPROF__NONE ? NULL : &items[track->last];
-        if (last != NULL && last->next == PYPROF__NONE &&
-            (any_kind || last->track_and_kind == item.track_and_kind)) {
+        pyprof__span *last = track->last == PYPROF__NONE ? NULL : &items[track->last];
+        if (last != NULL && last->next == PYPROF__NONE && (any_kind || last->track_and_kind == item.track_and_kind)) {
             if (item.wall_ns > last->wall_ns) {
                 last->node = item.node;
                 last->track_and_kind = item.track_and_kind;
@@ -2999,14 +4451,15 @@ static void pyprof__coarsen(pyprof_profile *profile, bool any_kind) {
     profile->timeline.count = kept;
 }
 
-/* Room for one more stretch, at the price of resolution when the time line is full. */
+/* Room for one more span, at the price of resolution when the time line is full. */
 static bool pyprof__timeline_reserve(pyprof_profile *profile) {
-    size_t size = ((size_t)profile->timeline.count + 1) * sizeof(pyprof__stretch);
+    size_t most = profile->timeline_limit / sizeof(pyprof__span);
+    size_t doubled = profile->timeline.capacity == 0 ? 32 : 2 * (size_t)profile->timeline.capacity;
     if (profile->timeline.count < profile->timeline.capacity) {
         return true;
     }
-    if (2 * size <= profile->timeline_limit &&
-        pyprof__array_reserve(&profile->memory, &profile->timeline, profile->timeline.count + 1u)) {
+    if (profile->timeline.capacity < most &&
+        pyprof__array_resize(&profile->memory, &profile->timeline, pyprof__min_size(doubled, most))) {
         return true;
     }
     if (profile->timeline.count < 16) {
@@ -3022,17 +4475,17 @@ static bool pyprof__timeline_reserve(pyprof_profile *profile) {
 }
 
 /* Adds to the end of a track's time line. */
-static void pyprof__extend_timeline(pyprof_profile *profile, uint32_t track_index, uint32_t node,
-                                    uint32_t kind, uint64_t wall, uint64_t cpu, uint32_t samples) {
+static void pyprof__extend_timeline(pyprof_profile *profile, uint32_t track_index, uint32_t node, uint32_t kind,
+                                    uint64_t wall, uint64_t cpu, uint32_t samples) {
     pyprof__track *track = pyprof__track_at(profile, track_index);
-    pyprof__stretch *items = (pyprof__stretch *)profile->timeline.data;
+    pyprof__span *items = (pyprof__span *)profile->timeline.data;
     uint32_t index = track->last;
     track->end_ns += wall;
-    if (index == PYPROF__NONE || items[index].node != node || pyprof__stretch_kind(&items[index]) != kind) {
+    if (index == PYPROF__NONE || items[index].node != node || pyprof__span_kind(&items[index]) != kind) {
         if (!pyprof__timeline_reserve(profile)) {
             return; /* a limit that leaves no room for a time line */
         }
-        items = (pyprof__stretch *)profile->timeline.data;
+        items = (pyprof__span *)profile->timeline.data;
         index = pyprof__array_add(&profile->memory, &profile->timeline);
         items[index].node = node;
         items[index].next = PYPROF__NONE;
@@ -3049,9 +4502,9 @@ static void pyprof__extend_timeline(pyprof_profile *profile, uint32_t track_inde
     items[index].samples += samples;
 }
 
-/* Adds a stretch of time to a stack and to the end of its track. */
-static void pyprof__add_time(pyprof_profile *profile, uint32_t track, uint32_t node, uint32_t kind,
-                             uint64_t wall, uint64_t cpu) {
+/* Adds a span of time to a stack and to the end of its track. */
+static void pyprof__add_time(pyprof_profile *profile, uint32_t track, uint32_t node, uint32_t kind, uint64_t wall,
+                             uint64_t cpu) {
     pyprof__node *sums = pyprof__node_at(profile, node);
     sums->wall_ns += wall;
     sums->cpu_ns += cpu;
@@ -3062,11 +4515,12 @@ static void pyprof__add_time(pyprof_profile *profile, uint32_t track, uint32_t n
     }
 }
 
-static void pyprof__count_sample(pyprof_profile *profile, uint32_t track, uint32_t node, uint32_t kind) {
+static void pyprof__count_samples(pyprof_profile *profile, uint32_t track, uint32_t node, uint32_t kind,
+                                  uint32_t count) {
     pyprof__node *sums = pyprof__node_at(profile, node);
-    sums->samples++;
-    sums->samples_idle += (kind & PYPROF__IDLE) != 0;
-    pyprof__extend_timeline(profile, track, node, kind, 0, 0, 1);
+    sums->samples += count;
+    sums->samples_idle += (kind & PYPROF__IDLE) ? count : 0;
+    pyprof__extend_timeline(profile, track, node, kind, 0, 0, count);
 }
 
 /* The thread had no Python stack up to the given moment. */
@@ -3080,7 +4534,7 @@ static void pyprof__add_absence(pyprof_profile *profile, uint32_t track, uint64_
 /* A deep copy within the same memory limit; NULL = no room. */
 static pyprof_profile *pyprof__profile_copy(const pyprof_profile *profile) {
     pyprof__memory memory = profile->memory;
-    memory.used = memory.peak = 0;
+    memory.used = memory.peak = memory.reserve = 0;
     pyprof_profile *copy = (pyprof_profile *)pyprof__alloc(&memory, sizeof *copy);
     if (copy == NULL) {
         return NULL;
@@ -3090,6 +4544,9 @@ static pyprof_profile *pyprof__profile_copy(const pyprof_profile *profile) {
     pyprof__table_init(&copy->strings, sizeof(pyprof__string), profile->strings.key_size);
     pyprof__table_init(&copy->functions, sizeof(pyprof__function), profile->functions.key_size);
     pyprof__table_init(&copy->nodes, sizeof(pyprof__node), profile->nodes.key_size);
+    if (memory.budget != NULL) {
+        pyprof__add(&memory.budget->holders, 1);
+    }
     copy->bytes.data = copy->tracks.data = copy->timeline.data = NULL;
     copy->bytes.capacity = copy->tracks.capacity = copy->timeline.capacity = 0;
     if (pyprof__array_copy(&copy->memory, &copy->bytes, &profile->bytes) &&
@@ -3104,12 +4561,361 @@ static pyprof_profile *pyprof__profile_copy(const pyprof_profile *profile) {
     return NULL;
 }
 
-// >>sampler
-// The thread that looks at all others: which exist, what they do, and where the time since the last look went.
+// >>holding
+/* In comes a thread that runs, out goes one that does not: what is read of it then stands still. It is held without a
+   signal: the sampler and the thread are confined to one core, and while the sampler is on it, the thread is not. The
+   thread's own clock, read before and after, proves that.
+   - Where a thread may run is the host's to say. It is changed for the time of one read, and given back unless somebody
+     has changed it meanwhile.
+   - What the thread makes in the moment between its confinement and its standstill is born confined, and freed.
+   - Where the sampler may run is changed for longer: a thread that shares its core stands still whenever the sampler
+     wakes, and need not be confined. */
+
+/* Cores as the kernel has them: a bit each, the first in the lowest of the first byte. */
+typedef struct pyprof__cores {
+    unsigned char bits[1024];
+    size_t size; /* bytes that the kernel uses */
+} pyprof__cores;
+
+/* tid 0: of the calling thread. */
+static bool pyprof__get_cores(int32_t tid, pyprof__cores *cores) {
+    memset(cores, 0, sizeof *cores);
+    long size = syscall(SYS_sched_getaffinity, tid, sizeof cores->bits, cores->bits);
+    cores->size = size > 0 ? (size_t)size : 0;
+    return size > 0;
+}
+
+static bool pyprof__set_cores(int32_t tid, const pyprof__cores *cores) {
+    return syscall(SYS_sched_setaffinity, tid, cores->size, cores->bits) == 0;
+}
+
+static bool pyprof__same_cores(const pyprof__cores *a, const pyprof__cores *b) {
+    return a->size == b->size && memcmp(a->bits, b->bits, a->size) == 0;
+}
+
+static bool pyprof__has_core(const pyprof__cores *cores, uint32_t core) {
+    return core / 8 < cores->size && (cores->bits[core / 8] >> core % 8 & 1);
+}
+
+static bool pyprof__has_cores(const pyprof__cores *cores, const pyprof__cores *others) {
+    for (size_t i = 0; i < others->size; i++) {
+        if (i >= cores->size || (others->bits[i] & ~cores->bits[i]) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static pyprof__cores pyprof__one_core(size_t size, uint32_t core) {
+    pyprof__cores one;
+    memset(&one, 0, sizeof one);
+    one.size = size;
+    one.bits[core / 8] = (unsigned char)(1u << core % 8);
+    return one;
+}
+
+static pyprof__cores pyprof__every_core(size_t size) {
+    pyprof__cores every;
+    memset(&every, 0xff, sizeof every);
+    every.size = size;
+    return every;
+}
+
+static bool pyprof__is_one_core(const pyprof__cores *cores, uint32_t core) {
+    pyprof__cores one = pyprof__one_core(cores->size, core);
+    return pyprof__same_cores(cores, &one);
+}
+
+static uint64_t pyprof__fingerprint_of_cores(const pyprof__cores *cores) {
+    uint64_t fingerprint = 1;
+    for (size_t i = 0; i < cores->size; i += sizeof fingerprint) {
+        uint64_t word;
+        memcpy(&word, cores->bits + i, sizeof word);
+        fingerprint = pyprof__mix(fingerprint, word);
+    }
+    return fingerprint | 1;
+}
+
+/* A number of the stat file of a process or thread; 0 = it is gone. The first one after its state counts as 0. */
+static uint32_t pyprof__stat_number(const char *path, int place) {
+    char text[512];
+    const char *at = pyprof__read_small_file(path, text, sizeof text) > 0 ? strrchr(text, ')') : NULL;
+    at = at != NULL ? strchr(at + 1, ' ') : NULL; /* before the state */
+    for (int i = 0; at != NULL && i <= place; i++) {
+        at = strchr(at + 1, ' ');
+    }
+    return at != NULL ? (uint32_t)strtoul(at, NULL, 10) : 0;
+}
+
+static uint32_t pyprof__core_of(int32_t tid) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)tid);
+    return pyprof__stat_number(path, 35);
+}
+
+static uint32_t pyprof__parent_of(uint32_t pid) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%lu/stat", (unsigned long)pid);
+    return pyprof__stat_number(path, 0);
+}
+
+/* The id of the process or thread that was made last, as far as this process can see them; 0 = not to be told. */
+static uint32_t pyprof__last_made(void) {
+    char text[128];
+    const char *number = text;
+    if (pyprof__read_small_file("/proc/sys/kernel/ns_last_pid", text, sizeof text) == 0) {
+        number = pyprof__read_small_file("/proc/loadavg", text, sizeof text) > 0 ? strrchr(text, ' ') : NULL;
+    }
+    return number != NULL ? (uint32_t)strtoul(number, NULL, 10) : 0;
+}
+
+/* Real-time priorities count from 1; deadlines come before all of them. */
+static int pyprof__priority(int32_t tid) {
+    enum {
+        fifo = 1,
+        round_robin = 2,
+        deadline = 6,
+        reset_on_fork = 0x40000000,
+        above_all = 1000
+    };
+    int priority = 0;
+    long policy = syscall(SYS_sched_getscheduler, tid) & ~(long)reset_on_fork;
+    if (policy != fifo && policy != round_robin) {
+        return policy < 0 || policy == deadline ? above_all : 0;
+    }
+    return syscall(SYS_sched_getparam, tid, &priority) == 0 ? priority : above_all;
+}
+
+/* A thread that asks for little at a time is let on a core at once (Linux 6.12; before, this does nothing). */
+static void pyprof__ask_for_little(void) {
+#if defined(SYS_sched_getattr) && defined(SYS_sched_setattr)
+    struct {
+        uint32_t size;
+        uint32_t policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime;
+        uint64_t deadline;
+        uint64_t period;
+    } attributes;
+    memset(&attributes, 0, sizeof attributes);
+    if (syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0u) == 0 && attributes.policy == 0) {
+        attributes.runtime = 100000;
+        syscall(SYS_sched_setattr, 0, &attributes, 0u);
+    }
+#endif
+}
+
+typedef struct pyprof__holder {
+    bool is_ready;
+    bool is_refused;      /* the system does not let us; it was told */
+    bool is_bound;        /* the sampler keeps to one core, */
+    uint32_t core;        /* to this one, */
+    uint64_t used_at;     /* and that served its purpose at this tick */
+    uint32_t late;        /* see pyprof__note_lateness */
+    uint64_t roams_until; /* until then it does not stay on a core */
+    pyprof__cores own;    /* where it may run else */
+    pyprof__cores widest; /* where any thread may that has no wish of its own */
+} pyprof__holder;
+
+/* A thread that is held. */
+typedef struct pyprof__hold {
+    int32_t tid;
+    bool is_confined;
+    bool is_steady;      /* nobody else has changed where it may run */
+    uint32_t last_made;  /* see there; before */
+    pyprof__cores cores; /* where it may run else */
+} pyprof__hold;
+
+/* Gives a thread back where it may run. If that was wherever the system allows it is told so, and not what that is just
+   now: cpusets change. */
+static bool pyprof__give_cores(const pyprof__holder *holder, int32_t tid, const pyprof__cores *cores) {
+    pyprof__cores now, every = pyprof__every_core(cores->size);
+    if (pyprof__same_cores(cores, &holder->widest)) {
+        bool is_given = pyprof__set_cores(tid, &every) && pyprof__get_cores(tid, &now);
+        if (is_given && (pyprof__same_cores(&now, cores) || !pyprof__has_cores(&now, cores))) {
+            return true; /* or somebody has changed it right behind us */
+        }
+    }
+    return pyprof__set_cores(tid, cores) || (errno == EINVAL && pyprof__set_cores(tid, &every));
+}
+
+static void pyprof__unbind(pyprof__holder *holder) {
+    pyprof__cores now;
+    if (holder->is_bound && pyprof__get_cores(0, &now) && pyprof__is_one_core(&now, holder->core)) {
+        pyprof__give_cores(holder, 0, &holder->own);
+    }
+    holder->is_bound = false;
+}
+
+/* Keeps the sampler on one core. */
+static bool pyprof__bind_to(pyprof__holder *holder, uint32_t core) {
+    pyprof__cores now;
+    if (!pyprof__get_cores(0, &now)) {
+        return false;
+    }
+    if (holder->is_bound && pyprof__is_one_core(&now, holder->core)) {
+        if (holder->core == core) {
+            return true;
+        }
+    } else {
+        pyprof__cores every = pyprof__every_core(now.size);
+        holder->own = now;
+        if (!pyprof__set_cores(0, &every) || !pyprof__get_cores(0, &holder->widest)) {
+            return false;
+        }
+    }
+    pyprof__cores one = pyprof__one_core(now.size, core);
+    holder->core = core;
+    holder->is_bound = pyprof__set_cores(0, &one);
+    if (!holder->is_bound) {
+        int error = errno;
+        pyprof__give_cores(holder, 0, &holder->own);
+        errno = error;
+    }
+    return holder->is_bound;
+}
+
+/* The core to hold a thread on: the sampler's own, else the thread's. */
+static uint32_t pyprof__choose_core(const pyprof__cores *cores, int32_t tid) {
+    unsigned core = 0;
+    if (syscall(SYS_getcpu, &core, NULL, NULL) == 0 && pyprof__has_core(cores, core)) {
+        return core;
+    }
+    core = pyprof__core_of(tid);
+    while (!pyprof__has_core(cores, core) && core < 8 * sizeof cores->bits) {
+        core++;
+    }
+    return core;
+}
+
+/* The thread does not run until it is let go, unless somebody takes the core from the sampler. False: errno says why;
+   it has to be let go all the same. */
+static bool pyprof__hold_thread(pyprof__holder *holder, int32_t tid, pyprof__hold *hold) {
+    pyprof__cores now;
+    hold->tid = tid;
+    hold->is_confined = false;
+    hold->is_steady = true;
+    errno = EBUSY;
+    int priority = pyprof__priority(tid);
+    if (priority > 0 && priority >= pyprof__priority(0)) {
+        return false; /* it would take the core from the sampler */
+    }
+    if (!holder->is_ready) {
+        holder->is_ready = true;
+        pyprof__ask_for_little();
+    }
+    if (!pyprof__get_cores(tid, &hold->cores)) {
+        return false;
+    }
+    uint32_t core = pyprof__choose_core(&hold->cores, tid);
+    if (!pyprof__bind_to(holder, core)) {
+        holder->is_refused = errno != EINVAL; /* that is a core that we may not use */
+        return false;
+    }
+    if (pyprof__is_one_core(&hold->cores, core)) {
+        return true;
+    }
+    hold->last_made = pyprof__last_made();
+    const pyprof__cores one = pyprof__one_core(hold->cores.size, core);
+    errno = EBUSY;
+    if (hold->last_made == 0 || !pyprof__get_cores(tid, &now)) {
+        return false;
+    }
+    hold->is_steady = pyprof__same_cores(&now, &hold->cores);
+    hold->is_confined = hold->is_steady && pyprof__set_cores(tid, &one);
+    if (hold->is_steady && !hold->is_confined) {
+        holder->is_refused = !pyprof__set_cores(0, &one); /* this thread, or any by now? */
+    }
+    return hold->is_confined;
+}
+
+/* Frees one that was made while its maker was confined. */
+static void pyprof__free_one_born(const pyprof__holder *holder, const pyprof__hold *hold, uint32_t pid) {
+    enum {
+        generations = 4
+    };
+    pyprof__cores now;
+    uint32_t parent = pid;
+    bool is_ours = pyprof__thread_lives((int32_t)pid);
+    if (!pyprof__get_cores((int32_t)pid, &now) || !pyprof__is_one_core(&now, holder->core)) {
+        return;
+    }
+    for (int i = 0; !is_ours && parent > 1 && i < generations; i++) {
+        parent = pyprof__parent_of(parent);
+        is_ours = parent == (uint32_t)pyprof__pid;
+    }
+    if (is_ours) {
+        pyprof__give_cores(holder, (int32_t)pid, &hold->cores);
+    }
+}
+
+static void pyprof__free_range(const pyprof__holder *holder, const pyprof__hold *hold, uint32_t first, uint32_t last) {
+    enum {
+        most = 1024 /* few are made within microseconds */
+    };
+    for (uint32_t pid = first; pid <= last && pid - first < most; pid++) {
+        pyprof__free_one_born(holder, hold, pid);
+    }
+}
+
+/* What the thread has made since it was confined has ids behind the one that was made last before. They are given in
+   turn, and begin anew at the end. */
+static void pyprof__free_the_born(const pyprof__holder *holder, const pyprof__hold *hold, uint32_t last) {
+    bool is_in_turn = last > hold->last_made;
+    pyprof__free_range(holder, hold, hold->last_made + 1, is_in_turn ? last : UINT32_MAX);
+    pyprof__free_range(holder, hold, 1, is_in_turn ? 0 : last);
+}
+
+/* False: the thread could not be given back where it may run. */
+static bool pyprof__let_go(const pyprof__holder *holder, pyprof__hold *hold) {
+    pyprof__cores now;
+    bool is_given = true;
+    if (!hold->is_confined) {
+        return true;
+    }
+    if (pyprof__get_cores(hold->tid, &now)) {
+        hold->is_steady = pyprof__is_one_core(&now, holder->core);
+        is_given = !hold->is_steady || pyprof__give_cores(holder, hold->tid, &hold->cores) || errno == ESRCH;
+    }
+    uint32_t last = pyprof__last_made();
+    if (last != hold->last_made) {
+        pyprof__free_the_born(holder, hold, last);
+    }
+    return is_given;
+}
+
+/* On a kernel that does not let the sampler on a core that is in use, staying there would cost it its ticks. */
+static void pyprof__note_lateness(pyprof__holder *holder, uint64_t now, uint64_t late_ns) {
+    const uint64_t much = 1000000, a_while = 10000000000u;
+    const uint32_t cost = 4, enough = 64;
+    if (!holder->is_bound) {
+        return;
+    }
+    holder->late += late_ns > much ? cost : 0;
+    holder->late -= holder->late > 0;
+    if (holder->late > enough) {
+        holder->late = 0;
+        holder->roams_until = now + a_while;
+    }
+}
+
+/* At the end of a tick: the sampler leaves its core unless it is of use there. */
+static void pyprof__leave_core(pyprof__holder *holder, uint64_t tick, uint64_t now) {
+    const uint64_t patience = 8;
+    if (holder->is_bound && (tick - holder->used_at > patience || now < holder->roams_until)) {
+        pyprof__unbind(holder);
+    }
+}
+
+// >>state
+// What the sampler keeps. All of it is the sampler's own thread's, or guarded by its lock. And what code objects mean: in, a
+// frame as it was read; out, a call site with the function's name, its file, and the line.
 
 typedef struct pyprof__code {
     uintptr_t code;
-    uint64_t print;
+    uint64_t fingerprint;
     uint32_t function;
     int32_t first_line;
     uint32_t lines; /* its line table, in the sampler's bytes */
@@ -3117,13 +4923,13 @@ typedef struct pyprof__code {
 } pyprof__code;
 
 /* A place in the program that was met: a frame, and what it means. */
-typedef struct pyprof__site {
+typedef struct pyprof__call_site {
     pyprof__frame frame;
     uint32_t function;
     int32_t line;
     uint32_t parent; /* below which node it was met last, */
     uint32_t node;   /* and its own there: mostly the same again */
-} pyprof__site;
+} pyprof__call_site;
 
 /* A thread state in the interpreters' lists, as it was at this tick. */
 #define PYPROF__TSTATE_COPY 512u
@@ -3133,29 +4939,49 @@ typedef struct pyprof__tstate {
     uintptr_t interp;
     int64_t interp_id;
     uintptr_t thread_id;
-    int32_t native_id;
-    uint32_t thread;  /* PYPROF__NONE: not bound to an OS thread yet */
-    uint32_t sibling; /* another one of the same thread; PYPROF__NONE = none */
-    uint64_t
-        framed_since; /* when it was first seen to have frames, in an order of our own; 0 = it has none */
-    uint32_t moved;   /* see pyprof__doubt: looks in a row, */
-    uint32_t denied;  /* and answers */
-    bool is_lent;
-    uint64_t lent_until; /* then it is looked at anew */
+    int32_t native_id;     /* of its thread; 0 = not to be told */
+    int32_t told_id;       /* what it says itself, from 3.11 on; see pyprof__native_id */
+    uint32_t thread;       /* PYPROF__NONE: not bound to an OS thread yet */
+    uint32_t sibling;      /* another one of the same thread; PYPROF__NONE = none */
+    uint64_t framed_since; /* when it was first seen to have frames, in an order of our own; 0 = it has none */
+    uint32_t moved;        /* see pyprof__doubt: looks in a row, */
+    uint32_t outside;      /* others in a row, */
+    uint32_t denied;       /* and answers */
+    bool is_borrowed;
+    uint64_t borrowed_until; /* then it is looked at anew */
+    bool is_parked;          /* see pyprof__waiting */
     unsigned char copy[PYPROF__TSTATE_COPY];
 } pyprof__tstate;
 
 /* An OS thread. */
 typedef struct pyprof__thread {
     int32_t tid;
+    int32_t told_id;     /* what its first thread state said */
     uintptr_t thread_id; /* pthread_t */
-    uintptr_t lent;      /* 0; else this is whoever runs this thread state: see pyprof__doubt */
+    uintptr_t borrowed;  /* 0; else this is whoever runs this thread state: see pyprof__doubt */
     clockid_t cpu_clock;
-    uint32_t track;
+    uint32_t track;    /* PYPROF__NONE: it had no sample yet */
     uint64_t seen;     /* the last tick in which it had a thread state */
     uint32_t tstate;   /* of that tick: where the thread is, if it has several; */
     uint32_t siblings; /* and the first of all of them */
+    bool knows_stacks; /* the C stacks that are its own: what holds its pthread_t, and the process's first */
+    pyprof__range stacks[2];
     bool is_alive;
+    bool is_parked;         /* see pyprof__waiting: */
+    uint32_t place;         /* where it stands there, among those that are, or those that are awake; */
+    uint32_t calm;          /* samples in a row in which it had not run; */
+    uint64_t restless;      /* how long it has to be calm yet, in ns; */
+    uint64_t weighed;       /* its clock, as it stands in the balance; */
+    uint64_t parked_ticks;  /* and up to which of the common ticks it has its samples */
+    bool has_ended;         /* for good; else it may come back to Python */
+    bool was_asked;         /* ever */
+    bool was_unasked;       /* it could not be, */
+    bool was_told;          /* and the logger heard of it */
+    int hears;              /* the signal that it is known to let in; 0 = not known */
+    uint64_t blocked_until; /* it blocks the signal; its mask is looked at again then, */
+    uint64_t
+        blocked_ns; /* after so long: at first soon, as whoever makes a thread or a process blocks all for a moment */
+    uint64_t asked_cpu;   /* its clock when it was asked */
     uint32_t request;     /* PYPROF__NONE = not asked */
     uint32_t ticks_asked; /* looks since it was asked */
     uint64_t absent_at;   /* when it was last seen to have no Python stack */
@@ -3166,18 +4992,29 @@ typedef struct pyprof__thread {
     uint64_t cpu;
     double edge_wall; /* see pyprof__claim */
     double edge_cpu;
-    double owed_cpu;
+    double unassigned_cpu;
     uint32_t node;
     uint32_t kind;
-    bool is_cut;
-    uintptr_t root;        /* its outermost frame; 0 = not known */
+    bool is_cut; /* see pyprof__stack */
+    bool has_gap;
+    bool is_in_jit;
+    uintptr_t root; /* its outermost frame; 0 = not known */
+    pyprof__frame root_frame;
     uintptr_t root_tstate; /* and the thread state that it belongs to */
     pyprof__array frames;  /* root first, and the node of each: the next stack likely begins the same */
     pyprof__array nodes;
-    uint32_t debt; /* whether to ask it: see pyprof__judge */
+    uint32_t ask_debt;          /* whether to ask it: see pyprof__judge */
+    uint64_t cores_fingerprint; /* whether to hold it: see pyprof__watch_cores */
+    uint32_t cores_looks;
+    uint32_t holds_failed; /* in a row */
+    uint64_t hold_from;
     /* its name */
-    uintptr_t object; /* threading.Thread; 0 = none known */
+    uintptr_t object;          /* threading.Thread, or a greenlet's; 0 = none known */
+    uint64_t name_fingerprint; /* of the name that its track was chosen by; its lowest bit: Python gave it */
+    char comm[16];             /* what the system calls it */
     uint64_t name_due;
+    uint64_t name_wait;
+    uint32_t naming; /* see pyprof__given_names */
 } pyprof__thread;
 
 typedef struct pyprof__interp {
@@ -3187,25 +5024,74 @@ typedef struct pyprof__interp {
     int64_t id_now; /* another one may have come to lie at the same address */
 } pyprof__interp;
 
+/* Where an interpreter's threading module keeps its threads. */
+#define PYPROF__REGISTRIES_MAX 16u
+typedef struct pyprof__registry {
+    uintptr_t interp;
+    uintptr_t threads; /* see pyprof__active_threads; 0 = not found among so many */
+    uint64_t modules;
+    uint64_t due; /* when to look anew */
+} pyprof__registry;
+
+/* Threads that wait cost next to nothing: see pyprof__tend_waiting. */
+typedef struct pyprof__member {
+    uint32_t thread;
+    uint32_t tstate;
+    uint64_t name_due;
+} pyprof__member;
+
+#define PYPROF__RECENT 64u
+typedef struct pyprof__waiting {
+    pyprof__array members;
+    pyprof__array places;           /* of each: struct iovec, where its thread state's head lies, */
+    pyprof__array then;             /* and what that was when it was parked */
+    pyprof__array now;              /* room to read them */
+    uint64_t ticks;                 /* so many have given each of them a sample, */
+    uint64_t wall;                  /* the last one at this moment, */
+    uint64_t walls[PYPROF__RECENT]; /* and those before: by their number */
+    uint64_t name_due;              /* the earliest of all */
+    uint32_t naming;                /* see pyprof__given_names */
+    uintptr_t holder;               /* the thread state that was seen attached last; 0 = none */
+    uint32_t candidates;            /* threads that were seen to be calm in this tick */
+    uint32_t cut;                   /* members whose stack is not whole */
+    bool must_wake;                 /* all of them */
+    bool is_balanced;               /* see pyprof__weigh */
+    int64_t rest;
+    uint32_t failures;
+    uint64_t weigh_from; /* tick */
+    bool has_timer;      /* or was refused it */
+    int timer;           /* see pyprof__keep_process_clock */
+    pyprof__array awake; /* indices of threads that stand in the balance */
+} pyprof__waiting;
+
 typedef struct pyprof__sampler {
     pyprof_desc desc;
-    char *output_path;
+    char *output_path;    /* NULL = none */
+    char *output_pattern; /* behind it: what it was made of */
     size_t output_path_size;
+    uint64_t autosave_at; /* monotonic clock */
     pyprof__layout layout;
     pthread_t thread;
     pthread_t starter; /* two threads whose ids are known teach where a pthread_t keeps its own */
     int32_t starter_tid;
     int32_t tid;
     pyprof__atomic32 ready; /* 1: the first tick is done */
-    pyprof__atomic32 bell;  /* rung to wake the sampler */
     pyprof__atomic32 must_stop;
     pyprof__atomic32 dumps_wanted;
     pyprof__atomic32 dumps_served;
-    pthread_mutex_t lock; /* guards all below */
+    uint32_t dump_wanted;      /* the sampler's: the one that it serves, */
+    uint64_t dump_until;       /* and for how long; 0 = none */
+    pyprof__atomic32 visitors; /* calls that use the sampler without the lifecycle's lock */
+    pthread_mutex_t lock;      /* guards all below */
     pyprof_profile *profile;
     pyprof__memory *memory; /* the profile's */
     pyprof_stats stats;
     uint64_t start;
+    uint32_t warnings;  /* of threads that cannot be asked */
+    uint64_t move_due;  /* not before may another signal be looked for */
+    bool is_unloaded;   /* it is stopped because its code goes */
+    bool is_unreturned; /* at the end, a thread may still have been in the handler */
+    bool is_blind;      /* memory cannot be read any more, and that was told */
     uint64_t last_tick;
     uint64_t random;
     uint32_t pthread_tid_offset;
@@ -3215,13 +5101,19 @@ typedef struct pyprof__sampler {
     pyprof__array fresh;  /* the list being read */
     bool has_whole_lists; /* nothing was left out of them at this tick */
     bool has_doubts;      /* see pyprof__doubt; of some thread state, ever */
+    pyprof__holder holder;
     pyprof__array threads;
+    pyprof__waiting waiting;
     pyprof__table codes;
     pyprof__table sites;
     pyprof__array lines;
     pyprof__array scratch; /* frames of two stacks */
     uint32_t bootstrap;    /* the function that every threading.Thread begins with; PYPROF__NONE = not met */
     uintptr_t name_key;    /* the str object "_name" */
+    uintptr_t ident_key;   /* "_ident" */
+    uintptr_t native_key;  /* and "_native_id" */
+    pyprof__registry registries[PYPROF__REGISTRIES_MAX];
+    uint32_t next_registry;
     pyprof__view view;
     pyprof__text text;
 } pyprof__sampler;
@@ -3256,8 +5148,13 @@ static void pyprof__forget_codes(pyprof__sampler *sampler) {
 static bool pyprof__copy_lines(pyprof__sampler *sampler, uintptr_t object, pyprof__code *code) {
     uintptr_t data;
     size_t size;
-    if (!pyprof__bytes_data(object, &data, &size) ||
-        !pyprof__array_reserve(sampler->memory, &sampler->lines, sampler->lines.count + size)) {
+    if (!pyprof__bytes_data(object, &data, &size)) {
+        return false;
+    }
+    size_t reserve = pyprof__open_reserve(sampler->memory);
+    bool has_room = pyprof__array_reserve(sampler->memory, &sampler->lines, sampler->lines.count + size);
+    sampler->memory->reserve = reserve;
+    if (!has_room) {
         return false;
     }
     unsigned char *to = (unsigned char *)sampler->lines.data + sampler->lines.count;
@@ -3273,18 +5170,18 @@ static bool pyprof__copy_lines(pyprof__sampler *sampler, uintptr_t object, pypro
 /* Whether a code object lives and is still the one that was met. */
 static bool pyprof__is_same_code(pyprof__sampler *sampler, const pyprof__code *code) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
-    uint64_t print = 0;
+    uint64_t fingerprint = 0;
     pyprof__view_reset(&sampler->view);
     return pyprof__object_lives(&reader, code->code) &&
-           pyprof__code_print(&sampler->layout, &reader, code->code, &print) && print == code->print;
+           pyprof__code_fingerprint(&sampler->layout, &reader, code->code, &fingerprint) &&
+           fingerprint == code->fingerprint;
 }
 
 /* Reads name, file and lines of a code object that is now, and was all the time, the one that was met. */
 static bool pyprof__read_new_code(pyprof__sampler *sampler, pyprof__code *code) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     pyprof__code_fields fields;
-    if (!pyprof__is_same_code(sampler, code) ||
-        !pyprof__read_code(&sampler->layout, &reader, code->code, &fields)) {
+    if (!pyprof__is_same_code(sampler, code) || !pyprof__read_code(&sampler->layout, &reader, code->code, &fields)) {
         return false;
     }
     if (!pyprof__read_text(fields.name, &sampler->text)) {
@@ -3292,8 +5189,7 @@ static bool pyprof__read_new_code(pyprof__sampler *sampler, pyprof__code *code) 
     }
     bool is_bootstrap = pyprof__ends_with(sampler->text.utf8, sampler->text.size, "_bootstrap");
     uint32_t name = pyprof__intern_text(sampler->profile, sampler->text.utf8, sampler->text.size);
-    if (!pyprof__read_text(fields.filename, &sampler->text) ||
-        !pyprof__copy_lines(sampler, fields.lines, code)) {
+    if (!pyprof__read_text(fields.filename, &sampler->text) || !pyprof__copy_lines(sampler, fields.lines, code)) {
         return false;
     }
     is_bootstrap = is_bootstrap && pyprof__ends_with(sampler->text.utf8, sampler->text.size, "threading.py");
@@ -3331,20 +5227,84 @@ static pyprof__name *pyprof__name_of(int64_t id) {
     return NULL;
 }
 
+/* The mark of an interpreter that bears the same name; PYPROF__NONE = none. */
+static uint32_t pyprof__mark_of_name(const pyprof_profile *profile, const char *name) {
+    char end[80];
+    static const char begin[] = "[interpreter ";
+    int length = snprintf(end, sizeof end, ": %s]", name);
+    for (uint32_t i = 0; i < profile->functions.items.count; i++) {
+        const pyprof__function *function = &PYPROF__ITEM(const pyprof__function, &profile->functions.items, i);
+        size_t size, file_size;
+        const char *text = pyprof__string_text(profile, function->name, &size);
+        pyprof__string_text(profile, function->file, &file_size);
+        size_t digits = sizeof begin - 1;
+        if (file_size > 0 || size < digits || memcmp(text, begin, digits) != 0) {
+            continue;
+        }
+        while (digits < size && text[digits] >= '0' && text[digits] <= '9') {
+            digits++;
+        }
+        if (size - digits == (size_t)length && memcmp(text + digits, end, size - digits) == 0) {
+            return i;
+        }
+    }
+    return PYPROF__NONE;
+}
+
+/* Names that the host gave to threads, as for interpreters. */
+#define PYPROF__THREAD_NAMES_MAX 1024u
+typedef struct pyprof__given_name {
+    int32_t tid;
+    uintptr_t thread_id;
+    char text[64];
+} pyprof__given_name;
+
+static struct pyprof__given_names {
+    uint32_t generation;
+    uint32_t count;
+    pyprof__given_name items[PYPROF__THREAD_NAMES_MAX];
+} pyprof__given_names;
+
+static pyprof__given_name *pyprof__given_name_of(int32_t tid, uintptr_t thread_id) {
+    for (uint32_t i = 0; i < pyprof__given_names.count; i++) {
+        pyprof__given_name *item = &pyprof__given_names.items[i];
+        if (item->tid == tid && item->thread_id == thread_id) {
+            return item;
+        }
+    }
+    return NULL;
+}
+
 /* The function that stands for an interpreter; PYPROF__NONE = no room. */
 static uint32_t pyprof__function_of_mark(pyprof__sampler *sampler, const pyprof__frame *mark) {
     char text[128];
-    int64_t id = (int64_t)mark->print;
+    int64_t id = (int64_t)mark->fingerprint;
+    if (id == PYPROF__GAP) {
+        return sampler->profile->truncated;
+    }
     const pyprof__name *name = pyprof__name_of(id);
+    uint32_t same = name != NULL ? pyprof__mark_of_name(sampler->profile, name->text) : PYPROF__NONE;
+    if (same != PYPROF__NONE) {
+        return same;
+    }
     snprintf(text, sizeof text, "[interpreter %lld%s%s]", (long long)id, name != NULL ? ": " : "",
              name != NULL ? name->text : "");
     return pyprof__intern_marker(sampler->profile, text);
 }
 
+/* What is met has its place also when the recording is full: it takes little, see pyprof__call_site_of. */
+static uint32_t pyprof__intern_met(pyprof__sampler *sampler, pyprof__table *table, const pyprof__frame *frame,
+                                   bool *is_new) {
+    size_t reserve = pyprof__open_reserve(sampler->memory);
+    uint32_t index = pyprof__table_intern(sampler->memory, table, frame, is_new);
+    sampler->memory->reserve = reserve;
+    return index;
+}
+
 /* The entry of a code object; NULL: it has died, or there is no room. */
 static const pyprof__code *pyprof__code_of(pyprof__sampler *sampler, const pyprof__frame *frame) {
     bool is_new;
-    uint32_t index = pyprof__table_intern(sampler->memory, &sampler->codes, frame, &is_new);
+    uint32_t index = pyprof__intern_met(sampler, &sampler->codes, frame, &is_new);
     if (index == PYPROF__NONE) {
         return NULL;
     }
@@ -3360,8 +5320,8 @@ static const pyprof__code *pyprof__code_of(pyprof__sampler *sampler, const pypro
     return code;
 }
 
-static pyprof__site *pyprof__add_site(pyprof__sampler *sampler, const pyprof__frame *frame, uint32_t index) {
-    pyprof__site *site = &PYPROF__ITEM(pyprof__site, &sampler->sites.items, index);
+static pyprof__call_site *pyprof__add_call_site(pyprof__sampler *sampler, const pyprof__frame *frame, uint32_t index) {
+    pyprof__call_site *site = &PYPROF__ITEM(pyprof__call_site, &sampler->sites.items, index);
     site->node = PYPROF__NONE;
     if (pyprof__is_mark(frame)) {
         site->function = pyprof__function_of_mark(sampler, frame);
@@ -3380,20 +5340,20 @@ static pyprof__site *pyprof__add_site(pyprof__sampler *sampler, const pyprof__fr
 }
 
 /* What a frame means: known from before, or read now. NULL = no room. */
-static pyprof__site *pyprof__site_of(pyprof__sampler *sampler, const pyprof__frame *frame) {
+static pyprof__call_site *pyprof__call_site_of(pyprof__sampler *sampler, const pyprof__frame *frame) {
     bool is_new;
-    size_t held = sampler->sites.items.count * sizeof(pyprof__site) +
+    size_t held = sampler->sites.items.count * sizeof(pyprof__call_site) +
                   sampler->codes.items.count * sizeof(pyprof__code) + sampler->lines.count;
-    if (held > sampler->memory->limit / 8) {
+    if (held > sampler->memory->limit / 16) {
         pyprof__forget_codes(sampler);
     }
-    uint32_t index = pyprof__table_intern(sampler->memory, &sampler->sites, frame, &is_new);
+    uint32_t index = pyprof__intern_met(sampler, &sampler->sites, frame, &is_new);
     if (index == PYPROF__NONE) {
         return NULL;
     }
-    pyprof__site *site = &PYPROF__ITEM(pyprof__site, &sampler->sites.items, index);
+    pyprof__call_site *site = &PYPROF__ITEM(pyprof__call_site, &sampler->sites.items, index);
     if (is_new) {
-        site = pyprof__add_site(sampler, frame, index);
+        site = pyprof__add_call_site(sampler, frame, index);
         if (site == NULL) {
             pyprof__forget_codes(sampler); /* a half-made site must not be found again */
         }
@@ -3402,7 +5362,7 @@ static pyprof__site *pyprof__site_of(pyprof__sampler *sampler, const pyprof__fra
 }
 
 /* The node for a site below another node; PYPROF__NONE = the tree is full. */
-static uint32_t pyprof__site_node(pyprof_profile *profile, pyprof__site *site, uint32_t parent) {
+static uint32_t pyprof__call_site_node(pyprof_profile *profile, pyprof__call_site *site, uint32_t parent) {
     if (site->parent != parent || site->node == PYPROF__NONE) {
         site->parent = parent;
         site->node = pyprof__child(profile, parent, site->function, site->line);
@@ -3425,33 +5385,32 @@ static uint32_t pyprof__common_frames(const pyprof__thread *thread, const pyprof
 }
 
 /* The tree's node for a stack of a thread, and what to remember of it for the next one. */
-static uint32_t pyprof__node_of(pyprof__sampler *sampler, pyprof__thread *thread,
-                                const pyprof__stack *stack) {
-    const pyprof__track *track = pyprof__track_at(sampler->profile, thread->track);
+static uint32_t pyprof__node_of(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
+                                uint32_t base) {
     uint32_t common = pyprof__common_frames(thread, stack);
-    uint32_t node = common > 0      ? PYPROF__ITEM(uint32_t, &thread->nodes, common - 1)
-                    : stack->is_cut ? track->truncated
-                                    : track->root;
-    uint32_t full = track->truncated;
-    if (!pyprof__array_reserve(sampler->memory, &thread->frames, stack->count) ||
-        !pyprof__array_reserve(sampler->memory, &thread->nodes, stack->count)) {
+    uint32_t node = common > 0 ? PYPROF__ITEM(uint32_t, &thread->nodes, common - 1) : base;
+    size_t reserve = pyprof__open_reserve(sampler->memory);
+    bool has_room = pyprof__array_reserve(sampler->memory, &thread->frames, stack->count) &&
+                    pyprof__array_reserve(sampler->memory, &thread->nodes, stack->count);
+    sampler->memory->reserve = reserve;
+    if (!has_room) {
         sampler->stats.truncated_memory++;
         thread->frames.count = thread->nodes.count = 0;
-        return full;
+        return pyprof__track_at(sampler->profile, thread->track)->truncated;
     }
     thread->is_cut = stack->is_cut;
+    thread->has_gap = stack->has_gap;
     for (uint32_t i = common; i < stack->count; i++) {
         const pyprof__frame *frame = &stack->frames[stack->count - 1 - i];
-        pyprof__site *site = pyprof__site_of(sampler, frame);
-        if (site != NULL) {
-            sampler->stats.frames_unresolved += site->function == sampler->profile->unresolved;
-            node = pyprof__site_node(sampler->profile, site, node);
-        }
-        if (site == NULL || node == PYPROF__NONE) {
+        pyprof__call_site *site = pyprof__call_site_of(sampler, frame);
+        uint32_t below = site != NULL ? pyprof__call_site_node(sampler->profile, site, node) : PYPROF__NONE;
+        if (below == PYPROF__NONE) {
             sampler->stats.truncated_memory++;
-            thread->frames.count = thread->nodes.count = 0;
-            return full;
+            thread->frames.count = thread->nodes.count = i;
+            return pyprof__truncated_below(sampler->profile, node);
         }
+        sampler->stats.frames_unresolved += site->function == sampler->profile->unresolved;
+        node = below;
         PYPROF__ITEM(pyprof__frame, &thread->frames, i) = *frame;
         PYPROF__ITEM(uint32_t, &thread->nodes, i) = node;
     }
@@ -3460,59 +5419,211 @@ static uint32_t pyprof__node_of(pyprof__sampler *sampler, pyprof__thread *thread
 }
 
 /* Where a stack is known only so far. */
-static uint32_t pyprof__unsettled_below(pyprof__sampler *sampler, const pyprof__thread *thread,
-                                        uint32_t node) {
+static uint32_t pyprof__unsettled_below(pyprof__sampler *sampler, uint32_t node) {
     uint32_t below = pyprof__child(sampler->profile, node, sampler->profile->unsettled, 0);
     sampler->stats.samples_partial++;
-    return below != PYPROF__NONE ? below : pyprof__track_at(sampler->profile, thread->track)->truncated;
+    return below != PYPROF__NONE ? below : pyprof__truncated_below(sampler->profile, node);
 }
 
+// >>names
+// What threads are called, and which track each has. In: threading's own registry, what the host has named, or else the
+// system's names. Asked anew from time to time, as names change.
+
 /* Threads of the threading module keep their object as first local variable of their outermost frame. */
-static void pyprof__learn_object(pyprof__sampler *sampler, pyprof__thread *thread,
-                                 const pyprof__stack *stack) {
-    uint32_t outer = stack->count - stack->inner;
-    if (thread->object == 0 && thread->nodes.count > outer && !stack->is_cut) {
-        const pyprof__node *root =
-            pyprof__node_at(sampler->profile, PYPROF__ITEM(uint32_t, &thread->nodes, outer));
-        if (root->function == sampler->bootstrap) {
+static void pyprof__learn_object(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack) {
+    if (thread->object == 0 && stack->inner > 0 && !stack->is_cut) {
+        const pyprof__call_site *root = pyprof__call_site_of(sampler, &stack->frames[stack->inner - 1]);
+        if (root != NULL && root->function == sampler->bootstrap) {
             thread->object = stack->root_first_local;
             thread->name_due = 0;
         }
     }
 }
 
-/* The name that Python gave the thread, else the system's. Looked up again from time to time: it may change. */
-static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now) {
-    pyprof__track *track = pyprof__track_at(sampler->profile, thread->track);
-    uint32_t name = PYPROF__NONE;
-    char comm[32];
-    if (now < thread->name_due) {
-        return;
-    }
-    thread->name_due = now + 1000000000u;
-    if (thread->object != 0) {
-        pyprof__view_reset(&sampler->view);
-        uintptr_t text = pyprof__read_attribute(&sampler->view, thread->object, "_name", &sampler->name_key,
-                                                &sampler->text);
-        if (text != 0 && pyprof__read_text(text, &sampler->text)) {
-            name = pyprof__intern_text(sampler->profile, sampler->text.utf8, sampler->text.size);
-        }
-    } else if (thread->tid != pyprof__pid) {
-        size_t size = pyprof__read_task_file(thread->tid, "comm", comm, sizeof comm);
-        if (size > 1) {
-            name = pyprof__intern_text(sampler->profile, comm, size - 1);
-        }
-    }
-    if (name != PYPROF__NONE) {
-        track->name = name;
-    } else if (thread->object != 0) {
-        thread->name_due = now + 1000000u; /* its attributes were being changed */
-    }
-}
-
 static uint64_t pyprof__min64(uint64_t a, uint64_t b) {
     return a < b ? a : b;
 }
+
+static pyprof__registry *pyprof__registry_of(pyprof__sampler *sampler, uintptr_t interp) {
+    for (uint32_t i = 0; i < PYPROF__REGISTRIES_MAX; i++) {
+        if (sampler->registries[i].interp == interp) {
+            return &sampler->registries[i];
+        }
+    }
+    pyprof__registry *registry = &sampler->registries[sampler->next_registry++ % PYPROF__REGISTRIES_MAX];
+    memset(registry, 0, sizeof *registry);
+    registry->interp = interp;
+    return registry;
+}
+
+/* threading._active of the interpreter that a thread state is of; 0 = not known. Looked for once a second, or, as long as
+   it was not there, when modules were imported. */
+static uintptr_t pyprof__thread_objects(pyprof__sampler *sampler, uintptr_t tstate, uint64_t now) {
+    uintptr_t interp = 0;
+    if (!pyprof__read(tstate + sampler->layout.ts_interp, &interp, sizeof interp)) {
+        return 0;
+    }
+    pyprof__registry *registry = pyprof__registry_of(sampler, interp);
+    bool is_known = sampler->layout.interp_modules != PYPROF__ABSENT; /* to search for it takes a millisecond */
+    if ((registry->threads == 0 && is_known) || now >= registry->due) {
+        uint64_t count = 0;
+        uintptr_t modules = pyprof__modules_of(&sampler->layout, interp, &count);
+        if (registry->threads != 0 || count != registry->modules) {
+            registry->threads = modules != 0 ? pyprof__active_threads(modules) : 0;
+        }
+        registry->modules = count;
+        registry->due = now + 1000000000u;
+    }
+    return pyprof__is_a(registry->threads, &PyDict_Type) ? registry->threads : 0;
+}
+
+/* What names are found by lies mostly where the last one's did: see pyprof__view_renew. */
+#define PYPROF__OF_NAMES ((uintptr_t)1)
+
+/* Reads a Thread object's name into the sampler's text. False: it cannot be found, as it is being changed. */
+static bool pyprof__read_name(pyprof__sampler *sampler, uintptr_t object) {
+    pyprof__reader reader = {0, 0, 0, 0, NULL};
+    pyprof__view_renew(&sampler->view, PYPROF__OF_NAMES);
+    uintptr_t text = pyprof__read_attribute(&sampler->view, object, "_name", &sampler->name_key, &sampler->text);
+    if (text == 0 || !pyprof__read_text(text, &sampler->text)) {
+        return false;
+    }
+    return pyprof__object_lives(&reader, text); /* it may have died with its thread */
+}
+
+/* Whether an attribute of a Thread object is this number; *key as of pyprof__read_attribute. */
+static bool pyprof__is_number(pyprof__sampler *sampler, uintptr_t object, const char *name, uintptr_t *key,
+                              uint64_t wanted) {
+    uint64_t number = 0;
+    pyprof__view_renew(&sampler->view, PYPROF__OF_NAMES);
+    uintptr_t found = pyprof__read_attribute(&sampler->view, object, name, key, &sampler->text);
+    return pyprof__read_int(found, &number) && number == wanted;
+}
+
+/* Whether a Thread object that lies in a thread's outermost frame is of that thread: one of a greenlet is not. */
+static bool pyprof__is_its_own(pyprof__sampler *sampler, const pyprof__thread *thread) {
+    return thread->object != 0 &&
+           pyprof__is_number(sampler, thread->object, "_ident", &sampler->ident_key, thread->thread_id);
+}
+
+/* Whether a Thread object that threading has for a thread's ident is of that thread, and not of one that has ended: those
+   that threading did not make are never taken out. The thread that forked has its parent's id in the child. */
+static bool pyprof__is_still_of(pyprof__sampler *sampler, const pyprof__thread *thread, uintptr_t object) {
+    return thread->tid == pyprof__pid ||
+           pyprof__is_number(sampler, object, "_native_id", &sampler->native_key, (uint64_t)thread->tid);
+}
+
+/* What threading calls those that nobody named: host threads that it met, and the thread that it was imported in, which
+   is not the main thread of a program that runs Python in another one. */
+static bool pyprof__is_given_name(const pyprof__text *text, bool is_main) {
+    static const char dummy[] = "Dummy-", main_thread[] = "MainThread";
+    bool is_dummy = text->size > sizeof dummy - 1 && memcmp(text->utf8, dummy, sizeof dummy - 1) == 0;
+    bool is_main_name = text->size == sizeof main_thread - 1 && memcmp(text->utf8, main_thread, text->size) == 0;
+    return !is_dummy && (is_main || !is_main_name);
+}
+
+/* Finds the name that Python's threading has for a thread, into the sampler's text. */
+static bool pyprof__find_python_name(pyprof__sampler *sampler, const pyprof__thread *thread, uint64_t now) {
+    if (pyprof__is_its_own(sampler, thread) && pyprof__read_name(sampler, thread->object)) {
+        return true;
+    }
+    uintptr_t threads = pyprof__thread_objects(sampler, thread->root_tstate, now);
+    uintptr_t object = threads != 0 ? pyprof__dict_value(threads, NULL, thread->thread_id) : 0;
+    return object != 0 && pyprof__is_still_of(sampler, thread, object) && pyprof__read_name(sampler, object) &&
+           pyprof__is_given_name(&sampler->text, thread->tid == pyprof__pid) &&
+           pyprof__dict_value(threads, NULL, thread->thread_id) == object;
+}
+
+/* Ends what has ended for good, so that its track is free. */
+static void pyprof__bury_threads(pyprof__sampler *sampler) {
+    for (uint32_t i = 0; i < sampler->threads.count; i++) {
+        pyprof__thread *thread = pyprof__thread_at(sampler, i);
+        if (!thread->is_alive && !thread->has_sample && thread->track != PYPROF__NONE &&
+            !pyprof__thread_lives(thread->tid)) {
+            pyprof__leave_track(sampler->profile, thread->track);
+            thread->track = PYPROF__NONE;
+            thread->has_ended = true;
+        }
+    }
+}
+
+/* What the system calls the thread; if it has ended, what it was called last. */
+static void pyprof__read_system_name(pyprof__thread *thread) {
+    char comm[sizeof thread->comm + 1]; /* and a newline */
+    size_t size = pyprof__read_task_file(thread->tid, "comm", comm, sizeof comm);
+    if (size > 1) {
+        memcpy(thread->comm, comm, size - 1);
+        thread->comm[size - 1] = '\0';
+    }
+}
+
+/* The thread's samples go where its name says from now on. A track of its own takes a new name, one that it has from
+   others keeps theirs. */
+static void pyprof__choose_track(pyprof__sampler *sampler, pyprof__thread *thread, const char *text, size_t size,
+                                 bool is_named, uint64_t now) {
+    pyprof_profile *profile = sampler->profile;
+    uint64_t fingerprint = pyprof__string_key(text, size).hash[0] << 1 | is_named;
+    bool is_new = thread->track == PYPROF__NONE, is_pattern = false;
+    if (!is_new && fingerprint == thread->name_fingerprint) {
+        return;
+    }
+    thread->name_fingerprint = fingerprint;
+    if (is_new) {
+        pyprof__bury_threads(sampler);
+    } else if (!pyprof__track_at(profile, thread->track)->is_shared) {
+        uint32_t name = pyprof__thread_name(profile, text, size, is_named, &is_pattern);
+        if (name != PYPROF__NONE) {
+            pyprof__track_at(profile, thread->track)->name = name;
+            pyprof__track_at(profile, thread->track)->is_named = is_named || is_pattern;
+        }
+        return;
+    }
+    uint64_t now_ns = now - sampler->start;
+    uint32_t taken = pyprof__take_track(profile, thread->tid, text, size, is_named, now_ns);
+    if (taken != PYPROF__NONE && !is_new) {
+        pyprof__leave_track(profile, thread->track);
+        pyprof__add_absence(profile, taken, now_ns);
+        thread->frames.count = thread->nodes.count = 0;
+    }
+    thread->track = taken != PYPROF__NONE ? taken : thread->track;
+}
+
+static void pyprof__name_thread(pyprof__sampler *sampler, pyprof__thread *thread, const char *text, size_t size,
+                                bool is_named, uint64_t now) {
+    size_t reserve = pyprof__open_reserve(sampler->memory);
+    pyprof__choose_track(sampler, thread, text, size, is_named, now);
+    sampler->memory->reserve = reserve;
+}
+
+/* The name that Python gave the thread, else the system's. Looked up again from time to time, at first more often: it may
+   change, and a thread begins before it has one. */
+static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now) {
+    static const char main_name[] = "MainThread";
+    const uint64_t least = 1000000, most = 1000000000;
+    bool is_new = thread->track == PYPROF__NONE;
+    if (now < thread->name_due && thread->naming == pyprof__given_names.generation && !is_new) {
+        return;
+    }
+    thread->naming = pyprof__given_names.generation;
+    thread->name_wait = pyprof__min64(thread->name_wait == 0 ? least : 2 * thread->name_wait, most);
+    thread->name_due = now + thread->name_wait;
+    const pyprof__given_name *given = pyprof__given_name_of(thread->tid, thread->thread_id);
+    if (given != NULL) {
+        pyprof__name_thread(sampler, thread, given->text, strlen(given->text), true, now);
+    } else if (pyprof__find_python_name(sampler, thread, now)) {
+        pyprof__name_thread(sampler, thread, sampler->text.utf8, sampler->text.size, true, now);
+    } else if (is_new && thread->tid == pyprof__pid) {
+        pyprof__name_thread(sampler, thread, main_name, sizeof main_name - 1, true, now);
+    } else if (is_new || (thread->name_fingerprint & 1) == 0) {
+        pyprof__read_system_name(thread);
+        pyprof__name_thread(sampler, thread, thread->comm, strlen(thread->comm), false, now);
+    }
+}
+
+// >>records
+// A sample enters the profile. In: a thread, what was read of it, its two clocks. Out: a node, and time for it and for the one
+// before: the gap between two samples is shared half and half, its CPU time as the two kinds let it. Invariant: the wall time
+// of a track adds up to the time that its thread was seen, CPU time to its clock.
 
 /* The CPU time for a sample that runs, for the half gap between it and one that waited. What the thread used in
    that gap is known, but to give it just that would be a bias: of what runs for less than an interval, only a part
@@ -3522,18 +5633,18 @@ static uint64_t pyprof__claim(pyprof__thread *thread, uint64_t half_gap) {
     const double memory = 128, stock = 4; /* half gaps */
     thread->edge_wall += (double)half_gap;
     double due = thread->edge_wall > 0 ? thread->edge_cpu * ((double)half_gap / thread->edge_wall) : 0;
-    due += (thread->owed_cpu - stock * due) / memory;
-    due = due < thread->owed_cpu ? due : thread->owed_cpu;
+    due += (thread->unassigned_cpu - stock * due) / memory;
+    due = due < thread->unassigned_cpu ? due : thread->unassigned_cpu;
     uint64_t claimed = (uint64_t)due;
     thread->edge_wall -= thread->edge_wall / memory;
     thread->edge_cpu -= thread->edge_cpu / memory;
-    thread->owed_cpu -= (double)claimed;
+    thread->unassigned_cpu -= (double)claimed;
     return claimed;
 }
 
-/* Nanoseconds; 0 = the thread is gone. Of whoever runs what was lent no clock is known: it stands still. */
+/* Nanoseconds; 0 = the thread is gone. Of whoever runs what was borrowed no clock is known: it stands still. */
 static uint64_t pyprof__cpu_time(const pyprof__thread *thread) {
-    return thread->lent != 0 ? 1 : pyprof__clock(thread->cpu_clock);
+    return thread->borrowed != 0 ? 1 : pyprof__clock(thread->cpu_clock);
 }
 
 /* Splits the time since the last sample between the two: half to each, so that a sample stands for the time
@@ -3546,7 +5657,7 @@ static void pyprof__share_time(pyprof__sampler *sampler, pyprof__thread *thread,
     uint64_t before = used / 2, after = used - before;
     if (was_idle || is_idle) {
         thread->edge_cpu += (double)used;
-        thread->owed_cpu += (double)used;
+        thread->unassigned_cpu += (double)used;
         before = was_idle ? 0 : pyprof__claim(thread, gap / 2);
         after = is_idle ? 0 : pyprof__claim(thread, gap - gap / 2);
     }
@@ -3575,23 +5686,71 @@ static void pyprof__end_time(pyprof__sampler *sampler, pyprof__thread *thread, u
         uint64_t used = cpu > thread->cpu ? cpu - thread->cpu : 0;
         gap = is_whole ? gap : gap / 2;
         pyprof__add_time(sampler->profile, thread->track, thread->node, thread->kind, gap,
-                         pyprof__min64(gap, used) + (uint64_t)thread->owed_cpu);
-        thread->owed_cpu = 0;
+                         pyprof__min64(gap, used) + (uint64_t)thread->unassigned_cpu);
+        thread->unassigned_cpu = 0;
         thread->cpu = cpu > thread->cpu ? cpu : thread->cpu;
         thread->has_sample = false;
     }
 }
 
+/* The node of a thread's outermost frame, if that still stands; PYPROF__NONE = it does not, or no room. */
+static uint32_t pyprof__standing_root(pyprof__sampler *sampler, pyprof__thread *thread) {
+    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
+    pyprof__frame frame = thread->root_frame;
+    pyprof__found found;
+    pyprof__view_reset(&sampler->view);
+    if (thread->root == 0 || !pyprof__is_outermost(&sampler->layout, thread->root) ||
+        !pyprof__read_frame(&sampler->layout, &reader, thread->root, &found) || found.code != frame.code ||
+        !pyprof__code_fingerprint(&sampler->layout, &reader, found.code, &frame.fingerprint) ||
+        frame.fingerprint != thread->root_frame.fingerprint) {
+        return PYPROF__NONE;
+    }
+    frame.instr = found.instr;
+    pyprof__call_site *site = pyprof__call_site_of(sampler, &frame);
+    uint32_t root = pyprof__track_at(sampler->profile, thread->track)->root;
+    return site != NULL ? pyprof__call_site_node(sampler->profile, site, root) : PYPROF__NONE;
+}
+
+/* Below which node a stack begins: one that has lost its callers, as far inside as the thread is known to be. */
+static uint32_t pyprof__base_of(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack) {
+    const pyprof__track *track = pyprof__track_at(sampler->profile, thread->track);
+    uint32_t root = stack->is_headless ? pyprof__standing_root(sampler, thread) : track->root;
+    uint32_t cut = root != PYPROF__NONE && root != track->root
+                       ? pyprof__child(sampler->profile, root, sampler->profile->truncated, 0)
+                       : track->truncated;
+    return !stack->is_cut && !stack->is_headless ? root : cut != PYPROF__NONE ? cut : track->truncated;
+}
+
 /* The tree's node for what was read of a thread. */
 static uint32_t pyprof__take_in(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
                                 const pyprof__levels *levels) {
-    if (!stack->is_partial) {
+    if (!stack->is_partial && !stack->is_headless) {
         thread->root = stack->is_cut ? 0 : stack->root;
+        thread->root_frame = stack->frames[stack->count - 1];
         thread->root_tstate = levels->items[levels->count - 1].tstate;
     }
-    uint32_t node = pyprof__node_of(sampler, thread, stack);
-    pyprof__learn_object(sampler, thread, stack);
-    return stack->is_partial ? pyprof__unsettled_below(sampler, thread, node) : node;
+    uint32_t base = pyprof__base_of(sampler, thread, stack);
+    if (stack->is_headless) {
+        thread->frames.count = thread->nodes.count = 0; /* neither this nor the next begins like the one before */
+    }
+    uint32_t node = pyprof__node_of(sampler, thread, stack, base);
+    if (stack->is_headless) {
+        thread->frames.count = thread->nodes.count = 0;
+    }
+    return stack->is_partial ? pyprof__unsettled_below(sampler, node) : node;
+}
+
+/* A thread may be parked once it was calm for some looks, and for 512 times the CPU time that it has used before, or two
+   seconds: see pyprof__weigh. */
+static void pyprof__note_calm(pyprof__sampler *sampler, pyprof__thread *thread, bool is_calm, uint64_t wall,
+                              uint64_t cpu) {
+    const uint64_t times = 512, most = 2000000000, looks = 4;
+    uint64_t gap = thread->has_sample && wall > thread->wall ? wall - thread->wall : 0;
+    uint64_t used = thread->has_sample && cpu > thread->cpu ? cpu - thread->cpu : 0;
+    thread->restless = used > most / times ? most : pyprof__min64(thread->restless + times * used, most);
+    thread->restless -= pyprof__min64(thread->restless, gap);
+    thread->calm = is_calm ? thread->calm + 1 : 0;
+    sampler->waiting.candidates += thread->calm >= looks && thread->restless == 0;
 }
 
 /* A sample enters the profile. stack NULL = the same as last time. */
@@ -3605,18 +5764,30 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
             thread->absent_at = wall;
             return;
         }
+        pyprof__learn_object(sampler, thread, stack);
+        if (thread->track == PYPROF__NONE) {
+            thread->root_tstate = levels->items[levels->count - 1].tstate;
+            pyprof__update_name(sampler, thread, wall);
+        }
+        if (thread->track == PYPROF__NONE) {
+            sampler->stats.lost_memory++;
+            return;
+        }
         node = pyprof__take_in(sampler, thread, stack, levels);
+        thread->is_in_jit = stack->is_in_jit;
         thread->sample_tstate = levels->items[0].tstate;
     }
+    pyprof__note_calm(sampler, thread, stack == NULL, wall, cpu);
     if (thread->has_sample) {
         pyprof__share_time(sampler, thread, node, kind, wall, cpu);
     } else {
         pyprof__begin_time(sampler, thread, node, kind, wall, cpu);
     }
-    pyprof__count_sample(sampler->profile, thread->track, node, kind);
+    pyprof__count_samples(sampler->profile, thread->track, node, kind, 1);
     sampler->stats.samples++;
-    sampler->stats.truncated_depth += thread->is_cut;
+    sampler->stats.truncated_depth += thread->is_cut || thread->has_gap;
     sampler->stats.samples_idle += (kind & PYPROF__IDLE) != 0;
+    sampler->profile->samples_jit += thread->is_in_jit && !(kind & PYPROF__IDLE);
     thread->has_sample = true;
     thread->node = node;
     thread->kind = kind;
@@ -3635,8 +5806,8 @@ static bool pyprof__knows_root(const pyprof__thread *thread, const pyprof__level
 
 /* A thread that runs Python, but not where: its outermost frame stays where it is as long as it does. False: not
    even that is known. */
-static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *thread,
-                              const pyprof__levels *levels, pyprof__stack *stack) {
+static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *thread, const pyprof__levels *levels,
+                              pyprof__stack *stack) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     pyprof__found found;
     const pyprof__frame *last = (const pyprof__frame *)thread->frames.data;
@@ -3647,10 +5818,10 @@ static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *th
     const pyprof__frame *root = &last[has_mark];
     pyprof__view_reset(&sampler->view);
     stack->frames[0] = *root;
-    if (!pyprof__read_frame(&sampler->layout, &reader, thread->root, &found) || !found.is_shown ||
+    if (!pyprof__read_frame(&sampler->layout, &reader, thread->root, &found) || !found.is_shown || !found.has_begun ||
         found.code != root->code ||
-        !pyprof__code_print(&sampler->layout, &reader, found.code, &stack->frames[0].print) ||
-        stack->frames[0].print != root->print) {
+        !pyprof__code_fingerprint(&sampler->layout, &reader, found.code, &stack->frames[0].fingerprint) ||
+        stack->frames[0].fingerprint != root->fingerprint) {
         return false;
     }
     stack->frames[0].instr = found.instr;
@@ -3659,10 +5830,15 @@ static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *th
     if (has_mark) {
         stack->frames[stack->count++] = last[0];
     }
-    stack->is_cut = false;
+    stack->is_cut = stack->has_gap = false;
     stack->is_partial = true;
     return true;
 }
+
+// >>asking
+// Who is asked by the signal, and what comes back. In: a thread that runs Python. Out: a request that is sent, or the reason
+// why not; and answers, which become samples or are counted as lost. Here is decided, too, who runs a thread state
+// (pyprof__doubt), in which order interpreters nest, and whether the signal is still ours.
 
 /* Whom to ask. A thread that computes answers in time; one that runs Python in short bursts between system
    calls is often gone when the signal comes, and such a signal may end its call early. So every thread has a
@@ -3672,28 +5848,31 @@ static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *th
 enum {
     PYPROF__COST_OF_ENDED_CALL = 4096,
     PYPROF__COST_OF_LATE_ANSWER = 8,
-    PYPROF__DEBT_MAX = 2 * PYPROF__COST_OF_ENDED_CALL,
-    PYPROF__DEBT_MAX_STEADY = 4 * PYPROF__COST_OF_ENDED_CALL
+    PYPROF__ASK_DEBT_MAX = 2 * PYPROF__COST_OF_ENDED_CALL,
+    PYPROF__ASK_DEBT_MAX_STEADY = 4 * PYPROF__COST_OF_ENDED_CALL
 };
 
 static void pyprof__judge(pyprof__thread *thread, bool was_late, bool ended_call) {
-    thread->debt += ended_call ? PYPROF__COST_OF_ENDED_CALL : was_late ? PYPROF__COST_OF_LATE_ANSWER : 0;
+    thread->ask_debt += ended_call ? PYPROF__COST_OF_ENDED_CALL : was_late ? PYPROF__COST_OF_LATE_ANSWER : 0;
 }
 
 /* At each look. */
 static void pyprof__pay_off(pyprof__thread *thread) {
-    thread->debt -= thread->debt > 0;
+    thread->ask_debt -= thread->ask_debt > 0;
 }
 
 /* The thread that was asked, whether its answer is still waited for or not. */
 static pyprof__thread *pyprof__asked_thread(const pyprof__sampler *sampler, uint32_t request) {
     pyprof__thread *asked = NULL;
+    if (sampler->runner != PYPROF__NONE && pyprof__thread_at(sampler, sampler->runner)->request == request) {
+        return pyprof__thread_at(sampler, sampler->runner);
+    }
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         pyprof__thread *thread = pyprof__thread_at(sampler, i);
         if (thread->request == request) {
             return thread;
         }
-        if (thread->is_alive && thread->lent == 0 && thread->tid == pyprof__handler.requests[request].tid) {
+        if (thread->is_alive && thread->borrowed == 0 && thread->tid == pyprof__handler.requests[request].tid) {
             asked = thread;
         }
     }
@@ -3701,7 +5880,7 @@ static pyprof__thread *pyprof__asked_thread(const pyprof__sampler *sampler, uint
 }
 
 /* A thread state names the thread that made it; whoever uses it since cannot be told from outside. If that thread says
-   that it is elsewhere, or stands still while the stack moves, again and again and without ever being seen to run it
+   that it is elsewhere, or stands still while the stack moves, or was entered from another C stack, again and again and without ever being seen to run it
    meanwhile, the thread state counts as that of a thread of its own, which has the same name but no clock, and which
    nobody can ask; for a while, as it may be given back. */
 static void pyprof__doubt(pyprof__sampler *sampler, pyprof__tstate *tstate, uint32_t *count) {
@@ -3709,17 +5888,18 @@ static void pyprof__doubt(pyprof__sampler *sampler, pyprof__tstate *tstate, uint
     const uint64_t a_while = 30000000000u;
     sampler->has_doubts = true;
     ++*count;
-    if (*count >= enough && !tstate->is_lent) {
-        tstate->is_lent = true;
-        tstate->lent_until = pyprof__now() + a_while;
+    if (*count >= enough && !tstate->is_borrowed) {
+        tstate->is_borrowed = true;
+        sampler->waiting.must_wake = true;
+        tstate->borrowed_until = pyprof__now() + a_while;
         tstate->thread = PYPROF__NONE;
     }
 }
 
 static void pyprof__trust(pyprof__tstate *tstate) {
-    tstate->moved = tstate->denied = 0;
-    if (tstate->is_lent) {
-        tstate->is_lent = false;
+    tstate->moved = tstate->outside = tstate->denied = 0;
+    if (tstate->is_borrowed) {
+        tstate->is_borrowed = false;
         tstate->thread = PYPROF__NONE;
     }
 }
@@ -3752,8 +5932,7 @@ static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread
         sampler->stats.lost_late++;
         return;
     }
-    if (state == PYPROF__REQUEST_UNSETTLED &&
-        !pyprof__keep_root(sampler, thread, &request->levels, &request->stack)) {
+    if (state == PYPROF__REQUEST_UNSETTLED && !pyprof__keep_root(sampler, thread, &request->levels, &request->stack)) {
         sampler->stats.lost_unsettled++;
         return;
     }
@@ -3761,24 +5940,29 @@ static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread
         pyprof__confirm(sampler, &request->levels);
     }
     sampler->stats.samples_signalled++;
+    thread->hears = request->signal_number;
+    thread->blocked_ns = 0;
     if (request->has_new) {
         pyprof__make_known(&request->stack);
     }
-    pyprof__record(sampler, thread, &request->stack, &request->levels, PYPROF__GIL, request->wall,
-                   request->cpu);
+    pyprof__record(sampler, thread, &request->stack, &request->levels, PYPROF__GIL, request->wall, request->cpu);
 }
 
 /* Takes in what the threads have answered since. */
 static void pyprof__collect(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < pyprof__handler.requests_used; i++) {
         pyprof__request *request = &pyprof__handler.requests[i];
-        uint32_t state = pyprof__get(&request->state);
+        uint32_t state = pyprof__state_of(request);
         if (state < PYPROF__REQUEST_ANSWERED) {
             continue;
         }
+        if (request->is_left) {
+            pyprof__release_left(request);
+            continue;
+        }
         pyprof__thread *thread = pyprof__asked_thread(sampler, i);
-        if (request->lent != 0) {
-            pyprof__deny(sampler, request->lent);
+        if (request->borrowed != 0) {
+            pyprof__deny(sampler, request->borrowed);
         }
         if (thread != NULL) {
             bool is_waited_for = thread->request == i;
@@ -3787,19 +5971,21 @@ static void pyprof__collect(pyprof__sampler *sampler) {
                 pyprof__take_answer(sampler, thread, request, state);
             }
         }
-        pyprof__set(&request->state, PYPROF__REQUEST_FREE);
+        pyprof__set_state(request, PYPROF__REQUEST_FREE);
     }
 }
 
 static uint32_t pyprof__free_request(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
         pyprof__request *request = &pyprof__handler.requests[i];
-        if (pyprof__get(&request->state) != PYPROF__REQUEST_FREE) {
+        if (pyprof__state_of(request) != PYPROF__REQUEST_FREE) {
             continue;
         }
         if (request->stack.frames == NULL) {
             size_t size = sampler->desc.max_depth * sizeof(pyprof__frame);
+            size_t reserve = pyprof__open_reserve(sampler->memory);
             request->stack.frames = (pyprof__frame *)pyprof__alloc(sampler->memory, size);
+            sampler->memory->reserve = reserve;
             request->stack.capacity = sampler->desc.max_depth;
         }
         if (i >= pyprof__handler.requests_used) {
@@ -3827,10 +6013,10 @@ static pyprof__sight pyprof__read_clocks(const pyprof__thread *thread) {
     return sight;
 }
 
-static void pyprof__put_question(pyprof__request *request, const pyprof__thread *thread,
-                                 const pyprof__sight *sight) {
+static void pyprof__put_question(pyprof__request *request, const pyprof__thread *thread, const pyprof__sight *sight) {
     request->tid = thread->tid;
-    request->lent = 0;
+    request->signal_number = pyprof__handler.signal_number;
+    request->borrowed = 0;
     request->levels = sight->levels;
     request->wall = sight->wall;
     request->cpu = sight->cpu;
@@ -3841,9 +6027,9 @@ static void pyprof__put_question(pyprof__request *request, const pyprof__thread 
 static uint32_t pyprof__renew_request(const pyprof__thread *thread, const pyprof__sight *sight) {
     for (uint32_t i = 0; i < pyprof__handler.requests_used; i++) {
         pyprof__request *request = &pyprof__handler.requests[i];
-        if (pyprof__get(&request->state) == PYPROF__REQUEST_CANCELLED && request->tid == thread->tid) {
+        if (pyprof__state_of(request) == PYPROF__REQUEST_CANCELLED && request->tid == thread->tid) {
             pyprof__put_question(request, thread, sight);
-            if (pyprof__swap_if(&request->state, PYPROF__REQUEST_CANCELLED, PYPROF__REQUEST_SENT)) {
+            if (pyprof__swap_state(request, PYPROF__REQUEST_CANCELLED, PYPROF__REQUEST_SENT)) {
                 return i;
             }
         }
@@ -3852,8 +6038,7 @@ static uint32_t pyprof__renew_request(const pyprof__thread *thread, const pyprof
 }
 
 /* Whether the thread is, by now, in one of its interpreters; from 1: in another one than was thought. */
-static bool pyprof__is_attached_in(const pyprof__sampler *sampler, const pyprof__levels *levels,
-                                   uint32_t from) {
+static bool pyprof__is_attached_in(const pyprof__sampler *sampler, const pyprof__levels *levels, uint32_t from) {
     for (uint32_t i = from; i < levels->known; i++) {
         const pyprof__level *level = &levels->items[i];
         if (pyprof__is_attached_now(&sampler->layout, level->tstate) &&
@@ -3872,26 +6057,60 @@ static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thr
     }
     pyprof__request *request = &pyprof__handler.requests[index];
     pyprof__put_question(request, thread, sight);
-    pyprof__set(&request->state, PYPROF__REQUEST_SENT);
+    pyprof__number_question(request);
     /* The last look just before sending is what spares the program's system calls. */
     if ((!sight->is_fresh && !pyprof__is_attached_in(sampler, &sight->levels, 0)) ||
         !pyprof__signal_thread(thread->tid, pyprof__handler.signal_number, pyprof__question(index))) {
-        pyprof__set(&request->state, PYPROF__REQUEST_FREE);
+        pyprof__set_state(request, PYPROF__REQUEST_FREE);
         return PYPROF__NONE;
     }
     sampler->stats.signals++;
     return index;
 }
 
+/* Reads what a walk will need of code objects, many in one call: for a thread that is held it is worth a walk more. */
+static void pyprof__fetch_codes(pyprof__sampler *sampler, uintptr_t tstate) {
+    enum {
+        most = PYPROF__BLOCKS / 4
+    };
+    const pyprof__layout *layout = &sampler->layout;
+    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
+    uintptr_t frame = 0, codes[most], places[2 * most];
+    uint32_t count = 0, more = 0;
+    pyprof__view_renew(&sampler->view, tstate);
+    if (!pyprof__leaf_frame(layout, &reader, tstate, &frame)) {
+        return;
+    }
+    while (frame != 0 && count < most && pyprof__load_word(&reader, frame + layout->frame_code, &codes[count]) &&
+           pyprof__load_word(&reader, frame + layout->frame_previous, &frame)) {
+        codes[count] &= ~layout->executable_tags;
+        places[2 * count] = codes[count];
+        places[2 * count + 1] = codes[count] + layout->code_lines;
+        count++;
+    }
+    pyprof__view_fetch(&sampler->view, places, 2 * count);
+    for (uint32_t i = 0; i < count; i++) {
+        more += pyprof__places_of_code(layout, &reader, codes[i], &places[more]);
+    }
+    pyprof__view_fetch(&sampler->view, places, more);
+}
+
 /* Reads a stack once: what it lay in last time at once, in one system call, so that little changes meanwhile. */
-static bool pyprof__read_stack(pyprof__sampler *sampler, const pyprof__levels *levels, pyprof__stack *stack) {
+static bool pyprof__read_stack(pyprof__sampler *sampler, const pyprof__levels *levels, bool stands,
+                               pyprof__stack *stack) {
     uintptr_t leaf = 0, tstate = levels->items[0].tstate;
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
-    pyprof__view_renew(&sampler->view, tstate);
-    return pyprof__leaf_frame(&sampler->layout, &reader, tstate, &leaf) &&
-           pyprof__walk(&sampler->layout, &reader, leaf, stack) &&
-           pyprof__walk_outer(&sampler->layout, &reader, levels, stack) &&
-           !pyprof__is_attached_in(sampler, levels, 1);
+    if (stands) {
+        pyprof__fetch_codes(sampler, tstate);
+    } else {
+        pyprof__view_renew(&sampler->view, tstate);
+    }
+    if (!pyprof__leaf_frame(&sampler->layout, &reader, tstate, &leaf) ||
+        !pyprof__walk(&sampler->layout, &reader, leaf, stack)) {
+        return false;
+    }
+    stack->is_in_jit = pyprof__is_in_jit(&sampler->layout, &reader, tstate);
+    return pyprof__walk_outer(&sampler->layout, &reader, levels, stack) && !pyprof__is_attached_in(sampler, levels, 1);
 }
 
 /* Which of two thread states of one thread was entered later: that is where the thread is. */
@@ -3921,8 +6140,7 @@ static pyprof__level pyprof__level_of(const pyprof__tstate *tstate) {
 }
 
 /* Those of a thread's thread states that have no frames: it may enter one at any time. */
-static void pyprof__add_unframed(const pyprof__sampler *sampler, const pyprof__thread *thread,
-                                 pyprof__levels *levels) {
+static void pyprof__add_unframed(const pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__levels *levels) {
     for (uint32_t at = thread->siblings; at != PYPROF__NONE; at = pyprof__tstate_at(sampler, at)->sibling) {
         const pyprof__tstate *tstate = pyprof__tstate_at(sampler, at);
         if (at == thread->tstate || tstate->framed_since != 0) {
@@ -3937,8 +6155,7 @@ static void pyprof__add_unframed(const pyprof__sampler *sampler, const pyprof__t
 }
 
 /* A thread's levels: where it is, and then its other thread states that have frames, from the inside out. */
-static void pyprof__find_levels(pyprof__sampler *sampler, const pyprof__thread *thread,
-                                pyprof__levels *levels) {
+static void pyprof__find_levels(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__levels *levels) {
     uint32_t order[PYPROF__LEVELS_MAX + 1] = {thread->tstate}, count = 1;
     levels->is_cut = false;
     for (uint32_t at = thread->siblings; at != PYPROF__NONE; at = pyprof__tstate_at(sampler, at)->sibling) {
@@ -3947,8 +6164,7 @@ static void pyprof__find_levels(pyprof__sampler *sampler, const pyprof__thread *
             continue;
         }
         uint32_t place = count++;
-        for (; place > 1 && pyprof__is_inner(sampler, tstate, pyprof__tstate_at(sampler, order[place - 1]));
-             place--) {
+        for (; place > 1 && pyprof__is_inner(sampler, tstate, pyprof__tstate_at(sampler, order[place - 1])); place--) {
             order[place] = order[place - 1];
         }
         order[place] = at;
@@ -3989,15 +6205,174 @@ static void pyprof__learn_order(pyprof__sampler *sampler, const pyprof__thread *
     }
 }
 
+/* The thread was looked at before it answered: what is read now stands in its stead. The tick at which it was asked
+   has no sample. */
+static void pyprof__cancel(pyprof__sampler *sampler, pyprof__thread *thread) {
+    if (thread->request != PYPROF__NONE) {
+        sampler->stats.lost_pending++;
+        pyprof__swap_state(&pyprof__handler.requests[thread->request], PYPROF__REQUEST_SENT, PYPROF__REQUEST_CANCELLED);
+        thread->request = PYPROF__NONE;
+    }
+}
+
+/* Which signal asks, and whether it is ours. The program may take it at any time, and each of its threads may block
+   it: before each question its action is looked at, and of each thread the mask before the first one, and again once it
+   has run without an answer. */
+
+static void pyprof__name_signal(int number, char *text, size_t size) {
+    if (number == SIGURG || number == SIGWINCH) {
+        snprintf(text, size, "%s", number == SIGURG ? "SIGURG" : "SIGWINCH");
+    } else {
+        snprintf(text, size, "signal %d", number);
+    }
+}
+
+static void pyprof__tell_change(const pyprof__sampler *sampler, int before, int after, const char *why) {
+    char text[320], old[32], new_one[32];
+    const char *quietly =
+        "no signal is free: threads that run Python are held while they are read from now on, or, where that "
+        "cannot be, short functions may show as [unsettled]";
+    pyprof__name_signal(before, old, sizeof old);
+    pyprof__name_signal(after, new_one, sizeof new_one);
+    if (before == 0 && after == 0) {
+        snprintf(text, sizeof text, "%s", quietly);
+    } else if (before == 0) {
+        snprintf(text, sizeof text, "%s is free: threads are asked by it from now on", new_one);
+    } else if (after == 0) {
+        snprintf(text, sizeof text, "%s %s, and %s", old, why, quietly);
+    } else if (before == after) {
+        snprintf(text, sizeof text, "%s %s, which does nothing: it is taken again", old, why);
+    } else {
+        snprintf(text, sizeof text, "%s %s: threads are asked by %s from now on", old, why, new_one);
+    }
+    pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING, text);
+}
+
+/* What was asked by the signal will not be answered, or not in time. */
+static void pyprof__drop_questions(pyprof__sampler *sampler) {
+    for (uint32_t i = 0; i < sampler->threads.count; i++) {
+        pyprof__cancel(sampler, pyprof__thread_at(sampler, i));
+    }
+    for (uint32_t i = 0; i < pyprof__handler.requests_used; i++) {
+        pyprof__take_back(&pyprof__handler.requests[i]);
+    }
+}
+
+/* The next look for a free signal: a second later, and not so often that it takes more than a fiftieth of the time. */
+static int pyprof__look_for_signal(pyprof__sampler *sampler) {
+    const uint64_t second = 1000000000u, part = 50;
+    uint64_t begin = pyprof__now();
+    int number = pyprof__free_signal(sampler->tid);
+    uint64_t end = pyprof__now(), pause = part * (end - begin);
+    sampler->move_due = end + (pause > second ? pause : second);
+    return number != 0 && pyprof__take_signal(number) ? number : 0;
+}
+
+/* Lets go of the signal, if there is one, and takes another one, if there is one that is free. */
+static void pyprof__change_signal(pyprof__sampler *sampler, const char *why) {
+    int before = pyprof__handler.signal_number, after = 0;
+    pyprof__handler.signal_number = 0;
+    if (before != 0) {
+        pyprof__release_signal(before, false);
+        pyprof__drop_questions(sampler);
+    }
+    if (pyprof__now() >= sampler->move_due) {
+        after = pyprof__look_for_signal(sampler);
+    }
+    sampler->stats.signal_number = after;
+    if (before != 0 || after != 0) {
+        sampler->stats.signal_changes++;
+        pyprof__tell_change(sampler, before, after, why);
+    }
+}
+
+/* While nobody can be asked, from time to time. */
+static void pyprof__seek_signal(pyprof__sampler *sampler) {
+    if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && pyprof__handler.signal_number == 0 &&
+        pyprof__now() >= sampler->move_due) {
+        pyprof__change_signal(sampler, "");
+    }
+}
+
+/* The thread blocks the signal. If it does so in particular it has a use for it, and nobody is to be asked by it. */
+static void pyprof__note_blocked(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t blocked) {
+    const uint64_t least = 10000000, most = 1000000000;
+    thread->hears = 0;
+    thread->blocked_ns = pyprof__min64(thread->blocked_ns == 0 ? least : 2 * thread->blocked_ns, most);
+    thread->blocked_until = pyprof__now() + thread->blocked_ns;
+    if (!pyprof__are_most(blocked)) {
+        pyprof__change_signal(sampler, "is blocked by a thread of the program, as who waits for it does");
+        thread->blocked_until = 0;
+    }
+}
+
+/* Whether the thread lets the signal in, as far as is known: by its mask, or by its last answer. */
+static bool pyprof__is_heard(pyprof__sampler *sampler, pyprof__thread *thread) {
+    pyprof__signals signals;
+    int number = pyprof__handler.signal_number;
+    if (thread->hears == number) {
+        return true;
+    }
+    if (!pyprof__read_signals(thread->tid, &signals)) {
+        return false;
+    }
+    if (signals.blocked & pyprof__signal_bit(number)) {
+        pyprof__note_blocked(sampler, thread, signals.blocked);
+        return false;
+    }
+    thread->hears = number;
+    thread->blocked_ns = 0;
+    return true;
+}
+
+static bool pyprof__is_signal_ours(pyprof__sampler *sampler) {
+    if (!pyprof__has_our_action(pyprof__handler.signal_number)) {
+        pyprof__change_signal(sampler, "has been given another action by the program");
+        return false;
+    }
+    return true;
+}
+
+/* A thread that was asked and has run since without an answer may block the signal by now. What is pending is discarded
+   before it can come to anybody who waits for it. */
+static void pyprof__check_blocked(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t cpu) {
+    const uint64_t too_long = 100000;
+    pyprof__signals signals;
+    if (thread->request == PYPROF__NONE || cpu - thread->asked_cpu < too_long || thread->hears == 0 ||
+        pyprof__state_of(&pyprof__handler.requests[thread->request]) != PYPROF__REQUEST_SENT ||
+        !pyprof__read_signals(thread->tid, &signals)) {
+        return;
+    }
+    int number = pyprof__handler.requests[thread->request].signal_number;
+    thread->asked_cpu = cpu;
+    if (!(signals.blocked & pyprof__signal_bit(number))) {
+        return;
+    }
+    if (pyprof__ignores(number, &pyprof__handler.previous[number]) && !pyprof__would_discard(number)) {
+        pyprof__discard(number);
+    }
+    pyprof__cancel(sampler, thread);
+    pyprof__note_blocked(sampler, thread, signals.blocked);
+}
+
 /* Asks the thread for its own stack; false if that cannot be done now. */
 static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__sight *sight) {
+    if (!pyprof__is_signal_ours(sampler) || !pyprof__is_heard(sampler, thread)) {
+        return false;
+    }
+    thread->asked_cpu = sight->cpu;
     thread->request = pyprof__renew_request(thread, sight);
     if (thread->request == PYPROF__NONE) {
         thread->request = pyprof__send_request(sampler, thread, sight);
     }
+    thread->was_asked = thread->was_asked || thread->request != PYPROF__NONE;
     thread->ticks_asked = 0;
     return thread->request != PYPROF__NONE;
 }
+
+// >>reading
+// A thread read from outside, quietly or held, and one look at one thread (pyprof__look): it waits, it is asked, it is held,
+// it is read quietly, in this order. Out: one sample or one count of what was lost, always.
 
 static bool pyprof__stacks_agree(const pyprof__stack *a, const pyprof__stack *b) {
     return a->leaf == b->leaf && a->count == b->count && a->is_cut == b->is_cut &&
@@ -4005,7 +6380,7 @@ static bool pyprof__stacks_agree(const pyprof__stack *a, const pyprof__stack *b)
 }
 
 static bool pyprof__same_code(const pyprof__frame *a, const pyprof__frame *b) {
-    return a->code == b->code && a->print == b->print;
+    return a->code == b->code && a->fingerprint == b->fingerprint;
 }
 
 /* Whether a stack begins as the thread's last one did: one that was read while it changed may end at a frame whose
@@ -4017,10 +6392,19 @@ static bool pyprof__has_known_root(const pyprof__thread *thread, const pyprof__l
                                                   &stack->frames[stack->count - 1]));
 }
 
+static bool pyprof__holds_gap(const pyprof__stack *stack) {
+    for (uint32_t i = 0; i < stack->count; i++) {
+        if (pyprof__is_mark(&stack->frames[i]) && (int64_t)stack->frames[i].fingerprint == PYPROF__GAP) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Of a stack that was read twice and had changed, keeps the outer frames that had not, and the function in which they
    part; if both ended in that, it is whole. False: nothing would be left, and nothing was changed. */
-static bool pyprof__keep_common(const pyprof__thread *thread, const pyprof__levels *levels,
-                                pyprof__stack *stack, const pyprof__stack *second) {
+static bool pyprof__keep_common(const pyprof__thread *thread, const pyprof__levels *levels, pyprof__stack *stack,
+                                const pyprof__stack *second) {
     uint32_t common = 0;
     uint32_t most = stack->count < second->count ? stack->count : second->count;
     const pyprof__frame *a = stack->frames + stack->count, *b = second->frames + second->count;
@@ -4039,6 +6423,7 @@ static bool pyprof__keep_common(const pyprof__thread *thread, const pyprof__leve
     memmove(stack->frames, stack->frames + (stack->count - common), common * sizeof *stack->frames);
     stack->is_partial = common < stack->count || common < second->count;
     stack->count = common;
+    stack->has_gap = pyprof__holds_gap(stack);
     return true;
 }
 
@@ -4054,13 +6439,15 @@ static bool pyprof__settle(const pyprof__thread *thread, const pyprof__levels *l
 }
 
 /* What a look from outside saw. */
-typedef struct pyprof__glance {
+typedef struct pyprof__observation {
     pyprof__stack stack; /* in the sampler's scratch */
     bool attached;
     bool ran;      /* its clock went on while it was looked at first */
+    bool stands;   /* its clock did not go on, between two looks before the first */
+    bool held;     /* it ran, and was kept from it */
     uint64_t wall; /* before what was read last; and then, */
     uint64_t cpu;  /* the thread's clock; 0 = the thread is gone */
-} pyprof__glance;
+} pyprof__observation;
 
 /* Where a thread of several interpreters is by now: where it is attached, else what it has entered last. */
 static void pyprof__catch_up(const pyprof__sampler *sampler, pyprof__levels *levels) {
@@ -4086,20 +6473,32 @@ static void pyprof__catch_up(const pyprof__sampler *sampler, pyprof__levels *lev
 static bool pyprof__has_stayed(const pyprof__sampler *sampler, const pyprof__levels *levels) {
     pyprof__levels now = *levels;
     pyprof__catch_up(sampler, &now);
-    return now.count == levels->count &&
-           memcmp(now.items, levels->items, levels->known * sizeof *levels->items) == 0;
+    return now.count == levels->count && memcmp(now.items, levels->items, levels->known * sizeof *levels->items) == 0;
 }
 
-/* Whether a stack that was read while its thread stood still changes all the same. */
-static bool pyprof__is_run_elsewhere(pyprof__sampler *sampler, const pyprof__thread *thread,
-                                     const pyprof__levels *levels, const pyprof__glance *glance) {
-    pyprof__frame *halves = (pyprof__frame *)sampler->scratch.data;
+/* What of a stack changes with every step of whoever runs it: its innermost frame, where that is, and what it came from. */
+static bool pyprof__read_leaf_words(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t tstate,
+                                    uintptr_t *words) {
+    words[1] = words[2] = 0;
+    if (!pyprof__load_word(reader, tstate + layout->ts_frame, &words[0]) ||
+        (layout->cframe_frame != PYPROF__ABSENT && words[0] != 0 &&
+         !pyprof__load_word(reader, words[0] + layout->cframe_frame, &words[0]))) {
+        return false;
+    }
+    return words[0] == 0 || (pyprof__load_word(reader, words[0] + layout->frame_instr, &words[1]) &&
+                             pyprof__load_word(reader, words[0] + layout->frame_previous, &words[2]));
+}
+
+/* Whether a stack that was just read while its thread stood still changes all the same. */
+static bool pyprof__is_borrowed(pyprof__sampler *sampler, const pyprof__thread *thread, const pyprof__levels *levels,
+                                const pyprof__observation *observed) {
     pyprof__tstate *tstate = pyprof__tstate_at(sampler, thread->tstate);
-    pyprof__stack again;
-    again.capacity = sampler->desc.max_depth;
-    again.frames = glance->stack.frames == halves ? halves + again.capacity : halves;
-    bool agrees = pyprof__read_stack(sampler, levels, &again) && pyprof__stacks_agree(&again, &glance->stack);
-    if (pyprof__cpu_time(thread) != glance->cpu) {
+    pyprof__reader then = {0, 0, 0, 0, &sampler->view}, now = {0, 0, 0, 0, NULL};
+    uintptr_t words[2][3] = {{0}};
+    bool agrees = pyprof__read_leaf_words(&sampler->layout, &then, levels->items[0].tstate, words[0]) &&
+                  pyprof__read_leaf_words(&sampler->layout, &now, levels->items[0].tstate, words[1]) &&
+                  memcmp(words[0], words[1], sizeof words[0]) == 0;
+    if (pyprof__cpu_time(thread) != observed->cpu) {
         return false; /* it runs again, but did not then */
     }
     if (agrees) {
@@ -4110,12 +6509,22 @@ static bool pyprof__is_run_elsewhere(pyprof__sampler *sampler, const pyprof__thr
     return !agrees;
 }
 
+/* A thread may stand anywhere: also where a frame is just being made or left, and what is outside of it cannot be told. */
+static bool pyprof__is_sound(pyprof__sampler *sampler, const pyprof__observation *observed) {
+    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
+    if (!observed->attached) {
+        return true;
+    }
+    return (observed->stack.is_cut || !observed->stack.root_is_generator) &&
+           (sampler->layout.cframe_frame == PYPROF__ABSENT ||
+            pyprof__codes_are_real(&sampler->layout, &reader, observed->stack.leaf));
+}
+
 /* Reads a stack from outside. A thread whose CPU clock stood still meanwhile cannot have changed it. Of one
    that runs, three reads count as far as they agree: to read on until they do would favour what moves little.
    But not if its answer is waited_for, and not if it runs Python and can be asked. */
-static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread,
-                                 pyprof__levels *levels, bool waited_for, bool can_ask,
-                                 pyprof__glance *glance) {
+static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__levels *levels,
+                                 bool waited_for, bool can_ask, pyprof__observation *observed) {
     enum {
         attempts = 8 /* many come to nothing where frames come and go */
     };
@@ -4126,115 +6535,300 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
     int agreed = 0;
     memset(&first, 0, sizeof first);
     first.frames = (pyprof__frame *)sampler->scratch.data;
-    glance->stack.frames = first.frames + sampler->desc.max_depth;
-    first.capacity = glance->stack.capacity = sampler->desc.max_depth;
+    observed->stack.frames = first.frames + sampler->desc.max_depth;
+    first.capacity = observed->stack.capacity = sampler->desc.max_depth;
     for (int attempt = 0; attempt < attempts && (attempt < 4 || pyprof__now() < end); attempt++) {
         pyprof__sight before = pyprof__read_clocks(thread);
         pyprof__catch_up(sampler, levels);
-        glance->attached = pyprof__is_attached_now(&sampler->layout, levels->items[0].tstate);
-        bool is_read = pyprof__read_stack(sampler, levels, &glance->stack);
+        observed->attached = pyprof__is_attached_now(&sampler->layout, levels->items[0].tstate);
+        bool is_read = pyprof__read_stack(sampler, levels, observed->stands, &observed->stack);
         /* If it ran on, it may by now wait elsewhere: it is the earlier clock that belongs to this stack. */
         uint64_t after = pyprof__cpu_time(thread);
-        glance->wall = before.wall;
-        glance->cpu = after != 0 ? before.cpu : 0;
-        if (before.cpu == after && thread->lent == 0) {
-            bool is_elsewhere =
-                is_read && glance->attached && pyprof__is_run_elsewhere(sampler, thread, levels, glance);
-            glance->attached = glance->attached && !is_elsewhere;
-            return is_read && !is_elsewhere && glance->cpu != 0;
+        observed->wall = before.wall;
+        observed->cpu = after != 0 ? before.cpu : 0;
+        if (before.cpu == after && thread->borrowed == 0) {
+            bool is_borrowed_now =
+                is_read && observed->attached && pyprof__is_borrowed(sampler, thread, levels, observed);
+            observed->attached = observed->attached && !is_borrowed_now;
+            return is_read && !is_borrowed_now && observed->cpu != 0 && pyprof__is_sound(sampler, observed);
         }
-        glance->ran = true;
+        observed->ran = true;
         if (waited_for) {
             return false;
         }
-        if (can_ask && (glance->attached || pyprof__is_attached_in(sampler, levels, 1))) {
-            glance->attached = true;
+        if (can_ask && (observed->attached || pyprof__is_attached_in(sampler, levels, 1))) {
+            observed->attached = true;
             return false;
         }
         /* A generator at the root of a running thread's stack is one whose caller's link had just been cut. */
-        is_read = is_read && !glance->stack.root_is_generator &&
-                  (glance->stack.is_cut || pyprof__is_outermost(&sampler->layout, glance->stack.root)) &&
+        is_read = is_read && !observed->stack.root_is_generator &&
+                  (observed->stack.is_cut || pyprof__is_outermost(&sampler->layout, observed->stack.root)) &&
                   pyprof__has_stayed(sampler, levels);
         if (is_read) {
-            bool agrees = has_first && glance->attached == was_attached &&
-                          pyprof__settle(thread, levels, &glance->stack, &first);
+            bool agrees = has_first && observed->attached == was_attached &&
+                          pyprof__settle(thread, levels, &observed->stack, &first);
             agreed = agrees ? agreed + 1 : 0;
             if (agreed == 2) {
                 return true;
             }
             pyprof__stack spare = first;
-            first = glance->stack;
-            glance->stack = spare;
-            was_attached = glance->attached;
+            first = observed->stack;
+            observed->stack = spare;
+            was_attached = observed->attached;
             has_first = true;
         }
     }
     return false;
 }
 
-static bool pyprof__may_ask(const pyprof__sampler *sampler, const pyprof__thread *thread, bool is_steady) {
-    return sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && thread->lent == 0 &&
-           thread->request == PYPROF__NONE &&
-           thread->debt <= (is_steady ? PYPROF__DEBT_MAX_STEADY : PYPROF__DEBT_MAX);
+/* How the stack of a thread that runs is read at present. */
+typedef enum pyprof__way {
+    PYPROF__BY_SIGNAL,
+    PYPROF__QUIETLY
+} pyprof__way;
+
+static pyprof__way pyprof__way_of(const pyprof__thread *thread, uint64_t now) {
+    bool is_asked = pyprof__handler.signal_number != 0 && thread->borrowed == 0 && now >= thread->blocked_until;
+    return is_asked ? PYPROF__BY_SIGNAL : PYPROF__QUIETLY;
 }
 
-/* The thread was looked at before it answered: what is read now stands in its stead. */
-static void pyprof__cancel(pyprof__thread *thread) {
-    if (thread->request != PYPROF__NONE) {
-        pyprof__swap_if(&pyprof__handler.requests[thread->request].state, PYPROF__REQUEST_SENT,
-                        PYPROF__REQUEST_CANCELLED);
-        thread->request = PYPROF__NONE;
-    }
+static bool pyprof__may_ask(const pyprof__thread *thread, uint64_t now, bool is_steady) {
+    return thread->request == PYPROF__NONE && pyprof__way_of(thread, now) == PYPROF__BY_SIGNAL &&
+           thread->ask_debt <= (is_steady ? PYPROF__ASK_DEBT_MAX_STEADY : PYPROF__ASK_DEBT_MAX);
 }
 
-static uint32_t pyprof__kind_of(const pyprof__thread *thread, const pyprof__glance *glance) {
-    if (glance->attached) {
+static uint32_t pyprof__kind_of(const pyprof__thread *thread, const pyprof__observation *observed) {
+    if (observed->attached) {
         return PYPROF__GIL;
     }
-    return glance->cpu != thread->cpu && (glance->ran || pyprof__thread_is_runnable(thread->tid))
-               ? 0
-               : PYPROF__IDLE;
+    return observed->cpu != thread->cpu && (observed->ran || pyprof__thread_is_runnable(thread->tid)) ? 0
+                                                                                                      : PYPROF__IDLE;
 }
 
-static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__levels *levels) {
+/* Where a thread may run is the host's to say, and there is no way to change it only if it is still what it was. Who
+   changes it in the microsecond between our look and our own change would lose his. So a thread is held only after it
+   was seen unchanged for a while, and of one that was seen to change hands are kept off. */
+static bool pyprof__watch_cores(pyprof__thread *thread) {
+    const uint64_t a_while = 60000000000u;
+    const uint32_t enough = 8;
+    pyprof__cores cores;
+    if (!pyprof__get_cores(thread->tid, &cores)) {
+        return false;
+    }
+    uint64_t fingerprint = pyprof__fingerprint_of_cores(&cores);
+    if (fingerprint != thread->cores_fingerprint) {
+        thread->hold_from = thread->cores_fingerprint != 0 ? pyprof__now() + a_while : 0;
+        thread->cores_fingerprint = fingerprint;
+        thread->cores_looks = 0;
+    }
+    thread->cores_looks += thread->cores_looks < enough;
+    return thread->cores_looks == enough && (thread->hold_from == 0 || pyprof__now() >= thread->hold_from);
+}
+
+/* Whether a thread that cannot be asked may be held instead. */
+static bool pyprof__may_hold(const pyprof__sampler *sampler, pyprof__thread *thread) {
+    bool is_wanted = sampler->desc.capture == PYPROF_CAPTURE_HELD ||
+                     (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && !sampler->desc.never_hold);
+    return is_wanted && thread->borrowed == 0 && !sampler->holder.is_refused && pyprof__watch_cores(thread);
+}
+
+/* One read of a thread that is held. */
+static bool pyprof__read_still(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__levels *levels,
+                               pyprof__observation *observed) {
+    observed->stack.frames = (pyprof__frame *)sampler->scratch.data;
+    observed->stack.capacity = sampler->desc.max_depth;
+    pyprof__sight before = pyprof__read_clocks(thread);
+    pyprof__catch_up(sampler, levels);
+    observed->attached = pyprof__is_attached_now(&sampler->layout, levels->items[0].tstate);
+    bool is_read = pyprof__read_stack(sampler, levels, true, &observed->stack);
+    observed->held = before.cpu != 0 && pyprof__cpu_time(thread) == before.cpu;
+    observed->wall = before.wall;
+    observed->cpu = before.cpu;
+    if (is_read && observed->held && observed->attached && pyprof__is_borrowed(sampler, thread, levels, observed)) {
+        observed->attached = false;
+        return false;
+    }
+    return is_read && observed->held && pyprof__is_sound(sampler, observed);
+}
+
+/* A thread that cannot be held is left alone for a while. */
+static void pyprof__note_hold(pyprof__sampler *sampler, pyprof__thread *thread, bool is_held) {
+    const uint32_t enough = 8;
+    const uint64_t a_while = 60000000000u;
+    thread->holds_failed = is_held ? 0 : thread->holds_failed + 1;
+    sampler->stats.holds_failed += !is_held;
+    if (thread->holds_failed >= enough) {
+        thread->holds_failed = 0;
+        thread->hold_from = pyprof__now() + a_while;
+    }
+}
+
+/* Reads the stack of a thread that runs and cannot be asked, while it is kept off its core. */
+static bool pyprof__read_held(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__levels *levels,
+                              pyprof__observation *observed) {
+    pyprof__hold hold;
+    bool is_read = false;
+    observed->held = false;
+    if (pyprof__hold_thread(&sampler->holder, thread->tid, &hold)) {
+        is_read = pyprof__read_still(sampler, thread, levels, observed);
+    }
+    if (!pyprof__let_go(&sampler->holder, &hold)) {
+        sampler->holder.is_refused = true;
+        pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING,
+                    "sched_setaffinity was taken away while a thread was held: it stays on one core");
+    } else if (sampler->holder.is_refused) {
+        pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING,
+                    "threads that cannot be asked cannot be held either, as sched_setaffinity is refused: short "
+                    "functions in them will show as [unsettled]");
+    }
+    pyprof__note_hold(sampler, thread, observed->held);
+    if (!hold.is_steady) {
+        thread->cores_fingerprint = 1; /* somebody changes it right now */
+    }
+    if (observed->held) {
+        sampler->holder.used_at = sampler->stats.ticks;
+    }
+    return is_read;
+}
+
+/* A thread that cannot be asked, and may be held: while the sampler shares its core, it stands still by itself. */
+static bool pyprof__read_unasked(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__levels *levels,
+                                 pyprof__observation *observed) {
+    bool is_read = false;
+    uint64_t cpu = pyprof__cpu_time(thread);
+    observed->stands = pyprof__cpu_time(thread) == cpu;
+    if (observed->stands) {
+        is_read = pyprof__read_quietly(sampler, thread, levels, false, true, observed);
+        if (is_read && sampler->holder.is_bound && observed->attached && observed->cpu != thread->cpu) {
+            observed->held = true;
+            sampler->holder.used_at = sampler->stats.ticks;
+        }
+        if (is_read || !observed->ran || !observed->attached) {
+            return is_read;
+        }
+    } else if (!pyprof__is_attached_in(sampler, levels, 0)) {
+        return pyprof__read_quietly(sampler, thread, levels, false, false, observed);
+    }
+    observed->ran = true;
+    is_read = pyprof__read_held(sampler, thread, levels, observed);
+    return observed->held ? is_read : pyprof__read_quietly(sampler, thread, levels, false, false, observed);
+}
+
+/* A sample of a thread that ran Python, and that should have been asked. Who blocks signals for a moment is not worth a
+   warning. */
+static void pyprof__count_unasked(pyprof__sampler *sampler, pyprof__thread *thread) {
     enum {
-        deaf_after = 8
+        warnings = 16 /* a program may have any number of them */
+    };
+    const uint64_t moment = 100000000;
+    char text[320];
+    size_t size = 0;
+    sampler->stats.samples_unasked++;
+    sampler->stats.threads_unasked += !thread->was_unasked;
+    thread->was_unasked = true;
+    if (thread->was_told || thread->blocked_ns < moment || pyprof__handler.signal_number == 0 ||
+        sampler->warnings > warnings) {
+        return; /* of the whole program that was told */
+    }
+    thread->was_told = true;
+    const pyprof__track *track = pyprof__track_at(sampler->profile, thread->track);
+    const char *name = pyprof__string_text(sampler->profile, track->name, &size);
+    snprintf(text, sizeof text,
+             "thread \"%.*s\" (%d) blocks the signals by which it could be asked: it is held, or read from "
+             "outside, and then short functions may show as [unsettled]",
+             size < 100 ? (int)size : 100, name, (int)thread->tid);
+    pyprof__log(
+        &sampler->desc.logger, PYPROF_LOG_WARNING,
+        sampler->warnings++ < warnings ? text : "more threads block signals: pyprof_stats.threads_unasked counts them");
+}
+
+static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__levels *levels,
+                                 uint64_t now) {
+    enum {
+        blocked_after = 8
     }; /* a running thread that does not answer for so many ticks blocks the signal */
-    bool can_ask = pyprof__may_ask(sampler, thread, false);
+    bool can_ask = pyprof__may_ask(thread, now, false);
     bool is_asked = thread->request != PYPROF__NONE;
-    bool waited_for = is_asked && ++thread->ticks_asked < deaf_after;
-    pyprof__glance glance;
-    memset(&glance, 0, sizeof glance);
-    bool is_read = pyprof__read_quietly(sampler, thread, levels, waited_for, can_ask, &glance);
-    if (!is_read && can_ask && glance.attached) {
+    bool waited_for = is_asked && ++thread->ticks_asked < blocked_after;
+    /* Who is only asked less is not held. */
+    bool is_blocked = is_asked || pyprof__way_of(thread, now) == PYPROF__QUIETLY;
+    bool can_hold = is_blocked && pyprof__may_hold(sampler, thread) && !waited_for;
+    pyprof__observation observed;
+    memset(&observed, 0, sizeof observed);
+    bool is_read = can_hold ? pyprof__read_unasked(sampler, thread, levels, &observed)
+                            : pyprof__read_quietly(sampler, thread, levels, waited_for, can_ask, &observed);
+    if (!is_read && can_ask && observed.attached) {
         pyprof__sight sight = pyprof__read_clocks(thread);
         sight.levels = *levels;
         if (pyprof__ask(sampler, thread, &sight)) {
             return; /* it did not run when it was looked at first, and now it does */
         }
     }
-    if (!is_read && !waited_for && glance.attached && glance.cpu != 0) {
-        is_read = pyprof__keep_root(sampler, thread, levels, &glance.stack);
+    if (!is_read && !waited_for && observed.attached && observed.cpu != 0) {
+        is_read = pyprof__keep_root(sampler, thread, levels, &observed.stack);
     }
     if (!is_read) {
         sampler->stats.lost_pending += waited_for;
-        sampler->stats.lost_unsettled += !waited_for && glance.cpu != 0;
-        sampler->stats.lost_unreadable += !waited_for && glance.cpu == 0;
+        sampler->stats.lost_unsettled += !waited_for && observed.cpu != 0;
+        sampler->stats.lost_unreadable += !waited_for && observed.cpu == 0;
         return;
     }
-    if (!pyprof__is_bound_to(&sampler->layout, levels->items[0].tstate, thread->thread_id, thread->tid)) {
+    if (!pyprof__is_bound_to(&sampler->layout, levels->items[0].tstate, thread->thread_id, thread->tid,
+                             thread->told_id)) {
         sampler->stats.lost_unreadable++;
         return;
     }
-    if (is_asked && pyprof__get(&pyprof__handler.requests[thread->request].state) != PYPROF__REQUEST_SENT) {
+    if (is_asked && pyprof__state_of(&pyprof__handler.requests[thread->request]) != PYPROF__REQUEST_SENT) {
         sampler->stats.lost_pending++; /* it answered just now: that is the sample, at the next tick */
         return;
     }
     if (waited_for) {
-        pyprof__cancel(thread);
+        pyprof__cancel(sampler, thread);
     }
-    pyprof__record(sampler, thread, &glance.stack, levels, pyprof__kind_of(thread, &glance), glance.wall,
-                   glance.cpu);
+    sampler->stats.samples_held += observed.held;
+    pyprof__record(sampler, thread, &observed.stack, levels, pyprof__kind_of(thread, &observed), observed.wall,
+                   observed.cpu);
+    if (observed.attached && (observed.ran || observed.held) && thread->borrowed == 0 && thread->has_sample &&
+        sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && pyprof__way_of(thread, now) == PYPROF__QUIETLY) {
+        pyprof__count_unasked(sampler, thread);
+    }
+}
+
+static bool pyprof__is_on_own_stack(pyprof__thread *thread, uintptr_t entry) {
+    const uintptr_t most = 64 << 20; /* the kernel's grows, and leaves more than this below it */
+    if (!thread->knows_stacks) {
+        pyprof__find_mappings(thread->thread_id, &thread->stacks[0], &thread->stacks[1]);
+        thread->knows_stacks = true;
+        if (thread->tid != pyprof__pid) {
+            memset(&thread->stacks[1], 0, sizeof thread->stacks[1]);
+        } else if (thread->stacks[1].high > most) {
+            thread->stacks[1].low = thread->stacks[1].high - most;
+        }
+    }
+    return pyprof__is_within(&thread->stacks[0], entry) || pyprof__is_within(&thread->stacks[1], entry);
+}
+
+/* Of a thread that seems to be in several interpreters: whether it, or somebody else, has entered one of them on another
+   C stack than its own, as far as is known where. While that is in doubt the thread cannot be told. */
+static bool pyprof__is_spread(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__levels *levels) {
+    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
+    bool is_spread = false;
+    for (uint32_t at = thread->siblings; at != PYPROF__NONE && levels->count > 1;) {
+        pyprof__tstate *tstate = pyprof__tstate_at(sampler, at);
+        uintptr_t word = pyprof__tstate_word(tstate, sampler->layout.ts_frame), entry = 0;
+        pyprof__view_reset(&sampler->view);
+        if (tstate->framed_since != 0) {
+            entry = pyprof__entry_address(&sampler->layout, &reader, word);
+        }
+        if (entry != 0 && pyprof__is_on_own_stack(thread, entry)) {
+            tstate->outside = 0;
+        } else if (entry != 0) {
+            pyprof__doubt(sampler, tstate, &tstate->outside);
+            is_spread = true;
+        }
+        at = tstate->sibling;
+    }
+    return is_spread;
 }
 
 /* Whether the thread, whose clock was just read, has been on a core all the time since its last sample. */
@@ -4250,6 +6844,7 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
     uint64_t now = sight->wall, cpu = sight->cpu;
     pyprof__pay_off(thread);
     if (attached) {
+        sampler->waiting.holder = tstate->address;
         pyprof__learn_order(sampler, thread);
     }
     if (cpu == 0) { /* the thread has ended and left its thread state behind */
@@ -4264,23 +6859,32 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
     /* Who lets go of Python has run, whatever its clock says: a virtual machine's may stand still for a while. */
     bool was_attached = (thread->kind & PYPROF__GIL) != 0;
     if (thread->has_sample && cpu == thread->cpu && tstate->address == thread->sample_tstate && !attached &&
-        !was_attached && thread->lent == 0) {
-        pyprof__cancel(thread); /* it has not run since: nothing can have changed */
+        !was_attached && thread->borrowed == 0) {
+        pyprof__cancel(sampler, thread); /* it has not run since: nothing can have changed */
         pyprof__record(sampler, thread, NULL, NULL, PYPROF__IDLE, now, cpu);
         return;
     }
+    pyprof__check_blocked(sampler, thread, cpu);
     pyprof__find_levels(sampler, thread, &sight->levels);
     bool is_steady = pyprof__is_steady(thread, now, cpu);
-    if (attached && pyprof__may_ask(sampler, thread, is_steady) &&
-        (is_steady || pyprof__cpu_time(thread) != cpu) && pyprof__ask(sampler, thread, sight)) {
+    if (attached && pyprof__may_ask(thread, now, is_steady) && (is_steady || pyprof__cpu_time(thread) != cpu) &&
+        pyprof__ask(sampler, thread, sight)) {
         sampler->runner = tstate->thread;
         return;
     }
-    pyprof__look_quietly(sampler, thread, &sight->levels);
+    if (pyprof__is_spread(sampler, thread, &sight->levels)) {
+        sampler->stats.lost_unsettled++;
+        return;
+    }
+    pyprof__look_quietly(sampler, thread, &sight->levels, now);
 }
 
-/* To 3.10 a thread state has no native id: glibc and musl keep it inside what a pthread_t points to. Where,
-   is learnt from two threads whose ids are known. */
+// >>threads
+// Which thread states and threads there are. In: the interpreters' lists, which change while they are read. Out: arrays of
+// both, as of one moment, or as near to it as can be had; what could not be read is counted by who asks.
+
+/* To 3.10 a thread state has no native id, and later it may be wrong: glibc and musl keep it inside what a pthread_t
+   points to. Where, is learnt from two threads whose ids are known. */
 static void pyprof__learn_tid_offset(pyprof__sampler *sampler) {
     for (uint32_t offset = 0; offset < 4096; offset += 4) {
         int32_t own = 0, other = 0;
@@ -4295,20 +6899,23 @@ static void pyprof__learn_tid_offset(pyprof__sampler *sampler) {
     }
 }
 
-/* The id of the OS thread that a thread state is bound to; 0 = none (yet), or not to be told. */
-static int32_t pyprof__native_id(const pyprof__sampler *sampler, const pyprof__tstate *tstate) {
+/* The id that the C library keeps for a pthread_t; 0 = none, or not to be told. */
+static int32_t pyprof__tid_of_pthread(const pyprof__sampler *sampler, uintptr_t thread_id) {
     int32_t tid = 0;
-    if (sampler->layout.ts_native_id != PYPROF__ABSENT) {
-        unsigned long native = 0;
-        memcpy(&native, tstate->copy + sampler->layout.ts_native_id, sizeof native);
-        return (int32_t)native;
+    bool is_read = thread_id != 0 && sampler->pthread_tid_offset != PYPROF__ABSENT &&
+                   pyprof__read(thread_id + sampler->pthread_tid_offset, &tid, sizeof tid);
+    return is_read && pyprof__thread_lives(tid) ? tid : 0;
+}
+
+/* The id of the OS thread that a thread state is bound to; 0 = none (yet), or not to be told. After a fork that CPython
+   was not told of, the one thread that is left has a thread state that still bears its id in the parent. */
+static int32_t pyprof__native_id(const pyprof__sampler *sampler, const pyprof__tstate *tstate) {
+    bool is_told = sampler->layout.ts_native_id != PYPROF__ABSENT;
+    if (is_told && (tstate->told_id <= 0 || pyprof__thread_lives(tstate->told_id))) {
+        return tstate->told_id;
     }
-    if (tstate->thread_id == 0 || sampler->pthread_tid_offset == PYPROF__ABSENT ||
-        !pyprof__read(tstate->thread_id + sampler->pthread_tid_offset, &tid, sizeof tid) ||
-        !pyprof__thread_lives(tid)) {
-        return 0;
-    }
-    return tid;
+    int32_t tid = pyprof__tid_of_pthread(sampler, tstate->thread_id);
+    return is_told && tid != pyprof__pid ? 0 : tid;
 }
 
 static uint32_t pyprof__new_thread(pyprof__sampler *sampler) {
@@ -4320,62 +6927,76 @@ static uint32_t pyprof__new_thread(pyprof__sampler *sampler) {
     }
     uint32_t index = pyprof__array_add(sampler->memory, &sampler->threads);
     if (index != PYPROF__NONE) {
-        pyprof__thread_at(sampler, index)->request = PYPROF__NONE;
+        pyprof__thread_at(sampler, index)->request = pyprof__thread_at(sampler, index)->track = PYPROF__NONE;
         pyprof__thread_at(sampler, index)->frames.item_size = sizeof(pyprof__frame);
         pyprof__thread_at(sampler, index)->nodes.item_size = sizeof(uint32_t);
     }
     return index;
 }
 
-static bool pyprof__begin_thread(pyprof__sampler *sampler, pyprof__thread *thread,
-                                 const pyprof__tstate *tstate) {
-    char name[32] = "MainThread";
-    size_t size = strlen(name);
-    if (tstate->native_id != pyprof__pid) {
-        size = pyprof__read_task_file(tstate->native_id, "comm", name, sizeof name);
-        size -= size > 0; /* its newline */
-    }
-    uint32_t track = pyprof__add_track(sampler->profile, tstate->native_id, name, size);
-    if (track == PYPROF__NONE) {
-        return false;
-    }
+static void pyprof__begin_thread(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__tstate *tstate) {
     pyprof__array frames = thread->frames, nodes = thread->nodes;
+    if (thread->track != PYPROF__NONE) {
+        pyprof__leave_track(sampler->profile, thread->track);
+    }
     memset(thread, 0, sizeof *thread);
     thread->frames = frames;
     thread->nodes = nodes;
     thread->frames.count = thread->nodes.count = 0;
     thread->tid = tstate->native_id;
+    thread->told_id = tstate->told_id;
     thread->thread_id = tstate->thread_id;
-    thread->lent = tstate->is_lent ? tstate->address : 0;
+    thread->borrowed = tstate->is_borrowed ? tstate->address : 0;
     thread->cpu_clock = pyprof__cpu_clock(tstate->native_id);
-    thread->track = track;
+    thread->track = PYPROF__NONE;
     thread->request = PYPROF__NONE;
     thread->is_alive = true;
+    pyprof__read_system_name(thread);
     sampler->stats.threads++;
-    return true;
+}
+
+/* Whether what has a thread's ids by now is another one, that came after it had ended: the system gives ids anew. Its
+   own clock begins anew, too; and it began to run after the first was seen last. */
+static bool pyprof__is_another(const pyprof__sampler *sampler, const pyprof__thread *thread) {
+    const uint64_t long_ago = 20000000; /* the system says in hundredths of a second when a thread began */
+    const uint64_t clearly = 1000000;   /* a sample's CPU time may be a little more than the clock's */
+    if (thread->borrowed != 0) {
+        return false;
+    }
+    uint64_t cpu = pyprof__clock(thread->cpu_clock);
+    if (thread->has_ended || (cpu != 0 && cpu + clearly < thread->cpu)) {
+        return true;
+    }
+    return !thread->is_alive && thread->wall != 0 && thread->wall + long_ago < sampler->last_tick &&
+           pyprof__thread_began_after(thread->tid, thread->wall);
 }
 
 /* The thread that a thread state belongs to. A thread that comes back to Python with a new thread state, as
    host threads do all the time, is still the same thread. */
 static uint32_t pyprof__find_thread(pyprof__sampler *sampler, const pyprof__tstate *tstate) {
     for (uint32_t i = sampler->threads.count; i-- > 0;) {
-        const pyprof__thread *thread = pyprof__thread_at(sampler, i);
+        pyprof__thread *thread = pyprof__thread_at(sampler, i);
         if (thread->tid == tstate->native_id && thread->thread_id == tstate->thread_id &&
-            thread->lent == (tstate->is_lent ? tstate->address : 0)) {
+            thread->borrowed == (tstate->is_borrowed ? tstate->address : 0)) {
+            if (thread->request == PYPROF__NONE && pyprof__is_another(sampler, thread)) {
+                pyprof__end_time(sampler, thread, sampler->last_tick, false);
+                pyprof__begin_thread(sampler, thread, tstate);
+            }
             return i;
         }
     }
     uint32_t index = pyprof__new_thread(sampler);
-    if (index == PYPROF__NONE || !pyprof__begin_thread(sampler, pyprof__thread_at(sampler, index), tstate)) {
+    if (index == PYPROF__NONE) {
         sampler->stats.lost_memory++;
         return PYPROF__NONE;
     }
+    pyprof__begin_thread(sampler, pyprof__thread_at(sampler, index), tstate);
     return index;
 }
 
 /* Takes the fields that matter out of a fresh copy; the thread is looked up only when they have changed. */
 static void pyprof__bind(pyprof__sampler *sampler, pyprof__tstate *tstate) {
-    if (tstate->is_lent && sampler->last_tick > tstate->lent_until) {
+    if (tstate->is_borrowed && sampler->last_tick > tstate->borrowed_until) {
         pyprof__trust(tstate);
     }
     uintptr_t thread_id = 0;
@@ -4384,22 +7005,21 @@ static void pyprof__bind(pyprof__sampler *sampler, pyprof__tstate *tstate) {
     if (sampler->layout.ts_native_id != PYPROF__ABSENT) {
         memcpy(&native, tstate->copy + sampler->layout.ts_native_id, sizeof native);
     } else {
-        native = (unsigned long)tstate->native_id;
+        native = (unsigned long)tstate->told_id;
     }
-    if (tstate->thread != PYPROF__NONE && thread_id == tstate->thread_id &&
-        (int32_t)native == tstate->native_id) {
+    if (tstate->thread != PYPROF__NONE && thread_id == tstate->thread_id && (int32_t)native == tstate->told_id) {
         return;
     }
-    if (thread_id != tstate->thread_id || (int32_t)native != tstate->native_id) {
+    if (thread_id != tstate->thread_id || (int32_t)native != tstate->told_id) {
         pyprof__trust(tstate); /* that of a thread being born was run by it before it was its own */
     }
     tstate->thread_id = thread_id;
+    tstate->told_id = (int32_t)native;
     tstate->native_id = pyprof__native_id(sampler, tstate);
     tstate->thread = tstate->native_id > 0 ? pyprof__find_thread(sampler, tstate) : PYPROF__NONE;
 }
 
-static void pyprof__interp_pieces(const pyprof__sampler *sampler, pyprof__interp *interp,
-                                  pyprof__piece *pieces) {
+static void pyprof__interp_pieces(const pyprof__sampler *sampler, pyprof__interp *interp, pyprof__piece *pieces) {
     const uint32_t offsets[3] = {sampler->layout.interp_next, sampler->layout.interp_threads,
                                  sampler->layout.interp_id};
     void *const to[3] = {&interp->links[0], &interp->links[1], &interp->id_now};
@@ -4410,7 +7030,7 @@ static void pyprof__interp_pieces(const pyprof__sampler *sampler, pyprof__interp
     }
 }
 
-/* Reads all known interpreters and thread states again, many in one call. */
+/* Reads all known interpreters and thread states again, many in one call; but not those that are parked. */
 static bool pyprof__reread_lists(pyprof__sampler *sampler) {
     pyprof__piece pieces[PYPROF__PIECES_MAX];
     size_t count = 0;
@@ -4421,8 +7041,8 @@ static bool pyprof__reread_lists(pyprof__sampler *sampler) {
             pyprof__piece parts[3];
             pyprof__interp_pieces(sampler, interp, parts);
             pieces[count++] = parts[i % 3];
-        } else {
-            pyprof__tstate *tstate = &PYPROF__ITEM(pyprof__tstate, &sampler->tstates, i - of_interps);
+        } else if (!pyprof__tstate_at(sampler, i - of_interps)->is_parked) {
+            pyprof__tstate *tstate = pyprof__tstate_at(sampler, i - of_interps);
             pyprof__piece piece = {tstate->address, tstate->copy, sampler->layout.ts_size};
             pieces[count++] = piece;
         }
@@ -4452,11 +7072,17 @@ static bool pyprof__lists_unchanged(const pyprof__sampler *sampler) {
             if (at == sampler->tstates.count) {
                 return false;
             }
-            memcpy(&id, tstate->copy + sampler->layout.ts_id, sizeof id);
-            if (tstate->address != next || tstate->interp != interp || id != tstate->id) {
+            if (tstate->address != next || tstate->interp != interp) {
                 return false;
             }
             next = pyprof__tstate_word(tstate, sampler->layout.ts_next);
+            if (tstate->is_parked) {
+                continue; /* its head is what it was */
+            }
+            memcpy(&id, tstate->copy + sampler->layout.ts_id, sizeof id);
+            if (id != tstate->id) {
+                return false;
+            }
         }
         interp = item->links[0];
     }
@@ -4472,11 +7098,13 @@ static void pyprof__inherit(const pyprof__sampler *sampler, pyprof__tstate *tsta
             tstate->thread = old->thread;
             tstate->thread_id = old->thread_id;
             tstate->native_id = old->native_id;
+            tstate->told_id = old->told_id;
             tstate->framed_since = old->framed_since;
             tstate->moved = old->moved;
+            tstate->outside = old->outside;
             tstate->denied = old->denied;
-            tstate->is_lent = old->is_lent;
-            tstate->lent_until = old->lent_until;
+            tstate->is_borrowed = old->is_borrowed;
+            tstate->borrowed_until = old->borrowed_until;
             *cursor = at + 1;
             return;
         }
@@ -4542,6 +7170,48 @@ static bool pyprof__walk_lists(pyprof__sampler *sampler) {
     return is_whole;
 }
 
+/* The lists could be followed only up to a link that was just being changed. What was known from before, and not met this
+   time, is looked at where it was: if it still is what it was there, it stands behind that link. (One that was freed
+   just now has no frames any more.) */
+static void pyprof__keep_unmet(pyprof__sampler *sampler) {
+    uint32_t met = sampler->tstates.count, cursor = 0;
+    for (uint32_t i = 0; i < sampler->fresh.count; i++) {
+        const pyprof__tstate *old = &PYPROF__ITEM(const pyprof__tstate, &sampler->fresh, i);
+        uint32_t tried = 0;
+        while (tried < met && pyprof__tstate_at(sampler, (cursor + tried) % met)->address != old->address) {
+            tried++;
+        }
+        if (tried < met) {
+            cursor = (cursor + tried) % met + 1;
+            continue;
+        }
+        uint32_t index = pyprof__array_add(sampler->memory, &sampler->tstates);
+        if (index == PYPROF__NONE) {
+            sampler->stats.lost_memory++;
+            continue;
+        }
+        pyprof__tstate *kept = pyprof__tstate_at(sampler, index);
+        uint64_t id = 0;
+        *kept = *old;
+        bool is_read = pyprof__read(kept->address, kept->copy, sampler->layout.ts_size);
+        memcpy(&id, kept->copy + sampler->layout.ts_id, sizeof id);
+        if (!is_read || id != kept->id || pyprof__tstate_word(kept, sampler->layout.ts_interp) != kept->interp) {
+            sampler->tstates.count--;
+        }
+    }
+}
+
+/* Follows all lists anew, twice if need be. */
+static bool pyprof__renew_lists(pyprof__sampler *sampler) {
+    for (int attempt = 0; attempt < 2; attempt++) {
+        if (pyprof__walk_lists(sampler)) {
+            return true;
+        }
+        pyprof__keep_unmet(sampler);
+    }
+    return false;
+}
+
 /* Adds a thread state to those that its thread has at this tick. */
 static void pyprof__join(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t index) {
     pyprof__tstate *tstate = pyprof__tstate_at(sampler, index);
@@ -4558,12 +7228,382 @@ static void pyprof__join(pyprof__sampler *sampler, pyprof__thread *thread, uint3
     }
 }
 
+// >>waiting
+/* The threads that wait. One that has long stood still is parked: it is no longer looked at one by one, and its samples
+   are counted together with those of all the others. In: at each tick, what shows that somebody has run. Out: the same
+   samples, times and figures as if each had been looked at.
+   - Parked is who, at the looks before, was not attached and had not run, has one thread state in lists that are whole,
+     is asked nothing, and is nobody's in doubt.
+   - It stays so from tick to tick while its clock stands still, or the balance shows that nobody's moved; and while the
+     head of its thread state, read with all others' in one call, shows the same links and the same leaf frame, and not
+     that it is attached: but where another has the GIL that is not read. Else it is woken, and looked at as any other in
+     that very tick. When the lists have changed, all are. A name that is due wakes, too: so each is looked at once a
+     second at least.
+   - The profile has its time up to when that was last settled. Whoever reads the profile has it settled before. */
+
+/* The samples since that was done last. */
+static void pyprof__settle_time(pyprof__sampler *sampler, pyprof__thread *thread) {
+    uint64_t ticks = sampler->waiting.ticks - thread->parked_ticks;
+    thread->parked_ticks = sampler->waiting.ticks;
+    if (ticks > 0) {
+        pyprof__share_time(sampler, thread, thread->node, thread->kind, sampler->waiting.wall, thread->cpu);
+        pyprof__count_samples(sampler->profile, thread->track, thread->node, thread->kind, (uint32_t)ticks);
+        thread->wall = sampler->waiting.wall;
+    }
+}
+
+/* Who has used more CPU time than has passed since some tick ran in it already, though the balance did not show that yet:
+   those samples are not of one that waits. */
+static void pyprof__settle_run(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now, uint64_t cpu) {
+    pyprof__waiting *waiting = &sampler->waiting;
+    uint64_t ticks = waiting->ticks, wall = waiting->wall, used = cpu > thread->cpu ? cpu - thread->cpu : 0;
+    uint64_t most = pyprof__min64(ticks - thread->parked_ticks, PYPROF__RECENT - 1);
+    while (ticks - waiting->ticks < most && waiting->wall + used > now) {
+        waiting->wall = waiting->walls[--waiting->ticks % PYPROF__RECENT];
+    }
+    if (waiting->ticks > thread->parked_ticks) {
+        pyprof__settle_time(sampler, thread);
+    }
+    uint64_t idle = waiting->ticks;
+    waiting->ticks = thread->parked_ticks = ticks;
+    waiting->wall = wall;
+    while (idle++ < ticks) {
+        uint64_t then = waiting->walls[idle % PYPROF__RECENT];
+        sampler->stats.samples--; /* they were counted then */
+        sampler->stats.samples_idle--;
+        sampler->stats.truncated_depth -= thread->is_cut || thread->has_gap;
+        pyprof__record(sampler, thread, NULL, NULL, 0, then, cpu - (now - then));
+    }
+}
+
+static pyprof__member *pyprof__member_at(const pyprof__sampler *sampler, uint32_t index) {
+    return &PYPROF__ITEM(pyprof__member, &sampler->waiting.members, index);
+}
+
+static void pyprof__settle_waiting(pyprof__sampler *sampler) {
+    for (uint32_t i = 0; i < sampler->waiting.members.count; i++) {
+        pyprof__settle_time(sampler, pyprof__thread_at(sampler, pyprof__member_at(sampler, i)->thread));
+    }
+}
+
+static void *pyprof__head_at(const pyprof__array *heads, uint32_t index) {
+    return (char *)heads->data + (size_t)index * heads->item_size;
+}
+
+/* The last member takes the place of another one. */
+static void pyprof__remove_member(pyprof__sampler *sampler, uint32_t index) {
+    pyprof__waiting *waiting = &sampler->waiting;
+    uint32_t last = --waiting->members.count;
+    if (index != last) {
+        *pyprof__member_at(sampler, index) = *pyprof__member_at(sampler, last);
+        PYPROF__ITEM(struct iovec, &waiting->places, index) = PYPROF__ITEM(struct iovec, &waiting->places, last);
+        memcpy(pyprof__head_at(&waiting->then, index), pyprof__head_at(&waiting->then, last), waiting->then.item_size);
+        pyprof__thread_at(sampler, pyprof__member_at(sampler, index)->thread)->place = index;
+    }
+    waiting->places.count = waiting->then.count = last;
+}
+
+/* Puts a thread into the balance; its clock is read anew, as more in it is looked for elsewhere at worst. */
+static void pyprof__weigh_in(pyprof__sampler *sampler, uint32_t index) {
+    pyprof__waiting *waiting = &sampler->waiting;
+    pyprof__thread *thread = pyprof__thread_at(sampler, index);
+    thread->place = waiting->is_balanced ? pyprof__array_add(sampler->memory, &waiting->awake) : PYPROF__NONE;
+    waiting->is_balanced = thread->place != PYPROF__NONE;
+    if (waiting->is_balanced) {
+        PYPROF__ITEM(uint32_t, &waiting->awake, thread->place) = index;
+        thread->weighed = pyprof__cpu_time(thread);
+        waiting->rest -= (int64_t)thread->weighed;
+    }
+}
+
+/* Takes a thread that stands still out of the balance. False: it does not. */
+static bool pyprof__weigh_out(pyprof__sampler *sampler, uint32_t index) {
+    pyprof__waiting *waiting = &sampler->waiting;
+    pyprof__thread *thread = pyprof__thread_at(sampler, index);
+    if (!waiting->is_balanced) {
+        return true;
+    }
+    if (thread->weighed != thread->cpu || thread->place >= waiting->awake.count ||
+        PYPROF__ITEM(uint32_t, &waiting->awake, thread->place) != index) {
+        return false;
+    }
+    uint32_t last = PYPROF__ITEM(uint32_t, &waiting->awake, --waiting->awake.count);
+    PYPROF__ITEM(uint32_t, &waiting->awake, thread->place) = last;
+    pyprof__thread_at(sampler, last)->place = thread->place;
+    waiting->rest += (int64_t)thread->weighed;
+    return true;
+}
+
+static void pyprof__wake_member(pyprof__sampler *sampler, uint32_t index) {
+    pyprof__member member = *pyprof__member_at(sampler, index);
+    pyprof__thread *thread = pyprof__thread_at(sampler, member.thread);
+    pyprof__settle_time(sampler, thread);
+    pyprof__remove_member(sampler, index);
+    thread->is_parked = pyprof__tstate_at(sampler, member.tstate)->is_parked = false;
+    thread->seen = sampler->stats.ticks - 1;
+    sampler->waiting.cut -= thread->is_cut || thread->has_gap;
+    pyprof__weigh_in(sampler, member.thread);
+}
+
+static void pyprof__wake_all(pyprof__sampler *sampler) {
+    sampler->waiting.is_balanced = sampler->waiting.must_wake = false;
+    sampler->waiting.holder = 0;
+    while (sampler->waiting.members.count > 0) {
+        pyprof__wake_member(sampler, sampler->waiting.members.count - 1);
+    }
+}
+
+/* Wakes whose name is to be looked up. */
+static void pyprof__wake_for_names(pyprof__sampler *sampler, uint64_t now) {
+    uint64_t next = UINT64_MAX;
+    for (uint32_t i = sampler->waiting.members.count; i-- > 0;) {
+        uint64_t due = pyprof__member_at(sampler, i)->name_due;
+        if (due <= now) {
+            pyprof__wake_member(sampler, i);
+        } else {
+            next = pyprof__min64(next, due);
+        }
+    }
+    sampler->waiting.name_due = next;
+}
+
+/* Reads the heads of all their thread states. */
+static bool pyprof__read_heads(pyprof__sampler *sampler) {
+    enum {
+        most = 1024 /* UIO_MAXIOV */
+    };
+    pyprof__waiting *waiting = &sampler->waiting;
+    const struct iovec *places = (const struct iovec *)waiting->places.data;
+    for (uint32_t i = 0; i < waiting->members.count; i += most) {
+        size_t count = pyprof__min_size(most, waiting->members.count - i);
+        if (!pyprof__read_places(places + i, count, pyprof__head_at(&waiting->now, i),
+                                 count * waiting->now.item_size)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Wakes whose thread states show that they have run. False: the lists have changed, or cannot be read. */
+static bool pyprof__wake_by_heads(pyprof__sampler *sampler) {
+    pyprof__waiting *waiting = &sampler->waiting;
+    const pyprof__layout *layout = &sampler->layout;
+    uintptr_t attached = layout->ts_status == PYPROF__ABSENT ? pyprof__current_thread_state() : 0;
+    if (!pyprof__read_heads(sampler)) {
+        return false;
+    }
+    for (uint32_t i = waiting->members.count; i-- > 0;) {
+        const void *then = pyprof__head_at(&waiting->then, i), *now = pyprof__head_at(&waiting->now, i);
+        bool is_attached = (uintptr_t)PYPROF__ITEM(struct iovec, &waiting->places, i).iov_base == attached;
+        if (!is_attached && memcmp(then, now, waiting->then.item_size) == 0) {
+            continue;
+        }
+        if (!pyprof__is_linked_as(layout, then, now)) {
+            return false;
+        }
+        if (is_attached || !pyprof__may_stand_as(layout, then, now)) {
+            pyprof__thread *thread = pyprof__thread_at(sampler, pyprof__member_at(sampler, i)->thread);
+            pyprof__settle_run(sampler, thread, pyprof__now(), pyprof__cpu_time(thread));
+            pyprof__wake_member(sampler, i);
+        }
+    }
+    return true;
+}
+
+/* The balance: what the process's CPU clock has beyond those of the sampler and of all threads that are not parked. While
+   that stays the same, no parked thread has run, and neither have others that Python does not know. A thread's clock
+   that is read is up to date, but the process's is up to date only for threads whose clocks were just read, and for those
+   that do not run: of one that runs at this moment, some is added with the next clock tick of its core only, within 4 ms
+   mostly. That hides who was parked, runs now, and has not taken the GIL: see pyprof__settle_run. What had ended again when
+   that is seen stays hidden; so who ran before has to stand still for 512 times as long before it is parked: no more than
+   a five-hundredth of its time can be. */
+static int64_t pyprof__weigh(pyprof__sampler *sampler) {
+    pyprof__waiting *waiting = &sampler->waiting;
+    int64_t rest = 0;
+    if (!waiting->has_timer) {
+        waiting->timer = pyprof__keep_process_clock();
+        waiting->has_timer = true;
+    }
+    for (uint32_t i = 0; i < waiting->awake.count; i++) {
+        pyprof__thread *thread = pyprof__thread_at(sampler, PYPROF__ITEM(uint32_t, &waiting->awake, i));
+        thread->weighed = pyprof__cpu_time(thread);
+        rest -= (int64_t)thread->weighed;
+    }
+    rest -= (int64_t)pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
+    return rest + (int64_t)pyprof__clock(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+/* All that are not parked, anew. False: no room. */
+static bool pyprof__list_awake(pyprof__sampler *sampler) {
+    pyprof__waiting *waiting = &sampler->waiting;
+    waiting->awake.count = 0;
+    for (uint32_t i = 0; i < sampler->threads.count; i++) {
+        pyprof__thread *thread = pyprof__thread_at(sampler, i);
+        if (thread->is_alive && !thread->is_parked) {
+            thread->place = pyprof__array_add(sampler->memory, &waiting->awake);
+            if (thread->place == PYPROF__NONE) {
+                return false;
+            }
+            PYPROF__ITEM(uint32_t, &waiting->awake, thread->place) = i;
+        }
+    }
+    return true;
+}
+
+/* Whether the balance shows that no parked thread has run. Where it does not, again and again, as other threads of the
+   program run, it is left alone for a while. */
+static bool pyprof__is_in_balance(pyprof__sampler *sampler) {
+    const int64_t tolerance = 1000; /* clocks are not read all at once; who wakes and waits again uses more */
+    const uint32_t enough = 4, a_while = 32;
+    pyprof__waiting *waiting = &sampler->waiting;
+    bool was_balanced = waiting->is_balanced;
+    waiting->is_balanced = sampler->stats.ticks >= waiting->weigh_from &&
+                           (was_balanced || pyprof__list_awake(sampler)) &&
+                           2 * waiting->awake.count + 4 < waiting->members.count;
+    if (!waiting->is_balanced) {
+        return false;
+    }
+    int64_t rest = pyprof__weigh(sampler);
+    if (was_balanced && rest <= waiting->rest + tolerance) {
+        waiting->rest = rest < waiting->rest ? rest : waiting->rest;
+        waiting->failures = 0;
+        return true;
+    }
+    waiting->rest = rest;
+    waiting->failures += was_balanced;
+    if (waiting->failures >= enough) {
+        waiting->failures = 0;
+        waiting->weigh_from = sampler->stats.ticks + a_while;
+        waiting->is_balanced = false;
+    }
+    return false;
+}
+
+/* Whether a thread that is not parked has the one GIL that there is: then no parked one is attached. Their heads are read
+   from time to time all the same. */
+static bool pyprof__holds_only_gil(const pyprof__sampler *sampler) {
+    const uint32_t now_and_then = 32;
+    return sampler->interps.count == 1 && sampler->stats.ticks % now_and_then != 0 &&
+           pyprof__has_the_gil(&sampler->layout, sampler->waiting.holder);
+}
+
+/* Wakes who has run since the last tick, or may have. */
+static void pyprof__tend_waiting(pyprof__sampler *sampler) {
+    pyprof__waiting *waiting = &sampler->waiting;
+    if (waiting->members.count == 0) {
+        return;
+    }
+    uint64_t now = pyprof__now();
+    bool is_in_balance = pyprof__is_in_balance(sampler);
+    bool is_told = is_in_balance && pyprof__holds_only_gil(sampler);
+    if (waiting->must_wake || waiting->naming != pyprof__given_names.generation ||
+        (!is_told && !pyprof__wake_by_heads(sampler))) {
+        pyprof__wake_all(sampler);
+        return;
+    }
+    if (!is_in_balance) {
+        for (uint32_t i = waiting->members.count; i-- > 0;) {
+            pyprof__thread *thread = pyprof__thread_at(sampler, pyprof__member_at(sampler, i)->thread);
+            uint64_t cpu = pyprof__cpu_time(thread);
+            if (cpu != thread->cpu) {
+                pyprof__settle_run(sampler, thread, pyprof__now(), cpu);
+                pyprof__wake_member(sampler, i);
+            }
+        }
+    }
+    if (now >= waiting->name_due) {
+        pyprof__wake_for_names(sampler, now);
+    }
+}
+
+/* All that are parked have a sample in this tick. */
+static void pyprof__count_waiting(pyprof__sampler *sampler, uint64_t now) {
+    pyprof__waiting *waiting = &sampler->waiting;
+    const pyprof__array *timeline = &sampler->profile->timeline;
+    uint32_t others = sampler->threads.count - waiting->members.count;
+    waiting->ticks++;
+    waiting->wall = waiting->walls[waiting->ticks % PYPROF__RECENT] = now;
+    sampler->stats.samples += waiting->members.count;
+    sampler->stats.samples_idle += waiting->members.count;
+    sampler->stats.truncated_depth += waiting->cut;
+    if (waiting->members.count > 0 && timeline->capacity - timeline->count < 4 * others + 64) {
+        pyprof__settle_waiting(sampler); /* when the time line is made coarser, how long each span is counts */
+    }
+}
+
+static bool pyprof__may_park(const pyprof__sampler *sampler, const pyprof__thread *thread) {
+    const uint32_t looks = 4;
+    if (thread->is_parked || !thread->is_alive || !thread->has_sample || thread->calm < looks || thread->restless > 0 ||
+        thread->kind != PYPROF__IDLE || thread->borrowed != 0 || thread->request != PYPROF__NONE ||
+        thread->tstate != thread->siblings) {
+        return false;
+    }
+    const pyprof__tstate *tstate = pyprof__tstate_at(sampler, thread->tstate);
+    return tstate->sibling == PYPROF__NONE && tstate->moved + tstate->outside + tstate->denied == 0 &&
+           !tstate->is_borrowed;
+}
+
+static bool pyprof__has_room_for_member(pyprof__sampler *sampler) {
+    pyprof__waiting *waiting = &sampler->waiting;
+    size_t count = (size_t)waiting->members.count + 1;
+    return pyprof__array_reserve(sampler->memory, &waiting->members, count) &&
+           pyprof__array_reserve(sampler->memory, &waiting->places, count) &&
+           pyprof__array_reserve(sampler->memory, &waiting->then, count) &&
+           pyprof__array_reserve(sampler->memory, &waiting->now, count);
+}
+
+static void pyprof__park(pyprof__sampler *sampler, uint32_t index) {
+    pyprof__waiting *waiting = &sampler->waiting;
+    pyprof__thread *thread = pyprof__thread_at(sampler, index);
+    pyprof__tstate *tstate = pyprof__tstate_at(sampler, thread->tstate);
+    if (!pyprof__has_room_for_member(sampler) || !pyprof__weigh_out(sampler, index)) {
+        return;
+    }
+    pyprof__member member = {index, thread->tstate, thread->name_due};
+    struct iovec place = {(void *)tstate->address, sampler->layout.ts_head};
+    thread->place = waiting->members.count++;
+    waiting->places.count = waiting->then.count = waiting->members.count;
+    *pyprof__member_at(sampler, thread->place) = member;
+    PYPROF__ITEM(struct iovec, &waiting->places, thread->place) = place;
+    memcpy(pyprof__head_at(&waiting->then, thread->place), tstate->copy, sampler->layout.ts_head);
+    thread->is_parked = tstate->is_parked = true;
+    thread->parked_ticks = waiting->ticks;
+    waiting->name_due = pyprof__min64(waiting->name_due, member.name_due);
+    waiting->cut += thread->is_cut || thread->has_gap;
+}
+
+/* At the end of a tick. Few cost less as they are. */
+static void pyprof__park_candidates(pyprof__sampler *sampler) {
+    const uint32_t few = 8;
+    pyprof__waiting *waiting = &sampler->waiting;
+    if (waiting->candidates == 0 || waiting->candidates + waiting->members.count < few || !sampler->has_whole_lists) {
+        return;
+    }
+    waiting->naming = pyprof__given_names.generation;
+    waiting->name_due = waiting->members.count == 0 ? UINT64_MAX : waiting->name_due;
+    for (uint32_t i = 0; i < sampler->threads.count; i++) {
+        if (pyprof__may_park(sampler, pyprof__thread_at(sampler, i))) {
+            pyprof__park(sampler, i);
+        }
+    }
+}
+
+// >>sampler
+// The sampler's thread: a tick, when the next one comes, dumps and saves between them, and its end.
+
 /* Which thread states exist, and what they hold now. */
 static void pyprof__list_threads(pyprof__sampler *sampler) {
+    pyprof__tend_waiting(sampler);
     bool is_known = pyprof__reread_lists(sampler) && pyprof__lists_unchanged(sampler);
-    sampler->has_whole_lists = is_known || pyprof__walk_lists(sampler) || pyprof__walk_lists(sampler);
+    if (!is_known) {
+        pyprof__wake_all(sampler);
+    }
+    sampler->has_whole_lists = is_known || pyprof__renew_lists(sampler);
     for (uint32_t i = 0; i < sampler->tstates.count; i++) {
         pyprof__tstate *tstate = pyprof__tstate_at(sampler, i);
+        if (tstate->is_parked) {
+            continue;
+        }
         pyprof__bind(sampler, tstate);
         if (tstate->thread == PYPROF__NONE) {
             continue;
@@ -4584,48 +7624,90 @@ static void pyprof__look_at_runner(pyprof__sampler *sampler, uint32_t runner, py
     pyprof__look(sampler, pyprof__thread_at(sampler, runner), sight);
 }
 
+/* A tick in which the lists of threads could not be read: those that were known are lost in it. */
+static void pyprof__count_unreadable(pyprof__sampler *sampler) {
+    for (uint32_t i = 0; i < sampler->threads.count; i++) {
+        sampler->stats.lost_unreadable += pyprof__thread_at(sampler, i)->is_alive;
+    }
+}
+
+/* Whether this process can still read its own memory. A program may take that right from itself. */
+static bool pyprof__can_read(pyprof__sampler *sampler) {
+    bool can_read = pyprof__reads_mend();
+    if (!can_read && !sampler->is_blind) {
+        pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING,
+                    "this process may no longer read its own memory: nothing more is recorded");
+    }
+    sampler->is_blind = !can_read;
+    return can_read;
+}
+
 static void pyprof__tick(pyprof__sampler *sampler) {
     uint64_t now = pyprof__now();
     uint32_t runner = sampler->runner;
     pyprof__sight sight;
     sampler->stats.ticks++;
     pyprof__collect(sampler);
+    if (!pyprof__can_read(sampler)) {
+        pyprof__count_unreadable(sampler);
+        return;
+    }
     sampler->runner = PYPROF__NONE;
     if (runner != PYPROF__NONE) {
         sight = pyprof__read_clocks(pyprof__thread_at(sampler, runner));
     }
+    pyprof__seek_signal(sampler);
+    size_t reserve = pyprof__open_reserve(sampler->memory);
     pyprof__list_threads(sampler);
+    sampler->memory->reserve = reserve;
+    if (pyprof__reads_are_refused()) {
+        pyprof__count_unreadable(sampler);
+        return;
+    }
+    pyprof__count_waiting(sampler, now);
+    sampler->waiting.candidates = 0;
     if (runner != PYPROF__NONE && pyprof__thread_at(sampler, runner)->seen == sampler->stats.ticks) {
         pyprof__look_at_runner(sampler, runner, &sight);
     }
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         pyprof__thread *thread = pyprof__thread_at(sampler, i);
+        if (thread->is_parked) {
+            continue;
+        }
         thread->is_alive = thread->seen == sampler->stats.ticks;
         if (!thread->is_alive) {
-            pyprof__cancel(thread);
+            pyprof__cancel(sampler, thread);
             pyprof__end_time(sampler, thread, now, false);
         } else if (i != runner) {
             sight = pyprof__read_clocks(thread);
             pyprof__look(sampler, thread, &sight);
         }
     }
+    pyprof__park_candidates(sampler);
     if (sampler->stats.ticks % 64 == 0) {
         pyprof__drop_dead_requests();
     }
+    pyprof__leave_core(&sampler->holder, sampler->stats.ticks, now);
     sampler->last_tick = now;
 }
 
-/* One tick for pyprof_dump, and the answers to it. */
-static void pyprof__serve_dump(pyprof__sampler *sampler, uint32_t wanted) {
+/* One tick for pyprof_dump; the answers to it are waited for beside all else. */
+static void pyprof__begin_dump(pyprof__sampler *sampler, uint32_t wanted) {
+    const uint64_t patience = 100000000;
     pthread_mutex_lock(&sampler->lock);
     pyprof__tick(sampler);
-    for (int i = 0; i < 100 && pyprof__any_request(PYPROF__REQUEST_SENT); i++) {
-        pyprof__sleep_ns(1000000);
-    }
+    pthread_mutex_unlock(&sampler->lock);
+    sampler->dump_wanted = wanted;
+    sampler->dump_until = pyprof__now() + patience;
+}
+
+static void pyprof__end_dump(pyprof__sampler *sampler) {
+    pthread_mutex_lock(&sampler->lock);
     pyprof__collect(sampler);
     pthread_mutex_unlock(&sampler->lock);
-    pyprof__set(&sampler->dumps_served, wanted - 1);
+    pyprof__set(&sampler->dumps_served, sampler->dump_wanted - 1);
     pyprof__wake(&sampler->dumps_served);
+    sampler->dump_until = 0;
 }
 
 static uint64_t pyprof__random(uint64_t *state) {
@@ -4638,8 +7720,8 @@ static uint64_t pyprof__random(uint64_t *state) {
 /* Rung while asleep: somebody wants something before the next tick. */
 static void pyprof__answer_bell(pyprof__sampler *sampler) {
     uint32_t wanted = pyprof__get(&sampler->dumps_wanted);
-    if (wanted != pyprof__get(&sampler->dumps_served)) {
-        pyprof__serve_dump(sampler, wanted);
+    if (wanted != pyprof__get(&sampler->dumps_served) && sampler->dump_until == 0) {
+        pyprof__begin_dump(sampler, wanted);
     }
     pthread_mutex_lock(&sampler->lock);
     pyprof__collect(sampler);
@@ -4666,13 +7748,42 @@ static uint64_t pyprof__next_deadline(pyprof__sampler *sampler, uint64_t *stratu
     }
 }
 
+/* At the end: moments that have passed since the last tick are made up for by one, and missed but for that. */
+static void pyprof__end_ticks(pyprof__sampler *sampler, uint64_t deadline, uint64_t *stratum) {
+    uint64_t now = pyprof__now();
+    if (now >= deadline) {
+        pthread_mutex_lock(&sampler->lock);
+        pyprof__tick(sampler);
+        pyprof__next_deadline(sampler, stratum, now);
+        pthread_mutex_unlock(&sampler->lock);
+    }
+}
+
+/* Saves what there is. Only the sampler's own thread changes the profile, so that nobody has to wait meanwhile. */
+static void pyprof__autosave(pyprof__sampler *sampler, uint64_t now) {
+    struct stat status;
+    const uint64_t second = 1000000000u;
+    if (sampler->desc.autosave_s == 0 || now < sampler->autosave_at) {
+        return;
+    }
+    if (stat(sampler->output_path, &status) != 0 || S_ISREG(status.st_mode)) {
+        pthread_mutex_lock(&sampler->lock);
+        pyprof__settle_waiting(sampler);
+        sampler->profile->duration_ns = now - sampler->start;
+        pthread_mutex_unlock(&sampler->lock);
+        (void)pyprof_save(sampler->profile, NULL, sampler->output_path); /* says what fails itself */
+    }
+    sampler->autosave_at = pyprof__now() + sampler->desc.autosave_s * second;
+}
+
 static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
     uint64_t stratum = 0;
     uint64_t deadline = pyprof__next_deadline(sampler, &stratum, sampler->start);
     uint32_t heard = 0; /* the bell may ring while the sampler is at work */
     for (;;) {
-        uint32_t bell = pyprof__get(&sampler->bell);
+        uint32_t bell = pyprof__get(&pyprof__handler.bell);
         if (pyprof__get(&sampler->must_stop)) {
+            pyprof__end_ticks(sampler, deadline, &stratum);
             return;
         }
         if (bell != heard) {
@@ -4681,16 +7792,56 @@ static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
             continue;
         }
         uint64_t now = pyprof__now();
+        if (sampler->dump_until != 0 && (now >= sampler->dump_until || !pyprof__any_request(PYPROF__REQUEST_SENT))) {
+            pyprof__end_dump(sampler);
+            heard--; /* another one may have been wanted meanwhile */
+            continue;
+        }
         if (now < deadline) {
-            pyprof__wait_until(&sampler->bell, heard, deadline);
+            uint64_t soon = sampler->dump_until != 0 ? now + 1000000u : deadline;
+            pyprof__wait_until(&pyprof__handler.bell, heard, pyprof__min64(soon, deadline));
             continue;
         }
         pthread_mutex_lock(&sampler->lock);
+        pyprof__note_lateness(&sampler->holder, now, now - deadline);
         pyprof__tick(sampler);
         deadline = pyprof__next_deadline(sampler, &stratum, now);
         pthread_mutex_unlock(&sampler->lock);
+        pyprof__autosave(sampler, now);
     }
 }
+
+#if PYPROF__UNLOADABLE
+/* Whether a thread is in our handler, be it only before its first or behind its last statement: its mask shows it. One
+   that blocks all signals by itself blocks those of faults, too. */
+static bool pyprof__is_in_handler(int32_t tid) {
+    pyprof__signals signals;
+    const uint64_t not_told = pyprof__signal_bit(SIGKILL) | pyprof__signal_bit(SIGSTOP) | pyprof__signal_bit(32) |
+                              pyprof__signal_bit(33) | pyprof__signal_bit(34); /* the C library's own */
+    uint64_t faults = 0;
+    for (size_t i = 0; i < PYPROF__FAULTS; i++) {
+        faults |= pyprof__signal_bit(pyprof__faults[i]);
+    }
+    return pyprof__read_signals(tid, &signals) && (signals.blocked | not_told | faults) == UINT64_MAX &&
+           (signals.blocked & faults) != faults;
+}
+
+/* A handler that has said that it is done has still to return. */
+static void pyprof__await_returns(pyprof__sampler *sampler) {
+    const int enough = sampler->is_unloaded ? 20000 : 200; /* of 100 us, in all */
+    int waited = 0;
+    for (uint32_t i = 0; i < sampler->threads.count; i++) {
+        const pyprof__thread *thread = pyprof__thread_at(sampler, i);
+        bool is_in = thread->is_alive && thread->was_asked && pyprof__is_in_handler(thread->tid);
+        while (is_in && waited < enough) {
+            pyprof__sleep_ns(100000);
+            waited++;
+            is_in = pyprof__is_in_handler(thread->tid);
+        }
+        sampler->is_unreturned = sampler->is_unreturned || is_in;
+    }
+}
+#endif
 
 static void *pyprof__sampler_main(void *argument) {
     pyprof__sampler *sampler = (pyprof__sampler *)argument;
@@ -4698,19 +7849,28 @@ static void *pyprof__sampler_main(void *argument) {
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
     pthread_mutex_lock(&sampler->lock);
     sampler->tid = pyprof__tid();
-    if (sampler->layout.ts_native_id == PYPROF__ABSENT) {
-        pyprof__learn_tid_offset(sampler);
-    }
+    pyprof__learn_tid_offset(sampler);
     sampler->start = sampler->last_tick = pyprof__now();
+    sampler->autosave_at = sampler->start + sampler->desc.autosave_s * (uint64_t)1000000000u;
+    sampler->stats.signal_number = pyprof__handler.signal_number;
+    if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && pyprof__handler.signal_number == 0) {
+        sampler->move_due = sampler->start + 1000000000u; /* it was just now that one was looked for */
+        pyprof__tell_change(sampler, 0, 0, "");
+    }
     pyprof__tick(sampler);
     pthread_mutex_unlock(&sampler->lock);
     pyprof__wake(&sampler->ready);
     pyprof__sample_until_stopped(sampler);
     if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT) {
-        pyprof__handler_stop();
+        pyprof__handler_stop(sampler->is_unloaded);
+#if PYPROF__UNLOADABLE
+        pyprof__await_returns(sampler);
+#endif
     }
     pthread_mutex_lock(&sampler->lock);
     pyprof__collect(sampler);
+    pyprof__wake_all(sampler);
+    pyprof__leave_process_clock(sampler->waiting.has_timer ? sampler->waiting.timer : -1);
     uint64_t now = pyprof__now();
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         pyprof__end_time(sampler, pyprof__thread_at(sampler, i), now, true);
@@ -4721,8 +7881,9 @@ static void *pyprof__sampler_main(void *argument) {
     return NULL;
 }
 
-// >>writers
-// From the tree and the time line to text.
+// >>shown
+// What outputs show. In: a profile that nobody changes, and a pyprof_output. Out: texts and paths as they are shown, and the
+// tree with what is shown as one: on it stand pyprof_visit and the collapsed format. Any thread; no lock.
 
 typedef struct pyprof__out {
     pyprof_write_fn write;
@@ -4814,10 +7975,9 @@ static void pyprof__put_collapsed(pyprof__out *out, const char *text, size_t siz
     }
 }
 
-/* A JSON string, with its quotes (RFC 8259). */
-static void pyprof__put_json(pyprof__out *out, const char *text, size_t size) {
+/* The inside of a JSON string (RFC 8259). */
+static void pyprof__put_json_inside(pyprof__out *out, const char *text, size_t size) {
     size_t length;
-    pyprof__put_text(out, "\"");
     for (; size > 0; text += length, size -= length) {
         uint32_t c = pyprof__utf8_get(text, size, &length);
         if (c == '"' || c == '\\') {
@@ -4829,6 +7989,11 @@ static void pyprof__put_json(pyprof__out *out, const char *text, size_t size) {
             pyprof__put(out, text, length);
         }
     }
+}
+
+static void pyprof__put_json(pyprof__out *out, const char *text, size_t size) {
+    pyprof__put_text(out, "\"");
+    pyprof__put_json_inside(out, text, size);
     pyprof__put_text(out, "\"");
 }
 
@@ -4864,18 +8029,153 @@ typedef struct pyprof__writing {
     const pyprof_profile *profile;
     pyprof_output output;
     pyprof__memory memory;
-    uint32_t *short_paths; /* of each string: offset + 1, or 0 = not looked up yet */
+    uint32_t *short_paths; /* of each string that is a file: how much of it is left out, + 1; 0 = it is none */
+    int32_t *owners;       /* of each string: the thread whose name it is; 0 = none, PYPROF__SEVERAL */
     pyprof__out out;
 } pyprof__writing;
 
-static const char *pyprof__short_path(pyprof__writing *writing, uint32_t string, size_t *size) {
-    const char *path = pyprof__string_text(writing->profile, string, size);
-    if (writing->short_paths[string] == 0) {
-        writing->short_paths[string] = (uint32_t)pyprof__short_path_offset(path, *size) + 1;
+#define PYPROF__SEVERAL (-1)
+
+/* Threads that nobody named have the name of the process, or of the thread that made them. Those, and all others that
+   share what the system calls them, are told apart by their ids. */
+static void pyprof__learn_owners(pyprof__writing *writing) {
+    const pyprof_profile *profile = writing->profile;
+    writing->owners[profile->process_name] = PYPROF__SEVERAL;
+    for (uint32_t i = 0; i < profile->tracks.count; i++) {
+        const pyprof__track *track = pyprof__track_at(profile, i);
+        int32_t *owner = &writing->owners[track->name];
+        *owner = *owner == 0 || *owner == track->tid ? track->tid : PYPROF__SEVERAL;
     }
+}
+
+/* The id that is shown behind the name of a thread, or for want of one; 0 = none. */
+static int32_t pyprof__shown_tid(const pyprof__writing *writing, const pyprof__track *track) {
+    size_t size;
+    pyprof__string_text(writing->profile, track->name, &size);
+    bool is_told_apart = track->is_named || (size > 0 && writing->owners[track->name] != PYPROF__SEVERAL);
+    return is_told_apart ? 0 : track->tid;
+}
+
+typedef void (*pyprof__put_escaped)(pyprof__out *out, const char *text, size_t size);
+
+/* "NAME" or "NAME (ID)". */
+static void pyprof__put_thread_name(pyprof__writing *writing, pyprof__put_escaped put, uint32_t name, int32_t tid) {
+    size_t size;
+    const char *text = pyprof__string_text(writing->profile, name, &size);
+    put(&writing->out, text, size);
+    if (tid != 0) {
+        pyprof__put_text(&writing->out, size > 0 ? " (" : "(");
+        pyprof__put_number(&writing->out, (uint64_t)tid);
+        pyprof__put_text(&writing->out, ")");
+    }
+}
+
+static const char *pyprof__short_path(const pyprof__writing *writing, uint32_t string, size_t *size) {
+    const char *path = pyprof__string_text(writing->profile, string, size);
     size_t offset = writing->short_paths[string] - 1;
     *size -= offset;
     return path + offset;
+}
+
+/* Whether two paths, one of which may begin where the program was started, lead to one file. */
+static bool pyprof__are_one_file(const pyprof_profile *profile, uint32_t a, uint32_t b) {
+    struct stat status[2];
+    const uint32_t strings[2] = {a, b};
+    for (int i = 0; i < 2; i++) {
+        char path[4200];
+        size_t size;
+        const char *text = pyprof__string_text(profile, strings[i], &size);
+        if (size >= sizeof path) {
+            return false;
+        }
+        memcpy(path, text, size);
+        path[size] = '\0';
+        if (stat(path, &status[i]) != 0) {
+            return false;
+        }
+    }
+    return status[0].st_dev == status[1].st_dev && status[0].st_ino == status[1].st_ino;
+}
+
+/* Of a file's path one folder more. False: all of it is shown already. */
+static bool pyprof__show_more(pyprof__writing *writing, uint32_t string) {
+    size_t size;
+    const char *path = pyprof__string_text(writing->profile, string, &size);
+    size_t at = writing->short_paths[string] - 1;
+    if (at == 0) {
+        return false;
+    }
+    do {
+        at--;
+    } while (at > 0 && path[at - 1] != '/');
+    writing->short_paths[string] = (uint32_t)at + 1;
+    return true;
+}
+
+/* What files are told apart by. */
+typedef struct pyprof__shown_path {
+    uint64_t hash[2];
+    uint32_t string; /* the first that is shown so */
+    bool is_shared;
+} pyprof__shown_path;
+
+static pyprof__shown_path *pyprof__intern_path(pyprof__writing *writing, pyprof__table *paths, uint32_t string,
+                                               bool *is_new) {
+    pyprof__shown_path key;
+    size_t size;
+    const char *text = pyprof__short_path(writing, string, &size);
+    memset(&key, 0, sizeof key);
+    pyprof__hash_text(text, size, key.hash);
+    uint32_t index = pyprof__table_intern(&writing->memory, paths, &key, is_new);
+    return index == PYPROF__NONE ? NULL : &PYPROF__ITEM(pyprof__shown_path, &paths->items, index);
+}
+
+/* One round of telling files apart: those that look alike show a folder more. False: there is no room. */
+static bool pyprof__part_paths(pyprof__writing *writing, pyprof__table *paths, bool *has_parted) {
+    const pyprof_profile *profile = writing->profile;
+    bool is_new;
+    *has_parted = false;
+    for (uint32_t i = 0; i < profile->strings.items.count; i++) {
+        pyprof__shown_path *path =
+            writing->short_paths[i] != 0 ? pyprof__intern_path(writing, paths, i, &is_new) : NULL;
+        if (writing->short_paths[i] != 0 && path == NULL) {
+            return false;
+        }
+        if (path != NULL && is_new) {
+            path->string = i;
+        } else if (path != NULL && !pyprof__are_one_file(profile, path->string, i)) {
+            path->is_shared = true;
+        }
+    }
+    for (uint32_t i = 0; i < profile->strings.items.count; i++) {
+        pyprof__shown_path *path =
+            writing->short_paths[i] != 0 ? pyprof__intern_path(writing, paths, i, &is_new) : NULL;
+        if (path != NULL && path->is_shared && pyprof__show_more(writing, i)) {
+            *has_parted = true;
+        }
+    }
+    return true;
+}
+
+/* Files are shown from their outermost package on, and so far that no two look alike. False: there is no room. */
+static bool pyprof__shorten_paths(pyprof__writing *writing) {
+    const pyprof_profile *profile = writing->profile;
+    bool has_parted = true, has_room = true;
+    for (uint32_t i = 0; i < profile->functions.items.count; i++) {
+        uint32_t file = PYPROF__ITEM(const pyprof__function, &profile->functions.items, i).file;
+        if (writing->short_paths[file] == 0) {
+            size_t size;
+            const char *path = pyprof__string_text(profile, file, &size);
+            writing->short_paths[file] = (uint32_t)pyprof__short_path_offset(path, size) + 1;
+        }
+    }
+    while (has_parted && has_room) {
+        pyprof__table paths;
+        pyprof__table_init(&paths, sizeof(pyprof__shown_path), offsetof(pyprof__shown_path, string));
+        has_room = pyprof__part_paths(writing, &paths, &has_parted);
+        pyprof__table_free(&writing->memory, &paths);
+    }
+    return has_room;
 }
 
 static int32_t pyprof__shown_line(const pyprof__writing *writing, const pyprof__node *node) {
@@ -4916,98 +8216,407 @@ static uint64_t pyprof__node_value(const pyprof_output *output, const pyprof__no
     return node->wall_ns - (output->include_idle ? 0 : node->wall_idle_ns);
 }
 
-/* A node of the tree as it is shown: lines or threads may have been merged. */
+/* The tree as it is shown: lines or threads may have been merged. What is shown as one goes by the first of its nodes. A
+   full tree leaves little room beside it, so this takes few bytes a node. */
+typedef struct pyprof__shown_tree {
+    uint32_t *first_of; /* of each node */
+    uint32_t *next_of;  /* of each node: one more that is shown as the same; PYPROF__NONE = it is the last */
+    uint32_t *slots;    /* the first ones by hash: index + 1, 0 = free; of no use once all are in */
+    size_t slot_count;  /* a power of two, more than there are nodes */
+    pyprof__array path;
+} pyprof__shown_tree;
+
+/* What makes nodes be shown as one. */
 typedef struct pyprof__shown {
     uint32_t parent;
     uint32_t function; /* PYPROF__NONE: a thread */
     int32_t line;      /* of a thread: its name */
-    uint32_t unused;
-    uint64_t value;
+    int32_t tid;       /* see pyprof__shown_tid */
 } pyprof__shown;
 
-/* Builds the shown tree. Parents come before their children in both, so one pass does. */
-static bool pyprof__build_shown(pyprof__writing *writing, pyprof__table *shown, uint32_t *shown_of) {
-    const pyprof_profile *profile = writing->profile;
-    for (uint32_t i = 0; i < profile->nodes.items.count; i++) {
-        const pyprof__node *node = pyprof__node_at(profile, i);
-        bool is_new;
-        struct {
-            uint32_t parent, function;
-            int32_t line;
-        } key = {PYPROF__NONE, PYPROF__NONE, 0};
-        if (node->parent != PYPROF__NONE) {
-            key.parent = shown_of[node->parent];
-            key.function = node->function;
-            key.line = pyprof__shown_line(writing, node);
-        } else if (!writing->output.merge_threads) {
-            key.line = (int32_t)pyprof__track_at(profile, (uint32_t)node->line)->name;
+static pyprof__shown pyprof__shown_of(const pyprof__writing *writing, const pyprof__shown_tree *tree, uint32_t index) {
+    const pyprof__node *node = pyprof__node_at(writing->profile, index);
+    pyprof__shown shown = {PYPROF__NONE, PYPROF__NONE, 0, 0};
+    if (node->parent != PYPROF__NONE) {
+        shown.parent = tree->first_of[node->parent];
+        shown.function = node->function;
+        shown.line = pyprof__shown_line(writing, node);
+    } else if (!writing->output.merge_threads) {
+        const pyprof__track *track = pyprof__track_at(writing->profile, (uint32_t)node->line);
+        shown.line = (int32_t)track->name;
+        shown.tid = pyprof__shown_tid(writing, track);
+    }
+    return shown;
+}
+
+/* The first node that is shown as this one is. */
+static uint32_t pyprof__first_shown(const pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t index) {
+    pyprof__shown shown = pyprof__shown_of(writing, tree, index);
+    size_t at = pyprof__hash(&shown, sizeof shown);
+    for (;; at++) {
+        uint32_t *slot = &tree->slots[at & (tree->slot_count - 1)];
+        if (*slot == 0) {
+            *slot = index + 1;
+            return index;
         }
-        shown_of[i] = pyprof__table_intern(&writing->memory, shown, &key, &is_new);
-        if (shown_of[i] == PYPROF__NONE) {
-            return false;
+        pyprof__shown other = pyprof__shown_of(writing, tree, *slot - 1);
+        if (pyprof__same_key(&shown, &other, sizeof shown)) {
+            return *slot - 1;
         }
-        PYPROF__ITEM(pyprof__shown, &shown->items, shown_of[i]).value +=
-            pyprof__node_value(&writing->output, node);
+    }
+}
+
+/* Parents come before their children, so one pass does. */
+static void pyprof__fill_shown(const pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t count) {
+    memset(tree->slots, 0, tree->slot_count * sizeof *tree->slots);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t first = tree->first_of[i] = pyprof__first_shown(writing, tree, i);
+        tree->next_of[i] = PYPROF__NONE;
+        if (first != i) {
+            tree->next_of[i] = tree->next_of[first];
+            tree->next_of[first] = i;
+        }
+    }
+}
+
+/* The figures of all nodes that are shown as the given one, which is the first of them. */
+static pyprof__node pyprof__sum_shown(const pyprof__writing *writing, const pyprof__shown_tree *tree, uint32_t first) {
+    pyprof__node sum = *pyprof__node_at(writing->profile, first);
+    for (uint32_t i = tree->next_of[first]; i != PYPROF__NONE; i = tree->next_of[i]) {
+        const pyprof__node *node = pyprof__node_at(writing->profile, i);
+        sum.samples += node->samples;
+        sum.samples_idle += node->samples_idle;
+        sum.wall_ns += node->wall_ns;
+        sum.wall_idle_ns += node->wall_idle_ns;
+        sum.cpu_ns += node->cpu_ns;
+        sum.gil_ns += node->gil_ns;
+    }
+    return sum;
+}
+
+static void pyprof__put_shown(pyprof__writing *writing, const pyprof__shown *shown) {
+    if (shown->function != PYPROF__NONE) {
+        pyprof__put_frame(writing, shown->function, shown->line);
+        return;
+    }
+    pyprof__put_text(&writing->out, "thread ");
+    pyprof__put_thread_name(writing, pyprof__put_collapsed, (uint32_t)shown->line, shown->tid);
+}
+
+/* The nodes from one outwards. False: no room. */
+static bool pyprof__find_path(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t node) {
+    tree->path.count = 0;
+    for (uint32_t at = node; at != PYPROF__NONE;) {
+        pyprof__shown shown = pyprof__shown_of(writing, tree, at);
+        if (shown.function != PYPROF__NONE || !writing->output.merge_threads) {
+            uint32_t index = pyprof__array_add(&writing->memory, &tree->path);
+            if (index == PYPROF__NONE) {
+                return false;
+            }
+            PYPROF__ITEM(uint32_t, &tree->path, index) = at;
+        }
+        at = shown.parent;
     }
     return true;
 }
 
-static void pyprof__put_shown(pyprof__writing *writing, const pyprof__shown *node) {
-    if (node->function != PYPROF__NONE) {
-        pyprof__put_frame(writing, node->function, node->line);
-        return;
-    }
-    size_t size;
-    const char *name = pyprof__string_text(writing->profile, (uint32_t)node->line, &size);
-    pyprof__put_text(&writing->out, "thread ");
-    pyprof__put_collapsed(&writing->out, name, size);
-}
-
 /* One line a stack. Times are rounded to microseconds so that the sum stays right: what one line lost in
    rounding, the next one gets. */
-static void pyprof__put_stacks(pyprof__writing *writing, const pyprof__table *shown, uint32_t *path) {
-    const pyprof__shown *nodes = (const pyprof__shown *)shown->items.data;
+static bool pyprof__put_stacks(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t count) {
     uint64_t unit = writing->output.metric == PYPROF_METRIC_SAMPLES ? 1 : 1000;
     uint64_t carry = unit / 2;
-    for (uint32_t i = 0; i < shown->items.count; i++) {
-        uint32_t depth = 0;
-        uint64_t value = nodes[i].value == 0 ? 0 : nodes[i].value + carry;
+    for (uint32_t i = 0; i < count; i++) {
+        if (tree->first_of[i] != i) {
+            continue;
+        }
+        pyprof__node sum = pyprof__sum_shown(writing, tree, i);
+        uint64_t value = pyprof__node_value(&writing->output, &sum);
+        value += value == 0 ? 0 : carry;
         if (value < unit) {
             carry = value == 0 ? carry : value;
             continue;
         }
         carry = value % unit;
-        for (uint32_t at = i; at != PYPROF__NONE; at = nodes[at].parent) {
-            if (nodes[at].function != PYPROF__NONE || !writing->output.merge_threads) {
-                path[depth++] = at;
-            }
+        if (!pyprof__find_path(writing, tree, i)) {
+            return false;
         }
-        if (depth == 0) {
-            continue;
-        }
-        while (depth-- > 0) {
-            pyprof__put_shown(writing, &nodes[path[depth]]);
+        for (uint32_t depth = tree->path.count; depth-- > 0;) {
+            pyprof__shown shown = pyprof__shown_of(writing, tree, PYPROF__ITEM(uint32_t, &tree->path, depth));
+            pyprof__put_shown(writing, &shown);
             pyprof__put_text(&writing->out, depth > 0 ? ";" : " ");
         }
-        pyprof__put_number(&writing->out, value / unit);
-        pyprof__put_text(&writing->out, "\n");
+        if (tree->path.count > 0) {
+            pyprof__put_number(&writing->out, value / unit);
+            pyprof__put_text(&writing->out, "\n");
+        }
     }
+    return true;
+}
+
+static void pyprof__shown_tree_free(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t count) {
+    pyprof__memory *memory = &writing->memory;
+    pyprof__release(memory, tree->first_of, (size_t)count * sizeof *tree->first_of);
+    pyprof__release(memory, tree->next_of, (size_t)count * sizeof *tree->next_of);
+    pyprof__release(memory, tree->slots, tree->slot_count * sizeof *tree->slots);
+    pyprof__array_free(memory, &tree->path);
+}
+
+/* False: no room, and nothing to free. */
+static bool pyprof__shown_tree_init(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t count) {
+    pyprof__memory *memory = &writing->memory;
+    memset(tree, 0, sizeof *tree);
+    tree->path.item_size = sizeof(uint32_t);
+    tree->slot_count = 64;
+    while (tree->slot_count < count + (size_t)count / 4) {
+        tree->slot_count *= 2;
+    }
+    tree->first_of = (uint32_t *)pyprof__alloc(memory, (size_t)count * sizeof *tree->first_of);
+    tree->next_of = (uint32_t *)pyprof__alloc(memory, (size_t)count * sizeof *tree->next_of);
+    tree->slots = (uint32_t *)pyprof__alloc(memory, tree->slot_count * sizeof *tree->slots);
+    if (tree->first_of == NULL || tree->next_of == NULL || tree->slots == NULL) {
+        pyprof__shown_tree_free(writing, tree, count);
+        return false;
+    }
+    pyprof__fill_shown(writing, tree, count);
+    return true;
 }
 
 static pyprof_result pyprof__write_collapsed(pyprof__writing *writing) {
-    pyprof__table shown;
-    size_t size = ((size_t)writing->profile->nodes.items.count + 1) * sizeof(uint32_t);
-    uint32_t *indices = (uint32_t *)pyprof__alloc(&writing->memory, size);
-    pyprof_result result = PYPROF_ERROR_MEMORY;
-    pyprof__table_init(&shown, sizeof(pyprof__shown), offsetof(pyprof__shown, unused));
-    if (indices != NULL && pyprof__build_shown(writing, &shown, indices)) {
-        pyprof__put_stacks(writing, &shown, indices);
-        result = PYPROF_OK;
+    uint32_t count = writing->profile->nodes.items.count;
+    pyprof__shown_tree tree;
+    if (!pyprof__shown_tree_init(writing, &tree, count)) {
+        return PYPROF_ERROR_MEMORY;
     }
-    pyprof__table_free(&writing->memory, &shown);
-    pyprof__release(&writing->memory, indices, size);
+    bool has_room = pyprof__put_stacks(writing, &tree, count);
+    pyprof__shown_tree_free(writing, &tree, count);
+    return has_room ? PYPROF_OK : PYPROF_ERROR_MEMORY;
+}
+
+static pyprof_text pyprof__text_of(const pyprof_profile *profile, uint32_t string) {
+    pyprof_text text;
+    text.data = pyprof__string_text(profile, string, &text.size);
+    return text;
+}
+
+/* The node that is shown, but for its number and that of its parent. */
+static pyprof_node pyprof__shown_node(const pyprof__writing *writing, const pyprof__shown_tree *tree, uint32_t first) {
+    const pyprof_profile *profile = writing->profile;
+    pyprof__node sum = pyprof__sum_shown(writing, tree, first);
+    pyprof__shown shown = pyprof__shown_of(writing, tree, first);
+    pyprof_node node;
+    memset(&node, 0, sizeof node);
+    node.name.data = node.path.data = node.file.data = "";
+    if (shown.function != PYPROF__NONE) {
+        const pyprof__function *function =
+            &PYPROF__ITEM(const pyprof__function, &profile->functions.items, shown.function);
+        node.name = pyprof__text_of(profile, function->name);
+        node.path = pyprof__text_of(profile, function->file);
+        node.file.data = pyprof__short_path(writing, function->file, &node.file.size);
+        node.line = node.path.size > 0 && shown.line > 0 ? shown.line : 0;
+    } else if (!writing->output.merge_threads) {
+        node.name = pyprof__text_of(profile, (uint32_t)shown.line);
+        node.tid = shown.tid;
+    }
+    node.value = pyprof__node_value(&writing->output, &sum);
+    node.samples = sum.samples;
+    node.samples_idle = sum.samples_idle;
+    node.wall_ns = sum.wall_ns;
+    node.wall_idle_ns = sum.wall_idle_ns;
+    node.cpu_ns = sum.cpu_ns;
+    node.gil_ns = sum.gil_ns;
+    return node;
+}
+
+/* Numbers the nodes that are shown, in the tree's slots, which are of no other use any more. */
+static bool pyprof__visit_nodes(const pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t count,
+                                const pyprof_visitor *visitor) {
+    uint32_t *numbers = tree->slots, next = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (tree->first_of[i] != i) {
+            continue;
+        }
+        numbers[i] = next++;
+        if (visitor->node != NULL) {
+            uint32_t parent = pyprof__shown_of(writing, tree, i).parent;
+            pyprof_node node = pyprof__shown_node(writing, tree, i);
+            node.number = numbers[i];
+            node.parent = parent != PYPROF__NONE ? numbers[parent] : PYPROF_NO_NODE;
+            if (!visitor->node(visitor->user, &node)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static bool pyprof__visit_spans(const pyprof__writing *writing, const pyprof__shown_tree *tree,
+                                const pyprof_visitor *visitor) {
+    const pyprof_profile *profile = writing->profile;
+    const pyprof__span *items = (const pyprof__span *)profile->timeline.data;
+    for (uint32_t track = 0; track < profile->tracks.count && visitor->span != NULL; track++) {
+        uint64_t now = 0;
+        for (uint32_t i = pyprof__track_at(profile, track)->first; i != PYPROF__NONE; i = items[i].next) {
+            uint32_t kind = pyprof__span_kind(&items[i]);
+            pyprof_span span;
+            memset(&span, 0, sizeof span);
+            span.thread = track;
+            span.node = tree->slots[tree->first_of[items[i].node]];
+            span.start_ns = now;
+            span.wall_ns = items[i].wall_ns;
+            span.cpu_ns = items[i].cpu_ns;
+            span.samples = items[i].samples;
+            span.is_idle = (kind & PYPROF__IDLE) != 0;
+            span.has_gil = (kind & PYPROF__GIL) != 0;
+            now += items[i].wall_ns;
+            if (!(kind & PYPROF__AWAY) && !visitor->span(visitor->user, &span)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static pyprof_result pyprof__visit_all(pyprof__writing *writing, const pyprof_visitor *visitor) {
+    uint32_t count = writing->profile->nodes.items.count;
+    pyprof__shown_tree tree;
+    if (!pyprof__shown_tree_init(writing, &tree, count)) {
+        return PYPROF_ERROR_MEMORY;
+    }
+    bool is_whole = pyprof__visit_nodes(writing, &tree, count, visitor) && pyprof__visit_spans(writing, &tree, visitor);
+    pyprof__shown_tree_free(writing, &tree, count);
+    return is_whole ? PYPROF_OK : PYPROF_ERROR_WRITE;
+}
+
+// >>writers
+// From that to pictures and speedscope's format.
+
+/* Text gathered in memory, for what needs all of it at once, or must not call the host's function yet. */
+typedef struct pyprof__gathered {
+    pyprof__memory *memory;
+    pyprof__array bytes;
+} pyprof__gathered;
+
+static bool pyprof__gather(void *user, const void *data, size_t size) {
+    pyprof__gathered *gathered = (pyprof__gathered *)user;
+    if (!pyprof__array_reserve(gathered->memory, &gathered->bytes, gathered->bytes.count + size)) {
+        return false;
+    }
+    memcpy((char *)gathered->bytes.data + gathered->bytes.count, data, size);
+    gathered->bytes.count += (uint32_t)size;
+    return true;
+}
+
+/* Those that waited, too: *idle. */
+static uint64_t pyprof__all_samples(const pyprof_profile *profile, uint64_t *idle) {
+    uint64_t samples = 0;
+    for (uint32_t i = 0; i < profile->nodes.items.count; i++) {
+        samples += pyprof__node_at(profile, i)->samples;
+        *idle += pyprof__node_at(profile, i)->samples_idle;
+    }
+    return samples;
+}
+
+#define PYPROF__NOTE_MAX 128
+
+/* What has to be said of a profile with innermost lines that may not be right; "" = nothing. */
+static const char *pyprof__jit_note(const pyprof__writing *writing, char note[PYPROF__NOTE_MAX]) {
+    uint64_t jit = writing->profile->samples_jit, idle = 0;
+    uint64_t busy = pyprof__all_samples(writing->profile, &idle) - idle;
+    note[0] = '\0';
+    if (jit > 0 && writing->output.detail == PYPROF_DETAIL_LINE) {
+        snprintf(note, PYPROF__NOTE_MAX, ", %.3g %% in JIT code: innermost lines may be too early there",
+                 100 * (double)jit / (double)(busy > jit ? busy : jit));
+    }
+    return note;
+}
+
+/* The picture is drawn by tools/flamegraph.h, from collapsed text. Without it there is none. */
+
+#if defined(FLAMEGRAPH_H)
+#define PYPROF__DRAWS true
+
+static const char *pyprof__metric_text(const pyprof_output *output) {
+    switch (output->metric) {
+    case PYPROF_METRIC_CPU:
+        return "CPU time";
+    case PYPROF_METRIC_GIL:
+        return "time with the GIL";
+    case PYPROF_METRIC_SAMPLES:
+        return output->include_idle ? "samples, waiting included" : "samples, waiting left out";
+    case PYPROF_METRIC_WALL:
+        break;
+    }
+    return output->include_idle ? "wall time, waiting included" : "wall time, waiting left out";
+}
+
+/* What a picture without a stack says. */
+static const char *pyprof__why_empty(const pyprof__writing *writing) {
+    uint64_t idle = 0, samples = pyprof__all_samples(writing->profile, &idle);
+    if (samples == 0) {
+        return "No thread ran Python while it was recorded, or for less than an interval: record for longer, "
+               "or with a "
+               "smaller interval_us.";
+    }
+    return samples == idle ? "All threads only waited: include_idle shows where."
+                           : "Nothing was recorded of what is to be shown: another metric shows more.";
+}
+
+static bool pyprof__put_piece(void *user, const void *data, size_t size) {
+    pyprof__out *out = (pyprof__out *)user;
+    pyprof__put(out, (const char *)data, size);
+    return !out->is_broken;
+}
+
+static pyprof_result pyprof__draw(pyprof__writing *writing, const pyprof__gathered *stacks) {
+    flamegraph_options options;
+    char note[PYPROF__NOTE_MAX], subtitle[2 * PYPROF__NOTE_MAX];
+    snprintf(subtitle, sizeof subtitle, "%s%s", pyprof__metric_text(&writing->output), pyprof__jit_note(writing, note));
+    memset(&options, 0, sizeof options);
+    options.unit = writing->output.metric == PYPROF_METRIC_SAMPLES ? "samples" : "us";
+    options.subtitle = subtitle;
+    options.empty = pyprof__why_empty(writing);
+    flamegraph *graph = flamegraph_create();
+    flamegraph_result result = FLAMEGRAPH_NO_MEMORY;
+    if (graph != NULL) {
+        result = flamegraph_add(graph, (const char *)stacks->bytes.data, stacks->bytes.count, "profile", NULL, NULL);
+    }
+    if (result == FLAMEGRAPH_OK) {
+        result = flamegraph_write(graph, &options, pyprof__put_piece, &writing->out);
+    }
+    flamegraph_free(graph);
+    return result == FLAMEGRAPH_OK || writing->out.is_broken ? PYPROF_OK : PYPROF_ERROR_MEMORY;
+}
+
+static pyprof_result pyprof__write_svg(pyprof__writing *writing) {
+    pyprof_write_fn write = writing->out.write;
+    void *user = writing->out.user;
+    pyprof__gathered stacks;
+    memset(&stacks, 0, sizeof stacks);
+    stacks.memory = &writing->memory;
+    stacks.bytes.item_size = 1;
+    writing->out.write = pyprof__gather;
+    writing->out.user = &stacks;
+    pyprof_result result = pyprof__write_collapsed(writing);
+    pyprof__flush(&writing->out);
+    if (writing->out.is_broken) {
+        result = PYPROF_ERROR_MEMORY;
+    }
+    writing->out.write = write;
+    writing->out.user = user;
+    if (result == PYPROF_OK) {
+        result = pyprof__draw(writing, &stacks);
+    }
+    pyprof__array_free(&writing->memory, &stacks.bytes);
     return result;
 }
+#else
+#define PYPROF__DRAWS false
+
+static pyprof_result pyprof__write_svg(pyprof__writing *writing) {
+    (void)writing;
+    return PYPROF_ERROR_FORMAT;
+}
+#endif
 
 /* Speedscope's frame table: a frame is a function at a line. */
 typedef struct pyprof__speedscope {
@@ -5028,8 +8637,7 @@ static bool pyprof__build_frames(pyprof__writing *writing, pyprof__speedscope *s
         speedscope->frame_of[i] = PYPROF__NONE;
         if (node->parent != PYPROF__NONE) {
             pyprof__speedscope_frame key = {node->function, pyprof__shown_line(writing, node)};
-            speedscope->frame_of[i] =
-                pyprof__table_intern(&writing->memory, &speedscope->frames, &key, &is_new);
+            speedscope->frame_of[i] = pyprof__table_intern(&writing->memory, &speedscope->frames, &key, &is_new);
             if (speedscope->frame_of[i] == PYPROF__NONE) {
                 return false;
             }
@@ -5066,8 +8674,7 @@ static void pyprof__put_frames(pyprof__writing *writing, const pyprof__speedscop
 
 static void pyprof__put_path(pyprof__writing *writing, const pyprof__speedscope *speedscope, uint32_t node) {
     uint32_t depth = 0;
-    for (; speedscope->frame_of[node] != PYPROF__NONE;
-         node = pyprof__node_at(writing->profile, node)->parent) {
+    for (; speedscope->frame_of[node] != PYPROF__NONE; node = pyprof__node_at(writing->profile, node)->parent) {
         speedscope->path[depth++] = speedscope->frame_of[node];
     }
     pyprof__put_text(&writing->out, "[");
@@ -5078,21 +8685,21 @@ static void pyprof__put_path(pyprof__writing *writing, const pyprof__speedscope 
     pyprof__put_text(&writing->out, "]");
 }
 
-/* How much of a stretch is shown with its stack, and how much as an empty stack, so that the threads stay
-   aligned in time. The CPU time of a stretch may exceed its wall time: what is owed is taken from the empty
-   stretches around it. */
-static void pyprof__split_stretch(const pyprof_output *output, const pyprof__stretch *stretch, uint64_t *owed,
-                                  uint64_t weights[2]) {
-    uint32_t kind = pyprof__stretch_kind(stretch);
+/* How much of a span is shown with its stack, and how much as an empty stack, so that the threads stay
+   aligned in time. The CPU time of a span may exceed its wall time: what exceeds it is taken from the empty
+   spans around it. */
+static void pyprof__split_span(const pyprof_output *output, const pyprof__span *span, uint64_t *excess,
+                               uint64_t weights[2]) {
+    uint32_t kind = pyprof__span_kind(span);
     bool is_shown = !(kind & PYPROF__AWAY) && (output->include_idle || !(kind & PYPROF__IDLE));
-    uint64_t wall = stretch->wall_ns;
+    uint64_t wall = span->wall_ns;
     switch (output->metric) {
     case PYPROF_METRIC_SAMPLES:
-        weights[0] = is_shown ? stretch->samples : 0;
+        weights[0] = is_shown ? span->samples : 0;
         weights[1] = 0;
         return;
     case PYPROF_METRIC_CPU:
-        weights[0] = stretch->cpu_ns;
+        weights[0] = span->cpu_ns;
         break;
     case PYPROF_METRIC_GIL:
         weights[0] = (kind & PYPROF__GIL) ? wall : 0;
@@ -5101,22 +8708,22 @@ static void pyprof__split_stretch(const pyprof_output *output, const pyprof__str
         weights[0] = is_shown ? wall : 0;
         break;
     }
-    *owed += weights[0] > wall ? weights[0] - wall : 0;
+    *excess += weights[0] > wall ? weights[0] - wall : 0;
     uint64_t empty = wall > weights[0] ? wall - weights[0] : 0;
-    uint64_t paid = pyprof__min64(*owed, empty);
-    *owed -= paid;
+    uint64_t paid = pyprof__min64(*excess, empty);
+    *excess -= paid;
     weights[1] = empty - paid;
 }
 
-/* What a track still owes at its end: its empty stretches before have to pay for it. */
-static uint64_t pyprof__track_debt(const pyprof__writing *writing, const pyprof__track *track) {
-    const pyprof__stretch *items = (const pyprof__stretch *)writing->profile->timeline.data;
-    uint64_t owed = 0;
+/* What a track could not place by its end: its empty spans before have to make room for it. */
+static uint64_t pyprof__track_excess(const pyprof__writing *writing, const pyprof__track *track) {
+    const pyprof__span *items = (const pyprof__span *)writing->profile->timeline.data;
+    uint64_t excess = 0;
     for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
         uint64_t weights[2] = {0, 0};
-        pyprof__split_stretch(&writing->output, &items[i], &owed, weights);
+        pyprof__split_span(&writing->output, &items[i], &excess, weights);
     }
-    return owed;
+    return excess;
 }
 
 typedef enum pyprof__list {
@@ -5127,12 +8734,12 @@ typedef enum pyprof__list {
 /* One of the two parallel lists of a track; returns the sum of the weights. */
 static uint64_t pyprof__put_track_list(pyprof__writing *writing, const pyprof__speedscope *speedscope,
                                        const pyprof__track *track, pyprof__list list) {
-    const pyprof__stretch *items = (const pyprof__stretch *)writing->profile->timeline.data;
+    const pyprof__span *items = (const pyprof__span *)writing->profile->timeline.data;
     const char *separator = "";
-    uint64_t sum = 0, owed = pyprof__track_debt(writing, track);
+    uint64_t sum = 0, excess = pyprof__track_excess(writing, track);
     for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
         uint64_t weights[2] = {0, 0};
-        pyprof__split_stretch(&writing->output, &items[i], &owed, weights);
+        pyprof__split_span(&writing->output, &items[i], &excess, weights);
         for (int part = 0; part < 2; part++) {
             if (weights[part] == 0) {
                 continue;
@@ -5154,11 +8761,11 @@ static uint64_t pyprof__put_track_list(pyprof__writing *writing, const pyprof__s
 
 /* The weight of all stacks that are not empty. */
 static uint64_t pyprof__track_value(const pyprof__writing *writing, const pyprof__track *track) {
-    const pyprof__stretch *items = (const pyprof__stretch *)writing->profile->timeline.data;
-    uint64_t sum = 0, owed = 0;
+    const pyprof__span *items = (const pyprof__span *)writing->profile->timeline.data;
+    uint64_t sum = 0, excess = 0;
     for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
         uint64_t weights[2] = {0, 0};
-        pyprof__split_stretch(&writing->output, &items[i], &owed, weights);
+        pyprof__split_span(&writing->output, &items[i], &excess, weights);
         sum += weights[0];
     }
     return sum;
@@ -5167,8 +8774,9 @@ static uint64_t pyprof__track_value(const pyprof__writing *writing, const pyprof
 static void pyprof__put_track(pyprof__writing *writing, const pyprof__speedscope *speedscope,
                               const pyprof__track *track) {
     bool is_time = writing->output.metric != PYPROF_METRIC_SAMPLES;
-    pyprof__put_json_string(writing, "\n{\"type\":\"sampled\",\"name\":", track->name);
-    pyprof__put_text(&writing->out, is_time ? ",\"unit\":\"nanoseconds\"" : ",\"unit\":\"none\"");
+    pyprof__put_text(&writing->out, "\n{\"type\":\"sampled\",\"name\":\"");
+    pyprof__put_thread_name(writing, pyprof__put_json_inside, track->name, pyprof__shown_tid(writing, track));
+    pyprof__put_text(&writing->out, is_time ? "\",\"unit\":\"nanoseconds\"" : "\",\"unit\":\"none\"");
     pyprof__put_text(&writing->out, ",\"startValue\":0,\"samples\":[");
     uint64_t end = pyprof__put_track_list(writing, speedscope, track, PYPROF__STACKS);
     uint64_t rest = is_time && writing->profile->duration_ns > end ? writing->profile->duration_ns - end : 0;
@@ -5187,11 +8795,11 @@ static void pyprof__put_track(pyprof__writing *writing, const pyprof__speedscope
 /* Source of the format: speedscope's file-format-spec.ts. */
 static void pyprof__put_speedscope(pyprof__writing *writing, const pyprof__speedscope *speedscope) {
     const pyprof_profile *profile = writing->profile;
+    char note[PYPROF__NOTE_MAX];
     uint32_t busiest = 0;
     uint64_t most = 0;
-    pyprof__put_text(
-        &writing->out,
-        "{\"$schema\":\"https://www.speedscope.app/file-format-schema.json\",\n\"shared\":{\"frames\":[");
+    pyprof__put_text(&writing->out,
+                     "{\"$schema\":\"https://www.speedscope.app/file-format-schema.json\",\n\"shared\":{\"frames\":[");
     pyprof__put_frames(writing, speedscope);
     pyprof__put_text(&writing->out, "]},\n\"profiles\":[");
     for (uint32_t i = 0; i < profile->tracks.count; i++) {
@@ -5204,7 +8812,9 @@ static void pyprof__put_speedscope(pyprof__writing *writing, const pyprof__speed
             busiest = i;
         }
     }
-    pyprof__put_text(&writing->out, "],\n\"name\":\"pyprof\",\"activeProfileIndex\":");
+    pyprof__put_text(&writing->out, "],\n\"name\":\"pyprof");
+    pyprof__put_text(&writing->out, pyprof__jit_note(writing, note));
+    pyprof__put_text(&writing->out, "\",\"activeProfileIndex\":");
     pyprof__put_number(&writing->out, busiest);
     pyprof__put_text(&writing->out, ",\"exporter\":\"pyprof.h@0.1\"}\n");
 }
@@ -5213,12 +8823,10 @@ static pyprof_result pyprof__write_speedscope(pyprof__writing *writing) {
     pyprof__speedscope speedscope;
     size_t size = ((size_t)writing->profile->nodes.items.count + 1) * sizeof(uint32_t);
     pyprof_result result = PYPROF_ERROR_MEMORY;
-    pyprof__table_init(&speedscope.frames, sizeof(pyprof__speedscope_frame),
-                       sizeof(pyprof__speedscope_frame));
+    pyprof__table_init(&speedscope.frames, sizeof(pyprof__speedscope_frame), sizeof(pyprof__speedscope_frame));
     speedscope.frame_of = (uint32_t *)pyprof__alloc(&writing->memory, size);
     speedscope.path = (uint32_t *)pyprof__alloc(&writing->memory, size);
-    if (speedscope.frame_of != NULL && speedscope.path != NULL &&
-        pyprof__build_frames(writing, &speedscope)) {
+    if (speedscope.frame_of != NULL && speedscope.path != NULL && pyprof__build_frames(writing, &speedscope)) {
         pyprof__put_speedscope(writing, &speedscope);
         result = PYPROF_OK;
     }
@@ -5229,6 +8837,9 @@ static pyprof_result pyprof__write_speedscope(pyprof__writing *writing) {
 }
 
 /* Files: beside first, then renamed. */
+
+// >>files
+// Files: beside first, then renamed. False or a result code: errno says why, and there is no partial file.
 
 typedef struct pyprof__file {
     int descriptor;
@@ -5253,6 +8864,9 @@ static bool pyprof__write_file(void *user, const void *data, size_t size) {
     return true;
 }
 
+static pyprof_result pyprof__write_checked(const pyprof_profile *profile, const pyprof_output *output,
+                                           pyprof_write_fn write, void *user);
+
 /* A reader that went away must be an error code for us, not a SIGPIPE for the host. */
 static pyprof_result pyprof__write_guarded(const pyprof_profile *profile, const pyprof_output *output,
                                            pyprof__file *file) {
@@ -5262,7 +8876,7 @@ static pyprof_result pyprof__write_guarded(const pyprof_profile *profile, const 
     sigaddset(&pipe_only, SIGPIPE);
     sigpending(&pending);
     pthread_sigmask(SIG_BLOCK, &pipe_only, &before);
-    pyprof_result result = pyprof_write(profile, output, pyprof__write_file, file);
+    pyprof_result result = pyprof__write_checked(profile, output, pyprof__write_file, file);
     if (file->error == EPIPE && !sigismember(&pending, SIGPIPE)) {
         while (sigtimedwait(&pipe_only, NULL, &no_time) < 0 && errno == EINTR) {
         }
@@ -5279,7 +8893,7 @@ static pyprof_result pyprof__io_result(pyprof_result result, const pyprof__file 
         return result;
     }
     errno = file->error;
-    return PYPROF_ERROR_IO;
+    return PYPROF_ERROR_IO; /* pyprof__save says which file and why */
 }
 
 static void pyprof__close_file(pyprof__file *file) {
@@ -5289,8 +8903,7 @@ static void pyprof__close_file(pyprof__file *file) {
 }
 
 /* Into what exists and is no regular file. */
-static pyprof_result pyprof__save_into(const pyprof_profile *profile, const pyprof_output *output,
-                                       const char *path) {
+static pyprof_result pyprof__save_into(const pyprof_profile *profile, const pyprof_output *output, const char *path) {
     pyprof__file file = {open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY), 0};
     if (file.descriptor < 0) {
         return PYPROF_ERROR_IO;
@@ -5303,7 +8916,11 @@ static pyprof_result pyprof__save_into(const pyprof_profile *profile, const pypr
 /* Opens a new file beside path; its name stays in the given buffer. */
 static int pyprof__open_beside(const char *path, char *name, size_t size) {
     for (unsigned attempt = 0; attempt < 100; attempt++) {
-        snprintf(name, size, "%s.%ld-%u.part", path, (long)getpid(), attempt);
+        int length = snprintf(name, size, "%s.%ld-%u.part", path, (long)getpid(), attempt);
+        if (length < 0 || (size_t)length >= size) {
+            errno = ENAMETOOLONG;
+            return -1;
+        }
         int descriptor = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (descriptor >= 0 || errno != EEXIST) {
             return descriptor;
@@ -5312,13 +8929,9 @@ static int pyprof__open_beside(const char *path, char *name, size_t size) {
     return -1;
 }
 
-static pyprof_result pyprof__save_beside(const pyprof_profile *profile, const pyprof_output *output,
-                                         const char *path, mode_t mode) {
+static pyprof_result pyprof__save_beside(const pyprof_profile *profile, const pyprof_output *output, const char *path,
+                                         mode_t mode) {
     char name[4200];
-    if (strlen(path) + 40 > sizeof name) {
-        errno = ENAMETOOLONG;
-        return PYPROF_ERROR_IO;
-    }
     pyprof__file file = {pyprof__open_beside(path, name, sizeof name), 0};
     if (file.descriptor < 0) {
         return PYPROF_ERROR_IO;
@@ -5344,12 +8957,34 @@ static bool pyprof__path_ends_with(const char *path, const char *end) {
     return pyprof__ends_with(path, strlen(path), end);
 }
 
-// >>public
-// What the header declares at its top.
+/* NULL = defaults; where no format is named, the path's ending names it. */
+static pyprof_output pyprof__resolve_output(const pyprof_output *output, const char *path) {
+    pyprof_output resolved;
+    memset(&resolved, 0, sizeof resolved);
+    if (output != NULL) {
+        resolved = *output;
+    }
+    if (resolved.format == PYPROF_FORMAT_AUTO) {
+        resolved.format = path != NULL && pyprof__path_ends_with(path, ".json")  ? PYPROF_FORMAT_SPEEDSCOPE
+                          : path != NULL && pyprof__path_ends_with(path, ".svg") ? PYPROF_FORMAT_SVG
+                                                                                 : PYPROF_FORMAT_COLLAPSED;
+    }
+    return resolved;
+}
+
+#define PYPROF__NO_PICTURE                                                                                             \
+    "an .svg needs tools/flamegraph.h, included before pyprof.h in the file that defines "                             \
+    "PYPROF_IMPLEMENTATION; without "                                                                                  \
+    "it, save a .txt and run 'pyprof-svg x.txt x.svg', or save a .json and open it in "                                \
+    "https://www.speedscope.app"
+
+// >>lifecycle
+// A recording begins and ends. Guarded by one lock, which no thread holds while it waits for the host or for the GIL.
 
 static pthread_mutex_t pyprof__lifecycle = PTHREAD_MUTEX_INITIALIZER; /* guards all below */
 static pyprof__atomic32 pyprof__lifecycle_holder;                     /* thread id; 0 = nobody */
 static pyprof__sampler *pyprof__active;
+static pyprof__atomic32 pyprof__active_in; /* the process that it records; 0 = none. To look at without the lock */
 static pyprof_stats pyprof__last_stats;
 static bool pyprof__was_active;
 
@@ -5368,6 +9003,12 @@ static void pyprof__unlock(void) {
     pthread_mutex_unlock(&pyprof__lifecycle);
 }
 
+/* NULL = none. */
+static void pyprof__set_active(pyprof__sampler *sampler) {
+    pyprof__active = sampler;
+    pyprof__set(&pyprof__active_in, sampler != NULL ? (uint32_t)getpid() : 0);
+}
+
 /* The recording that runs in this process. A forked child has none: it has no sampler thread. */
 static pyprof__sampler *pyprof__running(void) {
     return pyprof__active != NULL && pyprof__pid == getpid() ? pyprof__active : NULL;
@@ -5377,10 +9018,15 @@ static pyprof__sampler *pyprof__running(void) {
 static void pyprof__sampler_clear(pyprof__sampler *sampler) {
     pyprof__memory *memory = sampler->memory;
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
-        pyprof__stack *stack = &pyprof__handler.requests[i].stack;
-        pyprof__release(memory, stack->frames, stack->capacity * sizeof *stack->frames);
-        stack->frames = NULL;
-        pyprof__set(&pyprof__handler.requests[i].state, PYPROF__REQUEST_FREE);
+        pyprof__request *request = &pyprof__handler.requests[i];
+        size_t size = request->stack.capacity * sizeof *request->stack.frames;
+        if (request->is_left) {
+            memory->used -= size;
+            continue;
+        }
+        pyprof__release(memory, request->stack.frames, size);
+        request->stack.frames = NULL;
+        pyprof__set_state(request, PYPROF__REQUEST_FREE);
     }
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         pyprof__array_free(memory, &pyprof__thread_at(sampler, i)->frames);
@@ -5390,6 +9036,11 @@ static void pyprof__sampler_clear(pyprof__sampler *sampler) {
     pyprof__array_free(memory, &sampler->tstates);
     pyprof__array_free(memory, &sampler->fresh);
     pyprof__array_free(memory, &sampler->threads);
+    pyprof__array_free(memory, &sampler->waiting.members);
+    pyprof__array_free(memory, &sampler->waiting.places);
+    pyprof__array_free(memory, &sampler->waiting.then);
+    pyprof__array_free(memory, &sampler->waiting.now);
+    pyprof__array_free(memory, &sampler->waiting.awake);
     pyprof__table_free(memory, &sampler->codes);
     pyprof__table_free(memory, &sampler->sites);
     pyprof__array_free(memory, &sampler->lines);
@@ -5414,8 +9065,8 @@ static void pyprof__recording_free(pyprof__sampler *sampler) {
    from it: the kernel begins anew whenever one comes, and with a large process would never get through. */
 
 static struct pyprof__fork {
-    bool is_registered; /* fork calls us */
-    bool has_lock;      /* not if a signal handler forks in a thread that is inside one of our functions */
+    bool is_registered;         /* fork calls us */
+    bool has_lock;              /* not if a signal handler forks in a thread that is inside one of our functions */
     pyprof__sampler *inherited; /* in a child: the parent's recording, to be given back */
 } pyprof__fork;
 
@@ -5448,23 +9099,38 @@ static void pyprof__forget_parent(bool is_still) {
         return;
     }
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
-        pyprof__set(&pyprof__handler.requests[i].state, PYPROF__REQUEST_FREE);
+        pyprof__set_state(&pyprof__handler.requests[i], PYPROF__REQUEST_FREE);
         if (!is_still) {
             memset(&pyprof__handler.requests[i], 0, sizeof pyprof__handler.requests[i]);
         }
     }
     pyprof__set(&pyprof__handler.running, 0);
-    pyprof__add(&pyprof__handler.session, 1);
-    if (pyprof__handler.signal_number != 0) {
-        pyprof__handler_stop();
+    if (pyprof__get64(&pyprof__handler.taken) != 0) {
+        pyprof__handler_stop(false);
     }
+    pyprof__set(&pyprof__handler.at_large, 0);
+    pyprof__add(&pyprof__handler.session, 1);
     pyprof__reads_stop();
     pyprof__fork.inherited = is_still ? pyprof__active : NULL;
-    pyprof__active = NULL;
+    pyprof__set_active(NULL);
     pyprof__was_active = false;
 }
 
-/* Frees nothing yet: the host's allocator may itself be in the middle of its fork. */
+/* A recording of the child's own, as its parent's. What is said goes to the logger. */
+static void pyprof__follow_child(const pyprof__sampler *parents) {
+    pyprof_desc desc = parents->desc;
+    char path[4200];
+    if (desc.output_path != NULL) {
+        if (strlen(desc.output_path) >= sizeof path) {
+            return; /* longer than any path may be: the parent cannot save either */
+        }
+        memcpy(path, desc.output_path, strlen(desc.output_path) + 1);
+        desc.output_path = path;
+    }
+    (void)pyprof_start(&desc);
+}
+
+/* Frees nothing yet, unless it goes on recording: the host's allocator may itself be in the middle of its fork. */
 static void pyprof__in_child_of_fork(void) {
     pyprof__sampler *parents = pyprof__active;
     if (pyprof__fork.has_lock) {
@@ -5474,12 +9140,14 @@ static void pyprof__in_child_of_fork(void) {
             pthread_mutex_unlock(&parents->lock);
         }
         pyprof__unlock();
+        if (parents != NULL && parents->desc.children == PYPROF_CHILDREN_FOLLOW) {
+            pyprof__follow_child(parents);
+        }
     }
 }
 
 static void pyprof__register_for_forks(void) {
-    pyprof__fork.is_registered =
-        pthread_atfork(pyprof__before_fork, pyprof__after_fork, pyprof__in_child_of_fork) == 0;
+    pyprof__fork.is_registered = pthread_atfork(pyprof__before_fork, pyprof__after_fork, pyprof__in_child_of_fork) == 0;
 }
 
 /* Before a recording begins: whatever a parent left behind is given back. A child that was made without fork's handlers
@@ -5494,11 +9162,42 @@ static bool pyprof__prepare_for_forks(void) {
 }
 
 static bool pyprof__desc_is_valid(const pyprof_desc *desc) {
-    return desc->interval_us >= 50 && desc->interval_us <= 10000000 && desc->max_depth >= 16 &&
-           desc->max_depth <= 65536 && desc->memory_limit >= 1u << 20 &&
-           (desc->allocator.alloc_fn == NULL) == (desc->allocator.free_fn == NULL) &&
-           (desc->capture == PYPROF_CAPTURE_DEFAULT || desc->capture == PYPROF_CAPTURE_QUIET) &&
-           desc->signal_number >= 0;
+    if (desc->interval_us < 50 || desc->interval_us > 10000000) {
+        pyprof__say("interval_us is %lu: it has to be 50 to 10000000, or 0 for 10000",
+                    (unsigned long)desc->interval_us);
+    } else if (desc->capture != PYPROF_CAPTURE_DEFAULT && desc->capture != PYPROF_CAPTURE_QUIET &&
+               desc->capture != PYPROF_CAPTURE_HELD) {
+        pyprof__say("capture is %d: it has to be PYPROF_CAPTURE_DEFAULT (0), PYPROF_CAPTURE_QUIET (1) or "
+                    "PYPROF_CAPTURE_HELD (2)",
+                    (int)desc->capture);
+    } else if (desc->capture == PYPROF_CAPTURE_HELD && desc->never_hold) {
+        pyprof__say("never_hold is true: with PYPROF_CAPTURE_HELD it has to be false");
+    } else if (desc->signal_number < 0) {
+        pyprof__say("signal_number is %d: it has to be a signal, or 0 for one that is free", desc->signal_number);
+    } else if (desc->memory_limit < 1u << 20) {
+        pyprof__say("memory_limit is %zu: it has to be at least 1048576 bytes, or 0 for 64 MiB", desc->memory_limit);
+    } else if (desc->max_depth < 16 || desc->max_depth > 65536) {
+        pyprof__say("max_depth is %lu: it has to be 16 to 65536, or 0 for 1024", (unsigned long)desc->max_depth);
+    } else if ((desc->allocator.alloc_fn == NULL) != (desc->allocator.free_fn == NULL)) {
+        pyprof__say("allocator.%s is NULL: both functions have to be set, or neither",
+                    desc->allocator.alloc_fn == NULL ? "alloc_fn" : "free_fn");
+    } else if ((unsigned)desc->children > PYPROF_CHILDREN_FOLLOW) {
+        pyprof__say("children is %d: it has to be a PYPROF_CHILDREN_", (int)desc->children);
+    } else if (desc->children == PYPROF_CHILDREN_FOLLOW && desc->output_path != NULL &&
+               strstr(desc->output_path, "%p") == NULL) {
+        pyprof__say("output_path is %s: for children that are followed it has to have a %%p, or each would "
+                    "replace the "
+                    "file of another",
+                    desc->output_path);
+    } else if (desc->autosave_s > 86400) {
+        pyprof__say("autosave_s is %lu: it has to be at most 86400, or 0 for never", (unsigned long)desc->autosave_s);
+    } else if (desc->autosave_s > 0 && desc->output_path == NULL) {
+        pyprof__say("autosave_s is %lu, but output_path is NULL: it has to say where to save",
+                    (unsigned long)desc->autosave_s);
+    } else {
+        return true;
+    }
+    return false;
 }
 
 static void pyprof__apply_defaults(pyprof_desc *desc) {
@@ -5511,24 +9210,97 @@ static void pyprof__apply_defaults(pyprof_desc *desc) {
     }
 }
 
+/* "20261128-185130-042", UTC. By hand, as a forked child may come here while another thread had libc's lock for it. */
+static void pyprof__put_time(char *text, size_t size, uint64_t epoch_ns) {
+    uint64_t seconds = epoch_ns / 1000000000u, days = seconds / 86400, of_day = seconds % 86400;
+    uint64_t shifted = days + 719468; /* since 0000-03-01: Howard Hinnant, chrono-Compatible Date Algorithms */
+    uint64_t era = shifted / 146097, of_era = shifted % 146097;
+    uint64_t year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+    uint64_t of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    uint64_t month = (5 * of_year + 2) / 153, day = of_year - (153 * month + 2) / 5 + 1;
+    uint64_t year = era * 400 + year_of_era + (month >= 10);
+    snprintf(text, size, "%04u%02u%02u-%02u%02u%02u-%03u", (unsigned)year,
+             (unsigned)(month < 10 ? month + 3 : month - 9), (unsigned)day, (unsigned)(of_day / 3600),
+             (unsigned)(of_day / 60 % 60), (unsigned)(of_day % 60), (unsigned)(epoch_ns / 1000000u % 1000));
+}
+
+/* What stands for one letter after a %; NULL = both stay as they are. */
+static const char *pyprof__placeholder(char letter, uint64_t epoch_ns, char *text, size_t size) {
+    extern char *program_invocation_short_name; /* errno.h may have been included before _GNU_SOURCE was defined */
+    switch (letter) {
+    case 'p':
+        snprintf(text, size, "%ld", (long)getpid());
+        return text;
+    case 't':
+        pyprof__put_time(text, size, epoch_ns);
+        return text;
+    case 'n':
+        return program_invocation_short_name[0] != '\0' ? program_invocation_short_name : "program";
+    case '%':
+        return "%";
+    default:
+        return NULL;
+    }
+}
+
+/* Writes what a pattern means, ending in a zero, as far as size allows; returns the bytes that all of it needs. */
+static size_t pyprof__expand(const char *pattern, uint64_t epoch_ns, char *to, size_t size) {
+    size_t needed = 0;
+    for (const char *at = pattern; *at != '\0'; at++) {
+        char text[64], plain[2] = {*at, '\0'};
+        const char *part = *at == '%' ? pyprof__placeholder(at[1], epoch_ns, text, sizeof text) : NULL;
+        at += part != NULL;
+        for (part = part != NULL ? part : plain; *part != '\0'; part++, needed++) {
+            if (needed + 1 < size) {
+                to[needed] = *part;
+            }
+        }
+    }
+    if (size > 0) {
+        to[needed < size ? needed : size - 1] = '\0';
+    }
+    return needed + 1;
+}
+
 static bool pyprof__copy_output_path(pyprof__sampler *sampler) {
-    if (sampler->desc.output_path == NULL) {
+    const char *pattern = sampler->desc.output_path;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t epoch = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    sampler->profile->epoch_ns = epoch;
+    if (pattern == NULL) {
         return true;
     }
-    size_t size = strlen(sampler->desc.output_path) + 1;
-    sampler->output_path = (char *)pyprof__alloc(sampler->memory, size);
-    sampler->output_path_size = size;
+    size_t pattern_size = strlen(pattern) + 1;
+    size_t size = pyprof__expand(pattern, epoch, NULL, 0) + 5 * pattern_size; /* a child's id may be longer */
+    sampler->output_path_size = size + pattern_size;
+    sampler->output_path = (char *)pyprof__alloc(sampler->memory, sampler->output_path_size);
     if (sampler->output_path != NULL) {
-        memcpy(sampler->output_path, sampler->desc.output_path, size);
+        pyprof__expand(pattern, epoch, sampler->output_path, size);
+        sampler->output_pattern = sampler->output_path + size;
+        memcpy(sampler->output_pattern, pattern, pattern_size);
+        sampler->desc.output_path = sampler->output_pattern;
     }
     return sampler->output_path != NULL;
 }
 
+/* A recording that is full can be saved all the same, and a snapshot of it can be made and saved. So it takes less than half
+   of what there is beside what it needs from its start: for each byte of a tree, its copy takes up to 0.84, and writing 0.32. */
+static void pyprof__keep_reserve(pyprof__memory *memory) {
+    memory->reserve = (memory->limit - memory->used) / 16 * 9;
+}
+
 /* The profile and the sampler, with all that a recording needs from its start; NULL = no room. */
 static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
-    pyprof__memory memory = {desc->allocator, desc->memory_limit, 0, 0};
+    pyprof__memory memory = {desc->allocator, desc->memory_limit, 0, 0, 0, NULL};
+    memory.budget = pyprof__budget_new(&memory.allocator, desc->memory_limit);
+    if (memory.budget == NULL) {
+        return NULL;
+    }
+    memory.used = memory.peak = sizeof *memory.budget;
     pyprof_profile *profile = (pyprof_profile *)pyprof__alloc(&memory, sizeof *profile);
     if (profile == NULL) {
+        pyprof__budget_drop(memory.budget, &memory.allocator);
         return NULL;
     }
     pyprof__profile_init(profile, &memory);
@@ -5540,6 +9312,7 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
     memset(sampler, 0, sizeof *sampler);
     sampler->desc = *desc;
     sampler->profile = profile;
+    profile->logger = desc->logger;
     sampler->memory = &profile->memory;
     sampler->starter = pthread_self();
     sampler->starter_tid = pyprof__tid();
@@ -5549,23 +9322,36 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
     sampler->interps.item_size = sizeof(pyprof__interp);
     sampler->tstates.item_size = sampler->fresh.item_size = sizeof(pyprof__tstate);
     sampler->threads.item_size = sizeof(pyprof__thread);
+    sampler->waiting.members.item_size = sizeof(pyprof__member);
+    sampler->waiting.places.item_size = sizeof(struct iovec);
+    sampler->waiting.awake.item_size = sizeof(uint32_t);
     sampler->lines.item_size = 1;
     sampler->scratch.item_size = sizeof(pyprof__frame);
     pyprof__table_init(&sampler->codes, sizeof(pyprof__code), offsetof(pyprof__code, function));
-    pyprof__table_init(&sampler->sites, sizeof(pyprof__site), sizeof(pyprof__frame));
+    pyprof__table_init(&sampler->sites, sizeof(pyprof__call_site), sizeof(pyprof__frame));
     pthread_mutex_init(&sampler->lock, NULL);
     profile->truncated = pyprof__intern_marker(profile, "[truncated]");
     profile->unresolved = pyprof__intern_marker(profile, "[unresolved]");
     profile->unsettled = pyprof__intern_marker(profile, "[unsettled]");
-    if (profile->truncated == PYPROF__NONE || profile->unresolved == PYPROF__NONE ||
-        profile->unsettled == PYPROF__NONE || !pyprof__copy_output_path(sampler) ||
+    char name[32];
+    size_t size = pyprof__read_task_file((int32_t)getpid(), "comm", name, sizeof name);
+    profile->process_name = pyprof__intern_text(profile, name, size - (size > 0));
+    if (profile->process_name == PYPROF__NONE || profile->truncated == PYPROF__NONE ||
+        profile->unresolved == PYPROF__NONE || profile->unsettled == PYPROF__NONE ||
+        !pyprof__copy_output_path(sampler) ||
         !pyprof__array_reserve(sampler->memory, &sampler->scratch, 2 * (size_t)desc->max_depth)) {
         pyprof__sampler_clear(sampler);
         pyprof__sampler_free(sampler);
         pyprof_free(profile);
         return NULL;
     }
+    pyprof__keep_reserve(&profile->memory);
     return sampler;
+}
+
+static bool pyprof__spawn_failed(int error) {
+    pyprof__say("the sampler thread could not be started: %s", strerror(error));
+    return false;
 }
 
 static bool pyprof__spawn(pyprof__sampler *sampler) {
@@ -5575,52 +9361,84 @@ static bool pyprof__spawn(pyprof__sampler *sampler) {
     pthread_attr_t attributes;
     sigset_t all, before;
     sigfillset(&all);
-    if (pthread_attr_init(&attributes) != 0) {
-        return false;
+    int error = pthread_attr_init(&attributes);
+    if (error != 0) {
+        return pyprof__spawn_failed(error);
     }
     pthread_attr_setstacksize(&attributes, stack_size);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* the new thread inherits the mask */
-    int error = pthread_create(&sampler->thread, &attributes, pyprof__sampler_main, sampler);
+    error = pthread_create(&sampler->thread, &attributes, pyprof__sampler_main, sampler);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     while (error == 0 && !pyprof__get(&sampler->ready)) {
         pyprof__wait_until(&sampler->ready, 0, pyprof__now() + 1000000000u);
     }
-    return error == 0;
+    return error == 0 || pyprof__spawn_failed(error);
+}
+
+static void pyprof__say_no_memory(const pyprof_desc *desc) {
+    pyprof__say("a recording could not be begun: memory_limit (%zu bytes) is too small for max_depth (%lu), or the "
+                "allocator gave nothing",
+                desc->memory_limit, (unsigned long)desc->max_depth);
 }
 
 /* Takes what belongs to the process: the way to read memory, the signal, the thread. */
 static pyprof_result pyprof__sampler_start(pyprof__sampler *sampler) {
     bool takes_signal = sampler->desc.capture == PYPROF_CAPTURE_DEFAULT;
+    size_t reserve = pyprof__open_reserve(sampler->memory);
     pyprof_result result = pyprof__layout_init(&sampler->layout, sampler->memory);
+    sampler->memory->reserve = reserve;
+    sampler->waiting.then.item_size = sampler->waiting.now.item_size = sampler->layout.ts_head;
+    if (result == PYPROF_OK && sampler->layout.ts_size > PYPROF__TSTATE_COPY) {
+        result = PYPROF_ERROR_PYTHON;
+    }
+    if (result == PYPROF_ERROR_MEMORY) {
+        pyprof__say_no_memory(&sampler->desc);
+    } else if (result != PYPROF_OK) {
+        pyprof__say_python(result);
+    }
     if (result != PYPROF_OK) {
         return result;
-    }
-    if (sampler->layout.ts_size > PYPROF__TSTATE_COPY) {
-        return PYPROF_ERROR_PYTHON;
     }
     if (!pyprof__reads_start()) {
         pyprof__reads_stop();
         return PYPROF_ERROR_MEMORY_READ;
     }
-    pyprof__handler.layout = sampler->layout;
-    pyprof__handler.wake = &sampler->bell;
+    if (memcmp(&pyprof__handler.layout, &sampler->layout, sizeof sampler->layout) != 0) {
+        pyprof__handler.layout = sampler->layout; /* a handler that was left at its work may read it */
+    }
     pyprof__set(&pyprof__handler.interrupted, 0);
     pyprof__forget_codes(sampler);
+    pyprof__add(&pyprof__handler.session, 1);
     if (takes_signal && !pyprof__handler_start(sampler->desc.signal_number)) {
+        pyprof__add(&pyprof__handler.session, 1);
         pyprof__reads_stop();
         return PYPROF_ERROR_SIGNAL;
     }
-    pyprof__add(&pyprof__handler.session, 1);
     if (!pyprof__spawn(sampler)) {
-        pyprof__add(&pyprof__handler.session, 1);
         if (takes_signal) {
-            pyprof__handler_stop();
+            pyprof__handler_stop(false);
         }
+        pyprof__add(&pyprof__handler.session, 1);
         pyprof__reads_stop();
         return PYPROF_ERROR_THREAD;
     }
     return PYPROF_OK;
+}
+
+static pyprof_result pyprof__begin_recording(const pyprof_desc *desc) {
+    pyprof__sampler *sampler = pyprof__sampler_new(desc);
+    if (sampler == NULL) {
+        pyprof__say_no_memory(desc);
+        return PYPROF_ERROR_MEMORY;
+    }
+    pyprof_result result = pyprof__sampler_start(sampler);
+    if (result == PYPROF_OK) {
+        pyprof__set_active(sampler);
+    } else {
+        pyprof__recording_free(sampler);
+    }
+    return result;
 }
 
 PYPROF_API pyprof_result pyprof_start(const pyprof_desc *desc) {
@@ -5631,43 +9449,64 @@ PYPROF_API pyprof_result pyprof_start(const pyprof_desc *desc) {
     }
     pyprof__apply_defaults(&resolved);
     if (!pyprof__desc_is_valid(&resolved)) {
-        return PYPROF_ERROR_ARGUMENT;
+        return pyprof__report(&resolved.logger, PYPROF_ERROR_ARGUMENT);
     }
     pyprof__lock();
     pyprof_result result = PYPROF_ERROR_ALREADY_ACTIVE;
-    if (pyprof__running() == NULL) {
-        pyprof__sampler *sampler = pyprof__prepare_for_forks() ? pyprof__sampler_new(&resolved) : NULL;
-        result = sampler == NULL ? PYPROF_ERROR_MEMORY : pyprof__sampler_start(sampler);
-        if (result == PYPROF_OK) {
-            pyprof__active = sampler;
-        } else if (sampler != NULL) {
-            pyprof__recording_free(sampler);
-        }
+    if (pyprof__running() != NULL) {
+        pyprof__say("a recording is already running: there is one at a time, pyprof_stop ends it");
+    } else if (!pyprof__prepare_for_forks()) {
+        result = PYPROF_ERROR_MEMORY;
+        pyprof__say("a recording could not be begun: pthread_atfork had no memory");
+    } else {
+        result = pyprof__begin_recording(&resolved);
     }
     pyprof__unlock();
-    if (result != PYPROF_OK) {
-        pyprof__log(&resolved.logger, PYPROF_LOG_ERROR, pyprof_result_string(result));
+    if (result == PYPROF_OK && !PYPROF__DRAWS && resolved.output_path != NULL &&
+        pyprof__path_ends_with(resolved.output_path, ".svg")) {
+        pyprof__log(&resolved.logger, PYPROF_LOG_WARNING, "output_path will not be written: " PYPROF__NO_PICTURE);
     }
-    return result;
+    return pyprof__report(&resolved.logger, result);
 }
 
 static void pyprof__fill_stats(const pyprof__sampler *sampler, pyprof_stats *stats) {
     *stats = sampler->stats;
     stats->timeline_coarsened = sampler->profile->timeline_coarsened;
+    stats->samples_jit = sampler->profile->samples_jit;
     stats->calls_interrupted = pyprof__get(&pyprof__handler.interrupted);
     stats->bytes = sampler->memory->used;
     stats->bytes_peak = sampler->memory->peak;
 }
 
+/* Where a signal is still on its way, its handler's code has to stay for good. Not by the sampler: dlopen waits for whoever
+   loads or unloads something, and that one may wait for us. */
+static void pyprof__stay_loaded(const pyprof__sampler *sampler) {
+#if PYPROF__UNLOADABLE
+    Dl_info here;
+    if (!sampler->is_unloaded && dladdr(&pyprof__handler, &here) != 0) {
+        (void)dlopen(here.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+    }
+#else
+    (void)sampler;
+#endif
+}
+
 static void pyprof__end_recording(pyprof__sampler *sampler) {
+    while (pyprof__get(&sampler->visitors) != 0) {
+        pyprof__sleep_ns(100000); /* they are answered within 100 ms */
+    }
     pyprof__set(&sampler->must_stop, 1);
-    pyprof__wake(&sampler->bell);
+    pyprof__wake(&pyprof__handler.bell);
     pthread_join(sampler->thread, NULL);
     pyprof__add(&pyprof__handler.session, 1);
     pyprof__reads_stop();
+    if (sampler->is_unreturned || pyprof__is_handler_awaited()) {
+        pyprof__stay_loaded(sampler);
+    }
     pyprof__fill_stats(sampler, &pyprof__last_stats);
     pyprof__was_active = true;
     pyprof__sampler_clear(sampler);
+    pyprof__profile_seal(sampler->profile);
 }
 
 static void pyprof__warn_of_limits(const pyprof__sampler *sampler) {
@@ -5688,14 +9527,34 @@ static pyprof_result pyprof__close_recording(pyprof__sampler *sampler) {
         result = pyprof_save(sampler->profile, NULL, sampler->output_path);
     }
     int error = errno;
-    if (result != PYPROF_OK) {
-        pyprof__log(&sampler->desc.logger, PYPROF_LOG_ERROR,
-                    "the profile could not be written to output_path");
-    }
     pyprof__warn_of_limits(sampler);
     pyprof__sampler_free(sampler);
     errno = error;
     return result;
+}
+
+static void pyprof__say_not_active(void) {
+    pyprof__say("no recording is running in this process: pyprof_start begins one (a forked child has none of its "
+                "parent's)");
+}
+
+/* In a forked child: what its parent had recorded, with PYPROF_CHILDREN_STOP; NULL = nothing. */
+static pyprof__sampler *pyprof__take_inherited(void) {
+    pyprof__sampler *sampler = pyprof__fork.inherited;
+    if (sampler == NULL || sampler->desc.children != PYPROF_CHILDREN_STOP) {
+        return NULL;
+    }
+    pyprof__fork.inherited = NULL;
+    if (sampler->output_path != NULL) {
+        pyprof__expand(sampler->output_pattern, sampler->profile->epoch_ns, sampler->output_path,
+                       (size_t)(sampler->output_pattern - sampler->output_path));
+    }
+    pyprof__settle_waiting(sampler);
+    sampler->profile->duration_ns = sampler->last_tick - sampler->start;
+    pyprof__fill_stats(sampler, &pyprof__last_stats);
+    pyprof__was_active = true;
+    pyprof__sampler_clear(sampler);
+    return sampler;
 }
 
 PYPROF_API pyprof_result pyprof_stop(pyprof_profile **profile) {
@@ -5703,11 +9562,18 @@ PYPROF_API pyprof_result pyprof_stop(pyprof_profile **profile) {
     pyprof__sampler *sampler = pyprof__running();
     if (sampler != NULL) {
         pyprof__end_recording(sampler);
-        pyprof__active = NULL;
+        pyprof__set_active(NULL);
+    } else {
+        sampler = pyprof__take_inherited();
     }
     pyprof__unlock();
     pyprof_profile *recorded = sampler != NULL ? sampler->profile : NULL;
-    pyprof_result result = sampler != NULL ? pyprof__close_recording(sampler) : PYPROF_ERROR_NOT_ACTIVE;
+    pyprof_result result = PYPROF_ERROR_NOT_ACTIVE;
+    if (sampler != NULL) {
+        result = pyprof__close_recording(sampler);
+    } else {
+        pyprof__say_not_active();
+    }
     if (profile != NULL) {
         *profile = recorded;
     } else {
@@ -5716,35 +9582,71 @@ PYPROF_API pyprof_result pyprof_stop(pyprof_profile **profile) {
     return result;
 }
 
+/* A plugin that is unloaded while it records would leave a thread and a signal's action behind, and take their code away.
+   It is too late to save: what the host gave us to write and log with may be gone. Whoever has the lock, in a program
+   that ends from inside one of our functions, may never give it back. */
+#if PYPROF__UNLOADABLE
+__attribute__((destructor)) static void pyprof__on_unload(void) {
+    if (pthread_mutex_trylock(&pyprof__lifecycle) != 0) {
+        return;
+    }
+    pyprof__sampler *sampler = pyprof__running();
+    if (sampler != NULL) {
+        sampler->is_unloaded = true;
+        pyprof__end_recording(sampler);
+        pyprof__set_active(NULL);
+    }
+    pthread_mutex_unlock(&pyprof__lifecycle);
+    if (sampler != NULL) {
+        pyprof_profile *profile = sampler->profile;
+        pyprof__sampler_free(sampler);
+        pyprof_free(profile);
+    }
+}
+#endif
+
 PYPROF_API bool pyprof_is_active(void) {
-    pyprof__lock();
-    bool is_active = pyprof__running() != NULL;
-    pyprof__unlock();
-    return is_active;
+    return pyprof__get(&pyprof__active_in) == (uint32_t)getpid();
 }
 
+// >>public
+// The other functions that the header declares at its top.
+
 PYPROF_API pyprof_result pyprof_snapshot(pyprof_profile **profile) {
+    pyprof_result result = PYPROF_ERROR_NOT_ACTIVE;
     if (profile == NULL) {
+        pyprof__say("pyprof_snapshot: profile is NULL: it has to say where the copy's address goes");
         return PYPROF_ERROR_ARGUMENT;
     }
     *profile = NULL;
     pyprof__lock();
     pyprof__sampler *sampler = pyprof__running();
-    if (sampler != NULL) {
+    if (sampler == NULL) {
+        pyprof__say_not_active();
+    } else {
         pthread_mutex_lock(&sampler->lock);
+        pyprof__settle_waiting(sampler);
         *profile = pyprof__profile_copy(sampler->profile);
         if (*profile != NULL) {
             (*profile)->duration_ns = pyprof__now() - sampler->start;
+            result = PYPROF_OK;
+        } else {
+            pyprof__say("no memory for a copy of the profile: memory_limit (%zu bytes) leaves too little "
+                        "beside what is held already (%zu), or "
+                        "the allocator gave nothing",
+                        sampler->desc.memory_limit, sampler->memory->used);
+            result = PYPROF_ERROR_MEMORY;
         }
         pthread_mutex_unlock(&sampler->lock);
     }
     pyprof__unlock();
-    return sampler == NULL ? PYPROF_ERROR_NOT_ACTIVE : *profile == NULL ? PYPROF_ERROR_MEMORY : PYPROF_OK;
+    return result;
 }
 
 PYPROF_API pyprof_result pyprof_get_stats(pyprof_stats *stats) {
     pyprof_result result = PYPROF_OK;
     if (stats == NULL) {
+        pyprof__say("pyprof_get_stats: stats is NULL: it has to say where the figures go");
         return PYPROF_ERROR_ARGUMENT;
     }
     pyprof__lock();
@@ -5757,14 +9659,23 @@ PYPROF_API pyprof_result pyprof_get_stats(pyprof_stats *stats) {
     } else if (pyprof__was_active) {
         *stats = pyprof__last_stats;
     } else {
+        pyprof__say("nothing was recorded in this process yet: there are no figures");
         result = PYPROF_ERROR_NOT_ACTIVE;
     }
     pyprof__unlock();
     return result;
 }
 
-/* A thread's paragraph in a dump. */
-static void pyprof__put_thread(pyprof__writing *writing, const pyprof__thread *thread) {
+/* A thread in a dump. */
+typedef struct pyprof__dumped {
+    int32_t tid;
+    uint32_t kind;
+    uint32_t track;
+    uint32_t node;
+} pyprof__dumped;
+
+/* A thread's paragraph. */
+static void pyprof__put_thread(pyprof__writing *writing, const pyprof__dumped *thread) {
     const pyprof__track *track = pyprof__track_at(writing->profile, thread->track);
     const char *state = (thread->kind & PYPROF__GIL)    ? "active, holds the GIL"
                         : (thread->kind & PYPROF__IDLE) ? "idle"
@@ -5786,26 +9697,17 @@ static void pyprof__put_thread(pyprof__writing *writing, const pyprof__thread *t
     }
 }
 
-/* Text gathered in memory, so that the host's function is called without our locks held. */
-typedef struct pyprof__gathered {
-    pyprof__memory *memory;
-    pyprof__array bytes;
-} pyprof__gathered;
-
-static bool pyprof__gather(void *user, const void *data, size_t size) {
-    pyprof__gathered *gathered = (pyprof__gathered *)user;
-    if (!pyprof__array_reserve(gathered->memory, &gathered->bytes, gathered->bytes.count + size)) {
-        return false;
-    }
-    memcpy((char *)gathered->bytes.data + gathered->bytes.count, data, size);
-    gathered->bytes.count += (uint32_t)size;
-    return true;
+static void pyprof__writing_free(pyprof__writing *writing) {
+    pyprof__memory memory = writing->memory;
+    pyprof__release(&memory, writing->short_paths,
+                    2 * ((size_t)writing->profile->strings.items.count + 1) * sizeof(uint32_t));
+    pyprof__release(&memory, writing, sizeof *writing);
 }
 
 /* The working set of a writer; NULL = no room. Not on the stack: hosts' threads may have small ones. */
 static pyprof__writing *pyprof__writing_new(const pyprof_profile *profile, const pyprof_output *output,
                                             pyprof_write_fn write, void *user) {
-    pyprof__memory memory = {profile->memory.allocator, SIZE_MAX, 0, 0};
+    pyprof__memory memory = {profile->memory.allocator, SIZE_MAX, 0, 0, 0, profile->memory.budget};
     size_t paths_size = ((size_t)profile->strings.items.count + 1) * sizeof(uint32_t);
     pyprof__writing *writing = (pyprof__writing *)pyprof__alloc(&memory, sizeof *writing);
     if (writing == NULL) {
@@ -5819,35 +9721,87 @@ static pyprof__writing *pyprof__writing_new(const pyprof_profile *profile, const
     if (output != NULL) {
         writing->output = *output;
     }
-    writing->short_paths = (uint32_t *)pyprof__alloc(&writing->memory, paths_size);
+    writing->short_paths = (uint32_t *)pyprof__alloc(&writing->memory, 2 * paths_size);
     if (writing->short_paths == NULL) {
         pyprof__release(&memory, writing, sizeof *writing);
         return NULL;
     }
-    memset(writing->short_paths, 0, paths_size);
+    memset(writing->short_paths, 0, 2 * paths_size);
+    writing->owners = (int32_t *)writing->short_paths + profile->strings.items.count + 1;
+    pyprof__learn_owners(writing);
+    if (!pyprof__shorten_paths(writing)) {
+        pyprof__writing_free(writing);
+        return NULL;
+    }
     return writing;
 }
 
-static void pyprof__writing_free(pyprof__writing *writing) {
-    pyprof__memory memory = writing->memory;
-    pyprof__release(&memory, writing->short_paths,
-                    ((size_t)writing->profile->strings.items.count + 1) * sizeof(uint32_t));
-    pyprof__release(&memory, writing, sizeof *writing);
+/* Copies a string, a function or a stack to another profile; PYPROF__NONE = no room. */
+
+static uint32_t pyprof__copy_string(const pyprof_profile *from, uint32_t string, pyprof_profile *to) {
+    size_t size;
+    const char *text = pyprof__string_text(from, string, &size);
+    return pyprof__intern_text(to, text, size);
 }
 
-static pyprof_result pyprof__write_threads(pyprof__sampler *sampler, pyprof__gathered *gathered) {
-    pyprof__writing *writing = pyprof__writing_new(sampler->profile, NULL, pyprof__gather, gathered);
+static uint32_t pyprof__copy_function(const pyprof_profile *from, uint32_t index, pyprof_profile *to) {
+    const pyprof__function *function = &PYPROF__ITEM(const pyprof__function, &from->functions.items, index);
+    uint32_t name = pyprof__copy_string(from, function->name, to);
+    return pyprof__intern_function(to, name, pyprof__copy_string(from, function->file, to), function->first_line);
+}
+
+static uint32_t pyprof__copy_stack(const pyprof_profile *from, uint32_t node, pyprof_profile *to, pyprof__array *path,
+                                   uint32_t root) {
+    path->count = 0;
+    for (uint32_t at = node; pyprof__node_at(from, at)->parent != PYPROF__NONE;
+         at = pyprof__node_at(from, at)->parent) {
+        uint32_t index = pyprof__array_add(&to->memory, path);
+        if (index == PYPROF__NONE) {
+            return PYPROF__NONE;
+        }
+        PYPROF__ITEM(uint32_t, path, index) = at;
+    }
+    for (uint32_t i = path->count; i-- > 0 && root != PYPROF__NONE;) {
+        const pyprof__node *item = pyprof__node_at(from, PYPROF__ITEM(uint32_t, path, i));
+        uint32_t function = pyprof__copy_function(from, item->function, to);
+        root = function != PYPROF__NONE ? pyprof__vital_child(to, root, function, item->line) : PYPROF__NONE;
+    }
+    return root;
+}
+
+/* Copies where each thread is. */
+static bool pyprof__copy_threads(const pyprof__sampler *sampler, pyprof_profile *to, pyprof__array *threads,
+                                 pyprof__array *path) {
+    for (uint32_t i = 0; i < sampler->threads.count; i++) {
+        const pyprof__thread *thread = pyprof__thread_at(sampler, i);
+        if (!thread->has_sample) {
+            continue;
+        }
+        const pyprof__track *track = pyprof__track_at(sampler->profile, thread->track);
+        uint32_t copy = pyprof__add_track(to, thread->tid, pyprof__copy_string(sampler->profile, track->name, to));
+        uint32_t index = pyprof__array_add(&to->memory, threads);
+        if (copy == PYPROF__NONE || index == PYPROF__NONE) {
+            return false;
+        }
+        uint32_t node = pyprof__copy_stack(sampler->profile, thread->node, to, path, pyprof__track_at(to, copy)->root);
+        if (node == PYPROF__NONE) {
+            return false;
+        }
+        pyprof__dumped dumped = {thread->tid, thread->kind, copy, node};
+        PYPROF__ITEM(pyprof__dumped, threads, index) = dumped;
+    }
+    return true;
+}
+
+static pyprof_result pyprof__write_threads(const pyprof_profile *profile, const pyprof__array *threads,
+                                           pyprof__gathered *gathered) {
+    pyprof__writing *writing = pyprof__writing_new(profile, NULL, pyprof__gather, gathered);
     if (writing == NULL) {
         return PYPROF_ERROR_MEMORY;
     }
-    const char *separator = "";
-    for (uint32_t i = 0; i < sampler->threads.count; i++) {
-        const pyprof__thread *thread = pyprof__thread_at(sampler, i);
-        if (thread->has_sample) {
-            pyprof__put_text(&writing->out, separator);
-            pyprof__put_thread(writing, thread);
-            separator = "\n";
-        }
+    for (uint32_t i = 0; i < threads->count; i++) {
+        pyprof__put_text(&writing->out, i == 0 ? "" : "\n");
+        pyprof__put_thread(writing, &PYPROF__ITEM(const pyprof__dumped, threads, i));
     }
     pyprof__flush(&writing->out);
     pyprof_result result = writing->out.is_broken ? PYPROF_ERROR_MEMORY : PYPROF_OK;
@@ -5858,150 +9812,358 @@ static pyprof_result pyprof__write_threads(pyprof__sampler *sampler, pyprof__gat
 /* Has the sampler look once more, and waits until it has. */
 static void pyprof__look_now(pyprof__sampler *sampler) {
     uint32_t wanted = pyprof__add(&sampler->dumps_wanted, 1);
-    pyprof__wake(&sampler->bell);
+    pyprof__wake(&pyprof__handler.bell);
     for (;;) {
         uint32_t served = pyprof__get(&sampler->dumps_served);
-        if (served == wanted) {
+        if ((int32_t)(served - wanted) >= 0) {
             return;
         }
         pyprof__wait_until(&sampler->dumps_served, served, pyprof__now() + 1000000000u);
     }
 }
 
-PYPROF_API pyprof_result pyprof_dump(pyprof_write_fn write, void *user) {
-    pyprof__memory memory;
-    pyprof__gathered gathered;
-    pyprof_result result = PYPROF_ERROR_NOT_ACTIVE;
-    if (write == NULL) {
-        return PYPROF_ERROR_ARGUMENT;
-    }
-    memset(&memory, 0, sizeof memory);
-    memset(&gathered, 0, sizeof gathered);
-    memory.limit = SIZE_MAX;
-    gathered.memory = &memory;
-    gathered.bytes.item_size = 1;
+/* The recording that runs, kept from ending until it is left; NULL = none. */
+static pyprof__sampler *pyprof__visit(void) {
     pyprof__lock();
     pyprof__sampler *sampler = pyprof__running();
     if (sampler != NULL) {
-        memory.allocator = sampler->desc.allocator;
-        pyprof__look_now(sampler);
-        pthread_mutex_lock(&sampler->lock);
-        result = pyprof__write_threads(sampler, &gathered);
-        pthread_mutex_unlock(&sampler->lock);
+        pyprof__add(&sampler->visitors, 1);
     }
     pyprof__unlock();
-    if (result == PYPROF_OK && gathered.bytes.count > 0 &&
-        !write(user, gathered.bytes.data, gathered.bytes.count)) {
+    return sampler;
+}
+
+static void pyprof__leave(pyprof__sampler *sampler) {
+    pyprof__add(&sampler->visitors, (uint32_t)-1);
+}
+
+/* Where all threads are now. The copy is made under the sampler's lock, and nothing else: paths are looked up, and text is
+   written, without. */
+static pyprof_result pyprof__dump_threads(pyprof__sampler *sampler, pyprof_profile *copy, pyprof__gathered *gathered) {
+    pyprof__array threads = {NULL, sizeof(pyprof__dumped), 0, 0}, path = {NULL, sizeof(uint32_t), 0, 0};
+    pyprof__look_now(sampler);
+    pthread_mutex_lock(&sampler->lock);
+    copy->process_name = pyprof__copy_string(sampler->profile, sampler->profile->process_name, copy);
+    copy->truncated = pyprof__intern_marker(copy, "[truncated]");
+    bool has_room = copy->process_name != PYPROF__NONE && copy->truncated != PYPROF__NONE &&
+                    pyprof__copy_threads(sampler, copy, &threads, &path);
+    pthread_mutex_unlock(&sampler->lock);
+    pyprof__leave(sampler);
+    pyprof_result result = has_room ? pyprof__write_threads(copy, &threads, gathered) : PYPROF_ERROR_MEMORY;
+    pyprof__array_free(&copy->memory, &threads);
+    pyprof__array_free(&copy->memory, &path);
+    return result;
+}
+
+PYPROF_API pyprof_result pyprof_dump(pyprof_write_fn write, void *user) {
+    if (write == NULL) {
+        pyprof__say("pyprof_dump: write is NULL: it has to be the function that takes the text");
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    pyprof__sampler *sampler = pyprof__visit();
+    if (sampler == NULL) {
+        pyprof__say_not_active();
+        return PYPROF_ERROR_NOT_ACTIVE;
+    }
+    pyprof__memory memory = {sampler->desc.allocator, SIZE_MAX, 0, 0, 0, sampler->memory->budget};
+    pyprof__add(&memory.budget->holders, 1); /* it may outlive the recording */
+    pyprof__gathered gathered;
+    pyprof_profile copy;
+    memset(&gathered, 0, sizeof gathered);
+    gathered.memory = &memory;
+    gathered.bytes.item_size = 1;
+    pyprof__profile_init(&copy, &memory);
+    pyprof_result result = pyprof__dump_threads(sampler, &copy, &gathered);
+    pyprof__profile_clear(&copy);
+    if (result == PYPROF_ERROR_MEMORY) {
+        pyprof__say("no memory for the text: memory_limit leaves too little beside the recording, or the "
+                    "allocator gave nothing");
+    } else if (gathered.bytes.count > 0 && !write(user, gathered.bytes.data, gathered.bytes.count)) {
+        pyprof__say("the write function answered false");
         result = PYPROF_ERROR_WRITE;
     }
     pyprof__array_free(&memory, &gathered.bytes);
+    pyprof__budget_drop(memory.budget, &memory.allocator);
     return result;
 }
 
-static bool pyprof__output_is_valid(const pyprof_output *output) {
-    return output == NULL || ((unsigned)output->metric <= PYPROF_METRIC_SAMPLES &&
-                              (unsigned)output->detail <= PYPROF_DETAIL_FUNCTION);
-}
-
-PYPROF_API pyprof_result pyprof_write(const pyprof_profile *profile, const pyprof_output *output,
-                                      pyprof_write_fn write, void *user) {
-    if (profile == NULL || write == NULL || !pyprof__output_is_valid(output)) {
+/* Whether it can be written so: if not, it is said why. */
+static pyprof_result pyprof__check_output(const pyprof_profile *profile, const pyprof_output *output) {
+    if (profile == NULL) {
+        pyprof__say("profile is NULL: it has to come from pyprof_stop or pyprof_snapshot");
         return PYPROF_ERROR_ARGUMENT;
     }
-    if (output != NULL && (unsigned)output->format > PYPROF_FORMAT_SPEEDSCOPE) {
+    if ((unsigned)output->metric > PYPROF_METRIC_SAMPLES) {
+        pyprof__say("output.metric is %d: it has to be a PYPROF_METRIC_", (int)output->metric);
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    if ((unsigned)output->detail > PYPROF_DETAIL_FUNCTION) {
+        pyprof__say("output.detail is %d: it has to be a PYPROF_DETAIL_", (int)output->detail);
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    if ((unsigned)output->format > PYPROF_FORMAT_SVG) {
+        pyprof__say("output.format is %d: it has to be a PYPROF_FORMAT_", (int)output->format);
         return PYPROF_ERROR_FORMAT;
     }
+    if (output->format == PYPROF_FORMAT_SVG && !PYPROF__DRAWS) {
+        pyprof__say(PYPROF__NO_PICTURE);
+        return PYPROF_ERROR_FORMAT;
+    }
+    return PYPROF_OK;
+}
+
+static void pyprof__say_memory(const pyprof_profile *profile, pyprof_result result) {
+    if (result == PYPROF_ERROR_MEMORY) {
+        pyprof__say("no memory to write the profile: memory_limit (%zu bytes) leaves too little beside what is held "
+                    "already (%zu), or the allocator gave nothing",
+                    profile->memory.limit, profile->memory.used);
+    }
+}
+
+static pyprof_result pyprof__write_checked(const pyprof_profile *profile, const pyprof_output *output,
+                                           pyprof_write_fn write, void *user) {
     pyprof__writing *writing = pyprof__writing_new(profile, output, write, user);
-    if (writing == NULL) {
-        return PYPROF_ERROR_MEMORY;
+    pyprof_result result = PYPROF_ERROR_MEMORY;
+    if (writing != NULL) {
+        result = output->format == PYPROF_FORMAT_SVG          ? pyprof__write_svg(writing)
+                 : output->format == PYPROF_FORMAT_SPEEDSCOPE ? pyprof__write_speedscope(writing)
+                                                              : pyprof__write_collapsed(writing);
+        pyprof__flush(&writing->out);
+        if (result == PYPROF_OK && writing->out.is_broken) {
+            pyprof__say("the write function answered false");
+            result = PYPROF_ERROR_WRITE;
+        }
+        pyprof__writing_free(writing);
     }
-    bool is_speedscope = writing->output.format == PYPROF_FORMAT_SPEEDSCOPE;
-    pyprof_result result =
-        is_speedscope ? pyprof__write_speedscope(writing) : pyprof__write_collapsed(writing);
-    pyprof__flush(&writing->out);
-    if (result == PYPROF_OK && writing->out.is_broken) {
-        result = PYPROF_ERROR_WRITE;
-    }
-    pyprof__writing_free(writing);
+    pyprof__say_memory(profile, result);
     return result;
 }
 
-PYPROF_API pyprof_result pyprof_save(const pyprof_profile *profile, const pyprof_output *output,
-                                     const char *path) {
-    pyprof_output resolved;
-    struct stat status;
-    memset(&resolved, 0, sizeof resolved);
-    if (profile == NULL || path == NULL || path[0] == '\0') {
-        return PYPROF_ERROR_ARGUMENT;
+PYPROF_API pyprof_result pyprof_write(const pyprof_profile *profile, const pyprof_output *output, pyprof_write_fn write,
+                                      void *user) {
+    pyprof_output resolved = pyprof__resolve_output(output, NULL);
+    pyprof_result result = pyprof__check_output(profile, &resolved);
+    if (result == PYPROF_OK && write == NULL) {
+        pyprof__say("pyprof_write: write is NULL: it has to be the function that takes the output");
+        result = PYPROF_ERROR_ARGUMENT;
     }
-    if (output != NULL) {
-        resolved = *output;
+    if (result == PYPROF_OK) {
+        result = pyprof__write_checked(profile, &resolved, write, user);
     }
-    if (resolved.format == PYPROF_FORMAT_AUTO) {
-        if (pyprof__path_ends_with(path, ".svg")) {
-            return PYPROF_ERROR_FORMAT; /* tools/pyprof-svg draws; collapsed text under that name would not open */
+    return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
+}
+
+PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pyprof_output *output,
+                                      const pyprof_visitor *visitor) {
+    pyprof_output resolved = pyprof__resolve_output(output, NULL);
+    resolved.format = PYPROF_FORMAT_COLLAPSED;
+    pyprof_result result = pyprof__check_output(profile, &resolved);
+    if (result == PYPROF_OK && visitor == NULL) {
+        pyprof__say("pyprof_visit: visitor is NULL: it has to name the functions to call");
+        result = PYPROF_ERROR_ARGUMENT;
+    }
+    if (result == PYPROF_OK) {
+        pyprof__writing *writing = pyprof__writing_new(profile, &resolved, NULL, NULL);
+        result = PYPROF_ERROR_MEMORY;
+        if (writing != NULL) {
+            result = pyprof__visit_all(writing, visitor);
+            pyprof__writing_free(writing);
         }
-        resolved.format =
-            pyprof__path_ends_with(path, ".json") ? PYPROF_FORMAT_SPEEDSCOPE : PYPROF_FORMAT_COLLAPSED;
+        if (result == PYPROF_ERROR_WRITE) {
+            pyprof__say("a function of the visitor answered false");
+        }
+        pyprof__say_memory(profile, result);
     }
+    return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
+}
+
+/* Says what happened to a file; of a long path the end. errno stays. */
+static void pyprof__say_file(const char *path) {
+    size_t size = strlen(path), most = 300;
+    pyprof__say("cannot write %s%s: %s", size > most ? "..." : "", size > most ? path + size - most : path,
+                strerror(errno));
+}
+
+/* Through links, the file that they lead to is replaced or made, not the link. False: errno says why. */
+static bool pyprof__follow_links(const char *path, char *target, size_t size) {
+    char next[4200];
+    size_t length = strlen(path);
+    if (length >= size) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    memcpy(target, path, length + 1);
+    for (int links = 0; links < 40; links++) {
+        ssize_t found = readlink(target, next, sizeof next);
+        if (found < 0) {
+            return errno == EINVAL || errno == ENOENT; /* no link, or nothing there yet */
+        }
+        const char *slash = strrchr(target, '/');
+        size_t folder = next[0] == '/' || slash == NULL ? 0 : (size_t)(slash - target) + 1;
+        if (folder + (size_t)found >= size || (size_t)found == sizeof next) {
+            errno = ENAMETOOLONG;
+            return false;
+        }
+        memcpy(target + folder, next, (size_t)found);
+        target[folder + (size_t)found] = '\0';
+    }
+    errno = ELOOP;
+    return false;
+}
+
+static pyprof_result pyprof__save_at(const pyprof_profile *profile, const pyprof_output *output, const char *path) {
+    struct stat status;
     bool exists = stat(path, &status) == 0;
     if (exists && S_ISDIR(status.st_mode)) {
         errno = EISDIR;
         return PYPROF_ERROR_IO;
     }
     if (exists && !S_ISREG(status.st_mode)) {
-        return pyprof__save_into(profile, &resolved, path);
+        return pyprof__save_into(profile, output, path);
     }
-    char *target =
-        realpath(path, NULL); /* through a link, the file that it leads to is replaced, not the link */
-    pyprof_result result =
-        pyprof__save_beside(profile, &resolved, target != NULL ? target : path, exists ? status.st_mode : 0);
-    int error = errno;
-    free(target);
-    errno = error;
-    return result;
+    char target[4200];
+    if (!pyprof__follow_links(path, target, sizeof target)) {
+        return PYPROF_ERROR_IO;
+    }
+    return pyprof__save_beside(profile, output, target, exists ? status.st_mode : 0);
+}
+
+PYPROF_API pyprof_result pyprof_save(const pyprof_profile *profile, const pyprof_output *output, const char *path) {
+    pyprof_output resolved = pyprof__resolve_output(output, path);
+    pyprof_result result = pyprof__check_output(profile, &resolved);
+    if (result == PYPROF_OK && (path == NULL || path[0] == '\0')) {
+        pyprof__say("pyprof_save: path is %s: it has to name the file to write", path == NULL ? "NULL" : "empty");
+        result = PYPROF_ERROR_ARGUMENT;
+    }
+    if (result == PYPROF_OK) {
+        result = pyprof__save_at(profile, &resolved, path);
+        if (result == PYPROF_ERROR_IO) {
+            pyprof__say_file(path);
+        }
+    }
+    return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
+}
+
+/* Copies what has room, without half a character. */
+static void pyprof__copy_name(char *to, size_t room, const char *text) {
+    size_t size = strlen(text);
+    if (size >= room) {
+        for (size = room - 1; size > 0 && ((unsigned char)text[size] & 0xc0) == 0x80; size--) {
+        }
+    }
+    memcpy(to, text, size);
+    to[size] = '\0';
+}
+
+/* The interpreter that was the first of all to get a name, which it shares with a later one. */
+static pyprof__name *pyprof__first_of_name(const char *text) {
+    for (uint32_t i = 0; i < pyprof__names.count; i++) {
+        if (strncmp(pyprof__names.items[i].text, text, sizeof pyprof__names.items[i].text - 1) == 0) {
+            return &pyprof__names.items[i];
+        }
+    }
+    return NULL;
+}
+
+static void pyprof__drop_name(pyprof__name *name) {
+    pyprof__names.count--;
+    memmove(name, name + 1, (size_t)(&pyprof__names.items[pyprof__names.count] - name) * sizeof *name);
 }
 
 static pyprof_result pyprof__set_name(int64_t id, const char *text) {
     pyprof__name *name = pyprof__name_of(id);
     if (text == NULL) {
         if (name != NULL) {
-            *name = pyprof__names.items[--pyprof__names.count];
+            pyprof__drop_name(name);
         }
         return PYPROF_OK;
     }
+    if (name == NULL && pyprof__names.count == PYPROF__NAMES_MAX && pyprof__first_of_name(text) != NULL) {
+        pyprof__drop_name(pyprof__first_of_name(text));
+    }
     if (name == NULL) {
         if (pyprof__names.count == PYPROF__NAMES_MAX) {
+            pyprof__say("%d interpreters have names: pyprof_name_interpreter(id, NULL) takes one away",
+                        (int)PYPROF__NAMES_MAX);
             return PYPROF_ERROR_MEMORY;
         }
         name = &pyprof__names.items[pyprof__names.count++];
         name->id = id;
     }
-    size_t size = strlen(text), most = sizeof name->text - 1;
-    if (size > most) {
-        for (size = most; size > 0 && ((unsigned char)text[size] & 0xc0) == 0x80; size--) {
-        } /* no half character */
-    }
-    memcpy(name->text, text, size);
-    name->text[size] = '\0';
+    pyprof__copy_name(name->text, sizeof name->text, text);
     return PYPROF_OK;
 }
 
-PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name) {
-    if (id < 0) {
-        return PYPROF_ERROR_ARGUMENT;
-    }
+/* What a call that names something changes is the sampler's, too. */
+static pyprof__sampler *pyprof__lock_names(void) {
     pyprof__lock();
     pyprof__sampler *sampler = pyprof__running();
     if (sampler != NULL) {
         pthread_mutex_lock(&sampler->lock);
     }
-    pyprof_result result = pyprof__set_name(id, name);
-    pyprof__names.generation++;
+    return sampler;
+}
+
+static void pyprof__unlock_names(pyprof__sampler *sampler) {
     if (sampler != NULL) {
         pthread_mutex_unlock(&sampler->lock);
     }
     pyprof__unlock();
+}
+
+static void pyprof__drop_names_of_the_dead(void) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < pyprof__given_names.count; i++) {
+        const pyprof__given_name item = pyprof__given_names.items[i];
+        if (syscall(SYS_tgkill, getpid(), item.tid, 0) == 0) {
+            pyprof__given_names.items[kept++] = item;
+        }
+    }
+    pyprof__given_names.count = kept;
+}
+
+static pyprof_result pyprof__give_name(int32_t tid, uintptr_t thread_id, const char *text) {
+    pyprof__given_name *name = pyprof__given_name_of(tid, thread_id);
+    if (text == NULL) {
+        if (name != NULL) {
+            *name = pyprof__given_names.items[--pyprof__given_names.count];
+        }
+        return PYPROF_OK;
+    }
+    if (name == NULL && pyprof__given_names.count == PYPROF__THREAD_NAMES_MAX) {
+        pyprof__drop_names_of_the_dead();
+    }
+    if (name == NULL && pyprof__given_names.count == PYPROF__THREAD_NAMES_MAX) {
+        pyprof__say("%d threads have names: pyprof_name_thread(NULL) takes the calling thread's away",
+                    (int)PYPROF__THREAD_NAMES_MAX);
+        return PYPROF_ERROR_MEMORY;
+    }
+    if (name == NULL) {
+        name = &pyprof__given_names.items[pyprof__given_names.count++];
+        name->tid = tid;
+        name->thread_id = thread_id;
+    }
+    pyprof__copy_name(name->text, sizeof name->text, text);
+    return PYPROF_OK;
+}
+
+PYPROF_API pyprof_result pyprof_name_thread(const char *name) {
+    pyprof__sampler *sampler = pyprof__lock_names();
+    pyprof_result result = pyprof__give_name(pyprof__tid(), (uintptr_t)pthread_self(), name);
+    pyprof__given_names.generation++;
+    pyprof__unlock_names(sampler);
+    return result;
+}
+
+PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name) {
+    if (id < 0) {
+        pyprof__say("pyprof_name_interpreter: id is %lld: it has to be 0 or more", (long long)id);
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    pyprof__sampler *sampler = pyprof__lock_names();
+    pyprof_result result = pyprof__set_name(id, name);
+    pyprof__names.generation++;
+    pyprof__unlock_names(sampler);
     return result;
 }
 
@@ -6010,7 +10172,12 @@ PYPROF_API void pyprof_free(pyprof_profile *profile) {
         pyprof__profile_clear(profile);
         pyprof__memory memory = profile->memory;
         pyprof__release(&memory, profile, sizeof *profile);
+        pyprof__budget_drop(memory.budget, &memory.allocator);
     }
+}
+
+PYPROF_API const char *pyprof_last_error(void) {
+    return pyprof__error_text;
 }
 
 PYPROF_API const char *pyprof_result_string(pyprof_result result) {
@@ -6028,7 +10195,7 @@ PYPROF_API const char *pyprof_result_string(pyprof_result result) {
     case PYPROF_ERROR_THREAD:
         return "the sampler thread could not be started";
     case PYPROF_ERROR_SIGNAL:
-        return "the signal cannot be used, or none is free";
+        return "the signal cannot be used";
     case PYPROF_ERROR_MEMORY_READ:
         return "neither process_vm_writev nor /proc/self/mem can be used here";
     case PYPROF_ERROR_PYTHON:

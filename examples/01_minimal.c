@@ -32,6 +32,7 @@ int main(void) {
     }
     pyprof_free(profile);
     Py_Finalize();
-    printf("minimal.collapsed, minimal.speedscope.json: %s\n", pyprof_result_string(result));
+    printf("minimal.collapsed, minimal.speedscope.json: %s\n",
+           result == PYPROF_OK ? pyprof_result_string(result) : pyprof_last_error());
     return result == PYPROF_OK ? 0 : 1;
 }

@@ -143,6 +143,7 @@ int main(void) {
         result = save_recording();
     }
     Py_Finalize();
-    printf("\nthreads.collapsed, threads.speedscope.json: %s\n", pyprof_result_string(result));
+    printf("\nthreads.collapsed, threads.speedscope.json: %s\n",
+           result == PYPROF_OK ? pyprof_result_string(result) : pyprof_last_error());
     return result == PYPROF_OK ? 0 : 1;
 }

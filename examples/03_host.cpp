@@ -31,7 +31,7 @@ using Object = std::unique_ptr<PyObject, decltype(&Py_DecRef)>;
 
 void check(pyprof_result result) {
     if (result != PYPROF_OK) {
-        throw std::runtime_error(pyprof_result_string(result));
+        throw std::runtime_error(pyprof_last_error());
     }
 }
 
@@ -40,9 +40,7 @@ class Recording {
     Recording() {
         pyprof_desc desc{};
         desc.interval_us = 1000;
-        desc.logger.log_fn = [](pyprof_log_level, const char *message, void *) {
-            std::cerr << message << '\n';
-        };
+        desc.logger.log_fn = [](pyprof_log_level, const char *message, void *) { std::cerr << message << '\n'; };
         check(pyprof_start(&desc));
     }
     Recording(const Recording &) = delete;

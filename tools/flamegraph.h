@@ -1,24 +1,46 @@
 /* flamegraph.h: collapsed stacks in, one self-contained interactive SVG out.
  *
- * Needs nothing but libc and POSIX (define _XOPEN_SOURCE 700 before the first #include when
- * compiling as strict ISO C). All functions are static: include it in the one file that uses it.
+ * C99 and C++17; needs nothing but libc and POSIX. All its functions are static, so there is nothing else to compile or
+ * to link: include it in each file that uses it, in as many as you like. It asks for _GNU_SOURCE itself, which counts
+ * only before the first system header: under -std=c99 include it first. Included before pyprof.h's implementation,
+ *
+ *     #define PYPROF_IMPLEMENTATION
+ *     #include "flamegraph.h"
+ *     #include "pyprof.h"
+ *
+ * Example:
  *
  *     flamegraph *graph = flamegraph_create();
- *     if (graph && flamegraph_add(graph, text, size, "profile", stderr) == FLAMEGRAPH_OK) {
- *         flamegraph_options options = {.title = "game.py", .unit = "us"};
- *         flamegraph_save(graph, &options, "game.svg", stderr);
- *     }
+ *     flamegraph_options options = {0};
+ *     options.title = "game.py";
+ *     if (graph && flamegraph_add(graph, text, size, "profile", flamegraph_tell_file, stderr) == FLAMEGRAPH_OK)
+ *         flamegraph_save(graph, &options, "game.svg", flamegraph_tell_file, stderr);
  *     flamegraph_free(graph);
  *
- * Input: one stack a line, `frame;frame;frame VALUE`, root first, VALUE a whole number >= 0 behind
- * the last blank (so that frame names may hold blanks). Equal stacks add up. Blank lines, and lines
- * that begin with "# " or are a lone "#", are skipped; CRLF and a missing last newline are fine.
- * Bytes that are not UTF-8, and characters that XML forbids, are shown as U+FFFD.
+ * Nothing is printed by itself: what is wrong goes, beside the result code, to the function that the caller gives.
+ * No function keeps anything but in the graph; two threads may use two graphs.
+ *
+ * Input: one stack a line, `frame;frame;frame VALUE`, root first, VALUE a number >= 0 behind the last blank (so that
+ * frame names may hold blanks), with a fraction or an exponent if need be. Equal stacks add up. Blank lines, and lines
+ * that begin with "# " or are a lone "#", are skipped; byte order marks, CRLF and a missing last newline are fine.
+ * Bytes that are not UTF-8, and characters that XML forbids, are shown as U+FFFD. What is no such text (JSON, an
+ * SVG, UTF-16, gzip, two values a line as difffolded.pl writes them ...) is refused in one line that says what to do.
+ *
+ * Threads: a frame "thread NAME" at the root (below py-spy's "process ..." frames, if there are any) is a thread. The
+ * picture shows all threads together, or with `options.threads` apart; threads whose names differ in digits only
+ * are one then, "thread worker-# (800 threads)". Threads of one name count as one thread here.
+ *
+ * Unit: where every stack begins with "thread NAME", as in what pyprof writes, values are microseconds unless
+ * `options.unit` says something else (it must where pyprof wrote PYPROF_METRIC_SAMPLES, "samples", or merged the threads
+ * itself, "us"). Others are samples, also those with py-spy's "thread (1234): NAME".
  *
  * Picture: children stand left to right by falling value. Frames narrower than
  * `options.min_width` are folded: drawn as one hatched box per parent, and counted below the chart.
  * Zooming in unfolds them, as far as the file knows them: it keeps the largest FLAMEGRAPH_MAX_FRAMES.
  */
+#if !defined(FLAMEGRAPH_H) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE 1
+#endif
 #ifndef FLAMEGRAPH_H
 #define FLAMEGRAPH_H
 
@@ -31,22 +53,35 @@
 #define FLAMEGRAPH_MAX_FRAMES 20000 /* how many frames a file describes: what bounds its size */
 #endif
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum flamegraph_result {
     FLAMEGRAPH_OK = 0,
     FLAMEGRAPH_BAD_INPUT = -1, /* at least one line is wrong; nothing of this input was added */
     FLAMEGRAPH_NO_MEMORY = -2,
-    FLAMEGRAPH_IO_ERROR = -3, /* errno tells why */
+    FLAMEGRAPH_IO_ERROR = -3 /* errno tells why */
 } flamegraph_result;
+
+/* Hears of what is wrong: one line of text without its newline, that lives as long as the call.
+ * NULL in its place = nobody wants to know. */
+typedef void (*flamegraph_tell_fn)(void *user, const char *message);
+
+/* Takes the next piece of the SVG; false = it could not (that ends the writing). The same type as pyprof_write_fn. */
+typedef bool (*flamegraph_write_fn)(void *user, const void *data, size_t size);
 
 /* How the picture looks; all zero = good defaults. */
 typedef struct flamegraph_options {
     const char *title;    /* UTF-8; NULL = "Flame graph" */
     const char *subtitle; /* one more line, say what was measured and how; NULL = none */
     const char *unit;     /* "ns", "us", "ms", "s": times, shown as 1.23 s, 45.6 ms; any other word
-                             names what is counted; NULL = "samples" */
+                             names what is counted; NULL = "us" or "samples", see above */
     int width;            /* pixels, at least FLAMEGRAPH_MIN_WIDTH; 0 = 1200, growing with the window */
     double min_width;     /* frames narrower than this many pixels are folded; 0 = 1 */
     bool inverted;        /* root on top (icicle) */
+    bool threads;         /* threads apart */
+    const char *empty;    /* said in a picture without samples: why, and what to do; NULL = what is likely */
 } flamegraph_options;
 
 #define FLAMEGRAPH_MIN_WIDTH 300
@@ -58,39 +93,46 @@ typedef struct flamegraph flamegraph;
 static inline flamegraph *flamegraph_create(void);
 static inline void flamegraph_free(flamegraph *graph); /* NULL is fine */
 
-/* Add collapsed text. Every bad line (up to a bound) is told on `errors` as
- * `NAME:LINE: what is wrong`; if there is one, nothing of this text is added. */
-static inline flamegraph_result flamegraph_add(flamegraph *graph, const char *text, size_t size,
-                                               const char *name, FILE *errors);
+/* Add collapsed text. Every bad line (up to a bound) is told as `NAME:LINE: what is wrong`; if there is one,
+ * nothing of this text is added. A text of another kind is told once. */
+static inline flamegraph_result flamegraph_add(flamegraph *graph, const char *text, size_t size, const char *name,
+                                               flamegraph_tell_fn tell, void *user);
 
 /* The same for all that can be read from `in`. */
-static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, const char *name, FILE *errors);
+static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, const char *name, flamegraph_tell_fn tell,
+                                                void *user);
 
-/* The sum of all values; 0 = there is nothing to see (the picture then says so). */
+/* The sum of all values, in units of the last decimal that they have; 0 = there is nothing to see (the picture then
+ * says so). */
 static inline uint64_t flamegraph_total(const flamegraph *graph);
 
-/* Write the SVG. The caller checks fclose() of its own stream. */
+/* Write the SVG, piece by piece. FLAMEGRAPH_IO_ERROR = `write` answered false. NULL options = all defaults. */
 static inline flamegraph_result flamegraph_write(const flamegraph *graph, const flamegraph_options *options,
-                                                 FILE *out);
+                                                 flamegraph_write_fn write, void *user);
 
 /* Write the SVG beside `path` and rename it into place, so that no half file is ever seen there;
  * straight into what is no regular file (a pipe, a device). NULL or "-" = standard output.
- * Errors are told on `errors` as `PATH: what is wrong`. */
+ * Errors are told as `PATH: what is wrong`. */
 static inline flamegraph_result flamegraph_save(const flamegraph *graph, const flamegraph_options *options,
-                                                const char *path, FILE *errors);
+                                                const char *path, flamegraph_tell_fn tell, void *user);
+
+/* A flamegraph_tell_fn: a line on a stdio stream, say stderr. */
+static inline void flamegraph_tell_file(void *file, const char *message);
 
 /* ---- implementation ------------------------------------------------------------------------ */
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <locale.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define FLAMEGRAPH_NONE UINT32_MAX
+/* py-spy writes a blank and a value, without a stack, for a thread that ran no Python function. */
+#define FLAMEGRAPH_FRAMELESS "[no Python frame]"
 #define FLAMEGRAPH_MAX_COMPLAINTS 20 /* bad lines that are told one by one */
 
 /* Geometry in pixels; the script gets the same numbers with the data. */
@@ -126,14 +168,16 @@ struct flamegraph {
     flamegraph_node *nodes; /* nodes[0] is the root, "all" */
     size_t node_count, node_capacity;
     flamegraph_index name_index, node_index;
+    int decimals; /* of all values: a value of 15 is 1.5 with one decimal */
+    bool ours;    /* a stack was added that begins with "thread NAME" as only pyprof writes it */
+    bool foreign; /* one was added that does not begin with a thread */
 };
 
 /* ---- the tree ---- */
 
 /* The array with room for `more` elements behind `used`; NULL, and the array as it was, when there
  * is no memory. */
-static inline void *flamegraph_reserve(void *array, size_t *capacity, size_t used, size_t more,
-                                       size_t element) {
+static inline void *flamegraph_reserve(void *array, size_t *capacity, size_t used, size_t more, size_t element) {
     if (more <= *capacity - used)
         return array;
     size_t most = SIZE_MAX / 2 / element;
@@ -165,8 +209,7 @@ static inline uint64_t flamegraph_hash_node(uint32_t parent, uint32_t name) {
     return hash ^ (hash >> 32);
 }
 
-static inline uint64_t flamegraph_hash_of(const flamegraph *graph, const flamegraph_index *index,
-                                          uint32_t item) {
+static inline uint64_t flamegraph_hash_of(const flamegraph *graph, const flamegraph_index *index, uint32_t item) {
     if (index == &graph->name_index)
         return graph->names[item].hash;
     return flamegraph_hash_node(graph->nodes[item].parent, graph->nodes[item].name);
@@ -179,7 +222,7 @@ static inline bool flamegraph_index_grow(const flamegraph *graph, flamegraph_ind
     size_t capacity = index->capacity ? index->capacity * 2 : 1024;
     if (capacity > SIZE_MAX / sizeof(uint32_t))
         return false;
-    uint32_t *slots = malloc(capacity * sizeof *slots);
+    uint32_t *slots = (uint32_t *)malloc(capacity * sizeof *slots);
     if (!slots)
         return false;
     for (size_t i = 0; i < capacity; i++)
@@ -207,24 +250,24 @@ static inline uint32_t flamegraph_intern(flamegraph *graph, const char *bytes, s
     size_t at = (size_t)hash & (index->capacity - 1);
     for (; index->slots[at] != FLAMEGRAPH_NONE; at = (at + 1) & (index->capacity - 1)) {
         const flamegraph_name *name = &graph->names[index->slots[at]];
-        if (name->hash == hash && name->size == size &&
-            memcmp(graph->text + name->offset, bytes, size) == 0) {
+        if (name->hash == hash && name->size == size && memcmp(graph->text + name->offset, bytes, size) == 0) {
             return index->slots[at];
         }
     }
     if (graph->name_count >= FLAMEGRAPH_NONE)
         return FLAMEGRAPH_NONE;
     flamegraph_name *names =
-        flamegraph_reserve(graph->names, &graph->name_capacity, graph->name_count, 1, sizeof *names);
+        (flamegraph_name *)flamegraph_reserve(graph->names, &graph->name_capacity, graph->name_count, 1, sizeof *names);
     if (!names)
         return FLAMEGRAPH_NONE;
     graph->names = names;
-    char *text = flamegraph_reserve(graph->text, &graph->text_capacity, graph->text_size, size, 1);
+    char *text = (char *)flamegraph_reserve(graph->text, &graph->text_capacity, graph->text_size, size, 1);
     if (!text)
         return FLAMEGRAPH_NONE;
     graph->text = text;
     memcpy(graph->text + graph->text_size, bytes, size);
-    graph->names[graph->name_count] = (flamegraph_name){graph->text_size, size, hash};
+    flamegraph_name added = {graph->text_size, size, hash};
+    graph->names[graph->name_count] = added;
     graph->text_size += size;
     index->slots[at] = (uint32_t)graph->name_count;
     return (uint32_t)graph->name_count++;
@@ -243,11 +286,12 @@ static inline uint32_t flamegraph_child(flamegraph *graph, uint32_t parent, uint
     if (graph->node_count >= FLAMEGRAPH_NONE)
         return FLAMEGRAPH_NONE;
     flamegraph_node *nodes =
-        flamegraph_reserve(graph->nodes, &graph->node_capacity, graph->node_count, 1, sizeof *nodes);
+        (flamegraph_node *)flamegraph_reserve(graph->nodes, &graph->node_capacity, graph->node_count, 1, sizeof *nodes);
     if (!nodes)
         return FLAMEGRAPH_NONE;
     graph->nodes = nodes;
-    graph->nodes[graph->node_count] = (flamegraph_node){parent, name, 0};
+    flamegraph_node added = {parent, name, 0};
+    graph->nodes[graph->node_count] = added;
     index->slots[at] = (uint32_t)graph->node_count;
     return (uint32_t)graph->node_count++;
 }
@@ -264,17 +308,18 @@ static inline void flamegraph_free(flamegraph *graph) {
 }
 
 static inline flamegraph *flamegraph_create(void) {
-    flamegraph *graph = calloc(1, sizeof *graph);
+    flamegraph *graph = (flamegraph *)calloc(1, sizeof *graph);
     if (!graph)
         return NULL;
     uint32_t all = flamegraph_intern(graph, "all", 3);
-    graph->nodes = flamegraph_reserve(NULL, &graph->node_capacity, 0, 1, sizeof *graph->nodes);
+    graph->nodes = (flamegraph_node *)flamegraph_reserve(NULL, &graph->node_capacity, 0, 1, sizeof *graph->nodes);
     if (all == FLAMEGRAPH_NONE || !graph->nodes) {
         flamegraph_free(graph);
         return NULL;
     }
     /* The root is nobody's child: it stands in no index. */
-    graph->nodes[0] = (flamegraph_node){0, all, 0};
+    flamegraph_node root = {0, all, 0};
+    graph->nodes[0] = root;
     graph->node_count = 1;
     return graph;
 }
@@ -289,8 +334,10 @@ static inline uint64_t flamegraph_total(const flamegraph *graph) {
 typedef struct flamegraph_line {
     const char *stack;
     size_t stack_size;
-    uint64_t value;
-    char wrong[96];
+    uint64_t digits; /* the value is digits * 10^exponent */
+    int exponent;
+    bool two_values; /* another number stands before it */
+    char wrong[128];
 } flamegraph_line;
 
 /* Text of the input in a message: bounded, and nothing in it that a terminal would obey. */
@@ -307,24 +354,91 @@ static inline void flamegraph_quote(char *out, size_t room, const char *bytes, s
     out[used] = '\0';
 }
 
-static inline bool flamegraph_parse_value(const char *digits, size_t size, flamegraph_line *line) {
-    char shown[32];
-    flamegraph_quote(shown, sizeof shown, digits, size);
-    line->value = 0;
-    for (size_t i = 0; i < size; i++) {
-        if (digits[i] < '0' || digits[i] > '9') {
-            snprintf(line->wrong, sizeof line->wrong, "the line ends with '%s', not with a whole number",
-                     shown);
+#define FLAMEGRAPH_MAX_DECIMALS 15
+
+/* value * 10^exponent, rounded; false = that does not fit. */
+static inline bool flamegraph_scale(uint64_t *value, int exponent) {
+    for (; exponent > 0 && *value; exponent--) {
+        if (*value > UINT64_MAX / 10)
+            return false;
+        *value *= 10;
+    }
+    for (; exponent < -1 && *value; exponent++)
+        *value /= 10;
+    if (exponent == -1)
+        *value = *value / 10 + (*value % 10 >= 5);
+    return true;
+}
+
+/* The digits from *at on. Those of a fraction that do not fit are left out, they are far too small to be seen. */
+static inline bool flamegraph_take_digits(const char **at, const char *end, bool fraction, flamegraph_line *line) {
+    for (; *at < end && **at >= '0' && **at <= '9'; ++*at) {
+        uint64_t digit = (uint64_t)(**at - '0');
+        if (line->digits <= (UINT64_MAX - digit) / 10) {
+            line->digits = line->digits * 10 + digit;
+            line->exponent -= fraction;
+        } else if (!fraction) {
             return false;
         }
-        uint64_t digit = (uint64_t)(digits[i] - '0');
-        if (line->value > (UINT64_MAX - digit) / 10) {
-            snprintf(line->wrong, sizeof line->wrong, "the value %s does not fit in 64 bits", shown);
-            return false;
-        }
-        line->value = line->value * 10 + digit;
     }
     return true;
+}
+
+/* What follows an e or E; *at stays there if that is no exponent. */
+static inline int flamegraph_take_exponent(const char **at, const char *end) {
+    const char *digit = *at + 1;
+    int exponent = 0;
+    bool minus = digit < end && *digit == '-';
+    if (digit < end && (*digit == '-' || *digit == '+'))
+        digit++;
+    if (digit == end)
+        return 0;
+    for (*at = digit; *at < end && **at >= '0' && **at <= '9'; ++*at)
+        exponent = exponent < 1000 ? exponent * 10 + (**at - '0') : exponent;
+    return minus ? -exponent : exponent;
+}
+
+/* A number as 12, 1.5, .5, 1e-05. */
+static inline bool flamegraph_is_number(const char *text, size_t size, flamegraph_line *line, bool *fits) {
+    const char *at = text, *end = text + size, *start = at;
+    line->digits = 0;
+    line->exponent = 0;
+    *fits = flamegraph_take_digits(&at, end, false, line);
+    if (!*fits) {
+        while (at < end && *at >= '0' && *at <= '9')
+            at++;
+        return at == end;
+    }
+    size_t digits = (size_t)(at - start);
+    if (at < end && *at == '.') {
+        start = ++at;
+        flamegraph_take_digits(&at, end, true, line);
+        digits += (size_t)(at - start);
+    }
+    if (digits && at < end && (*at == 'e' || *at == 'E'))
+        line->exponent += flamegraph_take_exponent(&at, end);
+    for (; line->digits && line->digits % 10 == 0 && line->exponent < 0; line->exponent++)
+        line->digits /= 10;
+    if (!line->digits)
+        line->exponent = 0;
+    uint64_t value = line->digits;
+    *fits = flamegraph_scale(&value, line->exponent > 0 ? line->exponent : 0);
+    return digits && at == end;
+}
+
+static inline bool flamegraph_parse_value(const char *text, size_t size, flamegraph_line *line) {
+    char shown[32];
+    bool fits = true, minus = size > 1 && text[0] == '-';
+    flamegraph_quote(shown, sizeof shown, text, size);
+    if (!flamegraph_is_number(text + minus, size - minus, line, &fits)) {
+        snprintf(line->wrong, sizeof line->wrong, "the line ends with '%s', not with a number", shown);
+    } else if (minus) {
+        snprintf(line->wrong, sizeof line->wrong,
+                 "the value %s is negative: a flame graph shows amounts, not differences", shown);
+    } else if (!fits) {
+        snprintf(line->wrong, sizeof line->wrong, "the value %s does not fit in 64 bits", shown);
+    }
+    return !line->wrong[0];
 }
 
 static inline bool flamegraph_is_blank(char byte) {
@@ -348,74 +462,339 @@ static inline size_t flamegraph_empty_frame(const char *stack, size_t size) {
     return empty ? number : 0;
 }
 
+/* The word that ends at `end`. */
+static inline size_t flamegraph_word_start(const char *text, size_t end) {
+    while (end > 0 && !flamegraph_is_blank(text[end - 1]))
+        end--;
+    return end;
+}
+
+static inline bool flamegraph_ends_with_number(const char *text, size_t size) {
+    flamegraph_line line;
+    bool fits;
+    while (size > 0 && flamegraph_is_blank(text[size - 1]))
+        size--;
+    size_t start = flamegraph_word_start(text, size);
+    return start > 0 && flamegraph_is_number(text + start, size - start, &line, &fits);
+}
+
+static inline bool flamegraph_is_mark(const char *text, size_t size) {
+    return size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0;
+}
+
 static inline flamegraph_line flamegraph_parse_line(const char *text, size_t size) {
-    flamegraph_line line = {text, 0, 0, ""};
+    flamegraph_line line;
+    memset(&line, 0, sizeof line);
+    while (flamegraph_is_mark(text, size)) { /* at the start of a file, or of one of several that were joined */
+        text += 3;
+        size -= 3;
+    }
     if (size > 0 && text[size - 1] == '\r')
         size--;
     while (size > 0 && flamegraph_is_blank(text[size - 1]))
         size--;
     if (size == 0 || (text[0] == '#' && (size == 1 || text[1] == ' ')))
         return line;
-    const char *nul = memchr(text, '\0', size);
-    if (nul) {
-        snprintf(line.wrong, sizeof line.wrong, "a NUL byte at column %zu", (size_t)(nul - text) + 1);
+    const char *nul = (const char *)memchr(text, '\0', size);
+    const char *cr = (const char *)memchr(text, '\r', size);
+    if (nul || cr) {
+        snprintf(line.wrong, sizeof line.wrong, "a %s at column %zu", nul ? "NUL byte" : "carriage return",
+                 (size_t)((nul ? nul : cr) - text) + 1);
         return line;
     }
-    size_t blank = size;
-    while (blank > 0 && !flamegraph_is_blank(text[blank - 1]))
-        blank--;
+    size_t blank = flamegraph_word_start(text, size);
     if (!flamegraph_parse_value(text + blank, size - blank, &line))
         return line;
     size_t stack = blank ? blank - 1 : 0;
     size_t empty = flamegraph_empty_frame(text, stack);
-    if (stack == 0) {
+    if (stack == 0 && blank == 1) {
+        line.stack = FLAMEGRAPH_FRAMELESS;
+        line.stack_size = sizeof FLAMEGRAPH_FRAMELESS - 1;
+    } else if (stack == 0) {
         snprintf(line.wrong, sizeof line.wrong, "no stack before the value");
     } else if (empty) {
         snprintf(line.wrong, sizeof line.wrong, "frame %zu of the stack is empty", empty);
     } else {
+        line.stack = text;
         line.stack_size = stack;
+        line.two_values = flamegraph_ends_with_number(text, stack);
     }
     return line;
 }
 
 /* The line that begins at `at`, and the offset of the next one. */
 static inline size_t flamegraph_next_line(const char *text, size_t size, size_t at, flamegraph_line *line) {
-    const char *end = memchr(text + at, '\n', size - at);
+    const char *end = (const char *)memchr(text + at, '\n', size - at);
     size_t length = end ? (size_t)(end - text) - at : size - at;
     *line = flamegraph_parse_line(text + at, length);
     return at + length + (end ? 1 : 0);
 }
 
+/* Who hears of what is wrong, and by which name the caller knows the input or the output. */
+typedef struct flamegraph_told {
+    flamegraph_tell_fn tell;
+    void *user;
+    const char *name;
+} flamegraph_told;
+
+static inline void flamegraph_tell_file(void *file, const char *message) {
+    fprintf((FILE *)file, "%s\n", message);
+}
+
+/* "NAME:LINE: message"; line 0 = of the whole. errno stays as it was. */
+static inline void flamegraph_tell(const flamegraph_told *told, size_t line, const char *message) {
+    char place[32] = "", text[1200];
+    int before = errno;
+    if (!told->tell)
+        return;
+    if (line)
+        snprintf(place, sizeof place, ":%zu", line);
+    snprintf(text, sizeof text, "%.800s%s: %.300s", told->name, place, message);
+    told->tell(told->user, text);
+    errno = before;
+}
+
+static inline flamegraph_result flamegraph_fail(const flamegraph_told *told, flamegraph_result result) {
+    flamegraph_tell(told, 0, result == FLAMEGRAPH_NO_MEMORY ? "out of memory" : strerror(errno));
+    return result;
+}
+
+/* ---- threads, as their names tell ---- */
+
+/* A frame that stands for what runs, not for code: "thread NAME", "process NAME". A function of that name has only its
+ * place behind it: "thread (worker.py:12)". */
+static inline bool flamegraph_is_named(const char *name, size_t size, const char *what) {
+    size_t length = strlen(what), at = size;
+    if (size < length || memcmp(name, what, length) != 0)
+        return false;
+    if (size == length || name[length] != '(' || name[size - 1] != ')')
+        return true;
+    for (at--; at > length && name[at - 1] >= '0' && name[at - 1] <= '9'; at--) {
+    }
+    return at == size - 1 || name[at - 1] != ':';
+}
+
+static inline bool flamegraph_is_thread(const char *name, size_t size) {
+    return flamegraph_is_named(name, size, "thread ");
+}
+
+/* py-spy's way to name a thread: "thread (1234): NAME", "thread (0x7F...)". */
+static inline bool flamegraph_is_thread_id(const char *name, size_t size) {
+    size_t at = 8;
+    if (size < 10 || name[7] != '(' || name[8] < '0' || name[8] > '9')
+        return false;
+    while (at < size && name[at] != ')')
+        at++;
+    return at + 1 == size || (at < size && name[at + 1] == ':');
+}
+
+/* ---- what the text is ---- */
+
+typedef struct flamegraph_survey {
+    size_t stacks, bad, two_values, ours, foreign;
+    size_t first_line; /* the number of the first line that is not passed over */
+    flamegraph_line first;
+    const char *first_text;
+    int decimals; /* as many as the values have and fit */
+} flamegraph_survey;
+
+static inline flamegraph_survey flamegraph_look(const char *text, size_t size) {
+    flamegraph_survey survey;
+    double sum = 0;
+    size_t number = 0;
+    memset(&survey, 0, sizeof survey);
+    for (size_t at = 0; at < size;) {
+        flamegraph_line line;
+        const char *start = text + at;
+        at = flamegraph_next_line(text, size, at, &line);
+        number++;
+        if (!line.wrong[0] && !line.stack_size)
+            continue;
+        if (!survey.first_line) {
+            survey.first_line = number;
+            survey.first = line;
+            survey.first_text = start;
+        }
+        if (line.wrong[0]) {
+            survey.bad++;
+            continue;
+        }
+        const char *stop = (const char *)memchr(line.stack, ';', line.stack_size);
+        size_t root = stop ? (size_t)(stop - line.stack) : line.stack_size;
+        bool thread = flamegraph_is_thread(line.stack, root);
+        double value = (double)line.digits;
+        for (int i = line.exponent; i != 0 && i > -40; i += i < 0 ? 1 : -1)
+            value = i < 0 ? value / 10 : value * 10;
+        sum += line.exponent > -40 ? value : 0;
+        survey.stacks++;
+        survey.two_values += line.two_values && !(thread && !stop);
+        survey.ours += thread && !flamegraph_is_thread_id(line.stack, root);
+        survey.foreign += !thread;
+        if (-line.exponent > survey.decimals)
+            survey.decimals = -line.exponent;
+    }
+    if (survey.decimals > FLAMEGRAPH_MAX_DECIMALS)
+        survey.decimals = FLAMEGRAPH_MAX_DECIMALS;
+    for (int i = 0; i < survey.decimals; i++) {
+        sum *= 10;
+        if (sum > 9e18)
+            survey.decimals = i;
+    }
+    return survey;
+}
+
+static inline bool flamegraph_holds(const char *text, size_t size, const char *word) {
+    size_t length = strlen(word);
+    for (size_t i = 0; i + length <= size; i++) {
+        if (memcmp(text + i, word, length) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* How well-known files of other kinds begin. */
+static inline const char *flamegraph_known_file(const char *text, size_t size) {
+    static const struct {
+        const char *start;
+        size_t size;
+        const char *what;
+    } known[] = {
+        {"\xff\xfe", 2, "this is UTF-16 text: convert it first, as iconv -f UTF-16 -t UTF-8 does"},
+        {"\xfe\xff", 2, "this is UTF-16 text: convert it first, as iconv -f UTF-16 -t UTF-8 does"},
+        {"\x1f\x8b", 2,
+         "this is compressed by gzip: unpack it first with gunzip, or, if it is a pprof profile, open it "
+         "with "
+         "`go tool pprof`"},
+        {"\x28\xb5\x2f\xfd", 4, "this is compressed by zstd: unpack it first with unzstd"},
+        {"\xfd"
+         "7zXZ",
+         5, "this is compressed by xz: unpack it first with unxz"},
+        {"BZh", 3, "this is compressed by bzip2: unpack it first with bunzip2"},
+        {"PK\x03\x04", 4, "this is a zip archive: unpack it first with unzip"},
+        {"PERFILE2", 8, "this is perf's own file: give what `perf script | stackcollapse-perf.pl` writes"},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (size >= known[i].size && memcmp(text, known[i].start, known[i].size) == 0)
+            return known[i].what;
+    }
+    return NULL;
+}
+
+/* UTF-16 without a mark: every other byte of text that is mostly ASCII is zero. */
+static inline bool flamegraph_is_wide(const char *text, size_t size) {
+    size_t zeros[2] = {0, 0}, most = size < 512 ? size : 512;
+    for (size_t i = 0; i < most; i++)
+        zeros[i & 1] += text[i] == '\0';
+    return most >= 8 && ((zeros[0] == 0 && zeros[1] > most / 3) || (zeros[1] == 0 && zeros[0] > most / 3));
+}
+
+static inline bool flamegraph_is_binary(const char *text, size_t size) {
+    for (size_t i = 0; i < size && i < 1024; i++) {
+        unsigned char byte = (unsigned char)text[i];
+        if (byte < 0x20 && !strchr("\t\n\v\f\r\x1b", byte))
+            return true;
+        if (byte == 0)
+            return true;
+    }
+    return false;
+}
+
+/* What the bytes are if they are no text in UTF-8; NULL = they are. */
+static inline const char *flamegraph_no_text(const char *text, size_t size) {
+    const char *what = flamegraph_known_file(text, size);
+    if (!what && flamegraph_is_wide(text, size))
+        what = flamegraph_known_file("\xff\xfe", 2);
+    if (!what && flamegraph_is_binary(text, size))
+        what = "this is a binary file, not collapsed stacks, which are text: frame;frame;frame VALUE";
+    return what;
+}
+
+/* A file of another kind, if the first line is none of ours; NULL = it is just not right. */
+static inline const char *flamegraph_other_text(const flamegraph_survey *survey, const char *text, size_t size) {
+    const char *at = survey->first_text;
+    size_t left = size - (size_t)(at - text), near = left < 4096 ? left : 4096;
+    while (left > 0 && (flamegraph_is_blank(*at) || flamegraph_is_mark(at, left))) {
+        size_t step = flamegraph_is_blank(*at) ? 1 : 3;
+        at += step;
+        left -= step;
+    }
+    if (*at == '{' || *at == '[') {
+        if (flamegraph_holds(at, near < left ? near : left, "speedscope"))
+            return "this is a profile for speedscope: open it in speedscope.app, or write collapsed stacks "
+                   "instead "
+                   "(pyprof-run -f collapsed; pyprof_save to a path that does not end in .json)";
+        return "this is JSON, not collapsed stacks, which are lines of frame;frame;frame VALUE";
+    }
+    if (*at == '<' && flamegraph_holds(at, near < left ? near : left, "<svg"))
+        return "this is an SVG picture already: open it in a browser, or give the collapsed stacks that it "
+               "was made "
+               "from (IN comes before OUT)";
+    if (*at == '<' && left > 1 && (strchr("?!", at[1]) || flamegraph_holds(at, left < 64 ? left : 64, "<html")))
+        return "this is XML or HTML, not collapsed stacks, which are lines of frame;frame;frame VALUE";
+    return NULL;
+}
+
+/* What there is to say about the text as a whole, if it is not collapsed stacks at all. */
+static inline bool flamegraph_is_other(const flamegraph_survey *survey, const char *text, size_t size,
+                                       const flamegraph_told *told) {
+    char first[256];
+    bool wrong = survey->first.wrong[0] != '\0';
+    const char *what = wrong ? flamegraph_no_text(text, size) : NULL;
+    size_t line = what ? 1 : survey->first_line;
+    if (!what && wrong)
+        what = flamegraph_other_text(survey, text, size);
+    if (!what && survey->bad && !survey->stacks) {
+        snprintf(first, sizeof first, "%s; no line here is a collapsed stack, frame;frame;frame VALUE",
+                 survey->first.wrong);
+        what = first;
+    }
+    if (!what && survey->stacks && survey->two_values == survey->stacks && !survey->bad) {
+        what = "two values end the line, as difffolded.pl writes them: differences are not drawn; leave out "
+               "one of "
+               "the two, or give one of the files that were compared";
+    }
+    if (what)
+        flamegraph_tell(told, line, what);
+    return what != NULL;
+}
+
 /* Tell what is wrong with the text; true = nothing. */
-static inline bool flamegraph_check(const flamegraph *graph, const char *text, size_t size, const char *name,
-                                    FILE *errors) {
+static inline bool flamegraph_check(const flamegraph *graph, const char *text, size_t size, int decimals,
+                                    const flamegraph_told *told) {
     uint64_t sum = flamegraph_total(graph);
     size_t number = 0, bad = 0;
+    bool fits = flamegraph_scale(&sum, decimals - graph->decimals);
     for (size_t at = 0; at < size;) {
         flamegraph_line line;
         at = flamegraph_next_line(text, size, at, &line);
         number++;
-        if (!line.wrong[0] && line.value > UINT64_MAX - sum) {
+        uint64_t value = line.digits;
+        if (!line.wrong[0] && line.stack_size &&
+            (!fits || !flamegraph_scale(&value, line.exponent + decimals) || value > UINT64_MAX - sum)) {
             snprintf(line.wrong, sizeof line.wrong, "the sum of all values exceeds 64 bits");
         }
         if (!line.wrong[0]) {
-            sum += line.value;
+            sum += line.stack_size ? value : 0;
         } else if (bad++ < FLAMEGRAPH_MAX_COMPLAINTS) {
-            fprintf(errors, "%s:%zu: %s\n", name, number, line.wrong);
+            flamegraph_tell(told, number, line.wrong);
         }
     }
     if (bad > FLAMEGRAPH_MAX_COMPLAINTS) {
-        fprintf(errors, "%s: %zu more bad lines\n", name, bad - FLAMEGRAPH_MAX_COMPLAINTS);
+        char more[64];
+        snprintf(more, sizeof more, "%zu more bad lines", bad - FLAMEGRAPH_MAX_COMPLAINTS);
+        flamegraph_tell(told, 0, more);
     }
     return bad == 0;
 }
 
 static inline bool flamegraph_add_stack(flamegraph *graph, const flamegraph_line *line) {
     uint32_t node = 0;
+    uint64_t value = line->digits;
     const char *at = line->stack, *end = line->stack + line->stack_size;
-    graph->nodes[0].total += line->value;
+    flamegraph_scale(&value, line->exponent + graph->decimals);
+    graph->nodes[0].total += value;
     while (at <= end) {
-        const char *stop = memchr(at, ';', (size_t)(end - at));
+        const char *stop = (const char *)memchr(at, ';', (size_t)(end - at));
         if (!stop)
             stop = end;
         uint32_t name = flamegraph_intern(graph, at, (size_t)(stop - at));
@@ -424,52 +803,258 @@ static inline bool flamegraph_add_stack(flamegraph *graph, const flamegraph_line
         node = flamegraph_child(graph, node, name);
         if (node == FLAMEGRAPH_NONE)
             return false;
-        graph->nodes[node].total += line->value;
+        graph->nodes[node].total += value;
         at = stop + 1;
     }
     return true;
 }
 
-static inline flamegraph_result flamegraph_add(flamegraph *graph, const char *text, size_t size,
-                                               const char *name, FILE *errors) {
-    if (!flamegraph_check(graph, text, size, name, errors))
+static inline flamegraph_result flamegraph_add(flamegraph *graph, const char *text, size_t size, const char *name,
+                                               flamegraph_tell_fn tell, void *user) {
+    flamegraph_told told = {tell, user, name};
+    flamegraph_survey survey = flamegraph_look(text, size);
+    int decimals = survey.decimals > graph->decimals ? survey.decimals : graph->decimals;
+    if (flamegraph_is_other(&survey, text, size, &told) || !flamegraph_check(graph, text, size, decimals, &told))
         return FLAMEGRAPH_BAD_INPUT;
+    for (size_t i = 0; i < graph->node_count; i++)
+        flamegraph_scale(&graph->nodes[i].total, decimals - graph->decimals);
+    graph->decimals = decimals;
+    graph->ours = graph->ours || survey.ours;
+    graph->foreign = graph->foreign || survey.foreign;
     for (size_t at = 0; at < size;) {
         flamegraph_line line;
         at = flamegraph_next_line(text, size, at, &line);
-        if (line.stack_size && !flamegraph_add_stack(graph, &line)) {
-            fprintf(errors, "%s: out of memory\n", name);
-            return FLAMEGRAPH_NO_MEMORY;
-        }
+        if (line.stack_size && !flamegraph_add_stack(graph, &line))
+            return flamegraph_fail(&told, FLAMEGRAPH_NO_MEMORY);
     }
     return FLAMEGRAPH_OK;
 }
 
-static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, const char *name, FILE *errors) {
+static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, const char *name, flamegraph_tell_fn tell,
+                                                void *user) {
+    flamegraph_told told = {tell, user, name};
     char *text = NULL;
     size_t size = 0, capacity = 0, got;
     do {
-        char *grown = flamegraph_reserve(text, &capacity, size, 1 << 16, 1);
+        char *grown = (char *)flamegraph_reserve(text, &capacity, size, 1 << 16, 1);
         if (!grown) {
-            fprintf(errors, "%s: out of memory\n", name);
             free(text);
-            return FLAMEGRAPH_NO_MEMORY;
+            return flamegraph_fail(&told, FLAMEGRAPH_NO_MEMORY);
         }
         text = grown;
         got = fread(text + size, 1, capacity - size, in);
         size += got;
     } while (got > 0);
-    flamegraph_result result = FLAMEGRAPH_IO_ERROR;
-    if (ferror(in)) {
-        fprintf(errors, "%s: %s\n", name, strerror(errno));
-    } else {
-        result = flamegraph_add(graph, text, size, name, errors);
-    }
+    flamegraph_result result =
+        ferror(in) ? flamegraph_fail(&told, FLAMEGRAPH_IO_ERROR) : flamegraph_add(graph, text, size, name, tell, user);
     free(text);
     return result;
 }
 
+/* ---- threads together or apart ---- */
+
+/* What the names of many threads have in common: each run of digits, and what follows 0x, is a '#'. */
+static inline size_t flamegraph_pattern(const char *name, size_t size, char *out) {
+    size_t used = 0;
+    for (size_t at = 0; at < size;) {
+        bool hex = at + 2 < size && name[at] == '0' && (name[at + 1] == 'x' || name[at + 1] == 'X');
+        size_t start = at;
+        at += hex ? 2 : 0;
+        while (at < size && ((name[at] >= '0' && name[at] <= '9') ||
+                             (hex && ((name[at] >= 'a' && name[at] <= 'f') || (name[at] >= 'A' && name[at] <= 'F'))))) {
+            at++;
+        }
+        out[used++] = at > start ? '#' : name[at++];
+    }
+    return used;
+}
+
+/* A graph in which the threads of another one are together, or apart with those whose names differ in digits only
+ * as one. */
+typedef struct flamegraph_view {
+    const flamegraph *from;
+    flamegraph *graph;
+    flamegraph *groups; /* the roots of `from`, threads by their patterns; a total counts the names */
+    uint32_t *node;     /* of `from` -> of graph */
+    uint32_t *group;    /* of `from` -> of groups; FLAMEGRAPH_NONE = neither thread nor above one */
+    char *name;         /* as long as the longest needs to be */
+    size_t threads;
+} flamegraph_view;
+
+static inline const char *flamegraph_name_of(const flamegraph *graph, uint32_t node, size_t *size) {
+    const flamegraph_name *name = &graph->names[graph->nodes[node].name];
+    *size = name->size;
+    return graph->text + name->offset;
+}
+
+/* Whether threads may stand above the node: it is the root or a process. */
+static inline bool flamegraph_holds_threads(const flamegraph_view *view, uint32_t node) {
+    size_t size;
+    const char *name = flamegraph_name_of(view->from, node, &size);
+    return node == 0 || (view->group[node] != FLAMEGRAPH_NONE && flamegraph_is_named(name, size, "process "));
+}
+
+static inline bool flamegraph_view_is_thread(const flamegraph_view *view, uint32_t node) {
+    size_t size;
+    const char *name = flamegraph_name_of(view->from, node, &size);
+    return flamegraph_is_thread(name, size) && flamegraph_holds_threads(view, view->from->nodes[node].parent);
+}
+
+/* Parents come before their children, so one pass finds all roots; those below threads are none. */
+static inline bool flamegraph_find_groups(flamegraph_view *view) {
+    const flamegraph *from = view->from;
+    for (uint32_t i = 1; i < from->node_count; i++) {
+        size_t size;
+        const char *name = flamegraph_name_of(from, i, &size);
+        uint32_t parent = from->nodes[i].parent, above = view->group[parent];
+        bool thread = flamegraph_view_is_thread(view, i);
+        view->group[i] = FLAMEGRAPH_NONE;
+        if (!flamegraph_holds_threads(view, parent) || (!thread && !flamegraph_is_named(name, size, "process ")))
+            continue;
+        if (thread) {
+            view->threads++;
+            size = flamegraph_pattern(name, size, view->name);
+            name = view->name;
+        }
+        uint32_t id = flamegraph_intern(view->groups, name, size);
+        uint32_t group = id == FLAMEGRAPH_NONE ? id : flamegraph_child(view->groups, above, id);
+        if (group == FLAMEGRAPH_NONE)
+            return false;
+        view->groups->nodes[group].total++;
+        view->group[i] = group;
+    }
+    return true;
+}
+
+/* The name of a thread in the view: its own, or what it has in common with others. */
+static inline uint32_t flamegraph_thread_name(flamegraph_view *view, uint32_t node) {
+    size_t size;
+    const char *name = flamegraph_name_of(view->from, node, &size);
+    uint64_t count = view->groups->nodes[view->group[node]].total;
+    if (count == 1)
+        return flamegraph_intern(view->graph, name, size);
+    size = flamegraph_pattern(name, size, view->name);
+    size += (size_t)snprintf(view->name + size, 40, " (%" PRIu64 " threads)", count);
+    return flamegraph_intern(view->graph, view->name, size);
+}
+
+static inline bool flamegraph_fill_view(flamegraph_view *view, bool apart) {
+    const flamegraph *from = view->from;
+    flamegraph *graph = view->graph;
+    graph->nodes[0].total = from->nodes[0].total;
+    graph->decimals = from->decimals;
+    view->node[0] = 0;
+    for (uint32_t i = 1; i < from->node_count; i++) {
+        size_t size;
+        const char *text = flamegraph_name_of(from, i, &size);
+        uint32_t parent = view->node[from->nodes[i].parent];
+        bool thread = flamegraph_view_is_thread(view, i);
+        if (thread && !apart) {
+            view->node[i] = parent; /* what the thread did is its process's */
+            continue;
+        }
+        uint32_t name = thread ? flamegraph_thread_name(view, i) : flamegraph_intern(graph, text, size);
+        uint32_t node = name == FLAMEGRAPH_NONE ? name : flamegraph_child(graph, parent, name);
+        if (node == FLAMEGRAPH_NONE)
+            return false;
+        graph->nodes[node].total += from->nodes[i].total;
+        view->node[i] = node;
+    }
+    return true;
+}
+
+static inline void flamegraph_view_free(flamegraph_view *view) {
+    flamegraph_free(view->graph);
+    flamegraph_free(view->groups);
+    free(view->node);
+    free(view->group);
+    free(view->name);
+}
+
+static inline bool flamegraph_view_make(flamegraph_view *view, const flamegraph *from, bool apart) {
+    size_t longest = 0;
+    memset(view, 0, sizeof *view);
+    for (size_t i = 0; i < from->name_count; i++)
+        longest = from->names[i].size > longest ? from->names[i].size : longest;
+    view->from = from;
+    view->graph = flamegraph_create();
+    view->groups = flamegraph_create();
+    view->node = (uint32_t *)malloc(from->node_count * sizeof *view->node);
+    view->group = (uint32_t *)malloc(from->node_count * sizeof *view->group);
+    view->name = (char *)malloc(longest + 64);
+    if (!view->graph || !view->groups || !view->node || !view->group || !view->name)
+        return false;
+    view->group[0] = 0;
+    return flamegraph_find_groups(view) && flamegraph_fill_view(view, apart);
+}
+
 /* ---- writing text ---- */
+
+/* What was written last, on its way to the caller's function. */
+typedef struct flamegraph_out {
+    flamegraph_write_fn write;
+    void *user;
+    bool broken;
+    size_t used;
+    char bytes[8192];
+} flamegraph_out;
+
+static inline void flamegraph_flush(flamegraph_out *out) {
+    if (!out->broken && out->used && !out->write(out->user, out->bytes, out->used))
+        out->broken = true;
+    out->used = 0;
+}
+
+static inline void flamegraph_putc(int byte, flamegraph_out *out) {
+    if (out->used == sizeof out->bytes)
+        flamegraph_flush(out);
+    out->bytes[out->used++] = (char)byte;
+}
+
+static inline void flamegraph_puts(const char *text, flamegraph_out *out) {
+    while (*text)
+        flamegraph_putc((unsigned char)*text++, out);
+}
+
+#if defined(__GNUC__)
+__attribute__((format(printf, 2, 3)))
+#endif
+static inline void
+flamegraph_print(flamegraph_out *out, const char *format, ...) {
+    char text[512]; /* the formats here are short */
+    va_list values;
+    va_start(values, format);
+    vsnprintf(text, sizeof text, format, values);
+    va_end(values);
+    flamegraph_puts(text, out);
+}
+
+/* As "%.*f" does, but with a decimal point in every locale, and ties go up, as the script rounds them. */
+static inline const char *flamegraph_fixed(char *out, size_t room, double number, int digits) {
+    uint64_t scale = 1;
+    for (int i = 0; i < digits; i++)
+        scale *= 10;
+    uint64_t scaled = (uint64_t)((number + number * 1e-12) * (double)scale + 0.5);
+    snprintf(out, room, digits ? "%" PRIu64 ".%0*" PRIu64 : "%" PRIu64, scaled / scale, digits, scaled % scale);
+    return out;
+}
+
+/* As "%g" does for what options.min_width may be, with a decimal point in every locale. */
+static inline const char *flamegraph_short(char *out, size_t room, double number) {
+    flamegraph_fixed(out, room, number, 4);
+    for (size_t end = strlen(out); end > 1 && (out[end - 1] == '0' || out[end - 1] == '.'); end--) {
+        bool point = out[end - 1] == '.';
+        out[end - 1] = '\0';
+        if (point)
+            break;
+    }
+    return out;
+}
+
+static inline void flamegraph_put_fixed(double number, int digits, flamegraph_out *out) {
+    char text[48];
+    flamegraph_puts(flamegraph_fixed(text, sizeof text, number, digits), out);
+}
 
 /* One character of UTF-8 that XML allows, or U+FFFD for a byte that is none; moves *at behind it. */
 static inline uint32_t flamegraph_character(const char **at, const char *end) {
@@ -500,41 +1085,41 @@ static inline uint32_t flamegraph_character(const char **at, const char *end) {
     return code;
 }
 
-static inline void flamegraph_put(uint32_t code, FILE *out) {
+static inline void flamegraph_put(uint32_t code, flamegraph_out *out) {
     if (code < 0x80) {
-        fputc((int)code, out);
+        flamegraph_putc((int)code, out);
         return;
     }
     if (code < 0x800) {
-        fputc((int)(0xc0 | code >> 6), out);
+        flamegraph_putc((int)(0xc0 | code >> 6), out);
     } else {
         if (code < 0x10000) {
-            fputc((int)(0xe0 | code >> 12), out);
+            flamegraph_putc((int)(0xe0 | code >> 12), out);
         } else {
-            fputc((int)(0xf0 | code >> 18), out);
-            fputc((int)(0x80 | (code >> 12 & 0x3f)), out);
+            flamegraph_putc((int)(0xf0 | code >> 18), out);
+            flamegraph_putc((int)(0x80 | (code >> 12 & 0x3f)), out);
         }
-        fputc((int)(0x80 | (code >> 6 & 0x3f)), out);
+        flamegraph_putc((int)(0x80 | (code >> 6 & 0x3f)), out);
     }
-    fputc((int)(0x80 | (code & 0x3f)), out);
+    flamegraph_putc((int)(0x80 | (code & 0x3f)), out);
 }
 
 /* Text for XML content and quoted attributes. */
-static inline void flamegraph_put_xml(const char *at, size_t size, FILE *out) {
+static inline void flamegraph_put_xml(const char *at, size_t size, flamegraph_out *out) {
     for (const char *end = at + size; at < end;) {
         uint32_t code = flamegraph_character(&at, end);
         switch (code) {
         case '<':
-            fputs("&lt;", out);
+            flamegraph_puts("&lt;", out);
             break;
         case '>':
-            fputs("&gt;", out);
+            flamegraph_puts("&gt;", out);
             break;
         case '&':
-            fputs("&amp;", out);
+            flamegraph_puts("&amp;", out);
             break;
         case '"':
-            fputs("&quot;", out);
+            flamegraph_puts("&quot;", out);
             break;
         default:
             flamegraph_put(code, out);
@@ -543,18 +1128,18 @@ static inline void flamegraph_put_xml(const char *at, size_t size, FILE *out) {
 }
 
 /* A JavaScript string that neither ends a CDATA section nor a script element. */
-static inline void flamegraph_put_js(const char *at, size_t size, FILE *out) {
-    fputc('"', out);
+static inline void flamegraph_put_js(const char *at, size_t size, flamegraph_out *out) {
+    flamegraph_putc('"', out);
     for (const char *end = at + size; at < end;) {
         uint32_t code = flamegraph_character(&at, end);
         if (code == '"' || code == '\\' || code == '<' || code == '>' || code == '&' || code == 0x2028 ||
             code == 0x2029) {
-            fprintf(out, "\\u%04" PRIx32, code);
+            flamegraph_print(out, "\\u%04" PRIx32, code);
         } else {
             flamegraph_put(code, out);
         }
     }
-    fputc('"', out);
+    flamegraph_putc('"', out);
 }
 
 /* How wide a character can be at most, in 1/100 em: a guess on the safe side for the common
@@ -573,7 +1158,7 @@ static inline int flamegraph_em(uint32_t code) {
 
 /* Write as much of the text as fits into `room` pixels, with an ellipsis if that is not all. */
 static inline void flamegraph_put_fitting(const char *text, size_t size, double room, double font_size,
-                                          FILE *out) {
+                                          flamegraph_out *out) {
     const char *end = text + size, *at = text, *cut = text;
     double width = 0, ellipsis = font_size;
     while (at < end) {
@@ -587,7 +1172,7 @@ static inline void flamegraph_put_fitting(const char *text, size_t size, double 
         flamegraph_put_xml(text, size, out);
     } else if (cut > text) {
         flamegraph_put_xml(text, (size_t)(cut - text), out);
-        fputs("\xe2\x80\xa6", out);
+        flamegraph_puts("\xe2\x80\xa6", out);
     }
 }
 
@@ -615,34 +1200,48 @@ static inline void flamegraph_format_count(char *out, size_t room, uint64_t coun
     out[used] = '\0';
 }
 
-/* printf() rounds a tie to even, the script up: with this both do the latter. */
-static inline double flamegraph_up(double number) {
-    return number + number * 1e-12;
+static inline void flamegraph_append(char *out, size_t room, const char *text) {
+    for (size_t used = strlen(out); *text && used + 1 < room; out[used] = '\0')
+        out[used++] = *text++;
 }
 
-/* "1.23 s", "45.6 ms", "1,234 samples": three digits for times, all of them for counts. */
-static inline void flamegraph_format_amount(char *out, size_t room, uint64_t value, const char *unit) {
-    static const char *const steps[] = {"ns", "\xc2\xb5s", "ms", "s"};
-    double time = (double)value * flamegraph_nanoseconds(unit);
-    char count[32];
+/* Three digits of what is no whole number, as the script has them. */
+static inline int flamegraph_digits(double number) {
+    int digits = number >= 99.95 ? 0 : number >= 9.995 ? 1 : 2;
+    for (; number > 0 && number < 0.9995 && digits < 15; digits++)
+        number *= 10;
+    return digits;
+}
+
+/* "1.23 s", "45.6 ms", "1,234 samples": three digits for times and for what is no whole number, all of them for
+ * counts. The value is in units of 1/per. */
+static inline void flamegraph_format_amount(char *out, size_t room, uint64_t value, const char *unit, uint64_t per) {
+    static const char *const steps[] = {" ns", " \xc2\xb5s", " ms", " s"};
+    double number = (double)value / (double)per;
     if (flamegraph_nanoseconds(unit) <= 0) {
         size_t length = strlen(unit);
-        flamegraph_format_count(count, sizeof count, value);
-        if (value == 1 && length > 1 && unit[length - 1] == 's')
+        char word[48];
+        if (value % per && number < 999.5)
+            flamegraph_fixed(out, room, number, flamegraph_digits(number));
+        else
+            flamegraph_format_count(out, room, value % per ? (uint64_t)(number + 0.5) : value / per);
+        if (value == per && length > 1 && unit[length - 1] == 's')
             length--;
-        snprintf(out, room, "%s %.*s", count, (int)(length < 40 ? length : 40), unit);
+        snprintf(word, sizeof word, " %.*s", (int)(length < 40 ? length : 40), unit);
+        flamegraph_append(out, room, word);
         return;
     }
+    double time = number * flamegraph_nanoseconds(unit);
     int step = value ? 0 : 3;
     for (; step < 3 && time >= 999.5; step++)
         time /= 1000;
     if (time >= 999.5) {
-        flamegraph_format_count(count, sizeof count, time < 1e18 ? (uint64_t)(time + 0.5) : value);
-        snprintf(out, room, "%s s", count);
+        flamegraph_format_count(out, room, time < 1e18 ? (uint64_t)(time + 0.5) : value / per);
     } else {
         bool whole = step == 0 || time >= 99.95 || !value;
-        snprintf(out, room, "%.*f %s", whole ? 0 : time >= 9.995 ? 1 : 2, flamegraph_up(time), steps[step]);
+        flamegraph_fixed(out, room, time, whole ? 0 : time >= 9.995 ? 1 : 2);
     }
+    flamegraph_append(out, room, steps[step]);
 }
 
 static inline void flamegraph_format_percent(char *out, size_t room, uint64_t value, uint64_t of) {
@@ -650,7 +1249,8 @@ static inline void flamegraph_format_percent(char *out, size_t room, uint64_t va
     if (share > 0 && share < 0.01) {
         snprintf(out, room, "<0.01%%");
     } else {
-        snprintf(out, room, "%.*f%%", share >= 1 ? 1 : share > 0 ? 2 : 0, flamegraph_up(share));
+        flamegraph_fixed(out, room, share, share >= 1 ? 1 : share > 0 ? 2 : 0);
+        flamegraph_append(out, room, "%");
     }
 }
 
@@ -694,7 +1294,7 @@ static inline uint32_t flamegraph_colour(const char *name, size_t size) {
     enum {
         HUES = sizeof hues / sizeof hues[0]
     };
-    bool no_code = (size > 7 && memcmp(name, "thread ", 7) == 0) || name[0] == '[' ||
+    bool no_code = flamegraph_is_thread(name, size) || flamegraph_is_named(name, size, "process ") || name[0] == '[' ||
                    (size == 3 && memcmp(name, "all", 3) == 0);
     if (no_code)
         return 0xd5dae1;
@@ -731,6 +1331,8 @@ typedef struct flamegraph_entry {
 typedef struct flamegraph_picture {
     const flamegraph *graph;
     flamegraph_options options; /* with the defaults filled in */
+    uint64_t per;               /* a value of so much is one unit */
+    char together[64];          /* how many threads are shown as one; empty = none */
     uint32_t *order;            /* nodes of the file, in the end by (parent, value, name) */
     uint32_t *place;            /* node -> its entry; a left out node -> its nearest known caller's */
     flamegraph_entry *entries;
@@ -739,8 +1341,9 @@ typedef struct flamegraph_picture {
     uint64_t hidden_frames; /* not drawn on their own */
 } flamegraph_picture;
 
-static inline flamegraph_options flamegraph_defaults(const flamegraph_options *given) {
-    flamegraph_options options = {0};
+static inline flamegraph_options flamegraph_defaults(const flamegraph_options *given, const flamegraph *graph) {
+    flamegraph_options options;
+    memset(&options, 0, sizeof options);
     if (given)
         options = *given;
     if (!options.title)
@@ -748,7 +1351,7 @@ static inline flamegraph_options flamegraph_defaults(const flamegraph_options *g
     if (!options.subtitle)
         options.subtitle = "";
     if (!options.unit)
-        options.unit = "samples";
+        options.unit = graph->ours && !graph->foreign ? "us" : "samples";
     if (!(options.min_width > 0))
         options.min_width = 1;
     return options;
@@ -810,7 +1413,7 @@ typedef struct flamegraph_key {
 } flamegraph_key;
 
 static inline int flamegraph_compare(const void *left, const void *right) {
-    const flamegraph_key *a = left, *b = right;
+    const flamegraph_key *a = (const flamegraph_key *)left, *b = (const flamegraph_key *)right;
     if (a->parent != b->parent)
         return a->parent < b->parent ? -1 : 1;
     if (a->total != b->total)
@@ -824,14 +1427,14 @@ static inline int flamegraph_compare(const void *left, const void *right) {
 /* Sort all but the root, which stands first as the oldest and largest. */
 static inline bool flamegraph_sort(flamegraph_picture *picture) {
     const flamegraph *graph = picture->graph;
-    flamegraph_key *keys = malloc(picture->count * sizeof *keys);
+    flamegraph_key *keys = (flamegraph_key *)malloc(picture->count * sizeof *keys);
     if (!keys)
         return false;
     for (size_t i = 1; i < picture->count; i++) {
         const flamegraph_node *node = &graph->nodes[picture->order[i]];
         const flamegraph_name *name = &graph->names[node->name];
-        keys[i] = (flamegraph_key){node->total, graph->text + name->offset, name->size, node->parent,
-                                   picture->order[i]};
+        flamegraph_key key = {node->total, graph->text + name->offset, name->size, node->parent, picture->order[i]};
+        keys[i] = key;
     }
     qsort(keys + 1, picture->count - 1, sizeof *keys, flamegraph_compare);
     for (size_t i = 1; i < picture->count; i++)
@@ -848,13 +1451,11 @@ static inline void flamegraph_arrange(flamegraph_picture *picture) {
         picture->place[nodes[picture->order[i]].parent] = (uint32_t)i;
     }
     size_t made = 1;
-    picture->entries[0] = (flamegraph_entry){0};
     for (size_t at = 0; at < picture->count; at++) {
         flamegraph_entry *entry = &picture->entries[at];
         entry->first_child = (uint32_t)made;
         size_t run = picture->place[entry->node];
         while (run > 0 && run < picture->count && nodes[picture->order[run]].parent == entry->node) {
-            picture->entries[made] = (flamegraph_entry){0};
             picture->entries[made].node = picture->order[run++];
             picture->entries[made++].level = entry->level + 1;
         }
@@ -923,11 +1524,15 @@ static inline void flamegraph_picture_free(flamegraph_picture *picture) {
 
 static inline bool flamegraph_picture_make(flamegraph_picture *picture, const flamegraph *graph,
                                            const flamegraph_options *options) {
-    *picture = (flamegraph_picture){.graph = graph, .options = flamegraph_defaults(options)};
+    memset(picture, 0, sizeof *picture);
+    picture->graph = graph;
+    picture->options = *options;
+    picture->per = 1;
+    flamegraph_scale(&picture->per, graph->decimals);
     size_t most = graph->node_count < FLAMEGRAPH_MAX_FRAMES ? graph->node_count : FLAMEGRAPH_MAX_FRAMES;
-    picture->order = malloc(most * sizeof *picture->order);
-    picture->place = malloc(graph->node_count * sizeof *picture->place);
-    picture->entries = malloc(most * sizeof *picture->entries);
+    picture->order = (uint32_t *)malloc(most * sizeof *picture->order);
+    picture->place = (uint32_t *)malloc(graph->node_count * sizeof *picture->place);
+    picture->entries = (flamegraph_entry *)calloc(most, sizeof *picture->entries);
     if (!picture->order || !picture->place || !picture->entries)
         return false;
     flamegraph_choose(picture);
@@ -941,9 +1546,12 @@ static inline bool flamegraph_picture_make(flamegraph_picture *picture, const fl
 
 /* ---- writing the picture ---- */
 
+/* The next two are flamegraph.css and flamegraph.js: change these, and run tools/embed.py. */
+
 static const char *const flamegraph_style[] = {
     /* clang-format off */
-    ".flamegraph { background: #fff; font: 12px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif; }",
+    ".flamegraph { background: #fff; font: 12px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif;",
+    "  overflow-anchor: none; }",
     ".flamegraph text { fill: #1f2328; white-space: pre; }",
     ".flamegraph #title { font-size: 17px; font-weight: 600; }",
     ".flamegraph #subtitle { fill: #57606a; }",
@@ -1005,9 +1613,16 @@ static const char *const flamegraph_script[] = {
     "  const share = of > 0 ? 100 * n / of : 0;",
     "  return share > 0 && share < 0.01 ? '<0.01%' : share.toFixed(share >= 1 ? 1 : share > 0 ? 2 : 0) + '%';",
     "};",
+    "const count = (n) => {",
+    "  if (Number.isInteger(n) || n >= 999.5) return number(Math.round(n));",
+    "  let digits = n >= 99.95 ? 0 : n >= 9.995 ? 1 : 2;",
+    "  for (let rest = n; rest > 0 && rest < 0.9995 && digits < 15; rest *= 10) digits++;",
+    "  return n.toFixed(digits);",
+    "};",
     "const amount = (n) => {",
+    "  n /= data.per;",
     "  if (data.ns && n === 0) return '0 s';",
-    "  if (!data.ns) return number(n) + ' ' + (n === 1 ? data.unit.replace(/s$/, '') : data.unit);",
+    "  if (!data.ns) return count(n) + ' ' + (n === 1 ? data.unit.replace(/s$/, '') : data.unit);",
     "  let time = n * data.ns, step = 0;",
     "  while (step < 3 && time >= 999.5) time /= 1000, step++;",
     "  const digits = step === 0 || time >= 99.95 ? 0 : time >= 9.995 ? 1 : 2;",
@@ -1030,21 +1645,21 @@ static const char *const flamegraph_script[] = {
     "  }",
     "  return low ? characters.slice(0, low).join('') + '…' : '';",
     "}",
-    "let zoomed = 0, boxes = [], hits = null, width = 0, height = 0, current = null;",
+    "let zoomed = 0, boxes = [], hits = null, width = 0, height = 0, current = null, tallest = 0;",
     "const frames = part('frames'), head = part('head'), note = part('note'), ring = part('ring');",
-    "const subtitle = amount(total) + ' in all' + (data.subtitle && ' · ' + data.subtitle);",
-    "// Where every visible frame stands: the way to the zoomed frame at full width, what is above it to",
+    "const subtitle = amount(total) + ' in all' + data.together + (data.subtitle && ' · ' + data.subtitle);",
+    "// Where every visible frame stands: the way to the chosen frame at full width, what is above it to",
     "// scale. Children come by falling value, so what is too narrow is the end of a row of siblings.",
-    "function layout() {",
-    "  const inner = width - 2 * pad, scale = inner / value[zoomed];",
+    "function layout(chosen) {",
+    "  const inner = width - 2 * pad, scale = inner / value[chosen];",
     "  const found = [];",
     "  let hidden = 0;",
-    "  for (let i = zoomed; i > 0;) {",
+    "  for (let i = chosen; i > 0;) {",
     "    i = parent[i];",
     "    found.unshift({frame: i, x: pad, width: inner, above: true});",
     "  }",
     "  found.forEach((box, level) => { box.level = level; });",
-    "  const open = [{frame: zoomed, x: pad, width: inner, level: found.length}];",
+    "  const open = [{frame: chosen, x: pad, width: inner, level: found.length}];",
     "  for (const box of open) {",
     "    found.push(box);",
     "    let child = first[box.frame], x = box.x;",
@@ -1053,16 +1668,17 @@ static const char *const flamegraph_script[] = {
     "      open.push({frame: child, x, width: value[child] * scale, level});",
     "      x += value[child] * scale;",
     "    }",
-    "    let [count, sum] = folded[box.frame] ?? [0, 0];",
+    "    let [left, sum] = folded[box.frame] ?? [0, 0];",
     "    for (; child < end; child++) {",
-    "      count += size[child];",
+    "      left += size[child];",
     "      sum += value[child];",
     "    }",
-    "    hidden += count;",
-    "    if (count && sum * scale >= data.narrow)",
-    "      found.push({frame: box.frame, x, width: sum * scale, level, count, sum});",
+    "    hidden += left;",
+    "    if (left && sum * scale >= data.narrow)",
+    "      found.push({frame: box.frame, x, width: sum * scale, level, count: left, sum});",
     "  }",
-    "  return {found, hidden};",
+    "  const levels = found.reduce((most, box) => Math.max(most, box.level + 1), 0);",
+    "  return {found, hidden, tall: top + levels * row + bottom};",
     "}",
     "function describe(box) {",
     "  if (box.count) {",
@@ -1074,12 +1690,14 @@ static const char *const flamegraph_script[] = {
     "          (caller ? `, ${percent(value[i], value[caller])} of its caller` : '') +",
     "          `, self ${amount(own)}`];",
     "}",
+    "// A zoomed picture is as tall as its frames, so that no part of it is empty, but does not leave a window that",
+    "// the whole one fills.",
     "function draw() {",
-    "  const held = boxes.find((box) => box.element === document.activeElement);",
-    "  const {found, hidden} = layout();",
+    "  const held = boxes.find((box) => box.element === document.activeElement), before = height;",
+    "  const {found, hidden, tall} = layout(zoomed);",
     "  boxes = found;",
-    "  const levels = boxes.reduce((most, box) => Math.max(most, box.level + 1), data.levels);",
-    "  height = top + levels * row + bottom;",
+    "  if (!zoomed) tallest = tall;",
+    "  height = whole ? Math.max(tall, Math.min(tallest, view().height)) : Math.min(tall, view().height);",
     "  svg.removeAttribute('viewBox');",
     "  svg.setAttribute('width', width);",
     "  svg.setAttribute('height', height);",
@@ -1093,6 +1711,8 @@ static const char *const flamegraph_script[] = {
     "  note.textContent = fit((hidden ? `${number(hidden)} frames narrower than ${data.narrow} px are ` +",
     "      'folded (hatched); zoom in to see them. ' : '') + data.kept, width - 2 * pad, '11px');",
     "  drawHead();",
+    "  if (!data.inverted && before) scrollBy(0, height - before); // every level stays where it is on the screen",
+    "  follow();",
     "}",
     "function drawBox(box) {",
     "  const [title, figures] = describe(box);",
@@ -1127,17 +1747,55 @@ static const char *const flamegraph_script[] = {
     "  part('matched').setAttribute('x', width - pad);",
     "  part('title').textContent = fit(data.title, width - 3 * pad - bar, '600 17px');",
     "  reset.hidden = zoomed === 0;",
+    "}",
+    "const alone = svg === document.documentElement;",
+    "const view = () => alone ? {width: svg.clientWidth, height: svg.clientHeight} :",
+    "    {width: svg.parentElement.clientWidth, height: innerHeight};",
+    "// Where there is nothing to point with, a picture is taken, and Chromium takes a scrolled page for a blank one: what",
+    "// does not fit into the window is left out, until somebody is there.",
+    "let whole = !alone || data.inverted || !matchMedia('(any-pointer: none)').matches;",
+    "for (const sign of ['keydown', 'wheel', 'pointerdown', 'beforeprint'])",
+    "  addEventListener(sign, () => {",
+    "    if (whole) return;",
+    "    whole = true;",
+    "    draw();",
+    "  }, {capture: true, passive: true});",
+    "// The head stays in sight while a tall picture is scrolled, if the window has room for more than the head.",
+    "let seen = {};",
+    "function follow() {",
+    "  const above = view().height < 2 * top ? 0 : -svg.getBoundingClientRect().top;",
+    "  head.setAttribute('transform', `translate(0 ${Math.max(0, Math.min(above, height - top))})`);",
+    "  seen = {...view(), y: scrollY};",
+    "}",
+    "// Scrolls no further than it must for the frame to be in sight below the head.",
+    "function reveal(box) {",
+    "  const {height: room} = view(), roof = room < 2 * top ? 0 : top, at = svg.getBoundingClientRect().top + box.y;",
+    "  if (!alone) box.element.scrollIntoView({block: 'nearest'});",
+    "  else if (at < roof) scrollBy(0, at - roof);",
+    "  else if (at + row + 8 > room) scrollBy(0, at + row + 8 - room);",
     "  follow();",
     "}",
-    "// The head stays in sight while a tall picture is scrolled.",
-    "function follow() {",
-    "  const hidden = Math.max(0, Math.min(-svg.getBoundingClientRect().top, height - top));",
-    "  head.setAttribute('transform', `translate(0 ${hidden})`);",
+    "function focus(box) {",
+    "  box.element.focus({preventScroll: true});",
+    "  reveal(box);",
     "}",
+    "// Where one was before the first zoom, to go back there.",
+    "let back = null;",
     "function zoom(frame) {",
     "  if (!(value[frame] > 0)) return;",
+    "  if (!zoomed) back = {frame, x: scrollX, y: scrollY, height};",
     "  zoomed = frame;",
     "  draw();",
+    "  reveal(boxes.find((box) => box.frame === frame));",
+    "}",
+    "function zoomOut() {",
+    "  if (!zoomed) return;",
+    "  const held = frames.contains(document.activeElement);",
+    "  zoomed = 0;",
+    "  draw();",
+    "  if (held) (boxes.find((box) => box.frame === back.frame) ?? boxes[0]).element.focus({preventScroll: true});",
+    "  scrollTo(back.x, back.y + (data.inverted ? 0 : height - back.height));",
+    "  follow();",
     "}",
     "// Search: what matches as plain text or as a regular expression. A frame below a match is part of",
     "// that match's time, so only the topmost ones count.",
@@ -1187,15 +1845,15 @@ static const char *const flamegraph_script[] = {
     "}",
     "// Keys: to the side along a row, up and down as it looks.",
     "function neighbour(box, key) {",
-    "  const out = data.inverted ? 'ArrowDown' : 'ArrowUp', back = data.inverted ? 'ArrowUp' : 'ArrowDown';",
-    "  const level = box.level + (key === out ? 1 : key === back ? -1 : 0);",
+    "  const inwards = data.inverted ? 'ArrowDown' : 'ArrowUp', outwards = data.inverted ? 'ArrowUp' : 'ArrowDown';",
+    "  const level = box.level + (key === inwards ? 1 : key === outwards ? -1 : 0);",
     "  const line = boxes.filter((other) => other.level === level).sort((a, b) => a.x - b.x);",
     "  if (key === 'Home') return boxes[0];",
     "  if (key === 'ArrowLeft') return line[line.indexOf(box) - 1];",
     "  if (key === 'ArrowRight') return line[line.indexOf(box) + 1];",
-    "  if (key === back) return line.findLast((other) => other.x <= box.x + 0.01);",
-    "  if (key === out) return line.find((o) => o.x >= box.x - 0.01 && o.x < box.x + box.width ||",
-    "                                           o.x < box.x && o.x + o.width > box.x + 0.01);",
+    "  if (key === outwards) return line.findLast((other) => other.x <= box.x + 0.01);",
+    "  if (key === inwards) return line.find((o) => o.x >= box.x - 0.01 && o.x < box.x + box.width ||",
+    "                                               o.x < box.x && o.x + o.width > box.x + 0.01);",
     "}",
     "// The parts that only work with a script are made by it: buttons, search field, detail line.",
     "const reset = html('button', {type: 'button', id: 'reset', title: 'Show all frames again (Escape)'});",
@@ -1237,31 +1895,42 @@ static const char *const flamegraph_script[] = {
     "  if (event.ctrlKey || event.altKey || event.metaKey) return;",
     "  if (event.key === 'Enter' || event.key === ' ') zoom(box.frame);",
     "  else if (!/^(Arrow|Home)/.test(event.key)) return;",
-    "  else neighbour(box, event.key)?.element.focus();",
+    "  else {",
+    "    const next = neighbour(box, event.key);",
+    "    if (next) focus(next);",
+    "  }",
     "  event.preventDefault();",
     "});",
     "field.addEventListener('input', () => search(field.value));",
-    "reset.addEventListener('click', () => { zoom(0); boxes[0].element.focus({preventScroll: true}); });",
+    "reset.addEventListener('click', () => {",
+    "  const box = back.frame;",
+    "  zoomOut();",
+    "  (boxes.find((one) => one.frame === box) ?? boxes[0]).element.focus({preventScroll: true});",
+    "});",
     "document.addEventListener('keydown', (event) => {",
     "  const find = (event.ctrlKey || event.metaKey) && event.key === 'f' || event.key === '/';",
     "  if (find && document.activeElement !== field) {",
     "    event.preventDefault();",
-    "    field.focus();",
+    "    field.focus({preventScroll: true});",
     "    field.select();",
     "  } else if (event.key === 'Escape') {",
     "    field.value = '';",
     "    search('');",
-    "    zoom(0);",
+    "    zoomOut();",
     "    if (document.activeElement === field) boxes[0].element.focus({preventScroll: true});",
     "  }",
     "});",
-    "const alone = svg === document.documentElement;",
+    "// What stood at the lower edge of the window stays there (at the upper one if the root is on top).",
     "function resize() {",
-    "  const room = alone ? svg.clientWidth : svg.parentElement.clientWidth;",
+    "  const {width: room, height: tall} = view(), was = seen;",
     "  const next = Math.max(data.least, data.fixed ? Math.min(data.width, room) : room);",
-    "  if (next === width) return;",
+    "  if (alone && !data.inverted && was.height) scrollTo(scrollX, was.y + was.height - tall);",
+    "  ",
+    "  if (next === width && !zoomed && whole) return follow();",
     "  width = next;",
+    "  tallest = layout(0).tall;",
     "  draw();",
+    "  if (zoomed) reveal(boxes.find((box) => box.frame === zoomed));",
     "}",
     "addEventListener('resize', resize);",
     "addEventListener('scroll', follow, {passive: true, capture: true});",
@@ -1269,22 +1938,23 @@ static const char *const flamegraph_script[] = {
     "resize();",
     "resize(); // again: the first drawing may have brought a scroll bar",
     "if (alone && !data.inverted) scrollTo(0, height);",
+    "follow();",
     /* clang-format on */
 };
 
-static inline void flamegraph_put_lines(const char *const *lines, size_t count, FILE *out) {
+static inline void flamegraph_put_lines(const char *const *lines, size_t count, flamegraph_out *out) {
     for (size_t i = 0; i < count; i++)
-        fprintf(out, "%s\n", lines[i]);
+        flamegraph_puts(lines[i], out), flamegraph_putc('\n', out);
 }
 
-static inline void flamegraph_put_figures(const flamegraph_picture *picture, uint64_t value, FILE *out) {
+static inline void flamegraph_put_figures(const flamegraph_picture *picture, uint64_t value, flamegraph_out *out) {
     char amount[96], share[16];
-    flamegraph_format_amount(amount, sizeof amount, value, picture->options.unit);
+    flamegraph_format_amount(amount, sizeof amount, value, picture->options.unit, picture->per);
     flamegraph_format_percent(share, sizeof share, value, flamegraph_total(picture->graph));
     flamegraph_put_xml(amount, strlen(amount), out);
-    fputs(", ", out);
+    flamegraph_puts(", ", out);
     flamegraph_put_xml(share, strlen(share), out);
-    fputs(" of all", out);
+    flamegraph_puts(" of all", out);
 }
 
 static inline int flamegraph_y(const flamegraph_picture *picture, uint32_t level) {
@@ -1293,13 +1963,16 @@ static inline int flamegraph_y(const flamegraph_picture *picture, uint32_t level
     return flamegraph_height(picture) - FLAMEGRAPH_BOTTOM - (int)(level + 1) * FLAMEGRAPH_ROW;
 }
 
-static inline void flamegraph_put_box(double x, int y, double width, const char *fill, FILE *out) {
-    fprintf(out, "<rect x=\"%.2f\" y=\"%d\" width=\"%.2f\" height=\"%d\" rx=\"%d\" fill=\"%s\"/>", x, y,
-            width > 3 ? width - 1 : width, FLAMEGRAPH_ROW - 1, width > 6 ? 2 : 0, fill);
+static inline void flamegraph_put_box(double x, int y, double width, const char *fill, flamegraph_out *out) {
+    flamegraph_puts("<rect x=\"", out);
+    flamegraph_put_fixed(x, 2, out);
+    flamegraph_print(out, "\" y=\"%d\" width=\"", y);
+    flamegraph_put_fixed(width > 3 ? width - 1 : width, 2, out);
+    flamegraph_print(out, "\" height=\"%d\" rx=\"%d\" fill=\"%s\"/>", FLAMEGRAPH_ROW - 1, width > 6 ? 2 : 0, fill);
 }
 
 static inline void flamegraph_put_frame(const flamegraph_picture *picture, const flamegraph_entry *entry,
-                                        FILE *out) {
+                                        flamegraph_out *out) {
     const flamegraph *graph = picture->graph;
     const flamegraph_node *node = &graph->nodes[entry->node];
     const flamegraph_name *name = &graph->names[node->name];
@@ -1307,31 +1980,33 @@ static inline void flamegraph_put_frame(const flamegraph_picture *picture, const
     int y = flamegraph_y(picture, entry->level);
     char fill[8];
     snprintf(fill, sizeof fill, "#%06" PRIx32, flamegraph_colour(text, name->size));
-    fputs("<g class=\"frame\"><title>", out);
+    flamegraph_puts("<g class=\"frame\"><title>", out);
     flamegraph_put_xml(text, name->size, out);
-    fputs(" (", out);
+    flamegraph_puts(" (", out);
     flamegraph_put_figures(picture, node->total, out);
-    fputs(")</title>", out);
+    flamegraph_puts(")</title>", out);
     flamegraph_put_box(entry->x, y, entry->width, fill, out);
     if (entry->width >= 20) {
-        fprintf(out, "<text x=\"%.2f\" y=\"%d\">", entry->x + 4, y + FLAMEGRAPH_ROW - 6);
+        flamegraph_puts("<text x=\"", out);
+        flamegraph_put_fixed(entry->x + 4, 2, out);
+        flamegraph_print(out, "\" y=\"%d\">", y + FLAMEGRAPH_ROW - 6);
         flamegraph_put_fitting(text, name->size, entry->width - 9, 12, out);
-        fputs("</text>", out);
+        flamegraph_puts("</text>", out);
     }
-    fputs("</g>\n", out);
+    flamegraph_puts("</g>\n", out);
 }
 
 /* One hatched box for all callees of a frame that are too narrow, if it is wide enough itself. */
 static inline void flamegraph_put_folded(const flamegraph_picture *picture, const flamegraph_entry *entry,
-                                         FILE *out) {
+                                         flamegraph_out *out) {
     if (entry->hidden_width < picture->options.min_width)
         return;
-    fputs("<g class=\"frame fold\"><title>folded frames (", out);
+    flamegraph_puts("<g class=\"frame fold\"><title>folded frames (", out);
     flamegraph_put_figures(picture, entry->hidden_value, out);
-    fputs(", too narrow to draw)</title>", out);
-    flamegraph_put_box(entry->hidden_x, flamegraph_y(picture, entry->level + 1), entry->hidden_width,
-                       "url(#hatch)", out);
-    fputs("</g>\n", out);
+    flamegraph_puts(", too narrow to draw)</title>", out);
+    flamegraph_put_box(entry->hidden_x, flamegraph_y(picture, entry->level + 1), entry->hidden_width, "url(#hatch)",
+                       out);
+    flamegraph_puts("</g>\n", out);
 }
 
 /* The sentence about what the file itself leaves out; empty when it has all. */
@@ -1345,237 +2020,341 @@ static inline void flamegraph_format_kept(char *out, size_t room, const flamegra
     snprintf(out, room, "This file describes the largest %s of %s frames.", kept, all);
 }
 
-static inline void flamegraph_put_note(const flamegraph_picture *picture, FILE *out) {
-    char kept[128], hidden[32] = "", text[320];
+static inline void flamegraph_put_note(const flamegraph_picture *picture, flamegraph_out *out) {
+    char kept[128], hidden[32] = "", narrow[32], text[320];
     flamegraph_format_kept(kept, sizeof kept, picture);
     flamegraph_format_count(hidden, sizeof hidden, picture->hidden_frames);
-    fprintf(out, "<text id=\"note\" x=\"%d\" y=\"%d\">", FLAMEGRAPH_PAD,
-            flamegraph_height(picture) - FLAMEGRAPH_BOTTOM + 22);
+    flamegraph_print(out, "<text id=\"note\" x=\"%d\" y=\"%d\">", FLAMEGRAPH_PAD,
+                     flamegraph_height(picture) - FLAMEGRAPH_BOTTOM + 22);
     if (picture->hidden_frames) {
-        snprintf(text, sizeof text,
-                 "%s frames narrower than %g px are folded (hatched); zoom in to see them. %s", hidden,
-                 picture->options.min_width, kept);
-        flamegraph_put_fitting(text, strlen(text), flamegraph_width(&picture->options) - 2.0 * FLAMEGRAPH_PAD,
-                               11, out);
+        snprintf(text, sizeof text, "%s frames narrower than %s px are folded (hatched); zoom in to see them. %s",
+                 hidden, flamegraph_short(narrow, sizeof narrow, picture->options.min_width), kept);
+        flamegraph_put_fitting(text, strlen(text), flamegraph_width(&picture->options) - 2.0 * FLAMEGRAPH_PAD, 11, out);
     }
-    fputs("</text>\n", out);
+    flamegraph_puts("</text>\n", out);
 }
 
-static inline void flamegraph_put_head(const flamegraph_picture *picture, FILE *out) {
+static inline void flamegraph_put_head(const flamegraph_picture *picture, flamegraph_out *out) {
     const flamegraph_options *options = &picture->options;
     double room = flamegraph_width(options) - 2.0 * FLAMEGRAPH_PAD;
-    char amount[96];
-    flamegraph_format_amount(amount, sizeof amount, flamegraph_total(picture->graph), options->unit);
-    fprintf(out,
-            "<g id=\"head\"><rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
-            "<text id=\"title\" x=\"%d\" y=\"29\">",
-            flamegraph_width(options), FLAMEGRAPH_TOP - 4, FLAMEGRAPH_PAD);
+    char amount[192];
+    flamegraph_format_amount(amount, sizeof amount, flamegraph_total(picture->graph), options->unit, picture->per);
+    flamegraph_append(amount, sizeof amount, " in all");
+    flamegraph_append(amount, sizeof amount, picture->together);
+    flamegraph_print(out,
+                     "<g id=\"head\"><rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
+                     "<text id=\"title\" x=\"%d\" y=\"29\">",
+                     flamegraph_width(options), FLAMEGRAPH_TOP - 4, FLAMEGRAPH_PAD);
     flamegraph_put_fitting(options->title, strlen(options->title), room, 18, out);
-    fprintf(out, "</text>\n<text id=\"subtitle\" x=\"%d\" y=\"50\">", FLAMEGRAPH_PAD);
+    flamegraph_print(out, "</text>\n<text id=\"subtitle\" x=\"%d\" y=\"50\">", FLAMEGRAPH_PAD);
     flamegraph_put_xml(amount, strlen(amount), out);
-    fputs(" in all", out);
     if (options->subtitle[0]) {
-        fputs(" \xc2\xb7 ", out);
-        flamegraph_put_fitting(options->subtitle, strlen(options->subtitle), room - 140, 12, out);
+        flamegraph_puts(" \xc2\xb7 ", out);
+        flamegraph_put_fitting(options->subtitle, strlen(options->subtitle), room - 7.0 * (double)strlen(amount) - 12,
+                               12, out);
     }
-    fprintf(out,
-            "</text>\n<text id=\"matched\" y=\"50\" role=\"status\"></text>\n"
-            "<foreignObject id=\"tools\" y=\"8\" width=\"1\" height=\"34\"/>\n"
-            "<foreignObject id=\"detail\" x=\"%d\" y=\"60\" width=\"1\" height=\"40\"/></g>\n",
-            FLAMEGRAPH_PAD);
+    flamegraph_print(out,
+                     "</text>\n<text id=\"matched\" y=\"50\" role=\"status\"></text>\n"
+                     "<foreignObject id=\"tools\" y=\"8\" width=\"1\" height=\"34\"/>\n"
+                     "<foreignObject id=\"detail\" x=\"%d\" y=\"60\" width=\"1\" height=\"40\"/></g>\n",
+                     FLAMEGRAPH_PAD);
 }
 
-static inline void flamegraph_put_start(const flamegraph_picture *picture, FILE *out) {
+static inline void flamegraph_put_start(const flamegraph_picture *picture, flamegraph_out *out) {
     const flamegraph_options *options = &picture->options;
     int width = flamegraph_width(options), height = flamegraph_height(picture);
-    fprintf(out,
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"flamegraph\" width=\"%d\" "
-            "height=\"%d\" viewBox=\"0 0 %d %d\">\n<title>",
-            width, height, width, height);
+    flamegraph_print(out,
+                     "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
+                     "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"flamegraph\" width=\"%d\" "
+                     "height=\"%d\" viewBox=\"0 0 %d %d\">\n<title>",
+                     width, height, width, height);
     flamegraph_put_xml(options->title, strlen(options->title), out);
-    fputs("</title>\n<style>\n", out);
+    flamegraph_puts("</title>\n<style>\n", out);
     flamegraph_put_lines(flamegraph_style, sizeof flamegraph_style / sizeof *flamegraph_style, out);
-    fputs("</style>\n"
-          "<defs><pattern id=\"hatch\" width=\"5\" height=\"5\" patternUnits=\"userSpaceOnUse\" "
-          "patternTransform=\"rotate(45)\"><rect width=\"5\" height=\"5\" fill=\"#eceef1\"/>"
-          "<rect width=\"2\" height=\"5\" fill=\"#c3c9d1\"/></pattern></defs>\n"
-          "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
-          out);
+    flamegraph_puts("</style>\n"
+                    "<defs><pattern id=\"hatch\" width=\"5\" height=\"5\" patternUnits=\"userSpaceOnUse\" "
+                    "patternTransform=\"rotate(45)\"><rect width=\"5\" height=\"5\" fill=\"#eceef1\"/>"
+                    "<rect width=\"2\" height=\"5\" fill=\"#c3c9d1\"/></pattern></defs>\n"
+                    "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
+                    out);
 }
 
-static inline void flamegraph_put_names(const flamegraph_picture *picture, uint32_t *numbers, FILE *out) {
+static inline void flamegraph_put_names(const flamegraph_picture *picture, uint32_t *numbers, flamegraph_out *out) {
     const flamegraph *graph = picture->graph;
     const char *separator = "";
     uint32_t next = 0;
     memset(numbers, 0xff, graph->name_count * sizeof *numbers);
-    fputs("names: [", out);
+    flamegraph_puts("names: [", out);
     for (size_t i = 0; i < picture->count; i++) {
         uint32_t id = graph->nodes[picture->entries[i].node].name;
         if (numbers[id] != FLAMEGRAPH_NONE)
             continue;
         numbers[id] = next++;
-        fputs(separator, out);
+        flamegraph_puts(separator, out);
         flamegraph_put_js(graph->text + graph->names[id].offset, graph->names[id].size, out);
         separator = ",\n";
     }
-    fputs("],\ncolours: [", out);
+    flamegraph_puts("],\ncolours: [", out);
     next = 0;
     for (size_t i = 0; i < picture->count; i++) {
         uint32_t id = graph->nodes[picture->entries[i].node].name;
         if (numbers[id] != next)
             continue;
-        fprintf(out, "%s\"#%06" PRIx32 "\"", next ? "," : "",
-                flamegraph_colour(graph->text + graph->names[id].offset, graph->names[id].size));
+        flamegraph_print(out, "%s\"#%06" PRIx32 "\"", next ? "," : "",
+                         flamegraph_colour(graph->text + graph->names[id].offset, graph->names[id].size));
         next++;
     }
-    fputs("],\n", out);
+    flamegraph_puts("],\n", out);
 }
 
 /* The tree for the script: a few flat lists over all entries. */
-static inline bool flamegraph_put_data(const flamegraph_picture *picture, FILE *out) {
+static inline bool flamegraph_put_data(const flamegraph_picture *picture, flamegraph_out *out) {
     const flamegraph_options *options = &picture->options;
     const flamegraph_entry *entries = picture->entries;
     const flamegraph_node *nodes = picture->graph->nodes;
-    uint32_t *numbers = malloc(picture->graph->name_count * sizeof *numbers);
-    char kept[128];
+    uint32_t *numbers = (uint32_t *)malloc(picture->graph->name_count * sizeof *numbers);
+    char kept[128], narrow[32];
     if (!numbers)
         return false;
     flamegraph_format_kept(kept, sizeof kept, picture);
-    fputs("const data = {\nunit: ", out);
+    flamegraph_puts("const data = {\nunit: ", out);
     flamegraph_put_js(options->unit, strlen(options->unit), out);
-    fprintf(out,
-            ", ns: %.0f, width: %d, fixed: %d, least: %d, narrow: %g, inverted: %d,\n"
-            "pad: %d, row: %d, top: %d, bottom: %d, levels: %" PRIu32 ",\nkept: \"%s\",\ntitle: ",
-            flamegraph_nanoseconds(options->unit), flamegraph_width(options), options->width != 0,
-            FLAMEGRAPH_MIN_WIDTH, options->min_width, options->inverted, FLAMEGRAPH_PAD, FLAMEGRAPH_ROW,
-            FLAMEGRAPH_TOP, FLAMEGRAPH_BOTTOM, picture->levels, kept);
+    flamegraph_print(out,
+                     ", ns: %" PRIu64 ", per: %" PRIu64
+                     ", together: \"%s\", width: %d, fixed: %d, least: %d, narrow: %s, inverted: %d,\n"
+                     "pad: %d, row: %d, top: %d, bottom: %d,\nkept: \"%s\",\ntitle: ",
+                     (uint64_t)flamegraph_nanoseconds(options->unit), picture->per, picture->together,
+                     flamegraph_width(options), options->width != 0, FLAMEGRAPH_MIN_WIDTH,
+                     flamegraph_short(narrow, sizeof narrow, options->min_width), options->inverted, FLAMEGRAPH_PAD,
+                     FLAMEGRAPH_ROW, FLAMEGRAPH_TOP, FLAMEGRAPH_BOTTOM, kept);
     flamegraph_put_js(options->title, strlen(options->title), out);
-    fputs(", subtitle: ", out);
+    flamegraph_puts(", subtitle: ", out);
     flamegraph_put_js(options->subtitle, strlen(options->subtitle), out);
-    fputs(",\n", out);
+    flamegraph_puts(",\n", out);
     flamegraph_put_names(picture, numbers, out);
-    fputs("name: [", out);
+    flamegraph_puts("name: [", out);
     for (size_t i = 0; i < picture->count; i++) {
-        fprintf(out, "%s%" PRIu32, i ? "," : "", numbers[nodes[entries[i].node].name]);
+        flamegraph_print(out, "%s%" PRIu32, i ? "," : "", numbers[nodes[entries[i].node].name]);
     }
-    fputs("],\nvalue: [", out);
+    flamegraph_puts("],\nvalue: [", out);
     for (size_t i = 0; i < picture->count; i++) {
-        fprintf(out, "%s%" PRIu64, i ? "," : "", nodes[entries[i].node].total);
+        flamegraph_print(out, "%s%" PRIu64, i ? "," : "", nodes[entries[i].node].total);
     }
-    fputs("],\nchildren: [", out);
+    flamegraph_puts("],\nchildren: [", out);
     for (size_t i = 0; i < picture->count; i++) {
-        fprintf(out, "%s%" PRIu32, i ? "," : "", entries[i].child_count);
+        flamegraph_print(out, "%s%" PRIu32, i ? "," : "", entries[i].child_count);
     }
-    fputs("],\nfolded: {", out);
+    flamegraph_puts("],\nfolded: {", out);
     for (size_t i = 0; i < picture->count; i++) {
         if (!entries[i].folded_frames)
             continue;
-        fprintf(out, "%zu:[%" PRIu64 ",%" PRIu64 "],", i, entries[i].folded_frames, entries[i].folded_value);
+        flamegraph_print(out, "%zu:[%" PRIu64 ",%" PRIu64 "],", i, entries[i].folded_frames, entries[i].folded_value);
     }
-    fputs("}};\n", out);
+    flamegraph_puts("}};\n", out);
     free(numbers);
     return true;
 }
 
-static inline bool flamegraph_put_picture(const flamegraph_picture *picture, FILE *out) {
+static inline bool flamegraph_put_picture(const flamegraph_picture *picture, flamegraph_out *out) {
     flamegraph_put_start(picture, out);
-    fprintf(out, "<g id=\"frames\" role=\"tree\" aria-label=\"Flame graph\">\n");
+    flamegraph_print(out, "<g id=\"frames\" role=\"tree\" aria-label=\"Flame graph\">\n");
     for (size_t i = 0; i < picture->count; i++) {
         if (picture->entries[i].width <= 0)
             continue;
         flamegraph_put_frame(picture, &picture->entries[i], out);
         flamegraph_put_folded(picture, &picture->entries[i], out);
     }
-    fputs("</g>\n<rect id=\"ring\" rx=\"3\" visibility=\"hidden\"/>\n", out);
+    flamegraph_puts("</g>\n<rect id=\"ring\" rx=\"3\" visibility=\"hidden\"/>\n", out);
     flamegraph_put_note(picture, out);
     flamegraph_put_head(picture, out);
-    fputs("<script><![CDATA[\n'use strict';\n(() => {\n", out);
+    flamegraph_puts("<script><![CDATA[\n'use strict';\n(() => {\n", out);
     if (!flamegraph_put_data(picture, out))
         return false;
     flamegraph_put_lines(flamegraph_script, sizeof flamegraph_script / sizeof *flamegraph_script, out);
-    fputs("})();\n]]></script>\n</svg>\n", out);
+    flamegraph_puts("})();\n]]></script>\n</svg>\n", out);
     return true;
 }
 
-/* A picture that says that there is nothing to see. */
-static inline void flamegraph_put_empty(const flamegraph_options *options, FILE *out) {
-    flamegraph_picture picture = {.options = *options, .levels = 1};
+static inline double flamegraph_text_width(const char *text, size_t size, double font_size) {
+    double width = 0;
+    for (const char *at = text, *end = text + size; at < end;)
+        width += flamegraph_em(flamegraph_character(&at, end)) * font_size / 100;
+    return width;
+}
+
+/* Text broken into lines, at blanks and where it has newlines. */
+static inline void flamegraph_put_wrapped(const char *text, int y, double room, flamegraph_out *out) {
+    while (*text) {
+        size_t fits = 0, end = 0;
+        for (; text[end] && text[end] != '\n'; end++) {
+            if (text[end] == ' ' && flamegraph_text_width(text, end, 12) <= room)
+                fits = end;
+        }
+        if (fits == 0 || flamegraph_text_width(text, end, 12) <= room)
+            fits = end;
+        flamegraph_print(out, "<text class=\"why\" x=\"%d\" y=\"%d\">", FLAMEGRAPH_PAD, y);
+        flamegraph_put_xml(text, fits, out);
+        flamegraph_puts("</text>\n", out);
+        text += fits + (text[fits] != '\0');
+        y += FLAMEGRAPH_ROW;
+    }
+}
+
+static const char flamegraph_why_empty[] =
+    "No thread was seen running Python. That is so when nothing ran, when it ended before the first sample "
+    "was taken, "
+    "or when all that it did was to wait: waiting is left out unless it is asked for.\n"
+    "Let it run for longer, sample more often (pyprof-run --rate 1000, interval_us in pyprof_desc), or show "
+    "what "
+    "waits, too (pyprof-run --idle, include_idle in pyprof_output).\n"
+    "If the stacks came through a pipe, look at what the command before it said.";
+
+/* A picture that says that there is nothing to see, why that may be and what to do. */
+static inline void flamegraph_put_empty(const flamegraph_options *options, flamegraph_out *out) {
+    double room = flamegraph_width(options) - 2.0 * FLAMEGRAPH_PAD;
+    flamegraph_picture picture;
+    memset(&picture, 0, sizeof picture);
+    picture.options = *options;
+    picture.levels = room < 600 ? 14 : 7;
     flamegraph_put_start(&picture, out);
-    fprintf(out, "<text id=\"title\" x=\"%d\" y=\"29\">", FLAMEGRAPH_PAD);
-    flamegraph_put_fitting(options->title, strlen(options->title),
-                           flamegraph_width(options) - 2.0 * FLAMEGRAPH_PAD, 18, out);
-    fprintf(out, "</text>\n<text id=\"note\" x=\"%d\" y=\"72\">No samples.</text>\n</svg>\n", FLAMEGRAPH_PAD);
+    flamegraph_print(out, "<text id=\"title\" x=\"%d\" y=\"29\">", FLAMEGRAPH_PAD);
+    flamegraph_put_fitting(options->title, strlen(options->title), room, 18, out);
+    flamegraph_print(out, "</text>\n<text id=\"subtitle\" x=\"%d\" y=\"50\">", FLAMEGRAPH_PAD);
+    flamegraph_put_fitting(options->subtitle, strlen(options->subtitle), room, 12, out);
+    flamegraph_print(out,
+                     "</text>\n<text id=\"note\" x=\"%d\" y=\"84\" "
+                     "style=\"font-size: 14px; font-weight: 600; fill: #1f2328\">No samples.</text>\n",
+                     FLAMEGRAPH_PAD);
+    flamegraph_put_wrapped(options->empty ? options->empty : flamegraph_why_empty, 108, room < 640 ? room : 640, out);
+    flamegraph_puts("</svg>\n", out);
+}
+
+static inline bool flamegraph_draw(const flamegraph *graph, const flamegraph_options *options, size_t together,
+                                   flamegraph_out *out) {
+    flamegraph_picture picture;
+    char count[32];
+    bool made = flamegraph_picture_make(&picture, graph, options);
+    if (together > 1) {
+        flamegraph_format_count(count, sizeof count, together);
+        snprintf(picture.together, sizeof picture.together, ", %s threads together", count);
+    }
+    made = made && flamegraph_put_picture(&picture, out);
+    flamegraph_picture_free(&picture);
+    return made;
+}
+
+static inline bool flamegraph_draw_view(const flamegraph *graph, const flamegraph_options *options,
+                                        flamegraph_out *out) {
+    flamegraph_view view;
+    bool made = flamegraph_view_make(&view, graph, options->threads) &&
+                flamegraph_draw(view.graph, options, options->threads ? 0 : view.threads, out);
+    flamegraph_view_free(&view);
+    return made;
 }
 
 static inline flamegraph_result flamegraph_write(const flamegraph *graph, const flamegraph_options *options,
-                                                 FILE *out) {
-    flamegraph_options used = flamegraph_defaults(options);
-    /* SVG and JavaScript want decimal points, whatever locale the host has set. */
-    locale_t plain = newlocale(LC_NUMERIC_MASK, "C", (locale_t)0);
-    if (!plain)
+                                                 flamegraph_write_fn write, void *user) {
+    flamegraph_options used = flamegraph_defaults(options, graph);
+    flamegraph_out *out = (flamegraph_out *)calloc(1, sizeof *out);
+    if (!out)
         return FLAMEGRAPH_NO_MEMORY;
-    locale_t before = uselocale(plain);
+    out->write = write;
+    out->user = user;
     bool made = true;
     if (flamegraph_total(graph) == 0) {
         flamegraph_put_empty(&used, out);
     } else {
-        flamegraph_picture picture;
-        made = flamegraph_picture_make(&picture, graph, &used) && flamegraph_put_picture(&picture, out);
-        flamegraph_picture_free(&picture);
+        made = flamegraph_draw_view(graph, &used, out);
     }
-    uselocale(before);
-    freelocale(plain);
-    if (!made)
-        return FLAMEGRAPH_NO_MEMORY;
-    return fflush(out) == 0 && !ferror(out) ? FLAMEGRAPH_OK : FLAMEGRAPH_IO_ERROR;
+    flamegraph_flush(out);
+    bool broken = out->broken;
+    free(out);
+    return !made ? FLAMEGRAPH_NO_MEMORY : broken ? FLAMEGRAPH_IO_ERROR : FLAMEGRAPH_OK;
 }
 
 /* ---- saving ---- */
 
-static inline flamegraph_result flamegraph_complain(FILE *errors, const char *path,
-                                                    flamegraph_result result) {
-    const char *why = result == FLAMEGRAPH_NO_MEMORY ? "out of memory" : strerror(errno);
-    fprintf(errors, "%s: %s\n", path, why);
+/* A flamegraph_write_fn whose `user` is a file descriptor. */
+static inline bool flamegraph_write_fd(void *user, const void *data, size_t size) {
+    const char *at = (const char *)data;
+    while (size > 0) {
+        ssize_t written = write(*(const int *)user, at, size);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0)
+            return false;
+        at += written;
+        size -= (size_t)written;
+    }
+    return true;
+}
+
+/* What the path leads to through links, whether that exists or not; NULL = no memory, or the links lead nowhere. */
+static inline char *flamegraph_target(const char *path) {
+    char *target = strdup(path);
+    for (int links = 0; target && links < 40; links++) {
+        char link[4096];
+        ssize_t size = readlink(target, link, sizeof link - 1);
+        if (size < 0)
+            return target;
+        const char *slash = strrchr(target, '/');
+        size_t directory = slash && link[0] != '/' ? (size_t)(slash - target) + 1 : 0;
+        char *next = (char *)malloc(directory + (size_t)size + 1);
+        if (next) {
+            memcpy(next, target, directory);
+            memcpy(next + directory, link, (size_t)size);
+            next[directory + (size_t)size] = '\0';
+        }
+        free(target);
+        target = next;
+    }
+    free(target);
+    errno = ELOOP;
+    return NULL;
+}
+
+/* Write into the descriptor and close it. */
+static inline flamegraph_result flamegraph_fill(const flamegraph *graph, const flamegraph_options *options, int fd) {
+    if (fd < 0)
+        return FLAMEGRAPH_IO_ERROR;
+    flamegraph_result result = flamegraph_write(graph, options, flamegraph_write_fd, &fd);
+    int why = errno;
+    if (close(fd) != 0 && result == FLAMEGRAPH_OK)
+        return FLAMEGRAPH_IO_ERROR;
+    errno = why;
     return result;
 }
 
-/* A new file in the directory of `path`, whose name replaces *beside. */
-static inline FILE *flamegraph_open_beside(const char *path, mode_t mode, char **beside) {
+/* A new file in the directory of `path`, whose name replaces *beside; -1 = errno tells why not. */
+static inline int flamegraph_open_beside(const char *path, mode_t mode, char **beside) {
     const char *slash = strrchr(path, '/');
-    int directory = slash ? (int)(slash - path) + 1 : 0;
+    int directory = slash ? (int)(slash - path) + 1 : 0, fd = -1;
     size_t room = (size_t)directory + 64;
-    char *name = malloc(room);
+    char *name = (char *)malloc(room);
     if (!name)
-        return NULL;
+        return -1;
     for (int attempt = 0; attempt < 100; attempt++) {
         snprintf(name, room, "%.*s.flamegraph.%ld.%d", directory, path, (long)getpid(), attempt);
-        int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-        if (fd < 0 && errno == EEXIST)
-            continue;
-        FILE *out = fd < 0 ? NULL : fdopen(fd, "w");
-        if (!out)
+        fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+        if (fd >= 0 || errno != EEXIST)
             break;
-        *beside = name;
-        return out;
     }
-    free(name);
-    return NULL;
+    if (fd >= 0)
+        *beside = name;
+    else
+        free(name);
+    return fd;
 }
 
 /* Write into a new file and rename it to `path`, which is no link. */
 static inline flamegraph_result flamegraph_replace(const flamegraph *graph, const flamegraph_options *options,
                                                    const char *path, mode_t mode) {
     char *beside = NULL;
-    FILE *out = flamegraph_open_beside(path, mode, &beside);
-    if (!out)
-        return FLAMEGRAPH_IO_ERROR;
-    flamegraph_result result = flamegraph_write(graph, options, out);
-    if (fclose(out) != 0 && result == FLAMEGRAPH_OK)
-        result = FLAMEGRAPH_IO_ERROR;
+    int fd = flamegraph_open_beside(path, mode, &beside);
+    flamegraph_result result = flamegraph_fill(graph, options, fd);
     if (result == FLAMEGRAPH_OK && rename(beside, path) != 0)
         result = FLAMEGRAPH_IO_ERROR;
-    if (result != FLAMEGRAPH_OK) {
+    if (result != FLAMEGRAPH_OK && beside) {
         int why = errno;
         unlink(beside);
         errno = why;
@@ -1585,32 +2364,33 @@ static inline flamegraph_result flamegraph_replace(const flamegraph *graph, cons
 }
 
 static inline flamegraph_result flamegraph_save(const flamegraph *graph, const flamegraph_options *options,
-                                                const char *path, FILE *errors) {
+                                                const char *path, flamegraph_tell_fn tell, void *user) {
     flamegraph_result result;
     struct stat status;
     bool exists = path && stat(path, &status) == 0;
     if (!path || strcmp(path, "-") == 0) {
+        int fd = STDOUT_FILENO;
         path = "standard output";
-        result = flamegraph_write(graph, options, stdout);
+        result = flamegraph_write(graph, options, flamegraph_write_fd, &fd);
     } else if (exists && !S_ISREG(status.st_mode)) {
-        FILE *out = fopen(path, "w");
-        if (!out)
-            return flamegraph_complain(errors, path, FLAMEGRAPH_IO_ERROR);
-        result = flamegraph_write(graph, options, out);
-        if (fclose(out) != 0 && result == FLAMEGRAPH_OK)
-            result = FLAMEGRAPH_IO_ERROR;
+        result = flamegraph_fill(graph, options, open(path, O_WRONLY | O_TRUNC | O_CLOEXEC));
     } else {
-        /* A link stays a link: what it leads to is replaced. */
-        char *target = exists ? realpath(path, NULL) : NULL;
+        /* A link stays a link: what it leads to is replaced or made. */
+        char *target = flamegraph_target(path);
         mode_t mode = exists ? status.st_mode & 0777 : 0666;
-        if (target && access(target, W_OK) != 0) {
+        if (!target || (exists && access(target, W_OK) != 0)) {
             result = FLAMEGRAPH_IO_ERROR;
         } else {
-            result = flamegraph_replace(graph, options, target ? target : path, mode);
+            result = flamegraph_replace(graph, options, target, mode);
         }
         free(target);
     }
-    return result == FLAMEGRAPH_OK ? result : flamegraph_complain(errors, path, result);
+    flamegraph_told told = {tell, user, path};
+    return result == FLAMEGRAPH_OK ? result : flamegraph_fail(&told, result);
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -1,7 +1,7 @@
 /* pyprof-svg: turn collapsed stacks into an interactive flame graph, one self-contained SVG file.
  *
  *     cc tools/pyprof-svg.c -o pyprof-svg
- *     ./pyprof-svg --title "game.py" --unit us game.collapsed game.svg
+ *     ./pyprof-svg --title "game.py" game.txt game.svg
  *
  * The reader, the picture and their rules are described at the top of flamegraph.h. If any line of
  * the input is bad, all bad lines are told (up to 20 one by one) and nothing is written.
@@ -13,6 +13,7 @@
 #include "flamegraph.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,7 +28,9 @@ static const char usage[] = "usage: pyprof-svg [OPTION...] [IN [OUT]]\n";
 
 static const char *const help[] = {
     "Turn collapsed stacks (lines of `frame;frame;frame VALUE`) into an interactive flame graph.",
-    "IN and OUT are files; without them, or as -, standard input and standard output.",
+    "IN and OUT are files; without them, or as -, standard input and standard output. IN may be what "
+    "pyprof_save,",
+    "pyprof-run, `py-spy record -f raw` or FlameGraph's stackcollapse-*.pl have written.",
     "",
     "  --title TEXT     the headline (default: Flame graph)",
     "  --subtitle TEXT  one more line below it",
@@ -35,14 +38,20 @@ static const char *const help[] = {
     "                   the window's width in a browser)",
     "  --min-width PX   fold frames that are narrower than this (default: 1)",
     "  --inverted       root on top (icicle)",
+    "  --threads        threads apart (default: together); those whose names differ in digits only are one",
     "  --unit UNIT      what the values are: ns, us, ms, s, or a word for what is counted",
-    "                   (default: samples)",
+    "                   (default: us if each stack begins with `thread NAME` as pyprof writes it, else "
+    "samples)",
     "  --help           show this text",
     "  --version        show the version",
     "",
     "Exit code: 0 if the picture is written; 1 if the input has bad lines (each is told as",
     "IN:LINE: what is wrong, and nothing is written) or cannot be read, or OUT cannot be written;",
     "2 if the command line is wrong. An input without samples gives a picture that says so.",
+    "",
+    "Ctrl-C in a pipeline is meant for the program that is profiled: the picture is drawn of what it wrote "
+    "until then.",
+    "A second one ends pyprof-svg, too.",
 };
 
 typedef struct arguments {
@@ -113,6 +122,8 @@ static bool parse_arguments(int argc, char **argv, arguments *parsed) {
             options_end = true;
         } else if (strcmp(text, "--inverted") == 0) {
             parsed->options.inverted = true;
+        } else if (strcmp(text, "--threads") == 0) {
+            parsed->options.threads = true;
         } else {
             const char *equals = strchr(text, '=');
             size_t size = equals ? (size_t)(equals - text) : strlen(text);
@@ -132,15 +143,37 @@ static bool asks_for(int argc, char **argv, const char *option) {
     return false;
 }
 
+static void pass_over(int signal_number) {
+    (void)signal_number;
+}
+
+/* Ctrl-C goes to all programs of a pipeline. What comes through a pipe ends when its writer does: until then the first
+ * one is passed over, and the second ends us, as the handler is in place for one signal only. */
+static void outlive_writer(const char *path) {
+    struct stat status;
+    struct sigaction action, before;
+    bool known = path ? stat(path, &status) == 0 : fstat(STDIN_FILENO, &status) == 0;
+    if (!known || !(S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode)))
+        return;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = pass_over;
+    action.sa_flags = (int)(SA_RESTART | SA_RESETHAND);
+    if (sigaction(SIGINT, NULL, &before) == 0 && before.sa_handler == SIG_DFL)
+        sigaction(SIGINT, &action, NULL);
+}
+
 static flamegraph_result read_input(flamegraph *graph, const char *path) {
-    if (!path || strcmp(path, "-") == 0)
-        return flamegraph_read(graph, stdin, "<stdin>", stderr);
+    if (path && strcmp(path, "-") == 0)
+        path = NULL;
+    outlive_writer(path);
+    if (!path)
+        return flamegraph_read(graph, stdin, "<stdin>", flamegraph_tell_file, stderr);
     FILE *in = fopen(path, "rb");
     if (!in) {
         fprintf(stderr, "%s: %s\n", path, strerror(errno));
         return FLAMEGRAPH_IO_ERROR;
     }
-    flamegraph_result result = flamegraph_read(graph, in, path, stderr);
+    flamegraph_result result = flamegraph_read(graph, in, path, flamegraph_tell_file, stderr);
     fclose(in);
     return result;
 }
@@ -171,7 +204,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "pyprof-svg: the input holds no samples\n");
     }
     if (result == FLAMEGRAPH_OK) {
-        result = flamegraph_save(graph, &parsed.options, parsed.paths[1], stderr);
+        result = flamegraph_save(graph, &parsed.options, parsed.paths[1], flamegraph_tell_file, stderr);
     }
     flamegraph_free(graph);
     return result == FLAMEGRAPH_OK ? EXIT_SUCCESS : EXIT_BAD_INPUT;

@@ -29,31 +29,31 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BUSY_SCRIPT                                                                                          \
-    "import threading, time\n"                                                                               \
-    "stop = False\n"                                                                                         \
-    "def leaf(x): return x & 255\n"                                                                          \
-    "def inner(x): return leaf(x) + leaf(x + 1)\n"                                                           \
-    "def busy():\n"                                                                                          \
-    "    while not stop:\n"                                                                                  \
-    "        for n in range(1000): inner(n)\n"                                                               \
-    "amount = 100\n"                                                                                         \
-    "def some(x):\n"                                                                                         \
-    "    for n in range(amount): x = leaf(x + n)\n"                                                          \
-    "    return x\n"                                                                                         \
-    "def took(calls):\n"                                                                                     \
-    "    begin = time.thread_time_ns()\n"                                                                    \
-    "    for n in range(calls): some(n)\n"                                                                   \
-    "    return (time.thread_time_ns() - begin) / calls\n"                                                   \
-    "took(1000)\n"                                                                                           \
-    "amount = max(1, int(100 * 12000 / took(1000)))\n"                                                       \
-    "threads = []\n"                                                                                         \
-    "def start(count):\n"                                                                                    \
-    "    threads.extend(threading.Thread(target=busy) for n in range(count))\n"                              \
-    "    for thread in threads: thread.start()\n"                                                            \
-    "def end():\n"                                                                                           \
-    "    global stop\n"                                                                                      \
-    "    stop = True\n"                                                                                      \
+#define BUSY_SCRIPT                                                                                                    \
+    "import threading, time\n"                                                                                         \
+    "stop = False\n"                                                                                                   \
+    "def leaf(x): return x & 255\n"                                                                                    \
+    "def inner(x): return leaf(x) + leaf(x + 1)\n"                                                                     \
+    "def busy():\n"                                                                                                    \
+    "    while not stop:\n"                                                                                            \
+    "        for n in range(1000): inner(n)\n"                                                                         \
+    "amount = 100\n"                                                                                                   \
+    "def some(x):\n"                                                                                                   \
+    "    for n in range(amount): x = leaf(x + n)\n"                                                                    \
+    "    return x\n"                                                                                                   \
+    "def took(calls):\n"                                                                                               \
+    "    begin = time.thread_time_ns()\n"                                                                              \
+    "    for n in range(calls): some(n)\n"                                                                             \
+    "    return (time.thread_time_ns() - begin) / calls\n"                                                             \
+    "took(1000)\n"                                                                                                     \
+    "amount = max(1, int(100 * 12000 / took(1000)))\n"                                                                 \
+    "threads = []\n"                                                                                                   \
+    "def start(count):\n"                                                                                              \
+    "    threads.extend(threading.Thread(target=busy) for n in range(count))\n"                                        \
+    "    for thread in threads: thread.start()\n"                                                                      \
+    "def end():\n"                                                                                                     \
+    "    global stop\n"                                                                                                \
+    "    stop = True\n"                                                                                                \
     "    for thread in threads: thread.join()\n"
 
 typedef struct counts {
@@ -250,9 +250,9 @@ static PyObject *global(const char *name) {
 
 static void report(counts done) {
     pyprof_stats stats = stats_now();
-    printf("{\"calls\": %" PRIu64 ", \"interrupted\": %" PRIu64 ", \"python_ns\": %" PRIu64
-           ", \"ticks\": %" PRIu64 ", \"samples\": %" PRIu64 ", \"signals\": %" PRIu64
-           ", \"signalled\": %" PRIu64 ", \"lost_late\": %" PRIu64 ", \"calls_interrupted\": %" PRIu64 "}\n",
+    printf("{\"calls\": %" PRIu64 ", \"interrupted\": %" PRIu64 ", \"python_ns\": %" PRIu64 ", \"ticks\": %" PRIu64
+           ", \"samples\": %" PRIu64 ", \"signals\": %" PRIu64 ", \"signalled\": %" PRIu64 ", \"lost_late\": %" PRIu64
+           ", \"calls_interrupted\": %" PRIu64 "}\n",
            done.calls, done.interrupted, done.python_ns, stats.ticks, stats.samples, stats.signals,
            stats.samples_signalled, stats.lost_late, stats.calls_interrupted);
 }

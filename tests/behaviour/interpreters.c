@@ -11,6 +11,9 @@
    interpreters handed          the main thread hands its thread state to another thread and waits; `handed-busy`: and
                                 computes without Python. The first with what was measured, as for swaps: `one`, `two` */
 
+#if !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* cpu_set_t */
+#endif
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
@@ -19,6 +22,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "../truth/prefer.h"
 
 enum {
     subs_max = 3,
@@ -71,10 +76,10 @@ static PyObject *descend(PyObject *module, PyObject *unused) {
     run_in(depth, depth + 1 < nested_max ? "import host\n"
                                            "def inside(): host.descend()\n"
                                            "inside()\n"
-                                         : "import time\n"
+                                         : "import host\n"
                                            "def bottom():\n"
-                                           "    end = time.monotonic() + 0.3\n"
-                                           "    while time.monotonic() < end: pass\n"
+                                           "    end = host.samples() + 500\n"
+                                           "    while host.samples() < end: pass\n"
                                            "bottom()\n");
     depth--;
     Py_RETURN_NONE;
@@ -112,7 +117,17 @@ static PyObject *stay(PyObject *module, PyObject *function) {
     Py_RETURN_NONE;
 }
 
-static PyMethodDef methods[] = {{"enter", enter, METH_VARARGS, NULL},
+/* samples(): how many were taken so far. */
+static PyObject *samples(PyObject *module, PyObject *unused) {
+    pyprof_stats stats;
+    (void)module;
+    (void)unused;
+    check(pyprof_get_stats(&stats));
+    return PyLong_FromUnsignedLongLong(stats.samples);
+}
+
+static PyMethodDef methods[] = {{"samples", samples, METH_NOARGS, NULL},
+                                {"enter", enter, METH_VARARGS, NULL},
                                 {"descend", descend, METH_NOARGS, NULL},
                                 {"visit", visit, METH_O, NULL},
                                 {"stay", stay, METH_O, NULL},
@@ -169,10 +184,10 @@ static void *live_in_the_last(void *unused) {
     (void)unused;
     PyThreadState *mine = PyThreadState_New(subs[subs_max - 1]->interp);
     PyEval_RestoreThread(mine);
-    if (PyRun_SimpleString("import time\n"
+    if (PyRun_SimpleString("import host\n"
                            "def resident():\n"
-                           "    end = time.monotonic() + 0.3\n"
-                           "    while time.monotonic() < end: pass\n"
+                           "    end = host.samples() + 1000\n" /* a second thread waits for it */
+                           "    while host.samples() < end: pass\n"
                            "resident()\n")) {
         die("the resident failed");
     }
@@ -202,6 +217,7 @@ static void start(void) {
     memset(&desc, 0, sizeof desc);
     desc.interval_us = 500;
     check(pyprof_start(&desc));
+    prefer_sampler(false);
 }
 
 static void stop_and_print(void) {
@@ -225,10 +241,10 @@ static void run_jobs(PyThreadState *main_state) {
         snprintf(name, sizeof name, "job%d", i);
         check(pyprof_name_interpreter(PyInterpreterState_GetID(job->interp), name));
         snprintf(text, sizeof text,
-                 "import time\n"
+                 "import host\n"
                  "def %s():\n"
-                 "    end = time.monotonic() + 0.1\n"
-                 "    while time.monotonic() < end: pass\n"
+                 "    end = host.samples() + 200\n"
+                 "    while host.samples() < end: pass\n"
                  "%s()\n",
                  name, name);
         if (PyRun_SimpleString(text)) {
@@ -258,15 +274,14 @@ static void run_swaps(PyThreadState *main_state) {
                            "def leaf(): pass\n"
                            "def here():\n"
                            "    for _ in range(20): leaf()\n"
-                           "end = time.monotonic() + 4\n"
+                           "end = time.monotonic() + 3\n"
                            "while time.monotonic() < end:\n"
                            "    goes_to_one()\n"
                            "    host.stay(here)\n"
                            "    goes_to_two()\n")) {
         die("the script failed");
     }
-    printf("measured;there %lld\nmeasured;here %lld\n", (long long)ns_there / 1000,
-           (long long)ns_here / 1000);
+    printf("measured;there %lld\nmeasured;here %lld\n", (long long)ns_there / 1000, (long long)ns_here / 1000);
     PyThreadState_Swap(subs[1]);
     Py_DECREF(visited[0]);
     Py_DECREF(visited[1]);
@@ -301,12 +316,12 @@ static void *use(void *argument) {
 }
 
 /* By turns deep, for the memory of frames to come and go, and as it is easily seen. */
-static const char lent_script[] = "import time\n"
+static const char lent_script[] = "import host\n"
                                   "def down(n): return n and down(n - 1)\n"
                                   "def leaf(): pass\n"
                                   "def lent():\n"
-                                  "    end = time.monotonic() + 2\n"
-                                  "    while time.monotonic() < end:\n"
+                                  "    end = host.samples() + 8000\n"
+                                  "    while host.samples() < end:\n"
                                   "        for _ in range(20): down(900)\n"
                                   "        for _ in range(50000): leaf()\n"
                                   "lent()\n";
@@ -319,11 +334,12 @@ static void lend(PyThreadState *main_state, int own_gil) {
     if (pthread_create(&thread, NULL, use, &given) != 0) {
         die("no thread");
     }
-    if (PyRun_SimpleString("import time\n"
+    if (PyRun_SimpleString("import host\n"
                            "def leaf(): pass\n"
                            "def lends():\n"
-                           "    end = time.monotonic() + 2\n"
-                           "    while time.monotonic() < end: leaf()\n"
+                           "    end = host.samples() + 8000\n"
+                           "    while host.samples() < end:\n"
+                           "        for _ in range(100): leaf()\n"
                            "lends()\n")) {
         die("the script failed");
     }
@@ -342,23 +358,22 @@ static void run_lent_own(PyThreadState *main_state) {
 }
 
 /* Each call lasts longer than any look at it. */
-static const char handed_script[] =
-    "import time\n"
-    "measured = {}\n"
-    "def leaf(): pass\n"
-    "def spend(seconds):\n"
-    "    end = time.monotonic() + seconds\n"
-    "    while time.monotonic() < end: leaf()\n"
-    "def one(): spend(0.01)\n"
-    "def two(): spend(0.03)\n"
-    "for function in (one, two) * 50:\n"
-    "    begin = time.monotonic()\n"
-    "    function()\n"
-    "    spent = time.monotonic() - begin\n"
-    "    name = function.__name__\n"
-    "    measured[name] = measured.get(name, 0) + spent\n"
-    "for name in measured:\n"
-    "    print('measured;%s %d' % (name, measured[name] * 1e6), flush=True)\n";
+static const char handed_script[] = "import time\n"
+                                    "measured = {}\n"
+                                    "def leaf(): pass\n"
+                                    "def spend(seconds):\n"
+                                    "    end = time.monotonic() + seconds\n"
+                                    "    while time.monotonic() < end: leaf()\n"
+                                    "def one(): spend(0.01)\n"
+                                    "def two(): spend(0.03)\n"
+                                    "for function in (one, two) * 50:\n"
+                                    "    begin = time.monotonic()\n"
+                                    "    function()\n"
+                                    "    spent = time.monotonic() - begin\n"
+                                    "    name = function.__name__\n"
+                                    "    measured[name] = measured.get(name, 0) + spent\n"
+                                    "for name in measured:\n"
+                                    "    print('measured;%s %d' % (name, measured[name] * 1e6), flush=True)\n";
 
 static void hand(PyThreadState *main_state, bool is_busy) {
     pthread_t thread;
@@ -410,6 +425,9 @@ int main(int count, char **arguments) {
     PyImport_AppendInittab("host", make_module);
     Py_Initialize();
     PyThreadState *main_state = PyThreadState_Get();
+    if (PyRun_SimpleString("import host")) { /* before the recording, which is to show the scripts alone */
+        die("no module host");
+    }
     void (*run)(PyThreadState *) = mode_named(arguments[1]);
     if (run != NULL) {
         start();

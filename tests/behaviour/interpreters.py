@@ -2,18 +2,20 @@
 
 import host
 
+# Each goes on until so many samples were taken: a machine may stand still for as long as anybody would wait.
 WORK = '''
-import time
+import host
 def {name}():
-    end = time.monotonic() + 0.3
-    while time.monotonic() < end: pass
+    end = host.samples() + 500
+    while host.samples() < end: pass
 {name}()
 '''
 
 WAIT = '''
-import time
+import host, time
 def {name}():
-    for n in range(30): time.sleep(0.01)
+    end = host.samples() + 500
+    while host.samples() < end: time.sleep(0.01)
 {name}()
 '''
 
@@ -42,7 +44,8 @@ def waits_deeper():
 
 
 def short_visits():
-    for _ in range(3000):
+    end = host.samples() + 2000
+    while host.samples() < end:
         host.enter(2, 'def visiting(): return sum(range(5000))\nvisiting()\n')
 
 

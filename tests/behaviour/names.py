@@ -1,8 +1,9 @@
-"""Functions with every kind of name and file name, each at work for a while. Prints [[name, file], ...]."""
+"""Functions with every kind of name and file name, each at work until so many samples were taken of it, which is told.
+Prints [[name, file], ...]."""
 
 import json
 import sys
-from time import monotonic as clock
+from pyprof_host import samples
 
 ODD = ['plain', 'na\u00efve', 'gr\u00f6\u00dfe \u00ff\u00fe', '\u51fd\u6570', '\u0416\u0444', '\U0001d4bb\U0001f389',
        'mixed \u00e9 \u6570 \U0001f389', 'quo"te', "apo'strophe", 'back\\slash', 'not\\n', 'not\\x3b', 'new\nline',
@@ -12,7 +13,7 @@ ODD = ['plain', 'na\u00efve', 'gr\u00f6\u00dfe \u00ff\u00fe', '\u51fd\u6570', '\
 
 
 def busy(end):
-    while clock() < end:
+    while samples() < end:
         pass
 
 
@@ -28,10 +29,10 @@ def main():
     made = []
     for name in ODD:
         for file in ('name.py', '/no such folder/%s.py' % name.replace('/', '')):
-            renamed(name, file)(clock() + float(sys.argv[1]))
+            renamed(name, file)(samples() + int(sys.argv[1]))
             made.append([name, file, busy.__code__.co_firstlineno])
     # Half a pair is no text: what it becomes is open, but the file must be valid.
-    renamed('half \ud800 pair', 'half.py')(clock() + float(sys.argv[1]))
+    renamed('half \ud800 pair', 'half.py')(samples() + int(sys.argv[1]))
     print(json.dumps(made))
 
 

@@ -13,7 +13,7 @@ import harness
 class ThreadsTest(unittest.TestCase):
     def test_come_and_go(self):
         words = 'collapsed,cpu,idle'
-        run = harness.Run(os.path.join(HERE, 'comers.py'), [5], [words], 200)
+        run = harness.measured(os.path.join(HERE, 'comers.py'), [300], [words], 200)
         truth = run.printed()
         seen = collections.Counter()
         for stack in run.stacks(words):

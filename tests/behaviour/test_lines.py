@@ -21,7 +21,8 @@ class LinesTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         seed = int(os.environ.get('PYPROF_SEED', '1'))
-        run = harness.Run(os.path.join(HERE, 'fuzz_lines.py'), [seed, 40], [], 2000)
+        # With less memory so many threads would not each have a name of their own.
+        run = harness.Run(os.path.join(HERE, 'fuzz_lines.py'), [seed, 40], [], 2000, ['-m', 256 << 20])
         result = run.printed()
         cls.threads = result['threads']
         cls.dumps = result['dumps']

@@ -14,7 +14,7 @@ import harness
 class CodeTest(unittest.TestCase):
     def check(self, interval_us):
         words = 'collapsed,wall'
-        run = harness.Run(os.path.join(HERE, 'shortlived.py'), [4], [words], interval_us)
+        run = harness.measured(os.path.join(HERE, 'shortlived.py'), [4], [words], interval_us)
         truth = {int(number): wall for number, wall in run.printed().items()}
         seen = collections.Counter()
         unresolved = 0

@@ -1,7 +1,7 @@
 /* What a sample, a stack, a recording and a file cost, and how that grows. Counts, where time would only tell about
    the machine: the ticks are driven from here, so that no clock decides how many there are or what they see.
 
-   growth ticks waits|outside|own DEPTH FUNCTIONS THREADS ROUNDS
+   growth ticks waits|outside|own|parked DEPTH FUNCTIONS THREADS ROUNDS
    growth start THREADS ROUNDS
    growth stacks COUNT
    growth write THREADS STACKS SAMPLES
@@ -46,17 +46,15 @@ static ssize_t counted_pread(int file, void *to, size_t size, off_t offset);
 static int counted_open(const char *path, int flags, ...);
 static ssize_t counted_read(int file, void *to, size_t size);
 static int counted_close(int file);
-static int begun_by_hand(pthread_t *thread, const pthread_attr_t *attributes, void *(*function)(void *),
-                         void *sampler);
+static int begun_by_hand(pthread_t *thread, const pthread_attr_t *attributes, void *(*function)(void *), void *sampler);
 
-#define syscall(...) counted_syscall(__VA_ARGS__)
+#define syscall(...) counted_syscall(__VA_ARGS__, 0L, 0L, 0L, 0L, 0L, 0L) /* it reads six arguments */
 #define clock_gettime(id, time) counted_clock_gettime(id, time)
 #define pread(file, to, size, offset) counted_pread(file, to, size, offset)
 #define open(...) counted_open(__VA_ARGS__)
 #define read(file, to, size) counted_read(file, to, size)
 #define close(file) counted_close(file)
-#define pthread_create(thread, attributes, function, argument)                                               \
-    begun_by_hand(thread, attributes, function, argument)
+#define pthread_create(thread, attributes, function, argument) begun_by_hand(thread, attributes, function, argument)
 
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
@@ -167,6 +165,9 @@ static int32_t main_tid;
 static uint64_t scripted_cpu(clockid_t id) {
     const uint64_t second = 1000000000; /* zero would be a dead thread */
     bool is_main = id == CLOCK_THREAD_CPUTIME_ID || id == pyprof__cpu_clock(main_tid);
+    if (id == CLOCK_PROCESS_CPUTIME_ID) { /* the main thread, which is the sampler as well: it is both */
+        return clocks == OWN ? 2 * (second + tick * (interval / 2) + cpu_reads) : second;
+    }
     switch (clocks) {
     case OUTSIDE:
         return second + tick * (interval / 2);
@@ -283,19 +284,22 @@ static void start_threads(unsigned long count) {
 
 /* growth ticks */
 
+static const uint64_t unparked = 4, parked = 400;
+
 static struct asked {
     script kind;
     uint64_t depth;
     uint64_t threads;
     uint64_t rounds;
+    uint64_t before; /* ticks that are not counted: then who waits is parked */
 } asked;
 
 static void print_counts(const char *name, const counts *from) {
-    printf(",\n\"%s\": {\"process_vm_writev\": %" PRIu64 ", \"pread\": %" PRIu64
-           ", \"clock_gettime\": %" PRIu64 ", \"rt_tgsigqueueinfo\": %" PRIu64 ", \"futex\": %" PRIu64
-           ", \"open, read, close\": %" PRIu64 ", \"others\": %" PRIu64 "},\n\"%s_times\": %" PRIu64,
-           name, from->process_vm_writev, from->pread, from->clock_gettime, from->signals, from->futex,
-           from->files, from->others, name, from->times);
+    printf(",\n\"%s\": {\"process_vm_writev\": %" PRIu64 ", \"pread\": %" PRIu64 ", \"clock_gettime\": %" PRIu64
+           ", \"rt_tgsigqueueinfo\": %" PRIu64 ", \"futex\": %" PRIu64 ", \"open, read, close\": %" PRIu64
+           ", \"others\": %" PRIu64 "},\n\"%s_times\": %" PRIu64,
+           name, from->process_vm_writev, from->pread, from->clock_gettime, from->signals, from->futex, from->files,
+           from->others, name, from->times);
 }
 
 /* That what was counted is what was to be counted. */
@@ -322,11 +326,13 @@ static PyObject *measure_ticks(PyObject *module, PyObject *unused) {
     (void)unused;
     PyThreadState *state = asked.kind == OWN ? NULL : PyEval_SaveThread();
     pyprof__sampler *sampler = start_by_hand(OUTSIDE);
-    for (int i = 0; i < 4; i++) { /* then every name is known, and every buffer there */
+    for (uint64_t i = 0; i < asked.before; i++) { /* then every name is known, and every buffer there */
         clocks = i < 3 ? OUTSIDE : asked.kind;
         tick++;
         pyprof__tick(sampler);
     }
+    bool has_parked = sampler->waiting.members.count == asked.threads - 1;
+    check(asked.before == unparked || asked.threads < 9 || has_parked, "who waits is not parked");
     pyprof_stats before = sampler->stats;
     memset(&sampler_counts, 0, sizeof sampler_counts);
     memset(&handler_counts, 0, sizeof handler_counts);
@@ -345,7 +351,8 @@ static PyObject *measure_ticks(PyObject *module, PyObject *unused) {
 }
 
 static script parse_script(const char *word) {
-    check(!strcmp(word, "waits") || !strcmp(word, "outside") || !strcmp(word, "own"), "no such kind");
+    check(!strcmp(word, "waits") || !strcmp(word, "outside") || !strcmp(word, "own") || !strcmp(word, "parked"),
+          "no such kind");
     return word[0] == 'w' ? WAITS : word[1] == 'u' ? OUTSIDE : OWN;
 }
 
@@ -353,6 +360,7 @@ static void growth_of_ticks(char **words) {
     static PyMethodDef method = {"measure", measure_ticks, METH_NOARGS, NULL};
     unsigned long functions = strtoul(words[2], NULL, 10);
     asked.kind = parse_script(words[0]);
+    asked.before = words[0][0] == 'p' ? parked : unparked;
     asked.depth = strtoul(words[1], NULL, 10);
     asked.threads = strtoul(words[3], NULL, 10);
     asked.rounds = strtoul(words[4], NULL, 10);
@@ -452,9 +460,9 @@ static void growth_of_stacks(char **words) {
     printf("{\"stacks\": %" PRIu64 ", \"nodes\": %" PRIu32 ", \"stretches\": %" PRIu32
            ", \"bytes\": %zu, \"bytes_peak\": %zu, \"tree_bytes\": %zu, \"timeline_bytes\": %zu, "
            "\"node_size\": %zu, \"stretch_size\": %zu, \"coarsened\": %" PRIu64 "}\n",
-           stacks, profile->nodes.items.count, profile->timeline.count, visiting->memory->used,
-           visiting->memory->peak, bytes_of_table(&profile->nodes), bytes_of_array(&profile->timeline),
-           sizeof(pyprof__node), sizeof(pyprof__stretch), profile->timeline_coarsened);
+           stacks, profile->nodes.items.count, profile->timeline.count, visiting->memory->used, visiting->memory->peak,
+           bytes_of_table(&profile->nodes), bytes_of_array(&profile->timeline), sizeof(pyprof__node),
+           sizeof(pyprof__span), profile->timeline_coarsened);
 }
 
 /* growth write */
@@ -486,7 +494,8 @@ static void fill(pyprof_profile *profile, uint32_t threads, uint32_t stacks, uin
         char name[32];
         if (i < threads) {
             snprintf(name, sizeof name, "thread-%u", (unsigned)i);
-            check(pyprof__add_track(profile, 0, name, strlen(name)) == i, "no room for a thread");
+            check(pyprof__add_track(profile, 0, pyprof__intern_text(profile, name, strlen(name))) == i,
+                  "no room for a thread");
         }
         nodes[i] = made_stack(profile, pyprof__track_at(profile, i % threads)->root, i / threads);
     }
@@ -496,7 +505,7 @@ static void fill(pyprof_profile *profile, uint32_t threads, uint32_t stacks, uin
         uint64_t turn = i % 2 == 0 ? i / 2 : i / 2 / threads + turns / 2;
         uint32_t stack = (uint32_t)(turn % turns) * threads + track;
         pyprof__add_time(profile, track, nodes[stack], PYPROF__GIL, interval, interval);
-        pyprof__count_sample(profile, track, nodes[stack], PYPROF__GIL);
+        pyprof__count_samples(profile, track, nodes[stack], PYPROF__GIL, 1);
     }
     for (uint32_t i = 0; i < threads; i++) {
         uint64_t end = pyprof__track_at(profile, i)->end_ns;
@@ -537,8 +546,8 @@ static void growth_of_writing(char **words) {
             check(pyprof_write(profile, &output, count_bytes, &bytes) == PYPROF_OK, "not written");
             times[i] = pyprof__now() - begin;
         }
-        printf(",\n\"%s_ns\": %" PRIu64 ", \"%s_bytes\": %" PRIu64, names[format], median(times, rounds),
-               names[format], bytes);
+        printf(",\n\"%s_ns\": %" PRIu64 ", \"%s_bytes\": %" PRIu64, names[format], median(times, rounds), names[format],
+               bytes);
     }
     printf("}\n");
 }

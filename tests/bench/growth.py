@@ -15,6 +15,7 @@ STRACE = shutil.which('strace')
 
 DEPTHS = (10, 30, 100, 300, 1000)
 THREADS = (1, 10, 100, 1000)
+WAITING = (0, 100, 1000)
 ROUNDS = 100  # of the default interval: one second, in which each thread's name is looked up once
 STACKS = (1000, 10000, 100000)
 SAMPLES = 1000000
@@ -70,10 +71,12 @@ def count_instructions(words):
                    '--compress-pos=no', '--max-threads=1100', GROWTH]
         counts = run(command + words)
         costs = callgrind_costs(out, ('growth_ticks', 'pyprof__on_signal'))
-    if costs['growth_ticks'] == 0 or (costs['pyprof__on_signal'] > 0) != (words[1] == 'own'):
+    if costs['growth_ticks'] == 0 or (costs['pyprof__on_signal'] > 0) != (words[1] in ('own', 'parked')):
         raise ValueError('callgrind saw other functions than those that should have run: %r' % costs)
     counts['sampler_instructions'] = costs['growth_ticks'] / counts['ticks']
     counts['handler_instructions'] = costs['pyprof__on_signal'] / (counts['ticks'] + 1)  # one while warming up
+    if words[1] == 'parked':
+        del counts['handler_instructions']  # it warms up for long
     return counts
 
 
@@ -171,6 +174,16 @@ def tables_of_ticks(by_depth, by_threads):
                  for (threads, points), further in zip(by_threads, further_bytes(by_threads))])
 
 
+def table_of_waiting(runs):
+    """Who has waited for long is not looked at one by one."""
+    return table('A tick, by threads that have long waited',
+                 'Beside them one computes and copies its own stack, ten frames; each thread\'s name is looked up once in '
+                 'all %d ticks.' % ROUNDS,
+                 ['waiting', 'instructions of the sampler', 'its system calls'],
+                 [['{:,}'.format(waiting), instructions(counts, 'sampler', 1), calls_of_tick(counts, 'sampler', 1)]
+                  for waiting, counts in runs])
+
+
 def further_bytes(by_threads):
     """From each number of threads to the next, bytes for one more."""
     yield '-'
@@ -222,6 +235,7 @@ def report():
     starts = [(threads, growth('start', threads, 21)) for threads in THREADS]
     yield ABOUT % starts[0][1]['python']
     yield from tables_of_ticks(by_depth, by_threads)
+    yield table_of_waiting([(waiting, ticks('parked', 10, 100, waiting + 1)) for waiting in WAITING])
     yield table_of_stacks([growth('stacks', count) for count in STACKS])
     yield table_of_start(starts)
     shapes = [(1, count) for count in STACKS] + [(1000, STACKS[-1])]

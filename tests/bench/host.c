@@ -1,6 +1,6 @@
-/* python with pyprof inside: takes the command line of python, and has a module pyprof_bench with start(interval_us),
-   stop(), which answers the figures, and save(path, samples_path), which writes what was recorded last. For comparison,
-   start_signals(interval_us) and stop_signals() send the calling thread signals that do nothing. */
+/* python with pyprof inside: takes the command line of python, and has a module pyprof_bench with
+   start(interval_us, held=False), stop(), which answers the figures, and save(path, samples_path), which writes what was
+   recorded last. For comparison, start_signals(interval_us) and stop_signals() send the calling thread signals that do nothing. */
 
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
@@ -29,11 +29,13 @@ static PyObject *answer(pyprof_result result) {
 static PyObject *bench_start(PyObject *self, PyObject *arguments) {
     pyprof_desc desc = {0};
     unsigned interval;
+    int is_held = 0;
     (void)self;
-    if (!PyArg_ParseTuple(arguments, "I", &interval)) {
+    if (!PyArg_ParseTuple(arguments, "I|p", &interval, &is_held)) {
         return NULL;
     }
     desc.interval_us = interval;
+    desc.capture = is_held ? PYPROF_CAPTURE_HELD : PYPROF_CAPTURE_DEFAULT;
     return answer(pyprof_start(&desc));
 }
 
@@ -55,9 +57,8 @@ static PyObject *bench_stop(PyObject *self, PyObject *unused) {
                          (unsigned long long)(stats.lost_late + stats.lost_pending + stats.lost_unsettled +
                                               stats.lost_unreadable + stats.lost_memory),
                          "partial", (unsigned long long)stats.samples_partial, "ticks_missed",
-                         (unsigned long long)stats.ticks_missed, "bytes_peak",
-                         (unsigned long long)stats.bytes_peak, "sampler_cpu_ns",
-                         (unsigned long long)stats.sampler_cpu_ns);
+                         (unsigned long long)stats.ticks_missed, "bytes_peak", (unsigned long long)stats.bytes_peak,
+                         "sampler_cpu_ns", (unsigned long long)stats.sampler_cpu_ns);
 }
 
 static PyObject *bench_save(PyObject *self, PyObject *arguments) {
@@ -160,8 +161,7 @@ static PyMethodDef bench_methods[] = {
     {"start", bench_start, METH_VARARGS, "Begins to record, every so many microseconds."},
     {"stop", bench_stop, METH_NOARGS, "Ends the recording and answers its figures."},
     {"save", bench_save, METH_VARARGS, "Writes the last recording: its times, its samples."},
-    {"start_signals", bench_start_signals, METH_VARARGS,
-     "Begins to send signals, every so many microseconds."},
+    {"start_signals", bench_start_signals, METH_VARARGS, "Begins to send signals, every so many microseconds."},
     {"stop_signals", bench_stop_signals, METH_NOARGS, "Ends that."},
     {NULL, NULL, 0, NULL}};
 

@@ -99,6 +99,12 @@ class Pyprof(Peer):
         return Recording(samples, times, figures['lost'] + figures['ticks_missed'], sum(map(os.path.getsize, paths)))
 
 
+class PyprofHeld(Pyprof):
+    name = 'pyprof held'
+    how = 'the same without a signal: a running thread is kept off its core while it is read'
+    inside = 'held'
+
+
 class Plain(Peer):
     name = 'current_frames'
     how = 'inside; a Python thread calls sys._current_frames(), with the GIL'
@@ -286,5 +292,5 @@ class Spprof(Packaged):
         raise install.Missing('there is no adapter for it yet, as it could not be had before')
 
 
-ALL = (Nothing, Signals, Pyprof, PySpy, PySpyNonblocking, Austin, Cpython315, Cpython315Blocking, Pyinstrument, Scalene,
-       Ddtrace, Plain, Spprof)
+ALL = (Nothing, Signals, Pyprof, PyprofHeld, PySpy, PySpyNonblocking, Austin, Cpython315, Cpython315Blocking,
+       Pyinstrument, Scalene, Ddtrace, Plain, Spprof)

@@ -4,7 +4,7 @@ import {createRequire} from 'node:module';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 
-export const build = process.env.PYPROF_BUILD;
+export const build = process.env.PYPROF_BUILD, source = process.env.PYPROF_SOURCE;
 
 // A static import looks beside this file; the packages are installed in the build directory.
 export const require = createRequire(join(build, 'package.json'));

@@ -17,7 +17,7 @@ def what_is_missing(browser):
         return "node %s is older than 18" % version
     if not browser:
         return "no chromium"
-    for package in ["playwright-core", "speedscope", "ajv"]:
+    for package in ["playwright-core", "speedscope", "ajv", "eslint"]:
         if not os.path.isdir(os.path.join(os.environ["PYPROF_BUILD"], "node_modules", package)):
             return "%s is not installed in the build directory (npm ci)" % package
     return None

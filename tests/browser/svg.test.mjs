@@ -21,9 +21,9 @@ before(async () => { browser = await launch(); });
 after(async () => { await browser?.close(); });
 
 // Draws the text and opens it; whatever goes wrong in the page or is fetched fails the test.
-async function open(text, args = [], {width = 1200, height = 800, javaScriptEnabled = true} = {}) {
+async function open(text, args = [], {width = 1200, height = 800, javaScriptEnabled = true, together = false} = {}) {
   const path = join(directory, 'picture.svg');
-  execFileSync(join(build, 'tools', 'pyprof-svg'), ['--unit', 'us', ...args, '-', path], {input: text});
+  execFileSync(join(build, 'tools', 'pyprof-svg'), ['--unit', 'us', ...together ? [] : ['--threads'], ...args, '-', path], {input: text});
   const context = await browser.newContext({viewport: {width, height}, javaScriptEnabled});
   page = await context.newPage();
   problems = [];
@@ -88,6 +88,27 @@ check('the script draws what the still image shows', async () => {
     near(one.width, other.width);
     near(one.y, other.y);
   }
+});
+
+check('threads are together unless asked, and that is said', async () => {
+  for (const javaScriptEnabled of [false, true]) {
+    await page?.context().close();
+    await open(collapsed + 'thread worker-1;Thread.run (threading.py:982) 200000\n', [], {javaScriptEnabled, together: true});
+    assert.equal(await shown('subtitle'), '1.20 s in all, 3 threads together');
+    near((await find('Thread.run')).width, insideWidth(1200) / 3 - 1);
+    assert.ok(!(await drawn()).some((one) => one.title.startsWith('thread')));
+  }
+});
+
+check('fractions read as in the still image', async () => {
+  const text = 'a;b 1.5\na;c 2.25\na;d 0.0625\ne 1234.5\n', figures = [];
+  for (const javaScriptEnabled of [false, true]) {
+    await page?.context().close();
+    await open(text, ['--unit', 'samples'], {javaScriptEnabled});
+    figures.push((await drawn()).map((one) => one.title.replace(/ of all.*/, '')).sort());
+  }
+  assert.deepEqual(figures[1], figures[0]);
+  assert.ok(figures[0].includes('b (1.50 samples, 0.12%'), figures[0].join());
 });
 
 check('hover shows the full name, the time and its shares', async () => {

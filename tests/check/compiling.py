@@ -8,6 +8,21 @@ HEADER = os.path.join(SOURCE, "pyprof.h")
 CXX = {"gcc": "g++", "clang": "clang++", "cc": "c++"}
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
 
+# Every way to include the header.
+UNITS = {
+    "declarations": '#include "pyprof.h"\nint main(void) { return (int)pyprof_stop(0); }\n',
+    "declarations, twice": '#include "pyprof.h"\n#include "pyprof.h"\nint main(void) { return 0; }\n',
+    "implementation": '#define PYPROF_IMPLEMENTATION\n#include "pyprof.h"\nint main(void) { return 0; }\n',
+    "implementation behind declarations": '#include "pyprof.h"\n#define PYPROF_IMPLEMENTATION\n'
+                                          '#include "pyprof.h"\nint main(void) { return 0; }\n',
+    "implementation behind Python": '#include <Python.h>\n#define PYPROF_IMPLEMENTATION\n'
+                                    '#include "pyprof.h"\nint main(void) { return 0; }\n',
+    "static": '#define PYPROF_STATIC\n#define PYPROF_IMPLEMENTATION\n#include "pyprof.h"\n'
+              'int main(void) { return 0; }\n',
+    "implementation that draws": '#define PYPROF_IMPLEMENTATION\n#include "tools/flamegraph.h"\n'
+                                 '#include "pyprof.h"\nint main(void) { return 0; }\n',
+}
+
 
 def python_include():
     ask = "import sysconfig; print(sysconfig.get_path('include'))"
@@ -17,17 +32,20 @@ def python_include():
 
 def command(compiler, standard, system_includes=()):
     """The compiler's command for a standard such as c99 or c++17, up to the file."""
-    program = CXX[compiler] if "++" in standard else compiler
+    program = CXX.get(compiler, compiler) if "++" in standard else compiler
     includes = [argument for path in system_includes for argument in ("-isystem", path)]
     return [program, "-std=" + standard, "-I", SOURCE] + includes + WARNINGS
 
 
+def complaints(arguments):
+    """The compiler's, empty when there are none."""
+    run = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    return run.stdout or ("" if run.returncode == 0 else "exit code %d" % run.returncode)
+
+
 def compile_text(arguments, text, standard):
-    """Compiles a text; the compiler's complaints, empty when there are none."""
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "unit.cpp" if "++" in standard else "unit.c")
         with open(path, "w") as file:
             file.write(text)
-        run = subprocess.run(arguments + [path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                             universal_newlines=True)
-    return run.stdout or ("" if run.returncode == 0 else "exit code %d" % run.returncode)
+        return complaints(arguments + [path])

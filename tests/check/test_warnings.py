@@ -1,4 +1,7 @@
-"""The header compiles without a warning: test_warnings.py COMPILER"""
+"""Nothing compiles with a warning: test_warnings.py COMPILER [Header | Includes | Optimized]"""
+import concurrent.futures
+import glob
+import os
 import shutil
 import sys
 import unittest
@@ -10,27 +13,32 @@ STANDARDS = ["c99", "gnu99", "c11", "gnu11", "c++17", "gnu++17"]
 STRICT = ["c99", "c11", "c++17"]
 # A strict C hides the system's functions from the first header on, so there the implementation must come first.
 BEHIND_OTHERS = {"c99": "gnu99", "c11": "gnu11"}
-
-UNITS = {
-    "declarations": '#include "pyprof.h"\nint main(void) { return (int)pyprof_stop(0); }\n',
-    "declarations, twice": '#include "pyprof.h"\n#include "pyprof.h"\nint main(void) { return 0; }\n',
-    "implementation": '#define PYPROF_IMPLEMENTATION\n#include "pyprof.h"\nint main(void) { return 0; }\n',
-    "implementation behind declarations": '#include "pyprof.h"\n#define PYPROF_IMPLEMENTATION\n'
-                                          '#include "pyprof.h"\nint main(void) { return 0; }\n',
-    "implementation behind Python": '#include <Python.h>\n#define PYPROF_IMPLEMENTATION\n'
-                                    '#include "pyprof.h"\nint main(void) { return 0; }\n',
-    "static": '#define PYPROF_STATIC\n#define PYPROF_IMPLEMENTATION\n#include "pyprof.h"\n'
-              'int main(void) { return 0; }\n',
-}
+# Some warnings are the optimizer's; with NDEBUG a variable may be used for nothing any more.
+LEVELS = [["-O0"], ["-O0", "-DNDEBUG"], ["-O2"], ["-O3"], ["-Os"]]
 
 
 class Warnings(unittest.TestCase):
+    def assert_compiles(self, name, standard, includes):
+        with self.subTest(standard=standard, unit=name):
+            arguments = compiling.command(COMPILER, standard, includes) + ["-fsyntax-only"]
+            complaints = compiling.compile_text(arguments, compiling.UNITS[name], standard)
+            if complaints:
+                self.fail("\n" + complaints[:2000])
+
+
+class Header(Warnings):
+    """Against each CPython."""
+
     def test_every_standard(self):
         for standard in STANDARDS:
             self.assert_compiles("implementation", standard, [compiling.python_include()])
 
+
+class Includes(Warnings):
+    """What is the same for each CPython."""
+
     def test_every_way_to_include(self):
-        for name in UNITS.keys() - {"implementation"}:
+        for name in compiling.UNITS.keys() - {"implementation"}:
             for standard in STRICT:
                 if name == "implementation behind declarations":
                     standard = BEHIND_OTHERS.get(standard, standard)
@@ -40,12 +48,38 @@ class Warnings(unittest.TestCase):
         for standard in STRICT:
             self.assert_compiles("declarations", standard, [])
 
-    def assert_compiles(self, name, standard, includes):
-        with self.subTest(standard=standard, unit=name):
-            arguments = compiling.command(COMPILER, standard, includes) + ["-fsyntax-only"]
-            complaints = compiling.compile_text(arguments, UNITS[name], standard)
-            if complaints:
-                self.fail("\n" + complaints[:2000])
+
+    def test_other_processors_are_refused(self):
+        arguments = compiling.command(COMPILER, "c11", [compiling.python_include()]) + [
+            "-fsyntax-only", "-U__BYTE_ORDER__", "-D__BYTE_ORDER__=__ORDER_BIG_ENDIAN__"]
+        self.assertIn("only 64-bit little-endian processors",
+                      compiling.compile_text(arguments, compiling.UNITS["implementation"], "c11"))
+
+
+class Optimized(unittest.TestCase):
+    """All that is compiled for others, at every level: the header and the tools."""
+
+    def test_every_level(self):
+        tools = sorted(glob.glob(os.path.join(compiling.SOURCE, "tools", "*.c")))
+        self.assertGreaterEqual(len(tools), 2)
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            jobs = {}
+            for level in LEVELS:
+                for standard in ["c11", "c++17"] if level == ["-O2"] else ["c11"]:
+                    jobs["the header as " + standard, *level] = pool.submit(
+                        compiling.compile_text, self.command(standard, level), compiling.UNITS["implementation"], standard)
+                for path in tools:
+                    jobs[os.path.basename(path), *level] = pool.submit(
+                        compiling.complaints, self.command("gnu11", level) + [path])
+        for what, job in jobs.items():
+            with self.subTest(what=" ".join(what)):
+                if job.result():
+                    self.fail("\n" + job.result()[:2000])
+
+    def command(self, standard, level):
+        return (compiling.command(COMPILER, standard, [compiling.python_include()]) + level +
+                ["-DPYPROF_RUN_PYTHON=\"python3\"", "-DPYPROF_RUN_TAG=\"3.11\"",
+                 "-DPYPROF_RUN_LIBRARIES=\"../lib\"", "-c", "-o", os.devnull])
 
 
 if __name__ == "__main__":

@@ -20,12 +20,12 @@
 
 #include "host.h"
 
-#define WORK_SCRIPT                                                                                          \
-    "import time\n"                                                                                          \
-    "def leaf(x): return x & 255\n"                                                                          \
-    "def work(seconds):\n"                                                                                   \
-    "    end = time.monotonic() + seconds\n"                                                                 \
-    "    while time.monotonic() < end:\n"                                                                    \
+#define WORK_SCRIPT                                                                                                    \
+    "import time\n"                                                                                                    \
+    "def leaf(x): return x & 255\n"                                                                                    \
+    "def work(seconds):\n"                                                                                             \
+    "    end = time.monotonic() + seconds\n"                                                                           \
+    "    while time.monotonic() < end:\n"                                                                              \
     "        for n in range(100): leaf(n)\n"
 
 static void start(void) {

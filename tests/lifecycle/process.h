@@ -36,7 +36,7 @@ typedef struct counter {
     size_t fail_from; /* the first call that fails; 0 = none */
 } counter;
 
-#define COUNTER_INIT                                                                                         \
+#define COUNTER_INIT                                                                                                   \
     { PTHREAD_MUTEX_INITIALIZER, 0, 0, 0, 0, 0 }
 #define BLOCK_HEADER 32 /* keeps malloc's alignment */
 
@@ -116,8 +116,7 @@ static inline int count_entries(const char *path) {
 }
 
 static inline process look(void) {
-    const int restorer =
-        0x04000000; /* SA_RESTORER, which the C library adds when an action is set or put back */
+    const int restorer = 0x04000000; /* SA_RESTORER, which the C library adds when an action is set or put back */
     process now;
     int number;
     memset(&now, 0, sizeof now);
@@ -137,14 +136,13 @@ static inline const char *difference_to(const process *before) {
     int number;
     int turn;
     /* A thread that was joined leaves /proc a moment later; the sampler has a file open for moments only. */
-    for (turn = 0; turn < 100 && (now.threads != before->threads || now.descriptors != before->descriptors);
-         turn++) {
+    for (turn = 0; turn < 100 && (now.threads != before->threads || now.descriptors != before->descriptors); turn++) {
         pause_ms(10);
         now = look();
     }
     if (now.threads != before->threads || now.descriptors != before->descriptors) {
-        snprintf(text, sizeof text, "%d threads and %d descriptors more than before",
-                 now.threads - before->threads, now.descriptors - before->descriptors);
+        snprintf(text, sizeof text, "%d threads and %d descriptors more than before", now.threads - before->threads,
+                 now.descriptors - before->descriptors);
         return text;
     }
     for (number = 1; number < NSIG; number++) {

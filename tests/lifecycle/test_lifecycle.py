@@ -1,4 +1,4 @@
-"""Runs the cmocka tests of lifecycle.c where the embedded interpreter finds its library."""
+"""Runs the cmocka tests of lifecycle.c or contract.c, whichever is named, where the embedded interpreter finds its library."""
 
 import os
 import subprocess
@@ -7,5 +7,5 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'truth'))
 import harness
 
-program = os.path.join(harness.BUILD, 'tests', 'lifecycle', 'lifecycle')
-sys.exit(subprocess.call([program] + sys.argv[1:], env=harness.host_environment()))
+program = os.path.join(harness.BUILD, 'tests', 'lifecycle', sys.argv[1])
+sys.exit(subprocess.call([program] + sys.argv[2:], env=harness.host_environment()))

@@ -1,6 +1,7 @@
 """What the tests of pyprof-run share: a folder to work in, and the same program under it and under python3."""
 
 import json
+import multiprocessing.pool
 import os
 import re
 import shutil
@@ -8,6 +9,8 @@ import signal
 import subprocess
 import tempfile
 import textwrap
+import time
+import traceback
 import unittest
 
 RUN = os.path.join(os.environ["PYPROF_BUILD"], "tools", "pyprof-run")
@@ -28,6 +31,19 @@ def busy():
 """
 
 
+# The same in a short time of the processor's, for tests of many programs; none under python3, which needs no samples.
+SOME = """
+import os, time
+def leaf_of_some():
+    return sum(range(2000))
+def some(seconds=0.15):
+    end = time.process_time() + seconds
+    while "OUT" in os.environ and time.process_time() < end:
+        leaf_of_some()
+some()
+"""
+
+
 def clean_environment(**more):
     """No virtual environment, no PYTHON* variables, and `python3` is the target."""
     kept = {key: value for key, value in os.environ.items()
@@ -44,6 +60,36 @@ def default_signals():
     """A shell may have started the tests with signals ignored; then Ctrl-C is nothing to test."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+
+
+def lines_of_ours(lines):
+    """What pyprof-run said, without what a busy machine keeps it from measuring: that is told when it is so, and cannot
+    be had when it is wanted."""
+    return [text for text in lines if text.startswith("pyprof-run: ") and not re.match(
+        r"pyprof-run: warning: (the sampler came too late|\d+ % of the samples (show \[unsettled\]|that did not wait are of JIT))", text)]
+
+
+def side_by_side(check, rows, together=4):
+    """Calls check(row) for all rows, some at a time; all that fail are told."""
+    def one(row):
+        try:
+            check(row)
+        except Exception:
+            return "%s\n%s" % (row if isinstance(row, str) else row[0], traceback.format_exc())
+        return ""
+    with multiprocessing.pool.ThreadPool(together) as pool:
+        wrong = [text for text in pool.map(one, rows, chunksize=1) if text]
+    if wrong:
+        raise AssertionError("%d of %d\n\n%s" % (len(wrong), len(rows), "\n".join(wrong)))
+
+
+def wait_until(condition):
+    """As long as a busy machine may take, and no longer: what hangs is to be seen."""
+    end = time.monotonic() + 2 * TIMEOUT
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError("waited in vain")
+        time.sleep(0.01)
 
 
 class Case(unittest.TestCase):
@@ -76,21 +122,23 @@ class Case(unittest.TestCase):
         except subprocess.TimeoutExpired:
             process.kill()
             raise
-        return process.returncode, out, re.sub("0x[0-9a-f]+", "0x", err)
+        return process.returncode, out, re.sub(r"0x[0-9a-f]+|(?<=\(pid=)\d+", "0x", err)
 
     def profiled(self, *arguments, **more):
-        return self.call([RUN, "-r", "1000", "-o", self.out, *arguments], **more)
+        return self.call([RUN, "-q", "-r", "1000", "-o", self.out, *arguments], **more)
 
     def read(self, path=None):
         with open(path or self.out, encoding="utf-8") as file:
             return file.read()
 
     def same(self, *arguments, profile=True, **more):
-        """Runs it under python3 and under pyprof-run; they must agree. Answers what both said."""
+        """Runs it under python3 and under pyprof-run; they must agree. Answers what both said. profile=None: it may have
+        failed before anything of it was sampled."""
         expected = self.call(["python3", *arguments], **more)
         real = self.profiled(*arguments, **more)
         self.assertEqual(expected, real)
-        self.assertEqual(profile, os.path.exists(self.out), "is there a profile?")
+        if profile is not None:
+            self.assertEqual(profile, os.path.exists(self.out), "is there a profile?")
         self.assertNoLitter()
         return expected
 

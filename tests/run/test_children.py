@@ -4,7 +4,7 @@ import os
 import textwrap
 import unittest
 
-from case import BUSY, Case, RUN
+from case import BUSY, Case, RUN, VERSION
 
 
 class Children(Case):
@@ -51,16 +51,49 @@ class Children(Case):
         self.assertEqual((code, out, err), (0, "True\n", ""))
         self.assertNoLitter()
 
-    def test_fork_warnings_are_the_programs_own(self):
-        self.file("fork.py", """
-            import os, threading, warnings
+    FORKS = """
+        import os, threading, time, unittest, warnings
+        def fork():
             pid = os.fork()
             if not pid: os._exit(0)
-            os.waitpid(pid, 0)
-            warnings.warn("mine", DeprecationWarning)
-            """)
-        for variables in ({}, {"PYTHONWARNINGS": "always"}, {"PYTHONDEVMODE": "1"}):
-            self.assertIn("mine", self.same("fork.py", env=dict(self.env, **variables))[2])
+            return os.waitpid(pid, 0)[1]
+        def fork_beside_a_thread():
+            go = threading.Event()
+            thread = threading.Thread(target=go.wait)
+            thread.start()
+            try: return fork()
+            finally: go.set(); thread.join()
+        class Forks(unittest.TestCase):
+            def test_fork(self): self.assertEqual(fork(), 0)
+            def test_caught(self):
+                for act in (warnings.resetwarnings, lambda: warnings.simplefilter("error"), lambda: warnings.simplefilter("always")):
+                    with warnings.catch_warnings(record=True) as heard:
+                        act()
+                        fork()
+                        import multiprocessing
+                        child = multiprocessing.get_context("fork").Process(target=int); child.start(); child.join()
+                        pid, terminal = os.forkpty()
+                        if not pid: os._exit(0)
+                        os.waitpid(pid, 0)
+                    self.assertEqual([str(one.message) for one in heard], [])
+        """
+
+    def test_fork_warnings_are_the_programs_own(self):
+        """CPython 3.12 and later warn where a process with more than one thread forks: ours are not counted."""
+        self.file("forks.py", self.FORKS)
+        self.file("plain.py", "import forks, warnings; print(forks.fork()); warnings.warn('mine', DeprecationWarning)")
+        self.file("threads.py", "import forks; print(forks.fork_beside_a_thread()); print(forks.fork())")
+        self.file("often.py", "import forks, warnings\nwarnings.resetwarnings()\n"
+                              "for i in range(30): forks.fork()\nprint('over')")
+        for options in ((), ("-W", "error::DeprecationWarning:forks"), ("-W", "always"), ("-X", "dev")):
+            with self.subTest(options):
+                self.assertIn("mine", self.same(*options, "plain.py")[2])
+                code, out, err = self.same(*options, "threads.py", profile=None)
+                if options in (("-W", "always"), ("-X", "dev")):
+                    self.assertEqual("multi-threaded" in err, VERSION >= (3, 12), err)
+                self.assertEqual(self.same(*options, "often.py")[:2], (0, "over\n"))
+        code, out, err = self.profiled("-m", "unittest", "forks")
+        self.assertEqual((code, err.splitlines()[-1]), (0, "OK"), err)
 
     def test_multiprocessing(self):
         self.file("many.py", BUSY + textwrap.dedent("""
@@ -112,7 +145,7 @@ class Children(Case):
             """))
         expected = self.call(["python3", "busy.py"])
         self.assertEqual(expected[0], 0)
-        self.assertEqual(self.call([RUN, "-r", "10000", "-o", self.out, "busy.py"]), expected)
+        self.assertEqual(self.call([RUN, "-q", "-r", "10000", "-o", self.out, "busy.py"]), expected)
         self.assertProfileHolds("go_on", "busy", "leaf_of_busy")
         self.assertNoLitter()
 

@@ -17,7 +17,7 @@ class Output(Case):
         self.file("prog.py", BUSY + "busy()\nprint('said')\n")
 
     def run_to(self, *arguments, **more):
-        code, out, err = self.call([RUN, "-r", "1000", *arguments, "prog.py"], **more)
+        code, out, err = self.call([RUN, "-q", "-r", "1000", *arguments, "prog.py"], **more)
         self.assertEqual((code, out, err), (0, "said\n", ""))
 
     def assertCollapsed(self, text):
@@ -47,11 +47,13 @@ class Output(Case):
 
     def test_formats_by_name(self):
         for name, kind in (("svg", "svg"), ("flamegraph", "svg"), ("collapsed", "collapsed"), ("raw", "collapsed"),
-                           ("speedscope", "speedscope")):
+                           ("json", "speedscope"), ("speedscope", "speedscope")):
             with self.subTest(name):
-                self.run_to("-o", self.out, "--format", name)
-                self.check(kind, self.out)
-                self.assertNoLitter()
+                path = os.path.join(self.work, "profile")
+                self.run_to("-o", path, "--format", name)
+                self.check(kind, path)
+                os.unlink(path)
+                self.assertEqual(os.listdir(self.work), ["prog.py"])
 
     def test_formats_by_ending(self):
         for ending, kind in (("x.svg", "svg"), ("x.collapsed", "collapsed"), ("x.txt", "collapsed"),
@@ -63,10 +65,23 @@ class Output(Case):
                 os.unlink(path)
                 self.assertEqual(os.listdir(self.work), ["prog.py"])
 
-    def test_the_format_asked_for_wins(self):
-        path = os.path.join(self.work, "x.svg")
-        self.run_to("-o" + path, "-fcollapsed")
-        self.check("collapsed", path)
+    def test_a_format_that_contradicts_the_ending(self):
+        for arguments in (["-o", "x.svg", "-fcollapsed"], ["-f", "json", "-o", "x.txt"], ["-f", "svg", "-o", "x.JSON"],
+                          ["-o", "x.svg", "-o", "x.json", "--format", "svg"]):
+            with self.subTest(arguments):
+                code, out, err = self.call([RUN, *arguments, "prog.py"])
+                self.assertEqual((code, out), (2, ""), "the program must not have run")
+                self.assertRegex(err, r"^pyprof-run: --output: the ending of 'x\.\w+' means \w+, --format says \w+\n")
+        self.run_to("-f", "collapsed", "-o", "x.txt", "-o", "y")
+        self.check("collapsed", os.path.join(self.work, "x.txt"))
+        self.check("collapsed", os.path.join(self.work, "y"))
+
+    def test_several_from_one_run(self):
+        endings = {"a.svg": "svg", "b.json": "speedscope", "c.txt": "collapsed", "d.folded": "collapsed", "E.SVG": "svg"}
+        self.run_to(*[word for name in endings for word in ("-o", name)])
+        for name, kind in endings.items():
+            self.check(kind, os.path.join(self.work, name))
+        self.assertEqual(sorted(os.listdir(self.work)), sorted([*endings, "prog.py"]))
 
     def test_default_names(self):
         stamp = r"-\d{8}-\d{6}(-\d+)?\."
@@ -91,7 +106,7 @@ class Output(Case):
 
     def test_the_name_is_meant_where_it_was_given(self):
         self.file("move.py", "import os\nos.chdir('/')\n")
-        self.assertEqual(self.call([RUN, "-o", "here.svg", "move.py"]), (0, "", ""))
+        self.assertEqual(self.call([RUN, "-q", "-o", "here.svg", "move.py"]), (0, "", ""))
         self.assertIn("here.svg", os.listdir(self.work))
 
     def test_an_older_file_is_replaced(self):
@@ -103,7 +118,7 @@ class Output(Case):
 
     def test_standard_output(self):
         for name in ("-", "/dev/stdout"):
-            code, out, err = self.call([RUN, "-r", "1000", "-f", "collapsed", "-o", name, "prog.py"])
+            code, out, err = self.call([RUN, "-q", "-r", "1000", "-f", "collapsed", "-o", name, "prog.py"])
             self.assertEqual((code, err), (0, ""))
             self.assertTrue(out.startswith("said\n"))
             self.assertCollapsed(out[len("said\n"):])
@@ -148,13 +163,14 @@ class Output(Case):
 
     def test_missing_script(self):
         code, out, err = self.call([RUN, "-o", self.out, "missing.py"])
-        self.assertEqual((code, out, err), (2, "", "pyprof-run: cannot open missing.py: No such file or directory\n"))
+        self.assertEqual((code, out, err), (2, "", "pyprof-run: cannot open missing.py: there is no such file, and no "
+                                               "program of that name on PATH\n"))
         self.assertFalse(os.path.exists(self.out))
 
     def test_bad_arguments(self):
         for arguments, message in (
                 ([], "nothing to run"), (["-o"], "-o needs a value"), (["-m"], "-m needs a value"),
-                (["-c"], "-c needs a value"), (["--rate"], "--rate needs a value"), (["-z", "prog.py"], "-z"),
+                (["-c"], "-c needs a value"), (["-X"], "-X needs a value"), (["--rate"], "--rate needs a value"), (["-z", "prog.py"], "-z"),
                 (["--zoom", "prog.py"], "--zoom"), (["-r", "0", "prog.py"], "--rate: '0'"),
                 (["-r", "-5", "prog.py"], "--rate: '-5'"), (["-r", "x", "prog.py"], "--rate: 'x'"),
                 (["-r", "100x", "prog.py"], "--rate: '100x'"), (["-r", "nan", "prog.py"], "--rate: 'nan'"),
@@ -162,7 +178,7 @@ class Output(Case):
                 (["-d", "0", "prog.py"], "--duration: '0'"), (["-d", "inf", "prog.py"], "--duration: 'inf'"),
                 (["-f", "png", "prog.py"], "--format: 'png'"), (["--metric", "heap", "prog.py"], "--metric: 'heap'"),
                 (["--idle=3", "prog.py"], "-i"), (["-o", "x.html", "prog.py"], "the ending of 'x.html'"),
-                (["-o", "", "prog.py"], "cannot write")):
+                (["-o", "", "prog.py"], "--output: an empty name")):
             with self.subTest(arguments):
                 code, out, err = self.call([RUN, *arguments])
                 self.assertEqual((code, out), (2, ""))
@@ -178,7 +194,7 @@ class Output(Case):
                 self.assertIn(name, out)
         code, out, err = self.call([RUN, "--version"])
         self.assertEqual((code, err), (0, ""))
-        self.assertRegex(out, r"^pyprof-run \d+\.\d+.*, CPython %d\.%d\." % VERSION)
+        self.assertRegex(out, r"^pyprof-run \d+\.\d+.*, CPython %d\.%d" % VERSION)
         with open("/dev/full", "w") as full:
             self.assertEqual(subprocess.call([RUN, "--help"], stdout=full), 1)
 

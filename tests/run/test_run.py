@@ -14,7 +14,7 @@ import textwrap
 import unittest
 import zipfile
 
-from case import BUSY, Case, PYTHON, RUN, TIMEOUT, VERSION, clean_environment, default_signals
+from case import BUSY, Case, PYTHON, RUN, TIMEOUT, VERSION, clean_environment, default_signals, lines_of_ours
 
 # What a program looks like from inside. Addresses differ from process to process.
 LOOK = """
@@ -117,10 +117,14 @@ class Ends(Case):
                               ("import atexit; atexit.register(lambda: 1 / 0)", 0),
                               ("import threading; threading.Thread(target=sys.exit, args=(3,)).start()", 0)):
             with self.subTest(end):
-                self.file("end.py", "import sys\nprint('said')\n" + end + "\n")
-                self.assertEqual(self.same("end.py")[0], expected)
-        self.assertEqual(self.same("-c", "import sys; sys.exit(3)")[0], 3)
-        self.file("end.py", "import sys; sys.exit('text')\n")
+                starts = end != "a = = b"  # what does not even begin leaves no profile
+                self.file("end.py", BUSY * starts + "import sys\n" + "busy()\n" * starts + "print('said')\n" + end)
+                self.assertEqual(self.same("end.py", profile=starts)[0], expected)
+                if starts:
+                    self.assertProfileHolds("busy")
+                    os.unlink(self.out)
+        self.assertEqual(self.same("-c", BUSY + "busy()\nimport sys; sys.exit(3)")[0], 3)
+        self.file("end.py", BUSY + "busy()\nimport sys; sys.exit('text')\n")
         self.assertEqual(self.same("-m", "end")[0], 1)
 
     def test_threads_that_end_later(self):
@@ -138,18 +142,14 @@ class Ends(Case):
         self.assertEqual(self.same("late.py")[:2], (0, "late\nat exit\n"))
 
     def test_closed_stdout(self):
-        self.assertEqual(self.same("-c", "import os; print('lost'); os.close(1)")[0], 120)
-
-    def test_ends_that_leave_no_profile(self):
-        self.assertEqual(self.same("-c", "import os; os._exit(5)", profile=False)[0], 5)
-        self.assertEqual(self.same("-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", profile=False)[0],
-                         -signal.SIGKILL)
+        self.file("closed.py", BUSY + "busy()\nimport os\nprint('lost')\nos.close(1)\n")
+        self.assertEqual(self.same("closed.py")[0], 120)
 
     def test_exec(self):
         """A signal on its way must not end the program that takes the process's place."""
         command = "import os\nfor i in range(300000): pass\nos.execl('/bin/echo', 'echo', 'other')"
         for _ in range(20):
-            code, out, err = self.call([RUN, "-r", "20000", "-o", self.out, "-c", command])
+            code, out, err = self.call([RUN, "-q", "-r", "20000", "-o", self.out, "-c", command])
             self.assertEqual((code, out, err), (0, "other\n", ""))
         self.assertNoLitter()
 
@@ -176,7 +176,7 @@ class Ends(Case):
 
     def same_interrupted(self, number, text, profile=True):
         expected = self.interrupted(["python3"], number, text)
-        real = self.interrupted([RUN, "-r", "1000", "-o", self.out], number, text)
+        real = self.interrupted([RUN, "-q", "-r", "1000", "-o", self.out], number, text)
         self.assertEqual(expected, real)
         self.assertEqual(profile, os.path.exists(self.out), "is there a profile?")
         if profile:
@@ -212,7 +212,7 @@ class Ends(Case):
 
     def test_terminate_was_ignored_before(self):
         self.file("term.py", "import os, signal\nos.kill(os.getpid(), 1); print(signal.getsignal(1) == signal.SIG_IGN)")
-        for command in (["python3"], [RUN, "-o", self.out]):
+        for command in (["python3"], [RUN, "-q", "-o", self.out]):
             ended = subprocess.run(command + ["term.py"], cwd=self.work, env=self.env, stdout=subprocess.PIPE,
                                    preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
             self.assertEqual((ended.returncode, ended.stdout), (0, b"True\n"))
@@ -295,31 +295,6 @@ class Environments(Case):
             code, out, err = self.profiled("-c", "import math, sys; print(sys.executable)", env=env)
             self.assertEqual((code, out, err), (0, PYTHON + "\n", ""))
 
-    def test_environment_of_another_version(self):
-        environment = os.path.join(self.work, "old")
-        self.file("old/pyvenv.cfg", "home = /nowhere\nversion = 3.0.1\n")
-        os.chmod(self.file("old/bin/python3", "#!/bin/sh\n"), 0o755)
-        os.makedirs(os.path.join(environment, "lib", "python3.0", "site-packages"))
-        code, out, err = self.profiled("-c", "import math, sys; print(sys.executable)", env=self.active(environment))
-        self.assertEqual((code, out), (0, PYTHON + "\n"))
-        self.assertRegex(err, r"^pyprof-run: warning: the virtual environment %s is not of Python %d\.%d" % (
-            re.escape(environment), *VERSION))
-
-    def test_environment_of_another_installation(self):
-        """Its packages are used, with the standard library that fits the linked libpython."""
-        environment = self.make("venv", "--copies")
-        other = os.path.join(self.work, "other", "bin")
-        os.makedirs(other)
-        config = os.path.join(environment, "pyvenv.cfg")
-        text = re.sub("(?m)^home = .*$", "home = " + other, self.read(config))
-        with open(config, "w", encoding="utf-8") as file:
-            file.write(text)
-        code, out, err = self.profiled("show.py", env=self.active(environment))
-        self.assertEqual((code, err), (0, ""))
-        prefix, base, executable = json.loads(out)[:3]
-        self.assertEqual((prefix, executable), (environment, environment + "/bin/python3"))
-        self.assertTrue(glob.glob(os.path.join(base, "lib", "python%d.%d*" % VERSION, "os.py")))
-
 
 class View(Case):
     def stacks(self, path=None):
@@ -339,7 +314,8 @@ class View(Case):
         self.assertEqual(self.profiled("prog.py"), (0, "", ""))
         stacks = self.stacks()
         self.assertIn(("thread MainThread", "<module>", "busy", "leaf_of_busy"), stacks)
-        self.assertGreater(self.within("leaf_of_busy"), 0.9 * self.within("<module>"))
+        of_program = sum(value for frames, value in stacks.items() if frames[2:3] == ("busy",))
+        self.assertGreater(self.within("leaf_of_busy"), 0.9 * of_program)
 
     def test_function(self):
         self.file("prog.py", BUSY + "busy()\n")
@@ -383,11 +359,12 @@ class View(Case):
         self.assertIn(r"thread a worker\x3b no 2;", self.read())
 
     def test_duration(self):
-        """The recording ends by itself; the program goes on to its own end."""
+        """The recording ends by itself; the program goes on to its own end. It is counted from before python starts, which
+        may take so long on a busy machine that the program is not in it."""
         self.file("prog.py", BUSY + textwrap.dedent("""
             import os, sys, time
             def first():
-                for i in range(3000):
+                for i in range(30000):
                     if os.path.exists(os.environ["OUT"]): return
                     leaf_of_busy(100000)
                 sys.exit("the profile did not come")
@@ -395,9 +372,13 @@ class View(Case):
             first(); second()
             sys.exit(7)
             """))
-        self.assertEqual(self.profiled("-d", "0.4", "prog.py"), (7, "", ""))
-        self.assertGreater(self.within("first"), 0)
-        self.assertEqual(self.within("second"), 0)
+        for seconds in ("0.4", "4", "20"):
+            self.assertEqual(self.profiled("-d", seconds, "prog.py"), (7, "", ""))
+            self.assertEqual(self.within("second"), 0)
+            if self.within("first"):
+                return
+            os.unlink(self.out)
+        self.fail("nothing of the program was recorded")
 
     def test_duration_longer_than_the_program(self):
         self.file("prog.py", BUSY + "busy()\n")
@@ -409,6 +390,46 @@ class View(Case):
                              "os.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(60)\n")
         self.assertEqual(self.profiled("-d", "0.1", "prog.py"), (-signal.SIGTERM, "", ""))
         self.assertNoLitter()
+
+
+    def test_startup(self):
+        """What python does before the program is in its profile: sitecustomize, usercustomize, .pth files."""
+        slow = "import time\ndef %s():\n    end = time.process_time() + 0.1\n    while time.process_time() < end: pass\n%s()\n"
+        for name in ("sitecustomize", "of_pth", "program"):
+            self.file("start/%s.py" % name, slow % ("slow_" + name, "slow_" + name))
+        self.file("start/slow.pth", "import of_pth\n")
+        self.file("start/sitecustomize.py", slow % ("slow_sitecustomize", "slow_sitecustomize") +
+                  "import os, site; site.addsitedir(os.path.dirname(__file__))\n")
+        self.assertEqual(self.profiled("start/program.py", env=dict(self.env, PYTHONPATH=self.work + "/start")), (0, "", ""))
+        for name in ("sitecustomize", "of_pth", "program"):
+            self.assertGreater(self.within("slow_" + name), 50000)
+
+    def test_thread_names(self):
+        """A thread has its own name in the profile, none has ours, even if a debugger wraps what starts it."""
+        self.file("names.py", BUSY + textwrap.dedent("""
+            import _thread, concurrent.futures, sys, threading
+            if sys.argv[1:] == ["wrapped"]:
+                for name in ("_start_joinable_thread", "_start_new_thread"):
+                    start = getattr(threading, name, None)
+                    def wrapped(function, *more, start=start, **named):
+                        def begin(*a, **n): return function(*a, **n)
+                        return start(begin, *more, **named)
+                    if start: setattr(threading, name, wrapped)
+            threads = [threading.Thread(target=busy, name=name) for name in ("database-writer", "pump", "a name as long as this")]
+            for thread in threads: thread.start()
+            for thread in threads: thread.join()
+            with concurrent.futures.ThreadPoolExecutor(1, "pool") as pool: pool.submit(busy)
+            done = threading.Event()
+            _thread.start_new_thread(lambda: (busy(), done.set()), ())
+            done.wait()
+            """))
+        for arguments in ((), ("wrapped",)):
+            self.assertEqual(self.profiled("names.py", *arguments), (0, "", ""))
+            names = set(re.findall("(?m)^thread ([^;]*);", self.read()))
+            self.assertNotIn("pyprof", "".join(names))
+            self.assertIn("MainThread", names)
+            if not arguments:
+                self.assertLessEqual({"database-writer", "pump", "a name as long as this", "pool_0"}, names)
 
 
 class Terminal(Case):
@@ -435,7 +456,7 @@ class Terminal(Case):
         self.file("prog.py", BUSY + "busy()\nprint('said')\n")
         code, out, said = self.on_terminal("-o", "out.svg", "prog.py")
         self.assertEqual((code, out), (0, "said\n"))
-        lines = said.splitlines()
+        lines = lines_of_ours(said.splitlines())
         self.assertEqual(len(lines), 2, lines)
         self.assertRegex(lines[0], r"^pyprof-run: recording prog at 1000 Hz")
         self.assertRegex(lines[1], r"^pyprof-run: [1-9]\d* samples in [\d.]+ s .*wrote out\.svg$")

@@ -10,10 +10,10 @@
 
 #include <ctype.h>
 
-#define CHECK(condition)                                                                                     \
-    do {                                                                                                     \
-        if (!(condition))                                                                                    \
-            fail(__LINE__, #condition);                                                                      \
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        if (!(condition))                                                                                              \
+            fail(__LINE__, #condition);                                                                                \
     } while (0)
 
 static const uint8_t *current_data;
@@ -36,10 +36,7 @@ static size_t character_size(const unsigned char *at, size_t left) {
     unsigned char byte = at[0];
     if (byte < 0x80)
         return byte >= 0x20 || byte == '\n' ? 1 : 0;
-    size_t size = byte >= 0xc2 && byte <= 0xdf   ? 2
-                  : (byte & 0xf0) == 0xe0        ? 3
-                  : byte >= 0xf0 && byte <= 0xf4 ? 4
-                                                 : 0;
+    size_t size = byte >= 0xc2 && byte <= 0xdf ? 2 : (byte & 0xf0) == 0xe0 ? 3 : byte >= 0xf0 && byte <= 0xf4 ? 4 : 0;
     if (size == 0 || size > left)
         return 0;
     for (size_t i = 1; i < size; i++) {
@@ -131,11 +128,15 @@ static void check_errors(const char *text) {
 
 /* ---- one input ---- */
 
+static bool write_file(void *file, const void *data, size_t size) {
+    return fwrite(data, 1, size, file) == size;
+}
+
 static void check_picture(const flamegraph *graph, const flamegraph_options *options) {
     char *picture = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&picture, &size);
-    CHECK(out && flamegraph_write(graph, options, out) == FLAMEGRAPH_OK);
+    CHECK(out && flamegraph_write(graph, options, write_file, out) == FLAMEGRAPH_OK);
     fclose(out);
     CHECK(strlen(picture) == size);
     check_utf8(picture, size);
@@ -152,7 +153,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                                   .unit = units[choice & 3],
                                   .width = choice & 4 ? 300 : 0,
                                   .min_width = choice & 8 ? 0.01 : 0,
-                                  .inverted = (choice & 16) != 0};
+                                  .inverted = (choice & 16) != 0,
+                                  .threads = (choice & 32) != 0};
     char *told = NULL;
     size_t told_size = 0;
     current_data = data;
@@ -160,8 +162,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     FILE *errors = open_memstream(&told, &told_size);
     flamegraph *graph = flamegraph_create();
     CHECK(errors && graph);
-    CHECK(flamegraph_add(graph, "a;b 3\na 1", 9, "in", errors) == FLAMEGRAPH_OK);
-    flamegraph_result result = flamegraph_add(graph, (const char *)data, size, "in", errors);
+    CHECK(flamegraph_add(graph, "a;b 3\na 1", 9, "in", flamegraph_tell_file, errors) == FLAMEGRAPH_OK);
+    flamegraph_result result = flamegraph_add(graph, (const char *)data, size, "in", flamegraph_tell_file, errors);
     fclose(errors);
     if (result == FLAMEGRAPH_OK) {
         CHECK(told_size == 0 && flamegraph_total(graph) >= 4);
@@ -196,6 +198,9 @@ static const char *const seeds[] = {
     "thread \xc3\xa9t\xc3\xa9;\xe5\x90\x8d\xe5\x89\x8d (\xf0\x9f\x90\x8d.py:1) 7\n",
     "r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r;r 1\n",
     "a 9223372036854775807\nb 9223372036854775807\n",
+    "process 1:\"x\";thread (0x7f01);f (a.py:3) 1.25\nthread w-1;f 1e-05\nthread w-22;thread x;f 0.5\n",
+    "a;b 10 20\na;c 0 7\n",
+    "{\"$schema\": \"https://www.speedscope.app/file-format-schema.json\"}\n",
 };
 
 static const char *const tokens[] = {
@@ -227,6 +232,18 @@ static const char *const tokens[] = {
     "\x7f",
     "\xef\xbf\xbf",
     "\xf4\x90\x80\x80",
+    "\xef\xbb\xbf",
+    "\xff\xfe",
+    "thread ",
+    "process ",
+    "0x",
+    "7",
+    ".5",
+    "e-3",
+    "e9",
+    "\r",
+    "<svg ",
+    "\x1f\x8b",
 };
 
 static size_t insert(uint8_t *data, size_t size, size_t at, const void *bytes, size_t count) {
@@ -279,10 +296,8 @@ int main(int argc, char **argv) {
         memcpy(exact, data, size);
         LLVMFuzzerTestOneInput(exact, size);
         flamegraph *graph = flamegraph_create();
-        FILE *nowhere = fopen("/dev/null", "w");
-        CHECK(graph && nowhere);
-        refused += flamegraph_add(graph, (const char *)exact, size, "in", nowhere) != FLAMEGRAPH_OK;
-        fclose(nowhere);
+        CHECK(graph);
+        refused += flamegraph_add(graph, (const char *)exact, size, "in", NULL, NULL) != FLAMEGRAPH_OK;
         flamegraph_free(graph);
         free(exact);
     }

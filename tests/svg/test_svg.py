@@ -1,10 +1,14 @@
 """pyprof-svg as a command: what it accepts, what it refuses, and what the file says."""
 import collections
+import gzip
+import json
 import os
 import re
+import signal
 import stat
 import subprocess
 import tempfile
+import time
 import unittest
 import xml.etree.ElementTree as ElementTree
 
@@ -147,17 +151,21 @@ class Folding(unittest.TestCase):
         lines = "".join("thread T%d;%s;leaf%d (x.py:%d) %d\n" % (
             i % 7, ";".join("f%d (m%d.py:%d)" % (i * 7919 // 10 ** (10 - d) % 40, d, d) for d in range(10)), i, i,
             i % 13 + 1) for i in range(100000))
-        picture = draw(lines)
+        picture = draw(lines, "--threads", "--unit", "samples")
         total = sum(i % 13 + 1 for i in range(100000))
         self.assertEqual(box(picture, "all").value, "%s samples" % format(total, ","))
         self.assertLess(len(picture), 8 << 20)
         self.assertLess(len(picture), len(lines) / 2)
         self.assertIn(b"This file describes the largest 20,000 of ", picture)
-        # On each level, what is drawn and what is folded is never more than all.
-        rows = collections.Counter()
+        # On each level, what is drawn and what is folded stands side by side and is never more than all. Both the
+        # place and the width are rounded to a hundredth.
+        rows = collections.defaultdict(list)
         for one in boxes(picture):
-            rows[one.y] += one.width
-        self.assertLessEqual(max(rows.values()), 1200 - 24 + 0.01)
+            rows[one.y].append((one.x, one.x + one.width))
+        for row in rows.values():
+            row.sort()
+            for (_, end), (start, _) in zip(row, row[1:] + [(1200 - 12, None)]):
+                self.assertLessEqual(end, start + 0.0101)
 
     def test_10000_frames_deep(self):
         picture = draw(";".join("f%d" % i for i in range(10000)) + " 3\n")
@@ -201,6 +209,124 @@ class Colours(unittest.TestCase):
             self.assertGreater((luminance(colour) + 0.05) / (text + 0.05), 7, colour)
 
 
+class Threads(unittest.TestCase):
+    def names(self, collapsed, *arguments):
+        return [one.name for one in boxes(draw(collapsed, *arguments))]
+
+    def head(self, collapsed, *arguments):
+        texts = ElementTree.fromstring(draw(collapsed, *arguments)).iter(SVG + "text")
+        return [text for text in texts if text.get("id") == "subtitle"][0].text
+
+    def requests(self, count, name="Thread-%d (handle)"):
+        return "".join("thread %s;run (t.py:1);%s (a.py:%d) 6000\n" % (name % (7 * i), "parse" if i % 3 else "render", i % 3)
+                       for i in range(count))
+
+    def test_800_request_threads_are_one_stack(self):
+        picture = draw(self.requests(800))
+        self.assertEqual((box(picture, "run (t.py:1)").value, box(picture, "run (t.py:1)").share), ("4.80 s", "100.0%"))
+        self.assertEqual(box(picture, "render (a.py:0)").value, "1.60 s")
+        self.assertFalse([one for one in boxes(picture) if one.fold or one.name.startswith("thread")])
+        self.assertEqual(self.head(self.requests(800)), "4.80 s in all, 800 threads together")
+
+    def test_apart_those_that_differ_in_digits_only_are_one(self):
+        picture = draw(self.requests(800) + "thread MainThread;run (t.py:1) 100000\n", "--threads")
+        self.assertEqual(box(picture, "thread Thread-# (handle) (800 threads)").value, "4.80 s")
+        self.assertEqual(box(picture, "thread MainThread").value, "100 ms")
+        self.assertEqual(box(picture, "render (a.py:0)").value, "1.60 s")
+
+    def test_names_with_digits(self):
+        for names, shown in [(["worker-1"], "thread worker-1"),
+                             (["worker-1", "worker-23"], "thread worker-# (2 threads)"),
+                             (["1", "22", "333"], "thread # (3 threads)"),
+                             (["pool-0-worker-1", "pool-1-worker-0"], "thread pool-#-worker-# (2 threads)"),
+                             (["h (0x7f01ab)", "h (0x7F01)"], "thread h (#) (2 threads)"),
+                             (["naïve-1 (30%)", "naïve-2 (40%)"], "thread naïve-# (#%) (2 threads)")]:
+            with self.subTest(names=names):
+                lines = "".join("thread %s;f (a.py:1) 5\n" % name for name in names)
+                self.assertEqual(self.names(lines, "--threads"), ["all", shown, "f (a.py:1)"])
+                self.assertEqual(self.names(lines), ["all", "f (a.py:1)"])
+
+    def test_names_that_differ_in_more_stay_apart(self):
+        lines = "thread a-1;f (a.py:1) 5\nthread b-1;f (a.py:1) 5\nthread 1a;f (a.py:1) 5\n"
+        self.assertEqual(self.names(lines, "--threads")[1:4], ["thread 1a", "thread a-1", "thread b-1"])
+
+    def test_one_thread_is_not_told_of(self):
+        self.assertEqual(self.head("thread MainThread;f (a.py:1) 5\n"), "5.00 \xb5s in all")
+
+    def test_py_spys_samples_without_a_python_frame(self):
+        """Its raw format has a blank and a value for them, and no stack."""
+        picture = draw("main (a.py:1) 72\n 113\n")
+        self.assertEqual([(b.name, b.value) for b in boxes(picture)],
+                         [("all", "185 samples"), ("[no Python frame]", "113 samples"), ("main (a.py:1)", "72 samples")])
+
+    def test_threads_of_py_spy(self):
+        lines = "".join('process 1:"x; y";thread (%s);f (a.py:1) 2\n'.replace("; ", " ") % name
+                        for name in ["0x7F3A", "0x7F3B"])
+        self.assertEqual(self.names(lines), ["all", 'process 1:"x y"', "f (a.py:1)"])
+        self.assertEqual(self.names(lines, "--threads"), ["all", 'process 1:"x y"', "thread (#) (2 threads)", "f (a.py:1)"])
+        lines = "thread (12): MainThread;f (a.py:1) 2\nthread (13): worker;f (a.py:1) 3\n"
+        self.assertEqual(self.names(lines), ["all", "f (a.py:1)"])
+        self.assertEqual(self.names(lines, "--threads")[1:3], ["thread (13): worker", "thread (12): MainThread"])
+
+    def test_what_is_no_thread(self):
+        for root in ["thread (worker.py:12)", "threading (a.py:1)", "process (a.py:1)", "[interpreter 1: thread 2]", "Thread 0:1",
+                     "<module> (a.py:3)", "python3", "thread"]:
+            with self.subTest(root=root):
+                for arguments in [[], ["--threads"]]:
+                    self.assertEqual(self.names(root + ";thread x;f (a.py:1) 5\n", *arguments),
+                                     ["all", root, "thread x", "f (a.py:1)"])
+
+    def test_interpreters_stay(self):
+        lines = "".join("thread t%d;[interpreter %d: plugin];f (a.py:1) 5\n" % (i, i) for i in (1, 2))
+        self.assertEqual(sorted(self.names(lines)[1:3]), ["[interpreter 1: plugin]", "[interpreter 2: plugin]"])
+        self.assertEqual(len(self.names(lines, "--threads")), 6)
+
+
+class Unit(unittest.TestCase):
+    def shown(self, collapsed, *arguments):
+        return box(draw(collapsed, *arguments), "all").value
+
+    def test_ours_are_microseconds(self):
+        self.assertEqual(self.shown("thread MainThread;f (a.py:1) 3900000\nthread t (2);g (a.py:2) 21019\n"), "3.92 s")
+        self.assertEqual(self.shown("thread MainThread;f (a.py:1) 392\n", "--unit", "samples"), "392 samples")
+
+    def test_others_are_samples(self):
+        for root in ["<module> (a.py:1)", "thread (12): MainThread", "thread (0x7F3A)", 'process 1:"x";thread (12): a',
+                     "thread (worker.py:12)", "python3", "Thread 0:1"]:
+            with self.subTest(root=root):
+                self.assertEqual(self.shown(root + ";f (a.py:1) 392\n"), "392 samples")
+                self.assertEqual(self.shown("thread MainThread;f (a.py:1) 8\nf (a.py:1) 392\n"), "400 samples")
+
+    def test_odd_names_of_our_threads(self):
+        for name in ["", "(12)", "(12): x", "(main)", "(main) 2", "a (b.py:3)"]:
+            with self.subTest(name=name):
+                self.assertEqual(self.shown("thread MainThread;f (a.py:1) 8\nthread %s;f (a.py:1) 392\n" % name), "400 \xb5s")
+
+
+class Fractions(unittest.TestCase):
+    def values(self, collapsed, *arguments):
+        return {one.name: one.value for one in boxes(draw(collapsed, *arguments))}
+
+    def test_they_add_up(self):
+        values = self.values("a;b 1.5\na;c 2.25\na;b .25\n")
+        self.assertEqual(values, {"all": "4 samples", "a": "4 samples", "b": "1.75 samples", "c": "2.25 samples"})
+
+    def test_how_numbers_are_written(self):
+        for value, shown in [("1.0", "1 sample"), ("2.", "2 samples"), ("0.5", "0.500 samples"), ("1e3", "1,000 samples"),
+                             ("1.5E+3", "1,500 samples"), ("1e-05", "0.0000100 samples"), ("12.50", "12.5 samples"),
+                             ("123.456", "123 samples"), ("1234.5", "1,235 samples"), ("0.30000000000000004", "0.300 samples"),
+                             ("12345678901234567.5", "12,345,678,901,234,568 samples")]:
+            with self.subTest(value=value):
+                self.assertEqual(self.values("a %s\n" % value)["a"], shown)
+
+    def test_times(self):
+        self.assertEqual(self.values("a 0.25\nb 1.5\n", "--unit", "s"), {"all": "1.75 s", "b": "1.50 s", "a": "250 ms"})
+        self.assertEqual(self.values("thread t;f (a.py:1) 1500.5\n")["all"], "1.50 ms")
+
+    def test_sums_are_exact(self):
+        self.assertEqual(self.values("a 0.1\n" * 9999 + "a 0.1\n")["a"], "1,000 samples")
+
+
 class BadInput(unittest.TestCase):
     def refused(self, collapsed, *messages):
         code, picture, errors = run(collapsed)
@@ -210,33 +336,87 @@ class BadInput(unittest.TestCase):
 
     def test_every_kind(self):
         for line, what in [
-                ("a;b", "the line ends with 'a;b', not with a whole number"),
-                ("a;b -5", "the line ends with '-5', not with a whole number"),
-                ("a;b 1.5", "the line ends with '1.5', not with a whole number"),
-                ("a;b 0x10", "the line ends with '0x10', not with a whole number"),
+                ("a;b", "the line ends with 'a;b', not with a number"),
+                ("a;b -5", "the value -5 is negative: a flame graph shows amounts, not differences"),
+                ("a;b 1,5", "the line ends with '1,5', not with a number"),
+                ("a;b 0x10", "the line ends with '0x10', not with a number"),
+                ("a;b 1e", "the line ends with '1e', not with a number"),
+                ("a;b .", "the line ends with '.', not with a number"),
+                ("a;b 1.2.3", "the line ends with '1.2.3', not with a number"),
+                ("a;b nan", "the line ends with 'nan', not with a number"),
+                ("a;b inf", "the line ends with 'inf', not with a number"),
+                ("a;b 10ms", "the line ends with '10ms', not with a number"),
                 ("a 18446744073709551616", "the value 18446744073709551616 does not fit in 64 bits"),
+                ("a 1e20", "the value 1e20 does not fit in 64 bits"),
                 ("12", "no stack before the value"),
-                (" 12", "no stack before the value"),
+                ("  12", "frame 1 of the stack is empty"),
                 (";a 1", "frame 1 of the stack is empty"),
                 ("a;;b 1", "frame 2 of the stack is empty"),
                 ("a;b; 1", "frame 3 of the stack is empty"),
                 ("a; ;b 1", "frame 2 of the stack is empty"),
                 ("a\0b 1", "a NUL byte at column 2"),
-                ("a \x1b[31m", "the line ends with '?[31m', not with a whole number")]:
+                ("a 1\rb 1", "a carriage return at column 4"),
+                ("a \x1b[31m", "the line ends with '?[31m', not with a number")]:
             with self.subTest(line=line):
                 self.refused("good 1\n\n" + line + "\ngood 2\n", "<stdin>:3: " + what)
+                self.refused(line + "\n", "<stdin>:1: " + what +
+                             "; no line here is a collapsed stack, frame;frame;frame VALUE") if "\0" not in line else None
 
     def test_all_bad_lines_are_told(self):
-        self.refused("a\nb 1\nc\n", "<stdin>:1: the line ends with 'a', not with a whole number",
-                     "<stdin>:3: the line ends with 'c', not with a whole number")
+        self.refused("a\nb 1\nc\n", "<stdin>:1: the line ends with 'a', not with a number",
+                     "<stdin>:3: the line ends with 'c', not with a number")
 
     def test_told_up_to_a_bound(self):
-        errors = run("bad\n" * 1000)[2].splitlines()
+        errors = run("good 1\n" + "bad\n" * 1000)[2].splitlines()
         self.assertEqual(len(errors), 21)
         self.assertEqual(errors[-1], "<stdin>: 980 more bad lines")
 
     def test_sum_too_large(self):
         self.refused("a 18446744073709551615\nb 1\n", "<stdin>:2: the sum of all values exceeds 64 bits")
+
+    def test_text_of_another_kind(self):
+        """What is given by mistake is told in one line, which says what to do."""
+        stacks = "thread MainThread;f (a.py:1) 5\n"
+        speedscope = {"$schema": "https://www.speedscope.app/file-format-schema.json", "shared": {"frames": []}, "profiles": []}
+        trace = {"traceEvents": [{"ph": "X", "dur": 5}]}
+        for kind, content, told in [
+                ("speedscope", json.dumps(speedscope), "1: this is a profile for speedscope: open it in"),
+                ("speedscope, indented", json.dumps(speedscope, indent=1), "1: this is a profile for speedscope"),
+                ("speedscope with a mark", "\ufeff" + json.dumps(speedscope), "1: this is a profile for speedscope"),
+                ("JSON", json.dumps(trace, indent=0), "1: this is JSON, not collapsed stacks"),
+                ("JSON in lines", '{"a": 1}\n{"a": 2}\n', "1: this is JSON"),
+                ("a list", "\n  [\n1,\n2\n]\n", "2: this is JSON"),
+                ("UTF-16", stacks.encode("utf-16"), "1: this is UTF-16 text: convert it first, as iconv"),
+                ("UTF-16, the other way", b"\xfe\xff" + stacks.encode("utf-16-be"), "1: this is UTF-16"),
+                ("UTF-16 without a mark", stacks.encode("utf-16-le"), "1: this is UTF-16"),
+                ("nothing in UTF-16", b"\xff\xfe", "1: this is UTF-16"),
+                ("gzip", gzip.compress(stacks.encode()), "1: this is compressed by gzip: unpack it first with gunzip"),
+                ("zstd", b"\x28\xb5\x2f\xfd\x24\x05", "1: this is compressed by zstd"),
+                ("xz", b"\xfd7zXZ\0\0\4", "1: this is compressed by xz"),
+                ("bzip2", b"BZh91AY&SY\0\1", "1: this is compressed by bzip2"),
+                ("zip", b"PK\3\4\x14\0", "1: this is a zip archive"),
+                ("pprof", b"\x0a\x04\x08\x01\x10\x02\x12\x06\x0a\x02", "1: this is a binary file"),
+                ("a program", b"\x7fELF\2\1\1\0\0\0", "1: this is a binary file"),
+                ("perf", b"PERFILE2h\0\0", "1: this is perf's own file: give what `perf script"),
+                ("our picture", draw(stacks), "1: this is an SVG picture already: open it in a browser"),
+                ("an SVG", b'<svg xmlns="http://www.w3.org/2000/svg" width="5"></svg>\n', "1: this is an SVG picture already"),
+                ("HTML", "<!DOCTYPE html>\n<html></html>\n", "1: this is XML or HTML"),
+                ("text", "Hello world,\nthis is a letter\n" * 50, "1: the line ends with 'world,', not with a number; no line here"),
+                ("difffolded", "a;b 10 20\na;c 0 7\n", "1: two values end the line, as difffolded.pl writes them"),
+                ("difffolded, ours", "\n".join("thread t;f (a.py:1);g%d (a.py:2) 10.5 0" % i for i in range(30)),
+                 "1: two values end the line")]:
+            with self.subTest(kind=kind):
+                code, picture, errors = run(content)
+                self.assertEqual((code, picture), (1, b""))
+                self.assertEqual(len(errors.splitlines()), 1, errors)
+                self.assertTrue(errors.startswith("<stdin>:" + told), errors)
+
+    def test_what_only_looks_like_another_kind(self):
+        for text, names in [("{closure};f 3\n", ["{closure}", "f"]), ("[unsettled] 3\n", ["[unsettled]"]),
+                            ("<module> (a.py:1) 4\n", ["<module> (a.py:1)"]), ("<svg> 4\n", ["<svg>"]), ("BZh 5\n", ["BZh"]),
+                            ("worker 3 5\nmain 7\n", ["main", "worker 3"]), ("thread worker 3 5\n", ["thread worker 3"])]:
+            with self.subTest(text=text):
+                self.assertEqual([one.name for one in boxes(draw(text, "--threads"))], ["all"] + names)
 
     def test_named_file(self):
         with tempfile.TemporaryDirectory() as directory:
@@ -244,7 +424,7 @@ class BadInput(unittest.TestCase):
             with open(path, "w") as file:
                 file.write("a 1\nb\n")
             errors = run("", path)[2]
-        self.assertEqual(errors, path + ":2: the line ends with 'b', not with a whole number\n")
+        self.assertEqual(errors, path + ":2: the line ends with 'b', not with a number\n")
 
     def test_missing_file(self):
         code, picture, errors = run("", "no/such/file")
@@ -258,7 +438,8 @@ class BadInput(unittest.TestCase):
 class GoodInput(unittest.TestCase):
     def test_what_is_passed_over(self):
         plain = draw("a;b 1\n")
-        for same in ["a;b 1", "a;b 1\r\n", "\n\na;b 1\n\r\n", "# note 5\n#\na;b 1\n", "a;b 1 \t\n", "a;b\t1\n"]:
+        for same in ["a;b 1", "a;b 1\r\n", "\n\na;b 1\n\r\n", "# note 5\n#\na;b 1\n", "a;b 1 \t\n", "a;b\t1\n",
+                     "\ufeffa;b 1\r\n", "\ufeff\r\n\ufeffa;b 1\n\ufeff", "\ufeff# note\na;b 1\n"]:
             with self.subTest(text=same):
                 self.assertEqual(draw(same), plain)
 
@@ -270,7 +451,19 @@ class GoodInput(unittest.TestCase):
             with self.subTest(text=text):
                 code, picture, errors = run(text, "--title", "T")
                 self.assertEqual((code, errors), (0, "pyprof-svg: the input holds no samples\n"))
-                self.assertIn("No samples.", [t.text for t in ElementTree.fromstring(picture).iter(SVG + "text")])
+                texts = [t.text for t in ElementTree.fromstring(picture).iter(SVG + "text")]
+                self.assertIn("No samples.", texts)
+                said = " ".join(text or "" for text in texts)
+                for why in ["ended before the first sample", "waiting is left out", "--rate 1000", "--idle",
+                            "include_idle"]:
+                    self.assertIn(why, said)
+
+    def test_no_samples_fits_narrow_pictures(self):
+        for width in [300, 500, 1200]:
+            root = ElementTree.fromstring(draw("", "--width", str(width)))
+            for text in root.iter(SVG + "text"):
+                self.assertLess(float(text.get("y")), float(root.get("height")), width)
+                self.assertLess(len(text.text or "") * 4, width)
 
     def test_zero_beside_others(self):
         self.assertEqual([b.name for b in boxes(draw("a 0\nb 1\n"))], ["all", "b"])
@@ -342,6 +535,25 @@ class Output(unittest.TestCase):
         self.assertTrue(os.path.islink(link))
         self.assertEqual(self.read(), draw("a 1\n"))
 
+    def test_dangling_link_stays_a_link(self):
+        os.mkdir(os.path.join(self.directory.name, "sub"))
+        link = os.path.join(self.directory.name, "link.svg")
+        for target, made in [("out.svg", self.out), ("sub/new.svg", os.path.join(self.directory.name, "sub/new.svg")),
+                             (self.out, self.out)]:
+            with self.subTest(target=target):
+                os.symlink("second.svg", link)
+                os.symlink(target, os.path.join(self.directory.name, "second.svg"))
+                draw("a 1\n", "-", link)
+                self.assertTrue(os.path.islink(link))
+                with open(made, "rb") as file:
+                    self.assertEqual(file.read(), draw("a 1\n"))
+                for path in (made, link, os.path.join(self.directory.name, "second.svg")):
+                    os.unlink(path)
+
+    def test_link_to_itself(self):
+        os.symlink("out.svg", self.out)
+        self.assertEqual(run("a 1\n", "-", self.out)[::2], (1, self.out + ": Too many levels of symbolic links\n"))
+
     def test_mode(self):
         before = os.umask(0o027)
         self.addCleanup(os.umask, before)
@@ -352,11 +564,80 @@ class Output(unittest.TestCase):
         self.assertEqual(stat.S_IMODE(os.stat(self.out).st_mode), 0o600)
 
 
+class Interrupts(unittest.TestCase):
+    """Ctrl-C goes to all programs of a pipeline, and the writer may have more to say."""
+
+    def setUp(self):
+        self.directory = tempfile.TemporaryDirectory()
+        self.addCleanup(self.directory.cleanup)
+        self.out = os.path.join(self.directory.name, "out.svg")
+
+    def start(self, stdin=subprocess.PIPE, path="-", ignored=False):
+        action = signal.SIG_IGN if ignored else signal.SIG_DFL
+        process = subprocess.Popen([PYPROF_SVG, path, self.out], stdin=stdin, stderr=subprocess.PIPE,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, action))
+        self.addCleanup(process.stderr.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def wait_for_mask(self, process, field, wanted):
+        """Until the signal is (not) in the set that the kernel tells of."""
+        while True:
+            with open("/proc/%d/status" % process.pid) as status:
+                value = [int(line.split()[1], 16) for line in status if line.startswith(field)][0]
+            if bool(value >> (signal.SIGINT - 1) & 1) == wanted:
+                return
+            time.sleep(0.01)
+
+    def interrupt(self, process):
+        self.wait_for_mask(process, "SigCgt", True)
+        process.send_signal(signal.SIGINT)
+        self.wait_for_mask(process, "SigCgt", False)
+
+    def test_the_picture_is_drawn_of_what_comes_afterwards(self):
+        process = self.start()
+        process.stdin.write(b"a;b 1\n")
+        process.stdin.flush()
+        self.interrupt(process)
+        process.stdin.write(b"a;c 2\n")
+        process.stdin.close()
+        self.assertEqual((process.wait(), process.stderr.read()), (0, b""))
+        with open(self.out, "rb") as file:
+            self.assertEqual(file.read(), draw("a;b 1\na;c 2\n"))
+
+    def test_named_pipe_that_nobody_has_opened_yet(self):
+        fifo = os.path.join(self.directory.name, "fifo")
+        os.mkfifo(fifo)
+        process = self.start(stdin=subprocess.DEVNULL, path=fifo)
+        self.interrupt(process)
+        with open(fifo, "w") as writer:
+            writer.write("a 1\n")
+        self.assertEqual(process.wait(), 0)
+        self.assertEqual(sorted(os.listdir(self.directory.name)), ["fifo", "out.svg"])
+
+    def test_the_second_ends_it(self):
+        process = self.start()
+        self.addCleanup(process.stdin.close)
+        self.interrupt(process)
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(), -signal.SIGINT)
+        self.assertEqual(os.listdir(self.directory.name), [])
+
+    def test_ignored_stays_ignored(self):
+        process = self.start(ignored=True)
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+        process.stdin.write(b"a 1\n")
+        process.stdin.close()
+        self.assertEqual(process.wait(), 0)
+
+
 class CommandLine(unittest.TestCase):
     def test_help_and_version(self):
         code, text, errors = run("", "--help")
         self.assertEqual((code, errors), (0, ""))
-        for option in [b"--title", b"--subtitle", b"--width", b"--min-width", b"--inverted", b"--unit", b"--version"]:
+        for option in [b"--title", b"--subtitle", b"--width", b"--min-width", b"--inverted", b"--threads", b"--unit", b"--version"]:
             self.assertIn(option, text)
         self.assertRegex(run("", "--version")[1], rb"^pyprof-svg \d+\.\d+")
 

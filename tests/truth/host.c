@@ -1,27 +1,34 @@
 /* A host for test scripts: runs a Python script under the profiler and writes what was recorded.
 
-   host [-b] [-q] [-r] [-i INTERVAL_US] [-m MEMORY_LIMIT] [-d MAX_DEPTH] [-s STATS.json] [-o WORDS:PATH]... SCRIPT [ARG]...
+   host [-b] [-q] [-k] [-n] [-B] [-f] [-a] [-i INTERVAL_US] [-m MEMORY_LIMIT] [-d MAX_DEPTH] [-s STATS.json]
+        [-o WORDS:PATH]... SCRIPT [ARG]...
 
-   -b starts the recording before the interpreter, -q captures quietly, -r gives the sampler real-time priority
-   where that is allowed: one that gets no core while the program runs sees only what the program does when it waits,
-   and on a machine that is busy with other things this is all that a test of shares would measure. WORDS are joined by commas and say how a
-   file is written, as in "speedscope,cpu,idle:out.json". The script finds a module "pyprof_host" with dump(),
-   snapshot(WORDS) and stats(), all of which return bytes. */
+   -b starts the recording before the interpreter, -q captures quietly, -k holds threads, -n never does, -B blocks all signals in every
+   thread of the program, -f lets the program come before others, -a keeps the sampler on the last core. WORDS are
+   joined by commas and say how a file is written, as in "speedscope,cpu,idle:out.json". The script finds a module
+   "pyprof_host" with dump(), snapshot(WORDS) and stats(), all of which return bytes, samples(), a number, and change_cores(). */
 
+#if !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* cpu_set_t */
+#endif
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "prefer.h"
 
 #define MAX_OUTPUTS 16
 
@@ -93,22 +100,25 @@ static const char *parse_words(pyprof_output *output, const char *words) {
 
 /* Figures as JSON. */
 
-#define STATS_FIELDS(X)                                                                                      \
-    X(ticks)                                                                                                 \
-    X(ticks_missed)                                                                                          \
-    X(samples)                                                                                               \
-    X(samples_idle)                                                                                          \
-    X(samples_signalled)                                                                                     \
-    X(samples_partial)                                                                                       \
-    X(lost_late)                                                                                             \
-    X(lost_pending)                                                                                          \
-    X(lost_unsettled)                                                                                        \
-    X(lost_unreadable)                                                                                       \
-    X(lost_memory)                                                                                           \
-    X(truncated_depth)                                                                                       \
-    X(truncated_memory)                                                                                      \
-    X(frames_unresolved)                                                                                     \
-    X(timeline_coarsened) X(signals) X(calls_interrupted) X(threads) X(bytes) X(bytes_peak) X(sampler_cpu_ns)
+#define STATS_FIELDS(X)                                                                                                \
+    X(ticks)                                                                                                           \
+    X(ticks_missed)                                                                                                    \
+    X(samples)                                                                                                         \
+    X(samples_idle)                                                                                                    \
+    X(samples_signalled)                                                                                               \
+    X(samples_partial)                                                                                                 \
+    X(lost_late)                                                                                                       \
+    X(lost_pending)                                                                                                    \
+    X(lost_unsettled)                                                                                                  \
+    X(lost_unreadable)                                                                                                 \
+    X(lost_memory)                                                                                                     \
+    X(truncated_depth)                                                                                                 \
+    X(truncated_memory)                                                                                                \
+    X(frames_unresolved)                                                                                               \
+    X(timeline_coarsened)                                                                                              \
+    X(signals)                                                                                                         \
+    X(calls_interrupted)                                                                                               \
+    X(threads) X(bytes) X(bytes_peak) X(sampler_cpu_ns) X(samples_held) X(holds_failed) X(samples_jit)
 
 static bool stats_to_json(text *to) {
     char line[64];
@@ -116,11 +126,10 @@ static bool stats_to_json(text *to) {
     if (pyprof_get_stats(&stats) != PYPROF_OK) {
         return false;
     }
-#define ADD(field)                                                                                           \
-    snprintf(line, sizeof line, "%s\"%s\": %" PRIu64, to->size ? ",\n " : "{", #field,                       \
-             (uint64_t)stats.field);                                                                         \
-    if (!text_append(to, line, strlen(line))) {                                                              \
-        return false;                                                                                        \
+#define ADD(field)                                                                                                     \
+    snprintf(line, sizeof line, "%s\"%s\": %" PRIu64, to->size ? ",\n " : "{", #field, (uint64_t)stats.field);         \
+    if (!text_append(to, line, strlen(line))) {                                                                        \
+        return false;                                                                                                  \
     }
     STATS_FIELDS(ADD)
 #undef ADD
@@ -176,9 +185,72 @@ static PyObject *host_stats(PyObject *self, PyObject *unused) {
     return stats_to_json(&out) ? bytes_of(&out) : failure(&out, PYPROF_ERROR_NOT_ACTIVE);
 }
 
+/* For what goes on until it was seen. */
+static PyObject *host_samples(PyObject *self, PyObject *unused) {
+    pyprof_stats stats;
+    pyprof_result result = pyprof_get_stats(&stats);
+    (void)self;
+    (void)unused;
+    return result == PYPROF_OK ? PyLong_FromUnsignedLongLong(stats.samples)
+                               : PyErr_Format(PyExc_RuntimeError, "%s", pyprof_result_string(result));
+}
+
+/* Lets a thread run on its first core only, and everywhere again, time after time, as a host may: from a thread without
+   the GIL. Answers how often it was found to be where it should not be, and stayed there. */
+static bool settles(pid_t tid, const cpu_set_t *wanted) {
+    const struct timespec a_moment = {0, 50000};
+    cpu_set_t now;
+    int turn;
+    for (turn = 0; turn < 2000; turn++) {
+        if (sched_getaffinity(tid, sizeof now, &now) || CPU_EQUAL(&now, wanted)) {
+            return true;
+        }
+        nanosleep(&a_moment, NULL);
+    }
+    return false;
+}
+
+static long change_cores(pid_t tid, long count) {
+    const struct timespec pause = {0, 700000};
+    cpu_set_t sets[2];
+    long wrong = 0;
+    size_t first = 0;
+    if (sched_getaffinity(tid, sizeof sets[0], &sets[0])) {
+        return -1;
+    }
+    while (!CPU_ISSET(first, &sets[0])) {
+        first++;
+    }
+    CPU_ZERO(&sets[1]);
+    CPU_SET(first, &sets[1]);
+    while (count-- > 0) {
+        const cpu_set_t *wanted = &sets[count % 2];
+        (void)sched_setaffinity(tid, sizeof *wanted, wanted);
+        nanosleep(&pause, NULL);
+        wrong += !settles(tid, wanted);
+    }
+    return wrong;
+}
+
+static PyObject *host_change_cores(PyObject *self, PyObject *arguments) {
+    int tid;
+    long count;
+    long wrong;
+    (void)self;
+    if (!PyArg_ParseTuple(arguments, "il", &tid, &count)) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS;
+    wrong = change_cores(tid, count);
+    Py_END_ALLOW_THREADS;
+    return PyLong_FromLong(wrong);
+}
+
 static PyMethodDef host_methods[] = {
+    {"change_cores", host_change_cores, METH_VARARGS, "Changes where a thread (its id) may run so many times."},
     {"dump", host_dump, METH_NOARGS, "The stacks of this moment."},
     {"snapshot", host_snapshot, METH_O, "The profile so far, written as WORDS say."},
+    {"samples", host_samples, METH_NOARGS, "How many were taken so far."},
     {"stats", host_stats, METH_NOARGS, "The figures so far, as JSON."},
     {NULL, NULL, 0, NULL}};
 
@@ -238,28 +310,10 @@ static void save_stats(const char *path) {
     free(json.data);
 }
 
-/* The sampler is found by its name, which is part of the interface. */
-static void prefer_sampler(void) {
-    const struct sched_param first = {.sched_priority = 1};
-    const struct dirent *entry;
-    DIR *tasks = opendir("/proc/self/task");
-    if (!tasks) {
-        die("/proc/self/task", strerror(errno));
-    }
-    while ((entry = readdir(tasks)) != NULL) {
-        char path[300];
-        char name[16] = "";
-        FILE *file;
-        snprintf(path, sizeof path, "/proc/self/task/%s/comm", entry->d_name);
-        file = fopen(path, "r");
-        if (file && fgets(name, sizeof name, file) && !strcmp(name, "pyprof\n")) {
-            (void)sched_setscheduler((pid_t)strtol(entry->d_name, NULL, 10), SCHED_FIFO, &first);
-        }
-        if (file) {
-            fclose(file);
-        }
-    }
-    closedir(tasks);
+static void block_all_signals(void) {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
 }
 
 static void log_message(pyprof_log_level level, const char *message, void *user) {
@@ -273,7 +327,7 @@ int main(int argc, char **argv) {
     size_t output_count = 0;
     size_t index;
     bool before = false;
-    bool prefer = false;
+    bool is_apart = false;
     int option;
     int failed;
     FILE *script;
@@ -281,7 +335,7 @@ int main(int argc, char **argv) {
     pyprof_profile *profile = NULL;
 
     desc.logger.log_fn = log_message;
-    while ((option = getopt(argc, argv, "+bqri:m:d:s:o:")) != -1) {
+    while ((option = getopt(argc, argv, "+bqknBfai:m:d:s:o:")) != -1) {
         switch (option) {
         case 'b':
             before = true;
@@ -289,8 +343,20 @@ int main(int argc, char **argv) {
         case 'q':
             desc.capture = PYPROF_CAPTURE_QUIET;
             break;
-        case 'r':
-            prefer = true;
+        case 'k':
+            desc.capture = PYPROF_CAPTURE_HELD;
+            break;
+        case 'n':
+            desc.never_hold = true;
+            break;
+        case 'B':
+            block_all_signals();
+            break;
+        case 'f':
+            come_first();
+            break;
+        case 'a':
+            is_apart = true;
             break;
         case 'i':
             desc.interval_us = (uint32_t)strtoul(optarg, NULL, 10);
@@ -329,9 +395,7 @@ int main(int argc, char **argv) {
     if (!before) {
         check("pyprof_start", pyprof_start(&desc));
     }
-    if (prefer) {
-        prefer_sampler();
-    }
+    prefer_sampler(is_apart);
     failed = PyRun_SimpleFileExFlags(script, argv[optind], 1, NULL);
     check("pyprof_stop", pyprof_stop(&profile));
     failed |= Py_FinalizeEx() < 0;

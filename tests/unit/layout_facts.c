@@ -205,8 +205,7 @@ static void add_dict(list *facts) {
     add(facts, "values_offset", AT(PyDictValues, values));
     add(facts, "managed_dict_flag", Py_TPFLAGS_MANAGED_DICT);
 #if PY_VERSION_HEX >= 0x030d0000
-    add(facts, "managed_dict_before",
-        (uint32_t)((char *)object - (char *)_PyObject_ManagedDictPointer(object)));
+    add(facts, "managed_dict_before", (uint32_t)((char *)object - (char *)_PyObject_ManagedDictPointer(object)));
     PyTypeObject type;
     memset(&type, 0, sizeof type);
     type.tp_basicsize = sizeof(PyObject);
@@ -216,13 +215,11 @@ static void add_dict(list *facts) {
     add(facts, "inline_values_flag", Py_TPFLAGS_INLINE_VALUES);
 #elif PY_VERSION_HEX >= 0x030c0000
     PyDictOrValues tagged;
-    add(facts, "managed_dict_before",
-        (uint32_t)((char *)object - (char *)_PyObject_DictOrValuesPointer(object)));
+    add(facts, "managed_dict_before", (uint32_t)((char *)object - (char *)_PyObject_DictOrValuesPointer(object)));
     _PyDictOrValues_SetValues(&tagged, (PyDictValues *)(void *)object);
     add(facts, "values_tag", (uint32_t)((uintptr_t)object - (uintptr_t)tagged.dict));
 #else
-    add(facts, "managed_dict_before",
-        (uint32_t)((char *)object - (char *)_PyObject_ManagedDictPointer(object)));
+    add(facts, "managed_dict_before", (uint32_t)((char *)object - (char *)_PyObject_ManagedDictPointer(object)));
     add(facts, "managed_values_before", (uint32_t)((char *)object - (char *)_PyObject_ValuesPointer(object)));
 #endif
 #else

@@ -10,7 +10,6 @@ enum {
     depth = 64
 };
 
-static pyprof__atomic32 bell;
 static pyprof__frame frames[2][depth];
 static const int number = 40; /* a real-time signal of nobody's */
 
@@ -28,7 +27,6 @@ static int start(void **state) {
     if (pyprof__layout_init(&pyprof__handler.layout, &memory) != PYPROF_OK) {
         return -1;
     }
-    pyprof__handler.wake = &bell;
     lend_frames(true);
     return unit_start_python(state);
 }
@@ -41,10 +39,10 @@ static void open_session(int signal_number) {
 }
 
 static void close_session(void) {
-    pyprof__handler_stop();
+    pyprof__handler_stop(false);
     pyprof__add(&pyprof__handler.session, 1);
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
-        pyprof__set(&pyprof__handler.requests[i].state, PYPROF__REQUEST_FREE);
+        pyprof__set_state(&pyprof__handler.requests[i], PYPROF__REQUEST_FREE);
     }
 }
 
@@ -54,23 +52,29 @@ static void send_question(int signal_number, void *question) {
     usleep(1);
 }
 
-/* A question to this very thread; the handler has run when this returns, unless the signal is blocked. */
-static void ask(uint32_t index, uintptr_t tstate, void *question) {
+/* A question to a thread, which no signal carries yet. */
+static void put(uint32_t index, int32_t tid, uintptr_t tstate) {
     pyprof__handler.requests[index].levels.count = 1;
     pyprof__handler.requests[index].levels.items[0].tstate = tstate;
-    pyprof__handler.requests[index].tid = pyprof__tid();
-    pyprof__set(&pyprof__handler.requests[index].state, PYPROF__REQUEST_SENT);
-    send_question(pyprof__handler.signal_number, question);
+    pyprof__handler.requests[index].tid = tid;
+    pyprof__handler.requests[index].signal_number = pyprof__handler.signal_number;
+    pyprof__number_question(&pyprof__handler.requests[index]);
+}
+
+/* A question to this very thread; the handler has run when this returns, unless the signal is blocked. */
+static void ask(uint32_t index, uintptr_t tstate) {
+    put(index, pyprof__tid(), tstate);
+    send_question(pyprof__handler.signal_number, pyprof__question(index));
 }
 
 static uint32_t state_of(uint32_t index) {
-    return pyprof__get(&pyprof__handler.requests[index].state);
+    return pyprof__state_of(&pyprof__handler.requests[index]);
 }
 
 static void test_question_is_answered(void **state) {
     (void)state;
     open_session(number);
-    ask(0, (uintptr_t)PyThreadState_Get(), pyprof__question(0));
+    ask(0, (uintptr_t)PyThreadState_Get());
     assert_int_equal(state_of(0), PYPROF__REQUEST_ANSWERED);
     assert_int_equal(pyprof__handler.requests[0].stack.count, 0);
     assert_true(pyprof__handler.requests[0].wall > 0);
@@ -83,10 +87,10 @@ static void test_thread_that_has_left_is_late(void **state) {
     (void)state;
     open_session(number);
     PyThreadState *tstate = PyEval_SaveThread();
-    ask(0, (uintptr_t)tstate, pyprof__question(0));
+    ask(0, (uintptr_t)tstate);
     assert_int_equal(state_of(0), PYPROF__REQUEST_LATE);
     PyEval_RestoreThread(tstate);
-    ask(1, (uintptr_t)tstate + 8, pyprof__question(1)); /* came back with another thread state */
+    ask(1, (uintptr_t)tstate + 8); /* came back with another thread state */
     assert_int_equal(state_of(1), PYPROF__REQUEST_LATE);
     close_session();
 }
@@ -95,18 +99,19 @@ static void test_question_of_another_session_is_dropped(void **state) {
     (void)state;
     open_session(number);
     uintptr_t tstate = (uintptr_t)PyThreadState_Get();
+    put(0, pyprof__tid(), tstate);
     void *old = pyprof__question(0);
-    pyprof__add(&pyprof__handler.session, 2);
-    ask(0, tstate, old);
+    put(0, pyprof__tid(), tstate); /* the same request, another question */
+    send_question(number, old);
     assert_int_equal(state_of(0), PYPROF__REQUEST_SENT);
-    ask(0, tstate, pyprof__question(PYPROF__REQUESTS_MAX)); /* a number that no request has */
-    ask(0, tstate, pyprof__question(UINT32_MAX));
+    send_question(number, (char *)pyprof__question(0) + ((uint64_t)PYPROF__REQUESTS_MAX << 32)); /* no request */
     assert_int_equal(state_of(0), PYPROF__REQUEST_SENT);
     pyprof__add(&pyprof__handler.session, 1); /* between sessions nothing is answered */
-    ask(0, tstate, pyprof__question(0));
+    send_question(number, pyprof__question(0));
     assert_int_equal(state_of(0), PYPROF__REQUEST_SENT);
     pyprof__add(&pyprof__handler.session, 1);
-    ask(0, tstate, pyprof__question(0));
+    assert_true(pyprof__take_signal(number)); /* what comes between sessions gives it back */
+    send_question(number, pyprof__question(0));
     assert_int_equal(state_of(0), PYPROF__REQUEST_ANSWERED);
     close_session();
 }
@@ -115,17 +120,17 @@ static void test_answered_question_is_not_answered_again(void **state) {
     (void)state;
     open_session(number);
     uintptr_t tstate = (uintptr_t)PyThreadState_Get();
-    ask(0, tstate, pyprof__question(0));
+    ask(0, tstate);
     static const uint32_t states[] = {PYPROF__REQUEST_FREE, PYPROF__REQUEST_IN_WORK, PYPROF__REQUEST_ANSWERED,
                                       PYPROF__REQUEST_LATE, PYPROF__REQUEST_UNSETTLED};
     for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
         pyprof__handler.requests[0].wall = 12345;
-        pyprof__set(&pyprof__handler.requests[0].state, states[i]);
+        pyprof__set_state(&pyprof__handler.requests[0], (pyprof__request_state)states[i]);
         send_question(number, pyprof__question(0));
         assert_int_equal(state_of(0), states[i]);
         assert_int_equal(pyprof__handler.requests[0].wall, 12345);
     }
-    pyprof__set(&pyprof__handler.requests[0].state, PYPROF__REQUEST_FREE);
+    pyprof__set_state(&pyprof__handler.requests[0], PYPROF__REQUEST_FREE);
     close_session();
 }
 
@@ -136,6 +141,7 @@ static void test_cancelled_question_can_be_renewed(void **state) {
     memset(&thread, 0, sizeof thread);
     thread.tid = pyprof__tid();
     pyprof__sight sight;
+    static pyprof__sampler sampler;
     memset(&sight, 0, sizeof sight);
     sight.levels.count = 1;
     sight.levels.items[0].tstate = (uintptr_t)PyThreadState_Get();
@@ -144,9 +150,10 @@ static void test_cancelled_question_can_be_renewed(void **state) {
     sigaddset(&only, number);
     for (int renewed = 0; renewed < 2; renewed++) {
         pthread_sigmask(SIG_BLOCK, &only, &before);
-        ask(1, 8, pyprof__question(1));
+        ask(1, 8);
         thread.request = 1;
-        pyprof__cancel(&thread);
+        pyprof__cancel(&sampler, &thread);
+        assert_int_equal(sampler.stats.lost_pending, renewed + 1);
         assert_int_equal(thread.request, PYPROF__NONE);
         assert_int_equal(state_of(1), PYPROF__REQUEST_CANCELLED);
         pyprof__thread other = thread;
@@ -180,14 +187,17 @@ static void test_call_ended_by_a_cancelled_question_is_told(void **state) {
     open_session(number);
     pyprof__handler.requests_used = 2;
     for (int ended = 0; ended < 2; ended++) {
-        pyprof__handler.requests[1].tid = 2;
-        pyprof__set(&pyprof__handler.requests[1].state, PYPROF__REQUEST_CANCELLED);
-        assert_false(pyprof__accept(&pyprof__handler.requests[1], ended));
+        put(1, 2, 8);
+        pyprof__set_state(&pyprof__handler.requests[1], PYPROF__REQUEST_CANCELLED);
+        uint32_t question = pyprof__get(&pyprof__handler.requests[1].state) >> PYPROF__STATE_BITS;
+        assert_false(pyprof__accept(&pyprof__handler.requests[1], question - 1, ended));
+        assert_int_equal(state_of(1), PYPROF__REQUEST_CANCELLED);
+        assert_false(pyprof__accept(&pyprof__handler.requests[1], question, ended));
         assert_int_equal(state_of(1), ended ? PYPROF__REQUEST_LATE : PYPROF__REQUEST_FREE);
         pyprof__collect(&sampler);
         assert_int_equal(state_of(1), PYPROF__REQUEST_FREE);
-        assert_int_equal(threads[0].debt + threads[1].debt, 0);
-        assert_int_equal(threads[2].debt, ended ? PYPROF__COST_OF_ENDED_CALL : 0);
+        assert_int_equal(threads[0].ask_debt + threads[1].ask_debt, 0);
+        assert_int_equal(threads[2].ask_debt, ended ? PYPROF__COST_OF_ENDED_CALL : 0);
     }
     assert_int_equal(sampler.stats.lost_late, 0); /* another sample stands in its stead */
     close_session();
@@ -198,13 +208,13 @@ static void test_requests_of_dead_threads_come_back(void **state) {
     pyprof__handler.requests[0].tid = INT32_MAX / 2; /* beyond any thread id of Linux */
     pyprof__handler.requests[1].tid = pyprof__tid();
     for (uint32_t sent = PYPROF__REQUEST_SENT; sent <= PYPROF__REQUEST_CANCELLED; sent++) {
-        pyprof__set(&pyprof__handler.requests[0].state, sent);
-        pyprof__set(&pyprof__handler.requests[1].state, sent);
+        pyprof__set_state(&pyprof__handler.requests[0], (pyprof__request_state)sent);
+        pyprof__set_state(&pyprof__handler.requests[1], (pyprof__request_state)sent);
         pyprof__drop_dead_requests();
         assert_int_equal(state_of(0), PYPROF__REQUEST_FREE);
         assert_int_equal(state_of(1), sent);
     }
-    pyprof__set(&pyprof__handler.requests[1].state, PYPROF__REQUEST_FREE);
+    pyprof__set_state(&pyprof__handler.requests[1], PYPROF__REQUEST_FREE);
 }
 
 /* The stack that a thread copies of itself is the one that is read from outside. */
@@ -212,13 +222,13 @@ static PyObject *compare_stacks(PyObject *module, PyObject *unused) {
     pyprof__reader reader = {0, 0, 0, 0, NULL};
     pyprof__stack outside;
     uintptr_t tstate = (uintptr_t)PyThreadState_Get(), leaf = 0;
-    uint32_t rung = pyprof__get(&bell);
+    uint32_t rung = pyprof__get(&pyprof__handler.bell);
     (void)module;
     (void)unused;
     memset(&outside, 0, sizeof outside);
     outside.frames = frames[1];
     outside.capacity = depth;
-    ask(0, tstate, pyprof__question(0));
+    ask(0, tstate);
     assert_int_equal(state_of(0), PYPROF__REQUEST_ANSWERED);
     const pyprof__stack *own = &pyprof__handler.requests[0].stack;
     assert_true(pyprof__leaf_frame(&pyprof__handler.layout, &reader, tstate, &leaf));
@@ -227,12 +237,12 @@ static PyObject *compare_stacks(PyObject *module, PyObject *unused) {
     assert_int_equal(own->is_cut, outside.is_cut);
     assert_memory_equal(own->frames, outside.frames, own->count * sizeof *own->frames);
     assert_true(own->root_first_local == outside.root_first_local);
-    assert_true(pyprof__get(&bell) != rung); /* code that nobody knows the names of */
+    assert_true(pyprof__get(&pyprof__handler.bell) != rung); /* code that nobody knows the names of */
     pyprof__make_known(own);
     assert_true(pyprof__knows_all(own));
-    rung = pyprof__get(&bell);
-    ask(0, tstate, pyprof__question(0));
-    assert_true(pyprof__get(&bell) == rung);
+    rung = pyprof__get(&pyprof__handler.bell);
+    ask(0, tstate);
+    assert_true(pyprof__get(&pyprof__handler.bell) == rung);
     pyprof__forget_known();
     return PyLong_FromUnsignedLong(own->count);
 }
@@ -249,7 +259,7 @@ static void test_own_stack_is_the_one_seen_from_outside(void **state) {
              "def generator(): yield nested(3)\n"
              "assert compare_stacks() == 1\n"
              "for n in range(20): assert nested(n) == n + 2\n"
-             "assert nested(100) == 64\n"
+             "assert 60 <= nested(100) <= 64\n" /* among the outermost may be where C entered, which is not shown */
              "assert list(generator()) == [6]\n"
              "assert sorted([1], key=lambda _: nested(1) - 4) == [1]\n"
              "exec('assert list(map(nested, [2])) == [5]')\n");
@@ -280,8 +290,7 @@ static void on_info(int signal_number, siginfo_t *info, void *context) {
     spoil_errno();
 }
 
-static struct sigaction host_action(void (*plain)(int), void (*with_info)(int, siginfo_t *, void *),
-                                    int flags) {
+static struct sigaction host_action(void (*plain)(int), void (*with_info)(int, siginfo_t *, void *), int flags) {
     struct sigaction action;
     memset(&action, 0, sizeof action);
     action.sa_flags = flags;
@@ -321,7 +330,7 @@ static void test_foreign_signals_go_where_they_went(void **state) {
     assert_int_equal(plain_calls, number);
     raise(number); /* from ourselves, but no question */
     assert_int_equal(plain_calls, 2 * number);
-    ask(0, 8, pyprof__question(0)); /* ours is not passed on */
+    ask(0, 8); /* ours is not passed on */
     assert_int_equal(plain_calls, 2 * number);
     close_session();
     assert_action_is(number, &plain);
@@ -351,7 +360,7 @@ static void test_ignored_signals_stay_ignored(void **state) {
         assert_int_equal(sigaction(number, &ignored, NULL), 0);
         open_session(number);
         send_foreign(number, 1);
-        ask(0, (uintptr_t)PyThreadState_Get(), pyprof__question(0));
+        ask(0, (uintptr_t)PyThreadState_Get());
         assert_int_equal(state_of(0), PYPROF__REQUEST_ANSWERED);
         close_session();
         assert_action_is(number, &ignored);
@@ -370,7 +379,7 @@ static void test_harmless_defaults_keep_the_handler(void **state) {
             open_session(harmless[i]);
             send_foreign(harmless[i], 1);
             raise(harmless[i]);
-            ask(0, (uintptr_t)PyThreadState_Get(), pyprof__question(0));
+            ask(0, (uintptr_t)PyThreadState_Get());
             assert_int_equal(state_of(0), PYPROF__REQUEST_ANSWERED);
             close_session();
             assert_action_is(harmless[i], &normal);
@@ -404,8 +413,7 @@ static void test_errno_is_kept(void **state) {
     open_session(number);
     PyThreadState *tstate = PyEval_SaveThread();
     errno = EDOM;
-    pyprof__handler.requests[0].levels.items[0].tstate = 8;
-    pyprof__set(&pyprof__handler.requests[0].state, PYPROF__REQUEST_SENT);
+    put(0, pyprof__tid(), 8);
     pyprof__signal_thread(pyprof__tid(), number, pyprof__question(0));
     int after = errno;
     PyEval_RestoreThread(tstate);
@@ -433,6 +441,8 @@ static void *block_signal(void *tid) {
     return NULL;
 }
 
+/* One of ours is discarded. Real-time signals queue up, so among them may be the host's: there the action stays until
+   what is pending has come. */
 static void test_stop_with_a_signal_that_is_still_pending(void **state) {
     static const int numbers[] = {40, SIGUSR1};
     (void)state;
@@ -448,15 +458,16 @@ static void test_stop_with_a_signal_that_is_still_pending(void **state) {
         while (pyprof__get(&is_blocked) == 0) {
             pyprof__wait_until(&is_blocked, 0, pyprof__now() + 1000000000u);
         }
-        pyprof__handler.requests[0].tid = tid;
-        pyprof__handler.requests[0].levels.items[0].tstate = 8;
-        pyprof__set(&pyprof__handler.requests[0].state, PYPROF__REQUEST_SENT);
+        put(0, tid, 8);
         assert_true(pyprof__signal_thread(tid, numbers[i], pyprof__question(0)));
         close_session();
-        assert_action_is(numbers[i], &normal);
+        struct sigaction now;
+        assert_int_equal(sigaction(numbers[i], NULL, &now), 0);
+        assert_int_equal(pyprof__is_our_action(&now), numbers[i] >= SIGRTMIN);
         pyprof__set(&may_end, 1);
         pyprof__wake(&may_end);
         assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_action_is(numbers[i], &normal);
     }
 }
 
@@ -484,8 +495,7 @@ static void test_unusable_signals_are_refused(void **state) {
             memset(&desc, 0, sizeof desc);
             desc.signal_number = refused[i];
             assert_false(pyprof__handler_start(refused[i]));
-            assert_int_equal(pyprof_start(&desc),
-                             refused[i] < 0 ? PYPROF_ERROR_ARGUMENT : PYPROF_ERROR_SIGNAL);
+            assert_int_equal(pyprof_start(&desc), refused[i] < 0 ? PYPROF_ERROR_ARGUMENT : PYPROF_ERROR_SIGNAL);
             assert_false(pyprof_is_active());
         }
         if (exists) {
@@ -505,25 +515,27 @@ static void test_free_signal_is_nobodys(void **state) {
     bool taken[NSIG] = {false};
     int found;
     (void)state;
-    for (int count = 0; (found = pyprof__free_signal()) != 0; count++) {
+    for (int count = 0; (found = pyprof__free_signal(0)) != 0; count++) {
         assert_true(count < NSIG);
         assert_true(pyprof__signal_is_usable(found));
+        assert_true(pyprof__is_harmless_default(found));
         assert_false(taken[found]);
         taken[found] = true;
         assert_int_equal(sigaction(found, &mine, NULL), 0);
     }
-    assert_false(pyprof__handler_start(0));
+    assert_true(pyprof__handler_start(0)); /* then nobody is asked */
+    assert_int_equal(pyprof__handler.signal_number, 0);
+    assert_int_equal(pyprof__get64(&pyprof__handler.taken), 0);
     for (int i = 1; i < NSIG; i++) {
         if (taken[i]) {
             signal(i, SIG_DFL);
         }
     }
-    assert_int_not_equal(pyprof__free_signal(), 0);
+    assert_int_not_equal(pyprof__free_signal(0), 0);
 }
 
 static pyprof__layout layout_asked;
-static volatile uintptr_t
-    word_asked; /* its complement: the word itself is to be found only where it is put */
+static volatile uintptr_t word_asked; /* its complement: the word itself is to be found only where it is put */
 static volatile pyprof__whose whose_found;
 
 static void find_whose(int signal_number, siginfo_t *info, void *context) {
@@ -544,7 +556,8 @@ static pyprof__whose whose(uintptr_t complement) {
 /* What a thread keeps on its C stack it runs; what only others hold it does not. */
 static void test_whose_frames_they_are(void **state) {
     static uintptr_t elsewhere;
-    volatile uintptr_t here[64];
+    /* Not as a variable: a sanitizer may have those in memory of its own. */
+    volatile uintptr_t *here = (volatile uintptr_t *)__builtin_alloca(64 * sizeof *here);
     struct sigaction action;
     (void)state;
     memset(&action, 0, sizeof action);
@@ -563,26 +576,38 @@ static void test_whose_frames_they_are(void **state) {
     signal(SIGUSR1, SIG_DFL);
 }
 
+/* Of a test that failed: those behind it begin as if there had been none. */
+static int after_each(void **state) {
+    (void)state;
+    if (pyprof__get(&pyprof__handler.session) & 1) {
+        close_session();
+    }
+    lend_frames(true);
+    return 0;
+}
+
+#define TEST(function) cmocka_unit_test_teardown(function, after_each)
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_whose_frames_they_are),
-        cmocka_unit_test(test_question_is_answered),
-        cmocka_unit_test(test_thread_that_has_left_is_late),
-        cmocka_unit_test(test_question_of_another_session_is_dropped),
-        cmocka_unit_test(test_answered_question_is_not_answered_again),
-        cmocka_unit_test(test_cancelled_question_can_be_renewed),
-        cmocka_unit_test(test_call_ended_by_a_cancelled_question_is_told),
-        cmocka_unit_test(test_requests_of_dead_threads_come_back),
-        cmocka_unit_test(test_own_stack_is_the_one_seen_from_outside),
-        cmocka_unit_test(test_foreign_signals_go_where_they_went),
-        cmocka_unit_test(test_ignored_signals_stay_ignored),
-        cmocka_unit_test(test_harmless_defaults_keep_the_handler),
-        cmocka_unit_test(test_deadly_default_still_kills),
-        cmocka_unit_test(test_errno_is_kept),
-        cmocka_unit_test(test_stop_with_a_signal_that_is_still_pending),
-        cmocka_unit_test(test_stop_leaves_the_hosts_newer_action),
-        cmocka_unit_test(test_unusable_signals_are_refused),
-        cmocka_unit_test(test_free_signal_is_nobodys),
+        TEST(test_whose_frames_they_are),
+        TEST(test_question_is_answered),
+        TEST(test_thread_that_has_left_is_late),
+        TEST(test_question_of_another_session_is_dropped),
+        TEST(test_answered_question_is_not_answered_again),
+        TEST(test_cancelled_question_can_be_renewed),
+        TEST(test_call_ended_by_a_cancelled_question_is_told),
+        TEST(test_requests_of_dead_threads_come_back),
+        TEST(test_own_stack_is_the_one_seen_from_outside),
+        TEST(test_foreign_signals_go_where_they_went),
+        TEST(test_ignored_signals_stay_ignored),
+        TEST(test_harmless_defaults_keep_the_handler),
+        TEST(test_deadly_default_still_kills),
+        TEST(test_errno_is_kept),
+        TEST(test_stop_with_a_signal_that_is_still_pending),
+        TEST(test_stop_leaves_the_hosts_newer_action),
+        TEST(test_unusable_signals_are_refused),
+        TEST(test_free_signal_is_nobodys),
     };
     return cmocka_run_group_tests(tests, start, unit_stop_python);
 }

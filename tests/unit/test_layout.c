@@ -227,7 +227,7 @@ static void test_print_of_a_code_object_stays(void **state) {
              "    return total\n");
     PyObject *function = unit_main("busy");
     PyObject *code = PyObject_GetAttrString(function, "__code__");
-    assert_true(pyprof__code_print(&row, &reader, (uintptr_t)code, &before));
+    assert_true(pyprof__code_fingerprint(&row, &reader, (uintptr_t)code, &before));
     static const char *const lives[] = {
         "busy(10)",
         "for i in range(5000): busy(20)",
@@ -240,7 +240,7 @@ static void test_print_of_a_code_object_stays(void **state) {
     };
     for (size_t i = 0; i < LENGTH(lives); i++) {
         unit_run(lives[i]);
-        assert_true(pyprof__code_print(&row, &reader, (uintptr_t)code, &after));
+        assert_true(pyprof__code_fingerprint(&row, &reader, (uintptr_t)code, &after));
         assert_true(before == after);
     }
     Py_DECREF(code);
@@ -357,12 +357,10 @@ static void test_what_has_no_such_attribute(void **state) {
     (void)state;
     key_of_name = 0;
     for (int known = 0; known < 2; known++) {
-        assert_not_found(
-            "objects = [A(), A('b'), A('name'), A('_nam'), A('_names'), object(), 5, 'text', {}, A,\n"
-            "           {'_name': 1}, None, print]");
+        assert_not_found("objects = [A(), A('b'), A('name'), A('_nam'), A('_names'), object(), 5, 'text', {}, A,\n"
+                         "           {'_name': 1}, None, print]");
         assert_not_found("class F: __slots__ = ('_name_',)\nobjects = [F()]");
-        assert_not_found(
-            "o = A('_name'); del o._name\np = A('a', '_name'); p.__dict__.clear()\nobjects = [o, p]");
+        assert_not_found("o = A('_name'); del o._name\np = A('a', '_name'); p.__dict__.clear()\nobjects = [o, p]");
         assert_not_found("objects = [C()]\nobjects[0].x = 'a slot, and no dict yet'");
         assert_not_found("objects = [A('_name')]\nobjects[0].__dict__ = {}");
         assert_found("objects = [A('_name')]");

@@ -73,21 +73,20 @@ static void compare_source(const char *name, const char *source) {
 static void test_lines_of_the_standard_library(void **state) {
     (void)state;
     code_objects = instructions = without_line = 0;
-    unit_run(
-        "import os, warnings\n"
-        "warnings.simplefilter('ignore')\n"
-        "def library():\n"
-        "    root = os.path.dirname(os.__file__)\n"
-        "    for folder, folders, files in os.walk(root):\n"
-        "        folders[:] = sorted(set(folders) - {'test', 'tests', 'site-packages', 'dist-packages',\n"
-        "                                            'idlelib', 'lib2to3', '__pycache__'})\n"
-        "        for name in sorted(files):\n"
-        "            path = os.path.join(folder, name)\n"
-        "            if name.endswith('.py') and os.path.exists(path):\n"
-        "                with open(path, 'rb') as file: source = file.read()\n"
-        "                try: yield os.path.relpath(path, root), compile(source, path, 'exec')\n"
-        "                except (SyntaxError, ValueError): pass\n"
-        "codes = library()\n");
+    unit_run("import os, warnings\n"
+             "warnings.simplefilter('ignore')\n"
+             "def library():\n"
+             "    root = os.path.dirname(os.__file__)\n"
+             "    for folder, folders, files in os.walk(root):\n"
+             "        folders[:] = sorted(set(folders) - {'test', 'tests', 'site-packages', 'dist-packages',\n"
+             "                                            'idlelib', 'lib2to3', '__pycache__'})\n"
+             "        for name in sorted(files):\n"
+             "            path = os.path.join(folder, name)\n"
+             "            if name.endswith('.py') and os.path.exists(path):\n"
+             "                with open(path, 'rb') as file: source = file.read()\n"
+             "                try: yield os.path.relpath(path, root), compile(source, path, 'exec')\n"
+             "                except (SyntaxError, ValueError): pass\n"
+             "codes = library()\n");
     PyObject *codes = unit_main("codes");
     for (PyObject *pair; (pair = PyIter_Next(codes)) != NULL; Py_DECREF(pair)) {
         compare_all(PyTuple_GetItem(pair, 1), PyUnicode_AsUTF8(PyTuple_GetItem(pair, 0)));
@@ -95,8 +94,7 @@ static void test_lines_of_the_standard_library(void **state) {
     assert_null(PyErr_Occurred());
     Py_DECREF(codes);
     print_message("%llu code objects, %llu instructions, %llu of them without a line\n",
-                  (unsigned long long)code_objects, (unsigned long long)instructions,
-                  (unsigned long long)without_line);
+                  (unsigned long long)code_objects, (unsigned long long)instructions, (unsigned long long)without_line);
     assert_in_range(code_objects, 10000, 10000000);
     assert_in_range(instructions, 500000, 1000000000);
 }
@@ -119,8 +117,7 @@ static void test_lines_far_apart(void **state) {
         at += (size_t)sprintf(source + at, "   b)\n  for y in (x, 1): pass\n  return (x +\n");
         memset(source + at, '\n', (size_t)gaps[i]);
         at += (size_t)gaps[i];
-        sprintf(source + at,
-                "   f(b,\na))\nclass C:\n  with f(1, 2) as g: y = 1\n  try: pass\n  finally: z = 2\n");
+        sprintf(source + at, "   f(b,\na))\nclass C:\n  with f(1, 2) as g: y = 1\n  try: pass\n  finally: z = 2\n");
         compare_source("far.py", source);
     }
     /* Much code in one line. */
@@ -157,9 +154,7 @@ static void test_any_bytes_are_survived(void **state) {
         }
         unsigned char *exact = (unsigned char *)realloc(table, size > 0 ? size : 1);
         int32_t first = (int32_t)(unit_random(&random) % 100000);
-        first = round % 16 == 0   ? INT32_MAX
-                : round % 16 == 1 ? INT32_MIN
-                                  : first; /* code.replace() allows it */
+        first = round % 16 == 0 ? INT32_MAX : round % 16 == 1 ? INT32_MIN : first; /* code.replace() allows it */
         for (int i = 0; i < 8; i++) {
             int32_t instr = (int32_t)(unit_random(&random) % (i < 6 ? 4 * size + 2 : INT32_MAX)) - 2;
             lines += pyprof__line_at(exact, size, first, instr) != first;

@@ -2,6 +2,8 @@
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
+#include <inttypes.h>
+
 #include "unit.h"
 
 #define MS UINT64_C(1000000)
@@ -37,7 +39,7 @@ static void bench_close(workbench *bench) {
 }
 
 static uint32_t add_track(workbench *bench, const char *name) {
-    uint32_t track = pyprof__add_track(bench->profile, 100, name, strlen(name));
+    uint32_t track = pyprof__add_track(bench->profile, 100, pyprof__intern_text(bench->profile, name, strlen(name)));
     assert_int_not_equal(track, PYPROF__NONE);
     return track;
 }
@@ -59,13 +61,13 @@ typedef struct sums {
     uint64_t cpu;
     uint64_t samples;
     uint64_t total;
-    uint32_t stretches;
+    uint32_t spans;
 } sums;
 
-/* Follows a track's links; every stretch of the array must be reached from exactly one track. */
+/* Follows a track's links; every span of the array must be reached from exactly one track. */
 static sums sums_of_track(const pyprof_profile *profile, uint32_t index) {
     const pyprof__track *track = pyprof__track_at(profile, index);
-    const pyprof__stretch *items = (const pyprof__stretch *)profile->timeline.data;
+    const pyprof__span *items = (const pyprof__span *)profile->timeline.data;
     sums sum;
     uint32_t last = PYPROF__NONE;
     memset(&sum, 0, sizeof sum);
@@ -73,11 +75,11 @@ static sums sums_of_track(const pyprof_profile *profile, uint32_t index) {
         assert_true(i < profile->timeline.count);
         assert_int_equal(items[i].track_and_kind / 8, index);
         assert_true(last == PYPROF__NONE || i > last); /* in the order in which they came */
-        sum.wall[pyprof__stretch_kind(&items[i])] += items[i].wall_ns;
+        sum.wall[pyprof__span_kind(&items[i])] += items[i].wall_ns;
         sum.total += items[i].wall_ns;
         sum.cpu += items[i].cpu_ns;
         sum.samples += items[i].samples;
-        sum.stretches++;
+        sum.spans++;
         last = i;
     }
     assert_int_equal(last, track->last);
@@ -87,7 +89,7 @@ static sums sums_of_track(const pyprof_profile *profile, uint32_t index) {
 static void assert_links_whole(const pyprof_profile *profile) {
     uint32_t reached = 0;
     for (uint32_t i = 0; i < profile->tracks.count; i++) {
-        reached += sums_of_track(profile, i).stretches;
+        reached += sums_of_track(profile, i).spans;
     }
     assert_int_equal(reached, profile->timeline.count);
 }
@@ -101,11 +103,11 @@ static void test_sums_of_a_node(void **state) {
     assert_int_equal(add_node(&bench, track, PYPROF__NONE, "f", 3), node);
     assert_int_not_equal(add_node(&bench, track, PYPROF__NONE, "f", 4), node);
     pyprof__add_time(bench.profile, track, node, PYPROF__GIL, 5 * MS, 4 * MS);
-    pyprof__count_sample(bench.profile, track, node, PYPROF__GIL);
+    pyprof__count_samples(bench.profile, track, node, PYPROF__GIL, 1);
     pyprof__add_time(bench.profile, track, node, 0, 3 * MS, 2 * MS);
-    pyprof__count_sample(bench.profile, track, node, 0);
+    pyprof__count_samples(bench.profile, track, node, 0, 1);
     pyprof__add_time(bench.profile, track, node, PYPROF__IDLE, 7 * MS, 1);
-    pyprof__count_sample(bench.profile, track, node, PYPROF__IDLE);
+    pyprof__count_samples(bench.profile, track, node, PYPROF__IDLE, 1);
     const pyprof__node *item = pyprof__node_at(bench.profile, node);
     assert_int_equal(item->samples, 3);
     assert_int_equal(item->samples_idle, 1);
@@ -116,7 +118,7 @@ static void test_sums_of_a_node(void **state) {
     sums sum = sums_of_track(bench.profile, track);
     assert_int_equal(sum.total, 15 * MS);
     assert_int_equal(sum.samples, 3);
-    assert_int_equal(sum.stretches, 3);
+    assert_int_equal(sum.spans, 3);
     assert_int_equal(pyprof__track_at(bench.profile, track)->end_ns, 15 * MS);
     bench_close(&bench);
 }
@@ -130,12 +132,12 @@ static void test_absence_fills_up_to_a_moment(void **state) {
     pyprof__add_absence(bench.profile, track, 4 * MS); /* already past */
     pyprof__add_absence(bench.profile, track, 12 * MS);
     sums sum = sums_of_track(bench.profile, track);
-    assert_int_equal(sum.stretches, 1);
+    assert_int_equal(sum.spans, 1);
     assert_int_equal(sum.wall[PYPROF__AWAY], 12 * MS);
     bench_close(&bench);
 }
 
-/* Many random stretches in several tracks; what is put in is kept beside. */
+/* Many random spans in several tracks; what is put in is kept beside. */
 static void fill_timeline(workbench *bench, sums *expected, uint32_t tracks, int count, uint64_t seed) {
     static const uint32_t kinds[] = {0, PYPROF__GIL, PYPROF__IDLE};
     uint64_t random = seed;
@@ -147,7 +149,7 @@ static void fill_timeline(workbench *bench, sums *expected, uint32_t tracks, int
         uint32_t node = add_node(bench, track, PYPROF__NONE, name, 1);
         uint64_t wall = unit_random(&random) % MS, cpu = wall > 0 ? unit_random(&random) % wall : 0;
         pyprof__add_time(bench->profile, track, node, kind, wall, cpu);
-        pyprof__count_sample(bench->profile, track, node, kind);
+        pyprof__count_samples(bench->profile, track, node, kind, 1);
         expected[track].wall[kind] += wall;
         expected[track].total += wall;
         expected[track].cpu += cpu;
@@ -209,15 +211,14 @@ static void test_coarsening_lets_the_longer_one_speak(void **state) {
         char name[8];
         snprintf(name, sizeof name, "f%u", (unsigned)i);
         nodes[i] = add_node(&bench, track, PYPROF__NONE, name, 1);
-        pyprof__add_time(bench.profile, track, nodes[i], i < 5 ? PYPROF__GIL : PYPROF__IDLE, walls[i] * MS,
-                         0);
+        pyprof__add_time(bench.profile, track, nodes[i], i < 5 ? PYPROF__GIL : PYPROF__IDLE, walls[i] * MS, 0);
     }
     pyprof__coarsen(bench.profile, false);
     static const struct {
         uint32_t node;
         uint64_t wall;
     } expected[] = {{1, 4}, {2, 7}, {4, 4}, {5, 9}}; /* (1,3) (5,2) (4) and the idle one apart */
-    const pyprof__stretch *items = (const pyprof__stretch *)bench.profile->timeline.data;
+    const pyprof__span *items = (const pyprof__span *)bench.profile->timeline.data;
     assert_int_equal(bench.profile->timeline.count, 4);
     for (uint32_t i = 0; i < 4; i++) {
         assert_int_equal(items[i].node, nodes[expected[i].node]);
@@ -250,14 +251,15 @@ static void test_full_timeline_coarsens_and_says_so(void **state) {
     bench_close(&bench);
 }
 
-/* Threads without end, of which none has two stretches to merge: what the time line cannot take must not shift
+/* Threads without end, of which none has two spans to merge: what the time line cannot take must not shift
    what comes after. */
 static void test_timeline_that_cannot_be_coarsened(void **state) {
     workbench bench;
     uint32_t track, tracks = 0;
     (void)state;
     bench_open(&bench, (size_t)1 << 20);
-    while (tracks < 100000 && (track = pyprof__add_track(bench.profile, 1, "t", 1)) != PYPROF__NONE) {
+    while (tracks < 100000 &&
+           (track = pyprof__add_track(bench.profile, 1, pyprof__intern_text(bench.profile, "t", 1))) != PYPROF__NONE) {
         pyprof__add_absence(bench.profile, track, ++tracks * MS);
     }
     assert_in_range(tracks, 1000, 99999);
@@ -310,8 +312,7 @@ static void test_copy_is_deep_and_equal(void **state) {
 
 /* Shares of time between two samples. */
 
-static pyprof__thread sampled_thread(uint32_t track, uint32_t node, uint32_t kind, uint64_t wall,
-                                     uint64_t cpu) {
+static pyprof__thread sampled_thread(uint32_t track, uint32_t node, uint32_t kind, uint64_t wall, uint64_t cpu) {
     pyprof__thread thread;
     memset(&thread, 0, sizeof thread);
     thread.track = track;
@@ -343,15 +344,14 @@ static void test_time_is_shared_half_and_half(void **state) {
         uint32_t b = add_node(&bench, track, PYPROF__NONE, "b", 1);
         pyprof__thread thread = sampled_thread(track, a, cases[i].before, 1000 * MS, 50 * MS);
         pyprof__share_time(bench.sampler, &thread, b, cases[i].after, 1010 * MS + 1, 57 * MS + 1);
-        const pyprof__node *first = pyprof__node_at(bench.profile, a),
-                           *second = pyprof__node_at(bench.profile, b);
+        const pyprof__node *first = pyprof__node_at(bench.profile, a), *second = pyprof__node_at(bench.profile, b);
         assert_int_equal(first->wall_ns, 5 * MS);
         assert_int_equal(second->wall_ns, 5 * MS + 1);
         assert_int_equal(first->wall_idle_ns, cases[i].before == PYPROF__IDLE ? 5 * MS : 0);
         /* Beside one that waited, a little is kept back. */
         assert_in_range(first->cpu_ns, cases[i].cpu_before / 100 * 97, cases[i].cpu_before);
         assert_in_range(second->cpu_ns, cases[i].cpu_after / 100 * 97, cases[i].cpu_after);
-        assert_int_equal(first->cpu_ns + second->cpu_ns + (uint64_t)thread.owed_cpu, 7 * MS + 1);
+        assert_int_equal(first->cpu_ns + second->cpu_ns + (uint64_t)thread.unassigned_cpu, 7 * MS + 1);
         assert_int_equal(first->gil_ns, cases[i].before == PYPROF__GIL ? 5 * MS : 0);
         assert_int_equal(second->gil_ns, cases[i].after == PYPROF__GIL ? 5 * MS + 1 : 0);
         bench_close(&bench);
@@ -379,7 +379,7 @@ static void test_time_used_unseen_is_not_lost(void **state) {
     }
     assert_int_equal(pyprof__node_at(bench.profile, waits)->cpu_ns, 0);
     assert_in_range(pyprof__node_at(bench.profile, runs)->cpu_ns, 4 * MS / 100 * 97, 4 * MS);
-    assert_int_equal(sums_of_track(bench.profile, track).cpu + (uint64_t)thread.owed_cpu, 4 * MS);
+    assert_int_equal(sums_of_track(bench.profile, track).cpu + (uint64_t)thread.unassigned_cpu, 4 * MS);
     bench_close(&bench);
 }
 
@@ -500,7 +500,7 @@ static void test_collapsed_values_sum_exactly(void **state) {
             uint32_t kind = (uint32_t)(unit_random(&random) % 3);
             uint64_t add = unit_random(&random) % (i % 3 == 0 ? 700 : 5000); /* many below a microsecond */
             pyprof__add_time(bench.profile, track, node, kind, add, add / 3);
-            pyprof__count_sample(bench.profile, track, node, kind);
+            pyprof__count_samples(bench.profile, track, node, kind, 1);
             wall += add;
             idle += kind == PYPROF__IDLE ? add : 0;
             gil += kind == PYPROF__GIL ? add : 0;
@@ -513,19 +513,15 @@ static void test_collapsed_values_sum_exactly(void **state) {
             bool include_idle;
             uint64_t expected;
         } cases[] = {
-            {PYPROF_METRIC_WALL, true, (wall + 500) / 1000},
-            {PYPROF_METRIC_WALL, false, (wall - idle + 500) / 1000},
-            {PYPROF_METRIC_CPU, false, (cpu + 500) / 1000},
-            {PYPROF_METRIC_GIL, true, (gil + 500) / 1000},
-            {PYPROF_METRIC_SAMPLES, true, samples},
-            {PYPROF_METRIC_SAMPLES, false, samples - samples_idle},
+            {PYPROF_METRIC_WALL, true, (wall + 500) / 1000}, {PYPROF_METRIC_WALL, false, (wall - idle + 500) / 1000},
+            {PYPROF_METRIC_CPU, false, (cpu + 500) / 1000},  {PYPROF_METRIC_GIL, true, (gil + 500) / 1000},
+            {PYPROF_METRIC_SAMPLES, true, samples},          {PYPROF_METRIC_SAMPLES, false, samples - samples_idle},
         };
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             for (int variant = 0; variant < 4; variant++) {
                 unit_sink sink = {NULL, 0};
-                pyprof_output output = {PYPROF_FORMAT_COLLAPSED, cases[i].metric,
-                                        (pyprof_detail)(variant & 1), cases[i].include_idle,
-                                        (variant & 2) != 0};
+                pyprof_output output = {PYPROF_FORMAT_COLLAPSED, cases[i].metric, (pyprof_detail)(variant & 1),
+                                        cases[i].include_idle, (variant & 2) != 0};
                 assert_int_equal(pyprof_write(bench.profile, &output, unit_write, &sink), PYPROF_OK);
                 assert_int_equal(sum_of_lines(sink.text), cases[i].expected);
                 assert_int_equal(strstr(sink.text, "thread same;") != NULL, !(variant & 2));
@@ -639,9 +635,9 @@ static void test_stacks_have_no_empty_or_foreign_frames(void **state) {
     uint32_t track = add_track(&bench, "a;b");
     uint32_t f = add_node(&bench, track, PYPROF__NONE, "f", 3);
     uint32_t g = add_node(&bench, track, f, "g;\n", 9);
-    pyprof__count_sample(bench.profile, track, g, 0);
-    pyprof__count_sample(bench.profile, track, f, 0);
-    pyprof__count_sample(bench.profile, track, pyprof__track_at(bench.profile, track)->truncated, 0);
+    pyprof__count_samples(bench.profile, track, g, 0, 1);
+    pyprof__count_samples(bench.profile, track, f, 0, 1);
+    pyprof__count_samples(bench.profile, track, pyprof__track_at(bench.profile, track)->truncated, 0, 1);
     assert_int_equal(pyprof_write(bench.profile, &output, unit_write, &sink), PYPROF_OK);
     assert_string_equal(sink.text, "thread a\\x3bb;[truncated] 1\n"
                                    "thread a\\x3bb;f (m.py:3) 1\n"
@@ -691,6 +687,163 @@ static void test_writers_stop_when_told(void **state) {
     bench_close(&bench);
 }
 
+/* What was visited, as collapsed text; each node as the stack that it ends. */
+typedef struct visited {
+    unit_sink sink;
+    char *stacks[4096];
+    uint32_t count;
+    uint64_t unit, carry;
+    pyprof_node sum;
+    uint64_t ends[3]; /* of each track's last span */
+    uint64_t spans_wall, spans_cpu, spans_idle, spans_samples;
+    uint32_t calls_left;
+} visited;
+
+static bool visit_node(void *user, const pyprof_node *node) {
+    visited *all = (visited *)user;
+    char stack[1024] = "", line[1100];
+    bool is_thread = node->parent == PYPROF_NO_NODE;
+    assert_int_equal(node->number, all->count);
+    assert_true(all->count < sizeof all->stacks / sizeof *all->stacks);
+    assert_true(is_thread || node->parent < node->number);
+    assert_int_equal(node->name.size, strlen(node->name.data));
+    assert_int_equal(node->path.size, strlen(node->path.data));
+    assert_string_equal(node->path.data + (node->path.size - node->file.size), node->file.data);
+    if (!is_thread) {
+        const char *callers = all->stacks[node->parent];
+        snprintf(stack, sizeof stack, node->path.size > 0 ? "%s%s%s (%s:%d)" : "%s%s%s", callers,
+                 callers[0] != '\0' ? ";" : "", node->name.data, node->file.data, (int)node->line);
+    } else if (node->name.size > 0) {
+        snprintf(stack, sizeof stack, node->tid != 0 ? "thread %s (%d)" : "thread %s", node->name.data, (int)node->tid);
+    }
+    all->stacks[all->count++] = strdup(stack);
+    uint64_t value = node->value > 0 ? node->value + all->carry : 0;
+    if (value >= all->unit && stack[0] != '\0') {
+        snprintf(line, sizeof line, "%s %" PRIu64 "\n", stack, value / all->unit);
+        unit_write(&all->sink, line, strlen(line));
+    }
+    all->carry = value == 0 ? all->carry : value % all->unit;
+    all->sum.samples += node->samples;
+    all->sum.samples_idle += node->samples_idle;
+    all->sum.wall_ns += node->wall_ns;
+    all->sum.wall_idle_ns += node->wall_idle_ns;
+    all->sum.cpu_ns += node->cpu_ns;
+    all->sum.gil_ns += node->gil_ns;
+    return all->calls_left == 0 || --all->calls_left > 0;
+}
+
+static bool visit_span(void *user, const pyprof_span *span) {
+    visited *all = (visited *)user;
+    assert_true(span->thread < 3 && span->node < all->count);
+    assert_true(span->start_ns >= all->ends[span->thread]);
+    all->ends[span->thread] = span->start_ns + span->wall_ns;
+    all->spans_wall += span->wall_ns;
+    all->spans_cpu += span->cpu_ns;
+    all->spans_idle += span->is_idle ? span->wall_ns : 0;
+    all->spans_samples += span->samples;
+    return all->calls_left == 0 || --all->calls_left > 0;
+}
+
+static void visited_free(visited *all) {
+    for (uint32_t i = 0; i < all->count; i++) {
+        free(all->stacks[i]);
+    }
+    unit_sink_free(&all->sink);
+}
+
+/* A visit shows what the text has, whatever is asked for; and all that was counted. */
+static void test_visit_is_what_is_written(void **state) {
+    workbench bench;
+    uint64_t random = 5;
+    (void)state;
+    bench_open(&bench, 0);
+    const char *const names[] = {"other", "same", "same"};
+    pyprof_node total;
+    memset(&total, 0, sizeof total);
+    for (uint32_t i = 0; i < 3; i++) {
+        add_track(&bench, names[i]);
+    }
+    for (int i = 0; i < 600; i++) {
+        uint32_t track = (uint32_t)(unit_random(&random) % 3), node = PYPROF__NONE;
+        for (uint64_t depth = unit_random(&random) % 5 + 1; depth > 0; depth--) {
+            const char *const functions[] = {"f", "g", "h"};
+            node =
+                add_node(&bench, track, node, functions[unit_random(&random) % 3], (int32_t)(unit_random(&random) % 3));
+        }
+        uint32_t kind = (uint32_t)(unit_random(&random) % 3);
+        uint64_t add = unit_random(&random) % (i % 3 == 0 ? 700 : 5000);
+        if (i % 50 == 0) {
+            pyprof__add_absence(bench.profile, track, pyprof__track_at(bench.profile, track)->end_ns + 1000);
+        }
+        pyprof__add_time(bench.profile, track, node, kind, add, add / 3);
+        pyprof__count_samples(bench.profile, track, node, kind, 1);
+        total.samples++;
+        total.samples_idle += kind == PYPROF__IDLE;
+        total.wall_ns += add;
+        total.wall_idle_ns += kind == PYPROF__IDLE ? add : 0;
+        total.cpu_ns += add / 3;
+        total.gil_ns += kind == PYPROF__GIL ? add : 0;
+    }
+    for (int variant = 0; variant < 32; variant++) {
+        unit_sink sink = {NULL, 0};
+        pyprof_output output = {PYPROF_FORMAT_COLLAPSED, (pyprof_metric)(variant & 3),
+                                (pyprof_detail)(variant >> 2 & 1), (variant & 8) != 0, (variant & 16) != 0};
+        visited all;
+        memset(&all, 0, sizeof all);
+        all.unit = output.metric == PYPROF_METRIC_SAMPLES ? 1 : 1000;
+        all.carry = all.unit / 2;
+        pyprof_visitor visitor = {visit_node, visit_span, &all};
+        assert_int_equal(pyprof_write(bench.profile, &output, unit_write, &sink), PYPROF_OK);
+        assert_int_equal(pyprof_visit(bench.profile, &output, &visitor), PYPROF_OK);
+        assert_string_equal(all.sink.text, sink.text);
+        assert_memory_equal(&all.sum, &total, sizeof total);
+        assert_int_equal(all.spans_wall, total.wall_ns);
+        assert_int_equal(all.spans_cpu, total.cpu_ns);
+        assert_int_equal(all.spans_idle, total.wall_idle_ns);
+        assert_int_equal(all.spans_samples, total.samples);
+        for (uint32_t i = 0; i < 3; i++) {
+            assert_in_range(all.ends[i], 1, pyprof__track_at(bench.profile, i)->end_ns);
+        }
+        visited_free(&all);
+        unit_sink_free(&sink);
+    }
+    bench_close(&bench);
+}
+
+static void test_visit_stops_when_told(void **state) {
+    workbench bench;
+    sums expected[1];
+    (void)state;
+    memset(expected, 0, sizeof expected);
+    bench_open(&bench, 0);
+    add_track(&bench, "t");
+    fill_timeline(&bench, expected, 1, 500, 4);
+    size_t blocks = bench.counts.blocks;
+    uint32_t nodes = bench.profile->nodes.items.count;
+    for (uint32_t calls = 1; calls <= nodes + 3; calls++) { /* a node, or a span */
+        visited all;
+        memset(&all, 0, sizeof all);
+        all.unit = 1;
+        all.calls_left = calls;
+        pyprof_visitor visitor = {visit_node, visit_span, &all};
+        assert_int_equal(pyprof_visit(bench.profile, NULL, &visitor), PYPROF_ERROR_WRITE);
+        assert_int_equal(all.calls_left, 0);
+        assert_int_equal(all.count, calls < nodes ? calls : nodes);
+        assert_int_equal(bench.counts.blocks, blocks);
+        visited_free(&all);
+    }
+    for (size_t refused = 1; refused < 8; refused++) {
+        pyprof_visitor visitor = {NULL, NULL, NULL};
+        bench.counts.calls = 0;
+        bench.counts.refuse_call = refused;
+        pyprof_result result = pyprof_visit(bench.profile, NULL, &visitor);
+        assert_true(result == PYPROF_ERROR_MEMORY || (refused > 3 && result == PYPROF_OK));
+        assert_int_equal(bench.counts.blocks, blocks);
+    }
+    bench.counts.refuse_call = 0;
+    bench_close(&bench);
+}
+
 /* A tree that is full: what does not fit is counted under [truncated], and the files stay whole. The frames are of
    code objects that are not there, so they are unresolved; strings are added beside until nothing fits. */
 static void test_full_tree_truncates(void **state) {
@@ -715,15 +868,16 @@ static void test_full_tree_truncates(void **state) {
             snprintf(name, sizeof name, "name %llu", (unsigned long long)unit_random(&random));
             pyprof__intern_text(bench.profile, name, strlen(name) * (i == 0));
             frames[i].code = (uintptr_t)8 * (1 + unit_random(&random) % 50);
-            frames[i].print = unit_random(&random) % 3 + 1;
+            frames[i].fingerprint = unit_random(&random) % 3 + 1;
         }
-        uint32_t node = pyprof__node_of(bench.sampler, &thread, &stack);
+        uint32_t node =
+            pyprof__node_of(bench.sampler, &thread, &stack, pyprof__base_of(bench.sampler, &thread, &stack));
         assert_true(node < bench.profile->nodes.items.count);
         /* Something of its own between unresolved frames, or else they would all be one stack. */
         uint32_t parent = (uint32_t)(unit_random(&random) % bench.profile->nodes.items.count);
         uint32_t leaf = pyprof__child(bench.profile, parent, bench.profile->unresolved, (int32_t)rounds);
         bench.sampler->stats.truncated_memory += leaf == PYPROF__NONE;
-        pyprof__count_sample(bench.profile, track, leaf == PYPROF__NONE ? node : leaf, 0);
+        pyprof__count_samples(bench.profile, track, leaf == PYPROF__NONE ? node : leaf, 0, 1);
     }
     assert_true(bench.sampler->stats.truncated_memory >= 1000);
     assert_true(bench.profile->memory.peak <= (size_t)1 << 20);
@@ -733,8 +887,7 @@ static void test_full_tree_truncates(void **state) {
         assert_true(node->parent == PYPROF__NONE || node->function < bench.profile->functions.items.count);
     }
     unit_sink sink = {NULL, 0};
-    pyprof_output output = {PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_SAMPLES, PYPROF_DETAIL_FUNCTION, true,
-                            false};
+    pyprof_output output = {PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_SAMPLES, PYPROF_DETAIL_FUNCTION, true, false};
     assert_int_equal(pyprof_write(bench.profile, &output, unit_write, &sink), PYPROF_OK);
     assert_int_equal(sum_of_lines(sink.text), rounds);
     unit_sink_free(&sink);
@@ -762,6 +915,8 @@ int main(void) {
         cmocka_unit_test(test_speedscope_tracks_are_aligned_after_idling),
         cmocka_unit_test(test_stacks_have_no_empty_or_foreign_frames),
         cmocka_unit_test(test_writers_stop_when_told),
+        cmocka_unit_test(test_visit_is_what_is_written),
+        cmocka_unit_test(test_visit_stops_when_told),
         cmocka_unit_test(test_full_tree_truncates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,7 +10,7 @@ enum {
     facts_max = 96
 };
 
-#define IN_ROW(field)                                                                                        \
+#define IN_ROW(field)                                                                                                  \
     { #field, offsetof(pyprof__layout, field) }
 #define ROW_FIELDS(array) (sizeof array / sizeof *array)
 
@@ -199,8 +199,7 @@ static void test_a_wrong_row_is_caught(void **state) {
 }
 
 static void test_thread_state_copy_holds_all(void **state) {
-    const uint32_t ends[] = {row.ts_prev, row.ts_next,      row.ts_interp,
-                             row.ts_id,   row.ts_thread_id, row.ts_frame};
+    const uint32_t ends[] = {row.ts_prev, row.ts_next, row.ts_interp, row.ts_id, row.ts_thread_id, row.ts_frame};
     (void)state;
     for (size_t i = 0; i < ROW_FIELDS(ends); i++) {
         assert_true(ends[i] + 8 <= row.ts_size);
@@ -218,14 +217,13 @@ static void test_constants_are_as_the_headers_have_them(void **state) {
     }
     for (size_t i = 0; constants[i].name != NULL; i++) {
         const layout_fact *fact = fact_named(constants[i].name);
-        if (fact == NULL && (strcmp(constants[i].name, "tlbc_entries") == 0 ||
-                             strcmp(constants[i].name, "tags_unknown") == 0)) {
+        if (fact == NULL &&
+            (strcmp(constants[i].name, "tlbc_entries") == 0 || strcmp(constants[i].name, "tags_unknown") == 0)) {
             continue; /* this build has none */
         }
         assert_non_null(fact);
         if (fact->value != constants[i].value) {
-            print_error("%s is %u, not %u\n", fact->name, (unsigned)fact->value,
-                        (unsigned)constants[i].value);
+            print_error("%s is %u, not %u\n", fact->name, (unsigned)fact->value, (unsigned)constants[i].value);
         }
         assert_int_equal(fact->value, constants[i].value);
     }

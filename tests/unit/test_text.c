@@ -26,8 +26,7 @@ static void test_strings_of_every_kind(void **state) {
     assert_reads_as("'nul\\0in it'", "nul\0in it", 9);
     assert_reads_as("'\\x7f\\x80\\xe9\\xff'", "\x7f\xc2\x80\xc3\xa9\xc3\xbf", 7);
     assert_reads_as("'a\\u0100\\u0416\\u20ac\\uffff'", "a\xc4\x80\xd0\x96\xe2\x82\xac\xef\xbf\xbf", 11);
-    assert_reads_as("'\\U00010000 \\U0001f600 \\U0010ffff'",
-                    "\xf0\x90\x80\x80 \xf0\x9f\x98\x80 \xf4\x8f\xbf\xbf", 14);
+    assert_reads_as("'\\U00010000 \\U0001f600 \\U0010ffff'", "\xf0\x90\x80\x80 \xf0\x9f\x98\x80 \xf4\x8f\xbf\xbf", 14);
     assert_reads_as("'\\ud800 \\udfff'", "\xed\xa0\x80 \xed\xbf\xbf", 7); /* lone surrogates, generalised */
     assert_reads_as("'\\udc80\\U0001f600'", "\xed\xb2\x80\xf0\x9f\x98\x80", 7);
 }
@@ -109,8 +108,7 @@ static void test_strings_that_are_gone(void **state) {
         assert_int_equal(text.size, 30);
         assert_int_equal(munmap(memory + page, page), 0);
         assert_int_equal(pyprof__read_text((uintptr_t)at, &text), there + 1 >= size);
-        void *again =
-            mmap(memory + page, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+        void *again = mmap(memory + page, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
         assert_ptr_equal(again, memory + page);
     }
     PyASCIIObject head;
@@ -154,8 +152,7 @@ static unit_sink put(put_function function, const char *bytes, size_t size) {
 }
 
 static void assert_puts(put_function function, const char *bytes, size_t size, const char *expected) {
-    char *exact =
-        (char *)malloc(size > 0 ? size : 1); /* of its very size, so that the sanitizer sees its end */
+    char *exact = (char *)malloc(size > 0 ? size : 1); /* of its very size, so that the sanitizer sees its end */
     memcpy(exact, bytes, size);
     unit_sink sink = put(function, exact, size);
     assert_string_equal(sink.text, expected);
@@ -171,8 +168,7 @@ static void test_collapsed_escapes(void **state) {
     assert_puts(pyprof__put_collapsed, "\n\r\t\0\x01\x1f\x7f", 7, "\\n\\r\\t\\x00\\x01\\x1f\\x7f");
     assert_puts(pyprof__put_collapsed, "\xc2\x80\xc2\x85\xc2\x9f\xc2\xa0\xc3\xa9", 10,
                 "\\x80\\x85\\x9f\xc2\xa0\xc3\xa9");
-    assert_puts(pyprof__put_collapsed, "\xe2\x80\xa8\xe2\x80\xa9\xe2\x82\xac", 9,
-                "\\u2028\\u2029\xe2\x82\xac");
+    assert_puts(pyprof__put_collapsed, "\xe2\x80\xa8\xe2\x80\xa9\xe2\x82\xac", 9, "\\u2028\\u2029\xe2\x82\xac");
     assert_puts(pyprof__put_collapsed, "\xed\xa0\x80\xed\xbf\xbf\xed\x9f\xbf\xee\x80\x80", 12,
                 "\\ud800\\udfff\xed\x9f\xbf\xee\x80\x80");
     assert_puts(pyprof__put_collapsed, "\xf0\x9f\x98\x80", 4, "\xf0\x9f\x98\x80");
@@ -206,8 +202,8 @@ static void assert_valid_output(const char *bytes, size_t size) {
     PyErr_Clear();
     if (!is_line || !is_json) {
         print_error("of %zu bytes beginning with %02x %02x: collapsed <%s>, JSON <%s>\n", size,
-                    size > 0 ? (unsigned char)bytes[0] : 0u, size > 1 ? (unsigned char)bytes[1] : 0u,
-                    line.text, json.text);
+                    size > 0 ? (unsigned char)bytes[0] : 0u, size > 1 ? (unsigned char)bytes[1] : 0u, line.text,
+                    json.text);
     }
     assert_true(is_line);
     assert_true(is_json);

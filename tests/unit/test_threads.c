@@ -23,12 +23,12 @@ static pyprof__atomic32 is_ready; /* Python's threads are there */
 static pyprof__atomic32 failures;
 
 /* cmocka's checks are for the main thread only. */
-#define CHECK(condition)                                                                                     \
-    do {                                                                                                     \
-        if (!(condition)) {                                                                                  \
-            fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition);                   \
-            pyprof__add(&failures, 1);                                                                       \
-        }                                                                                                    \
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition);                             \
+            pyprof__add(&failures, 1);                                                                                 \
+        }                                                                                                              \
     } while (0)
 
 /* A counting allocator for many threads. */
@@ -68,10 +68,12 @@ static void *call_snapshot(void *unused) {
         CHECK((profile != NULL) == (result == PYPROF_OK));
         if (profile != NULL) {
             size_t size = 0;
-            pyprof_output output = {i % 2 ? PYPROF_FORMAT_SPEEDSCOPE : PYPROF_FORMAT_COLLAPSED,
-                                    (pyprof_metric)(i % 4), PYPROF_DETAIL_LINE, true, false};
+            pyprof_output output = {i % 2 ? PYPROF_FORMAT_SPEEDSCOPE : PYPROF_FORMAT_COLLAPSED, (pyprof_metric)(i % 4),
+                                    PYPROF_DETAIL_LINE, true, false};
             CHECK(pyprof_write(profile, &output, take, &size) == PYPROF_OK);
             CHECK(size > 0 || !(i % 2));
+            pyprof_visitor nobody = {NULL, NULL, NULL};
+            CHECK(pyprof_visit(profile, &output, &nobody) == PYPROF_OK);
         }
         pyprof_free(profile);
     }
@@ -152,31 +154,29 @@ static int start(void **state) {
         PyObject_SetAttrString(PyImport_AddModule("__main__"), methods[i].ml_name, function);
         Py_DECREF(function);
     }
-    return PyRun_SimpleString(
-        "import threading, time\n"
-        "def leaf(n): return n * n\n"
-        "def inner(n): return sum(leaf(i) for i in range(n))\n"
-        "def visit(n): return inner(n) + inner(n)\n"
-        "def busy():\n"
-        "    while is_working(): visit(50)\n"
-        "def short_lived():\n"
-        "    while is_working():\n"
-        "        code = compile('def f(n):\\n return n\\nf(1)', 'made', 'exec')\n"
-        "        t = threading.Thread(target=exec, args=(code, {}), name='short')\n"
-        "        t.start(); t.join()\n"
-        "def sleepy():\n"
-        "    while is_working(): time.sleep(0.0005)\n"
-        "def run():\n"
-        "    threads = [threading.Thread(target=t) for t in (busy, short_lived, sleepy)]\n"
-        "    for t in threads: t.start()\n"
-        "    set_ready()\n"
-        "    busy()\n"
-        "    for t in threads: t.join()\n");
+    return PyRun_SimpleString("import threading, time\n"
+                              "def leaf(n): return n * n\n"
+                              "def inner(n): return sum(leaf(i) for i in range(n))\n"
+                              "def visit(n): return inner(n) + inner(n)\n"
+                              "def busy():\n"
+                              "    while is_working(): visit(50)\n"
+                              "def short_lived():\n"
+                              "    while is_working():\n"
+                              "        code = compile('def f(n):\\n return n\\nf(1)', 'made', 'exec')\n"
+                              "        t = threading.Thread(target=exec, args=(code, {}), name='short')\n"
+                              "        t.start(); t.join()\n"
+                              "def sleepy():\n"
+                              "    while is_working(): time.sleep(0.0005)\n"
+                              "def run():\n"
+                              "    threads = [threading.Thread(target=t) for t in (busy, short_lived, sleepy)]\n"
+                              "    for t in threads: t.start()\n"
+                              "    set_ready()\n"
+                              "    busy()\n"
+                              "    for t in threads: t.join()\n");
 }
 
 static pyprof_profile *record(pyprof_capture capture, uint32_t interval_us) {
-    static void *(*const functions[callers])(void *) = {call_snapshot, call_stats, call_dump, visit_python,
-                                                        call_start};
+    static void *(*const functions[callers])(void *) = {call_snapshot, call_stats, call_dump, visit_python, call_start};
     pthread_t threads[callers];
     pyprof_profile *profile = NULL;
     pyprof_desc desc;

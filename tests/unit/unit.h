@@ -11,7 +11,9 @@
 
 /* What pyprof_start does: reads and signals are for this process. */
 __attribute__((constructor)) static void unit_begin(void) {
-    pyprof__pid = getpid();
+    if (!pyprof__reads_start()) {
+        abort();
+    }
 }
 
 /* An allocator that counts, and that can be told to refuse. Each block knows its own size. */
@@ -49,7 +51,7 @@ static void unit_free(void *pointer, void *user) {
 }
 
 UNIT_UNUSED static pyprof__memory unit_limited(unit_memory *counts, size_t limit) {
-    pyprof__memory memory = {{unit_alloc, unit_free, counts}, limit, 0, 0};
+    pyprof__memory memory = {{unit_alloc, unit_free, counts}, limit, 0, 0, 0, NULL};
     memset(counts, 0, sizeof *counts);
     return memory;
 }
@@ -90,14 +92,21 @@ UNIT_UNUSED static int unit_start_python(void **state) {
     return Py_IsInitialized() ? 0 : -1;
 }
 
+/* Not 0: statements run. A check that fails below them jumps over Python's own frames. */
+static int unit_runs;
+
+/* Of a Python that a failed check jumped out of, or that it left without the GIL, no more can be asked. */
 UNIT_UNUSED static int unit_stop_python(void **state) {
     (void)state;
-    return Py_FinalizeEx();
+    return unit_runs == 0 && PyGILState_Check() ? Py_FinalizeEx() : 0;
 }
 
 /* Runs statements in __main__; a Python exception fails the test. */
 UNIT_UNUSED static void unit_run(const char *statements) {
-    assert_int_equal(PyRun_SimpleString(statements), 0);
+    unit_runs++;
+    int failed = PyRun_SimpleString(statements);
+    unit_runs--;
+    assert_int_equal(failed, 0);
 }
 
 /* A new reference to what __main__ knows by this name. */

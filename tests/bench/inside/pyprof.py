@@ -4,6 +4,8 @@ import pyprof_bench
 
 
 class Tool:
+    held = False
+
     def __init__(self, config):
         self.interval_us = 1000000 // config['rate']
         self.output = config['output']
@@ -14,7 +16,7 @@ class Tool:
         pass
 
     def on(self):
-        pyprof_bench.start(self.interval_us)
+        pyprof_bench.start(self.interval_us, self.held)
 
     def off(self):
         self.figures = pyprof_bench.stop()

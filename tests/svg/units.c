@@ -1,0 +1,86 @@
+/* flamegraph.h as hosts use it: included in two units of one program (other_unit.c is the second), as the first header
+ * and under strict C99 (units.cpp: C++17), drawing into memory, and saying nothing where nobody asked. */
+#include "flamegraph.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+int other_unit(void);
+#ifdef __cplusplus
+}
+#endif
+
+typedef struct text {
+    char bytes[65536];
+    size_t size, room;
+} text;
+
+static bool append(void *user, const void *data, size_t size) {
+    text *out = (text *)user;
+    if (size > out->room - out->size)
+        return false;
+    memcpy(out->bytes + out->size, data, size);
+    out->size += size;
+    return true;
+}
+
+static void remember(void *user, const char *message) {
+    snprintf((char *)user, 256, "%s", message);
+}
+
+static flamegraph *graph_of(const char *stacks) {
+    flamegraph *graph = flamegraph_create();
+    if (!graph ||
+        flamegraph_add(graph, stacks, strlen(stacks), "stacks", flamegraph_tell_file, stderr) != FLAMEGRAPH_OK)
+        abort();
+    return graph;
+}
+
+static void check(bool holds, const char *what) {
+    if (holds)
+        return;
+    fprintf(stderr, "does not hold: %s\n", what);
+    abort();
+}
+
+#define CHECK(condition) check(condition, #condition)
+
+static void draws_into_memory(void) {
+    static text out;
+    flamegraph *graph = graph_of("thread a-1;f (a.py:1) 5\nthread a-2;f (a.py:1) 7\n");
+    flamegraph_options options;
+    memset(&options, 0, sizeof options);
+    options.title = "a title";
+    options.threads = true;
+    out.size = 0;
+    out.room = sizeof out.bytes - 1;
+    CHECK(flamegraph_write(graph, &options, append, &out) == FLAMEGRAPH_OK);
+    out.bytes[out.size] = '\0';
+    CHECK(strstr(out.bytes, "a title") && strstr(out.bytes, "thread a-# (2 threads)"));
+    CHECK(strcmp(out.bytes + out.size - 7, "</svg>\n") == 0);
+    out.size = 0;
+    CHECK(flamegraph_write(graph, NULL, append, &out) == FLAMEGRAPH_OK);
+    out.size = 0;
+    out.room = 10000; /* less than it takes */
+    CHECK(flamegraph_write(graph, &options, append, &out) == FLAMEGRAPH_IO_ERROR);
+    flamegraph_free(graph);
+}
+
+static void tells_the_caller(void) {
+    char told[256] = "";
+    flamegraph *graph = graph_of("a;b 1\n");
+    CHECK(flamegraph_add(graph, "a;b 1\nc\n", 8, "text", remember, told) == FLAMEGRAPH_BAD_INPUT);
+    CHECK(strcmp(told, "text:2: the line ends with 'c', not with a number") == 0);
+    CHECK(flamegraph_save(graph, NULL, "/no/such/place.svg", remember, told) == FLAMEGRAPH_IO_ERROR && errno == ENOENT);
+    CHECK(strcmp(told, "/no/such/place.svg: No such file or directory") == 0);
+    CHECK(flamegraph_add(graph, "{", 1, "text", NULL, NULL) == FLAMEGRAPH_BAD_INPUT);
+    CHECK(flamegraph_save(graph, NULL, "/no/such/place.svg", NULL, NULL) == FLAMEGRAPH_IO_ERROR && errno == ENOENT);
+    CHECK(flamegraph_total(graph) == 1);
+    flamegraph_free(graph);
+}
+
+int main(void) {
+    draws_into_memory();
+    tells_the_caller();
+    return other_unit();
+}

@@ -1,0 +1,1 @@
+#include "units.c" /* the same, as C++ */

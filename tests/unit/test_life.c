@@ -1,0 +1,708 @@
+/* Long-running hosts: threads without end, names without end, ids that come again. Nothing here is timed. */
+#define _GNU_SOURCE 1
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Whether our locks are free is looked at wherever the file system is asked for a package. */
+static int watched_access(const char *path, int mode);
+#define access watched_access
+
+#define PYPROF_IMPLEMENTATION
+#include "pyprof.h"
+
+#undef access
+
+#include "unit.h"
+
+#include <sys/wait.h>
+
+static unsigned asked_free, asked_locked;
+
+static int watched_access(const char *path, int mode) {
+    pyprof__sampler *sampler = pyprof__active;
+    bool is_locked = pyprof__get(&pyprof__lifecycle_holder) == (uint32_t)pyprof__tid();
+    for (int turn = 0; sampler != NULL && !is_locked; turn++) { /* others have it, too, and let it go */
+        if (pthread_mutex_trylock(&sampler->lock) == 0) {
+            pthread_mutex_unlock(&sampler->lock);
+            break;
+        }
+        is_locked = turn > 1000;
+        pyprof__sleep_ns(1000000);
+    }
+    *(is_locked ? &asked_locked : &asked_free) += 1;
+    return access(path, mode);
+}
+
+#define MIB ((size_t)1 << 20)
+
+static pyprof_desc described(unit_memory *counts, size_t limit, uint32_t interval_us) {
+    pyprof_desc desc;
+    memset(counts, 0, sizeof *counts);
+    memset(&desc, 0, sizeof desc);
+    desc.interval_us = interval_us;
+    desc.memory_limit = limit;
+    desc.allocator.alloc_fn = unit_alloc;
+    desc.allocator.free_fn = unit_free;
+    desc.allocator.user = counts;
+    return desc;
+}
+
+static pyprof_stats stats_now(void) {
+    pyprof_stats stats;
+    assert_int_equal(pyprof_get_stats(&stats), PYPROF_OK);
+    return stats;
+}
+
+static char *collapsed(const pyprof_profile *profile, bool include_idle) {
+    pyprof_output output = {PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_SAMPLES, PYPROF_DETAIL_FUNCTION, include_idle,
+                            false};
+    unit_sink sink = {NULL, 0};
+    assert_int_equal(pyprof_write(profile, &output, unit_write, &sink), PYPROF_OK);
+    assert_non_null(sink.text);
+    return sink.text;
+}
+
+/* Whether a line begins with one text and has the other in it. */
+static bool has_stack(const char *text, const char *thread, const char *frame) {
+    for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1) {
+        const char *found = strncmp(line, thread, strlen(thread)) == 0 ? strstr(line, frame) : NULL;
+        if (found != NULL && found < line + strcspn(line, "\n")) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What a thread of this kind is called. */
+static size_t name_of(int kind, uint32_t number, char *name, size_t size) {
+    static const char *const forms[] = {"worker", "Thread-%u (handle)", "pool-%1$u_%1$u", "%1$x%1$x%1$x", "game"};
+    const char *form = forms[kind];
+    uint32_t shown = kind == 3 ? number * 2654435761u : number;
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    snprintf(name, size, form, shown);
+#pragma GCC diagnostic pop
+    return strlen(name);
+}
+
+/* The tracks of threads that come and go, so many at a time, with every kind of name; every fifth has none of its
+   own, and every seventh changes it. */
+static void test_tracks_without_end(void **state) {
+    enum {
+        live = 100,
+        born = 100000
+    };
+    static const size_t limits[] = {MIB, 64 * MIB};
+    (void)state;
+    for (size_t turn = 0; turn < 2; turn++) {
+        static pyprof__thread threads[live];
+        unit_memory counts;
+        pyprof_desc desc = described(&counts, limits[turn], 1000);
+        pyprof__apply_defaults(&desc);
+        pyprof__sampler *sampler = pyprof__sampler_new(&desc);
+        assert_non_null(sampler);
+        pyprof_profile *profile = sampler->profile;
+        memset(threads, 0, sizeof threads);
+        for (uint32_t i = 0; i < born; i++) {
+            pyprof__thread *thread = &threads[i % live];
+            char name[64];
+            uint64_t now = (uint64_t)i * 1000;
+            if (i >= live) {
+                pyprof__leave_track(profile, thread->track);
+            }
+            memset(thread, 0, sizeof *thread);
+            thread->tid = (int32_t)i + 1;
+            thread->track = PYPROF__NONE;
+            size_t size = name_of((int)(i % 5), i, name, sizeof name);
+            pyprof__name_thread(sampler, thread, name, size, i % 5 != 4, now);
+            assert_int_not_equal(thread->track, PYPROF__NONE);
+            pyprof__add_absence(profile, thread->track, now);
+            pyprof__extend_timeline(profile, thread->track, pyprof__track_at(profile, thread->track)->root, 0, 1, 0, 1);
+            if (i % 7 == 0) {
+                size = name_of((int)(i % 4), i + 1, name, sizeof name);
+                pyprof__name_thread(sampler, thread, name, size, true, now + 1);
+                assert_int_not_equal(thread->track, PYPROF__NONE);
+            }
+            for (uint32_t other = 0; i % 1000 == 0 && other < live && other < i; other++) {
+                assert_true(other == i % live || threads[other].track != thread->track);
+            }
+        }
+        uint32_t most = 2 * (uint32_t)(limits[turn] / 65536) + 2 * live;
+        assert_in_range(profile->tracks.count, live, most);
+        assert_true(profile->strings.items.count < 2 * limits[turn] / 65536 + 10);
+        assert_true(profile->nodes.items.count <= 2 * profile->tracks.count);
+        pyprof__sampler_clear(sampler);
+        pyprof__sampler_free(sampler);
+        pyprof_free(profile);
+        assert_int_equal(counts.blocks, 0);
+    }
+}
+
+/* Some thousands of threads of each kind one after the other, beside some that stay: no place is lost, nobody is. */
+static void test_threads_without_end(void **state) {
+    static const char *const kinds[] = {
+        "threading.Thread(target=short, name='worker')", "threading.Thread(target=short)",
+        "threading.Thread(target=short, name='%x' % (2654435761 * n % 2**32))", "Bare()"};
+    (void)state;
+    for (size_t kind = 0; kind < sizeof kinds / sizeof *kinds; kind++) {
+        unit_memory counts;
+        pyprof_desc desc = described(&counts, MIB, 100);
+        pyprof_profile *profile = NULL;
+        char code[512];
+        uint32_t entries = 0;
+        unit_run("is_over = False\n"
+                 "stay = [threading.Thread(target=stays, name='stays') for n in range(4)]\n"
+                 "for thread in stay: thread.start()\n");
+        assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+        while (stats_now().threads < 1000) {
+            snprintf(code, sizeof code, "for n in range(200): t = %s; t.start(); t.join()", kinds[kind]);
+            unit_run(code);
+            entries = pyprof__active->threads.count;
+        }
+        unit_run("t = threading.Thread(target=important, name='important'); t.start(); t.join()\n"
+                 "is_over = True\n"
+                 "for thread in stay: thread.join()\n");
+        pyprof_stats stats = stats_now();
+        assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
+        assert_int_equal(stats.lost_memory, 0);
+        assert_int_equal(stats.truncated_memory, 0);
+        assert_in_range(entries, 1, 60);
+        assert_in_range(profile->tracks.count, 1, 100);
+        char *text = collapsed(profile, true);
+        assert_true(has_stack(text, "thread stays;", "stays (")); /* they are no shared track's */
+        assert_true(has_stack(text, "thread ", ";important ("));
+        assert_true(kind == 2 || kind == 0 || has_stack(text, kind == 1 ? "thread Thread-*" : "thread", "short ("));
+        free(text);
+        pyprof_free(profile);
+        assert_int_equal(counts.blocks, 0);
+    }
+}
+
+/* The system gives the ids of a thread that has ended to one that comes later. Told to do so, where it can be. */
+static void test_thread_with_the_ids_of_an_ended_one(void **state) {
+    (void)state;
+    if (access("/proc/sys/kernel/ns_last_pid", W_OK) != 0) {
+        skip();
+    }
+    for (int pause = 0; pause < 2; pause++) {
+        pyprof_profile *profile = NULL;
+        pyprof_desc desc;
+        memset(&desc, 0, sizeof desc);
+        desc.interval_us = 1000;
+        PyObject *same = NULL;
+        for (int attempt = 0; attempt < 50 && same != Py_True; attempt++) {
+            assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+            unit_run(pause ? "same = both_with_one_id(0.05)" : "same = both_with_one_id(0)");
+            assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
+            same = unit_main("same");
+            Py_DECREF(same);
+            if (same != Py_True) {
+                pyprof_free(profile);
+                profile = NULL;
+            }
+        }
+        if (profile == NULL) {
+            skip();
+        }
+        char *text = collapsed(profile, false);
+        assert_true(has_stack(text, "thread alpha;", ";alpha_work ("));
+        assert_true(has_stack(text, "thread beta;", ";beta_work ("));
+        assert_false(has_stack(text, "thread alpha;", ";beta_work ("));
+        assert_false(has_stack(text, "thread beta;", ";alpha_work ("));
+        free(text);
+        pyprof_free(profile);
+    }
+}
+
+/* Recursion far beyond max_depth, in threads and in the main thread, with a signal and without: the thread's name, its
+   root end, what it is in the midst of, and its leaf are all there. */
+static void test_deep_threads(void **state) {
+    (void)state;
+    for (int how = 0; how < 4; how++) {
+        pyprof_profile *profile = NULL;
+        pyprof_desc desc;
+        memset(&desc, 0, sizeof desc);
+        desc.interval_us = 1000;
+        desc.max_depth = how == 3 ? 16 : 200;
+        desc.capture = how == 1 ? PYPROF_CAPTURE_QUIET : PYPROF_CAPTURE_DEFAULT;
+        assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+        while (stats_now().truncated_depth < 40) {
+            unit_run(how == 2 ? "in_threads(deep_wait)" : "in_threads(deep_work)");
+        }
+        assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
+        char *text = collapsed(profile, true);
+        const char *cut = strstr(text, ";[truncated];");
+        assert_non_null(cut);
+        assert_null(strstr(text, ";[truncated];[truncated]"));
+        uint64_t samples[2] = {0,
+                               0}; /* the name of a thread that ended right after its first sample may not be known */
+        for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1) {
+            cut = strstr(line, ";[truncated];");
+            if (cut == NULL || cut > line + strcspn(line, "\n")) {
+                continue;
+            }
+            size_t length = strcspn(line, "\n");
+            bool is_known = strncmp(line, "thread MainThread;<module> (", 28) == 0 ||
+                            strncmp(line, "thread alpha;", 13) == 0 || strncmp(line, "thread beta;", 12) == 0;
+            while (line[length - 1] != ' ') {
+                length--;
+            }
+            samples[is_known] += strtoull(line + length, NULL, 10);
+            const char *root = strchr(line, ';') + 1, *bootstrap = strstr(line, "_bootstrap");
+            bool has_root = strncmp(root, "<module> (", 10) == 0 || (bootstrap != NULL && bootstrap < cut);
+            if (!has_root) {
+                print_error("recording %d: %.*s\n", how, (int)strcspn(line, "\n"), line);
+            }
+            assert_true(has_root);
+        }
+        assert_in_range(samples[0], 0, samples[1] / 10);
+        free(text);
+        pyprof_free(profile);
+    }
+}
+
+/* Stacks without end, until the tree has no room: what it has of a stack stands before the "[truncated]". */
+static void test_full_tree_keeps_what_it_has(void **state) {
+    unit_memory counts;
+    pyprof_desc desc = described(&counts, MIB, 100);
+    pyprof_profile *profile = NULL;
+    (void)state;
+    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+    while (stats_now().truncated_memory < 500) {
+        unit_run("many_stacks(200)");
+    }
+    uint64_t truncated = stats_now().truncated_memory;
+    unit_run("t = threading.Thread(target=important, name='important'); t.start(); t.join()");
+    pyprof_stats stats = stats_now();
+    assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
+    assert_int_equal(stats.lost_memory, 0); /* who comes now has a place, too */
+    assert_true(stats.bytes_peak <= MIB);
+    char *text = collapsed(profile, true);
+    assert_true(has_stack(text, "thread important;", ""));
+    uint64_t below = 0, at_root = 0;
+    for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1) {
+        const char *cut = strstr(line, ";[truncated] ");
+        if (cut != NULL && cut < line + strcspn(line, "\n")) {
+            bool is_at_root = strncmp(line, "thread MainThread;[", 19) == 0;
+            *(is_at_root ? &at_root : &below) += strtoull(cut + 13, NULL, 10);
+            assert_true(is_at_root || strncmp(line, "thread MainThread;<module> (", 28) == 0 ||
+                        strncmp(line, "thread important;", 17) == 0);
+        }
+    }
+    assert_true(below + at_root >= truncated);
+    assert_true(at_root <= truncated / 10);
+    free(text);
+    pyprof_free(profile);
+    assert_int_equal(counts.blocks, 0);
+}
+
+/* A child of a fork that CPython is not told of, from the main thread and from another one: its thread states bear ids
+   of the parent's. */
+static void test_fork_that_cpython_is_not_told_of(void **state) {
+    (void)state;
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        pyprof_profile *profile = NULL;
+        pyprof_desc desc;
+        pyprof_stats stats;
+        memset(&desc, 0, sizeof desc);
+        memset(&stats, 0, sizeof stats);
+        desc.interval_us = 1000;
+        int failures = pyprof_start(&desc) != PYPROF_OK;
+        while (failures == 0 && (stats.samples < 300 || stats.signals < 10)) {
+            failures += PyRun_SimpleString("spin(0.02)") != 0 || pyprof_get_stats(&stats) != PYPROF_OK;
+        }
+        failures += PyRun_SimpleString("t = threading.Thread(target=important, name='important')\n"
+                                       "t.start(); t.join()\n") != 0;
+        failures += pyprof_stop(&profile) != PYPROF_OK;
+        pyprof_output output = {PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_CPU, PYPROF_DETAIL_FUNCTION, false, false};
+        unit_sink sink = {NULL, 0};
+        failures += pyprof_write(profile, &output, unit_write, &sink) != PYPROF_OK || sink.text == NULL;
+        failures += failures == 0 && !has_stack(sink.text, "thread MainThread;", ";spin (");
+        failures += failures == 0 && !has_stack(sink.text, "thread important;", ";important (");
+        failures += stats.samples_partial > stats.samples / 10;
+        if (failures != 0) {
+            fprintf(stderr, "signals %lu, samples %lu, partial %lu\n%s", (unsigned long)stats.signals,
+                    (unsigned long)stats.samples, (unsigned long)stats.samples_partial,
+                    sink.text != NULL ? sink.text : "");
+        }
+        _exit(failures);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static pyprof__atomic32 is_dumping, dumps, bad_dumps, dumps_are_over, deaf_is_over;
+
+/* A thread that runs Python and takes no signal. */
+static void *be_deaf(void *unused) {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    PyGILState_STATE gil = PyGILState_Ensure();
+    while (!pyprof__get(&deaf_is_over)) {
+        PyRun_SimpleString("spin(0.3)");
+    }
+    PyGILState_Release(gil);
+    return unused;
+}
+
+/* A host that takes its time to write. */
+static bool write_slowly(void *user, const void *data, size_t size) {
+    pyprof__sleep_ns(30000000);
+    return unit_write(user, data, size);
+}
+
+static void *dump_often(void *unused) {
+    for (int i = 0; i < 1000 && !pyprof__get(&dumps_are_over); i++) {
+        unit_sink sink = {NULL, 0};
+        pyprof__set(&is_dumping, 1);
+        pyprof_result result = pyprof_dump(write_slowly, &sink);
+        pyprof__set(&is_dumping, 0);
+        pyprof__add(&bad_dumps, result != PYPROF_OK || sink.text == NULL || strstr(sink.text, "wait (") == NULL);
+        pyprof__add(&dumps, 1);
+        unit_sink_free(&sink);
+        pyprof__sleep_ns(5000000);
+    }
+    pyprof__set(&dumps_are_over, 1);
+    return unused;
+}
+
+/* While a dump waits for a thread that does not answer, or for the host to write, all else goes on. */
+static void test_nobody_waits_for_a_dump(void **state) {
+    pyprof_desc desc;
+    pthread_t deaf, dumper;
+    uint32_t calls = 0;
+    uint64_t ticks = 0;
+    (void)state;
+    memset(&desc, 0, sizeof desc);
+    desc.interval_us = 20000;
+    unit_run("over = threading.Event()\n"
+             "stay = threading.Thread(target=over.wait)\n"
+             "stay.start()\n");
+    PyThreadState *own = PyEval_SaveThread();
+    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+    assert_int_equal(pthread_create(&deaf, NULL, be_deaf, NULL), 0);
+    while (stats_now().ticks < 10) {
+        pyprof__sleep_ns(1000000);
+    }
+    asked_free = asked_locked = 0;
+    assert_int_equal(pthread_create(&dumper, NULL, dump_often, NULL), 0);
+    while (!pyprof__get(&dumps_are_over) && (calls < 20 || ticks < 10)) {
+        bool was_dumping = pyprof__get(&is_dumping);
+        uint64_t before = stats_now().ticks;
+        pid_t child = fork();
+        if (child == 0) {
+            _exit(pyprof_is_active());
+        }
+        int status = 0;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+        assert_true(pyprof_is_active());
+        pyprof__sleep_ns(1000000);
+        if (was_dumping && pyprof__get(&is_dumping)) {
+            calls++;
+            ticks += stats_now().ticks - before;
+        }
+    }
+    pyprof__set(&dumps_are_over, 1);
+    pthread_join(dumper, NULL);
+    pyprof__set(&deaf_is_over, 1);
+    PyEval_RestoreThread(own);
+    unit_run("over.set(); stay.join()");
+    Py_BEGIN_ALLOW_THREADS;
+    pthread_join(deaf, NULL);
+    Py_END_ALLOW_THREADS;
+    assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
+    assert_false(pyprof_is_active());
+    assert_int_equal(pyprof__get(&bad_dumps), 0);
+    assert_true(calls >= 20);
+    assert_true(ticks >= 10);
+    assert_true(asked_free > 0);
+    assert_int_equal(asked_locked, 0);
+}
+
+/* Links to what is there and to what is not, one behind the other, relative and not: they stay, their target is made. */
+static void test_links_stay(void **state) {
+    static const char *const links[][2] = {
+        {"target.txt", "to_file"},     {"to_file", "to_link"}, {"folder/deep.txt", "to_deep"},
+        {"../up.txt", "folder/to_up"}, {"round", "round"},     {"nowhere/file", "to_nowhere"}};
+    char folder[] = "/tmp/pyprof-life-XXXXXX", path[128], full[128];
+    pyprof_profile *profile = NULL;
+    struct stat status;
+    (void)state;
+    assert_int_equal(pyprof_start(NULL), PYPROF_OK);
+    unit_run("spin(0.05)");
+    assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/folder", folder);
+    assert_int_equal(mkdir(path, 0777), 0);
+    for (int turn = 0; turn < 2; turn++) { /* the second time there is a file */
+        for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
+            snprintf(path, sizeof path, "%s/%s", folder, links[i][1]);
+            snprintf(full, sizeof full, "%s/%s", folder, links[i][0]);
+            unlink(path);
+            assert_int_equal(symlink(turn == 0 || i == 3 ? links[i][0] : full, path), 0);
+            pyprof_result result = pyprof_save(profile, NULL, path);
+            assert_int_equal(result, i < 4 ? PYPROF_OK : PYPROF_ERROR_IO);
+            assert_int_equal(lstat(path, &status), 0);
+            assert_true(S_ISLNK(status.st_mode));
+            assert_int_equal(stat(path, &status), i < 4 ? 0 : -1);
+            assert_true(i >= 4 || (S_ISREG(status.st_mode) && status.st_size > 0));
+        }
+    }
+    pyprof_free(profile);
+    snprintf(path, sizeof path, "rm -r %s", folder);
+    assert_int_equal(system(path), 0);
+}
+
+static pyprof__atomic32 churn_is_over;
+
+/* Thread states that are born and deleted all the time, at the head of the list. */
+static void *churn(void *interpreter) {
+    while (!pyprof__get(&churn_is_over)) {
+        PyThreadState *state = PyThreadState_New((PyInterpreterState *)interpreter);
+        PyThreadState_Delete(state);
+        pyprof__sleep_ns(1000);
+    }
+    return NULL;
+}
+
+static void test_threads_behind_a_broken_link_are_counted(void **state) {
+    enum {
+        threads = 4
+    };
+    pthread_t churners[threads];
+    pyprof_profile *profile = NULL;
+    pyprof_desc desc;
+    uint64_t samples = 0;
+    (void)state;
+    memset(&desc, 0, sizeof desc);
+    desc.interval_us = 500;
+    desc.memory_limit = 256 * MIB;
+    PyInterpreterState *interpreter = PyThreadState_Get()->interp;
+    pyprof__set(&churn_is_over, 0);
+    for (int i = 0; i < threads; i++) {
+        assert_int_equal(pthread_create(&churners[i], NULL, churn, interpreter), 0);
+    }
+    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+    PyObject *busy = unit_main("until_seen");
+    PyObject *seen = PyObject_CallFunctionObjArgs(busy, NULL); /* one call: the thread has frames all the time */
+    assert_non_null(seen);
+    pyprof_stats stats = stats_now();
+    assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
+    Py_DECREF(seen);
+    Py_DECREF(busy);
+    pyprof__set(&churn_is_over, 1);
+    Py_BEGIN_ALLOW_THREADS;
+    for (int i = 0; i < threads; i++) {
+        pthread_join(churners[i], NULL);
+    }
+    Py_END_ALLOW_THREADS;
+    char *text = collapsed(profile, true);
+    for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1) {
+        if (strncmp(line, "thread MainThread;", 18) == 0) {
+            size_t at = strcspn(line, "\n");
+            while (line[at - 1] != ' ') {
+                at--;
+            }
+            samples += strtoull(line + at, NULL, 10);
+        }
+    }
+    uint64_t lost = stats.lost_late + stats.lost_pending + stats.lost_unsettled + stats.lost_unreadable;
+    print_message("%lu ticks: %lu samples of the main thread, %lu lost of all\n", (unsigned long)stats.ticks,
+                  (unsigned long)samples, (unsigned long)lost);
+    assert_int_equal(stats.lost_memory, 0);
+    assert_true(samples + lost + 3 + stats.ticks / 1000 >= stats.ticks);
+    free(text);
+    pyprof_free(profile);
+}
+
+/* A sampler that gets no processor, in the midst of a recording and at its end. The lock stands for that. */
+static void *stop_it(void *profile) {
+    return pyprof_stop((pyprof_profile **)profile) == PYPROF_OK ? profile : NULL;
+}
+
+static void test_missed_moments_are_counted(void **state) {
+    (void)state;
+    for (int at_the_end = 0; at_the_end < 2; at_the_end++) {
+        pyprof_profile *profile = NULL;
+        pyprof_desc desc;
+        pyprof_stats stats;
+        pthread_t stopper;
+        memset(&desc, 0, sizeof desc);
+        desc.interval_us = 1000;
+        assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+        pyprof__sampler *sampler = pyprof__active;
+        unit_run("before()");
+        pthread_mutex_lock(&sampler->lock);
+        unit_run("during()");
+        if (at_the_end) {
+            assert_int_equal(pthread_create(&stopper, NULL, stop_it, &profile), 0);
+            while (!pyprof__get(&sampler->must_stop)) {
+                pyprof__sleep_ns(100000);
+            }
+        }
+        pthread_mutex_unlock(&sampler->lock);
+        if (at_the_end) {
+            assert_int_equal(pthread_join(stopper, NULL), 0);
+        } else {
+            unit_run("before()");
+            assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
+        }
+        assert_int_equal(pyprof_get_stats(&stats), PYPROF_OK);
+        uint64_t moments = profile->duration_ns / 1000000;
+        /* After its last tick the sampler may wait 20 ms for a handler; what is not counted were 300 moments. */
+        assert_in_range(stats.ticks + stats.ticks_missed, moments - 30, moments + 3);
+        assert_true(stats.ticks_missed > 250);
+        pyprof_free(profile);
+    }
+}
+
+static bool drop(void *user, const void *data, size_t size) {
+    (void)data;
+    *(size_t *)user += size;
+    return true;
+}
+
+typedef struct limited {
+    pyprof__atomic64 held;
+    pyprof__atomic64 most;
+} limited;
+
+static void *limited_alloc(size_t size, void *user) {
+    limited *self = (limited *)user;
+    size_t *block = (size_t *)malloc(size + 2 * sizeof size);
+    *block = size;
+    uint64_t held = __atomic_add_fetch(&self->held.value, size, __ATOMIC_ACQ_REL);
+    if (held > pyprof__get64(&self->most)) {
+        pyprof__set64(&self->most, held);
+    }
+    return block + 2;
+}
+
+static void limited_free(void *memory, void *user) {
+    size_t *block = (size_t *)memory - 2;
+    __atomic_sub_fetch(&((limited *)user)->held.value, *block, __ATOMIC_ACQ_REL);
+    free(block);
+}
+
+/* A recording that grows until it is full, snapshots that stay and that are written, dumps: all of it together holds no
+   more than the limit, and what has no room says so. */
+static void test_several_hold_one_budget(void **state) {
+    limited memory = {{0}, {0}};
+    pyprof_profile *kept[100], *profile = NULL;
+    unsigned count = 0, refused = 0, written = 0;
+    pyprof_desc desc;
+    size_t size = 0;
+    (void)state;
+    memset(&desc, 0, sizeof desc);
+    desc.interval_us = 100;
+    desc.memory_limit = 2 * MIB;
+    desc.allocator.alloc_fn = limited_alloc;
+    desc.allocator.free_fn = limited_free;
+    desc.allocator.user = &memory;
+    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+    while (stats_now().truncated_memory < 100 || refused == 0) {
+        unit_run("many_stacks(50)");
+        pyprof_result result = count < 100 ? pyprof_snapshot(&kept[count]) : PYPROF_ERROR_MEMORY;
+        assert_true(result == PYPROF_OK || result == PYPROF_ERROR_MEMORY);
+        assert_true(result == PYPROF_OK || strstr(pyprof_last_error(), "memory_limit (2097152 bytes)") != NULL);
+        if (result == PYPROF_OK) {
+            pyprof_output output = {count % 2 ? PYPROF_FORMAT_COLLAPSED : PYPROF_FORMAT_SPEEDSCOPE, PYPROF_METRIC_WALL,
+                                    PYPROF_DETAIL_LINE, true, false};
+            result = pyprof_write(kept[count++], &output, drop, &size);
+            assert_true(result == PYPROF_OK || result == PYPROF_ERROR_MEMORY);
+            written += result == PYPROF_OK;
+        }
+        refused += result == PYPROF_ERROR_MEMORY;
+        result = pyprof_dump(drop, &size);
+        assert_true(result == PYPROF_OK || result == PYPROF_ERROR_MEMORY);
+    }
+    assert_true(written > 0);
+    for (unsigned i = 0; i < count; i++) { /* they outlive the recording or not */
+        if (i % 2 == 0) {
+            pyprof_free(kept[i]);
+        }
+    }
+    assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
+    pyprof_free(profile);
+    for (unsigned i = 1; i < count; i += 2) {
+        assert_int_equal(pyprof_write(kept[i], NULL, drop, &size), PYPROF_OK);
+        pyprof_free(kept[i]);
+    }
+    print_message("%u snapshots, %u refused, at most %.3f of the limit\n", count, refused,
+                  (double)memory.most.value / (double)desc.memory_limit);
+    assert_true(memory.most.value <= desc.memory_limit);
+    assert_int_equal(memory.held.value, 0);
+}
+
+static int start(void **state) {
+    if (unit_start_python(state) != 0) {
+        return -1;
+    }
+    return PyRun_SimpleString(
+        "import _thread, os, threading, time\n"
+        "def spin(seconds):\n"
+        "    end = time.perf_counter() + seconds\n"
+        "    while time.perf_counter() < end: sum(range(50))\n"
+        "def short(): spin(0.0002)\n"
+        "def important(): spin(0.2)\n"
+        "def stays():\n"
+        "    while not is_over: time.sleep(0.001)\n"
+        "class Bare:\n"
+        "    def start(self):\n"
+        "        self.done = _thread.allocate_lock(); self.done.acquire()\n"
+        "        _thread.start_new_thread(self.run, ())\n"
+        "    def run(self):\n"
+        "        short(); self.done.release()\n"
+        "    def join(self): self.done.acquire()\n"
+        "import random, sys\n"
+        "sys.setrecursionlimit(100000); threading.stack_size(64 << 20)\n"
+        "def down(depth, leaf): return down(depth - 1, leaf) if depth else leaf()\n"
+        "def deep_work(): down(3000, lambda: spin(0.05))\n"
+        "def deep_wait(): down(3000, lambda: time.sleep(0.05))\n"
+        "def in_threads(target):\n"
+        "    threads = [threading.Thread(target=target, name=name) for name in ('alpha', 'beta')]\n"
+        "    for t in threads: t.start()\n"
+        "    down(300, lambda: spin(0.02))\n"
+        "    for t in threads: t.join()\n"
+        "def even(depth, way): return depth and (odd if way & 1 else even)(depth - 1, way >> 1)\n"
+        "def odd(depth, way): return depth and (odd if way & 1 else even)(depth - 1, way >> 1)\n"
+        "def many_stacks(count):\n"
+        "    for n in range(count): even(60, random.getrandbits(60))\n"
+        "def before(): spin(0.05)\n"
+        "def during(): spin(0.3)\n"
+        "def until_seen(): spin(1.5)\n"
+        "def alpha_work(): spin(0.1)\n"
+        "def beta_work(): spin(0.1)\n"
+        "def ids(name, target):\n"
+        "    t = threading.Thread(target=target, name=name); t.start()\n"
+        "    both = t.ident, getattr(t, 'native_id', 0); t.join(); return both\n"
+        "def both_with_one_id(pause):\n"
+        "    first = ids('alpha', alpha_work)\n"
+        "    time.sleep(pause)\n"
+        "    with open('/proc/sys/kernel/ns_last_pid', 'w') as file: file.write(str(first[1] - 1))\n"
+        "    return ids('beta', beta_work) == first\n");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tracks_without_end),
+        cmocka_unit_test(test_threads_without_end),
+        cmocka_unit_test(test_deep_threads),
+        cmocka_unit_test(test_full_tree_keeps_what_it_has),
+        cmocka_unit_test(test_fork_that_cpython_is_not_told_of),
+        cmocka_unit_test(test_nobody_waits_for_a_dump),
+        cmocka_unit_test(test_links_stay),
+        cmocka_unit_test(test_threads_behind_a_broken_link_are_counted),
+        cmocka_unit_test(test_missed_moments_are_counted),
+        cmocka_unit_test(test_several_hold_one_budget),
+        cmocka_unit_test(test_thread_with_the_ids_of_an_ended_one),
+    };
+    return cmocka_run_group_tests(tests, start, unit_stop_python);
+}

@@ -1,0 +1,266 @@
+/* What flamegraph.h draws for pyprof_write and pyprof_save where it was included; and what threads are called in each
+   format. */
+#define PYPROF_IMPLEMENTATION
+#include "flamegraph.h"
+#include "pyprof.h"
+
+#include "unit.h"
+
+#define MS UINT64_C(1000000)
+
+static pyprof_profile *new_profile(unit_memory *counts) {
+    pyprof__memory memory = unit_limited(counts, 64u << 20);
+    pyprof_profile *profile = (pyprof_profile *)pyprof__alloc(&memory, sizeof *profile);
+    assert_non_null(profile);
+    pyprof__profile_init(profile, &memory);
+    profile->truncated = pyprof__intern_marker(profile, "[truncated]");
+    profile->process_name = pyprof__intern_text(profile, "host", 4);
+    return profile;
+}
+
+static void close_profile(pyprof_profile *profile, unit_memory *counts) {
+    pyprof_free(profile);
+    assert_int_equal(counts->blocks, 0);
+}
+
+/* A thread that was for so long in a function. */
+static void add_thread(pyprof_profile *profile, int32_t tid, const char *name, bool is_named, const char *function,
+                       uint64_t ns) {
+    uint32_t track = pyprof__add_track(profile, tid, pyprof__intern_text(profile, name, strlen(name)));
+    uint32_t text = pyprof__intern_text(profile, function, strlen(function));
+    uint32_t file = pyprof__intern_text(profile, "/no/such/m.py", 13);
+    uint32_t root = pyprof__track_at(profile, track)->root;
+    uint32_t node = pyprof__child(profile, root, pyprof__intern_function(profile, text, file, 1), 7);
+    pyprof__track_at(profile, track)->is_named = is_named;
+    pyprof__node_at(profile, node)->wall_ns = ns;
+    pyprof__node_at(profile, node)->samples = 3;
+}
+
+static unit_sink written(const pyprof_profile *profile, pyprof_format format, pyprof_metric metric) {
+    unit_sink sink = {NULL, 0};
+    pyprof_output output;
+    memset(&output, 0, sizeof output);
+    output.format = format;
+    output.metric = metric;
+    assert_int_equal(pyprof_write(profile, &output, unit_write, &sink), PYPROF_OK);
+    return sink;
+}
+
+static void assert_has(const char *text, const char *part, bool has) {
+    if ((strstr(text, part) != NULL) != has) {
+        fail_msg("%s: '%s' in '%.2000s'", has ? "missing" : "there", part, text);
+    }
+}
+
+static void test_picture(void **state) {
+    unit_memory counts;
+    pyprof_profile *profile = new_profile(&counts);
+    (void)state;
+    add_thread(profile, 7, "MainThread", true, "<lambda>", 2000 * MS);
+    unit_sink sink = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_WALL);
+    assert_int_equal(strncmp(sink.text, "<?xml", 5), 0);
+    assert_has(sink.text, "&lt;lambda&gt; (m.py:7)", true);
+    assert_has(sink.text, "2.00 s", true);
+    assert_has(sink.text, "wall time, waiting left out", true);
+    assert_string_equal(sink.text + sink.size - strlen("</svg>\n"), "</svg>\n");
+    unit_sink_free(&sink);
+    sink = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_SAMPLES);
+    assert_has(sink.text, "3 samples", true);
+    unit_sink_free(&sink);
+    sink = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_CPU); /* no time of that kind: a picture that says so */
+    assert_has(sink.text, "</svg>", true);
+    assert_has(sink.text, "lambda", false);
+    assert_has(sink.text, "another metric", true);
+    unit_sink_free(&sink);
+    close_profile(profile, &counts);
+}
+
+/* Without a stack it says why. */
+static void test_empty_picture(void **state) {
+    unit_memory counts;
+    pyprof_profile *profile = new_profile(&counts);
+    (void)state;
+    unit_sink sink = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_WALL);
+    assert_has(sink.text, "No thread ran Python", true);
+    unit_sink_free(&sink);
+    add_thread(profile, 7, "MainThread", true, "f", 2 * MS);
+    pyprof__node *node = pyprof__node_at(profile, profile->nodes.items.count - 1);
+    node->samples_idle = node->samples;
+    node->wall_idle_ns = node->wall_ns;
+    sink = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_WALL);
+    assert_has(sink.text, "include_idle", true);
+    assert_has(sink.text, "f (m.py:7)", false);
+    unit_sink_free(&sink);
+    close_profile(profile, &counts);
+}
+
+/* All together. */
+static void test_threads_of_a_picture(void **state) {
+    unit_memory counts;
+    pyprof_profile *profile = new_profile(&counts);
+    (void)state;
+    add_thread(profile, 7, "host", false, "f", 2000 * MS);
+    add_thread(profile, 8, "host", false, "f", 3000 * MS);
+    unit_sink together = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_WALL);
+    assert_has(together.text, "f (m.py:7) (5.00 s, 100", true);
+    assert_has(together.text, "<title>thread host", false);
+    unit_sink_free(&together);
+    close_profile(profile, &counts);
+}
+
+static void test_saved_by_the_ending(void **state) {
+    unit_memory counts;
+    pyprof_profile *profile = new_profile(&counts);
+    char start[6] = "";
+    (void)state;
+    add_thread(profile, 7, "MainThread", true, "f", 2000 * MS);
+    assert_int_equal(pyprof_save(profile, NULL, "test_picture.svg"), PYPROF_OK);
+    FILE *file = fopen("test_picture.svg", "r");
+    assert_non_null(file);
+    assert_int_equal(fread(start, 1, 5, file), 5);
+    fclose(file);
+    unlink("test_picture.svg");
+    assert_string_equal(start, "<?xml");
+    assert_int_equal(pyprof_save(profile, NULL, "/no/such/x.svg"), PYPROF_ERROR_IO);
+    assert_string_equal(pyprof_last_error(), "cannot write /no/such/x.svg: No such file or directory");
+    assert_int_equal(pyprof_save(profile, NULL, "/dev/full"), PYPROF_ERROR_IO);
+    close_profile(profile, &counts);
+}
+
+typedef struct limited {
+    size_t room;
+} limited;
+
+static bool write_limited(void *user, const void *data, size_t size) {
+    limited *to = (limited *)user;
+    (void)data;
+    if (size > to->room) {
+        return false;
+    }
+    to->room -= size;
+    return true;
+}
+
+/* Wherever the writing ends, or memory: a result, and nothing kept. */
+static void test_failures(void **state) {
+    unit_memory counts;
+    pyprof_profile *profile = new_profile(&counts);
+    pyprof_output output;
+    (void)state;
+    memset(&output, 0, sizeof output);
+    output.format = PYPROF_FORMAT_SVG;
+    add_thread(profile, 7, "MainThread", true, "f", 2000 * MS);
+    unit_sink whole = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_WALL);
+    for (size_t room = 0; room < whole.size; room += 1000) {
+        limited to = {room};
+        assert_int_equal(pyprof_write(profile, &output, write_limited, &to), PYPROF_ERROR_WRITE);
+        assert_string_equal(pyprof_last_error(), "the write function answered false");
+    }
+    limited to = {whole.size};
+    assert_int_equal(pyprof_write(profile, &output, write_limited, &to), PYPROF_OK);
+    size_t blocks = counts.blocks, failed = 0, calls = 1;
+    for (size_t call = 1; calls >= call; call++) { /* until the call that is refused is none */
+        unit_sink sink = {NULL, 0};
+        size_t before = counts.calls;
+        counts.refuse_call = before + call;
+        pyprof_result result = pyprof_write(profile, &output, unit_write, &sink);
+        calls = result == PYPROF_OK ? counts.calls - before : call + 1;
+        failed += result == PYPROF_ERROR_MEMORY;
+        assert_true(result == PYPROF_ERROR_MEMORY ||
+                    (result == PYPROF_OK && sink.size == whole.size)); /* it asked for less */
+        assert_int_equal(counts.blocks, blocks);
+        unit_sink_free(&sink);
+    }
+    assert_true(failed > 2);
+    counts.refuse_call = 0;
+    unit_sink_free(&whole);
+    close_profile(profile, &counts);
+}
+
+static void test_threads_without_names(void **state) {
+    static const struct {
+        int32_t tid;
+        const char *name;
+        bool is_named;
+        const char *shown;
+    } threads[] = {
+        {10, "MainThread", true, "MainThread"}, {11, "host", false, "host (11)"}, {12, "host", false, "host (12)"},
+        {13, "pool", false, "pool (13)"},       {14, "pool", false, "pool (14)"}, {15, "audio", false, "audio"},
+        {16, "worker", true, "worker"},         {17, "worker", true, "worker"},   {18, "worker", false, "worker (18)"},
+        {19, "audio 2", false, "audio 2"},      {20, "", false, "(20)"},          {21, "host", true, "host"},
+    };
+    unit_memory counts;
+    pyprof_profile *profile = new_profile(&counts);
+    (void)state;
+    for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
+        add_thread(profile, threads[i].tid, threads[i].name, threads[i].is_named, "f", 2 * MS);
+    }
+    unit_sink collapsed = written(profile, PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_WALL);
+    unit_sink speedscope = written(profile, PYPROF_FORMAT_SPEEDSCOPE, PYPROF_METRIC_WALL);
+    size_t lines = 0;
+    for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
+        char line[100], name[100];
+        bool is_shared = strcmp(threads[i].shown, "worker") == 0; /* whoever named them so wants them together */
+        snprintf(line, sizeof line, "thread %s;f (m.py:7) %d\n", threads[i].shown, is_shared ? 4000 : 2000);
+        snprintf(name, sizeof name, "\"sampled\",\"name\":\"%s\",", threads[i].shown);
+        assert_has(collapsed.text, line, true);
+        assert_has(speedscope.text, name, true);
+    }
+    for (const char *at = collapsed.text; (at = strchr(at, '\n')) != NULL; at++) {
+        lines++;
+    }
+    assert_int_equal(lines, sizeof threads / sizeof *threads - 1);
+    unit_sink_free(&collapsed);
+    unit_sink_free(&speedscope);
+    close_profile(profile, &counts);
+}
+
+/* A thread that is in the profile twice has one id: nobody else is to be told from it. */
+static void test_one_thread_twice(void **state) {
+    unit_memory counts;
+    pyprof_profile *profile = new_profile(&counts);
+    (void)state;
+    add_thread(profile, 30, "audio", false, "f", 2 * MS);
+    add_thread(profile, 30, "audio", false, "g", 2 * MS);
+    unit_sink collapsed = written(profile, PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_WALL);
+    assert_string_equal(collapsed.text, "thread audio;f (m.py:7) 2000\nthread audio;g (m.py:7) 2000\n");
+    unit_sink_free(&collapsed);
+    close_profile(profile, &counts);
+}
+
+/* Innermost lines that may not be right: said where lines are shown, and only where there are such. */
+static void test_jit_is_told(void **state) {
+    const pyprof_format formats[] = {PYPROF_FORMAT_SVG, PYPROF_FORMAT_SPEEDSCOPE};
+    unit_memory counts;
+    pyprof_profile *profile = new_profile(&counts);
+    (void)state;
+    add_thread(profile, 7, "MainThread", true, "f", 2 * MS);
+    for (uint64_t jit = 0; jit <= 3; jit += 3) {
+        profile->samples_jit = jit;
+        for (unsigned i = 0; i < 4; i++) {
+            unit_sink sink = {NULL, 0};
+            pyprof_output output;
+            memset(&output, 0, sizeof output);
+            output.format = formats[i % 2];
+            output.detail = i < 2 ? PYPROF_DETAIL_LINE : PYPROF_DETAIL_FUNCTION;
+            assert_int_equal(pyprof_write(profile, &output, unit_write, &sink), PYPROF_OK);
+            assert_has(sink.text, ", 100 % in JIT code: innermost lines may be too early there", jit > 0 && i < 2);
+            unit_sink_free(&sink);
+        }
+    }
+    close_profile(profile, &counts);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_picture),
+        cmocka_unit_test(test_empty_picture),
+        cmocka_unit_test(test_threads_of_a_picture),
+        cmocka_unit_test(test_saved_by_the_ending),
+        cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_threads_without_names),
+        cmocka_unit_test(test_one_thread_twice),
+        cmocka_unit_test(test_jit_is_told),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

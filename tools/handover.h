@@ -1,0 +1,132 @@
+/* handover.h: what pyprof-run and the library that it preloads say to each other.
+ *
+ * pyprof-run becomes the program that it runs (exec), so one process is left: the program, with the library
+ * pyprof-run-3.X.so in it, which records. What was recorded is handed over to a writer, a process that
+ * pyprof-run left behind: that one still has the directory, the rights and the limits that the user
+ * started with, whatever the program has done to its own.
+ *
+ * To the library: one environment variable, which it takes away before Python sees it.
+ * To the writer: frames over an abstract Unix socket, whose name is in that variable. After a
+ * HANDOVER_DONE or HANDOVER_REFUSED the writer answers one byte: 0 if all was written.
+ */
+#ifndef HANDOVER_H
+#define HANDOVER_H
+
+#include "../pyprof.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#define HANDOVER_VARIABLE "PYPROF_RUN"
+
+typedef enum handover_kind {
+    HANDOVER_HELLO = 1,  /* the library is there */
+    HANDOVER_LOG,        /* detail: a pyprof_log_level; a message */
+    HANDOVER_REFUSED,    /* the recording could not begin; why */
+    HANDOVER_END,        /* a handover_end */
+    HANDOVER_COLLAPSED,  /* a piece of the profile as collapsed text, in microseconds */
+    HANDOVER_SPEEDSCOPE, /* the same for speedscope */
+    HANDOVER_DONE,       /* all has been handed over */
+    HANDOVER_NEVER_RAN   /* from pyprof-run itself: the program could not be executed */
+} handover_kind;
+
+typedef struct handover_frame {
+    uint32_t kind;
+    uint32_t detail;
+    uint64_t size; /* bytes that follow */
+} handover_frame;
+
+/* What ended the recording. */
+typedef enum handover_cause {
+    HANDOVER_NOT_YET = 0,
+    HANDOVER_EXIT,     /* value: the exit status */
+    HANDOVER_SIGNAL,   /* value: its number */
+    HANDOVER_EXEC,     /* text: what replaced the program */
+    HANDOVER_DAEMON,   /* the program goes on in a forked child */
+    HANDOVER_DURATION, /* the program goes on, --duration is over */
+} handover_cause;
+
+typedef struct handover_end {
+    uint32_t cause;
+    int32_t value;
+    uint32_t never_began; /* it failed before anything of the program itself ran for long enough to be seen */
+    uint32_t forks;       /* children that were forked meanwhile */
+    uint32_t failed;      /* pyprof_stop did; text: why */
+    uint32_t unused;
+    double seconds;
+    pyprof_stats stats;
+    char python[32];
+    char text[256];
+} handover_end;
+
+enum {
+    HANDOVER_WANTS_COLLAPSED = 1,
+    HANDOVER_WANTS_SPEEDSCOPE = 2
+};
+
+/* What the library is told. */
+typedef struct handover_settings {
+    char socket[64];
+    unsigned preload_length; /* bytes of LD_PRELOAD that are ours */
+    unsigned wanted;         /* HANDOVER_WANTS_... */
+    unsigned interval_us;
+    unsigned capture;
+    int signal_number;
+    unsigned depth;
+    unsigned long long memory;
+    double duration; /* seconds; 0 = until the end */
+    unsigned metric;
+    unsigned detail;
+    unsigned include_idle;
+} handover_settings;
+
+/* The variable's text, written and read. */
+#define HANDOVER_WRITTEN "1 %s %u %u %u %u %d %u %llu %.3f %u %u %u"
+#define HANDOVER_READ "1 %63s %u %u %u %u %d %u %llu %lf %u %u %u"
+#define HANDOVER_FIELDS 12
+
+/* The address of the writer's socket; returns its length. */
+static inline socklen_t handover_address(struct sockaddr_un *address, const char *name) {
+    size_t length = strlen(name);
+    memset(address, 0, sizeof *address);
+    address->sun_family = AF_UNIX;
+    memcpy(address->sun_path + 1, name, length); /* the zero byte before it makes it abstract: unix(7) */
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length);
+}
+
+/* All of it, or false. */
+static inline bool handover_send(int descriptor, const void *data, size_t size) {
+    const char *at = (const char *)data;
+    while (size > 0) {
+        ssize_t sent = send(descriptor, at, size, MSG_NOSIGNAL);
+        if (sent > 0) {
+            at += sent;
+            size -= (size_t)sent;
+        } else if (errno != EINTR) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static inline bool handover_send_frame(int descriptor, handover_kind kind, uint32_t detail, const void *data,
+                                       size_t size) {
+    handover_frame frame = {(uint32_t)kind, detail, size};
+    return handover_send(descriptor, &frame, sizeof frame) && handover_send(descriptor, data, size);
+}
+
+/* The writer's answer: true if all was written. */
+static inline bool handover_answer(int descriptor) {
+    char answer = 1;
+    ssize_t got;
+    while ((got = recv(descriptor, &answer, 1, 0)) < 0 && errno == EINTR) {
+    }
+    return got == 1 && answer == 0;
+}
+
+#endif

@@ -1,0 +1,933 @@
+/* pyprof-preload: what pyprof-run puts into the python that it runs (LD_PRELOAD), to record it.
+ *
+ * It begins before main, so the interpreter's own start is in the profile, and it ends where the process
+ * does. Every way to the end that lets code run passes here: exit handlers, _exit, exec, each signal that
+ * ends a process. The functions of libc that lead there are defined here, too, before libc's own: they end
+ * the recording, and go on to do what they are for.
+ *
+ * The program must not notice. It has the signal actions that it would have without us: an action that was
+ * the default is ours, and is told to be the default. Our descriptor lies high, our threads are not counted
+ * where CPython asks how many there are, and nothing is written on the program's own standard error.
+ *
+ * What is recorded is handed over to the writer, in a thread of ours, whatever state the thread that ends
+ * the process is in. See handover.h.
+ */
+#undef _FILE_OFFSET_BITS /* fopen is to be fopen here, and not the other name of fopen64 */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#include <signal.h>
+
+/* pyprof.h is to see the signals' actions as they are, the program as they would be without us. */
+static int real_sigaction(int number, const struct sigaction *action, struct sigaction *old);
+#define sigaction(number, action, old) real_sigaction(number, action, old)
+#define PYPROF_IMPLEMENTATION
+#define PYPROF_STATIC
+#include "../pyprof.h"
+#undef sigaction
+
+#include "handover.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define EXPORTED __attribute__((visibility("default")))
+
+enum {
+    OFF,       /* nothing was begun: every function here is libc's */
+    RECORDING, /* until all has been handed over */
+    DONE
+};
+
+static struct {
+    handover_settings settings;
+    pid_t pid; /* a forked child has our memory, but no recording */
+    atomic_uint state;
+    atomic_ullong cause; /* a handover_cause and its value: who comes first sets it */
+    char replaced_by[256];
+    sem_t wake; /* the supervisor's */
+    atomic_int supervisor_tid;
+    atomic_uint forks;
+    atomic_int ending_signals; /* that came a second and more after the first */
+    atomic_ullong first_ending_signal;
+    struct timespec begun;
+    bool failed;
+    pthread_mutex_t lock; /* guards what follows */
+    int descriptor;       /* to the writer */
+    dev_t device;
+    ino_t inode;
+} run = {.lock = PTHREAD_MUTEX_INITIALIZER, .descriptor = -1};
+
+/* A child made by vfork shares our memory, and has another id. */
+static bool is_recording(void) {
+    return run.state == RECORDING && getpid() == run.pid;
+}
+
+/* libc's own function of a name that is defined here, too, as a variable libc_NAME. */
+#define LIBC(name)                                                                                                     \
+    __typeof__(&name) libc_##name;                                                                                     \
+    do {                                                                                                               \
+        void *found = dlsym(RTLD_NEXT, #name);                                                                         \
+        memcpy(&libc_##name, &found, sizeof found);                                                                    \
+    } while (0)
+
+/* ---- the way to the writer ------------------------------------------------------------------------------ */
+
+/* Where programs seldom have descriptors of their own, and where they do not look for theirs. */
+static int move_up(int descriptor) {
+    int high = fcntl(descriptor, F_DUPFD_CLOEXEC, 900);
+    if (high < 0) {
+        return descriptor;
+    }
+    (void)close(descriptor);
+    return high;
+}
+
+static int connect_to_writer(void) {
+    struct sockaddr_un address;
+    socklen_t length = handover_address(&address, run.settings.socket);
+    int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (descriptor >= 0 && connect(descriptor, (struct sockaddr *)&address, length) != 0) {
+        (void)close(descriptor);
+        return -1;
+    }
+    return descriptor < 0 ? -1 : move_up(descriptor);
+}
+
+/* The program may close all descriptors, and open files of its own under their numbers. */
+static bool is_still_ours(void) {
+    struct stat status;
+    return run.descriptor >= 0 && fstat(run.descriptor, &status) == 0 && status.st_dev == run.device &&
+           status.st_ino == run.inode;
+}
+
+/* The connection, made anew if it is gone; -1 = none. With the lock held. */
+static int writer(void) {
+    struct stat status;
+    if (!is_still_ours()) {
+        run.descriptor = connect_to_writer();
+        if (run.descriptor >= 0 && fstat(run.descriptor, &status) == 0) {
+            run.device = status.st_dev;
+            run.inode = status.st_ino;
+        }
+    }
+    return run.descriptor;
+}
+
+static bool tell(handover_kind kind, uint32_t detail, const void *data, size_t size) {
+    (void)pthread_mutex_lock(&run.lock);
+    bool told = handover_send_frame(writer(), kind, detail, data, size);
+    (void)pthread_mutex_unlock(&run.lock);
+    return told;
+}
+
+static bool ask_whether_written(void) {
+    (void)pthread_mutex_lock(&run.lock);
+    bool written = handover_answer(run.descriptor);
+    if (is_still_ours()) {
+        (void)close(run.descriptor);
+    }
+    run.descriptor = -1;
+    (void)pthread_mutex_unlock(&run.lock);
+    return written;
+}
+
+/* ---- handing over --------------------------------------------------------------------------------------- */
+
+static bool send_collapsed(void *unused, const void *data, size_t size) {
+    (void)unused;
+    return tell(HANDOVER_COLLAPSED, 0, data, size);
+}
+
+static bool send_speedscope(void *unused, const void *data, size_t size) {
+    (void)unused;
+    return tell(HANDOVER_SPEEDSCOPE, 0, data, size);
+}
+
+/* The beginning of the line of collapsed text that is being read. */
+typedef struct beginning {
+    char line[1024];
+    size_t length;
+    bool found;
+} beginning;
+
+/* Whether a stack is the program's: not the interpreter's own start, which begins in its frozen modules (they import
+   site, too) or looks for an encoding, not the search for a module to run, which ends where _run_code calls it, and
+   not the report of what went wrong (3.13). What has no name ("[unresolved]") may be any of these. */
+static bool is_of_program(const char *stack) {
+    static const char *const others[] = {";search_function (", ";normalize_encoding (", ";_print_exception_bltin (",
+                                         ";["};
+    const char *root = strchr(stack, ';');
+    if (root == NULL) {
+        return false;
+    }
+    if (strncmp(root, ";_run_module_as_main (", 22) == 0) {
+        return strstr(root, ";_run_code (") != NULL;
+    }
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        if (strncmp(root, others[i], strlen(others[i])) == 0) {
+            return false;
+        }
+    }
+    const char *frozen = strstr(root, " (<frozen ");
+    return frozen == NULL || frozen > root + 1 + strcspn(root + 1, ";");
+}
+
+static bool look_for_program(void *user, const void *data, size_t size) {
+    beginning *at = (beginning *)user;
+    const char *text = (const char *)data;
+    for (size_t i = 0; i < size && !at->found; i++) {
+        if (text[i] == '\n') {
+            at->line[at->length] = '\0';
+            at->found = is_of_program(at->line);
+            at->length = 0;
+        } else if (at->length < sizeof at->line - 1) {
+            at->line[at->length++] = text[i];
+        }
+    }
+    return true;
+}
+
+/* Whether anything of the program itself was sampled. */
+static bool program_began(const pyprof_profile *profile) {
+    beginning at = {.found = false};
+    pyprof_output output = {.detail = PYPROF_DETAIL_FUNCTION, .include_idle = true};
+    return pyprof_write(profile, &output, look_for_program, &at) != PYPROF_OK || at.found;
+}
+
+static double seconds_since(const struct timespec *begun) {
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)(now.tv_sec - begun->tv_sec) + (double)(now.tv_nsec - begun->tv_nsec) / 1e9;
+}
+
+static handover_end describe_end(const pyprof_profile *profile, pyprof_result result, double seconds) {
+    unsigned long long cause = run.cause;
+    handover_end end;
+    memset(&end, 0, sizeof end);
+    end.cause = (uint32_t)(cause >> 32);
+    end.value = (int32_t)(uint32_t)cause;
+    end.forks = run.forks;
+    end.failed = result != PYPROF_OK;
+    end.seconds = seconds;
+    (void)pyprof_get_stats(&end.stats);
+    (void)snprintf(end.python, sizeof end.python, "%.*s", (int)strcspn(Py_GetVersion(), " "), Py_GetVersion());
+    (void)snprintf(end.text, sizeof end.text, "%s",
+                   result != PYPROF_OK ? pyprof_result_string(result) : run.replaced_by);
+    end.never_began = profile != NULL && end.cause == HANDOVER_EXIT && end.value != 0 && !program_began(profile);
+    return end;
+}
+
+static bool hand_over(const pyprof_profile *profile, const handover_end *end) {
+    pyprof_output output = {.metric = (pyprof_metric)run.settings.metric,
+                            .detail = (pyprof_detail)run.settings.detail,
+                            .include_idle = run.settings.include_idle != 0};
+    bool sent = tell(HANDOVER_END, 0, end, sizeof *end);
+    if (sent && profile != NULL && run.settings.wanted & HANDOVER_WANTS_COLLAPSED) {
+        output.format = PYPROF_FORMAT_COLLAPSED;
+        sent = pyprof_write(profile, &output, send_collapsed, NULL) == PYPROF_OK;
+    }
+    if (sent && profile != NULL && run.settings.wanted & HANDOVER_WANTS_SPEEDSCOPE) {
+        output.format = PYPROF_FORMAT_SPEEDSCOPE;
+        sent = pyprof_write(profile, &output, send_speedscope, NULL) == PYPROF_OK;
+    }
+    if (!sent || !tell(HANDOVER_DONE, 0, NULL, 0)) {
+        static const char lost[] = "pyprof-run: the profile could not be handed over to be written: it is lost\n";
+        (void)!write(STDERR_FILENO, lost, sizeof lost - 1); /* nobody else is left to say it */
+        return false;
+    }
+    return ask_whether_written();
+}
+
+static void finish(void) {
+    double seconds = seconds_since(&run.begun);
+    pyprof_profile *profile = NULL;
+    pyprof_result result = pyprof_stop(&profile);
+    handover_end end = describe_end(profile, result, seconds);
+    run.failed = !hand_over(profile, &end);
+    pyprof_free(profile);
+}
+
+/* ---- the end of the recording --------------------------------------------------------------------------- */
+
+static void restore_signals(void);
+
+static void wait_until_done(void) {
+    while (run.state == RECORDING) {
+        (void)syscall(SYS_futex, &run.state, FUTEX_WAIT_PRIVATE, RECORDING, NULL, NULL, 0);
+    }
+}
+
+static void be_done(void) {
+    restore_signals();
+    run.state = DONE;
+    (void)syscall(SYS_futex, &run.state, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+/* Ends the recording, and returns when it has been handed over. Async-signal-safe. */
+static void end_recording(handover_cause cause, int value) {
+    unsigned long long none = HANDOVER_NOT_YET;
+    (void)atomic_compare_exchange_strong(&run.cause, &none, (unsigned long long)cause << 32 | (uint32_t)value);
+    (void)sem_post(&run.wake);
+    wait_until_done();
+}
+
+/* Until a post, or --duration is over. A semaphore knows only the wall clock, which may be set: so it waits in
+   short steps, and asks the monotonic one. */
+static void wait_for_end(void) {
+    while (run.settings.duration <= 0) {
+        if (sem_wait(&run.wake) == 0) {
+            return;
+        }
+    }
+    for (;;) {
+        double left = run.settings.duration - seconds_since(&run.begun);
+        if (left <= 0) {
+            unsigned long long none = HANDOVER_NOT_YET;
+            (void)atomic_compare_exchange_strong(&run.cause, &none, (unsigned long long)HANDOVER_DURATION << 32);
+            return;
+        }
+        struct timespec deadline;
+        (void)clock_gettime(CLOCK_REALTIME, &deadline);
+        deadline.tv_nsec += (long)((left < 0.5 ? left : 0.5) * 1e9);
+        deadline.tv_sec += deadline.tv_nsec / 1000000000;
+        deadline.tv_nsec %= 1000000000;
+        if (sem_timedwait(&run.wake, &deadline) == 0) {
+            return;
+        }
+    }
+}
+
+static void *supervise(void *unused) {
+    (void)unused;
+    (void)pthread_setname_np(pthread_self(), "pyprof-run");
+    run.supervisor_tid = (int)syscall(SYS_gettid);
+    free(malloc(1)); /* an arena of its own, before a thread dies with the lock of another one */
+    wait_for_end();
+    finish();
+    be_done();
+    return NULL;
+}
+
+static bool start_supervisor(void) {
+    sigset_t all, old;
+    pthread_t thread;
+    (void)sigfillset(&all);
+    (void)sem_init(&run.wake, 0, 0);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
+    bool started = pthread_create(&thread, NULL, supervise, NULL) == 0;
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (started) {
+        (void)pthread_detach(thread);
+    }
+    return started;
+}
+
+/* Runs last of the program's exit handlers, and before the destructors of libraries: see run_main. Only here can what
+   the process answers still be changed. */
+static void at_exit(int status, void *unused) {
+    (void)unused;
+    if (!is_recording()) {
+        return;
+    }
+    end_recording(HANDOVER_EXIT, status);
+    if (run.failed && status == EXIT_SUCCESS) {
+        (void)fflush(NULL);
+        (void)syscall(SYS_exit_group, EXIT_FAILURE);
+    }
+}
+
+#if !defined(__GLIBC__)
+/* Without on_exit the status is not known. */
+static void at_plain_exit(void) {
+    at_exit(EXIT_SUCCESS, NULL);
+}
+#endif
+
+static bool register_exit(void) {
+#if defined(__GLIBC__)
+    return on_exit(at_exit, NULL) == 0;
+#else
+    return atexit(at_plain_exit) == 0;
+#endif
+}
+
+/* ---- signals that end the process ----------------------------------------------------------------------- */
+
+/* signal(7): those whose default action ends it, and that may have a handler. */
+static bool ends_process(int number) {
+    switch (number) {
+    case SIGKILL:
+    case SIGSTOP:
+    case SIGTSTP:
+    case SIGTTIN:
+    case SIGTTOU:
+    case SIGCONT:
+    case SIGCHLD:
+    case SIGURG:
+    case SIGWINCH:
+        return false;
+    default:
+        return (number > 0 && number < 32) || (number >= SIGRTMIN && number <= SIGRTMAX);
+    }
+}
+
+/* Whether the same instruction would raise it again. */
+static bool is_fault(int number, const siginfo_t *info) {
+    return info->si_code > 0 && (number == SIGSEGV || number == SIGBUS || number == SIGILL || number == SIGFPE);
+}
+
+/* Looked up once: dlsym is nothing for a signal handler. */
+static int real_sigaction(int number, const struct sigaction *action, struct sigaction *old) {
+    static __typeof__(&sigaction) known;
+    if (known == NULL) {
+        LIBC(sigaction);
+        known = libc_sigaction;
+    }
+    return known(number, action, old);
+}
+
+/* Somebody who asks again and again wants no profile any more. Two signals in quick succession are one wish: a
+   service manager sends one to the process and one to its group. */
+static bool is_impatient(void) {
+    unsigned long long none = 0, now = pyprof__now();
+    if (atomic_compare_exchange_strong(&run.first_ending_signal, &none, now) || now - none < 1000000000u) {
+        return false;
+    }
+    return atomic_fetch_add(&run.ending_signals, 1) > 0;
+}
+
+/* The thread that has the signal stands still here until all has been handed over, then it has the default
+   action, as it would have had at once. */
+static void on_ending_signal(int number, siginfo_t *info, void *unused) {
+    (void)unused;
+    int saved = errno;
+    if (is_recording() && !is_impatient()) {
+        end_recording(HANDOVER_SIGNAL, number);
+    }
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = SIG_DFL;
+    (void)real_sigaction(number, &action, NULL);
+    if (!is_fault(number, info)) {
+        (void)syscall(SYS_tgkill, getpid(), (int)syscall(SYS_gettid), number);
+    }
+    errno = saved;
+}
+
+static bool is_ours(const struct sigaction *action) {
+    return (action->sa_flags & SA_SIGINFO) != 0 && action->sa_sigaction == on_ending_signal;
+}
+
+static bool is_default(const struct sigaction *action) {
+    return (action->sa_flags & SA_SIGINFO) == 0 && action->sa_handler == SIG_DFL;
+}
+
+static const struct sigaction *our_action(void) {
+    static struct sigaction action; /* zero, but for what never changes */
+    action.sa_sigaction = on_ending_signal;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_NODEFER;
+    return &action;
+}
+
+/* Ours is told to be the default. */
+static void tell_action(struct sigaction *action) {
+    if (is_ours(action)) {
+        memset(action, 0, sizeof *action);
+        action->sa_handler = SIG_DFL;
+    }
+}
+
+/* The default action is ours. */
+static const struct sigaction *action_to_set(int number, const struct sigaction *action) {
+    return action != NULL && is_default(action) && ends_process(number) ? our_action() : action;
+}
+
+/* The signal that asks for stacks stays ours: what the program sets is called for its own signals, and told to it. */
+static int set_own_action(int number, const struct sigaction *action, struct sigaction *old) {
+    if (old != NULL) {
+        *old = pyprof__handler.previous[number];
+        tell_action(old);
+    }
+    if (action != NULL) {
+        pyprof__handler.previous[number] = *action_to_set(number, action);
+    }
+    return 0;
+}
+
+static bool asks_for_stacks(int number) {
+    bool is_taken = (pyprof__get64(&pyprof__handler.taken) & pyprof__signal_bit(number)) != 0;
+    return is_taken && is_recording() && run.cause == HANDOVER_NOT_YET;
+}
+
+EXPORTED int sigaction(int number, const struct sigaction *action, struct sigaction *old) {
+    if (asks_for_stacks(number)) {
+        return set_own_action(number, action, old);
+    }
+    int result = real_sigaction(number, is_recording() ? action_to_set(number, action) : action, old);
+    if (result == 0 && old != NULL) {
+        tell_action(old);
+    }
+    return result;
+}
+
+static sighandler_t set_handler(int number, sighandler_t handler, int flags) {
+    struct sigaction action, old;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = handler;
+    action.sa_flags = flags;
+    return handler == SIG_ERR || sigaction(number, &action, &old) != 0 ? SIG_ERR : old.sa_handler;
+}
+
+EXPORTED sighandler_t signal(int number, sighandler_t handler) {
+    return set_handler(number, handler, SA_RESTART);
+}
+
+EXPORTED sighandler_t bsd_signal(int number, sighandler_t handler) {
+    return set_handler(number, handler, SA_RESTART);
+}
+
+EXPORTED sighandler_t sysv_signal(int number, sighandler_t handler) {
+    return set_handler(number, handler, (int)(SA_RESETHAND | (unsigned)SA_NODEFER));
+}
+
+static void take_signals(void) {
+    struct sigaction old;
+    for (int number = 1; number <= SIGRTMAX; number++) {
+        if (asks_for_stacks(number)) {
+            struct sigaction *previous = &pyprof__handler.previous[number];
+            *previous = *action_to_set(number, previous);
+        }
+        if (ends_process(number) && real_sigaction(number, NULL, &old) == 0 && is_default(&old)) {
+            (void)real_sigaction(number, our_action(), NULL);
+        }
+    }
+}
+
+static void restore_signals(void) {
+    struct sigaction old, action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = SIG_DFL;
+    for (int number = 1; number <= SIGRTMAX; number++) {
+        if (ends_process(number) && real_sigaction(number, NULL, &old) == 0 && is_ours(&old)) {
+            (void)real_sigaction(number, &action, NULL);
+        }
+    }
+}
+
+/* A stack that overflows leaves no room for a handler: the main thread gets a second one. A program that
+   brings its own (faulthandler) replaces it. */
+static void give_signal_stack(void) {
+    stack_t old, stack;
+    const size_t size = 64 * 1024;
+    if (sigaltstack(NULL, &old) != 0 || !(old.ss_flags & SS_DISABLE)) {
+        return;
+    }
+    memset(&stack, 0, sizeof stack);
+    stack.ss_sp = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    stack.ss_size = size;
+    if (stack.ss_sp != MAP_FAILED) {
+        (void)sigaltstack(&stack, NULL);
+    }
+}
+
+/* ---- other ends ----------------------------------------------------------------------------------------- */
+
+EXPORTED void _exit(int status) {
+    if (is_recording()) {
+        end_recording(HANDOVER_EXIT, status);
+        if (run.failed && status == EXIT_SUCCESS) {
+            status = EXIT_FAILURE;
+        }
+    }
+    for (;;) {
+        (void)syscall(SYS_exit_group, status);
+    }
+}
+
+EXPORTED void _Exit(int status) {
+    _exit(status);
+}
+
+EXPORTED void quick_exit(int status) {
+    LIBC(quick_exit);
+    if (is_recording()) {
+        end_recording(HANDOVER_EXIT, status);
+    }
+    libc_quick_exit(status);
+    _exit(status);
+}
+
+EXPORTED void abort(void) {
+    LIBC(abort);
+    if (is_recording()) {
+        end_recording(HANDOVER_SIGNAL, SIGABRT);
+    }
+    libc_abort();
+    _exit(127);
+}
+
+/* SIGKILL has no handler, but who sends it to himself can be seen. */
+static void before_signal(int number, bool to_self) {
+    if (number == SIGKILL && to_self && is_recording()) {
+        end_recording(HANDOVER_SIGNAL, SIGKILL);
+    }
+}
+
+EXPORTED int kill(pid_t pid, int number) {
+    before_signal(number, pid == getpid() || pid == 0 || pid == -1 || pid == -getpgrp());
+    return (int)syscall(SYS_kill, pid, number);
+}
+
+EXPORTED int killpg(pid_t group, int number) {
+    return kill(-group, number);
+}
+
+EXPORTED int raise(int number) {
+    before_signal(number, true);
+    return (int)syscall(SYS_tgkill, getpid(), (int)syscall(SYS_gettid), number);
+}
+
+EXPORTED int pthread_kill(pthread_t thread, int number) {
+    LIBC(pthread_kill);
+    before_signal(number, true);
+    return libc_pthread_kill(thread, number);
+}
+
+/* libc's own leaves by a way that cannot be seen from here. */
+EXPORTED int daemon(int keep_directory, int keep_files) {
+    LIBC(daemon);
+    if (is_recording()) {
+        end_recording(HANDOVER_DAEMON, 0);
+    }
+    return libc_daemon(keep_directory, keep_files);
+}
+
+/* Whether execve would take a file: "#!" and an interpreter that is there, or what has zero bytes in its beginning, as
+   programs have and texts have not. */
+static bool is_program(const char *path) {
+    char text[256];
+    struct stat status;
+    if (stat(path, &status) != 0 || !S_ISREG(status.st_mode) || access(path, X_OK) != 0) {
+        return false;
+    }
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) {
+        return true; /* it may be executed, but not be read */
+    }
+    ssize_t length = read(file, text, sizeof text - 1);
+    (void)close(file);
+    text[length > 0 ? length : 0] = '\0';
+    if (strncmp(text, "#!", 2) != 0) {
+        return length > 0 && memchr(text, 0, (size_t)length) != NULL;
+    }
+    char *interpreter = text + 2 + strspn(text + 2, " \t");
+    interpreter[strcspn(interpreter, " \t\r\n")] = '\0';
+    return access(interpreter, X_OK) == 0;
+}
+
+/* A program that is about to be replaced: if it then is not, the recording has ended all the same. */
+static void before_exec(const char *path) {
+    if (path != NULL && is_recording() && is_program(path)) {
+        (void)snprintf(run.replaced_by, sizeof run.replaced_by, "%.*s", (int)sizeof run.replaced_by - 1, path);
+        end_recording(HANDOVER_EXEC, 0);
+    }
+}
+
+static void before_exec_in_path(const char *name) {
+    const char *place = getenv("PATH");
+    char path[PATH_MAX];
+    if (name == NULL || strchr(name, '/') != NULL) {
+        before_exec(name);
+        return;
+    }
+    while (place != NULL && *place != '\0' && is_recording()) {
+        size_t length = strcspn(place, ":");
+        (void)snprintf(path, sizeof path, "%.*s/%s", (int)length, length > 0 ? place : ".", name);
+        before_exec(path);
+        place += length;
+        place += *place == ':';
+    }
+}
+
+EXPORTED int execve(const char *path, char *const arguments[], char *const variables[]) {
+    before_exec(path);
+    return (int)syscall(SYS_execve, path, arguments, variables);
+}
+
+EXPORTED int execv(const char *path, char *const arguments[]) {
+    return execve(path, arguments, environ);
+}
+
+EXPORTED int execvpe(const char *name, char *const arguments[], char *const variables[]) {
+    LIBC(execvpe);
+    before_exec_in_path(name);
+    return libc_execvpe(name, arguments, variables);
+}
+
+EXPORTED int execvp(const char *name, char *const arguments[]) {
+    return execvpe(name, arguments, environ);
+}
+
+/* Arguments that are listed, up to NULL. */
+static size_t count_words(va_list *list) {
+    size_t count = 2;
+    while (va_arg(*list, char *) != NULL) {
+        count++;
+    }
+    return count;
+}
+
+static void take_words(char **to, const char *first, va_list *list) {
+    *to = (char *)(uintptr_t)first;
+    while (*to != NULL) {
+        *++to = va_arg(*list, char *);
+    }
+}
+
+#define LISTED_WORDS                                                                                                   \
+    va_list list;                                                                                                      \
+    va_start(list, first);                                                                                             \
+    char *arguments[count_words(&list)];                                                                               \
+    va_end(list);                                                                                                      \
+    va_start(list, first);                                                                                             \
+    take_words(arguments, first, &list);                                                                               \
+    va_end(list)
+
+EXPORTED int execl(const char *path, const char *first, ...) {
+    LISTED_WORDS;
+    return execve(path, arguments, environ);
+}
+
+EXPORTED int execlp(const char *name, const char *first, ...) {
+    LISTED_WORDS;
+    return execvpe(name, arguments, environ);
+}
+
+EXPORTED int execle(const char *path, const char *first, ...) {
+    va_list list;
+    va_start(list, first);
+    size_t count = count_words(&list);
+    char **variables = va_arg(list, char **);
+    va_end(list);
+    char *arguments[count];
+    va_start(list, first);
+    take_words(arguments, first, &list);
+    va_end(list);
+    return execve(path, arguments, variables);
+}
+
+EXPORTED int fexecve(int descriptor, char *const arguments[], char *const variables[]) {
+    LIBC(fexecve);
+    char path[64];
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", descriptor);
+    before_exec(path);
+    return libc_fexecve(descriptor, arguments, variables);
+}
+
+/* ---- children ------------------------------------------------------------------------------------------- */
+
+static void count_fork(void) {
+    if (run.state == RECORDING) {
+        atomic_fetch_add(&run.forks, 1);
+    }
+}
+
+static void forget_in_child(void) {
+    if (run.state == RECORDING) {
+        restore_signals();
+        if (is_still_ours()) {
+            (void)close(run.descriptor);
+        }
+        run.descriptor = -1;
+        run.state = DONE;
+    }
+}
+
+static bool lives(int tid) {
+    return tid > 0 && syscall(SYS_tgkill, run.pid, tid, 0) == 0;
+}
+
+/* The text of /proc/self/stat with fewer threads: proc(5), the 20th field. The second one, a name, is in brackets. */
+static void count_threads_less(char *text, size_t size, int less) {
+    char *place = strrchr(text, ')');
+    char rest[1024];
+    for (int field = 2; field < 20 && place != NULL; field++) {
+        place = strchr(place + 1, ' ');
+    }
+    if (place == NULL) {
+        return;
+    }
+    char *end = NULL;
+    long count = strtol(place, &end, 10);
+    (void)snprintf(rest, sizeof rest, "%s", end);
+    (void)snprintf(place, size - (size_t)(place - text), " %ld%s", count - less, rest);
+}
+
+/* CPython 3.12 and later warn when a process with several threads forks, and read here how many there are
+   (Modules/posixmodule.c, warn_about_fork_with_threads). Ours are not the program's. */
+static FILE *open_stat(FILE *file) {
+    char text[1024];
+    size_t length = fread(text, 1, sizeof text - 1, file);
+    text[length] = '\0';
+    (void)fclose(file);
+    /* The supervisor is there from the beginning; its id, from when it first runs. */
+    bool is_supervised = run.supervisor_tid == 0 || lives(run.supervisor_tid);
+    count_threads_less(text, sizeof text, (pyprof_is_active() ? 1 : 0) + (is_supervised ? 1 : 0));
+    FILE *edited = fmemopen(NULL, sizeof text, "w+");
+    if (edited != NULL) {
+        (void)fputs(text, edited);
+        rewind(edited);
+    }
+    return edited;
+}
+
+static FILE *edit_if_stat(FILE *file, const char *path) {
+    return file != NULL && strcmp(path, "/proc/self/stat") == 0 && is_recording() ? open_stat(file) : file;
+}
+
+EXPORTED FILE *fopen(const char *path, const char *mode) {
+    LIBC(fopen);
+    return edit_if_stat(libc_fopen(path, mode), path);
+}
+
+#ifndef fopen64 /* with musl it is fopen by another name */
+EXPORTED FILE *fopen64(const char *path, const char *mode) {
+    LIBC(fopen64);
+    return edit_if_stat(libc_fopen64(path, mode), path);
+}
+#endif
+
+/* ---- the beginning -------------------------------------------------------------------------------------- */
+
+/* Why it cannot begin is told once, by refuse, and what was lost by the writer, from the figures. */
+static void on_log(pyprof_log_level level, const char *message, void *unused) {
+    (void)unused;
+    if ((run.state == OFF && level == PYPROF_LOG_ERROR) ||
+        (run.cause != HANDOVER_NOT_YET && level == PYPROF_LOG_WARNING)) {
+        return;
+    }
+    (void)tell(HANDOVER_LOG, (uint32_t)level, message, strlen(message));
+}
+
+/* Not malloc's memory: a thread that dies inside malloc must not keep us from handing over. */
+static void *map_memory(size_t size, void *unused) {
+    (void)unused;
+    size_t *block = (size_t *)mmap(NULL, size + 64, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (block == MAP_FAILED) {
+        return NULL;
+    }
+    *block = size + 64;
+    return (char *)block + 64;
+}
+
+static void unmap_memory(void *memory, void *unused) {
+    (void)unused;
+    if (memory != NULL) {
+        size_t *block = (size_t *)(void *)((char *)memory - 64);
+        (void)munmap(block, *block);
+    }
+}
+
+/* The environment as it was before pyprof-run. */
+static void clean_environment(unsigned preload_length) {
+    const char *preload = getenv("LD_PRELOAD");
+    (void)unsetenv(HANDOVER_VARIABLE);
+    if (preload != NULL && strlen(preload) > preload_length) {
+        char *kept = strdup(preload + preload_length + 1);
+        if (kept != NULL) {
+            (void)setenv("LD_PRELOAD", kept, 1);
+            free(kept);
+        }
+    } else {
+        (void)unsetenv("LD_PRELOAD");
+    }
+}
+
+static bool read_settings(handover_settings *to) {
+    const char *text = getenv(HANDOVER_VARIABLE);
+    return text != NULL && sscanf(text, HANDOVER_READ, to->socket, &to->preload_length, &to->wanted, &to->interval_us,
+                                  &to->capture, &to->signal_number, &to->depth, &to->memory, &to->duration, &to->metric,
+                                  &to->detail, &to->include_idle) == HANDOVER_FIELDS;
+}
+
+static void refuse(const char *why) {
+    if (!tell(HANDOVER_REFUSED, 0, why, strlen(why))) {
+        (void)dprintf(STDERR_FILENO, "pyprof-run: cannot record: %s\n", why);
+    }
+    (void)ask_whether_written();
+    (void)syscall(SYS_exit_group, EXIT_FAILURE);
+}
+
+/* The recording comes first: it looks for a free signal before we take those that end the process. */
+static void begin(void) {
+    pyprof_desc desc = {.interval_us = run.settings.interval_us,
+                        .capture = (pyprof_capture)run.settings.capture,
+                        .signal_number = run.settings.signal_number,
+                        .memory_limit = (size_t)run.settings.memory,
+                        .max_depth = run.settings.depth,
+                        .allocator = {map_memory, unmap_memory, NULL},
+                        .logger = {on_log, NULL}};
+    pyprof_result result = pyprof_start(&desc);
+    (void)clock_gettime(CLOCK_MONOTONIC, &run.begun);
+    if (result != PYPROF_OK) {
+        refuse(pyprof_result_string(result));
+    }
+    if (pthread_atfork(NULL, count_fork, forget_in_child) != 0 || !start_supervisor()) {
+        refuse("no room for a fork handler or a thread");
+    }
+    run.state = RECORDING;
+    give_signal_stack();
+    take_signals();
+}
+
+__attribute__((constructor)) static void on_load(void) {
+    if (run.state != OFF || !read_settings(&run.settings)) {
+        return;
+    }
+    clean_environment(run.settings.preload_length);
+    run.pid = getpid();
+    if (!tell(HANDOVER_HELLO, 0, NULL, 0)) {
+        refuse("the process that writes the profile is not to be reached");
+    }
+    begin();
+}
+
+typedef int main_function(int, char **, char **);
+
+static main_function *program_main;
+
+static int run_main(int argc, char **argv, char **variables) {
+    if (run.state == RECORDING && !register_exit()) {
+        refuse("no room for an exit handler");
+    }
+    return program_main(argc, argv, variables);
+}
+
+/* What calls main. In it our exit handler is registered: in the constructor it would run after the destructors. */
+int __libc_start_main(main_function *main, int argc, char **argv, void (*init)(void), void (*fini)(void),
+                      void (*loader_fini)(void), void *stack_end);
+
+EXPORTED int __libc_start_main(main_function *main, int argc, char **argv, void (*init)(void), void (*fini)(void),
+                               void (*loader_fini)(void), void *stack_end) {
+    LIBC(__libc_start_main);
+    program_main = main;
+    return libc___libc_start_main(run_main, argc, argv, init, fini, loader_fini, stack_end);
+}

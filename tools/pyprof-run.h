@@ -1,0 +1,104 @@
+/* pyprof-run.h: what the parts of pyprof-run share.
+ *
+ *   pyprof-run.c      the command line, and the way from it to the program
+ *   run_program.c     which python runs it, and what it is called
+ *   run_writer.c      the process that writes what was recorded
+ *   pyprof-preload.c  the library that records, inside the program (handover.h is how it is spoken to)
+ */
+#ifndef PYPROF_RUN_H
+#define PYPROF_RUN_H
+
+#include "../pyprof.h"
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+enum {
+    EXIT_FAILED = 1,
+    EXIT_USAGE = 2,
+    EXIT_NOT_EXECUTABLE = 126
+};
+
+typedef enum file_format {
+    FORMAT_UNSET,
+    FORMAT_SVG,
+    FORMAT_COLLAPSED,
+    FORMAT_SPEEDSCOPE
+} file_format;
+
+typedef struct output_file {
+    char *path;        /* absolute: where it goes is meant from where pyprof-run was started */
+    const char *shown; /* the same as the user wrote it */
+    file_format format;
+} output_file;
+
+enum {
+    MAX_OUTPUTS = 16,
+    MAX_PYTHON_OPTIONS = 64
+};
+
+typedef struct run_options {
+    output_file outputs[MAX_OUTPUTS];
+    int output_count;
+    file_format format;
+    double rate;     /* samples a second */
+    double duration; /* seconds; 0 = until the end */
+    pyprof_output view;
+    pyprof_capture capture;
+    int signal_number; /* 0 = pyprof.h's own choice */
+    unsigned depth;
+    unsigned long long memory;
+    bool quiet;
+    bool threads; /* apart in the picture */
+    const char *title;
+    int width;
+    double min_width;
+    bool inverted;
+    bool recording;                           /* py-spy's habit: pyprof-run record */
+    char *python_options[MAX_PYTHON_OPTIONS]; /* python's own, as they were written */
+    int python_option_count;
+    const char *mode;   /* "-m", "-c" or NULL = a script or program */
+    const char *target; /* module, code, script or program */
+    bool joined;        /* -mMODULE, one word: sys.orig_argv tells */
+    const char *flags;  /* python's own in the same word before it, as in -uBm MODULE; "" = none */
+    char **arguments;   /* what follows the target; ends with NULL */
+} run_options;
+
+/* What is executed. */
+typedef struct program {
+    char *executable; /* a python */
+    char **arguments; /* argv; ends with NULL */
+    char *library;    /* pyprof-run-3.X.so for it */
+    char *name;       /* what the program is called in file names and titles */
+} program;
+
+/* ---- pyprof-run.c ---- */
+
+/* One line on standard error. */
+void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* One line, a hint at --help, and the end: EXIT_USAGE. */
+void usage_error(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+
+/* One line, and the end: EXIT_USAGE. */
+void refuse(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+
+void *must(void *memory); /* what malloc gave; the end if that is nothing */
+char *text_of(const char *format, ...) __attribute__((format(printf, 1, 2)));
+const char *base_name(const char *path);
+
+/* ---- run_program.c ---- */
+
+/* Finds the program that the options name and the python that runs it, or ends with one line that says what to do. */
+program find_program(const run_options *opt);
+
+/* ---- run_writer.c ---- */
+
+/* Leaves a process behind that writes what this one, become the program, will hand over; answers the name of its
+   socket. It ends with this one. */
+const char *start_writer(const run_options *opt, const char *name);
+
+/* Tells the writer that there will be nothing: the program could not be executed. */
+void dismiss_writer(void);
+
+#endif

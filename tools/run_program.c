@@ -1,0 +1,629 @@
+/* run_program.c: which program pyprof-run runs, and in which python.
+ *
+ * The target is a Python script, a python with a command line of its own (pyprof-run -- python3 -O x.py), or
+ * the name of a script on PATH (pyprof-run pytest). The python is the one that a shell would take: an active
+ * virtual environment's, or python3 on PATH. It is executed itself, so its packages and its sys.* are what
+ * they are without us. Needed is a library that was built for its version and build: see library_for.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#include "pyprof-run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#if !defined(PYPROF_RUN_PYTHON) || !defined(PYPROF_RUN_TAG) || !defined(PYPROF_RUN_LIBRARIES)
+#error "PYPROF_RUN_PYTHON, PYPROF_RUN_TAG and PYPROF_RUN_LIBRARIES are set by tools/meson.build"
+#endif
+
+/* ---- files ---------------------------------------------------------------------------------------------- */
+
+static bool same_file(const char *one, const char *other) {
+    struct stat a, b;
+    return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+static bool is_executable_file(const char *path) {
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISREG(status.st_mode) && access(path, X_OK) == 0;
+}
+
+static char *directory_of(const char *path) {
+    char *directory = must(strdup(path));
+    char *slash = strrchr(directory, '/');
+    if (slash == NULL) {
+        strcpy(directory, ".");
+    } else {
+        slash[slash == directory] = '\0';
+    }
+    return directory;
+}
+
+static char *beside(const char *path, const char *name) {
+    char *directory = directory_of(path);
+    char *result = text_of("%s/%s", directory, name);
+    free(directory);
+    return result;
+}
+
+/* As a shell finds it; NULL = nowhere. */
+static char *find_in_path(const char *name) {
+    const char *place = getenv("PATH");
+    while (place != NULL && *place != '\0') {
+        size_t length = strcspn(place, ":");
+        char *candidate = length > 0 ? text_of("%.*s/%s", (int)length, place, name) : text_of("./%s", name);
+        if (is_executable_file(candidate)) {
+            return candidate;
+        }
+        free(candidate);
+        place += length;
+        place += *place == ':';
+    }
+    return NULL;
+}
+
+/* The beginning of a file as text, "" if it cannot be read. */
+static void read_beginning(const char *path, char *text, size_t size) {
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    ssize_t length = file >= 0 ? read(file, text, size - 1) : 0;
+    if (file >= 0) {
+        (void)close(file);
+    }
+    text[length > 0 ? length : 0] = '\0';
+}
+
+static bool is_elf(const char *path) {
+    char start[5];
+    read_beginning(path, start, sizeof start);
+    return strcmp(start, "\177ELF") == 0;
+}
+
+/* python, python3, python3.11, python3.13t, pypy3: what answers to python's command line, if only to be refused. */
+static bool is_named_python(const char *path) {
+    const char *name = base_name(path);
+    size_t length = strncmp(name, "python", 6) == 0 ? 6 : strncmp(name, "pypy", 4) == 0 ? 4 : 0;
+    return length > 0 && strspn(name + length, "0123456789.td-bgu") == strlen(name + length);
+}
+
+/* ---- which python it is --------------------------------------------------------------------------------- */
+
+typedef struct python {
+    char *executable; /* what the program is: sys.executable */
+    char *called;     /* argv[0] */
+    char *tag;        /* version and build, as "3.11" or "3.13t" */
+    char *version;    /* "CPython 3.11.7" */
+} python;
+
+/* What a command prints, at most size - 1 bytes of it; false if it fails. */
+static bool ask(const char *executable, const char *code, char *answer, size_t size) {
+    int ends[2];
+    if (pipe(ends) != 0) {
+        return false;
+    }
+    pid_t child = fork();
+    if (child == 0) {
+        int nothing = open("/dev/null", O_RDWR);
+        if (nothing < 0 || dup2(nothing, 0) < 0 || dup2(ends[1], 1) < 0 || dup2(nothing, 2) < 0) {
+            _exit(127);
+        }
+        (void)close(ends[0]);
+        (void)close(ends[1]);
+        (void)execl(executable, executable, "-I", "-S", "-c", code, (char *)NULL);
+        _exit(127);
+    }
+    (void)close(ends[1]);
+    size_t length = 0;
+    ssize_t got;
+    while (child > 0 && length < size - 1 &&
+           ((got = read(ends[0], answer + length, size - 1 - length)) > 0 || (got < 0 && errno == EINTR))) {
+        length += got > 0 ? (size_t)got : 0;
+    }
+    (void)close(ends[0]);
+    answer[length] = '\0';
+    int status = -1;
+    while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    return child > 0 && status == 0;
+}
+
+static char *take_line(char **text) {
+    char *line = *text;
+    char *end = strchr(line, '\n');
+    *text = end != NULL ? end + 1 : line + strlen(line);
+    if (end != NULL) {
+        *end = '\0';
+    }
+    return must(strdup(line));
+}
+
+/* Asks an executable, or a script that stands for one (pyenv and asdf put such "shims" on PATH), what it is. */
+static bool identify(python *self, const char *path, const char *called) {
+    static const char code[] =
+        "import os, sys\n"
+        "v = sys.version_info\n"
+        "os.write(1, os.fsencode('%s\\n%d.%d%s\\n%s %d.%d.%d\\n' % (sys.executable, v[0], v[1],\n"
+        "    getattr(sys, 'abiflags', ''), {'cpython': 'CPython', 'pypy': 'PyPy'}.get(\n"
+        "    sys.implementation.name, sys.implementation.name), v[0], v[1], v[2])))\n";
+    char answer[PATH_MAX + 64];
+    char *at = answer;
+    *self = (python){NULL, NULL, NULL, NULL};
+    if (same_file(path, PYPROF_RUN_PYTHON)) {
+        *self = (python){must(strdup(path)), must(strdup(called)), must(strdup(PYPROF_RUN_TAG)),
+                         must(strdup("CPython " PYPROF_RUN_TAG))};
+        return true;
+    }
+    if (!ask(path, code, answer, sizeof answer)) {
+        return false;
+    }
+    bool is_script = !is_elf(path);
+    self->executable = take_line(&at);
+    self->called = must(strdup(is_script ? self->executable : called));
+    self->tag = take_line(&at);
+    self->version = take_line(&at);
+    if (!is_script) {
+        free(self->executable);
+        self->executable = must(strdup(path));
+    }
+    return is_executable_file(self->executable) && *self->tag != '\0';
+}
+
+static void forget(python *self) {
+    free(self->executable);
+    free(self->called);
+    free(self->tag);
+    free(self->version);
+    *self = (python){NULL, NULL, NULL, NULL};
+}
+
+/* ---- the library for it --------------------------------------------------------------------------------- */
+
+/* Where this program lies: as built, the libraries lie beside it; as installed, in the library directory. */
+static char *library_folder(void) {
+    char self[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[length > 0 ? length : 0] = '\0';
+    char *built = beside(self, "pyprof-run-" PYPROF_RUN_TAG ".so");
+    char *folder = directory_of(self);
+    if (access(built, F_OK) != 0) {
+        char *installed = PYPROF_RUN_LIBRARIES[0] == '/' ? must(strdup(PYPROF_RUN_LIBRARIES))
+                                                         : text_of("%s/" PYPROF_RUN_LIBRARIES, folder);
+        free(folder);
+        folder = installed;
+    }
+    free(built);
+    return folder;
+}
+
+/* NULL = none was built for it. */
+static char *library_for(const python *self) {
+    char *folder = library_folder();
+    char *path = text_of("%s/pyprof-run-%s.so", folder, self->tag);
+    char *real = strncmp(self->version, "CPython ", 8) == 0 ? realpath(path, NULL) : NULL;
+    if (real != NULL && strpbrk(real, " :\t\n") != NULL) {
+        refuse("%s: LD_PRELOAD, by which python loads it, takes no path with a blank or a colon: install it "
+               "elsewhere",
+               real);
+    }
+    free(path);
+    free(folder);
+    return real;
+}
+
+/* Programs with more rights than their caller are loaded without what LD_PRELOAD names: ld.so(8). */
+static bool ignores_preload(const char *executable) {
+    struct stat status;
+    return stat(executable, &status) != 0 || (status.st_mode & (S_ISUID | S_ISGID)) != 0 ||
+           getxattr(executable, "security.capability", NULL, 0) > 0;
+}
+
+/* One line that says what to do. */
+static void refuse_python(const python *self, const char *what) {
+    refuse("%s%s is %s (%s), this pyprof-run is for " PYPROF_RUN_TAG
+           ": build one for it (meson setup BUILD -Dpkg_config_path=PREFIX/lib/pkgconfig), or name the other: "
+           "pyprof-run -- " PYPROF_RUN_PYTHON " ...",
+           what, self->executable, self->version, self->tag);
+}
+
+static char *need_library(const python *self, const char *what) {
+    char *library = library_for(self);
+    if (library == NULL) {
+        refuse_python(self, what);
+    }
+    if (ignores_preload(self->executable)) {
+        refuse("%s runs with rights of its own (setuid or capabilities), so nothing can be loaded into it: "
+               "use a copy of it that has none",
+               self->executable);
+    }
+    return library;
+}
+
+/* ---- the active python ---------------------------------------------------------------------------------- */
+
+static python built_in_python(void) {
+    python self;
+    if (!identify(&self, PYPROF_RUN_PYTHON, PYPROF_RUN_PYTHON)) {
+        refuse("no python3 on PATH, and " PYPROF_RUN_PYTHON ", for which pyprof-run was built, is not to be run");
+    }
+    return self;
+}
+
+static bool is_environment(const char *executable) {
+    char *bin = directory_of(executable);
+    char *mark = beside(bin, "pyvenv.cfg");
+    bool found = access(mark, F_OK) == 0;
+    free(mark);
+    free(bin);
+    return found;
+}
+
+/* VIRTUAL_ENV's python. An environment whose python cannot be used is an error: the program needs its packages. */
+static bool find_environment(python *self) {
+    const char *environment = getenv("VIRTUAL_ENV");
+    if (environment == NULL || *environment == '\0') {
+        return false;
+    }
+    char *executable = text_of("%s/bin/python3", environment);
+    if (!is_executable_file(executable)) {
+        complain("warning: VIRTUAL_ENV is %s, which has no bin/python3", environment);
+        free(executable);
+        return false;
+    }
+    char *first = find_in_path("python3");
+    bool is_first = first != NULL && strcmp(first, executable) == 0;
+    if (!identify(self, executable, is_first ? "python3" : executable)) {
+        refuse("%s, the python of VIRTUAL_ENV, does not run: make the environment anew, or unset VIRTUAL_ENV",
+               executable);
+    }
+    free(first);
+    free(executable);
+    return true;
+}
+
+/* python3 on PATH. Where that is none of ours and nothing but the habit of PATH names it, the python that this was
+   built for runs the program, whole, and a line says so. */
+static python find_on_path(bool quiet) {
+    python self;
+    char *first = find_in_path("python3");
+    if (first == NULL) {
+        return built_in_python();
+    }
+    if (!identify(&self, first, "python3")) {
+        if (!quiet) {
+            complain("%s does not run: taking " PYPROF_RUN_PYTHON, first);
+        }
+        free(first);
+        forget(&self);
+        return built_in_python();
+    }
+    free(first);
+    char *library = library_for(&self);
+    if (library == NULL && is_environment(self.executable)) {
+        refuse_python(&self, "the active ");
+    }
+    if (library == NULL) {
+        if (!quiet) {
+            complain("python3 on PATH is %s (%s), this pyprof-run is for " PYPROF_RUN_TAG ": taking " PYPROF_RUN_PYTHON
+                     " (to choose: pyprof-run -- PYTHON ...)",
+                     self.version, self.executable);
+        }
+        forget(&self);
+        return built_in_python();
+    }
+    free(library);
+    return self;
+}
+
+static python active_python(bool quiet) {
+    python self;
+    return find_environment(&self) ? self : find_on_path(quiet);
+}
+
+/* ---- scripts that name their python --------------------------------------------------------------------- */
+
+/* A word of a first line; NULL = no more. */
+static char *next_word(char **at) {
+    char *word = *at + strspn(*at, " \t\"'");
+    size_t length = strcspn(word, " \t\"'\r\n");
+    if (length == 0) {
+        return NULL;
+    }
+    *at = word + length + (word[length] != '\0');
+    word[length] = '\0';
+    return word;
+}
+
+/* The command that a script's first line names, split into words; answers how many. Knows env, with and without -S, and
+   the shell line that pip and uv write where the path of python is too long or has blanks:
+   #!/bin/sh, then '''exec' "/path/python" "$0" "$@" */
+static int interpreter_of(const char *script, char *line, size_t size, char **words, int most) {
+    int count = 0;
+    read_beginning(script, line, size);
+    if (strncmp(line, "#!", 2) != 0) {
+        return 0;
+    }
+    char *second = strchr(line, '\n');
+    char *at = line + 2;
+    bool is_exec = second != NULL && strncmp(second, "\n'''exec' ", 10) == 0;
+    if (is_exec) {
+        at = second + 10;
+        second = strchr(at, '\n');
+    }
+    if (second != NULL) {
+        *second = '\0';
+    }
+    for (char *word; count < most && (word = next_word(&at)) != NULL;) {
+        bool is_env = count == 0 && strcmp(base_name(word), "env") == 0;
+        bool is_split = count == 0 && strcmp(word, "-S") == 0;
+        if (is_exec && word[0] == '$') {
+            break;
+        }
+        if (!is_env && !is_split) {
+            words[count++] = word;
+        }
+    }
+    return count;
+}
+
+/* ---- the command line of the program -------------------------------------------------------------------- */
+
+typedef struct words {
+    char **items;
+    size_t count;
+} words;
+
+static void add(words *list, const char *word) {
+    list->items = must(realloc(list->items, (list->count + 2) * sizeof *list->items));
+    list->items[list->count++] = must(strdup(word));
+    list->items[list->count] = NULL;
+}
+
+static void add_all(words *list, char *const *more) {
+    for (; more != NULL && *more != NULL; more++) {
+        add(list, *more);
+    }
+}
+
+/* A script's or module's name without folders and ending. */
+static char *name_of_script(const char *path) {
+    char *copy = must(strdup(path));
+    size_t length = strlen(copy);
+    while (length > 1 && copy[length - 1] == '/') {
+        copy[--length] = '\0';
+    }
+    char *name = must(strdup(base_name(copy)));
+    char *dot = strrchr(name, '.');
+    if (dot != NULL && dot != name) {
+        *dot = '\0';
+    }
+    free(copy);
+    return name;
+}
+
+static char *name_of(const char *mode, const char *target) {
+    if (mode != NULL && strcmp(mode, "-c") == 0) {
+        return must(strdup("command"));
+    }
+    if (mode == NULL && strcmp(target, "-") == 0) {
+        return must(strdup("stdin"));
+    }
+    return mode != NULL ? must(strdup(target)) : name_of_script(target);
+}
+
+/* What a python's own command line runs: https://docs.python.org/3/using/cmdline.html */
+static char *name_of_command_line(char *const *arguments) {
+    for (; *arguments != NULL; arguments++) {
+        const char *word = *arguments;
+        if (word[0] != '-' || word[1] == '\0') {
+            return name_of(NULL, word);
+        }
+        if (strcmp(word, "--") == 0) {
+            return name_of(NULL, arguments[1] != NULL ? arguments[1] : "-");
+        }
+        if (strcmp(word, "--check-hash-based-pycs") == 0 && arguments[1] != NULL) {
+            arguments++;
+            continue;
+        }
+        for (const char *letter = word + 1; word[1] != '-' && *letter != '\0'; letter++) {
+            const char *value = letter[1] != '\0' ? letter + 1 : arguments[1];
+            if (*letter == 'c' || *letter == 'm') {
+                return name_of(*letter == 'c' ? "-c" : "-m", value != NULL ? value : "");
+            }
+            if (*letter == 'W' || *letter == 'X') {
+                arguments += letter[1] == '\0' && value != NULL;
+                break;
+            }
+        }
+    }
+    return must(strdup("python"));
+}
+
+/* A python, python's own options, and what they are to run. */
+static program compose(const run_options *opt, python *self, const char *what, const words *rest, char *name) {
+    program made = {.name = name};
+    words arguments = {NULL, 0};
+    made.library = need_library(self, what);
+    made.executable = must(strdup(self->executable));
+    add(&arguments, self->called);
+    for (int i = 0; i < opt->python_option_count; i++) {
+        add(&arguments, opt->python_options[i]);
+    }
+    add_all(&arguments, rest->items);
+    made.arguments = arguments.items;
+    forget(self);
+    return made;
+}
+
+static program run_mode(const run_options *opt) {
+    python self = active_python(opt->quiet);
+    words rest = {NULL, 0};
+    char *word = text_of("-%s%c%s", opt->flags, opt->mode[1], opt->joined ? opt->target : "");
+    add(&rest, word);
+    free(word);
+    if (!opt->joined) {
+        add(&rest, opt->target);
+    }
+    add_all(&rest, opt->arguments);
+    return compose(opt, &self, "", &rest, name_of(opt->mode, opt->target));
+}
+
+static program run_script(const run_options *opt) {
+    python self = active_python(opt->quiet);
+    words rest = {NULL, 0};
+    if (opt->target[0] == '-' && opt->target[1] != '\0') {
+        add(&rest, "--");
+    }
+    add(&rest, opt->target);
+    add_all(&rest, opt->arguments);
+    return compose(opt, &self, "", &rest, name_of(NULL, opt->target));
+}
+
+static program run_python(const run_options *opt, const char *path) {
+    python self;
+    words rest = {NULL, 0};
+    if (!identify(&self, path, opt->target)) {
+        refuse("%s is no Python 3: it does not answer", path);
+    }
+    add_all(&rest, opt->arguments);
+    return compose(opt, &self, "", &rest, name_of_command_line(opt->arguments));
+}
+
+/* A script, by the python that its first line names. */
+static program run_by_first_line(const run_options *opt, const char *script, char *const *command, int count) {
+    python self;
+    words rest = {NULL, 0};
+    char *path = strchr(command[0], '/') != NULL ? must(strdup(command[0])) : find_in_path(command[0]);
+    if (path == NULL || !identify(&self, path, command[0])) {
+        refuse("%s names %s as its python, which does not run", script, command[0]);
+    }
+    for (int i = 1; i < count; i++) {
+        add(&rest, command[i]);
+    }
+    add(&rest, script);
+    add_all(&rest, opt->arguments);
+    free(path);
+    return compose(opt, &self, "", &rest, name_of_script(opt->target));
+}
+
+/* A program on PATH that is no Python script may stand for one: pyenv's pytest is a shell script that looks for the
+   real one. That lies beside the python that is active. */
+static char *beside_active_python(const run_options *opt) {
+    python self = active_python(true);
+    char *path = beside(self.executable, opt->target);
+    forget(&self);
+    if (is_executable_file(path)) {
+        return path;
+    }
+    free(path);
+    return NULL;
+}
+
+static bool try_program(const run_options *opt, const char *path, program *found) {
+    enum {
+        MOST = 8
+    };
+    char line[1024];
+    char *command[MOST];
+    if (is_named_python(path)) {
+        *found = run_python(opt, path);
+        return true;
+    }
+    int count = is_elf(path) ? 0 : interpreter_of(path, line, sizeof line, command, MOST);
+    if (count == 0 || !is_named_python(command[0])) {
+        return false;
+    }
+    *found = run_by_first_line(opt, path, command, count);
+    return true;
+}
+
+/* What is neither python nor a Python script. */
+static void refuse_program(const run_options *opt, const char *path) {
+    refuse("%s is neither a python nor a Python script: pyprof-run goes in front of those "
+           "(as in: %s pyprof-run -- python3 script.py); a host that embeds Python includes pyprof.h",
+           path, opt->target);
+}
+
+static program run_from_path(const run_options *opt) {
+    struct stat status;
+    program found;
+    char *path = find_in_path(opt->target);
+    if (strcmp(opt->target, "top") == 0 || strcmp(opt->target, "dump") == 0) {
+        refuse("there is no %s yet: pyprof-run records a program from its start to its end", opt->target);
+    }
+    if (path == NULL) {
+        refuse(stat(opt->target, &status) == 0
+                   ? "%s is a folder without a __main__.py, and there is no program of that name on PATH"
+                   : "cannot open %s: there is no such file, and no program of that name on PATH",
+               opt->target);
+    }
+    if (!try_program(opt, path, &found)) {
+        char *other = beside_active_python(opt);
+        if (other == NULL || !try_program(opt, other, &found)) {
+            refuse_program(opt, path);
+        }
+        free(other);
+    }
+    free(path);
+    return found;
+}
+
+/* The scripts that pip installs beside a python are that python's, whatever is active. Others run in the active one. */
+static bool belongs_to_other_python(const char *script) {
+    char line[1024];
+    char *command[2];
+    if (is_elf(script) || interpreter_of(script, line, sizeof line, command, 2) == 0 || !is_named_python(command[0]) ||
+        command[0][0] != '/') {
+        return false;
+    }
+    char *one = directory_of(script), *other = directory_of(command[0]);
+    bool together = same_file(one, other);
+    free(one);
+    free(other);
+    return together;
+}
+
+/* Whether python would run it: a folder needs a __main__.py. A folder that has the name of a program is no script. */
+static bool is_there(const char *target, struct stat *status) {
+    char *begin = text_of("%s/__main__.py", target);
+    bool there = stat(target, status) == 0 &&
+                 (!S_ISDIR(status->st_mode) || strchr(target, '/') != NULL || access(begin, F_OK) == 0);
+    free(begin);
+    return there;
+}
+
+program find_program(const run_options *opt) {
+    struct stat status;
+    program found;
+    if (opt->mode != NULL) {
+        return run_mode(opt);
+    }
+    if (strcmp(opt->target, "-") == 0) {
+        return run_script(opt);
+    }
+    if (!is_there(opt->target, &status)) {
+        if (strchr(opt->target, '/') == NULL) {
+            return run_from_path(opt);
+        }
+        refuse("cannot open %s: %s", opt->target, strerror(errno));
+    }
+    if (S_ISREG(status.st_mode) && is_elf(opt->target)) {
+        if (!try_program(opt, opt->target, &found)) {
+            refuse_program(opt, opt->target);
+        }
+        return found;
+    }
+    if (S_ISREG(status.st_mode) && is_executable_file(opt->target) &&
+        (is_named_python(opt->target) || belongs_to_other_python(opt->target)) &&
+        try_program(opt, opt->target, &found)) {
+        return found;
+    }
+    return run_script(opt);
+}

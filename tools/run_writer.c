@@ -1,0 +1,586 @@
+/* run_writer.c: the process that writes what was recorded.
+ *
+ * It is left behind when pyprof-run becomes the program: a process of its own session, no child of the program, with
+ * the directory, the rights, the root and the limits that the user started with. It hears the library over a
+ * socket (handover.h), draws and writes the outputs, says in one line what became of them, and ends with the
+ * program. If the program ends without a word, it says so: after a SIGKILL nobody else can.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#include "pyprof-run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "flamegraph.h"
+#include "handover.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+    MAX_CONNECTIONS = 4 /* the library has one, and one more where the program closed the first */
+};
+
+typedef struct bytes {
+    char *data;
+    size_t size;
+    size_t capacity;
+} bytes;
+
+typedef struct connection {
+    int descriptor;
+    bytes received;
+} connection;
+
+static struct {
+    const run_options *opt;
+    const char *name;
+    pid_t program;
+    int program_descriptor; /* readable when it has ended: pidfd_open(2); -1 = this kernel has none */
+    int listening;
+    char socket[64];
+    connection connections[MAX_CONNECTIONS];
+    int connection_count;
+    bool greeted;
+    bool closed; /* all was said */
+    handover_end end;
+    bytes collapsed;
+    bytes speedscope;
+} writer;
+
+static void append(bytes *to, const void *data, size_t size) {
+    if (size > to->capacity - to->size) {
+        size_t capacity = to->capacity > 0 ? to->capacity : 65536;
+        while (capacity - to->size < size) {
+            capacity *= 2;
+        }
+        to->data = must(realloc(to->data, capacity));
+        to->capacity = capacity;
+    }
+    if (size > 0) {
+        memcpy(to->data + to->size, data, size);
+        to->size += size;
+    }
+}
+
+static void drop_front(bytes *from, size_t size) {
+    from->size -= size;
+    memmove(from->data, from->data + size, from->size);
+}
+
+/* ---- files ---------------------------------------------------------------------------------------------- */
+
+static const char *plural(unsigned long long count) {
+    return count == 1 ? "" : "s";
+}
+
+static bool has_doubtful_lines(void) {
+    return writer.end.stats.samples_jit > 0 && writer.opt->view.detail == PYPROF_DETAIL_LINE;
+}
+
+static char *subtitle(void) {
+    static const char *const metrics[] = {[PYPROF_METRIC_WALL] = "wall time",
+                                          [PYPROF_METRIC_CPU] = "CPU time",
+                                          [PYPROF_METRIC_GIL] = "time holding the GIL"};
+    unsigned long long samples = writer.end.stats.samples;
+    return text_of("%s%s, %llu sample%s at %g Hz in %.3g s, CPython %s%s", metrics[writer.opt->view.metric],
+                   writer.opt->view.include_idle ? ", waiting included" : "", samples, plural(samples),
+                   writer.opt->rate, writer.end.seconds, writer.end.python,
+                   has_doubtful_lines() ? ", JIT: innermost lines may be too early" : "");
+}
+
+/* Said in a picture that has nothing to show. */
+static const char *why_empty(void) {
+    const pyprof_stats *stats = &writer.end.stats;
+    if (stats->samples == 0) {
+        return "The program ended before it was looked at: --rate 1000 looks ten times as often.";
+    }
+    if (stats->samples_idle == stats->samples && !writer.opt->view.include_idle) {
+        return "Its threads only waited whenever they were looked at: --idle shows where.";
+    }
+    return writer.opt->view.metric == PYPROF_METRIC_WALL
+               ? "No thread ran Python when it was looked at: --rate 1000 looks ten times as often."
+               : "No such time was seen: --metric wall shows all that passed.";
+}
+
+static bool write_to(void *file, const void *data, size_t size) {
+    return fwrite(data, 1, size, (FILE *)file) == size;
+}
+
+static bool draw(FILE *out) {
+    char *second = subtitle();
+    flamegraph *graph = flamegraph_create();
+    flamegraph_options look = {.title = writer.opt->title != NULL ? writer.opt->title : writer.name,
+                               .subtitle = second,
+                               .unit = "us",
+                               .width = writer.opt->width,
+                               .min_width = writer.opt->min_width,
+                               .inverted = writer.opt->inverted,
+                               .threads = writer.opt->threads,
+                               .empty = why_empty()};
+    const char *text = writer.collapsed.data != NULL ? writer.collapsed.data : "";
+    bool drawn =
+        graph != NULL &&
+        flamegraph_add(graph, text, writer.collapsed.size, "profile", flamegraph_tell_file, stderr) == FLAMEGRAPH_OK &&
+        flamegraph_write(graph, &look, write_to, out) == FLAMEGRAPH_OK;
+    flamegraph_free(graph);
+    free(second);
+    return drawn;
+}
+
+static bool write_format(file_format format, FILE *out) {
+    const bytes *text = format == FORMAT_SPEEDSCOPE ? &writer.speedscope : &writer.collapsed;
+    if (format == FORMAT_SVG) {
+        return draw(out);
+    }
+    return text->size == 0 || write_to(out, text->data, text->size);
+}
+
+/* What has no name of its own (a pipe, a device) is written into. */
+static bool write_into(const output_file *file) {
+    FILE *out = fopen(file->path, "w");
+    bool good = out != NULL && write_format(file->format, out);
+    return out != NULL && fclose(out) == 0 && good;
+}
+
+/* Written beside, then renamed: whole, or as it was. A link stays, and leads to the new file. */
+static bool write_beside(const output_file *file, const char *target, mode_t mode) {
+    char *part = text_of("%s.XXXXXX", target);
+    int descriptor = mkstemp(part);
+    FILE *out = descriptor >= 0 ? fdopen(descriptor, "w") : NULL;
+    bool good = out != NULL && write_format(file->format, out) && fchmod(descriptor, mode) == 0;
+    int reason = errno;
+    if (out != NULL && fclose(out) != 0 && good) {
+        good = false;
+        reason = errno;
+    }
+    if (good && rename(part, target) != 0) {
+        good = false;
+        reason = errno;
+    }
+    if (!good && descriptor >= 0) {
+        (void)unlink(part);
+    }
+    free(part);
+    errno = reason;
+    return good;
+}
+
+static mode_t mode_of_new_file(void) {
+    mode_t mask = umask(0);
+    (void)umask(mask);
+    return 0666 & ~mask;
+}
+
+static bool write_output(const output_file *file) {
+    struct stat status;
+    bool exists = stat(file->path, &status) == 0;
+    errno = 0;
+    if (exists && !S_ISREG(status.st_mode)) {
+        return write_into(file);
+    }
+    char *target = realpath(file->path, NULL);
+    bool good =
+        write_beside(file, target != NULL ? target : file->path, exists ? status.st_mode & 0777 : mode_of_new_file());
+    free(target);
+    return good;
+}
+
+/* ---- what is said --------------------------------------------------------------------------------------- */
+
+static void warn(bool when, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void warn(bool when, const char *format, ...) {
+    if (!when || writer.opt->quiet) {
+        return;
+    }
+    va_list values;
+    char *text = NULL;
+    va_start(values, format);
+    if (vasprintf(&text, format, values) >= 0) {
+        complain("warning: %s", text);
+        free(text);
+    }
+    va_end(values);
+}
+
+static double percent(uint64_t part, uint64_t of) {
+    return of > 0 ? 100.0 * (double)part / (double)of : 0;
+}
+
+static const char *why_unsettled(const pyprof_stats *stats) {
+    if (writer.opt->capture == PYPROF_CAPTURE_QUIET) {
+        return "a running thread could not be read (--signal none)";
+    }
+    return stats->samples_unasked >= stats->samples_partial / 2
+               ? "their thread could not be asked (it blocks the signal, or another took it: see --signal)"
+               : "their thread changed while it was read (a busy machine)";
+}
+
+/* What the figures below do not show, if it is worth a line. */
+static void warn_of_losses(const pyprof_stats *stats) {
+    double late = percent(stats->ticks_missed, stats->ticks + stats->ticks_missed);
+    double partial = percent(stats->samples_partial, stats->samples);
+    double jit = percent(stats->samples_jit, stats->samples - stats->samples_idle);
+    warn(late >= 10 && stats->ticks_missed >= 20,
+         "the sampler came too late for %.0f %% of its samples (a busy machine, or too high a --rate): "
+         "times add up, what is short may be missing",
+         late);
+    warn(partial >= 5, "%.0f %% of the samples show [unsettled] where %s: what is called there is not known", partial,
+         why_unsettled(stats));
+    warn(stats->truncated_depth > 0, "%llu sample%s of stacks that are deeper than --depth lack frames in the middle",
+         (unsigned long long)stats->truncated_depth, plural(stats->truncated_depth));
+    warn(stats->truncated_memory > 0, "%llu sample%s found no room: see --memory",
+         (unsigned long long)stats->truncated_memory, plural(stats->truncated_memory));
+    warn(has_doubtful_lines() && jit >= 5,
+         "%.0f %% of the samples that did not wait are of JIT code: their innermost line may be one before it "
+         "(PYTHON_JIT=0 turns it off)",
+         jit);
+    warn(stats->timeline_coarsened > 0, "the time line (speedscope) was full and lost resolution: see --memory");
+}
+
+static char *list_outputs(void) {
+    char *list = text_of("%s", "");
+    for (int i = 0; i < writer.opt->output_count; i++) {
+        char *longer = text_of("%s%s%s", list, i > 0 ? ", " : "", writer.opt->outputs[i].shown);
+        free(list);
+        list = longer;
+    }
+    return list;
+}
+
+/* What is not in the profile, after the figures. */
+static char *tell_rest(void) {
+    const handover_end *end = &writer.end;
+    char *children = end->forks > 0 ? text_of("; %u forked child process%s not recorded", end->forks,
+                                              end->forks == 1 ? " was" : "es were")
+                                    : text_of("%s", "");
+    char *rest;
+    switch (end->cause) {
+    case HANDOVER_EXEC:
+        rest = text_of("%s; the program was replaced by %s, which is not recorded", children, end->text);
+        break;
+    case HANDOVER_DAEMON:
+        rest = text_of("%s; the program goes on as a daemon, which is not recorded", children);
+        break;
+    case HANDOVER_DURATION:
+        rest = text_of("%s; the program goes on", children);
+        break;
+    default:
+        return children;
+    }
+    free(children);
+    return rest;
+}
+
+static void summarize(void) {
+    const pyprof_stats *stats = &writer.end.stats;
+    unsigned long long lost =
+        stats->lost_late + stats->lost_pending + stats->lost_unsettled + stats->lost_unreadable + stats->lost_memory;
+    if (writer.opt->quiet) {
+        return;
+    }
+    char *list = list_outputs();
+    char *rest = tell_rest();
+    if (stats->samples == 0) {
+        complain("no samples in %.3g s: see --rate; wrote %s%s", writer.end.seconds, list, rest);
+    } else {
+        complain("%llu sample%s in %.3g s (%llu of waiting threads, %llu lost%s); wrote %s%s",
+                 (unsigned long long)stats->samples, plural(stats->samples), writer.end.seconds,
+                 (unsigned long long)stats->samples_idle, lost,
+                 lost > 0 ? ": their time is with the samples beside them" : "", list, rest);
+    }
+    free(rest);
+    free(list);
+}
+
+static bool write_all(void) {
+    bool good = true;
+    for (int i = 0; i < writer.opt->output_count; i++) {
+        if (!write_output(&writer.opt->outputs[i])) {
+            complain("cannot write %s: %s", writer.opt->outputs[i].shown,
+                     errno != 0 ? strerror(errno) : "out of memory");
+            good = false;
+        }
+    }
+    return good;
+}
+
+/* All was handed over: true if all was written. */
+static bool conclude(void) {
+    const handover_end *end = &writer.end;
+    if (end->failed) {
+        complain("cannot end the recording: %s", end->text);
+        return false;
+    }
+    if (end->never_began) {
+        if (!writer.opt->quiet) {
+            complain("the program ended with code %d before anything of it was sampled: nothing was written",
+                     end->value);
+        }
+        return true;
+    }
+    bool good = write_all();
+    warn_of_losses(&end->stats);
+    if (good) {
+        summarize();
+    }
+    return good;
+}
+
+/* ---- hearing the library -------------------------------------------------------------------------------- */
+
+static void answer(const connection *from, bool good) {
+    char byte = good ? 0 : 1;
+    (void)handover_send(from->descriptor, &byte, 1);
+    writer.closed = true;
+}
+
+static void hear_log(uint32_t level, const char *text, size_t size) {
+    if (level == PYPROF_LOG_ERROR) {
+        complain("%.*s", (int)size, text);
+    } else {
+        warn(level == PYPROF_LOG_WARNING, "%.*s", (int)size, text);
+    }
+}
+
+static void hear_frame(const connection *from, const handover_frame *frame, const char *data) {
+    size_t size = (size_t)frame->size;
+    switch (frame->kind) {
+    case HANDOVER_HELLO:
+        writer.greeted = true;
+        break;
+    case HANDOVER_LOG:
+        hear_log(frame->detail, data, size);
+        break;
+    case HANDOVER_REFUSED:
+        complain("cannot record: %.*s", (int)size, data);
+        answer(from, false);
+        break;
+    case HANDOVER_END:
+        memcpy(&writer.end, data, size < sizeof writer.end ? size : sizeof writer.end);
+        break;
+    case HANDOVER_COLLAPSED:
+        append(&writer.collapsed, data, size);
+        break;
+    case HANDOVER_SPEEDSCOPE:
+        append(&writer.speedscope, data, size);
+        break;
+    case HANDOVER_DONE:
+        answer(from, conclude());
+        break;
+    default:
+        writer.closed = true;
+    }
+}
+
+static void hear_frames(connection *from) {
+    size_t at = 0;
+    handover_frame frame;
+    bytes *received = &from->received;
+    while (!writer.closed && received->size - at >= sizeof frame) {
+        memcpy(&frame, received->data + at, sizeof frame);
+        if (received->size - at - sizeof frame < frame.size) {
+            break;
+        }
+        hear_frame(from, &frame, received->data + at + sizeof frame);
+        at += sizeof frame + (size_t)frame.size;
+    }
+    drop_front(received, at);
+}
+
+static void drop_connection(int index) {
+    (void)close(writer.connections[index].descriptor);
+    free(writer.connections[index].received.data);
+    writer.connections[index] = writer.connections[--writer.connection_count];
+}
+
+static void hear(int index) {
+    static char piece[65536];
+    connection *from = &writer.connections[index];
+    ssize_t got = recv(from->descriptor, piece, sizeof piece, 0);
+    if (got > 0) {
+        append(&from->received, piece, (size_t)got);
+        hear_frames(from);
+    } else if (got == 0 || errno != EINTR) {
+        drop_connection(index);
+    }
+}
+
+/* Nobody but the program may tell us what to write. */
+static void accept_connection(void) {
+    struct ucred peer = {0};
+    socklen_t size = sizeof peer;
+    int descriptor = accept4(writer.listening, NULL, NULL, SOCK_CLOEXEC);
+    if (descriptor < 0) {
+        return;
+    }
+    bool is_program = getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid == writer.program;
+    if (!is_program || writer.connection_count == MAX_CONNECTIONS) {
+        (void)close(descriptor);
+        return;
+    }
+    writer.connections[writer.connection_count++] = (connection){descriptor, {NULL, 0, 0}};
+}
+
+static bool program_has_ended(const struct pollfd *of_program) {
+    if (of_program->fd >= 0) {
+        return of_program->revents != 0;
+    }
+    return kill(writer.program, 0) != 0 && errno == ESRCH;
+}
+
+/* One round; false if nothing was there to be heard and the program has ended. */
+static bool serve(void) {
+    struct pollfd all[2 + MAX_CONNECTIONS];
+    int count = writer.connection_count;
+    all[0] = (struct pollfd){writer.listening, POLLIN, 0};
+    all[1] = (struct pollfd){writer.program_descriptor, POLLIN, 0};
+    for (int i = 0; i < count; i++) {
+        all[2 + i] = (struct pollfd){writer.connections[i].descriptor, POLLIN, 0};
+    }
+    (void)poll(all, (nfds_t)(2 + count), writer.program_descriptor >= 0 ? -1 : 200);
+    bool heard = false;
+    for (int i = count - 1; i >= 0 && !writer.closed; i--) {
+        if (all[2 + i].revents != 0) {
+            hear(i);
+            heard = true;
+        }
+    }
+    if (all[0].revents != 0 && !writer.closed) {
+        accept_connection();
+        heard = true;
+    }
+    return heard || !program_has_ended(&all[1]);
+}
+
+static void be_writer(void) {
+    while (!writer.closed) {
+        if (!serve()) {
+            complain(writer.greeted ? "the program ended in a way that lets nothing be written (SIGKILL, "
+                                      "say): the recording is lost"
+                                    : "nothing was recorded: %s was not loaded into the program",
+                     "pyprof-run's library");
+            break;
+        }
+    }
+    _exit(EXIT_SUCCESS);
+}
+
+/* ---- beginning ------------------------------------------------------------------------------------------ */
+
+static bool listen_for_program(void) {
+    struct sockaddr_un address;
+    unsigned long long chance[2];
+    if (getrandom(chance, sizeof chance, 0) != (ssize_t)sizeof chance) {
+        return false;
+    }
+    (void)snprintf(writer.socket, sizeof writer.socket, "pyprof-run-%ld-%016llx%016llx", (long)getpid(), chance[0],
+                   chance[1]);
+    socklen_t length = handover_address(&address, writer.socket);
+    writer.listening = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    return writer.listening >= 0 && bind(writer.listening, (struct sockaddr *)&address, length) == 0 &&
+           listen(writer.listening, MAX_CONNECTIONS) == 0;
+}
+
+/* The descriptor that a path such as /dev/stdout or /dev/fd/3 stands for, or -1. */
+static int descriptor_of(const char *path) {
+    static const char *const folders[] = {"/dev/fd/", "/proc/self/fd/"};
+    if (strcmp(path, "/dev/stdout") == 0 || strcmp(path, "/dev/stderr") == 0) {
+        return path[8] == 'o' ? STDOUT_FILENO : STDERR_FILENO;
+    }
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        size_t length = strlen(folders[i]);
+        if (strncmp(path, folders[i], length) == 0) {
+            return atoi(path + length);
+        }
+    }
+    return -1;
+}
+
+static bool is_needed(int descriptor) {
+    if (descriptor == STDERR_FILENO || descriptor == writer.listening || descriptor == writer.program_descriptor) {
+        return true;
+    }
+    for (int i = 0; i < writer.opt->output_count; i++) {
+        if (descriptor_of(writer.opt->outputs[i].path) == descriptor) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A pipe that was the program's must end when the program closes it: its descriptors are not for us to hold. */
+static void close_others(void) {
+    int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+    long most = sysconf(_SC_OPEN_MAX);
+    for (int i = 0; i < (most > 0 && most < 65536 ? (int)most : 65536); i++) {
+        if (i == nothing || is_needed(i)) {
+            continue;
+        }
+        if (i <= STDERR_FILENO) {
+            (void)dup2(nothing, i);
+        } else {
+            (void)close(i);
+        }
+    }
+}
+
+static void leave_session(void) {
+    static const int ignored[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM};
+    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) {
+        (void)signal(ignored[i], SIG_IGN);
+    }
+    (void)setsid();
+    (void)prctl(PR_SET_NAME, "pyprof-writer");
+    (void)chdir("/");
+}
+
+const char *start_writer(const run_options *opt, const char *name) {
+    writer.opt = opt;
+    writer.name = name;
+    writer.program = getpid();
+    writer.program_descriptor = (int)syscall(SYS_pidfd_open, writer.program, 0);
+    pid_t child = listen_for_program() ? fork() : -1;
+    if (child == 0) {
+        leave_session();
+        pid_t grandchild = fork(); /* whose parent ends: the program has no child that it did not make */
+        if (grandchild == 0) {
+            close_others();
+            be_writer();
+        }
+        _exit(grandchild < 0);
+    }
+    int status = -1;
+    while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    if (child < 0 || (status != 0 && errno != ECHILD)) {
+        complain("cannot start the process that writes the profile: %s", strerror(errno));
+        exit(EXIT_FAILED);
+    }
+    (void)close(writer.listening);
+    (void)close(writer.program_descriptor);
+    return writer.socket;
+}
+
+void dismiss_writer(void) {
+    struct sockaddr_un address;
+    socklen_t length = handover_address(&address, writer.socket);
+    int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (descriptor >= 0 && connect(descriptor, (struct sockaddr *)&address, length) == 0) {
+        (void)handover_send_frame(descriptor, HANDOVER_NEVER_RAN, 0, NULL, 0);
+    }
+}
