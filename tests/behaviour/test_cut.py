@@ -15,7 +15,7 @@ class CutTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         run = harness.Run(os.path.join(HERE, 'cut.py'), [], ['collapsed,samples,idle'], 500)
-        cls.stacks = [([frame.name for frame in stack.frames], stack.value) for stack in run.stacks('collapsed,samples,idle')]
+        cls.stacks = [([frame.name for frame in stack.frames], stack.value) for stack in run.script_stacks('collapsed,samples,idle')]
 
     def paths_to(self, leaf):
         """Without what could not be read as it changed."""

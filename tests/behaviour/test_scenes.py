@@ -195,7 +195,7 @@ class ScenesTest(unittest.TestCase):
         self.assertGreater(self.share('comprehensions', passes), 0.9)
 
     def test_every_stack_has_its_root(self):
-        for stack in self.parsed['collapsed,samples,idle']:
+        for stack in self.run_.script_stacks('collapsed,samples,idle'):
             root = stack.frames[0]
             if stack.thread == 'MainThread':
                 self.assertEqual((root.name, root.file), ('<module>', 'scenes.py'))

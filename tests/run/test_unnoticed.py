@@ -31,11 +31,12 @@ TEXTS = [
      "print([(n, libc.sigaction(n, None, b), min(int.from_bytes(b.raw[:8], 'little'), 2), b.raw[136:140].hex()) for n in range(1, 65)])"),
     ("libc's signal()", LIBC + "\nlibc.signal.restype = ctypes.c_void_p\nlibc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]\n"
      "print([(n, libc.signal(n, None), libc.signal(n, 1), libc.signal(n, None)) for n in range(1, 65) if n not in (2, 13)])"),
-    # All but the signal that asks for stacks: who blocks that may find one waiting (LIMITS).
+    # All but the signals that ask for stacks here: who blocks those may find one waiting (LIMITS).
     ("masks", "import signal\nprint(signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.sigpending())\n"
      "print(open('/proc/self/status').read().split('SigPnd:')[1].split('SigCgt:')[0].split()[0])\n"
-     "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGURG}); os.kill(os.getpid(), 15); os.kill(os.getpid(), 10)\n"
-     "print(sorted(signal.sigpending()), signal.sigwait([10]), signal.sigtimedwait([15], 9).si_signo, signal.sigpending())"),
+     "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() -\n"
+     "    {signal.SIGURG, signal.SIGUSR2, signal.SIGRTMIN + 3, signal.SIGTERM}); os.kill(os.getpid(), 14); os.kill(os.getpid(), 10)\n"
+     "print(sorted(signal.sigpending()), signal.sigwait([10]), signal.sigtimedwait([14], 9).si_signo, signal.sigpending())"),
     ("set_wakeup_fd", "import signal, socket\na, b = socket.socketpair(); b.setblocking(False); a.settimeout(0.2)\n"
      "signal.set_wakeup_fd(b.fileno())\nsignal.signal(10, lambda *_: None)\nsome(); os.kill(os.getpid(), 10); some()\n"
      "print(a.recv(100))\ntry: print(a.recv(100))\nexcept OSError as error: print(error)"),

@@ -1,7 +1,6 @@
 """Holds a stack against the program that generate.py wrote: says what in it cannot be."""
 
-# PyRun_* calls this for the script, before the script's module has a frame (Python/pythonrun.c, set_main_loader).
-LOADER = '<frozen importlib._bootstrap_external>'
+import harness
 
 
 class Checker:
@@ -16,7 +15,7 @@ class Checker:
             frames = frames[:-1]  # what lies below changed while it was read, and is not claimed
         if not frames:
             return 'no frames'
-        if stack.thread == 'MainThread' and all(frame.file == LOADER for frame in frames):
+        if harness.is_before_script(stack):
             return None
         return (self._root_complaint(stack.thread, frames[0]) or self._pairs_complaint(frames) or
                 self._leaf_complaint(frames[-1]))

@@ -23,6 +23,8 @@ class FormatError(Exception):
 
 FRAME = re.compile(r'(?P<name>.*) \((?P<file>.*):(?P<line>[0-9]+)\)\Z')
 SPECIAL = ('[unresolved]', '[truncated]', '[unsettled]')  # what stands for frames that cannot be shown
+# PyRun_* calls this for the script, before the script's module has a frame (Python/pythonrun.c, set_main_loader).
+LOADER = Frame('FileLoader.__init__', '<frozen importlib._bootstrap_external>', 0)
 MARK = re.compile(r'\[interpreter [0-9]+(: .*)?\]\Z')  # what follows runs there
 
 
@@ -75,6 +77,11 @@ def host_environment():
     return environment
 
 
+def is_before_script(stack):
+    frames = [frame for frame in stack.frames if frame.name != '[unsettled]']
+    return stack.thread == 'MainThread' and bool(frames) and all(frame.file == LOADER.file for frame in frames)
+
+
 class Run:
     """One finished run of the host: what the script printed, the figures, the outputs by their words."""
 
@@ -103,6 +110,10 @@ class Run:
 
     def stacks(self, words):
         return parse_collapsed(self.texts[words])
+
+    def script_stacks(self, words):
+        """Without what CPython does before the script has a frame: on a busy machine that may be sampled, too."""
+        return [stack for stack in self.stacks(words) if not is_before_script(stack)]
 
     def printed(self):
         """The last line of what the script printed, as JSON."""
