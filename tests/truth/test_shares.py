@@ -126,7 +126,7 @@ class RhythmTest(Shares):
     def test_period_of_the_sampler(self):
         """A loop as long as the sampling interval: ticks at a fixed phase would see one part of it only. It keeps to the
         clock, and so comes before others, where that may be."""
-        self.check_close('periodic', 6, 530, options=['-f'])
+        self.check_close('periodic', 6, 530, samples=80000, options=['-f'])
 
     def test_bursts(self):
         """A thread that lets the GIL go hundreds of times a second must not get less than its share. A burst from which
