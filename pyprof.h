@@ -5621,9 +5621,10 @@ static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread
 }
 
 // >>records
-// A sample enters the profile. In: a thread, what was read of it, its two clocks. Out: a node, and time for it and for the one
-// before: the gap between two samples is shared half and half, its CPU time as the two kinds let it. Invariant: the wall time
-// of a track adds up to the time that its thread was seen, CPU time to its clock.
+// A sample enters the profile, or why there is none is counted. In: a thread, what one look at it saw, and the verdict on that.
+// Out: a node, and time for it and for the one before: the gap between two samples is shared half and half, its CPU time as
+// the two kinds let it. Invariants: the wall time of a track adds up to the time that its thread was seen, CPU time to its
+// clock; each tick gives each thread a sample or a cause (pyprof__book).
 
 /* The CPU time for a sample that runs, for the half gap between it and one that waited. What the thread used in
    that gap is known, but to give it just that would be a bias: of what runs for less than an interval, only a part
@@ -5753,8 +5754,8 @@ static void pyprof__note_calm(pyprof__sampler *sampler, pyprof__thread *thread, 
     sampler->waiting.candidates += thread->calm >= looks && thread->restless == 0;
 }
 
-/* A sample enters the profile. stack NULL = the same as last time. */
-static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
+/* A sample enters the profile. stack NULL = the same as last time. False: there is no room for the thread. */
+static bool pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
                            const pyprof__levels *levels, uint32_t kind, uint64_t wall, uint64_t cpu) {
     uint32_t node = thread->node;
     if (stack != NULL) {
@@ -5762,7 +5763,7 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
             pyprof__end_time(sampler, thread, wall, false);
             thread->cpu = cpu > thread->cpu ? cpu : thread->cpu;
             thread->absent_at = wall;
-            return;
+            return true;
         }
         pyprof__learn_object(sampler, thread, stack);
         if (thread->track == PYPROF__NONE) {
@@ -5770,8 +5771,7 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
             pyprof__update_name(sampler, thread, wall);
         }
         if (thread->track == PYPROF__NONE) {
-            sampler->stats.lost_memory++;
-            return;
+            return false;
         }
         node = pyprof__take_in(sampler, thread, stack, levels);
         thread->is_in_jit = stack->is_in_jit;
@@ -5794,6 +5794,63 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
     thread->wall = wall;
     thread->cpu = cpu;
     pyprof__update_name(sampler, thread, wall);
+    return true;
+}
+
+/* What one look at a thread, or its answer, has shown. */
+typedef struct pyprof__observation {
+    pyprof__stack stack; /* in the sampler's scratch, or the answer's own */
+    bool attached;
+    bool ran;      /* its clock went on while it was looked at first */
+    bool stands;   /* its clock did not go on, between two looks before the first */
+    bool held;     /* it ran, and was kept from it */
+    uint64_t wall; /* before what was read last; and then, */
+    uint64_t cpu;  /* the thread's clock; 0 = the thread is gone */
+} pyprof__observation;
+
+/* What that comes to. Each look ends in one of these, and each of them is a sample, or leads to one, or is counted. */
+typedef enum pyprof__verdict {
+    PYPROF__SAME,       /* it has not run since its last sample: the stack is that one's */
+    PYPROF__SEEN,       /* its stack is known */
+    PYPROF__ASKED,      /* it was asked: its answer comes to one of the others */
+    PYPROF__PENDING,    /* it has not answered by the next tick, or not as it was asked */
+    PYPROF__LATE,       /* when the signal came it no longer ran Python */
+    PYPROF__UNSETTLED,  /* it runs Python, and where cannot be told */
+    PYPROF__UNREADABLE, /* it is gone, or what belongs to it */
+    PYPROF__NO_ROOM     /* memory_limit */
+} pyprof__verdict;
+
+/* The one place where a tick is counted as lost for some threads. */
+static void pyprof__lose(pyprof__sampler *sampler, pyprof__verdict cause, uint64_t threads) {
+    pyprof_stats *stats = &sampler->stats;
+    stats->lost_pending += cause == PYPROF__PENDING ? threads : 0;
+    stats->lost_late += cause == PYPROF__LATE ? threads : 0;
+    stats->lost_unsettled += cause == PYPROF__UNSETTLED ? threads : 0;
+    stats->lost_unreadable += cause == PYPROF__UNREADABLE ? threads : 0;
+    stats->lost_memory += cause == PYPROF__NO_ROOM ? threads : 0;
+}
+
+/* What a thread did when it was seen. */
+static uint32_t pyprof__kind_of(const pyprof__thread *thread, const pyprof__observation *observed) {
+    if (observed->attached) {
+        return PYPROF__GIL;
+    }
+    return observed->cpu != thread->cpu && (observed->ran || pyprof__thread_is_runnable(thread->tid)) ? 0
+                                                                                                      : PYPROF__IDLE;
+}
+
+/* A look's end: a sample, or a cause why there is none. */
+static void pyprof__book(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__verdict verdict,
+                         const pyprof__levels *levels, const pyprof__observation *observed) {
+    bool has_room = true;
+    if (verdict == PYPROF__SAME) {
+        has_room = pyprof__record(sampler, thread, NULL, NULL, PYPROF__IDLE, observed->wall, observed->cpu);
+    } else if (verdict == PYPROF__SEEN) {
+        sampler->stats.samples_held += observed->held;
+        has_room = pyprof__record(sampler, thread, &observed->stack, levels, pyprof__kind_of(thread, observed),
+                                  observed->wall, observed->cpu);
+    }
+    pyprof__lose(sampler, has_room ? verdict : PYPROF__NO_ROOM, 1);
 }
 
 /* Whether the thread's outermost frame of its last sample was known, and belonged to what is its outermost level now. */
@@ -5925,19 +5982,26 @@ static void pyprof__confirm(pyprof__sampler *sampler, const pyprof__levels *leve
     }
 }
 
-static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__request *request,
-                                uint32_t state) {
-    thread->request = PYPROF__NONE;
+static pyprof__verdict pyprof__verdict_of(pyprof__sampler *sampler, const pyprof__thread *thread,
+                                          pyprof__request *request, uint32_t state) {
     if (state == PYPROF__REQUEST_LATE) {
-        sampler->stats.lost_late++;
-        return;
-    }
-    if (state == PYPROF__REQUEST_UNSETTLED && !pyprof__keep_root(sampler, thread, &request->levels, &request->stack)) {
-        sampler->stats.lost_unsettled++;
-        return;
+        return PYPROF__LATE;
     }
     if (state == PYPROF__REQUEST_ANSWERED) {
         pyprof__confirm(sampler, &request->levels);
+        return PYPROF__SEEN;
+    }
+    return pyprof__keep_root(sampler, thread, &request->levels, &request->stack) ? PYPROF__SEEN : PYPROF__UNSETTLED;
+}
+
+static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__request *request,
+                                uint32_t state) {
+    thread->request = PYPROF__NONE;
+    pyprof__verdict verdict = pyprof__verdict_of(sampler, thread, request, state);
+    pyprof__observation observed = {request->stack, true, true, false, false, request->wall, request->cpu};
+    pyprof__book(sampler, thread, verdict, &request->levels, &observed);
+    if (verdict != PYPROF__SEEN) {
+        return;
     }
     sampler->stats.samples_signalled++;
     thread->hears = request->signal_number;
@@ -5945,7 +6009,6 @@ static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread
     if (request->has_new) {
         pyprof__make_known(&request->stack);
     }
-    pyprof__record(sampler, thread, &request->stack, &request->levels, PYPROF__GIL, request->wall, request->cpu);
 }
 
 /* Takes in what the threads have answered since. */
@@ -6209,7 +6272,7 @@ static void pyprof__learn_order(pyprof__sampler *sampler, const pyprof__thread *
    has no sample. */
 static void pyprof__cancel(pyprof__sampler *sampler, pyprof__thread *thread) {
     if (thread->request != PYPROF__NONE) {
-        sampler->stats.lost_pending++;
+        pyprof__lose(sampler, PYPROF__PENDING, 1);
         pyprof__swap_state(&pyprof__handler.requests[thread->request], PYPROF__REQUEST_SENT, PYPROF__REQUEST_CANCELLED);
         thread->request = PYPROF__NONE;
     }
@@ -6438,17 +6501,6 @@ static bool pyprof__settle(const pyprof__thread *thread, const pyprof__levels *l
     return true;
 }
 
-/* What a look from outside saw. */
-typedef struct pyprof__observation {
-    pyprof__stack stack; /* in the sampler's scratch */
-    bool attached;
-    bool ran;      /* its clock went on while it was looked at first */
-    bool stands;   /* its clock did not go on, between two looks before the first */
-    bool held;     /* it ran, and was kept from it */
-    uint64_t wall; /* before what was read last; and then, */
-    uint64_t cpu;  /* the thread's clock; 0 = the thread is gone */
-} pyprof__observation;
-
 /* Where a thread of several interpreters is by now: where it is attached, else what it has entered last. */
 static void pyprof__catch_up(const pyprof__sampler *sampler, pyprof__levels *levels) {
     const pyprof__layout *layout = &sampler->layout;
@@ -6597,14 +6649,6 @@ static bool pyprof__may_ask(const pyprof__thread *thread, uint64_t now, bool is_
            thread->ask_debt <= (is_steady ? PYPROF__ASK_DEBT_MAX_STEADY : PYPROF__ASK_DEBT_MAX);
 }
 
-static uint32_t pyprof__kind_of(const pyprof__thread *thread, const pyprof__observation *observed) {
-    if (observed->attached) {
-        return PYPROF__GIL;
-    }
-    return observed->cpu != thread->cpu && (observed->ran || pyprof__thread_is_runnable(thread->tid)) ? 0
-                                                                                                      : PYPROF__IDLE;
-}
-
 /* Where a thread may run is the host's to say, and there is no way to change it only if it is still what it was. Who
    changes it in the microsecond between our look and our own change would lose his. So a thread is held only after it
    was seen unchanged for a while, and of one that was seen to change hands are kept off. */
@@ -6742,8 +6786,9 @@ static void pyprof__count_unasked(pyprof__sampler *sampler, pyprof__thread *thre
         sampler->warnings++ < warnings ? text : "more threads block signals: pyprof_stats.threads_unasked counts them");
 }
 
-static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__levels *levels,
-                                 uint64_t now) {
+/* A thread that is not asked: held or quietly, unless it can be asked after all. */
+static pyprof__verdict pyprof__observe(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__levels *levels,
+                                       uint64_t now, pyprof__observation *observed) {
     enum {
         blocked_after = 8
     }; /* a running thread that does not answer for so many ticks blocks the signal */
@@ -6753,45 +6798,35 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
     /* Who is only asked less is not held. */
     bool is_blocked = is_asked || pyprof__way_of(thread, now) == PYPROF__QUIETLY;
     bool can_hold = is_blocked && pyprof__may_hold(sampler, thread) && !waited_for;
-    pyprof__observation observed;
-    memset(&observed, 0, sizeof observed);
-    bool is_read = can_hold ? pyprof__read_unasked(sampler, thread, levels, &observed)
-                            : pyprof__read_quietly(sampler, thread, levels, waited_for, can_ask, &observed);
-    if (!is_read && can_ask && observed.attached) {
+    bool is_read = can_hold ? pyprof__read_unasked(sampler, thread, levels, observed)
+                            : pyprof__read_quietly(sampler, thread, levels, waited_for, can_ask, observed);
+    if (!is_read && can_ask && observed->attached) {
         pyprof__sight sight = pyprof__read_clocks(thread);
         sight.levels = *levels;
         if (pyprof__ask(sampler, thread, &sight)) {
-            return; /* it did not run when it was looked at first, and now it does */
+            return PYPROF__ASKED; /* it did not run when it was looked at first, and now it does */
         }
     }
-    if (!is_read && !waited_for && observed.attached && observed.cpu != 0) {
-        is_read = pyprof__keep_root(sampler, thread, levels, &observed.stack);
+    if (!is_read && waited_for) {
+        return PYPROF__PENDING;
     }
-    if (!is_read) {
-        sampler->stats.lost_pending += waited_for;
-        sampler->stats.lost_unsettled += !waited_for && observed.cpu != 0;
-        sampler->stats.lost_unreadable += !waited_for && observed.cpu == 0;
-        return;
+    if (observed->cpu == 0) {
+        return PYPROF__UNREADABLE;
+    }
+    if (!is_read && !(observed->attached && pyprof__keep_root(sampler, thread, levels, &observed->stack))) {
+        return PYPROF__UNSETTLED;
     }
     if (!pyprof__is_bound_to(&sampler->layout, levels->items[0].tstate, thread->thread_id, thread->tid,
                              thread->told_id)) {
-        sampler->stats.lost_unreadable++;
-        return;
+        return PYPROF__UNREADABLE;
     }
     if (is_asked && pyprof__state_of(&pyprof__handler.requests[thread->request]) != PYPROF__REQUEST_SENT) {
-        sampler->stats.lost_pending++; /* it answered just now: that is the sample, at the next tick */
-        return;
+        return PYPROF__PENDING; /* it answered just now: that is the sample, at the next tick */
     }
     if (waited_for) {
         pyprof__cancel(sampler, thread);
     }
-    sampler->stats.samples_held += observed.held;
-    pyprof__record(sampler, thread, &observed.stack, levels, pyprof__kind_of(thread, &observed), observed.wall,
-                   observed.cpu);
-    if (observed.attached && (observed.ran || observed.held) && thread->borrowed == 0 && thread->has_sample &&
-        sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && pyprof__way_of(thread, now) == PYPROF__QUIETLY) {
-        pyprof__count_unasked(sampler, thread);
-    }
+    return PYPROF__SEEN;
 }
 
 static bool pyprof__is_on_own_stack(pyprof__thread *thread, uintptr_t entry) {
@@ -6837,12 +6872,12 @@ static bool pyprof__is_steady(const pyprof__thread *thread, uint64_t now, uint64
     return thread->has_sample && cpu + slack >= thread->cpu + (now - thread->wall);
 }
 
-/* One thread at one tick. */
-static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__sight *sight) {
+/* Which way one thread is looked at at one tick, and what comes of it. */
+static pyprof__verdict pyprof__decide(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__sight *sight,
+                                      pyprof__observation *observed) {
     const pyprof__tstate *tstate = &PYPROF__ITEM(const pyprof__tstate, &sampler->tstates, thread->tstate);
     bool attached = pyprof__is_attached(&sampler->layout, tstate->address, tstate->copy);
     uint64_t now = sight->wall, cpu = sight->cpu;
-    pyprof__pay_off(thread);
     if (attached) {
         sampler->waiting.holder = tstate->address;
         pyprof__learn_order(sampler, thread);
@@ -6853,16 +6888,16 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
             pyprof__doubt(sampler, used, &used->moved);
         }
         pyprof__end_time(sampler, thread, now, false);
-        sampler->stats.lost_unreadable++;
-        return;
+        return PYPROF__UNREADABLE;
     }
     /* Who lets go of Python has run, whatever its clock says: a virtual machine's may stand still for a while. */
     bool was_attached = (thread->kind & PYPROF__GIL) != 0;
     if (thread->has_sample && cpu == thread->cpu && tstate->address == thread->sample_tstate && !attached &&
         !was_attached && thread->borrowed == 0) {
-        pyprof__cancel(sampler, thread); /* it has not run since: nothing can have changed */
-        pyprof__record(sampler, thread, NULL, NULL, PYPROF__IDLE, now, cpu);
-        return;
+        pyprof__cancel(sampler, thread);
+        observed->wall = now;
+        observed->cpu = cpu;
+        return PYPROF__SAME;
     }
     pyprof__check_blocked(sampler, thread, cpu);
     pyprof__find_levels(sampler, thread, &sight->levels);
@@ -6870,13 +6905,26 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
     if (attached && pyprof__may_ask(thread, now, is_steady) && (is_steady || pyprof__cpu_time(thread) != cpu) &&
         pyprof__ask(sampler, thread, sight)) {
         sampler->runner = tstate->thread;
-        return;
+        return PYPROF__ASKED;
     }
     if (pyprof__is_spread(sampler, thread, &sight->levels)) {
-        sampler->stats.lost_unsettled++;
-        return;
+        return PYPROF__UNSETTLED;
     }
-    pyprof__look_quietly(sampler, thread, &sight->levels, now);
+    return pyprof__observe(sampler, thread, &sight->levels, now, observed);
+}
+
+/* One thread at one tick. */
+static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__sight *sight) {
+    pyprof__observation observed;
+    memset(&observed, 0, sizeof observed);
+    pyprof__pay_off(thread);
+    pyprof__verdict verdict = pyprof__decide(sampler, thread, sight, &observed);
+    pyprof__book(sampler, thread, verdict, &sight->levels, &observed);
+    if (verdict == PYPROF__SEEN && observed.attached && (observed.ran || observed.held) && thread->borrowed == 0 &&
+        thread->has_sample && sampler->desc.capture == PYPROF_CAPTURE_DEFAULT &&
+        pyprof__way_of(thread, sight->wall) == PYPROF__QUIETLY) {
+        pyprof__count_unasked(sampler, thread);
+    }
 }
 
 // >>threads
@@ -6987,7 +7035,7 @@ static uint32_t pyprof__find_thread(pyprof__sampler *sampler, const pyprof__tsta
     }
     uint32_t index = pyprof__new_thread(sampler);
     if (index == PYPROF__NONE) {
-        sampler->stats.lost_memory++;
+        pyprof__lose(sampler, PYPROF__NO_ROOM, 1);
         return PYPROF__NONE;
     }
     pyprof__begin_thread(sampler, pyprof__thread_at(sampler, index), tstate);
@@ -7117,7 +7165,7 @@ static bool pyprof__walk_threads(pyprof__sampler *sampler, const pyprof__interp 
     while (address != 0) {
         uint32_t index = pyprof__array_add(sampler->memory, &sampler->fresh);
         if (index == PYPROF__NONE) {
-            sampler->stats.lost_memory++;
+            pyprof__lose(sampler, PYPROF__NO_ROOM, 1);
             return false;
         }
         pyprof__tstate *tstate = &PYPROF__ITEM(pyprof__tstate, &sampler->fresh, index);
@@ -7187,7 +7235,7 @@ static void pyprof__keep_unmet(pyprof__sampler *sampler) {
         }
         uint32_t index = pyprof__array_add(sampler->memory, &sampler->tstates);
         if (index == PYPROF__NONE) {
-            sampler->stats.lost_memory++;
+            pyprof__lose(sampler, PYPROF__NO_ROOM, 1);
             continue;
         }
         pyprof__tstate *kept = pyprof__tstate_at(sampler, index);
@@ -7627,7 +7675,7 @@ static void pyprof__look_at_runner(pyprof__sampler *sampler, uint32_t runner, py
 /* A tick in which the lists of threads could not be read: those that were known are lost in it. */
 static void pyprof__count_unreadable(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
-        sampler->stats.lost_unreadable += pyprof__thread_at(sampler, i)->is_alive;
+        pyprof__lose(sampler, PYPROF__UNREADABLE, pyprof__thread_at(sampler, i)->is_alive);
     }
 }
 

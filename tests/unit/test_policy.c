@@ -138,6 +138,28 @@ static void *sleep_on(void *argument) {
     return NULL;
 }
 
+/* Each verdict that is no sample is counted, once, under its own cause; and a question is not, before it has an answer. */
+static void test_each_verdict_is_counted(void **state) {
+    static const pyprof__verdict losses[] = {PYPROF__PENDING, PYPROF__LATE, PYPROF__UNSETTLED, PYPROF__UNREADABLE,
+                                             PYPROF__NO_ROOM};
+    static pyprof__sampler sampler;
+    const pyprof_stats *stats = &sampler.stats;
+    const uint64_t *counters[] = {&stats->lost_pending, &stats->lost_late, &stats->lost_unsettled,
+                                  &stats->lost_unreadable, &stats->lost_memory};
+    pyprof__thread thread = new_thread();
+    (void)state;
+    pyprof__book(&sampler, &thread, PYPROF__ASKED, NULL, NULL);
+    for (size_t i = 0; i < 5; i++) {
+        assert_int_equal(*counters[i], 0);
+    }
+    for (size_t i = 0; i < 5; i++) {
+        pyprof__book(&sampler, &thread, losses[i], NULL, NULL);
+        for (size_t j = 0; j < 5; j++) {
+            assert_int_equal(*counters[j], j <= i);
+        }
+    }
+}
+
 /* A thread is put to sleep by the kernel on its own time: then it is "sleeping" already, and still runs. */
 static void test_what_runs_is_not_idle(void **state) {
     sleeper other;
@@ -499,6 +521,7 @@ int main(void) {
         cmocka_unit_test(test_steadiness_is_by_the_clock),
         cmocka_unit_test(test_who_may_be_asked),
         cmocka_unit_test(test_what_runs_is_not_idle),
+        cmocka_unit_test(test_each_verdict_is_counted),
         cmocka_unit_test(test_whose_thread_state_it_is),
         cmocka_unit_test(test_what_two_reads_have_in_common),
         cmocka_unit_test(test_thread_states_that_are_lent),
