@@ -620,7 +620,8 @@ extern "C" {
 #endif
 
 // >>platform
-// Threads, signals and clocks of the operating system; a port replaces this part and >>reads.
+// Threads, signals and clocks of the operating system; a port replaces this part and >>reads. Atomics, clocks and what reads
+// the interrupted thread's registers may run in the signal handler; what opens files below /proc never does.
 
 typedef struct pyprof__atomic32 {
     uint32_t value;
@@ -958,7 +959,8 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 }
 
 // >>base
-// Memory within a limit, and the host's log.
+// Memory within a limit, and the host's log. In: the host's allocator and logger. Out: NULL where the limit or the allocator
+// says no. Any thread, never the handler. Invariant: what a budget counts is what was allocated and not yet released.
 
 /* What a recording, its snapshots, and whatever writes them hold together. */
 typedef struct pyprof__budget {
@@ -1095,7 +1097,8 @@ static pyprof_result pyprof__report(const pyprof_logger *logger, pyprof_result r
 }
 
 // >>containers
-// An array that grows, and a table: an array of items found again by the bytes that they begin with.
+// An array that grows, and a table: an array of items found again by the bytes that they begin with. Whoever owns one guards
+// it. To add an item may move the others in memory; their indices stay.
 
 #define PYPROF__NONE UINT32_MAX
 
@@ -1301,7 +1304,8 @@ static uint32_t pyprof__table_intern(pyprof__memory *memory, pyprof__table *tabl
 }
 
 // >>reads
-// Reading this process's own memory where it may vanish: a bad address is an error code, never a fault.
+// Reading this process's own memory where it may vanish: a bad address is an error code, never a fault. In: addresses that
+// may be stale. Out: bytes, or false. pyprof__read may run in the handler; a view is the sampler's alone.
 
 typedef struct pyprof__piece {
     uintptr_t address;
@@ -4038,7 +4042,9 @@ static bool pyprof__is_handler_awaited(void) {
 }
 
 // >>profile
-// The calling-context tree and the time line. Knows nothing of CPython and nothing of threads but their names.
+// The calling-context tree and the time line. In: nodes below nodes, and time for them. Out: the same to whoever walks it.
+// Knows nothing of CPython and nothing of threads but their names. Changed by the sampler under its lock; a snapshot of it
+// belongs to its holder. Invariant: a node comes after its parent; a track's spans follow each other without a gap.
 
 enum {
     PYPROF__GIL = 1,
@@ -5623,8 +5629,13 @@ static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread
 // >>records
 // A sample enters the profile, or why there is none is counted. In: a thread, what one look at it saw, and the verdict on that.
 // Out: a node, and time for it and for the one before: the gap between two samples is shared half and half, its CPU time as
-// the two kinds let it. Invariants: the wall time of a track adds up to the time that its thread was seen, CPU time to its
-// clock; each tick gives each thread a sample or a cause (pyprof__book).
+// the two kinds let it.
+//   ticks      |      absent      A         B              C     has left Python
+//   wall time             [A: 1/2][A: 1/2|B: 1/2][B: 1/2  |  C: 1/2][C: 1/2]
+//   CPU time   what the thread's clock moved between A and B goes to both by halves if both ran; if one waited, to the other,
+//              as much as pyprof__claim says
+// Invariants: the wall time of a track adds up to the time that its thread was seen, CPU time to its clock; each tick gives
+// each thread a sample or a cause (pyprof__book).
 
 /* The CPU time for a sample that runs, for the half gap between it and one that waited. What the thread used in
    that gap is known, but to give it just that would be a bias: of what runs for less than an interval, only a part
@@ -8536,7 +8547,8 @@ static pyprof_result pyprof__visit_all(pyprof__writing *writing, const pyprof_vi
 }
 
 // >>writers
-// From that to pictures and speedscope's format.
+// From that to pictures and speedscope's format. In: what >>shown has made. Out: bytes to the host's function, in pieces; once
+// that has said no, nothing more. Any thread that holds the profile; no lock.
 
 /* Text gathered in memory, for what needs all of it at once, or must not call the host's function yet. */
 typedef struct pyprof__gathered {
