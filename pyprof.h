@@ -9735,21 +9735,21 @@ typedef struct pyprof__dumped {
 } pyprof__dumped;
 
 /* A thread's paragraph. */
-static void pyprof__put_thread(pyprof__writing *writing, const pyprof__dumped *thread) {
-    const pyprof__track *track = pyprof__track_at(writing->profile, thread->track);
-    const char *state = (thread->kind & PYPROF__GIL)    ? "active, holds the GIL"
-                        : (thread->kind & PYPROF__IDLE) ? "idle"
+static void pyprof__put_thread(pyprof__writing *writing, const pyprof__dumped *dumped) {
+    const pyprof__track *track = pyprof__track_at(writing->profile, dumped->track);
+    const char *state = (dumped->kind & PYPROF__GIL)    ? "active, holds the GIL"
+                        : (dumped->kind & PYPROF__IDLE) ? "idle"
                                                         : "active";
     size_t size;
     const char *name = pyprof__string_text(writing->profile, track->name, &size);
     pyprof__put_text(&writing->out, "Thread ");
-    pyprof__put_number(&writing->out, (uint64_t)thread->tid);
+    pyprof__put_number(&writing->out, (uint64_t)dumped->tid);
     pyprof__put_text(&writing->out, " \"");
     pyprof__put_collapsed(&writing->out, name, size);
     pyprof__put_text(&writing->out, "\" (");
     pyprof__put_text(&writing->out, state);
     pyprof__put_text(&writing->out, ")\n");
-    for (uint32_t at = thread->node; at != track->root; at = pyprof__node_at(writing->profile, at)->parent) {
+    for (uint32_t at = dumped->node; at != track->root; at = pyprof__node_at(writing->profile, at)->parent) {
         const pyprof__node *node = pyprof__node_at(writing->profile, at);
         pyprof__put_text(&writing->out, "    ");
         pyprof__put_frame(writing, node->function, node->line);
