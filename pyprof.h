@@ -58,6 +58,7 @@
    CONTENTS (search for these tags)
      >>api         the public declarations, each with its contract
      >>platform    threads, signals, clocks and atomics of the system
+     >>tuning      the figures that trade one thing for another
      >>base        memory within a limit, the host's log
      >>containers  an array that grows, a table found by key
      >>reads       reading this process's memory where it may vanish
@@ -957,6 +958,85 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
         close(tasks->file);
     }
 }
+
+// >>tuning
+// The figures that trade one thing for another, each with what it trades and what chose it. Used by the sampler, and the first
+// by the handler. Whoever changes one runs `tools/dev bench` and the suite.
+
+/* Asking. An answer takes 2 to 9 us: up to here the thread's clock went on as time did, which saves the handler a system
+   call. Longer would book CPU time to who was taken off its core meanwhile. */
+#define PYPROF__JUST_NOW_NS UINT64_C(20000)
+/* Looks that shall lie between two system calls that a signal has ended: fewer would show in programs that do not repeat
+   calls, more would show [unsettled] frames in those that wait often. A late answer costs a sample and no more. */
+#define PYPROF__COST_OF_ENDED_CALL 4096u
+#define PYPROF__COST_OF_LATE_ANSWER 8u
+#define PYPROF__ASK_DEBT_MAX (2 * PYPROF__COST_OF_ENDED_CALL)
+#define PYPROF__ASK_DEBT_MAX_STEADY (4 * PYPROF__COST_OF_ENDED_CALL)
+/* How far a clock may lag behind time of who never left its core: the two are read one after the other. */
+#define PYPROF__STEADY_SLACK_NS UINT64_C(10000)
+/* With so few lists to read, reading them is the last look at who ran at the last tick, and saves another. */
+#define PYPROF__FRESH_LISTS 16u
+
+/* Who does not answer. A thread that ran for so long since it was asked may block the signal: its mask is read from a file
+   below /proc, which costs as much as several looks. A thread that does not answer for so many ticks is read from outside. */
+#define PYPROF__UNANSWERED_NS UINT64_C(100000)
+#define PYPROF__BLOCKED_AFTER_TICKS 8u
+/* The mask is read again after so long, and after twice as long each time: who makes a thread or a process blocks all for a
+   moment, who blocks for good need not be asked for. Told only of those who have blocked for longer than a moment. */
+#define PYPROF__BLOCKED_WAIT_NS UINT64_C(10000000)
+#define PYPROF__BLOCKED_WAIT_MAX_NS UINT64_C(1000000000)
+#define PYPROF__BLOCKED_TOLD_NS UINT64_C(100000000)
+#define PYPROF__WARNINGS_MAX 16u
+/* A free signal is looked for so often, and for no more than this part of the time. */
+#define PYPROF__SEEK_SIGNAL_NS UINT64_C(1000000000)
+#define PYPROF__SEEK_SIGNAL_PART 50u
+
+/* Reading quietly. Three reads that agree take 34 us; who goes on for long sees what comes after, and favours what moves
+   little. Where frames come and go many reads come to nothing. */
+#define PYPROF__QUIET_READS 4
+#define PYPROF__QUIET_READS_MAX 8
+#define PYPROF__QUIET_NS UINT64_C(150000)
+
+/* Holding. The sampler stays on a held thread's core for so many ticks without use: a longer stay takes time from whoever
+   else is there. Where the kernel lets it wait there, for a millisecond and more at every fourth tick, it goes for a while. */
+#define PYPROF__STAY_ON_CORE_TICKS 8u
+#define PYPROF__TICK_LATE_NS UINT64_C(1000000)
+#define PYPROF__COST_OF_LATE_TICK 4u
+#define PYPROF__LATE_TICKS_MAX 64u
+#define PYPROF__ROAM_NS UINT64_C(10000000000)
+/* A thread's cores were the same at so many looks, and it was not in vain so often; else hands off for so long. What the host
+   sets in the microsecond of a hold would be lost: a host that sets them a thousand times a second loses none so. */
+#define PYPROF__CORES_LOOKS 8u
+#define PYPROF__HOLDS_FAILED_MAX 8u
+#define PYPROF__HANDS_OFF_NS UINT64_C(60000000000)
+
+/* Whose a thread state is. So many signs in a row: clocks of virtual machines stand still for a moment now and then. It may
+   be given back: after so long it is believed anew. */
+#define PYPROF__DOUBTS_ENOUGH 3u
+#define PYPROF__BORROWED_NS UINT64_C(30000000000)
+
+/* Names. A new thread is named within a millisecond or two, as whoever makes it names it; a change is seen in a second. */
+#define PYPROF__NAME_WAIT_NS UINT64_C(1000000)
+#define PYPROF__NAME_WAIT_MAX_NS UINT64_C(1000000000)
+
+/* CPU time beside waiting, in half gaps: a longer memory is steadier where bursts are alike, a shorter one follows a program
+   that changes. The stock keeps a rate that was estimated too high from running dry. */
+#define PYPROF__CLAIM_MEMORY 128.0
+#define PYPROF__CLAIM_STOCK 4.0
+
+/* Parking. Fewer threads cost less looked at one by one. Who is parked and then runs has to be woken, which costs more
+   than a look: so it has to be calm for so many looks, and for so many times the CPU time that it has used. */
+#define PYPROF__PARK_LEAST 8u
+#define PYPROF__CALM_LOOKS 4u
+#define PYPROF__RESTLESS_TIMES UINT64_C(512)
+#define PYPROF__RESTLESS_MAX_NS UINT64_C(2000000000)
+/* The process's clock and those of who is awake are not read all at once; but who wakes and waits again uses more than this. */
+#define PYPROF__BALANCE_SLACK_NS INT64_C(1000)
+/* Where the balance shows nothing so often in a row, as threads without Python run, it is left alone for so many ticks. */
+#define PYPROF__UNBALANCED_MAX 4u
+#define PYPROF__UNWEIGHED_TICKS 32u
+/* While one that is not parked has the only GIL, the heads of those that are need not be read; but are, so often. */
+#define PYPROF__HEADS_READ_TICKS 32u
 
 // >>base
 // Memory within a limit, and the host's log. In: the host's allocator and logger. Out: NULL where the limit or the allocator
@@ -3556,10 +3636,9 @@ static pyprof__request_state pyprof__capture_own(pyprof__request *request, const
         return found;
     }
     /* The thread ran when it was asked; if that was just now it ran all the time, and need not ask the kernel. */
-    const uint64_t just_now = 20000;
     uint64_t now = pyprof__now();
     uint64_t passed = now - request->wall;
-    request->cpu = passed < just_now ? request->cpu + passed : pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
+    request->cpu = passed < PYPROF__JUST_NOW_NS ? request->cpu + passed : pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
     request->wall = now;
     if (found == PYPROF__REQUEST_UNSETTLED || !pyprof__leave_out_borrowed(layout, context, request) ||
         !pyprof__own_leaf_frame(layout, tstate, word, &leaf) || !pyprof__walk(layout, NULL, leaf, &request->stack) ||
@@ -4894,23 +4973,20 @@ static bool pyprof__let_go(const pyprof__holder *holder, pyprof__hold *hold) {
 
 /* On a kernel that does not let the sampler on a core that is in use, staying there would cost it its ticks. */
 static void pyprof__note_lateness(pyprof__holder *holder, uint64_t now, uint64_t late_ns) {
-    const uint64_t much = 1000000, a_while = 10000000000u;
-    const uint32_t cost = 4, enough = 64;
     if (!holder->is_bound) {
         return;
     }
-    holder->late += late_ns > much ? cost : 0;
+    holder->late += late_ns > PYPROF__TICK_LATE_NS ? PYPROF__COST_OF_LATE_TICK : 0;
     holder->late -= holder->late > 0;
-    if (holder->late > enough) {
+    if (holder->late > PYPROF__LATE_TICKS_MAX) {
         holder->late = 0;
-        holder->roams_until = now + a_while;
+        holder->roams_until = now + PYPROF__ROAM_NS;
     }
 }
 
 /* At the end of a tick: the sampler leaves its core unless it is of use there. */
 static void pyprof__leave_core(pyprof__holder *holder, uint64_t tick, uint64_t now) {
-    const uint64_t patience = 8;
-    if (holder->is_bound && (tick - holder->used_at > patience || now < holder->roams_until)) {
+    if (holder->is_bound && (tick - holder->used_at > PYPROF__STAY_ON_CORE_TICKS || now < holder->roams_until)) {
         pyprof__unbind(holder);
     }
 }
@@ -5605,13 +5681,13 @@ static void pyprof__name_thread(pyprof__sampler *sampler, pyprof__thread *thread
    change, and a thread begins before it has one. */
 static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now) {
     static const char main_name[] = "MainThread";
-    const uint64_t least = 1000000, most = 1000000000;
     bool is_new = thread->track == PYPROF__NONE;
     if (now < thread->name_due && thread->naming == pyprof__given_names.generation && !is_new) {
         return;
     }
     thread->naming = pyprof__given_names.generation;
-    thread->name_wait = pyprof__min64(thread->name_wait == 0 ? least : 2 * thread->name_wait, most);
+    thread->name_wait =
+        pyprof__min64(thread->name_wait == 0 ? PYPROF__NAME_WAIT_NS : 2 * thread->name_wait, PYPROF__NAME_WAIT_MAX_NS);
     thread->name_due = now + thread->name_wait;
     const pyprof__given_name *given = pyprof__given_name_of(thread->tid, thread->thread_id);
     if (given != NULL) {
@@ -5642,14 +5718,13 @@ static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread
    is ever seen, which has to stand for the rest, as it does by its wall time. So CPU time that was used beside or
    between samples that waited is given out at the rate of the last hundred such half gaps, from a small stock. */
 static uint64_t pyprof__claim(pyprof__thread *thread, uint64_t half_gap) {
-    const double memory = 128, stock = 4; /* half gaps */
     thread->edge_wall += (double)half_gap;
     double due = thread->edge_wall > 0 ? thread->edge_cpu * ((double)half_gap / thread->edge_wall) : 0;
-    due += (thread->unassigned_cpu - stock * due) / memory;
+    due += (thread->unassigned_cpu - PYPROF__CLAIM_STOCK * due) / PYPROF__CLAIM_MEMORY;
     due = due < thread->unassigned_cpu ? due : thread->unassigned_cpu;
     uint64_t claimed = (uint64_t)due;
-    thread->edge_wall -= thread->edge_wall / memory;
-    thread->edge_cpu -= thread->edge_cpu / memory;
+    thread->edge_wall -= thread->edge_wall / PYPROF__CLAIM_MEMORY;
+    thread->edge_cpu -= thread->edge_cpu / PYPROF__CLAIM_MEMORY;
     thread->unassigned_cpu -= (double)claimed;
     return claimed;
 }
@@ -5756,13 +5831,14 @@ static uint32_t pyprof__take_in(pyprof__sampler *sampler, pyprof__thread *thread
    seconds: see pyprof__weigh. */
 static void pyprof__note_calm(pyprof__sampler *sampler, pyprof__thread *thread, bool is_calm, uint64_t wall,
                               uint64_t cpu) {
-    const uint64_t times = 512, most = 2000000000, looks = 4;
     uint64_t gap = thread->has_sample && wall > thread->wall ? wall - thread->wall : 0;
     uint64_t used = thread->has_sample && cpu > thread->cpu ? cpu - thread->cpu : 0;
-    thread->restless = used > most / times ? most : pyprof__min64(thread->restless + times * used, most);
+    thread->restless = used > PYPROF__RESTLESS_MAX_NS / PYPROF__RESTLESS_TIMES
+                           ? PYPROF__RESTLESS_MAX_NS
+                           : pyprof__min64(thread->restless + PYPROF__RESTLESS_TIMES * used, PYPROF__RESTLESS_MAX_NS);
     thread->restless -= pyprof__min64(thread->restless, gap);
     thread->calm = is_calm ? thread->calm + 1 : 0;
-    sampler->waiting.candidates += thread->calm >= looks && thread->restless == 0;
+    sampler->waiting.candidates += thread->calm >= PYPROF__CALM_LOOKS && thread->restless == 0;
 }
 
 /* A sample enters the profile. stack NULL = the same as last time. False: there is no room for the thread. */
@@ -5913,13 +5989,6 @@ static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *th
    debt: a call that was ended costs as many looks at the thread as shall lie between two of them, a late answer
    a few, and each look pays off one. A thread that owes more than two ended calls is asked only after a whole interval
    on its core, when it is not likely to be at the end of what it does; one that owes more than four is not asked. */
-enum {
-    PYPROF__COST_OF_ENDED_CALL = 4096,
-    PYPROF__COST_OF_LATE_ANSWER = 8,
-    PYPROF__ASK_DEBT_MAX = 2 * PYPROF__COST_OF_ENDED_CALL,
-    PYPROF__ASK_DEBT_MAX_STEADY = 4 * PYPROF__COST_OF_ENDED_CALL
-};
-
 static void pyprof__judge(pyprof__thread *thread, bool was_late, bool ended_call) {
     thread->ask_debt += ended_call ? PYPROF__COST_OF_ENDED_CALL : was_late ? PYPROF__COST_OF_LATE_ANSWER : 0;
 }
@@ -5952,14 +6021,12 @@ static pyprof__thread *pyprof__asked_thread(const pyprof__sampler *sampler, uint
    meanwhile, the thread state counts as that of a thread of its own, which has the same name but no clock, and which
    nobody can ask; for a while, as it may be given back. */
 static void pyprof__doubt(pyprof__sampler *sampler, pyprof__tstate *tstate, uint32_t *count) {
-    const uint32_t enough = 3; /* clocks of virtual machines may stand still for a moment */
-    const uint64_t a_while = 30000000000u;
     sampler->has_doubts = true;
     ++*count;
-    if (*count >= enough && !tstate->is_borrowed) {
+    if (*count >= PYPROF__DOUBTS_ENOUGH && !tstate->is_borrowed) {
         tstate->is_borrowed = true;
         sampler->waiting.must_wake = true;
-        tstate->borrowed_until = pyprof__now() + a_while;
+        tstate->borrowed_until = pyprof__now() + PYPROF__BORROWED_NS;
         tstate->thread = PYPROF__NONE;
     }
 }
@@ -6334,11 +6401,10 @@ static void pyprof__drop_questions(pyprof__sampler *sampler) {
 
 /* The next look for a free signal: a second later, and not so often that it takes more than a fiftieth of the time. */
 static int pyprof__look_for_signal(pyprof__sampler *sampler) {
-    const uint64_t second = 1000000000u, part = 50;
     uint64_t begin = pyprof__now();
     int number = pyprof__free_signal(sampler->tid);
-    uint64_t end = pyprof__now(), pause = part * (end - begin);
-    sampler->move_due = end + (pause > second ? pause : second);
+    uint64_t end = pyprof__now(), pause = PYPROF__SEEK_SIGNAL_PART * (end - begin);
+    sampler->move_due = end + (pause > PYPROF__SEEK_SIGNAL_NS ? pause : PYPROF__SEEK_SIGNAL_NS);
     return number != 0 && pyprof__take_signal(number) ? number : 0;
 }
 
@@ -6370,9 +6436,9 @@ static void pyprof__seek_signal(pyprof__sampler *sampler) {
 
 /* The thread blocks the signal. If it does so in particular it has a use for it, and nobody is to be asked by it. */
 static void pyprof__note_blocked(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t blocked) {
-    const uint64_t least = 10000000, most = 1000000000;
     thread->hears = 0;
-    thread->blocked_ns = pyprof__min64(thread->blocked_ns == 0 ? least : 2 * thread->blocked_ns, most);
+    thread->blocked_ns = pyprof__min64(thread->blocked_ns == 0 ? PYPROF__BLOCKED_WAIT_NS : 2 * thread->blocked_ns,
+                                       PYPROF__BLOCKED_WAIT_MAX_NS);
     thread->blocked_until = pyprof__now() + thread->blocked_ns;
     if (!pyprof__are_most(blocked)) {
         pyprof__change_signal(sampler, "is blocked by a thread of the program, as who waits for it does");
@@ -6410,9 +6476,8 @@ static bool pyprof__is_signal_ours(pyprof__sampler *sampler) {
 /* A thread that was asked and has run since without an answer may block the signal by now. What is pending is discarded
    before it can come to anybody who waits for it. */
 static void pyprof__check_blocked(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t cpu) {
-    const uint64_t too_long = 100000;
     pyprof__signals signals;
-    if (thread->request == PYPROF__NONE || cpu - thread->asked_cpu < too_long || thread->hears == 0 ||
+    if (thread->request == PYPROF__NONE || cpu - thread->asked_cpu < PYPROF__UNANSWERED_NS || thread->hears == 0 ||
         pyprof__state_of(&pyprof__handler.requests[thread->request]) != PYPROF__REQUEST_SENT ||
         !pyprof__read_signals(thread->tid, &signals)) {
         return;
@@ -6588,11 +6653,7 @@ static bool pyprof__is_sound(pyprof__sampler *sampler, const pyprof__observation
    But not if its answer is waited_for, and not if it runs Python and can be asked. */
 static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__levels *levels,
                                  bool waited_for, bool can_ask, pyprof__observation *observed) {
-    enum {
-        attempts = 8 /* many come to nothing where frames come and go */
-    };
-    const uint64_t patience = 150000; /* whoever waits long sees what comes after */
-    uint64_t end = pyprof__now() + patience;
+    uint64_t end = pyprof__now() + PYPROF__QUIET_NS;
     pyprof__stack first;
     bool was_attached = false, has_first = false;
     int agreed = 0;
@@ -6600,7 +6661,8 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
     first.frames = (pyprof__frame *)sampler->scratch.data;
     observed->stack.frames = first.frames + sampler->desc.max_depth;
     first.capacity = observed->stack.capacity = sampler->desc.max_depth;
-    for (int attempt = 0; attempt < attempts && (attempt < 4 || pyprof__now() < end); attempt++) {
+    for (int attempt = 0; attempt < PYPROF__QUIET_READS_MAX && (attempt < PYPROF__QUIET_READS || pyprof__now() < end);
+         attempt++) {
         pyprof__sight before = pyprof__read_clocks(thread);
         pyprof__catch_up(sampler, levels);
         observed->attached = pyprof__is_attached_now(&sampler->layout, levels->items[0].tstate);
@@ -6664,20 +6726,18 @@ static bool pyprof__may_ask(const pyprof__thread *thread, uint64_t now, bool is_
    changes it in the microsecond between our look and our own change would lose his. So a thread is held only after it
    was seen unchanged for a while, and of one that was seen to change hands are kept off. */
 static bool pyprof__watch_cores(pyprof__thread *thread) {
-    const uint64_t a_while = 60000000000u;
-    const uint32_t enough = 8;
     pyprof__cores cores;
     if (!pyprof__get_cores(thread->tid, &cores)) {
         return false;
     }
     uint64_t fingerprint = pyprof__fingerprint_of_cores(&cores);
     if (fingerprint != thread->cores_fingerprint) {
-        thread->hold_from = thread->cores_fingerprint != 0 ? pyprof__now() + a_while : 0;
+        thread->hold_from = thread->cores_fingerprint != 0 ? pyprof__now() + PYPROF__HANDS_OFF_NS : 0;
         thread->cores_fingerprint = fingerprint;
         thread->cores_looks = 0;
     }
-    thread->cores_looks += thread->cores_looks < enough;
-    return thread->cores_looks == enough && (thread->hold_from == 0 || pyprof__now() >= thread->hold_from);
+    thread->cores_looks += thread->cores_looks < PYPROF__CORES_LOOKS;
+    return thread->cores_looks == PYPROF__CORES_LOOKS && (thread->hold_from == 0 || pyprof__now() >= thread->hold_from);
 }
 
 /* Whether a thread that cannot be asked may be held instead. */
@@ -6708,13 +6768,11 @@ static bool pyprof__read_still(pyprof__sampler *sampler, const pyprof__thread *t
 
 /* A thread that cannot be held is left alone for a while. */
 static void pyprof__note_hold(pyprof__sampler *sampler, pyprof__thread *thread, bool is_held) {
-    const uint32_t enough = 8;
-    const uint64_t a_while = 60000000000u;
     thread->holds_failed = is_held ? 0 : thread->holds_failed + 1;
     sampler->stats.holds_failed += !is_held;
-    if (thread->holds_failed >= enough) {
+    if (thread->holds_failed >= PYPROF__HOLDS_FAILED_MAX) {
         thread->holds_failed = 0;
-        thread->hold_from = pyprof__now() + a_while;
+        thread->hold_from = pyprof__now() + PYPROF__HANDS_OFF_NS;
     }
 }
 
@@ -6772,17 +6830,13 @@ static bool pyprof__read_unasked(pyprof__sampler *sampler, pyprof__thread *threa
 /* A sample of a thread that ran Python, and that should have been asked. Who blocks signals for a moment is not worth a
    warning. */
 static void pyprof__count_unasked(pyprof__sampler *sampler, pyprof__thread *thread) {
-    enum {
-        warnings = 16 /* a program may have any number of them */
-    };
-    const uint64_t moment = 100000000;
     char text[320];
     size_t size = 0;
     sampler->stats.samples_unasked++;
     sampler->stats.threads_unasked += !thread->was_unasked;
     thread->was_unasked = true;
-    if (thread->was_told || thread->blocked_ns < moment || pyprof__handler.signal_number == 0 ||
-        sampler->warnings > warnings) {
+    if (thread->was_told || thread->blocked_ns < PYPROF__BLOCKED_TOLD_NS || pyprof__handler.signal_number == 0 ||
+        sampler->warnings > PYPROF__WARNINGS_MAX) {
         return; /* of the whole program that was told */
     }
     thread->was_told = true;
@@ -6792,20 +6846,18 @@ static void pyprof__count_unasked(pyprof__sampler *sampler, pyprof__thread *thre
              "thread \"%.*s\" (%d) blocks the signals by which it could be asked: it is held, or read from "
              "outside, and then short functions may show as [unsettled]",
              size < 100 ? (int)size : 100, name, (int)thread->tid);
-    pyprof__log(
-        &sampler->desc.logger, PYPROF_LOG_WARNING,
-        sampler->warnings++ < warnings ? text : "more threads block signals: pyprof_stats.threads_unasked counts them");
+    pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING,
+                sampler->warnings++ < PYPROF__WARNINGS_MAX
+                    ? text
+                    : "more threads block signals: pyprof_stats.threads_unasked counts them");
 }
 
 /* A thread that is not asked: held or quietly, unless it can be asked after all. */
 static pyprof__verdict pyprof__observe(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__levels *levels,
                                        uint64_t now, pyprof__observation *observed) {
-    enum {
-        blocked_after = 8
-    }; /* a running thread that does not answer for so many ticks blocks the signal */
     bool can_ask = pyprof__may_ask(thread, now, false);
     bool is_asked = thread->request != PYPROF__NONE;
-    bool waited_for = is_asked && ++thread->ticks_asked < blocked_after;
+    bool waited_for = is_asked && ++thread->ticks_asked < PYPROF__BLOCKED_AFTER_TICKS;
     /* Who is only asked less is not held. */
     bool is_blocked = is_asked || pyprof__way_of(thread, now) == PYPROF__QUIETLY;
     bool can_hold = is_blocked && pyprof__may_hold(sampler, thread) && !waited_for;
@@ -6879,8 +6931,7 @@ static bool pyprof__is_spread(pyprof__sampler *sampler, pyprof__thread *thread, 
 
 /* Whether the thread, whose clock was just read, has been on a core all the time since its last sample. */
 static bool pyprof__is_steady(const pyprof__thread *thread, uint64_t now, uint64_t cpu) {
-    const uint64_t slack = 10000;
-    return thread->has_sample && cpu + slack >= thread->cpu + (now - thread->wall);
+    return thread->has_sample && cpu + PYPROF__STEADY_SLACK_NS >= thread->cpu + (now - thread->wall);
 }
 
 /* Which way one thread is looked at at one tick, and what comes of it. */
@@ -7512,8 +7563,6 @@ static bool pyprof__list_awake(pyprof__sampler *sampler) {
 /* Whether the balance shows that no parked thread has run. Where it does not, again and again, as other threads of the
    program run, it is left alone for a while. */
 static bool pyprof__is_in_balance(pyprof__sampler *sampler) {
-    const int64_t tolerance = 1000; /* clocks are not read all at once; who wakes and waits again uses more */
-    const uint32_t enough = 4, a_while = 32;
     pyprof__waiting *waiting = &sampler->waiting;
     bool was_balanced = waiting->is_balanced;
     waiting->is_balanced = sampler->stats.ticks >= waiting->weigh_from &&
@@ -7523,16 +7572,16 @@ static bool pyprof__is_in_balance(pyprof__sampler *sampler) {
         return false;
     }
     int64_t rest = pyprof__weigh(sampler);
-    if (was_balanced && rest <= waiting->rest + tolerance) {
+    if (was_balanced && rest <= waiting->rest + PYPROF__BALANCE_SLACK_NS) {
         waiting->rest = rest < waiting->rest ? rest : waiting->rest;
         waiting->failures = 0;
         return true;
     }
     waiting->rest = rest;
     waiting->failures += was_balanced;
-    if (waiting->failures >= enough) {
+    if (waiting->failures >= PYPROF__UNBALANCED_MAX) {
         waiting->failures = 0;
-        waiting->weigh_from = sampler->stats.ticks + a_while;
+        waiting->weigh_from = sampler->stats.ticks + PYPROF__UNWEIGHED_TICKS;
         waiting->is_balanced = false;
     }
     return false;
@@ -7541,8 +7590,7 @@ static bool pyprof__is_in_balance(pyprof__sampler *sampler) {
 /* Whether a thread that is not parked has the one GIL that there is: then no parked one is attached. Their heads are read
    from time to time all the same. */
 static bool pyprof__holds_only_gil(const pyprof__sampler *sampler) {
-    const uint32_t now_and_then = 32;
-    return sampler->interps.count == 1 && sampler->stats.ticks % now_and_then != 0 &&
+    return sampler->interps.count == 1 && sampler->stats.ticks % PYPROF__HEADS_READ_TICKS != 0 &&
            pyprof__has_the_gil(&sampler->layout, sampler->waiting.holder);
 }
 
@@ -7591,10 +7639,9 @@ static void pyprof__count_waiting(pyprof__sampler *sampler, uint64_t now) {
 }
 
 static bool pyprof__may_park(const pyprof__sampler *sampler, const pyprof__thread *thread) {
-    const uint32_t looks = 4;
-    if (thread->is_parked || !thread->is_alive || !thread->has_sample || thread->calm < looks || thread->restless > 0 ||
-        thread->kind != PYPROF__IDLE || thread->borrowed != 0 || thread->request != PYPROF__NONE ||
-        thread->tstate != thread->siblings) {
+    if (thread->is_parked || !thread->is_alive || !thread->has_sample || thread->calm < PYPROF__CALM_LOOKS ||
+        thread->restless > 0 || thread->kind != PYPROF__IDLE || thread->borrowed != 0 ||
+        thread->request != PYPROF__NONE || thread->tstate != thread->siblings) {
         return false;
     }
     const pyprof__tstate *tstate = pyprof__tstate_at(sampler, thread->tstate);
@@ -7633,9 +7680,9 @@ static void pyprof__park(pyprof__sampler *sampler, uint32_t index) {
 
 /* At the end of a tick. Few cost less as they are. */
 static void pyprof__park_candidates(pyprof__sampler *sampler) {
-    const uint32_t few = 8;
     pyprof__waiting *waiting = &sampler->waiting;
-    if (waiting->candidates == 0 || waiting->candidates + waiting->members.count < few || !sampler->has_whole_lists) {
+    if (waiting->candidates == 0 || waiting->candidates + waiting->members.count < PYPROF__PARK_LEAST ||
+        !sampler->has_whole_lists) {
         return;
     }
     waiting->naming = pyprof__given_names.generation;
@@ -7678,8 +7725,7 @@ static void pyprof__list_threads(pyprof__sampler *sampler) {
 /* The thread that was asked at the last tick is likely the one to ask again. So its clocks are read first, then the
    lists, and it comes before the others: if there are few, the lists are the last look at it, and save another. */
 static void pyprof__look_at_runner(pyprof__sampler *sampler, uint32_t runner, pyprof__sight *sight) {
-    const uint32_t few = 16;
-    sight->is_fresh = sampler->tstates.count + sampler->interps.count <= few;
+    sight->is_fresh = sampler->tstates.count + sampler->interps.count <= PYPROF__FRESH_LISTS;
     pyprof__look(sampler, pyprof__thread_at(sampler, runner), sight);
 }
 
