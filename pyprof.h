@@ -968,8 +968,8 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 #define PYPROF__JUST_NOW_NS UINT64_C(20000)
 /* Looks that shall lie between two system calls that a signal has ended: fewer would show in programs that do not repeat
    calls, more would show [unsettled] frames in those that wait often. A late answer costs a sample and no more. */
-#define PYPROF__COST_OF_ENDED_CALL 4096u
-#define PYPROF__COST_OF_LATE_ANSWER 8u
+#define PYPROF__COST_OF_ENDED_CALL 4096
+#define PYPROF__COST_OF_LATE_ANSWER 8
 #define PYPROF__ASK_DEBT_MAX (2 * PYPROF__COST_OF_ENDED_CALL)
 #define PYPROF__ASK_DEBT_MAX_STEADY (4 * PYPROF__COST_OF_ENDED_CALL)
 /* How far a clock may lag behind time of who never left its core: the two are read one after the other. */
