@@ -6604,28 +6604,48 @@ static bool pyprof__has_stayed(const pyprof__sampler *sampler, const pyprof__lev
     return now.count == levels->count && memcmp(now.items, levels->items, levels->known * sizeof *levels->items) == 0;
 }
 
-/* What of a stack changes with every step of whoever runs it: its innermost frame, where that is, and what it came from. */
-static bool pyprof__read_leaf_words(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t tstate,
-                                    uintptr_t *words) {
-    words[1] = words[2] = 0;
-    if (!pyprof__load_word(reader, tstate + layout->ts_frame, &words[0]) ||
-        (layout->cframe_frame != PYPROF__ABSENT && words[0] != 0 &&
-         !pyprof__load_word(reader, words[0] + layout->cframe_frame, &words[0]))) {
-        return false;
+/* A word, and where it lies. */
+static bool pyprof__find_word(pyprof__reader *reader, uintptr_t address, struct iovec *place, uintptr_t *word) {
+    place->iov_base = (void *)address;
+    place->iov_len = sizeof *word;
+    return pyprof__load_word(reader, address, word);
+}
+
+/* What of a stack changes with every step of whoever runs it: its innermost frame, where that is, and what it came from.
+   How many words that is; 0: they cannot be read. */
+#define PYPROF__LEAF_WORDS 4u
+static uint32_t pyprof__find_leaf_words(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t tstate,
+                                        struct iovec *places, uintptr_t *words) {
+    uint32_t count = 1;
+    if (!pyprof__find_word(reader, tstate + layout->ts_frame, &places[0], &words[0])) {
+        return 0;
     }
-    return words[0] == 0 || (pyprof__load_word(reader, words[0] + layout->frame_instr, &words[1]) &&
-                             pyprof__load_word(reader, words[0] + layout->frame_previous, &words[2]));
+    if (layout->cframe_frame != PYPROF__ABSENT && words[0] != 0) {
+        if (!pyprof__find_word(reader, words[0] + layout->cframe_frame, &places[1], &words[1])) {
+            return 0;
+        }
+        count = 2;
+    }
+    uintptr_t frame = words[count - 1];
+    if (frame == 0) {
+        return count;
+    }
+    return pyprof__find_word(reader, frame + layout->frame_instr, &places[count], &words[count]) &&
+                   pyprof__find_word(reader, frame + layout->frame_previous, &places[count + 1], &words[count + 1])
+               ? count + 2
+               : 0;
 }
 
 /* Whether a stack that was just read while its thread stood still changes all the same. */
 static bool pyprof__is_borrowed(pyprof__sampler *sampler, const pyprof__thread *thread, const pyprof__levels *levels,
                                 const pyprof__observation *observed) {
     pyprof__tstate *tstate = pyprof__tstate_at(sampler, thread->tstate);
-    pyprof__reader then = {0, 0, 0, 0, &sampler->view}, now = {0, 0, 0, 0, NULL};
-    uintptr_t words[2][3] = {{0}};
-    bool agrees = pyprof__read_leaf_words(&sampler->layout, &then, levels->items[0].tstate, words[0]) &&
-                  pyprof__read_leaf_words(&sampler->layout, &now, levels->items[0].tstate, words[1]) &&
-                  memcmp(words[0], words[1], sizeof words[0]) == 0;
+    pyprof__reader then = {0, 0, 0, 0, &sampler->view};
+    uintptr_t words[PYPROF__LEAF_WORDS], now[PYPROF__LEAF_WORDS] = {0};
+    struct iovec places[PYPROF__LEAF_WORDS];
+    uint32_t count = pyprof__find_leaf_words(&sampler->layout, &then, levels->items[0].tstate, places, words);
+    bool agrees = count > 0 && pyprof__read_places(places, count, now, count * sizeof *now) &&
+                  memcmp(words, now, count * sizeof *now) == 0;
     if (pyprof__cpu_time(thread) != observed->cpu) {
         return false; /* it runs again, but did not then */
     }
