@@ -8346,7 +8346,7 @@ static uint64_t pyprof__node_value(const pyprof_output *output, const pyprof__no
 typedef struct pyprof__shown_tree {
     uint32_t *first_of; /* of each node */
     uint32_t *next_of;  /* of each node: one more that is shown as the same; PYPROF__NONE = it is the last */
-    uint32_t *slots;    /* the first ones by hash: index + 1, 0 = free; of no use once all are in */
+    uint32_t *slots;    /* the first ones by hash: index + 1, 0 = free; once all are in, zeros for whoever walks it */
     size_t slot_count;  /* a power of two, more than there are nodes */
     pyprof__array path;
 } pyprof__shown_tree;
@@ -8402,6 +8402,7 @@ static void pyprof__fill_shown(const pyprof__writing *writing, pyprof__shown_tre
             tree->next_of[first] = i;
         }
     }
+    memset(tree->slots, 0, tree->slot_count * sizeof *tree->slots); /* for who works on the tree */
 }
 
 /* The figures of all nodes that are shown as the given one, which is the first of them. */
@@ -8445,12 +8446,16 @@ static bool pyprof__find_path(pyprof__writing *writing, pyprof__shown_tree *tree
     return true;
 }
 
-/* One line a stack. Times are rounded to microseconds so that the sum stays right: what one line lost in
+/* Takes a node that has a value of its own, in microseconds or samples. False: no room. */
+typedef bool (*pyprof__stack_fn)(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t node, uint64_t value,
+                                 void *user);
+
+/* One call a stack. Times are rounded to microseconds so that the sum stays right: what one stack lost in
    rounding, the next one gets. */
-static bool pyprof__put_stacks(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t count) {
+static bool pyprof__each_stack(pyprof__writing *writing, pyprof__shown_tree *tree, pyprof__stack_fn take, void *user) {
     uint64_t unit = writing->output.metric == PYPROF_METRIC_SAMPLES ? 1 : 1000;
     uint64_t carry = unit / 2;
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < writing->profile->nodes.items.count; i++) {
         if (tree->first_of[i] != i) {
             continue;
         }
@@ -8462,18 +8467,24 @@ static bool pyprof__put_stacks(pyprof__writing *writing, pyprof__shown_tree *tre
             continue;
         }
         carry = value % unit;
-        if (!pyprof__find_path(writing, tree, i)) {
+        if (!pyprof__find_path(writing, tree, i) || !take(writing, tree, i, value / unit, user)) {
             return false;
         }
-        for (uint32_t depth = tree->path.count; depth-- > 0;) {
-            pyprof__shown shown = pyprof__shown_of(writing, tree, PYPROF__ITEM(uint32_t, &tree->path, depth));
-            pyprof__put_shown(writing, &shown);
-            pyprof__put_text(&writing->out, depth > 0 ? ";" : " ");
-        }
-        if (tree->path.count > 0) {
-            pyprof__put_number(&writing->out, value / unit);
-            pyprof__put_text(&writing->out, "\n");
-        }
+    }
+    return true;
+}
+
+static bool pyprof__put_stack(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t node, uint64_t value,
+                              void *user) {
+    (void)node, (void)user;
+    for (uint32_t depth = tree->path.count; depth-- > 0;) {
+        pyprof__shown shown = pyprof__shown_of(writing, tree, PYPROF__ITEM(uint32_t, &tree->path, depth));
+        pyprof__put_shown(writing, &shown);
+        pyprof__put_text(&writing->out, depth > 0 ? ";" : " ");
+    }
+    if (tree->path.count > 0) {
+        pyprof__put_number(&writing->out, value);
+        pyprof__put_text(&writing->out, "\n");
     }
     return true;
 }
@@ -8506,15 +8517,20 @@ static bool pyprof__shown_tree_init(pyprof__writing *writing, pyprof__shown_tree
     return true;
 }
 
-static pyprof_result pyprof__write_collapsed(pyprof__writing *writing) {
+/* All stacks that are shown. */
+static pyprof_result pyprof__take_stacks(pyprof__writing *writing, pyprof__stack_fn take, void *user) {
     uint32_t count = writing->profile->nodes.items.count;
     pyprof__shown_tree tree;
     if (!pyprof__shown_tree_init(writing, &tree, count)) {
         return PYPROF_ERROR_MEMORY;
     }
-    bool has_room = pyprof__put_stacks(writing, &tree, count);
+    bool has_room = pyprof__each_stack(writing, &tree, take, user);
     pyprof__shown_tree_free(writing, &tree, count);
     return has_room ? PYPROF_OK : PYPROF_ERROR_MEMORY;
+}
+
+static pyprof_result pyprof__write_collapsed(pyprof__writing *writing) {
+    return pyprof__take_stacks(writing, pyprof__put_stack, NULL);
 }
 
 static pyprof_text pyprof__text_of(const pyprof_profile *profile, uint32_t string) {
@@ -8552,7 +8568,7 @@ static pyprof_node pyprof__shown_node(const pyprof__writing *writing, const pypr
     return node;
 }
 
-/* Numbers the nodes that are shown, in the tree's slots, which are of no other use any more. */
+/* Numbers the nodes that are shown, in the tree's slots. */
 static bool pyprof__visit_nodes(const pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t count,
                                 const pyprof_visitor *visitor) {
     uint32_t *numbers = tree->slots, next = 0;
@@ -8656,7 +8672,7 @@ static const char *pyprof__jit_note(const pyprof__writing *writing, char note[PY
     return note;
 }
 
-/* The picture is drawn by tools/flamegraph.h, from collapsed text. Without it there is none. */
+/* The picture is drawn by tools/flamegraph.h. Without it there is none. */
 
 #if defined(FLAMEGRAPH_H)
 #define PYPROF__DRAWS true
@@ -8693,7 +8709,49 @@ static bool pyprof__put_piece(void *user, const void *data, size_t size) {
     return !out->is_broken;
 }
 
-static pyprof_result pyprof__draw(pyprof__writing *writing, const pyprof__gathered *stacks) {
+typedef struct pyprof__picture {
+    flamegraph *graph;
+    pyprof__gathered name; /* of the frame at hand */
+} pyprof__picture;
+
+/* Adds a frame below another: its name is what a line of collapsed text would have. */
+static uint32_t pyprof__draw_frame(pyprof__writing *writing, pyprof__picture *picture, const pyprof__shown *shown,
+                                   uint32_t parent) {
+    pyprof_write_fn write = writing->out.write;
+    void *user = writing->out.user;
+    picture->name.bytes.count = 0;
+    writing->out.write = pyprof__gather;
+    writing->out.user = &picture->name;
+    pyprof__put_shown(writing, shown);
+    pyprof__flush(&writing->out);
+    writing->out.write = write;
+    writing->out.user = user;
+    const char *name = picture->name.bytes.count > 0 ? (const char *)picture->name.bytes.data : "";
+    return writing->out.is_broken ? FLAMEGRAPH_NONE
+                                  : flamegraph_add_frame(picture->graph, parent, name, picture->name.bytes.count);
+}
+
+/* Which frame of the graph a node is stands in the tree's slots; 0 = none yet. */
+static bool pyprof__draw_stack(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t node, uint64_t value,
+                               void *user) {
+    pyprof__picture *picture = (pyprof__picture *)user;
+    uint32_t frame = FLAMEGRAPH_ROOT;
+    (void)node;
+    for (uint32_t depth = tree->path.count; depth-- > 0;) {
+        uint32_t index = PYPROF__ITEM(uint32_t, &tree->path, depth);
+        if (tree->slots[index] == 0) {
+            pyprof__shown shown = pyprof__shown_of(writing, tree, index);
+            tree->slots[index] = pyprof__draw_frame(writing, picture, &shown, frame);
+        }
+        frame = tree->slots[index];
+        if (frame == FLAMEGRAPH_NONE) {
+            return false;
+        }
+    }
+    return tree->path.count == 0 || flamegraph_add_value(picture->graph, frame, value) == FLAMEGRAPH_OK;
+}
+
+static pyprof_result pyprof__put_picture(pyprof__writing *writing, const flamegraph *graph) {
     flamegraph_options options;
     char note[PYPROF__NOTE_MAX], subtitle[2 * PYPROF__NOTE_MAX];
     snprintf(subtitle, sizeof subtitle, "%s%s", pyprof__metric_text(&writing->output), pyprof__jit_note(writing, note));
@@ -8701,38 +8759,25 @@ static pyprof_result pyprof__draw(pyprof__writing *writing, const pyprof__gather
     options.unit = writing->output.metric == PYPROF_METRIC_SAMPLES ? "samples" : "us";
     options.subtitle = subtitle;
     options.empty = pyprof__why_empty(writing);
-    flamegraph *graph = flamegraph_create();
-    flamegraph_result result = FLAMEGRAPH_NO_MEMORY;
-    if (graph != NULL) {
-        result = flamegraph_add(graph, (const char *)stacks->bytes.data, stacks->bytes.count, "profile", NULL, NULL);
-    }
-    if (result == FLAMEGRAPH_OK) {
-        result = flamegraph_write(graph, &options, pyprof__put_piece, &writing->out);
-    }
-    flamegraph_free(graph);
+    flamegraph_result result = flamegraph_write(graph, &options, pyprof__put_piece, &writing->out);
     return result == FLAMEGRAPH_OK || writing->out.is_broken ? PYPROF_OK : PYPROF_ERROR_MEMORY;
 }
 
 static pyprof_result pyprof__write_svg(pyprof__writing *writing) {
-    pyprof_write_fn write = writing->out.write;
-    void *user = writing->out.user;
-    pyprof__gathered stacks;
-    memset(&stacks, 0, sizeof stacks);
-    stacks.memory = &writing->memory;
-    stacks.bytes.item_size = 1;
-    writing->out.write = pyprof__gather;
-    writing->out.user = &stacks;
-    pyprof_result result = pyprof__write_collapsed(writing);
-    pyprof__flush(&writing->out);
-    if (writing->out.is_broken) {
-        result = PYPROF_ERROR_MEMORY;
+    pyprof__picture picture;
+    pyprof_result result = PYPROF_ERROR_MEMORY;
+    memset(&picture, 0, sizeof picture);
+    picture.name.memory = &writing->memory;
+    picture.name.bytes.item_size = 1;
+    picture.graph = flamegraph_create();
+    if (picture.graph != NULL) {
+        result = pyprof__take_stacks(writing, pyprof__draw_stack, &picture);
     }
-    writing->out.write = write;
-    writing->out.user = user;
     if (result == PYPROF_OK) {
-        result = pyprof__draw(writing, &stacks);
+        result = pyprof__put_picture(writing, picture.graph);
     }
-    pyprof__array_free(&writing->memory, &stacks.bytes);
+    flamegraph_free(picture.graph);
+    pyprof__array_free(&writing->memory, &picture.name.bytes);
     return result;
 }
 #else

@@ -1,4 +1,4 @@
-/* flamegraph.h: collapsed stacks in, one self-contained interactive SVG out.
+/* flamegraph.h: collapsed stacks, or a tree, in; one self-contained interactive SVG out.
  *
  * C99 and C++17; needs nothing but libc and POSIX. All its functions are static, so there is nothing else to compile or
  * to link: include it in each file that uses it, in as many as you like. It asks for _GNU_SOURCE itself, which counts
@@ -102,6 +102,17 @@ static inline flamegraph_result flamegraph_add(flamegraph *graph, const char *te
 static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, const char *name, flamegraph_tell_fn tell,
                                                 void *user);
 
+/* Or add a tree, frame by frame, without making text of it. A frame called `name` (as in collapsed text: see above), that
+ * `parent` calls: FLAMEGRAPH_ROOT, or what an earlier call answered. The same again is the same frame. Answers
+ * FLAMEGRAPH_NONE when there is no memory. */
+#define FLAMEGRAPH_ROOT 0u
+#define FLAMEGRAPH_NONE UINT32_MAX
+static inline uint32_t flamegraph_add_frame(flamegraph *graph, uint32_t parent, const char *name, size_t size);
+
+/* Give a frame a value of its own: one that none of those has which it calls. It counts for all that called it, too.
+ * FLAMEGRAPH_BAD_INPUT = the sum of all values exceeds 64 bits; nothing was added. */
+static inline flamegraph_result flamegraph_add_value(flamegraph *graph, uint32_t frame, uint64_t value);
+
 /* The sum of all values, in units of the last decimal that they have; 0 = there is nothing to see (the picture then
  * says so). */
 static inline uint64_t flamegraph_total(const flamegraph *graph);
@@ -130,7 +141,6 @@ static inline void flamegraph_tell_file(void *file, const char *message);
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FLAMEGRAPH_NONE UINT32_MAX
 /* py-spy writes a blank and a value, without a stack, for a thread that ran no Python function. */
 #define FLAMEGRAPH_FRAMELESS "[no Python frame]"
 #define FLAMEGRAPH_MAX_COMPLAINTS 20 /* bad lines that are told one by one */
@@ -827,6 +837,26 @@ static inline flamegraph_result flamegraph_add(flamegraph *graph, const char *te
         if (line.stack_size && !flamegraph_add_stack(graph, &line))
             return flamegraph_fail(&told, FLAMEGRAPH_NO_MEMORY);
     }
+    return FLAMEGRAPH_OK;
+}
+
+static inline uint32_t flamegraph_add_frame(flamegraph *graph, uint32_t parent, const char *name, size_t size) {
+    uint32_t id = flamegraph_intern(graph, name, size);
+    uint32_t node = id == FLAMEGRAPH_NONE ? FLAMEGRAPH_NONE : flamegraph_child(graph, parent, id);
+    if (parent == FLAMEGRAPH_ROOT && node != FLAMEGRAPH_NONE) {
+        bool thread = flamegraph_is_thread(name, size);
+        graph->ours = graph->ours || (thread && !flamegraph_is_thread_id(name, size));
+        graph->foreign = graph->foreign || !thread;
+    }
+    return node;
+}
+
+static inline flamegraph_result flamegraph_add_value(flamegraph *graph, uint32_t frame, uint64_t value) {
+    if (!flamegraph_scale(&value, graph->decimals) || value > UINT64_MAX - flamegraph_total(graph))
+        return FLAMEGRAPH_BAD_INPUT;
+    for (; frame != FLAMEGRAPH_ROOT; frame = graph->nodes[frame].parent)
+        graph->nodes[frame].total += value;
+    graph->nodes[FLAMEGRAPH_ROOT].total += value;
     return FLAMEGRAPH_OK;
 }
 
