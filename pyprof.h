@@ -197,6 +197,8 @@
        (the logger is told; a seccomp filter that kills needs never_hold), neither /proc/sys/kernel/ns_last_pid nor
        /proc/loadavg can be read, or there are more than 8,192 cores; nor after eight holds in a row came to nothing,
        for a minute.
+     - A thread with a real-time priority below the sampler's is moved to another core by Linux when the sampler wakes on its
+       own, a moment before it is held: of functions of a few microseconds the longest then have up to 4 points too much.
      - Before Linux 6.12 the sampler may wait for a core that it shares with a thread that is held: if ticks_missed grows,
        give the thread "pyprof" a real-time priority.
      - A thread that calls exec in the microsecond between being kept on a core and standing still leaves the new program

@@ -21,7 +21,7 @@ SAMPLES = 'collapsed,samples,idle'
 BUSY = 'collapsed,samples'
 TOLERANCE = 1.0  # percentage points
 RUNS = 4
-HELD = ('-k', '-B', '-f')  # see host.c
+HELD = ('-k', '-B')  # see host.c; real-time priorities are for the kernel to place, see LIMITS
 MOST_RUNS = 24  # by then a machine that gives the sampler any time at all has given enough samples
 
 
