@@ -6,11 +6,14 @@ sys._current_frames() had of it, root first, and the lines of collapsed text tha
 
 import ast
 import json
+import os
 import random
 import sys
 import threading
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'common'))
+import collapsed
 import pyprof_host
 
 THREADS = 30
@@ -367,11 +370,8 @@ def still(threads):
 
 
 def samples():
-    counts = {}
-    for line in pyprof_host.snapshot('collapsed,samples,idle').decode('utf-8').split('\n')[:-1]:
-        stack, _, value = line.rpartition(' ')
-        counts[stack] = int(value)
-    return counts
+    text = pyprof_host.snapshot('collapsed,samples,idle').decode('utf-8')
+    return dict(collapsed.halves(line) for line in text.split('\n')[:-1])
 
 
 def ticks_pass(number):

@@ -23,7 +23,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "../truth/prefer.h"
+#include "../common/prefer.h"
 
 enum {
     subs_max = 3,

@@ -6,7 +6,8 @@ import sys
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, '..', 'truth'))
+sys.path.insert(0, os.path.join(HERE, '..', 'common'))
+import collapsed
 import harness
 
 
@@ -21,7 +22,7 @@ class ThreadsTest(unittest.TestCase):
                 seen[stack.thread] += stack.value * 1000
                 self.assertEqual(stack.frames[0].name.rpartition('.')[2], '_bootstrap', stack)
                 for frame in stack.frames:
-                    if frame.name in harness.SPECIAL:
+                    if frame.name in collapsed.SPECIAL:
                         continue
                     self.assertIn(frame.file, ('threading.py', 'comers.py', '_weakrefset.py'), stack)
         long = [name for name, cpu in truth.items() if cpu >= 9000000]

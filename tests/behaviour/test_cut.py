@@ -5,7 +5,7 @@ import sys
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, '..', 'truth'))
+sys.path.insert(0, os.path.join(HERE, '..', 'common'))
 import harness
 
 GAP = '[truncated]'

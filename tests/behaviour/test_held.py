@@ -8,7 +8,7 @@ import os
 import unittest
 
 import sys
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'truth'))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'common'))
 import harness
 
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'held.py')

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import unittest
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'truth'))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'common'))
+import collapsed
 import harness
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -27,7 +28,7 @@ def record(*arguments):
     command = [os.path.join(harness.BUILD, 'tests', 'behaviour', 'interpreters')] + list(arguments)
     text = subprocess.run(command, stdout=subprocess.PIPE, env=harness.host_environment(), check=True,
                           universal_newlines=True, timeout=500).stdout
-    return [(thread, [function(name) for name in frames], int(value))
+    return [(thread, [function(name) for name in frames], value)
             for thread, frames, value in map(split, text.splitlines()) if frames]
 
 
@@ -38,9 +39,7 @@ def function(frame):
 
 def split(line):
     """What lies below [unsettled] changed while it was read, and is not claimed."""
-    stack, _, value = line.rpartition(' ')
-    thread, _, frames = stack.partition(';')
-    frames = frames.split(';')
+    (thread, *frames), value = collapsed.folded(line)
     return thread, frames[:-1] if frames[-1] == '[unsettled]' else frames, value
 
 

@@ -9,7 +9,8 @@ import sys
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, '..', 'truth'))
+sys.path.insert(0, os.path.join(HERE, '..', 'common'))
+import collapsed
 import harness
 
 
@@ -34,7 +35,7 @@ class LinesTest(unittest.TestCase):
         self.assertGreater(len(self.threads), 1000)
         for name, expected, lines in self.threads:
             self.assertEqual(len(lines), 1, '%s stood still, and has %d stacks: %s' % (name, len(lines), lines))
-            stack = harness.parse_collapsed_line(lines[0] + ' 1')
+            stack = collapsed.parse_line(lines[0] + ' 1')
             seen = [tuple(frame) for frame in stack.frames]
             # CPython has no line for some instructions; what is shown then is nobody's truth.
             known = [(function, base(file), seen[at][2] if line is None and at < len(seen) else line)

@@ -7,7 +7,7 @@ import sys
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, '..', 'truth'))
+sys.path.insert(0, os.path.join(HERE, '..', 'common'))
 import harness
 
 COLLAPSED = 'collapsed,wall'
@@ -37,8 +37,7 @@ class NamesTest(unittest.TestCase):
 
     @classmethod
     def is_there(cls, name, file, first):
-        text = cls.run_.texts[COLLAPSED]
-        leaves = {unescape(line.rpartition(' ')[0].rpartition(';')[2]) for line in text.split('\n')[:-1]}
+        leaves = {unescape('%s (%s:%d)' % stack.frames[-1]) for stack in cls.run_.stacks(COLLAPSED)}
         return bool(leaves.intersection('%s (%s:%d)' % (name, base(file), first + line) for line in range(3)))
 
     def test_collapsed(self):
@@ -62,8 +61,9 @@ class NamesTest(unittest.TestCase):
 
     def test_half_a_pair(self):
         """All files were decoded as UTF-8 before, and the function's time is still there."""
-        lines = [line for line in self.run_.texts[COLLAPSED].split('\n') if '(half.py:' in line]
-        self.assertGreater(sum(int(line.rpartition(' ')[2]) for line in lines), 15000)
+        halves = [stack.value for stack in self.run_.stacks(COLLAPSED)
+                  if any(frame.file == 'half.py' for frame in stack.frames)]
+        self.assertGreater(sum(halves), 15000)
 
 
 class SameFilesTest(unittest.TestCase):

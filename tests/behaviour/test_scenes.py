@@ -10,7 +10,8 @@ import sys
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, '..', 'truth'))
+sys.path.insert(0, os.path.join(HERE, '..', 'common'))
+import collapsed
 import harness
 
 SCRIPT = os.path.join(HERE, 'scenes.py')
@@ -257,17 +258,16 @@ class ScenesTest(unittest.TestCase):
 class DepthTest(unittest.TestCase):
     def test_cut_off(self):
         run = harness.Run(SCRIPT, [0.2], ['collapsed,samples,idle'], 1000, ['-d', 100])
-        lines = run.texts['collapsed,samples,idle'].splitlines()
-        cut = [line for line in lines if ';[truncated];' in line]
+        cut = [stack for stack in run.stacks('collapsed,samples,idle') if '[truncated]' in collapsed.names(stack)]
         self.assertGreater(len(cut), 0)
-        for line in cut:
-            frames = line.rpartition(' ')[0].split(';')
-            self.assertEqual(frames[0], 'thread recursion')
-            self.assertIn('_bootstrap', frames[1])
-            self.assertEqual(len(frames) - frames.index('[truncated]'), 75)
-            self.assertIn(frames.index('[truncated]'), range(20, 27))  # a quarter; entries from C take places, too
+        for stack in cut:
+            names = collapsed.names(stack)
+            self.assertEqual(stack.thread, 'recursion')
+            self.assertIn('_bootstrap', names[0])
+            self.assertEqual(len(names) - names.index('[truncated]'), 75)
+            self.assertIn(names.index('[truncated]'), range(19, 26))  # a quarter; entries from C take places, too
         self.assertGreater(run.stats['truncated_depth'], 30)
-        self.assertEqual(sum(int(line.rpartition(' ')[2]) for line in cut), run.stats['truncated_depth'])
+        self.assertEqual(sum(stack.value for stack in cut), run.stats['truncated_depth'])
 
     def test_quiet(self):
         """Calls into C stand still for long enough to be read without a signal."""

@@ -7,7 +7,7 @@ import sys
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, '..', 'truth'))
+sys.path.insert(0, os.path.join(HERE, '..', 'common'))
 import harness
 
 
@@ -18,23 +18,18 @@ class CodeTest(unittest.TestCase):
         truth = {int(number): wall for number, wall in run.printed().items()}
         seen = collections.Counter()
         unresolved = 0
-        for stack in self.stacks(run.texts[words]):
-            leaf, value = stack
-            if leaf.startswith('[unresolved]'):
-                unresolved += value
+        for stack in run.stacks(words):
+            leaf = stack.frames[-1]
+            if leaf.name == '[unresolved]':
+                unresolved += stack.value
                 continue
-            if leaf == '[unsettled]':
-                continue
-            match = re.match(r'(.*) \((.*):([0-9]+)\)\Z', leaf)
-            self.assertTrue(match, leaf)
-            name, file, line = match.groups()
-            own = re.match(r'short_([0-9]+)\Z', name)
+            own = re.match(r'short_([0-9]+)\Z', leaf.name)
             if own:
                 number = int(own.group(1))
-                self.assertEqual(file, 'short_%05d.py' % number)
-                self.assertIn(int(line) - number % 500, (1, 2, 3))
+                self.assertEqual(leaf.file, 'short_%05d.py' % number)
+                self.assertIn(leaf.line - number % 500, (1, 2, 3))
                 self.assertIn(number, truth)
-                seen[number] += value * 1000
+                seen[number] += stack.value * 1000
         known = sum(truth.values())
         # A name that is one object late gives one function twice its time and the next none.
         error = sum(abs(seen[number] - wall) for number, wall in truth.items())
@@ -42,12 +37,6 @@ class CodeTest(unittest.TestCase):
             interval_us, len(truth), 100 * sum(seen.values()) / known, unresolved, run.stats['frames_unresolved'],
             100 * error / known))
         return sum(seen.values()) / known, error / known, unresolved, run
-
-    @staticmethod
-    def stacks(text):
-        for line in text.splitlines():
-            stack, _, value = line.rpartition(' ')
-            yield stack.rpartition(';')[2], int(value)
 
 
 class OftenSampled(CodeTest):

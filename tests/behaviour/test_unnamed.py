@@ -9,7 +9,8 @@ import tempfile
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, '..', 'truth'))
+sys.path.insert(0, os.path.join(HERE, '..', 'common'))
+import collapsed
 import harness
 
 SHOWN = {'unnamed': 'apache (%s)', 'shared': 'pool (%s)', 'own': 'audio', 'late': 'decoder'}
@@ -35,7 +36,7 @@ class UnnamedTest(unittest.TestCase):
             return file.read()
 
     def test_collapsed(self):
-        stacks = harness.parse_collapsed(self.read('out.txt'))
+        stacks = collapsed.parse(self.read('out.txt'))
         self.assertEqual(sorted({stack.thread for stack in stacks} - {'MainThread'}), self.expected)
 
     def test_speedscope(self):

@@ -9,6 +9,8 @@
 
 #include <pthread.h>
 
+#include "../common/callbacks.h"
+
 enum {
     THREADS = 7
 };
@@ -67,42 +69,25 @@ static void *work(void *user) {
     return NULL;
 }
 
-typedef struct text {
-    char *bytes;
-    size_t size;
-} text;
-
-static bool append(void *user, const void *data, size_t size) {
-    text *to = (text *)user;
-    to->bytes = (char *)realloc(to->bytes, to->size + size + 1);
-    if (to->bytes == NULL) {
-        return false;
-    }
-    memcpy(to->bytes + to->size, data, size);
-    to->size += size;
-    to->bytes[to->size] = '\0';
-    return true;
-}
-
 /* Whether each thread of the system, and Python's, has time; told by how many different first frames there are. */
 static bool all_were_seen(void) {
     pyprof_profile *profile;
-    text out = {NULL, 0};
+    text_sink out = {0};
     uint32_t known = 0;
-    if (pyprof_snapshot(&profile) != PYPROF_OK || pyprof_write(profile, NULL, append, &out) != PYPROF_OK) {
+    if (pyprof_snapshot(&profile) != PYPROF_OK || pyprof_write(profile, NULL, text_sink_write, &out) != PYPROF_OK) {
         die("snapshot");
     }
     pyprof_free(profile);
-    for (int i = 0; out.bytes != NULL && i < THREADS; i++) {
+    for (int i = 0; out.text != NULL && i < THREADS; i++) {
         char id[32];
         snprintf(id, sizeof id, "(%lu);", (unsigned long)pyprof__get(&threads[i].tid));
         bool by_name = threads[i].name != NULL && strcmp(threads[i].kind, "shared") != 0;
         char name[32] = "";
         snprintf(name, sizeof name, "thread %s;", by_name ? threads[i].name : "");
-        known += strstr(out.bytes, by_name ? name : id) != NULL;
+        known += strstr(out.text, by_name ? name : id) != NULL;
     }
-    known += out.bytes != NULL && strstr(out.bytes, "thread loader;") != NULL;
-    free(out.bytes);
+    known += out.text != NULL && strstr(out.text, "thread loader;") != NULL;
+    text_sink_free(&out);
     return known == THREADS + 1;
 }
 

@@ -67,6 +67,8 @@ static int begun_by_hand(pthread_t *thread, const pthread_attr_t *attributes, vo
 #undef close
 #undef pthread_create
 
+#include "../common/callbacks.h"
+
 static void die(const char *what) {
     fprintf(stderr, "growth: %s\n", what);
     exit(1);
@@ -514,12 +516,6 @@ static void fill(pyprof_profile *profile, uint32_t threads, uint32_t stacks, uin
     free(nodes);
 }
 
-static bool count_bytes(void *user, const void *data, size_t size) {
-    (void)data;
-    *(uint64_t *)user += size;
-    return true;
-}
-
 static void growth_of_writing(char **words) {
     enum {
         rounds = 3
@@ -536,17 +532,18 @@ static void growth_of_writing(char **words) {
     printf("{\"stretches\": %" PRIu32 ", \"coarsened\": %" PRIu64, profile->timeline.count,
            profile->timeline_coarsened);
     for (int format = PYPROF_FORMAT_COLLAPSED; format <= PYPROF_FORMAT_SPEEDSCOPE; format++) {
-        uint64_t times[rounds], bytes = 0;
+        uint64_t times[rounds];
+        size_t bytes = 0;
         for (size_t i = 0; i < rounds; i++) {
             pyprof_output output;
             memset(&output, 0, sizeof output);
             output.format = (pyprof_format)format;
             bytes = 0;
             uint64_t begin = pyprof__now();
-            check(pyprof_write(profile, &output, count_bytes, &bytes) == PYPROF_OK, "not written");
+            check(pyprof_write(profile, &output, count_written, &bytes) == PYPROF_OK, "not written");
             times[i] = pyprof__now() - begin;
         }
-        printf(",\n\"%s_ns\": %" PRIu64 ", \"%s_bytes\": %" PRIu64, names[format], median(times, rounds), names[format],
+        printf(",\n\"%s_ns\": %" PRIu64 ", \"%s_bytes\": %zu", names[format], median(times, rounds), names[format],
                bytes);
     }
     printf("}\n");

@@ -6,28 +6,20 @@ import os
 import re
 import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, 'truth'))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, 'common'))
 
-import harness  # noqa: E402
-
-Frame, Stack, FormatError = harness.Frame, harness.Stack, harness.FormatError
+import collapsed  # noqa: E402
+from collapsed import FormatError, Frame, Stack, folded  # noqa: E402
 
 
 def pyprof(text):
     """Without its marks, which say in which interpreter frames run."""
-    return [stack._replace(frames=tuple(frame for frame in stack.frames if not harness.MARK.match(frame.name)))
-            for stack in harness.parse_collapsed(text)]
+    return [stack._replace(frames=tuple(frame for frame in stack.frames if not collapsed.MARK.match(frame.name)))
+            for stack in collapsed.parse(text)]
 
 
 def frame(name, file, line):
     return Frame(name, os.path.basename(file), int(line))
-
-
-def folded(line):
-    text, space, value = line.rpartition(' ')
-    if not space or not value.isdigit():
-        raise FormatError('no value: %r' % line)
-    return text.split(';'), int(value)
 
 
 PYSPY_FRAME = re.compile(r'(.*) \((.*?)(?::([0-9]+))?\)\Z')

@@ -45,7 +45,7 @@ class Symbols(unittest.TestCase):
 
     def test_the_interpreter_stays_in_its_library(self):
         """A copy of _PyRuntime in the program would have the size that it had where the program was linked."""
-        program = os.path.join(os.environ["PYPROF_BUILD"], "tests", "truth", "host")
+        program = os.path.join(os.environ["PYPROF_BUILD"], "tests", "common", "host")
         lines = subprocess.run(["readelf", "--relocs", "--wide", program], check=True, stdout=subprocess.PIPE,
                                universal_newlines=True).stdout.splitlines()
         kinds = {line.split()[2] for line in lines if "Py" in line}

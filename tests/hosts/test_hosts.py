@@ -15,7 +15,8 @@ import unittest
 import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, "..", "truth"))
+sys.path.insert(0, os.path.join(HERE, "..", "common"))
+import collapsed
 import harness
 
 PLUGIN = os.path.join(harness.BUILD, "tests", "hosts", "plugin.so")
@@ -53,7 +54,7 @@ class Host(unittest.TestCase):
                 said = json.load(file)
             self.assertEqual(said["result"], 0)
             with open("%s.%d" % (path, run), encoding="utf-8") as file:
-                stacks = harness.parse_collapsed(file.read())
+                stacks = collapsed.parse(file.read())
             seen, took = self.seen(stacks, above), said["took"]
             for name in took:
                 known = 100 * took[name] / sum(took.values())

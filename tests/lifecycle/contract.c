@@ -51,37 +51,13 @@ static pyprof_stats stats_now(void) {
     return stats;
 }
 
-static bool take(void *user, const void *data, size_t size) {
-    (void)data;
-    *(size_t *)user += size;
-    return true;
-}
-
-typedef struct text {
-    char *data;
-    size_t size;
-} text;
-
-static bool append(void *user, const void *data, size_t size) {
-    text *to = (text *)user;
-    char *grown = (char *)realloc(to->data, to->size + size + 1);
-    if (!grown) {
-        return false;
-    }
-    to->data = grown;
-    memcpy(grown + to->size, data, size);
-    to->size += size;
-    grown[to->size] = '\0';
-    return true;
-}
-
-static text written(const pyprof_profile *profile, pyprof_format format) {
-    text to = {NULL, 0};
+static text_sink written(const pyprof_profile *profile, pyprof_format format) {
+    text_sink to = {0};
     pyprof_output output = {0};
     output.format = format;
     output.include_idle = true;
-    assert_int_equal(append(&to, "", 0), true);
-    assert_int_equal(pyprof_write(profile, &output, append, &to), PYPROF_OK);
+    assert_int_equal(text_sink_write(&to, "", 0), true);
+    assert_int_equal(pyprof_write(profile, &output, text_sink_write, &to), PYPROF_OK);
     return to;
 }
 
@@ -120,7 +96,7 @@ static const char *fault_of_all_calls(void) {
     if (pyprof_get_stats(&stats) != PYPROF_OK || stats.ticks == 0) {
         return "get_stats";
     }
-    if (pyprof_dump(take, &size) != PYPROF_OK) {
+    if (pyprof_dump(count_written, &size) != PYPROF_OK) {
         return "dump";
     }
     if (pyprof_snapshot(&copy) != PYPROF_OK) {
@@ -129,7 +105,8 @@ static const char *fault_of_all_calls(void) {
     if (pyprof_stop(&profile) != PYPROF_OK || pyprof_is_active()) {
         return "stop";
     }
-    if (pyprof_write(profile, NULL, take, &size) != PYPROF_OK || pyprof_save(copy, NULL, "/dev/null") != PYPROF_OK) {
+    if (pyprof_write(profile, NULL, count_written, &size) != PYPROF_OK ||
+        pyprof_save(copy, NULL, "/dev/null") != PYPROF_OK) {
         return "write";
     }
     if (pyprof_visit(copy, NULL, &nobody) != PYPROF_OK) {
@@ -325,8 +302,8 @@ static void test_thread_without_frames(void **state) {
     pyprof_profile *profile = NULL;
     PyThreadState *mine;
     pthread_t thread;
-    text collapsed;
-    text speedscope;
+    text_sink collapsed;
+    text_sink speedscope;
     (void)state;
     start_at(1000);
     run("many_stacks(1000)\n");
@@ -340,11 +317,11 @@ static void test_thread_without_frames(void **state) {
     assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
     collapsed = written(profile, PYPROF_FORMAT_COLLAPSED);
     speedscope = written(profile, PYPROF_FORMAT_SPEEDSCOPE);
-    assert_non_null(strstr(collapsed.data, "thread MainThread;"));
-    assert_null(strstr(collapsed.data, "frameless"));
-    assert_non_null(strstr(speedscope.data, "many_stacks"));
-    free(collapsed.data);
-    free(speedscope.data);
+    assert_non_null(strstr(collapsed.text, "thread MainThread;"));
+    assert_null(strstr(collapsed.text, "frameless"));
+    assert_non_null(strstr(speedscope.text, "many_stacks"));
+    text_sink_free(&collapsed);
+    text_sink_free(&speedscope);
     pyprof_free(profile);
 }
 
@@ -487,7 +464,7 @@ static void test_failures_are_logged(void **state) {
     assert_int_equal(messages_with(&kept, PYPROF_LOG_ERROR, ""), 2);
 }
 
-static void assert_writable(const counter *memory, const pyprof_profile *profile, size_t limit) {
+static void assert_writable(const counted_memory *memory, const pyprof_profile *profile, size_t limit) {
     const pyprof_format formats[] = {PYPROF_FORMAT_COLLAPSED, PYPROF_FORMAT_SPEEDSCOPE};
     unsigned index;
     for (index = 0; index < 8; index++) {
@@ -496,7 +473,7 @@ static void assert_writable(const counter *memory, const pyprof_profile *profile
         output.format = formats[index % 2];
         output.detail = index / 2 % 2 ? PYPROF_DETAIL_FUNCTION : PYPROF_DETAIL_LINE;
         output.include_idle = index / 4 != 0;
-        assert_int_equal(pyprof_write(profile, &output, take, &size), PYPROF_OK);
+        assert_int_equal(pyprof_write(profile, &output, count_written, &size), PYPROF_OK);
         assert_true(size > 0);
         assert_true(memory->peak_bytes <= limit);
     }
@@ -513,8 +490,8 @@ static void wait_for_autosave(const char *path) {
 }
 
 /* Records until the tree has been full for a while. However full it is, it is saved, and a snapshot of it has room. */
-static pyprof_profile *full_profile(counter *memory, size_t limit, messages *kept, const char *work) {
-    pyprof_desc desc = counted(memory, 100);
+static pyprof_profile *full_profile(counted_memory *memory, size_t limit, messages *kept, const char *work) {
+    pyprof_desc desc = counted_desc(memory, 100);
     pyprof_profile *profile = NULL;
     char path[64];
     unsigned turn;
@@ -547,18 +524,18 @@ static pyprof_profile *full_profile(counter *memory, size_t limit, messages *kep
 }
 
 static void check_full(size_t limit, const char *work) {
-    counter memory = COUNTER_INIT;
+    counted_memory memory = {0};
     messages kept = {{0}, {{0}}, 0};
     pyprof_profile *profile = full_profile(&memory, limit, &kept, work);
-    size_t held = memory.live_bytes;
+    size_t held = memory.bytes;
     memory.peak_bytes = held;
     assert_writable(&memory, profile, limit);
     print_message("%s: held %.3f of the limit, writing took %.3f\n", work, (double)held / (double)limit,
                   (double)(memory.peak_bytes - held) / (double)limit);
-    assert_int_equal(memory.live_bytes, held);
+    assert_int_equal(memory.bytes, held);
     assert_int_equal(messages_with(&kept, PYPROF_LOG_WARNING, "tree was full"), 1);
     pyprof_free(profile);
-    assert_int_equal(memory.live_blocks, 0);
+    assert_int_equal(memory.blocks, 0);
 }
 
 /* A program that does nothing special costs little. */
@@ -589,15 +566,15 @@ typedef struct writer {
 
 static void *write_often(void *user) {
     writer *self = (writer *)user;
-    text first = written(self->profile, self->format);
+    text_sink first = written(self->profile, self->format);
     unsigned turn;
     self->is_right = first.size > 100;
     for (turn = 0; turn < 50; turn++) {
-        text again = written(self->profile, self->format);
-        self->is_right = self->is_right && again.size == first.size && !memcmp(again.data, first.data, first.size);
-        free(again.data);
+        text_sink again = written(self->profile, self->format);
+        self->is_right = self->is_right && again.size == first.size && !memcmp(again.text, first.text, first.size);
+        text_sink_free(&again);
     }
-    free(first.data);
+    text_sink_free(&first);
     return NULL;
 }
 

@@ -57,7 +57,7 @@ static const char busy_script[] =
 
 /* What a test changes and may leave behind, as a check that fails ends it wherever it stands: put back after each. */
 
-static counter memory; /* of the recording, which outlives the test that fails */
+static counted_memory memory; /* of the recording, which outlives the test that fails */
 static int real_stdout = -1;
 static struct rlimit whole_files;
 
@@ -88,26 +88,6 @@ static void assert_same_process(const process *before) {
     }
 }
 
-/* Text. */
-
-typedef struct text {
-    char *data;
-    size_t size;
-} text;
-
-static bool text_append(void *user, const void *data, size_t size) {
-    text *to = (text *)user;
-    char *grown = (char *)realloc(to->data, to->size + size + 1);
-    if (!grown) {
-        return false;
-    }
-    to->data = grown;
-    memcpy(grown + to->size, data, size);
-    to->size += size;
-    grown[to->size] = '\0';
-    return true;
-}
-
 static bool refuse(void *user, const void *data, size_t size) {
     (void)data;
     (void)size;
@@ -122,20 +102,20 @@ static pyprof_output output_of(pyprof_format format, pyprof_metric metric) {
     return output;
 }
 
-static text written(const pyprof_profile *profile, pyprof_format format, pyprof_metric metric) {
-    text to = {NULL, 0};
+static text_sink written(const pyprof_profile *profile, pyprof_format format, pyprof_metric metric) {
+    text_sink to = {0};
     pyprof_output output = output_of(format, metric);
-    assert_int_equal(pyprof_write(profile, &output, text_append, &to), PYPROF_OK);
-    assert_non_null(to.data);
+    assert_int_equal(pyprof_write(profile, &output, text_sink_write, &to), PYPROF_OK);
+    assert_non_null(to.text);
     return to;
 }
 
 /* The sum of the values of collapsed text, of the lines that begin so. */
-static uint64_t sum_of(const text *collapsed, const char *prefix) {
+static uint64_t sum_of(const text_sink *collapsed, const char *prefix) {
     uint64_t sum = 0;
     char *line;
     char *rest = NULL;
-    char *copy = strdup(collapsed->data);
+    char *copy = strdup(collapsed->text);
     for (line = strtok_r(copy, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
         if (!strncmp(line, prefix, strlen(prefix))) {
             sum += strtoull(strrchr(line, ' ') + 1, NULL, 10);
@@ -146,9 +126,9 @@ static uint64_t sum_of(const text *collapsed, const char *prefix) {
 }
 
 static uint64_t samples_in(const pyprof_profile *profile) {
-    text to = written(profile, PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_SAMPLES);
+    text_sink to = written(profile, PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_SAMPLES);
     uint64_t sum = sum_of(&to, "thread ");
-    free(to.data);
+    text_sink_free(&to);
     return sum;
 }
 
@@ -202,7 +182,7 @@ static void test_nothing_recorded(void **state) {
 }
 
 static void cycles(unsigned count, uint32_t interval_us, unsigned pause_us) {
-    pyprof_desc desc = counted(&memory, interval_us);
+    pyprof_desc desc = counted_desc(&memory, interval_us);
     unsigned turn;
     for (turn = 0; turn < count; turn++) {
         pyprof_profile *profile = NULL;
@@ -217,8 +197,8 @@ static void cycles(unsigned count, uint32_t interval_us, unsigned pause_us) {
         assert_false(pyprof_is_active());
         assert_int_equal(!!profile, keep);
         pyprof_free(profile);
-        assert_int_equal(memory.live_blocks, 0);
-        assert_int_equal(memory.live_bytes, 0);
+        assert_int_equal(memory.blocks, 0);
+        assert_int_equal(memory.bytes, 0);
     }
     assert_true(memory.calls > 0);
 }
@@ -274,8 +254,8 @@ static void test_bad_descriptions(void **state) {
         {{.signal_number = SIGKILL}, PYPROF_ERROR_SIGNAL},
         {{.signal_number = SIGSTOP}, PYPROF_ERROR_SIGNAL},
         {{.signal_number = SIGSEGV}, PYPROF_ERROR_SIGNAL},
-        {{.allocator = {counter_alloc, NULL, &memory}}, PYPROF_ERROR_ARGUMENT},
-        {{.allocator = {NULL, counter_free, &memory}}, PYPROF_ERROR_ARGUMENT},
+        {{.allocator = {counted_alloc, NULL, &memory}}, PYPROF_ERROR_ARGUMENT},
+        {{.allocator = {NULL, counted_free, &memory}}, PYPROF_ERROR_ARGUMENT},
     };
     size_t index;
     (void)state;
@@ -317,22 +297,22 @@ static void test_misuse_while_active(void **state) {
 static void test_bad_writes(void **state) {
     pyprof_profile *profile = recorded();
     pyprof_output output = {0};
-    text to = {NULL, 0};
+    text_sink to = {0};
     int writes;
     (void)state;
-    assert_int_equal(pyprof_write(NULL, NULL, text_append, &to), PYPROF_ERROR_ARGUMENT);
+    assert_int_equal(pyprof_write(NULL, NULL, text_sink_write, &to), PYPROF_ERROR_ARGUMENT);
     assert_int_equal(pyprof_write(profile, NULL, NULL, NULL), PYPROF_ERROR_ARGUMENT);
     assert_int_equal(pyprof_save(NULL, NULL, "x.txt"), PYPROF_ERROR_ARGUMENT);
     assert_int_equal(pyprof_save(profile, NULL, NULL), PYPROF_ERROR_ARGUMENT);
     assert_int_equal(pyprof_save(profile, NULL, "picture.svg"), PYPROF_ERROR_FORMAT);
     output.format = (pyprof_format)77;
-    assert_int_equal(pyprof_write(profile, &output, text_append, &to), PYPROF_ERROR_FORMAT);
+    assert_int_equal(pyprof_write(profile, &output, text_sink_write, &to), PYPROF_ERROR_FORMAT);
     output.format = PYPROF_FORMAT_COLLAPSED;
     output.metric = (pyprof_metric)77;
-    assert_int_equal(pyprof_write(profile, &output, text_append, &to), PYPROF_ERROR_ARGUMENT);
+    assert_int_equal(pyprof_write(profile, &output, text_sink_write, &to), PYPROF_ERROR_ARGUMENT);
     output.metric = PYPROF_METRIC_WALL;
     output.detail = (pyprof_detail)77;
-    assert_int_equal(pyprof_write(profile, &output, text_append, &to), PYPROF_ERROR_ARGUMENT);
+    assert_int_equal(pyprof_write(profile, &output, text_sink_write, &to), PYPROF_ERROR_ARGUMENT);
     assert_int_equal(to.size, 0);
     assert_int_equal(access("picture.svg", F_OK), -1);
     writes = 0;
@@ -352,10 +332,10 @@ static void test_start_without_memory(void **state) {
     bool started = false;
     (void)state;
     for (fail_from = 1; !started; fail_from++) {
-        pyprof_desc desc = counted(&memory, 1000);
+        pyprof_desc desc = counted_desc(&memory, 1000);
         pyprof_result result;
         memory.calls = 0;
-        memory.fail_from = fail_from;
+        memory.refuse_from = fail_from;
         result = pyprof_start(&desc);
         started = result == PYPROF_OK;
         if (started) { /* from here on it gets nothing, and must live with that */
@@ -365,30 +345,30 @@ static void test_start_without_memory(void **state) {
             assert_int_equal(result, PYPROF_ERROR_MEMORY);
             assert_false(pyprof_is_active());
         }
-        assert_int_equal(memory.live_blocks, 0);
+        assert_int_equal(memory.blocks, 0);
         assert_true(fail_from < 1000);
     }
     assert_same_process(&before);
 }
 
 static void test_snapshot_without_memory(void **state) {
-    pyprof_desc desc = counted(&memory, 1000);
+    pyprof_desc desc = counted_desc(&memory, 1000);
     pyprof_profile *profile = (pyprof_profile *)state;
     assert_int_equal(pyprof_start(&desc), PYPROF_OK);
     wait_for_samples(1);
-    memory.fail_from = 1;
+    memory.refuse_from = 1;
     assert_int_equal(pyprof_snapshot(&profile), PYPROF_ERROR_MEMORY);
     assert_null(profile);
-    memory.fail_from = 0;
+    memory.refuse_from = 0;
     assert_int_equal(pyprof_snapshot(&profile), PYPROF_OK);
     pyprof_free(profile);
     assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
-    assert_int_equal(memory.live_blocks, 0);
+    assert_int_equal(memory.blocks, 0);
 }
 
 /* The time line grows for as long as there is room for it; from then on nothing does. */
 static void test_steady_state_allocates_nothing(void **state) {
-    pyprof_desc desc = counted(&memory, 100);
+    pyprof_desc desc = counted_desc(&memory, 100);
     pyprof_stats before;
     pyprof_stats after;
     size_t calls;
@@ -414,14 +394,14 @@ static void test_steady_state_allocates_nothing(void **state) {
     assert_in_range(growing, 0, 2);
     assert_int_equal(after.truncated_memory, 0);
     assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
-    assert_int_equal(memory.live_blocks, 0);
+    assert_int_equal(memory.blocks, 0);
 }
 
 static void test_memory_limit(void **state) {
-    pyprof_desc desc = counted(&memory, 100);
+    pyprof_desc desc = counted_desc(&memory, 100);
     pyprof_profile *profile = NULL;
     pyprof_stats stats;
-    text wall;
+    text_sink wall;
     uint64_t started;
     uint64_t recorded_us;
     unsigned turn;
@@ -438,7 +418,7 @@ static void test_memory_limit(void **state) {
     assert_true(stats.bytes <= stats.bytes_peak);
     assert_true(stats.bytes_peak <= MIB);
     assert_true(memory.peak_bytes <= MIB);
-    assert_true(memory.live_bytes <= stats.bytes_peak);
+    assert_true(memory.bytes <= stats.bytes_peak);
     assert_true(stats.truncated_memory > 0);
     assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
     assert_int_equal(samples_in(profile), stats_now().samples);
@@ -447,10 +427,10 @@ static void test_memory_limit(void **state) {
        Between the turns it compiles and waits for the GIL without a frame. */
     wall = written(profile, PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_WALL);
     assert_in_range(sum_of(&wall, "thread MainThread;"), turn * 1000000u - 100000, recorded_us + 100000);
-    assert_non_null(strstr(wall.data, "[truncated]"));
-    free(wall.data);
+    assert_non_null(strstr(wall.text, "[truncated]"));
+    text_sink_free(&wall);
     pyprof_free(profile);
-    assert_int_equal(memory.live_blocks, 0);
+    assert_int_equal(memory.blocks, 0);
 }
 
 /* Files. */
@@ -465,37 +445,37 @@ static const char *in_folder(const char *name) {
     return to;
 }
 
-static text content(const char *path) {
-    text to = {NULL, 0};
+static text_sink content(const char *path) {
+    text_sink to = {0};
     char buffer[4096];
     ssize_t got;
     int file = open(path, O_RDONLY);
     assert_true(file >= 0);
-    text_append(&to, "", 0);
+    text_sink_write(&to, "", 0);
     while ((got = read(file, buffer, sizeof buffer)) > 0) {
-        text_append(&to, buffer, (size_t)got);
+        text_sink_write(&to, buffer, (size_t)got);
     }
     close(file);
     return to;
 }
 
-static void assert_same_text(text one, text other) {
+static void assert_same_text(text_sink one, text_sink other) {
     assert_int_equal(one.size, other.size);
-    assert_memory_equal(one.data, other.data, one.size);
-    free(one.data);
-    free(other.data);
+    assert_memory_equal(one.text, other.text, one.size);
+    text_sink_free(&one);
+    text_sink_free(&other);
 }
 
-static text written_by_default(const pyprof_profile *profile) {
-    text to = {NULL, 0};
-    assert_int_equal(pyprof_write(profile, NULL, text_append, &to), PYPROF_OK);
+static text_sink written_by_default(const pyprof_profile *profile) {
+    text_sink to = {0};
+    assert_int_equal(pyprof_write(profile, NULL, text_sink_write, &to), PYPROF_OK);
     return to;
 }
 
 static void test_save(void **state) {
     pyprof_profile *profile = recorded();
     process before = look();
-    text json;
+    text_sink json;
     (void)state;
     assert_int_equal(pyprof_save(profile, NULL, in_folder("a.txt")), PYPROF_OK);
     assert_same_text(content(in_folder("a.txt")), written_by_default(profile));
@@ -503,8 +483,8 @@ static void test_save(void **state) {
     assert_same_text(content(in_folder("a.txt")), written_by_default(profile));
     assert_int_equal(pyprof_save(profile, NULL, in_folder("b.speedscope.json")), PYPROF_OK);
     json = content(in_folder("b.speedscope.json"));
-    assert_int_equal(json.data[0], '{');
-    free(json.data);
+    assert_int_equal(json.text[0], '{');
+    text_sink_free(&json);
     assert_int_equal(count_entries(folder), 4);
     unlink(in_folder("a.txt"));
     unlink(in_folder("b.speedscope.json"));
@@ -538,13 +518,13 @@ static void test_save_on_a_full_disk(void **state) {
     const char *path = in_folder("full.txt");
     struct rlimit small = whole_files;
     FILE *file = fopen(path, "w");
-    text old = {NULL, 0};
+    text_sink old = {0};
     pyprof_result result;
     int error;
     (void)state;
     fputs("as it was", file);
     fclose(file);
-    text_append(&old, "as it was", 9);
+    text_sink_write(&old, "as it was", 9);
     /* A file may grow to 16 bytes, as if the disk were full. */
     signal(SIGXFSZ, SIG_IGN);
     small.rlim_cur = 16;
@@ -562,7 +542,7 @@ static void test_save_on_a_full_disk(void **state) {
 }
 
 static void *read_all(void *path) {
-    text *to = (text *)malloc(sizeof *to);
+    text_sink *to = (text_sink *)malloc(sizeof *to);
     *to = content((const char *)path);
     return to;
 }
@@ -578,7 +558,7 @@ static void test_save_into_a_pipe(void **state) {
     pthread_create(&reader, NULL, read_all, path);
     assert_int_equal(pyprof_save(profile, NULL, path), PYPROF_OK);
     pthread_join(reader, &got);
-    assert_same_text(*(text *)got, written_by_default(profile));
+    assert_same_text(*(text_sink *)got, written_by_default(profile));
     free(got);
     assert_int_equal(stat(path, &status), 0);
     assert_true(S_ISFIFO(status.st_mode));
@@ -595,7 +575,7 @@ static void test_save_to_stdout(void **state) {
     char got[65536];
     ssize_t size;
     pyprof_output output = {0};
-    text expected;
+    text_sink expected = {0};
     (void)state;
     /* One line a function and thread: fits into a pipe. */
     output.detail = PYPROF_DETAIL_FUNCTION;
@@ -608,12 +588,10 @@ static void test_save_to_stdout(void **state) {
     assert_int_equal(result, PYPROF_OK);
     size = read(ends[0], got, sizeof got);
     close(ends[0]);
-    expected.data = NULL;
-    expected.size = 0;
-    assert_int_equal(pyprof_write(profile, &output, text_append, &expected), PYPROF_OK);
+    assert_int_equal(pyprof_write(profile, &output, text_sink_write, &expected), PYPROF_OK);
     assert_int_equal(size, expected.size);
-    assert_memory_equal(got, expected.data, expected.size);
-    free(expected.data);
+    assert_memory_equal(got, expected.text, expected.size);
+    text_sink_free(&expected);
     assert_int_equal(pyprof_save(profile, NULL, "/dev/null"), PYPROF_OK);
     pyprof_free(profile);
 }
@@ -649,7 +627,7 @@ static void test_snapshots(void **state) {
     pyprof_profile *first = NULL;
     pyprof_profile *second = NULL;
     pyprof_profile *last = NULL;
-    pyprof_desc desc = counted(&memory, 500);
+    pyprof_desc desc = counted_desc(&memory, 500);
     uint64_t samples;
     (void)state;
     assert_int_equal(pyprof_start(&desc), PYPROF_OK);
@@ -667,18 +645,18 @@ static void test_snapshots(void **state) {
     pyprof_free(last);
     pyprof_free(first);
     pyprof_free(second);
-    assert_int_equal(memory.live_blocks, 0);
+    assert_int_equal(memory.blocks, 0);
 }
 
 static void test_dump(void **state) {
-    text to = {NULL, 0};
+    text_sink to = {0};
     (void)state;
     start_ms(10000000); /* the dump does not wait for a tick */
-    assert_int_equal(pyprof_dump(text_append, &to), PYPROF_OK);
-    assert_non_null(strstr(to.data, "sleepy ("));
-    assert_non_null(strstr(to.data, "busy ("));
+    assert_int_equal(pyprof_dump(text_sink_write, &to), PYPROF_OK);
+    assert_non_null(strstr(to.text, "sleepy ("));
+    assert_non_null(strstr(to.text, "busy ("));
     assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
-    free(to.data);
+    text_sink_free(&to);
 }
 
 /* Signals. */
@@ -957,15 +935,14 @@ static void test_result_strings(void **state) {
 
 /* A test that failed must say so, and must not fail those behind it: cmocka tells of it after this. */
 static int before_each(void **state) {
-    const counter fresh = COUNTER_INIT;
     (void)state;
-    memory = fresh;
+    memset(&memory, 0, sizeof memory);
     return 0;
 }
 
 static int after_each(void **state) {
     (void)state;
-    memory.fail_from = 0;
+    memory.refuse_from = 0;
     pyprof_stop(NULL);
     if (PyGILState_Check()) {
         main_state = PyEval_SaveThread();

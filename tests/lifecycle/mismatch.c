@@ -16,8 +16,8 @@ const char *Py_GetVersion(void) {
 }
 
 static void start_in(const char *told, pyprof_result expected) {
-    counter memory = COUNTER_INIT;
-    pyprof_desc desc = counted(&memory, 1000);
+    counted_memory memory = {0};
+    pyprof_desc desc = counted_desc(&memory, 1000);
     process before = look();
     const char *difference;
     pyprof_result result;
@@ -37,7 +37,7 @@ static void start_in(const char *told, pyprof_result expected) {
     if (difference) {
         die(difference);
     }
-    if (memory.live_blocks || memory.live_bytes) {
+    if (memory.blocks || memory.bytes) {
         die("not all memory was given back");
     }
 }

@@ -1,17 +1,15 @@
-/* What these tests count of their own process: the memory of a recording, threads, open files, signals' actions. */
+/* What these tests count of their own process: threads, open files, signals' actions. */
 #ifndef PROCESS_H
 #define PROCESS_H
 
-#include "pyprof.h"
-
 #include <dirent.h>
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "../common/callbacks.h"
 
 /* Sanitizers need more stack than anybody else. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -24,70 +22,6 @@
 #if !defined(IS_SANITIZED)
 #define IS_SANITIZED 0
 #endif
-
-/* An allocator that counts, and that gives nothing when it is told so. */
-
-typedef struct counter {
-    pthread_mutex_t lock;
-    size_t live_bytes;
-    size_t peak_bytes;
-    size_t live_blocks;
-    size_t calls;
-    size_t fail_from; /* the first call that fails; 0 = none */
-} counter;
-
-#define COUNTER_INIT                                                                                                   \
-    { PTHREAD_MUTEX_INITIALIZER, 0, 0, 0, 0, 0 }
-#define BLOCK_HEADER 32 /* keeps malloc's alignment */
-
-static inline void *counter_alloc(size_t size, void *user) {
-    counter *self = (counter *)user;
-    char *block = NULL;
-    pthread_mutex_lock(&self->lock);
-    self->calls++;
-    if (!self->fail_from || self->calls < self->fail_from) {
-        block = (char *)malloc(size + BLOCK_HEADER);
-    }
-    if (block) {
-        memcpy(block, &size, sizeof size);
-        self->live_blocks++;
-        self->live_bytes += size;
-        if (self->live_bytes > self->peak_bytes) {
-            self->peak_bytes = self->live_bytes;
-        }
-    }
-    pthread_mutex_unlock(&self->lock);
-    return block ? block + BLOCK_HEADER : NULL;
-}
-
-static inline void counter_free(void *memory, void *user) {
-    counter *self = (counter *)user;
-    char *block = (char *)memory;
-    size_t size;
-    if (!block) {
-        return;
-    }
-    block -= BLOCK_HEADER;
-    memcpy(&size, block, sizeof size);
-    pthread_mutex_lock(&self->lock);
-    self->live_blocks--;
-    self->live_bytes -= size;
-    pthread_mutex_unlock(&self->lock);
-    memset(block, 0x5a, size + BLOCK_HEADER); /* what still uses it is seen to */
-    free(block);
-}
-
-static inline pyprof_desc counted(counter *self, uint32_t interval_us) {
-    pyprof_desc desc;
-    memset(&desc, 0, sizeof desc);
-    desc.interval_us = interval_us;
-    desc.allocator.alloc_fn = counter_alloc;
-    desc.allocator.free_fn = counter_free;
-    desc.allocator.user = self;
-    return desc;
-}
-
-/* The process, counted. */
 
 typedef struct process {
     int threads;

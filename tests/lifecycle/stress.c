@@ -51,7 +51,7 @@ static const char work_script[] = "def leaf(x): return x & 255\n"
                                   "    for n in range(turns): inner(n)\n";
 
 static bool is_bare;
-static counter memory = COUNTER_INIT;
+static counted_memory memory = {0};
 static unsigned made;       /* of what the kind makes many */
 static uint64_t bytes_warm; /* held when a fifth of them was made */
 
@@ -85,7 +85,7 @@ static bool host_handler_works(void) {
 }
 
 static pyprof_result try_start(int number) {
-    pyprof_desc desc = counted(&memory, 100);
+    pyprof_desc desc = counted_desc(&memory, 100);
     desc.signal_number = number;
     desc.memory_limit = (size_t)256 << 20; /* what grows is looked at, not what the limit leaves out */
 
@@ -94,7 +94,7 @@ static pyprof_result try_start(int number) {
 
 static void start(void) {
     if (!is_bare) {
-        memory.peak_bytes = memory.live_bytes; /* of those before no figures are left */
+        memory.peak_bytes = memory.bytes; /* of those before no figures are left */
         check("start", try_start(host_signal));
     }
 }
@@ -392,7 +392,7 @@ static void stop_and_forget(void) {
     if (!is_bare) {
         pyprof_free(stop());
     }
-    if (memory.live_blocks) {
+    if (memory.blocks) {
         die("a recording did not give its memory back");
     }
 }
@@ -489,7 +489,7 @@ static int record_in_child(bool has_python) {
         return NO_STOP;
     }
     pyprof_free(profile);
-    return memory.live_blocks ? MEMORY_NOT_BACK : FINE; /* its parent's recording, of which it had a copy, included */
+    return memory.blocks ? MEMORY_NOT_BACK : FINE; /* its parent's recording, of which it had a copy, included */
 }
 
 /* With the signal that is taken when none is named: one that is still on its way does no harm to what comes after. */
@@ -663,7 +663,7 @@ int main(int argc, char **argv) {
     if (difference) {
         die(difference);
     }
-    if (memory.live_blocks || memory.live_bytes) {
+    if (memory.blocks || memory.bytes) {
         die("not all memory was given back");
     }
     if (!host_handler_works()) {

@@ -5,7 +5,8 @@ import subprocess
 import sys
 import unittest
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'truth'))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'common'))
+import collapsed
 import harness
 
 
@@ -15,10 +16,10 @@ class FinalizeTest(unittest.TestCase):
         done = subprocess.run([program, kind], env=harness.host_environment(), stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, timeout=120)
         self.assertEqual(done.returncode, 0, done.stderr.decode('utf-8', 'replace'))
-        return harness.parse_collapsed(done.stdout.decode('utf-8'))
+        return collapsed.parse(done.stdout.decode('utf-8'))
 
     def samples(self, stacks, function):
-        return sum(stack.value for stack in stacks if any(frame.name == function for frame in stack.frames))
+        return collapsed.within(stacks, function)
 
     def check(self, kind, at_least, function='work'):
         stacks = self.record(kind)

@@ -10,7 +10,8 @@ import tempfile
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, '..', 'truth'))
+sys.path.insert(0, os.path.join(HERE, '..', 'common'))
+import collapsed
 import harness
 
 PROGRAMS = os.path.join(harness.BUILD, 'tests', 'lifecycle')
@@ -35,8 +36,8 @@ class LinkingTest(unittest.TestCase):
 
     def check_records(self, program):
         for kind in ('before', 'host-thread'):
-            stacks = harness.parse_collapsed(self.call(program, kind))
-            work = sum(stack.value for stack in stacks if any(frame.name == 'work' for frame in stack.frames))
+            stacks = collapsed.parse(self.call(program, kind))
+            work = collapsed.within(stacks, 'work')
             print(kind, work, 'samples below work', flush=True)
             self.assertGreater(work, 200)
 

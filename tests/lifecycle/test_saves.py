@@ -11,7 +11,8 @@ import tempfile
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, '..', 'truth'))
+sys.path.insert(0, os.path.join(HERE, '..', 'common'))
+import collapsed
 import harness
 
 OFF, STOP, FOLLOW = range(3)
@@ -73,7 +74,7 @@ class SavesTest(unittest.TestCase):
 
     def read(self, name):
         with open(os.path.join(self.folder, name), encoding='utf-8') as file:
-            return harness.parse_collapsed(file.read())
+            return collapsed.parse(file.read())
 
     @staticmethod
     def functions(stacks):

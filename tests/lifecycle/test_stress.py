@@ -8,7 +8,8 @@ import subprocess
 import sys
 import unittest
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'truth'))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'common'))
+import collapsed
 import harness
 
 # Who may be called by whom, of what the scripts of stress.c define.
@@ -28,7 +29,7 @@ class StressTest(unittest.TestCase):
         self.assertEqual(done.returncode, 0, said)
         print(said, end='', flush=True)
         figures, _, text = done.stdout.decode('utf-8').partition('\n')
-        return Result(json.loads(figures), harness.parse_collapsed(text))
+        return Result(json.loads(figures), collapsed.parse(text))
 
     def record(self, kind):
         result = self.run_host(kind)
@@ -57,7 +58,7 @@ class StressTest(unittest.TestCase):
         """No stack that cannot be, as frames that were freed meanwhile would make."""
         for stack in stacks:
             for caller, frame in zip((None,) + stack.frames, stack.frames):
-                if frame.name in CALLERS and (not caller or caller.name not in harness.SPECIAL):
+                if frame.name in CALLERS and (not caller or caller.name not in collapsed.SPECIAL):
                     self.assertIsNotNone(caller, stack)
                     self.assertIn(caller.name, CALLERS[frame.name], stack)
 
@@ -66,7 +67,7 @@ class StressTest(unittest.TestCase):
         self.assertLess(grown, (1 << 20) + GROWTH[kind] * figures['made'])
 
     def samples(self, stacks, function):
-        return sum(stack.value for stack in stacks if any(frame.name == function for frame in stack.frames))
+        return collapsed.within(stacks, function)
 
     def test_threads(self):
         result = self.record('threads')

@@ -7,11 +7,15 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import textwrap
 import time
 import traceback
 import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "common"))
+import collapsed
 
 RUN = os.path.join(os.environ["PYPROF_BUILD"], "tools", "pyprof-run")
 PYTHON = os.environ["PYPROF_PYTHON"]
@@ -130,6 +134,9 @@ class Case(unittest.TestCase):
     def read(self, path=None):
         with open(path or self.out, encoding="utf-8") as file:
             return file.read()
+
+    def stacks(self):
+        return collapsed.parse(self.read())
 
     def same(self, *arguments, profile=True, **more):
         """Runs it under python3 and under pyprof-run; they must agree. Answers what both said. profile=None: it may have

@@ -5,9 +5,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import textwrap
 import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "common"))
+import collapsed
 
 EXAMPLES = os.path.join(os.environ["PYPROF_BUILD"], "examples")
 TIMEOUT = 120
@@ -34,16 +38,12 @@ class Examples(unittest.TestCase):
         with open(os.path.join(self.dir, name), "w", encoding="utf-8") as file:
             file.write(textwrap.dedent(text))
 
-    def collapsed(self, name):
-        """{stack: value}, without the places of the frames."""
-        sums = {}
+    def stacks(self, name):
         with open(os.path.join(self.dir, name), encoding="utf-8") as file:
-            for line in file:
-                self.assertRegex(line, r"^thread [^;]+(;[^;]+ \([^;]*:\d+\)|;\[\w+\])+ \d+\n$")
-                stack, value = line.rsplit(" ", 1)
-                frames = tuple(re.sub(r" \([^;]*\)$", "", frame) for frame in stack.split(";"))
-                sums[frames] = sums.get(frames, 0) + int(value)
-        return sums
+            stacks = collapsed.parse(file.read())
+        for stack in stacks:
+            self.assertTrue(stack.frames and all(collapsed.names(stack)), stack)
+        return stacks
 
     def speedscope(self, name):
         """The names of the profiles, and of the frames."""
@@ -53,15 +53,15 @@ class Examples(unittest.TestCase):
         return {profile["name"] for profile in document["profiles"]}, frames
 
     def share(self, stacks, function, thread):
-        mine = {frames: value for frames, value in stacks.items() if frames[0] == "thread " + thread}
-        return sum(value for frames, value in mine.items() if function in frames) / (sum(mine.values()) or 1)
+        mine = [stack for stack in stacks if stack.thread == thread]
+        return collapsed.within(mine, function) / (sum(stack.value for stack in mine) or 1)
 
     def test_minimal(self):
         code, out, err = self.call("01_minimal")
         self.assertEqual((code, err), (0, ""))
         self.assertEqual(out, "33860 primes\nminimal.collapsed, minimal.speedscope.json: success\n")
         self.assertEqual(sorted(os.listdir(self.dir)), ["minimal.collapsed", "minimal.speedscope.json"])
-        stacks = self.collapsed("minimal.collapsed")
+        stacks = self.stacks("minimal.collapsed")
         self.assertGreater(self.share(stacks, "is_prime", "MainThread"), 0.8)
         names, frames = self.speedscope("minimal.speedscope.json")
         self.assertEqual(len(names), 1)
@@ -76,10 +76,10 @@ class Examples(unittest.TestCase):
         self.assertEqual(samples, sorted(set(samples)), "the recording grows from look to look")
         self.assertIn('"clock"', out)
         self.assertIn("tell_time (<string>:12)", out)
-        stacks = self.collapsed("threads.collapsed")
+        stacks = self.stacks("threads.collapsed")
         for thread, function in (("physics", "move_bodies"), ("audio", "mix_voices"), ("loader", "load_levels")):
             self.assertGreater(self.share(stacks, function, thread), 0.9, thread)
-        self.assertLess(sum(value for frames, value in stacks.items() if frames[0] == "thread clock"), 200000)
+        self.assertLess(sum(stack.value for stack in stacks if stack.thread == "clock"), 200000)
         names, frames = self.speedscope("threads.speedscope.json")
         for thread in ("physics", "audio", "loader"):
             self.assertTrue([name for name in names if thread in name], names)

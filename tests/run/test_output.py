@@ -9,6 +9,7 @@ import unittest
 import xml.etree.ElementTree
 
 from case import BUSY, Case, RUN, TIMEOUT, VERSION
+import collapsed
 
 
 class Output(Case):
@@ -21,10 +22,7 @@ class Output(Case):
         self.assertEqual((code, out, err), (0, "said\n", ""))
 
     def assertCollapsed(self, text):
-        lines = text.splitlines()
-        self.assertTrue(lines)
-        for line in lines:
-            self.assertRegex(line, r"^thread [^;]+(;[^;]+ \([^;]*:\d+\)|;\[\w+\])* \d+$")
+        self.assertTrue(collapsed.parse(text))
         self.assertRegex(text, r"(?m)^thread MainThread;<module> \(prog\.py:10\);busy \(prog\.py:9\);"
                                r"leaf_of_busy \(prog\.py:[456]\) \d+$")
 

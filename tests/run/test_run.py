@@ -15,6 +15,7 @@ import unittest
 import zipfile
 
 from case import BUSY, Case, PYTHON, RUN, TIMEOUT, VERSION, clean_environment, default_signals, lines_of_ours
+import collapsed
 
 # What a program looks like from inside. Addresses differ from process to process.
 LOOK = """
@@ -297,24 +298,16 @@ class Environments(Case):
 
 
 class View(Case):
-    def stacks(self, path=None):
-        """The profile as {(frame names without place): value}."""
-        sums = {}
-        for line in self.read(path).splitlines():
-            stack, value = line.rsplit(" ", 1)
-            frames = tuple(re.sub(r" \([^;]*\)$", "", frame) for frame in stack.split(";"))
-            sums[frames] = sums.get(frames, 0) + int(value)
-        return sums
-
     def within(self, function):
-        return sum(value for frames, value in self.stacks().items() if function in frames)
+        return collapsed.within(self.stacks(), function)
 
     def test_known_functions(self):
         self.file("prog.py", BUSY + "busy()\n")
         self.assertEqual(self.profiled("prog.py"), (0, "", ""))
         stacks = self.stacks()
-        self.assertIn(("thread MainThread", "<module>", "busy", "leaf_of_busy"), stacks)
-        of_program = sum(value for frames, value in stacks.items() if frames[2:3] == ("busy",))
+        self.assertIn(("MainThread", ("<module>", "busy", "leaf_of_busy")),
+                      {(stack.thread, collapsed.names(stack)) for stack in stacks})
+        of_program = sum(stack.value for stack in stacks if collapsed.names(stack)[1:2] == ("busy",))
         self.assertGreater(self.within("leaf_of_busy"), 0.9 * of_program)
 
     def test_function(self):

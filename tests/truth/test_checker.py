@@ -1,9 +1,13 @@
 """The checker and the reader of collapsed text must be able to fail: each kind of wrong stack is flagged."""
 
 import collections
+import os
+import sys
 import unittest
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'common'))
 import checker
+import collapsed
 import generate
 import harness
 
@@ -28,7 +32,7 @@ class CheckerTest(unittest.TestCase):
         self.checker = checker.Checker(self.functions, FILE)
 
     def stack(self, path, thread='MainThread'):
-        return harness.Stack(thread, tuple(harness.Frame(name, FILE, line) for name, line in path), 1)
+        return collapsed.Stack(thread, tuple(collapsed.Frame(name, FILE, line) for name, line in path), 1)
 
     def path(self):
         # main calls worker, worker calls the first level: three above the levels
@@ -37,21 +41,21 @@ class CheckerTest(unittest.TestCase):
         return path
 
     def library(self, *names):
-        return tuple(harness.Frame(name, 'threading.py', 900) for name in names)
+        return tuple(collapsed.Frame(name, 'threading.py', 900) for name in names)
 
     def test_legal(self):
         self.assertIsNone(self.checker.complaint(self.stack(self.path())))
         for cut in range(1, 16):
             self.assertIsNone(self.checker.complaint(self.stack(self.path()[:cut])))
         thread = self.library('_bootstrap', '_bootstrap_inner', 'run') + self.stack(self.path()[2:]).frames
-        self.assertIsNone(self.checker.complaint(harness.Stack('worker 0', thread, 1)))
+        self.assertIsNone(self.checker.complaint(collapsed.Stack('worker 0', thread, 1)))
 
     def test_loader_of_the_script(self):
         frames = (harness.LOADER._replace(line=1100),)
-        self.assertIsNone(self.checker.complaint(harness.Stack('MainThread', frames, 1)))
-        self.assertIsNotNone(self.checker.complaint(harness.Stack('worker 0', frames, 1)))
-        self.assertIsNotNone(self.checker.complaint(harness.Stack('MainThread', frames + self.stack(self.path()).frames,
-                                                                  1)))
+        self.assertIsNone(self.checker.complaint(collapsed.Stack('MainThread', frames, 1)))
+        self.assertIsNotNone(self.checker.complaint(collapsed.Stack('worker 0', frames, 1)))
+        self.assertIsNotNone(self.checker.complaint(collapsed.Stack('MainThread', frames + self.stack(self.path()).frames,
+                                                                    1)))
 
     def test_illegal(self):
         wrong = {}
@@ -82,7 +86,7 @@ class CheckerTest(unittest.TestCase):
         for name, frames in {'no bootstrap': run[1:] + own, 'no run': run[:2] + own, 'worker left out': run + own[1:],
                              'library called from within': run + own + self.library('join')}.items():
             with self.subTest(name):
-                self.assertIsNotNone(self.checker.complaint(harness.Stack('worker 0', frames, 1)))
+                self.assertIsNotNone(self.checker.complaint(collapsed.Stack('worker 0', frames, 1)))
 
     def test_every_function_is_reached(self):
         callees = collections.Counter(callee for function in self.functions.values() for _, callee in function.calls)
@@ -99,17 +103,17 @@ class CheckerTest(unittest.TestCase):
 
 class CollapsedTest(unittest.TestCase):
     def test_lines(self):
-        stack = harness.parse_collapsed_line('thread a b;<module> (p q.py:3);f (x) (y.py:12) 17')
-        self.assertEqual(stack, harness.Stack('a b', (harness.Frame('<module>', 'p q.py', 3),
-                                                      harness.Frame('f (x)', 'y.py', 12)), 17))
+        stack = collapsed.parse_line('thread a b;<module> (p q.py:3);f (x) (y.py:12) 17')
+        self.assertEqual(stack, collapsed.Stack('a b', (collapsed.Frame('<module>', 'p q.py', 3),
+                                                        collapsed.Frame('f (x)', 'y.py', 12)), 17))
 
     def test_bad_lines(self):
         for line in ('', 'thread a;f (x.py:1)', 'f (x.py:1) 3', 'thread a;f (x.py) 3', 'thread a;f (x.py:1) -3',
-                     'thread a;;f (x.py:1) 3', 'thread a;f (x.py:1) 3.5'):
-            with self.subTest(line), self.assertRaises(harness.FormatError):
-                harness.parse_collapsed_line(line)
-        with self.assertRaises(harness.FormatError):
-            harness.parse_collapsed('thread a;f (x.py:1) 3')
+                     'thread a;;f (x.py:1) 3', 'thread a;f (x.py:1) 3.5', 'thread a; 3', 'thread ;f (x.py:1) 3'):
+            with self.subTest(line), self.assertRaises(collapsed.FormatError):
+                collapsed.parse_line(line)
+        with self.assertRaises(collapsed.FormatError):
+            collapsed.parse('thread a;f (x.py:1) 3')
 
 
 if __name__ == '__main__':

@@ -6,9 +6,11 @@ it changes is read wrong: see checker.py for what counts as wrong, test_checker.
 
 import collections
 import os
+import sys
 import tempfile
 import unittest
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'common'))
 import checker
 import generate
 import harness

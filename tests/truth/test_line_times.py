@@ -3,11 +3,13 @@
 import collections
 import json
 import os
+import sys
 import unittest
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, '..', 'common'))
 import harness
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 NOISE = 0.03  # of a share of 6,000 samples, five times what chance makes of it
 
 

@@ -10,11 +10,14 @@ import collections
 import linecache
 import os
 import statistics
+import sys
 import unittest
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, '..', 'common'))
 import harness
 
-SCRIPT = os.path.join(harness.HERE, 'split.py')
+SCRIPT = os.path.join(HERE, 'split.py')
 WALL = 'collapsed,wall,idle'
 CPU = 'collapsed,cpu,idle'
 SAMPLES = 'collapsed,samples,idle'

@@ -13,14 +13,14 @@ static void array_init(pyprof__array *array, size_t item_size) {
     array->item_size = item_size;
 }
 
-static void assert_all_free(const pyprof__memory *memory, const unit_memory *counts) {
+static void assert_all_free(const pyprof__memory *memory, const counted_memory *counts) {
     assert_int_equal(memory->used, 0);
     assert_int_equal(counts->blocks, 0);
     assert_int_equal(counts->bytes, 0);
 }
 
 static void test_alloc_keeps_the_limit(void **state) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof__memory memory = unit_limited(&counts, 100);
     (void)state;
     void *first = pyprof__alloc(&memory, 60);
@@ -39,7 +39,7 @@ static void test_alloc_keeps_the_limit(void **state) {
 }
 
 static void test_array_doubles_then_grows_by_a_quarter(void **state) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof__memory memory = unit_limited(&counts, 1200);
     pyprof__array array;
     (void)state;
@@ -66,7 +66,7 @@ static void test_array_doubles_then_grows_by_a_quarter(void **state) {
 }
 
 static void fill_array_up_to(size_t limit, size_t item_size) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof__memory memory = unit_limited(&counts, limit);
     pyprof__array array;
     uint32_t index;
@@ -103,7 +103,7 @@ static void test_array_fills_any_limit(void **state) {
 }
 
 static void test_array_refuses_what_no_index_can_name(void **state) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof__memory memory = unit_limited(&counts, SIZE_MAX);
     pyprof__array array;
     (void)state;
@@ -115,7 +115,7 @@ static void test_array_refuses_what_no_index_can_name(void **state) {
 }
 
 static void test_array_copies(void **state) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof__memory memory = unit_limited(&counts, 1 << 20);
     pyprof__array array, copy;
     (void)state;
@@ -184,7 +184,7 @@ static void add_items(pyprof__memory *memory, pyprof__table *table, uint32_t fro
 }
 
 static void test_table_finds_what_it_holds(void **state) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof__memory memory = unit_limited(&counts, (size_t)64 << 20);
     pyprof__table table;
     (void)state;
@@ -205,7 +205,7 @@ static void test_table_finds_what_it_holds(void **state) {
 }
 
 static void test_table_without_memory_clears(void **state) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof__memory memory = unit_limited(&counts, 0);
     pyprof__table table;
     bool is_new = true;
@@ -223,7 +223,7 @@ static void test_table_tells_similar_keys_apart(void **state) {
     static const size_t key_sizes[] = {4, 8, 12, 20, 24};
     (void)state;
     for (size_t s = 0; s < sizeof key_sizes / sizeof *key_sizes; s++) {
-        unit_memory counts;
+        counted_memory counts;
         pyprof__memory memory = unit_limited(&counts, (size_t)1 << 22);
         pyprof__table table;
         pyprof__table_init(&table, 32, key_sizes[s]);
@@ -250,7 +250,7 @@ static void test_table_tells_similar_keys_apart(void **state) {
 static void test_table_refusal_changes_nothing(void **state) {
     (void)state;
     for (size_t limit = 512; limit < 200000; limit += 997) {
-        unit_memory counts;
+        counted_memory counts;
         pyprof__memory memory = unit_limited(&counts, limit);
         pyprof__table table;
         bool is_new = false;
@@ -276,7 +276,7 @@ static void test_table_refusal_changes_nothing(void **state) {
 static void test_table_survives_each_refused_allocation(void **state) {
     (void)state;
     for (size_t refused = 1; refused <= 12; refused++) {
-        unit_memory counts;
+        counted_memory counts;
         pyprof__memory memory = unit_limited(&counts, (size_t)64 << 20);
         pyprof__table table;
         uint32_t refusals = 0;

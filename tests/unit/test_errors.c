@@ -129,10 +129,10 @@ static void test_figures(void **state) {
     desc.capture = (pyprof_capture)3;
     assert_refused(&desc, &log, PYPROF_ERROR_ARGUMENT);
     assert_says("capture is 3:", "PYPROF_CAPTURE_QUIET");
-    desc.allocator.free_fn = unit_free;
+    desc.allocator.free_fn = counted_free;
     assert_refused(&desc, &log, PYPROF_ERROR_ARGUMENT);
     assert_says("allocator.alloc_fn is NULL");
-    desc.allocator.alloc_fn = unit_alloc;
+    desc.allocator.alloc_fn = counted_alloc;
     assert_refused(&desc, &log, PYPROF_ERROR_ARGUMENT);
     assert_says("allocator.free_fn is NULL");
     desc.signal_number = -5;
@@ -158,7 +158,7 @@ static void test_signals(void **state) {
 static void test_the_system_refuses(void **state) {
     heard log;
     pyprof_desc desc = logged(&log);
-    unit_memory counts;
+    counted_memory counts;
     (void)state;
     refused_thread = EAGAIN;
     assert_refused(&desc, &log, PYPROF_ERROR_THREAD);
@@ -171,8 +171,8 @@ static void test_the_system_refuses(void **state) {
     refused_read = refused_memory = 0;
     memset(&counts, 0, sizeof counts);
     counts.refuse_call = 1;
-    desc.allocator.alloc_fn = unit_alloc;
-    desc.allocator.free_fn = unit_free;
+    desc.allocator.alloc_fn = counted_alloc;
+    desc.allocator.free_fn = counted_free;
     desc.allocator.user = &counts;
     assert_refused(&desc, &log, PYPROF_ERROR_MEMORY);
     assert_says("memory_limit (67108864 bytes)", "max_depth (1024)", "allocator");

@@ -22,7 +22,7 @@ static void lend_frames(bool are_lent) {
 }
 
 static int start(void **state) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof__memory memory = unit_limited(&counts, (size_t)1 << 20);
     if (pyprof__layout_init(&pyprof__handler.layout, &memory) != PYPROF_OK) {
         return -1;

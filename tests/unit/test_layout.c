@@ -9,7 +9,7 @@
 static pyprof__layout row;
 
 static int start(void **state) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof__memory memory = unit_limited(&counts, (size_t)1 << 20);
     if (pyprof__layout_init(&row, &memory) != PYPROF_OK || counts.blocks != 0) {
         return -1;

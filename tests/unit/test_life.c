@@ -35,15 +35,10 @@ static int watched_access(const char *path, int mode) {
 
 #define MIB ((size_t)1 << 20)
 
-static pyprof_desc described(unit_memory *counts, size_t limit, uint32_t interval_us) {
-    pyprof_desc desc;
+static pyprof_desc described(counted_memory *counts, size_t limit, uint32_t interval_us) {
+    pyprof_desc desc = counted_desc(counts, interval_us);
     memset(counts, 0, sizeof *counts);
-    memset(&desc, 0, sizeof desc);
-    desc.interval_us = interval_us;
     desc.memory_limit = limit;
-    desc.allocator.alloc_fn = unit_alloc;
-    desc.allocator.free_fn = unit_free;
-    desc.allocator.user = counts;
     return desc;
 }
 
@@ -56,8 +51,8 @@ static pyprof_stats stats_now(void) {
 static char *collapsed(const pyprof_profile *profile, bool include_idle) {
     pyprof_output output = {PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_SAMPLES, PYPROF_DETAIL_FUNCTION, include_idle,
                             false};
-    unit_sink sink = {NULL, 0};
-    assert_int_equal(pyprof_write(profile, &output, unit_write, &sink), PYPROF_OK);
+    text_sink sink = {0};
+    assert_int_equal(pyprof_write(profile, &output, text_sink_write, &sink), PYPROF_OK);
     assert_non_null(sink.text);
     return sink.text;
 }
@@ -96,7 +91,7 @@ static void test_tracks_without_end(void **state) {
     (void)state;
     for (size_t turn = 0; turn < 2; turn++) {
         static pyprof__thread threads[live];
-        unit_memory counts;
+        counted_memory counts;
         pyprof_desc desc = described(&counts, limits[turn], 1000);
         pyprof__apply_defaults(&desc);
         pyprof__sampler *sampler = pyprof__sampler_new(&desc);
@@ -145,7 +140,7 @@ static void test_threads_without_end(void **state) {
         "threading.Thread(target=short, name='%x' % (2654435761 * n % 2**32))", "Bare()"};
     (void)state;
     for (size_t kind = 0; kind < sizeof kinds / sizeof *kinds; kind++) {
-        unit_memory counts;
+        counted_memory counts;
         pyprof_desc desc = described(&counts, MIB, 100);
         pyprof_profile *profile = NULL;
         char code[512];
@@ -263,7 +258,7 @@ static void test_deep_threads(void **state) {
 
 /* Stacks without end, until the tree has no room: what it has of a stack stands before the "[truncated]". */
 static void test_full_tree_keeps_what_it_has(void **state) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof_desc desc = described(&counts, MIB, 100);
     pyprof_profile *profile = NULL;
     (void)state;
@@ -318,8 +313,8 @@ static void test_fork_that_cpython_is_not_told_of(void **state) {
                                        "t.start(); t.join()\n") != 0;
         failures += pyprof_stop(&profile) != PYPROF_OK;
         pyprof_output output = {PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_CPU, PYPROF_DETAIL_FUNCTION, false, false};
-        unit_sink sink = {NULL, 0};
-        failures += pyprof_write(profile, &output, unit_write, &sink) != PYPROF_OK || sink.text == NULL;
+        text_sink sink = {0};
+        failures += pyprof_write(profile, &output, text_sink_write, &sink) != PYPROF_OK || sink.text == NULL;
         failures += failures == 0 && !has_stack(sink.text, "thread MainThread;", ";spin (");
         failures += failures == 0 && !has_stack(sink.text, "thread important;", ";important (");
         failures += stats.samples_partial > stats.samples / 10;
@@ -354,18 +349,18 @@ static void *be_deaf(void *unused) {
 /* A host that takes its time to write. */
 static bool write_slowly(void *user, const void *data, size_t size) {
     pyprof__sleep_ns(30000000);
-    return unit_write(user, data, size);
+    return text_sink_write(user, data, size);
 }
 
 static void *dump_often(void *unused) {
     for (int i = 0; i < 1000 && !pyprof__get(&dumps_are_over); i++) {
-        unit_sink sink = {NULL, 0};
+        text_sink sink = {0};
         pyprof__set(&is_dumping, 1);
         pyprof_result result = pyprof_dump(write_slowly, &sink);
         pyprof__set(&is_dumping, 0);
         pyprof__add(&bad_dumps, result != PYPROF_OK || sink.text == NULL || strstr(sink.text, "wait (") == NULL);
         pyprof__add(&dumps, 1);
-        unit_sink_free(&sink);
+        text_sink_free(&sink);
         pyprof__sleep_ns(5000000);
     }
     pyprof__set(&dumps_are_over, 1);
@@ -563,49 +558,15 @@ static void test_missed_moments_are_counted(void **state) {
     }
 }
 
-static bool drop(void *user, const void *data, size_t size) {
-    (void)data;
-    *(size_t *)user += size;
-    return true;
-}
-
-typedef struct limited {
-    pyprof__atomic64 held;
-    pyprof__atomic64 most;
-} limited;
-
-static void *limited_alloc(size_t size, void *user) {
-    limited *self = (limited *)user;
-    size_t *block = (size_t *)malloc(size + 2 * sizeof size);
-    *block = size;
-    uint64_t held = __atomic_add_fetch(&self->held.value, size, __ATOMIC_ACQ_REL);
-    if (held > pyprof__get64(&self->most)) {
-        pyprof__set64(&self->most, held);
-    }
-    return block + 2;
-}
-
-static void limited_free(void *memory, void *user) {
-    size_t *block = (size_t *)memory - 2;
-    __atomic_sub_fetch(&((limited *)user)->held.value, *block, __ATOMIC_ACQ_REL);
-    free(block);
-}
-
 /* A recording that grows until it is full, snapshots that stay and that are written, dumps: all of it together holds no
    more than the limit, and what has no room says so. */
 static void test_several_hold_one_budget(void **state) {
-    limited memory = {{0}, {0}};
+    counted_memory memory;
+    pyprof_desc desc = described(&memory, 2 * MIB, 100);
     pyprof_profile *kept[100], *profile = NULL;
     unsigned count = 0, refused = 0, written = 0;
-    pyprof_desc desc;
     size_t size = 0;
     (void)state;
-    memset(&desc, 0, sizeof desc);
-    desc.interval_us = 100;
-    desc.memory_limit = 2 * MIB;
-    desc.allocator.alloc_fn = limited_alloc;
-    desc.allocator.free_fn = limited_free;
-    desc.allocator.user = &memory;
     assert_int_equal(pyprof_start(&desc), PYPROF_OK);
     while (stats_now().truncated_memory < 100 || refused == 0) {
         unit_run("many_stacks(50)");
@@ -615,12 +576,12 @@ static void test_several_hold_one_budget(void **state) {
         if (result == PYPROF_OK) {
             pyprof_output output = {count % 2 ? PYPROF_FORMAT_COLLAPSED : PYPROF_FORMAT_SPEEDSCOPE, PYPROF_METRIC_WALL,
                                     PYPROF_DETAIL_LINE, true, false};
-            result = pyprof_write(kept[count++], &output, drop, &size);
+            result = pyprof_write(kept[count++], &output, count_written, &size);
             assert_true(result == PYPROF_OK || result == PYPROF_ERROR_MEMORY);
             written += result == PYPROF_OK;
         }
         refused += result == PYPROF_ERROR_MEMORY;
-        result = pyprof_dump(drop, &size);
+        result = pyprof_dump(count_written, &size);
         assert_true(result == PYPROF_OK || result == PYPROF_ERROR_MEMORY);
     }
     assert_true(written > 0);
@@ -632,13 +593,13 @@ static void test_several_hold_one_budget(void **state) {
     assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
     pyprof_free(profile);
     for (unsigned i = 1; i < count; i += 2) {
-        assert_int_equal(pyprof_write(kept[i], NULL, drop, &size), PYPROF_OK);
+        assert_int_equal(pyprof_write(kept[i], NULL, count_written, &size), PYPROF_OK);
         pyprof_free(kept[i]);
     }
     print_message("%u snapshots, %u refused, at most %.3f of the limit\n", count, refused,
-                  (double)memory.most.value / (double)desc.memory_limit);
-    assert_true(memory.most.value <= desc.memory_limit);
-    assert_int_equal(memory.held.value, 0);
+                  (double)memory.peak_bytes / (double)desc.memory_limit);
+    assert_true(memory.peak_bytes <= desc.memory_limit);
+    assert_int_equal(memory.bytes, 0);
 }
 
 static int start(void **state) {

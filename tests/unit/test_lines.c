@@ -8,7 +8,7 @@ static pyprof__layout row;
 static uint64_t code_objects, instructions, without_line;
 
 static int start(void **state) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof__memory memory = unit_limited(&counts, (size_t)1 << 20);
     return pyprof__layout_init(&row, &memory) == PYPROF_OK ? unit_start_python(state) : -1;
 }

@@ -8,7 +8,7 @@
 
 #define MS UINT64_C(1000000)
 
-static pyprof_profile *new_profile(unit_memory *counts) {
+static pyprof_profile *new_profile(counted_memory *counts) {
     pyprof__memory memory = unit_limited(counts, 64u << 20);
     pyprof_profile *profile = (pyprof_profile *)pyprof__alloc(&memory, sizeof *profile);
     assert_non_null(profile);
@@ -18,7 +18,7 @@ static pyprof_profile *new_profile(unit_memory *counts) {
     return profile;
 }
 
-static void close_profile(pyprof_profile *profile, unit_memory *counts) {
+static void close_profile(pyprof_profile *profile, counted_memory *counts) {
     pyprof_free(profile);
     assert_int_equal(counts->blocks, 0);
 }
@@ -36,13 +36,13 @@ static void add_thread(pyprof_profile *profile, int32_t tid, const char *name, b
     pyprof__node_at(profile, node)->samples = 3;
 }
 
-static unit_sink written(const pyprof_profile *profile, pyprof_format format, pyprof_metric metric) {
-    unit_sink sink = {NULL, 0};
+static text_sink written(const pyprof_profile *profile, pyprof_format format, pyprof_metric metric) {
+    text_sink sink = {0};
     pyprof_output output;
     memset(&output, 0, sizeof output);
     output.format = format;
     output.metric = metric;
-    assert_int_equal(pyprof_write(profile, &output, unit_write, &sink), PYPROF_OK);
+    assert_int_equal(pyprof_write(profile, &output, text_sink_write, &sink), PYPROF_OK);
     return sink;
 }
 
@@ -53,36 +53,36 @@ static void assert_has(const char *text, const char *part, bool has) {
 }
 
 static void test_picture(void **state) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof_profile *profile = new_profile(&counts);
     (void)state;
     add_thread(profile, 7, "MainThread", true, "<lambda>", 2000 * MS);
-    unit_sink sink = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_WALL);
+    text_sink sink = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_WALL);
     assert_int_equal(strncmp(sink.text, "<?xml", 5), 0);
     assert_has(sink.text, "&lt;lambda&gt; (m.py:7)", true);
     assert_has(sink.text, "2.00 s", true);
     assert_has(sink.text, "wall time, waiting left out", true);
     assert_string_equal(sink.text + sink.size - strlen("</svg>\n"), "</svg>\n");
-    unit_sink_free(&sink);
+    text_sink_free(&sink);
     sink = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_SAMPLES);
     assert_has(sink.text, "3 samples", true);
-    unit_sink_free(&sink);
+    text_sink_free(&sink);
     sink = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_CPU); /* no time of that kind: a picture that says so */
     assert_has(sink.text, "</svg>", true);
     assert_has(sink.text, "lambda", false);
     assert_has(sink.text, "another metric", true);
-    unit_sink_free(&sink);
+    text_sink_free(&sink);
     close_profile(profile, &counts);
 }
 
 /* Without a stack it says why. */
 static void test_empty_picture(void **state) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof_profile *profile = new_profile(&counts);
     (void)state;
-    unit_sink sink = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_WALL);
+    text_sink sink = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_WALL);
     assert_has(sink.text, "No thread ran Python", true);
-    unit_sink_free(&sink);
+    text_sink_free(&sink);
     add_thread(profile, 7, "MainThread", true, "f", 2 * MS);
     pyprof__node *node = pyprof__node_at(profile, profile->nodes.items.count - 1);
     node->samples_idle = node->samples;
@@ -90,26 +90,26 @@ static void test_empty_picture(void **state) {
     sink = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_WALL);
     assert_has(sink.text, "include_idle", true);
     assert_has(sink.text, "f (m.py:7)", false);
-    unit_sink_free(&sink);
+    text_sink_free(&sink);
     close_profile(profile, &counts);
 }
 
 /* All together. */
 static void test_threads_of_a_picture(void **state) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof_profile *profile = new_profile(&counts);
     (void)state;
     add_thread(profile, 7, "host", false, "f", 2000 * MS);
     add_thread(profile, 8, "host", false, "f", 3000 * MS);
-    unit_sink together = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_WALL);
+    text_sink together = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_WALL);
     assert_has(together.text, "f (m.py:7) (5.00 s, 100", true);
     assert_has(together.text, "<title>thread host", false);
-    unit_sink_free(&together);
+    text_sink_free(&together);
     close_profile(profile, &counts);
 }
 
 static void test_saved_by_the_ending(void **state) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof_profile *profile = new_profile(&counts);
     char start[6] = "";
     (void)state;
@@ -143,14 +143,14 @@ static bool write_limited(void *user, const void *data, size_t size) {
 
 /* Wherever the writing ends, or memory: a result, and nothing kept. */
 static void test_failures(void **state) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof_profile *profile = new_profile(&counts);
     pyprof_output output;
     (void)state;
     memset(&output, 0, sizeof output);
     output.format = PYPROF_FORMAT_SVG;
     add_thread(profile, 7, "MainThread", true, "f", 2000 * MS);
-    unit_sink whole = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_WALL);
+    text_sink whole = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_WALL);
     for (size_t room = 0; room < whole.size; room += 1000) {
         limited to = {room};
         assert_int_equal(pyprof_write(profile, &output, write_limited, &to), PYPROF_ERROR_WRITE);
@@ -160,20 +160,20 @@ static void test_failures(void **state) {
     assert_int_equal(pyprof_write(profile, &output, write_limited, &to), PYPROF_OK);
     size_t blocks = counts.blocks, failed = 0, calls = 1;
     for (size_t call = 1; calls >= call; call++) { /* until the call that is refused is none */
-        unit_sink sink = {NULL, 0};
+        text_sink sink = {0};
         size_t before = counts.calls;
         counts.refuse_call = before + call;
-        pyprof_result result = pyprof_write(profile, &output, unit_write, &sink);
+        pyprof_result result = pyprof_write(profile, &output, text_sink_write, &sink);
         calls = result == PYPROF_OK ? counts.calls - before : call + 1;
         failed += result == PYPROF_ERROR_MEMORY;
         assert_true(result == PYPROF_ERROR_MEMORY ||
                     (result == PYPROF_OK && sink.size == whole.size)); /* it asked for less */
         assert_int_equal(counts.blocks, blocks);
-        unit_sink_free(&sink);
+        text_sink_free(&sink);
     }
     assert_true(failed > 2);
     counts.refuse_call = 0;
-    unit_sink_free(&whole);
+    text_sink_free(&whole);
     close_profile(profile, &counts);
 }
 
@@ -189,14 +189,14 @@ static void test_threads_without_names(void **state) {
         {16, "worker", true, "worker"},         {17, "worker", true, "worker"},   {18, "worker", false, "worker (18)"},
         {19, "audio 2", false, "audio 2"},      {20, "", false, "(20)"},          {21, "host", true, "host"},
     };
-    unit_memory counts;
+    counted_memory counts;
     pyprof_profile *profile = new_profile(&counts);
     (void)state;
     for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
         add_thread(profile, threads[i].tid, threads[i].name, threads[i].is_named, "f", 2 * MS);
     }
-    unit_sink collapsed = written(profile, PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_WALL);
-    unit_sink speedscope = written(profile, PYPROF_FORMAT_SPEEDSCOPE, PYPROF_METRIC_WALL);
+    text_sink collapsed = written(profile, PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_WALL);
+    text_sink speedscope = written(profile, PYPROF_FORMAT_SPEEDSCOPE, PYPROF_METRIC_WALL);
     size_t lines = 0;
     for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
         char line[100], name[100];
@@ -210,42 +210,42 @@ static void test_threads_without_names(void **state) {
         lines++;
     }
     assert_int_equal(lines, sizeof threads / sizeof *threads - 1);
-    unit_sink_free(&collapsed);
-    unit_sink_free(&speedscope);
+    text_sink_free(&collapsed);
+    text_sink_free(&speedscope);
     close_profile(profile, &counts);
 }
 
 /* A thread that is in the profile twice has one id: nobody else is to be told from it. */
 static void test_one_thread_twice(void **state) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof_profile *profile = new_profile(&counts);
     (void)state;
     add_thread(profile, 30, "audio", false, "f", 2 * MS);
     add_thread(profile, 30, "audio", false, "g", 2 * MS);
-    unit_sink collapsed = written(profile, PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_WALL);
+    text_sink collapsed = written(profile, PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_WALL);
     assert_string_equal(collapsed.text, "thread audio;f (m.py:7) 2000\nthread audio;g (m.py:7) 2000\n");
-    unit_sink_free(&collapsed);
+    text_sink_free(&collapsed);
     close_profile(profile, &counts);
 }
 
 /* Innermost lines that may not be right: said where lines are shown, and only where there are such. */
 static void test_jit_is_told(void **state) {
     const pyprof_format formats[] = {PYPROF_FORMAT_SVG, PYPROF_FORMAT_SPEEDSCOPE};
-    unit_memory counts;
+    counted_memory counts;
     pyprof_profile *profile = new_profile(&counts);
     (void)state;
     add_thread(profile, 7, "MainThread", true, "f", 2 * MS);
     for (uint64_t jit = 0; jit <= 3; jit += 3) {
         profile->samples_jit = jit;
         for (unsigned i = 0; i < 4; i++) {
-            unit_sink sink = {NULL, 0};
+            text_sink sink = {0};
             pyprof_output output;
             memset(&output, 0, sizeof output);
             output.format = formats[i % 2];
             output.detail = i < 2 ? PYPROF_DETAIL_LINE : PYPROF_DETAIL_FUNCTION;
-            assert_int_equal(pyprof_write(profile, &output, unit_write, &sink), PYPROF_OK);
+            assert_int_equal(pyprof_write(profile, &output, text_sink_write, &sink), PYPROF_OK);
             assert_has(sink.text, ", 100 % in JIT code: innermost lines may be too early there", jit > 0 && i < 2);
-            unit_sink_free(&sink);
+            text_sink_free(&sink);
         }
     }
     close_profile(profile, &counts);

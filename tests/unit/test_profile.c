@@ -10,7 +10,7 @@
 
 /* A sampler that is not started: its profile, and threads put in by hand. */
 typedef struct workbench {
-    unit_memory counts;
+    counted_memory counts;
     pyprof__sampler *sampler;
     pyprof_profile *profile;
 } workbench;
@@ -20,8 +20,8 @@ static void bench_open(workbench *bench, size_t limit) {
     memset(bench, 0, sizeof *bench);
     memset(&desc, 0, sizeof desc);
     desc.memory_limit = limit;
-    desc.allocator.alloc_fn = unit_alloc;
-    desc.allocator.free_fn = unit_free;
+    desc.allocator.alloc_fn = counted_alloc;
+    desc.allocator.free_fn = counted_free;
     desc.allocator.user = &bench->counts;
     pyprof__apply_defaults(&desc);
     bench->sampler = pyprof__sampler_new(&desc);
@@ -275,7 +275,7 @@ static void test_timeline_that_cannot_be_coarsened(void **state) {
 static void test_copy_is_deep_and_equal(void **state) {
     workbench bench;
     sums expected[3];
-    unit_sink original = {NULL, 0}, copied = {NULL, 0}, later = {NULL, 0};
+    text_sink original = {0}, copied = {0}, later = {0};
     pyprof_output output = {PYPROF_FORMAT_SPEEDSCOPE, PYPROF_METRIC_WALL, PYPROF_DETAIL_LINE, true, false};
     (void)state;
     memset(expected, 0, sizeof expected);
@@ -286,10 +286,10 @@ static void test_copy_is_deep_and_equal(void **state) {
     fill_timeline(&bench, expected, 3, 1000, 8);
     pyprof_profile *copy = pyprof__profile_copy(bench.profile);
     assert_non_null(copy);
-    assert_int_equal(pyprof_write(bench.profile, &output, unit_write, &original), PYPROF_OK);
+    assert_int_equal(pyprof_write(bench.profile, &output, text_sink_write, &original), PYPROF_OK);
     fill_timeline(&bench, expected, 3, 1000, 9); /* what comes later is not in the copy */
-    assert_int_equal(pyprof_write(copy, &output, unit_write, &copied), PYPROF_OK);
-    assert_int_equal(pyprof_write(bench.profile, &output, unit_write, &later), PYPROF_OK);
+    assert_int_equal(pyprof_write(copy, &output, text_sink_write, &copied), PYPROF_OK);
+    assert_int_equal(pyprof_write(bench.profile, &output, text_sink_write, &later), PYPROF_OK);
     assert_string_equal(original.text, copied.text);
     assert_string_not_equal(later.text, copied.text);
     pyprof_free(copy);
@@ -304,9 +304,9 @@ static void test_copy_is_deep_and_equal(void **state) {
         assert_int_equal(bench.counts.blocks, blocks);
     }
     bench.counts.refuse_call = 0;
-    unit_sink_free(&original);
-    unit_sink_free(&copied);
-    unit_sink_free(&later);
+    text_sink_free(&original);
+    text_sink_free(&copied);
+    text_sink_free(&later);
     bench_close(&bench);
 }
 
@@ -519,13 +519,13 @@ static void test_collapsed_values_sum_exactly(void **state) {
         };
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             for (int variant = 0; variant < 4; variant++) {
-                unit_sink sink = {NULL, 0};
+                text_sink sink = {0};
                 pyprof_output output = {PYPROF_FORMAT_COLLAPSED, cases[i].metric, (pyprof_detail)(variant & 1),
                                         cases[i].include_idle, (variant & 2) != 0};
-                assert_int_equal(pyprof_write(bench.profile, &output, unit_write, &sink), PYPROF_OK);
+                assert_int_equal(pyprof_write(bench.profile, &output, text_sink_write, &sink), PYPROF_OK);
                 assert_int_equal(sum_of_lines(sink.text), cases[i].expected);
                 assert_int_equal(strstr(sink.text, "thread same;") != NULL, !(variant & 2));
-                unit_sink_free(&sink);
+                text_sink_free(&sink);
             }
         }
         bench_close(&bench);
@@ -566,10 +566,10 @@ static uint64_t sum_of_weights(const char **at, uint64_t *end, size_t *weights, 
 
 static void assert_tracks_aligned(workbench *bench) {
     for (int variant = 0; variant < 6; variant++) {
-        unit_sink sink = {NULL, 0};
+        text_sink sink = {0};
         pyprof_output output = {PYPROF_FORMAT_SPEEDSCOPE, (pyprof_metric)(variant / 2), PYPROF_DETAIL_LINE,
                                 (variant & 1) != 0, false};
-        assert_int_equal(pyprof_write(bench->profile, &output, unit_write, &sink), PYPROF_OK);
+        assert_int_equal(pyprof_write(bench->profile, &output, text_sink_write, &sink), PYPROF_OK);
         const char *at = sink.text;
         for (uint32_t i = 0; i < bench->profile->tracks.count; i++) {
             uint64_t end = 0;
@@ -578,7 +578,7 @@ static void assert_tracks_aligned(workbench *bench) {
             assert_int_equal(end, bench->profile->duration_ns);
             assert_int_equal(weights, stacks);
         }
-        unit_sink_free(&sink);
+        text_sink_free(&sink);
     }
 }
 
@@ -628,7 +628,7 @@ static void test_speedscope_tracks_are_aligned_after_idling(void **state) {
 
 static void test_stacks_have_no_empty_or_foreign_frames(void **state) {
     workbench bench;
-    unit_sink sink = {NULL, 0};
+    text_sink sink = {0};
     pyprof_output output = {PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_SAMPLES, PYPROF_DETAIL_LINE, true, false};
     (void)state;
     bench_open(&bench, 0);
@@ -638,16 +638,16 @@ static void test_stacks_have_no_empty_or_foreign_frames(void **state) {
     pyprof__count_samples(bench.profile, track, g, 0, 1);
     pyprof__count_samples(bench.profile, track, f, 0, 1);
     pyprof__count_samples(bench.profile, track, pyprof__track_at(bench.profile, track)->truncated, 0, 1);
-    assert_int_equal(pyprof_write(bench.profile, &output, unit_write, &sink), PYPROF_OK);
+    assert_int_equal(pyprof_write(bench.profile, &output, text_sink_write, &sink), PYPROF_OK);
     assert_string_equal(sink.text, "thread a\\x3bb;[truncated] 1\n"
                                    "thread a\\x3bb;f (m.py:3) 1\n"
                                    "thread a\\x3bb;f (m.py:3);g\\x3b\\n (m.py:9) 1\n");
-    unit_sink_free(&sink);
+    text_sink_free(&sink);
     output.detail = PYPROF_DETAIL_FUNCTION;
     output.merge_threads = true;
-    assert_int_equal(pyprof_write(bench.profile, &output, unit_write, &sink), PYPROF_OK);
+    assert_int_equal(pyprof_write(bench.profile, &output, text_sink_write, &sink), PYPROF_OK);
     assert_string_equal(sink.text, "[truncated] 1\nf (m.py:1) 1\nf (m.py:1);g\\x3b\\n (m.py:1) 1\n");
-    unit_sink_free(&sink);
+    text_sink_free(&sink);
     bench_close(&bench);
 }
 
@@ -673,14 +673,14 @@ static void test_writers_stop_when_told(void **state) {
         assert_true(left == SIZE_MAX); /* not asked again */
         size_t blocks = bench.counts.blocks;
         for (size_t refused = 1; refused < 8; refused++) { /* and when there is no memory */
-            unit_sink sink = {NULL, 0};
+            text_sink sink = {0};
             bench.counts.calls = 0;
             bench.counts.refuse_call = refused;
-            pyprof_result result = pyprof_write(bench.profile, &output, unit_write, &sink);
+            pyprof_result result = pyprof_write(bench.profile, &output, text_sink_write, &sink);
             assert_true(result == PYPROF_OK || (result == PYPROF_ERROR_MEMORY && sink.size == 0));
             assert_true(refused > 3 || result == PYPROF_ERROR_MEMORY);
             assert_int_equal(bench.counts.blocks, blocks);
-            unit_sink_free(&sink);
+            text_sink_free(&sink);
         }
         bench.counts.refuse_call = 0;
     }
@@ -689,7 +689,7 @@ static void test_writers_stop_when_told(void **state) {
 
 /* What was visited, as collapsed text; each node as the stack that it ends. */
 typedef struct visited {
-    unit_sink sink;
+    text_sink sink;
     char *stacks[4096];
     uint32_t count;
     uint64_t unit, carry;
@@ -720,7 +720,7 @@ static bool visit_node(void *user, const pyprof_node *node) {
     uint64_t value = node->value > 0 ? node->value + all->carry : 0;
     if (value >= all->unit && stack[0] != '\0') {
         snprintf(line, sizeof line, "%s %" PRIu64 "\n", stack, value / all->unit);
-        unit_write(&all->sink, line, strlen(line));
+        text_sink_write(&all->sink, line, strlen(line));
     }
     all->carry = value == 0 ? all->carry : value % all->unit;
     all->sum.samples += node->samples;
@@ -748,7 +748,7 @@ static void visited_free(visited *all) {
     for (uint32_t i = 0; i < all->count; i++) {
         free(all->stacks[i]);
     }
-    unit_sink_free(&all->sink);
+    text_sink_free(&all->sink);
 }
 
 /* A visit shows what the text has, whatever is asked for; and all that was counted. */
@@ -785,7 +785,7 @@ static void test_visit_is_what_is_written(void **state) {
         total.gil_ns += kind == PYPROF__GIL ? add : 0;
     }
     for (int variant = 0; variant < 32; variant++) {
-        unit_sink sink = {NULL, 0};
+        text_sink sink = {0};
         pyprof_output output = {PYPROF_FORMAT_COLLAPSED, (pyprof_metric)(variant & 3),
                                 (pyprof_detail)(variant >> 2 & 1), (variant & 8) != 0, (variant & 16) != 0};
         visited all;
@@ -793,7 +793,7 @@ static void test_visit_is_what_is_written(void **state) {
         all.unit = output.metric == PYPROF_METRIC_SAMPLES ? 1 : 1000;
         all.carry = all.unit / 2;
         pyprof_visitor visitor = {visit_node, visit_span, &all};
-        assert_int_equal(pyprof_write(bench.profile, &output, unit_write, &sink), PYPROF_OK);
+        assert_int_equal(pyprof_write(bench.profile, &output, text_sink_write, &sink), PYPROF_OK);
         assert_int_equal(pyprof_visit(bench.profile, &output, &visitor), PYPROF_OK);
         assert_string_equal(all.sink.text, sink.text);
         assert_memory_equal(&all.sum, &total, sizeof total);
@@ -805,7 +805,7 @@ static void test_visit_is_what_is_written(void **state) {
             assert_in_range(all.ends[i], 1, pyprof__track_at(bench.profile, i)->end_ns);
         }
         visited_free(&all);
-        unit_sink_free(&sink);
+        text_sink_free(&sink);
     }
     bench_close(&bench);
 }
@@ -886,11 +886,11 @@ static void test_full_tree_truncates(void **state) {
         assert_true(node->parent == PYPROF__NONE || node->parent < i);
         assert_true(node->parent == PYPROF__NONE || node->function < bench.profile->functions.items.count);
     }
-    unit_sink sink = {NULL, 0};
+    text_sink sink = {0};
     pyprof_output output = {PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_SAMPLES, PYPROF_DETAIL_FUNCTION, true, false};
-    assert_int_equal(pyprof_write(bench.profile, &output, unit_write, &sink), PYPROF_OK);
+    assert_int_equal(pyprof_write(bench.profile, &output, text_sink_write, &sink), PYPROF_OK);
     assert_int_equal(sum_of_lines(sink.text), rounds);
-    unit_sink_free(&sink);
+    text_sink_free(&sink);
     pyprof__array_free(bench.sampler->memory, &thread.frames);
     pyprof__array_free(bench.sampler->memory, &thread.nodes);
     bench_close(&bench);

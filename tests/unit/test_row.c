@@ -137,7 +137,7 @@ static pyprof_result make_row(void) {
 #else
 /* Needs no initialised Python. */
 static pyprof_result make_row(void) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof__memory memory = unit_limited(&counts, (size_t)1 << 20);
     pyprof_result result = pyprof__layout_init(&row, &memory);
     return counts.blocks == 0 ? result : PYPROF_ERROR_MEMORY;

@@ -138,13 +138,13 @@ static void test_characters_that_are_none(void **state) {
 
 typedef void (*put_function)(pyprof__out *out, const char *text, size_t size);
 
-static unit_sink put(put_function function, const char *bytes, size_t size) {
+static text_sink put(put_function function, const char *bytes, size_t size) {
     static pyprof__out out;
-    unit_sink sink = {NULL, 0};
+    text_sink sink = {0};
     memset(&out, 0, sizeof out);
-    out.write = unit_write;
+    out.write = text_sink_write;
     out.user = &sink;
-    unit_write(&sink, "", 0);
+    text_sink_write(&sink, "", 0);
     function(&out, bytes, size);
     pyprof__flush(&out);
     assert_false(out.is_broken);
@@ -154,9 +154,9 @@ static unit_sink put(put_function function, const char *bytes, size_t size) {
 static void assert_puts(put_function function, const char *bytes, size_t size, const char *expected) {
     char *exact = (char *)malloc(size > 0 ? size : 1); /* of its very size, so that the sanitizer sees its end */
     memcpy(exact, bytes, size);
-    unit_sink sink = put(function, exact, size);
+    text_sink sink = put(function, exact, size);
     assert_string_equal(sink.text, expected);
-    unit_sink_free(&sink);
+    text_sink_free(&sink);
     free(exact);
 }
 
@@ -189,8 +189,8 @@ static void test_json_escapes(void **state) {
 static void assert_valid_output(const char *bytes, size_t size) {
     char *exact = (char *)malloc(size > 0 ? size : 1);
     memcpy(exact, bytes, size);
-    unit_sink line = put(pyprof__put_collapsed, exact, size);
-    unit_sink json = put(pyprof__put_json, exact, size);
+    text_sink line = put(pyprof__put_collapsed, exact, size);
+    text_sink json = put(pyprof__put_json, exact, size);
     PyObject *decoded = PyUnicode_DecodeUTF8(line.text, (Py_ssize_t)line.size, "strict");
     bool is_line = decoded != NULL && strpbrk(line.text, ";\n\r") == NULL;
     Py_XDECREF(decoded);
@@ -210,8 +210,8 @@ static void assert_valid_output(const char *bytes, size_t size) {
     Py_XDECREF(value);
     Py_XDECREF(document);
     Py_DECREF(loads);
-    unit_sink_free(&line);
-    unit_sink_free(&json);
+    text_sink_free(&line);
+    text_sink_free(&json);
     free(exact);
 }
 
@@ -263,10 +263,10 @@ static void test_output_is_whole_whatever_its_size(void **state) {
         char *bytes = (char *)malloc(size);
         memset(bytes, 'x', size);
         bytes[size - 1] = ';';
-        unit_sink sink = put(pyprof__put_collapsed, bytes, size);
+        text_sink sink = put(pyprof__put_collapsed, bytes, size);
         assert_int_equal(sink.size, size + 3);
         assert_string_equal(sink.text + size - 1, "\\x3b");
-        unit_sink_free(&sink);
+        text_sink_free(&sink);
         free(bytes);
     }
 }

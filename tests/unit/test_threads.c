@@ -31,27 +31,7 @@ static pyprof__atomic32 failures;
         }                                                                                                              \
     } while (0)
 
-/* A counting allocator for many threads. */
-static pyprof__atomic32 blocks_held;
-
-static void *counted_alloc(size_t size, void *user) {
-    (void)user;
-    pyprof__add(&blocks_held, 1);
-    return malloc(size);
-}
-
-static void counted_free(void *memory, void *user) {
-    (void)user;
-    pyprof__add(&blocks_held, (uint32_t)-1);
-    free(memory);
-}
-
-static bool take(void *user, const void *data, size_t size) {
-    size_t *sum = (size_t *)user;
-    (void)data;
-    *sum += size;
-    return true;
-}
+static counted_memory memory;
 
 static void wait_until_ready(void) {
     while (pyprof__get(&is_ready) == 0) {
@@ -70,7 +50,7 @@ static void *call_snapshot(void *unused) {
             size_t size = 0;
             pyprof_output output = {i % 2 ? PYPROF_FORMAT_SPEEDSCOPE : PYPROF_FORMAT_COLLAPSED, (pyprof_metric)(i % 4),
                                     PYPROF_DETAIL_LINE, true, false};
-            CHECK(pyprof_write(profile, &output, take, &size) == PYPROF_OK);
+            CHECK(pyprof_write(profile, &output, count_written, &size) == PYPROF_OK);
             CHECK(size > 0 || !(i % 2));
             pyprof_visitor nobody = {NULL, NULL, NULL};
             CHECK(pyprof_visit(profile, &output, &nobody) == PYPROF_OK);
@@ -99,7 +79,7 @@ static void *call_dump(void *unused) {
     wait_until_ready();
     for (int i = 0; i < calls; i++) {
         size_t size = 0;
-        pyprof_result result = pyprof_dump(take, &size);
+        pyprof_result result = pyprof_dump(count_written, &size);
         CHECK(result == PYPROF_OK || result == PYPROF_ERROR_NOT_ACTIVE);
     }
     pyprof__add(&working, (uint32_t)-1);
@@ -179,12 +159,8 @@ static pyprof_profile *record(pyprof_capture capture, uint32_t interval_us) {
     static void *(*const functions[callers])(void *) = {call_snapshot, call_stats, call_dump, visit_python, call_start};
     pthread_t threads[callers];
     pyprof_profile *profile = NULL;
-    pyprof_desc desc;
-    memset(&desc, 0, sizeof desc);
-    desc.interval_us = interval_us;
+    pyprof_desc desc = counted_desc(&memory, interval_us);
     desc.capture = capture;
-    desc.allocator.alloc_fn = counted_alloc;
-    desc.allocator.free_fn = counted_free;
     assert_int_equal(pyprof_start(&desc), PYPROF_OK);
     pyprof__set(&working, callers);
     pyprof__set(&is_ready, 0);
@@ -210,10 +186,10 @@ static void test_all_calls_at_once(void **state) {
         assert_true(stats.threads >= 3);
         assert_true(capture == PYPROF_CAPTURE_DEFAULT || stats.signals == 0);
         size_t size = 0;
-        assert_int_equal(pyprof_write(profile, NULL, take, &size), PYPROF_OK);
+        assert_int_equal(pyprof_write(profile, NULL, count_written, &size), PYPROF_OK);
         assert_true(size > 0);
         pyprof_free(profile);
-        assert_int_equal(pyprof__get(&blocks_held), 0);
+        assert_int_equal(memory.blocks, 0);
     }
     assert_int_equal(pyprof__get(&failures), 0);
 }
@@ -227,14 +203,14 @@ static void test_dumps_are_never_missed(void **state) {
     assert_int_equal(pyprof_start(&desc), PYPROF_OK);
     for (int i = 0; i < 1000; i++) {
         size_t size = 0;
-        assert_int_equal(pyprof_dump(take, &size), PYPROF_OK);
+        assert_int_equal(pyprof_dump(count_written, &size), PYPROF_OK);
     }
     assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
     desc.interval_us = 10000000; /* nearly never */
     assert_int_equal(pyprof_start(&desc), PYPROF_OK);
     for (int i = 0; i < 1000; i++) {
         size_t size = 0;
-        assert_int_equal(pyprof_dump(take, &size), PYPROF_OK);
+        assert_int_equal(pyprof_dump(count_written, &size), PYPROF_OK);
     }
     assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
 }

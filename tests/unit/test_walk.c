@@ -183,7 +183,7 @@ static void make_stack(size_t count) {
 }
 
 static int make_world(void **state) {
-    unit_memory counts;
+    counted_memory counts;
     pyprof__memory memory = unit_limited(&counts, (size_t)1 << 20);
     (void)state;
     if (pyprof__layout_init(&world.layout, &memory) != PYPROF_OK || counts.blocks != 0) {

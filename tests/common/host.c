@@ -28,33 +28,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "callbacks.h"
 #include "prefer.h"
 
 #define MAX_OUTPUTS 16
-
-typedef struct text {
-    char *data;
-    size_t size;
-    size_t capacity;
-} text;
-
-static bool text_append(void *user, const void *data, size_t size) {
-    text *to = (text *)user;
-    if (to->size + size > to->capacity) {
-        size_t capacity = 2 * (to->size + size);
-        char *grown = (char *)realloc(to->data, capacity);
-        if (!grown) {
-            return false;
-        }
-        to->data = grown;
-        to->capacity = capacity;
-    }
-    if (size) {
-        memcpy(to->data + to->size, data, size);
-    }
-    to->size += size;
-    return true;
-}
 
 /* The words of an output. */
 
@@ -120,7 +97,7 @@ static const char *parse_words(pyprof_output *output, const char *words) {
     X(calls_interrupted)                                                                                               \
     X(threads) X(bytes) X(bytes_peak) X(sampler_cpu_ns) X(samples_held) X(holds_failed) X(samples_jit)
 
-static bool stats_to_json(text *to) {
+static bool stats_to_json(text_sink *to) {
     char line[64];
     pyprof_stats stats;
     if (pyprof_get_stats(&stats) != PYPROF_OK) {
@@ -128,37 +105,37 @@ static bool stats_to_json(text *to) {
     }
 #define ADD(field)                                                                                                     \
     snprintf(line, sizeof line, "%s\"%s\": %" PRIu64, to->size ? ",\n " : "{", #field, (uint64_t)stats.field);         \
-    if (!text_append(to, line, strlen(line))) {                                                                        \
+    if (!text_sink_write(to, line, strlen(line))) {                                                                    \
         return false;                                                                                                  \
     }
     STATS_FIELDS(ADD)
 #undef ADD
-    return text_append(to, "}\n", 2);
+    return text_sink_write(to, "}\n", 2);
 }
 
 /* The module. */
 
-static PyObject *bytes_of(text *from) {
-    PyObject *bytes = PyBytes_FromStringAndSize(from->data, (Py_ssize_t)from->size);
-    free(from->data);
+static PyObject *bytes_of(text_sink *from) {
+    PyObject *bytes = PyBytes_FromStringAndSize(from->text, (Py_ssize_t)from->size);
+    text_sink_free(from);
     return bytes;
 }
 
-static PyObject *failure(text *partial, pyprof_result result) {
-    free(partial->data);
+static PyObject *failure(text_sink *partial, pyprof_result result) {
+    text_sink_free(partial);
     return PyErr_Format(PyExc_RuntimeError, "%s (%d)", pyprof_result_string(result), (int)result);
 }
 
 static PyObject *host_dump(PyObject *self, PyObject *unused) {
-    text out = {0};
-    pyprof_result result = pyprof_dump(text_append, &out);
+    text_sink out = {0};
+    pyprof_result result = pyprof_dump(text_sink_write, &out);
     (void)self;
     (void)unused;
     return result == PYPROF_OK ? bytes_of(&out) : failure(&out, result);
 }
 
 static PyObject *host_snapshot(PyObject *self, PyObject *argument) {
-    text out = {0};
+    text_sink out = {0};
     pyprof_output output = {0};
     pyprof_profile *profile = NULL;
     pyprof_result result;
@@ -172,14 +149,14 @@ static PyObject *host_snapshot(PyObject *self, PyObject *argument) {
     }
     result = pyprof_snapshot(&profile);
     if (result == PYPROF_OK) {
-        result = pyprof_write(profile, &output, text_append, &out);
+        result = pyprof_write(profile, &output, text_sink_write, &out);
     }
     pyprof_free(profile);
     return result == PYPROF_OK ? bytes_of(&out) : failure(&out, result);
 }
 
 static PyObject *host_stats(PyObject *self, PyObject *unused) {
-    text out = {0};
+    text_sink out = {0};
     (void)self;
     (void)unused;
     return stats_to_json(&out) ? bytes_of(&out) : failure(&out, PYPROF_ERROR_NOT_ACTIVE);
@@ -299,15 +276,15 @@ static void save(const pyprof_profile *profile, const char *specification) {
 }
 
 static void save_stats(const char *path) {
-    text json = {0};
+    text_sink json = {0};
     FILE *file = fopen(path, "w");
     if (!file) {
         die(path, strerror(errno));
     }
-    if (!stats_to_json(&json) || fwrite(json.data, 1, json.size, file) != json.size || fclose(file)) {
+    if (!stats_to_json(&json) || fwrite(json.text, 1, json.size, file) != json.size || fclose(file)) {
         die(path, "not written");
     }
-    free(json.data);
+    text_sink_free(&json);
 }
 
 static void block_all_signals(void) {

@@ -1,6 +1,5 @@
 """Runs a script in the test host under the profiler and reads back what was recorded."""
 
-import collections
 import json
 import os
 import re
@@ -9,49 +8,13 @@ import tempfile
 import time
 import unittest
 
+import collapsed
+
 BUILD = os.environ.get('PYPROF_BUILD', '')
 PYTHON = os.environ.get('PYPROF_PYTHON', '')
-HERE = os.path.dirname(os.path.abspath(__file__))
 
-Frame = collections.namedtuple('Frame', 'name file line')
-Stack = collections.namedtuple('Stack', 'thread frames value')
-
-
-class FormatError(Exception):
-    """A line that is not as the collapsed format has it."""
-
-
-FRAME = re.compile(r'(?P<name>.*) \((?P<file>.*):(?P<line>[0-9]+)\)\Z')
-SPECIAL = ('[unresolved]', '[truncated]', '[unsettled]')  # what stands for frames that cannot be shown
 # PyRun_* calls this for the script, before the script's module has a frame (Python/pythonrun.c, set_main_loader).
-LOADER = Frame('FileLoader.__init__', '<frozen importlib._bootstrap_external>', 0)
-MARK = re.compile(r'\[interpreter [0-9]+(: .*)?\]\Z')  # what follows runs there
-
-
-def parse_frame(text):
-    if text in SPECIAL or MARK.match(text):
-        return Frame(text, '', 0)
-    match = FRAME.match(text)
-    if not match:
-        raise FormatError('no "name (file:line)": %r' % text)
-    return Frame(match.group('name'), match.group('file'), int(match.group('line')))
-
-
-def parse_collapsed_line(line):
-    text, space, value = line.rpartition(' ')
-    if not space or not value.isdigit():
-        raise FormatError('no value: %r' % line)
-    thread, _, rest = text.partition(';')
-    if not thread.startswith('thread '):
-        raise FormatError('no thread frame: %r' % line)
-    frames = tuple(parse_frame(frame) for frame in rest.split(';')) if rest else ()
-    return Stack(thread[len('thread '):], frames, int(value))
-
-
-def parse_collapsed(text):
-    if text and not text.endswith('\n'):
-        raise FormatError('the last line has no end')
-    return [parse_collapsed_line(line) for line in text.split('\n')[:-1]]
+LOADER = collapsed.Frame('FileLoader.__init__', '<frozen importlib._bootstrap_external>', 0)
 
 
 def python_home():
@@ -89,7 +52,7 @@ class Run:
         with tempfile.TemporaryDirectory() as folder:
             paths = [os.path.join(folder, 'out%d' % number) for number in range(len(outputs))]
             stats = os.path.join(folder, 'stats.json')
-            command = [os.path.join(BUILD, 'tests', 'truth', 'host'), '-i', str(interval_us), '-s', stats]
+            command = [os.path.join(BUILD, 'tests', 'common', 'host'), '-i', str(interval_us), '-s', stats]
             command += [str(option) for option in options]
             for words, path in zip(outputs, paths):
                 command += ['-o', words + ':' + path]
@@ -109,7 +72,7 @@ class Run:
                     self.texts[words] = file.read()
 
     def stacks(self, words):
-        return parse_collapsed(self.texts[words])
+        return collapsed.parse(self.texts[words])
 
     def script_stacks(self, words):
         """Without what CPython does before the script has a frame: on a busy machine that may be sampled, too."""
