@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* An allocator that counts, for any number of threads, and that gives nothing when it is told so. All zero: none is held.
-   Each block knows its own size. */
+/* An allocator that counts, for any number of threads, and that gives nothing when it is told so. All zero: none is
+   held. Each block knows its own size. */
 typedef struct counted_memory {
     size_t blocks;
     size_t bytes;

@@ -1,4 +1,5 @@
-/* Arrays and tables: growth up to the memory limit, refusals that change nothing, nothing left behind. */
+/* >>base, >>containers: arrays and tables: growth up to the memory limit, refusals that change nothing, nothing left
+   behind. */
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 

@@ -1,65 +1,9 @@
-/* The signal handler: which questions it answers, what it passes on, and what is left when it goes. */
+/* >>handler: which questions it answers, what it passes on, and whose frames it finds. */
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
-#include <sys/wait.h>
-
 #include "unit.h"
-
-enum {
-    depth = 64
-};
-
-static pyprof__frame frames[2][depth];
-static const int number = 40; /* a real-time signal of nobody's */
-
-/* The first two requests get frames of the test's own; NULL for a recording that brings its own. */
-static void lend_frames(bool are_lent) {
-    for (size_t i = 0; i < 2; i++) {
-        pyprof__handler.requests[i].stack.frames = are_lent ? frames[i] : NULL;
-        pyprof__handler.requests[i].stack.capacity = depth;
-    }
-}
-
-static int start(void **state) {
-    counted_memory counts;
-    pyprof__memory memory = unit_limited(&counts, (size_t)1 << 20);
-    if (pyprof__layout_init(&pyprof__handler.layout, &memory) != PYPROF_OK) {
-        return -1;
-    }
-    lend_frames(true);
-    return unit_start_python(state);
-}
-
-static void open_session(int signal_number) {
-    pyprof__add(&pyprof__handler.session, 1);
-    assert_true(pyprof__get(&pyprof__handler.session) & 1);
-    assert_true(pyprof__handler_start(signal_number));
-    pyprof__handler.requests_used = PYPROF__REQUESTS_MAX; /* they are put by hand */
-}
-
-static void close_session(void) {
-    pyprof__handler_stop(false);
-    pyprof__add(&pyprof__handler.session, 1);
-    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
-        pyprof__set_state(&pyprof__handler.requests[i], PYPROF__REQUEST_FREE);
-    }
-}
-
-/* Sends to this very thread. A sanitizer may hold the signal back until the next call that it watches. */
-static void send_question(int signal_number, void *question) {
-    assert_true(pyprof__signal_thread(pyprof__tid(), signal_number, question));
-    usleep(1);
-}
-
-/* A question to a thread, which no signal carries yet. */
-static void put(uint32_t index, int32_t tid, uintptr_t tstate) {
-    pyprof__handler.requests[index].levels.count = 1;
-    pyprof__handler.requests[index].levels.items[0].tstate = tstate;
-    pyprof__handler.requests[index].tid = tid;
-    pyprof__handler.requests[index].signal_number = pyprof__handler.signal_number;
-    pyprof__number_question(&pyprof__handler.requests[index]);
-}
+#include "session.h"
 
 /* A question to this very thread; the handler has run when this returns, unless the signal is blocked. */
 static void ask(uint32_t index, uintptr_t tstate) {
@@ -268,38 +212,11 @@ static void test_own_stack_is_the_one_seen_from_outside(void **state) {
 
 /* What is not ours. */
 
-static volatile sig_atomic_t plain_calls, info_calls, info_value;
-static void *volatile info_context;
-
-/* Behind our handler, which keeps errno; alone it must not, as sanitizers watch for that. */
-static void spoil_errno(void) {
-    if (pyprof__handler.signal_number != 0) {
-        errno = ENOENT;
-    }
-}
-
-static void on_plain(int signal_number) {
-    plain_calls += signal_number;
-    spoil_errno();
-}
-
 static void on_info(int signal_number, siginfo_t *info, void *context) {
     info_calls += signal_number;
     info_value = info->si_value.sival_int;
     info_context = context;
     spoil_errno();
-}
-
-static struct sigaction host_action(void (*plain)(int), void (*with_info)(int, siginfo_t *, void *), int flags) {
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_flags = flags;
-    if (with_info != NULL) {
-        action.sa_sigaction = with_info;
-    } else {
-        action.sa_handler = plain;
-    }
-    return action;
 }
 
 static void send_foreign(int signal_number, int value) {
@@ -308,14 +225,6 @@ static void send_foreign(int signal_number, int value) {
     word.sival_int = value;
     assert_int_equal(sigqueue(getpid(), signal_number, word), 0);
     usleep(1);
-}
-
-static void assert_action_is(int signal_number, const struct sigaction *expected) {
-    struct sigaction now;
-    assert_int_equal(sigaction(signal_number, NULL, &now), 0);
-    assert_true(now.sa_handler == expected->sa_handler);
-    assert_int_equal(now.sa_flags & (SA_SIGINFO | SA_RESTART | SA_ONSTACK),
-                     expected->sa_flags & (SA_SIGINFO | SA_RESTART | SA_ONSTACK));
 }
 
 static void test_foreign_signals_go_where_they_went(void **state) {
@@ -387,27 +296,6 @@ static void test_harmless_defaults_keep_the_handler(void **state) {
     }
 }
 
-static void test_deadly_default_still_kills(void **state) {
-    static const int deadly[] = {SIGUSR1, 40};
-    (void)state;
-    for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++) {
-        pid_t child = fork();
-        if (child == 0) {
-            signal(deadly[i], SIG_DFL);
-            pyprof__add(&pyprof__handler.session, 1);
-            if (!pyprof__handler_start(deadly[i])) {
-                _exit(1);
-            }
-            raise(deadly[i]);
-            _exit(2); /* must not be reached */
-        }
-        int status = 0;
-        assert_int_equal(waitpid(child, &status, 0), child);
-        assert_true(WIFSIGNALED(status));
-        assert_int_equal(WTERMSIG(status), deadly[i]);
-    }
-}
-
 static void test_errno_is_kept(void **state) {
     (void)state;
     open_session(number);
@@ -420,118 +308,6 @@ static void test_errno_is_kept(void **state) {
     assert_int_equal(state_of(0), PYPROF__REQUEST_LATE);
     assert_int_equal(after, EDOM);
     close_session();
-}
-
-/* Stopping. */
-
-static pyprof__atomic32 is_blocked, may_end;
-
-static void *block_signal(void *tid) {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, NULL);
-    *(int32_t *)tid = pyprof__tid();
-    pyprof__set(&is_blocked, 1);
-    pyprof__wake(&is_blocked);
-    while (pyprof__get(&may_end) == 0) {
-        pyprof__wait_until(&may_end, 0, pyprof__now() + 1000000000u);
-    }
-    sigemptyset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, NULL); /* what is still pending would kill the process now */
-    return NULL;
-}
-
-/* One of ours is discarded. Real-time signals queue up, so among them may be the host's: there the action stays until
-   what is pending has come. */
-static void test_stop_with_a_signal_that_is_still_pending(void **state) {
-    static const int numbers[] = {40, SIGUSR1};
-    (void)state;
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        pthread_t thread;
-        int32_t tid = 0;
-        struct sigaction normal = host_action(SIG_DFL, NULL, 0);
-        assert_int_equal(sigaction(numbers[i], &normal, NULL), 0);
-        pyprof__set(&is_blocked, 0);
-        pyprof__set(&may_end, 0);
-        open_session(numbers[i]);
-        assert_int_equal(pthread_create(&thread, NULL, block_signal, &tid), 0);
-        while (pyprof__get(&is_blocked) == 0) {
-            pyprof__wait_until(&is_blocked, 0, pyprof__now() + 1000000000u);
-        }
-        put(0, tid, 8);
-        assert_true(pyprof__signal_thread(tid, numbers[i], pyprof__question(0)));
-        close_session();
-        struct sigaction now;
-        assert_int_equal(sigaction(numbers[i], NULL, &now), 0);
-        assert_int_equal(pyprof__is_our_action(&now), numbers[i] >= SIGRTMIN);
-        pyprof__set(&may_end, 1);
-        pyprof__wake(&may_end);
-        assert_int_equal(pthread_join(thread, NULL), 0);
-        assert_action_is(numbers[i], &normal);
-    }
-}
-
-static void test_stop_leaves_the_hosts_newer_action(void **state) {
-    (void)state;
-    struct sigaction newer = host_action(on_plain, NULL, 0);
-    open_session(number);
-    assert_int_equal(sigaction(number, &newer, NULL), 0);
-    close_session();
-    assert_action_is(number, &newer);
-    signal(number, SIG_DFL);
-}
-
-static void test_unusable_signals_are_refused(void **state) {
-    static const int refused[] = {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP,
-                                  SIGABRT, SIGCONT, SIGSYS,  0,      -1,     NSIG,   NSIG + 5};
-    (void)state;
-    lend_frames(false);
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-        struct sigaction before, after;
-        bool exists = sigaction(refused[i], NULL, &before) == 0;
-        assert_false(pyprof__signal_is_usable(refused[i]));
-        if (refused[i] != 0) {
-            pyprof_desc desc;
-            memset(&desc, 0, sizeof desc);
-            desc.signal_number = refused[i];
-            assert_false(pyprof__handler_start(refused[i]));
-            assert_int_equal(pyprof_start(&desc), refused[i] < 0 ? PYPROF_ERROR_ARGUMENT : PYPROF_ERROR_SIGNAL);
-            assert_false(pyprof_is_active());
-        }
-        if (exists) {
-            assert_int_equal(sigaction(refused[i], NULL, &after), 0);
-            assert_true(before.sa_handler == after.sa_handler);
-        }
-    }
-    for (int usable = SIGRTMIN; usable <= SIGRTMAX; usable++) {
-        assert_true(pyprof__signal_is_usable(usable));
-    }
-    lend_frames(true);
-    assert_false(pyprof__handler_start(32)); /* the C library's own */
-}
-
-static void test_free_signal_is_nobodys(void **state) {
-    struct sigaction mine = host_action(on_plain, NULL, 0);
-    bool taken[NSIG] = {false};
-    int found;
-    (void)state;
-    for (int count = 0; (found = pyprof__free_signal(0)) != 0; count++) {
-        assert_true(count < NSIG);
-        assert_true(pyprof__signal_is_usable(found));
-        assert_true(pyprof__is_harmless_default(found));
-        assert_false(taken[found]);
-        taken[found] = true;
-        assert_int_equal(sigaction(found, &mine, NULL), 0);
-    }
-    assert_true(pyprof__handler_start(0)); /* then nobody is asked */
-    assert_int_equal(pyprof__handler.signal_number, 0);
-    assert_int_equal(pyprof__get64(&pyprof__handler.taken), 0);
-    for (int i = 1; i < NSIG; i++) {
-        if (taken[i]) {
-            signal(i, SIG_DFL);
-        }
-    }
-    assert_int_not_equal(pyprof__free_signal(0), 0);
 }
 
 static pyprof__layout layout_asked;
@@ -576,21 +352,8 @@ static void test_whose_frames_they_are(void **state) {
     signal(SIGUSR1, SIG_DFL);
 }
 
-/* Of a test that failed: those behind it begin as if there had been none. */
-static int after_each(void **state) {
-    (void)state;
-    if (pyprof__get(&pyprof__handler.session) & 1) {
-        close_session();
-    }
-    lend_frames(true);
-    return 0;
-}
-
-#define TEST(function) cmocka_unit_test_teardown(function, after_each)
-
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_whose_frames_they_are),
         TEST(test_question_is_answered),
         TEST(test_thread_that_has_left_is_late),
         TEST(test_question_of_another_session_is_dropped),
@@ -602,12 +365,8 @@ int main(void) {
         TEST(test_foreign_signals_go_where_they_went),
         TEST(test_ignored_signals_stay_ignored),
         TEST(test_harmless_defaults_keep_the_handler),
-        TEST(test_deadly_default_still_kills),
         TEST(test_errno_is_kept),
-        TEST(test_stop_with_a_signal_that_is_still_pending),
-        TEST(test_stop_leaves_the_hosts_newer_action),
-        TEST(test_unusable_signals_are_refused),
-        TEST(test_free_signal_is_nobodys),
+        TEST(test_whose_frames_they_are),
     };
-    return cmocka_run_group_tests(tests, start, unit_stop_python);
+    return cmocka_run_group_tests(tests, start_session, unit_stop_python);
 }

@@ -1,5 +1,5 @@
-/* Threads that are held on the sampler's core: they stand still, what the host does to them meanwhile stays, and what is
-   made by one that is confined may run wherever its maker may. This thread plays the sampler. */
+/* >>holding: threads that are held on the sampler's core: they stand still, what the host does to them meanwhile
+   stays, and what is made by one that is confined may run wherever its maker may. This thread plays the sampler. */
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 

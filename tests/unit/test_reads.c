@@ -1,4 +1,4 @@
-/* Safe reads: what is not there is an error, never a fault; in each of the two ways, and through the view. */
+/* >>reads: safe reads: what is not there is an error, never a fault; in each of the two ways, and through the view. */
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 

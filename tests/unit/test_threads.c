@@ -1,266 +1,250 @@
-/* All at once: the sampler, Python threads, host threads that come and go, and every call of the API from threads of
-   their own, while recordings start and stop. Nothing here is timed: each thread does a fixed number of rounds. What
-   it finds, it finds under a sanitizer (-Db_sanitize=thread, or =address,undefined), or by not ending. */
+/* >>threads, >>names: threads without end, names without end, ids that come again, links that break. Nothing here is
+   timed. */
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
+#include <unistd.h>
+
 #include "unit.h"
+#include "recording.h"
 
-/* CPython itself is not built for the sanitizer: it sees its memory, but not its atomics. */
-const char *__tsan_default_options(void);
-const char *__tsan_default_options(void) {
-    return "ignore_noninstrumented_modules=1";
+/* What a thread of this kind is called. */
+static size_t name_of(int kind, uint32_t number, char *name, size_t size) {
+    static const char *const forms[] = {"worker", "Thread-%u (handle)", "pool-%1$u_%1$u", "%1$x%1$x%1$x", "game"};
+    const char *form = forms[kind];
+    uint32_t shown = kind == 3 ? number * 2654435761u : number;
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    snprintf(name, size, form, shown);
+#pragma GCC diagnostic pop
+    return strlen(name);
 }
 
-enum {
-    rounds = 6,
-    calls = 30,
-    callers = 5
-};
-
-static pyprof__atomic32 working;  /* threads that still have calls to make */
-static pyprof__atomic32 is_ready; /* Python's threads are there */
-static pyprof__atomic32 failures;
-
-/* cmocka's checks are for the main thread only. */
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition);                             \
-            pyprof__add(&failures, 1);                                                                                 \
-        }                                                                                                              \
-    } while (0)
-
-static counted_memory memory;
-
-static void wait_until_ready(void) {
-    while (pyprof__get(&is_ready) == 0) {
-        pyprof__wait_until(&is_ready, 0, pyprof__now() + 1000000000u);
-    }
-}
-
-static void *call_snapshot(void *unused) {
-    wait_until_ready();
-    for (int i = 0; i < calls; i++) {
-        pyprof_profile *profile = NULL;
-        pyprof_result result = pyprof_snapshot(&profile);
-        CHECK(result == PYPROF_OK || result == PYPROF_ERROR_NOT_ACTIVE);
-        CHECK((profile != NULL) == (result == PYPROF_OK));
-        if (profile != NULL) {
-            size_t size = 0;
-            pyprof_output output = {i % 2 ? PYPROF_FORMAT_SPEEDSCOPE : PYPROF_FORMAT_COLLAPSED, (pyprof_metric)(i % 4),
-                                    PYPROF_DETAIL_LINE, true, false};
-            CHECK(pyprof_write(profile, &output, count_written, &size) == PYPROF_OK);
-            CHECK(size > 0 || !(i % 2));
-            pyprof_visitor nobody = {NULL, NULL, NULL};
-            CHECK(pyprof_visit(profile, &output, &nobody) == PYPROF_OK);
+/* The tracks of threads that come and go, so many at a time, with every kind of name; every fifth has none of its
+   own, and every seventh changes it. */
+static void test_tracks_without_end(void **state) {
+    enum {
+        live = 100,
+        born = 100000
+    };
+    static const size_t limits[] = {MIB, 64 * MIB};
+    (void)state;
+    for (size_t turn = 0; turn < 2; turn++) {
+        static pyprof__thread threads[live];
+        counted_memory counts;
+        pyprof_desc desc = described(&counts, limits[turn], 1000);
+        pyprof__apply_defaults(&desc);
+        pyprof__sampler *sampler = pyprof__sampler_new(&desc);
+        assert_non_null(sampler);
+        pyprof_profile *profile = sampler->profile;
+        memset(threads, 0, sizeof threads);
+        for (uint32_t i = 0; i < born; i++) {
+            pyprof__thread *thread = &threads[i % live];
+            char name[64];
+            uint64_t now = (uint64_t)i * 1000;
+            if (i >= live) {
+                pyprof__leave_track(profile, thread->track);
+            }
+            memset(thread, 0, sizeof *thread);
+            thread->tid = (int32_t)i + 1;
+            thread->track = PYPROF__NONE;
+            size_t size = name_of((int)(i % 5), i, name, sizeof name);
+            pyprof__name_thread(sampler, thread, name, size, i % 5 != 4, now);
+            assert_int_not_equal(thread->track, PYPROF__NONE);
+            pyprof__add_absence(profile, thread->track, now);
+            pyprof__extend_timeline(profile, thread->track, pyprof__track_at(profile, thread->track)->root, 0, 1, 0, 1);
+            if (i % 7 == 0) {
+                size = name_of((int)(i % 4), i + 1, name, sizeof name);
+                pyprof__name_thread(sampler, thread, name, size, true, now + 1);
+                assert_int_not_equal(thread->track, PYPROF__NONE);
+            }
+            for (uint32_t other = 0; i % 1000 == 0 && other < live && other < i; other++) {
+                assert_true(other == i % live || threads[other].track != thread->track);
+            }
         }
+        uint32_t most = 2 * (uint32_t)(limits[turn] / 65536) + 2 * live;
+        assert_in_range(profile->tracks.count, live, most);
+        assert_true(profile->strings.items.count < 2 * limits[turn] / 65536 + 10);
+        assert_true(profile->nodes.items.count <= 2 * profile->tracks.count);
+        pyprof__sampler_clear(sampler);
+        pyprof__sampler_free(sampler);
         pyprof_free(profile);
+        assert_int_equal(counts.blocks, 0);
     }
-    pyprof__add(&working, (uint32_t)-1);
-    return unused;
 }
 
-static void *call_stats(void *unused) {
-    uint64_t ticks = 0;
-    wait_until_ready();
-    for (int i = 0; i < 20 * calls; i++) {
-        pyprof_stats stats;
-        pyprof_is_active();
-        CHECK(pyprof_get_stats(&stats) == PYPROF_OK);
-        CHECK(stats.ticks >= ticks); /* of one recording, or of the last one when it has ended */
-        ticks = stats.ticks;
-    }
-    pyprof__add(&working, (uint32_t)-1);
-    return unused;
-}
-
-static void *call_dump(void *unused) {
-    wait_until_ready();
-    for (int i = 0; i < calls; i++) {
-        size_t size = 0;
-        pyprof_result result = pyprof_dump(count_written, &size);
-        CHECK(result == PYPROF_OK || result == PYPROF_ERROR_NOT_ACTIVE);
-    }
-    pyprof__add(&working, (uint32_t)-1);
-    return unused;
-}
-
-static void *visit_python(void *unused) {
-    wait_until_ready();
-    for (int i = 0; i < calls; i++) {
-        PyGILState_STATE state = PyGILState_Ensure();
-        CHECK(PyRun_SimpleString("visit(20)") == 0);
-        PyGILState_Release(state);
-    }
-    pyprof__add(&working, (uint32_t)-1);
-    return unused;
-}
-
-static void *call_start(void *unused) {
-    wait_until_ready();
-    for (int i = 0; i < calls; i++) {
-        CHECK(pyprof_start(NULL) == PYPROF_ERROR_ALREADY_ACTIVE);
-    }
-    pyprof__add(&working, (uint32_t)-1);
-    return unused;
-}
-
-static PyObject *is_working(PyObject *module, PyObject *unused) {
-    (void)module;
-    (void)unused;
-    return PyBool_FromLong(pyprof__get(&working) != 0);
-}
-
-static PyObject *set_ready(PyObject *module, PyObject *unused) {
-    (void)module;
-    (void)unused;
-    pyprof__set(&is_ready, 1);
-    pyprof__wake(&is_ready);
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef methods[] = {
-    {"is_working", is_working, METH_NOARGS, NULL},
-    {"set_ready", set_ready, METH_NOARGS, NULL},
-};
-
-static int start(void **state) {
-    if (unit_start_python(state) != 0) {
-        return -1;
-    }
-    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
-        PyObject *function = PyCFunction_New(&methods[i], NULL);
-        PyObject_SetAttrString(PyImport_AddModule("__main__"), methods[i].ml_name, function);
-        Py_DECREF(function);
-    }
-    return PyRun_SimpleString("import threading, time\n"
-                              "def leaf(n): return n * n\n"
-                              "def inner(n): return sum(leaf(i) for i in range(n))\n"
-                              "def visit(n): return inner(n) + inner(n)\n"
-                              "def busy():\n"
-                              "    while is_working(): visit(50)\n"
-                              "def short_lived():\n"
-                              "    while is_working():\n"
-                              "        code = compile('def f(n):\\n return n\\nf(1)', 'made', 'exec')\n"
-                              "        t = threading.Thread(target=exec, args=(code, {}), name='short')\n"
-                              "        t.start(); t.join()\n"
-                              "def sleepy():\n"
-                              "    while is_working(): time.sleep(0.0005)\n"
-                              "def run():\n"
-                              "    threads = [threading.Thread(target=t) for t in (busy, short_lived, sleepy)]\n"
-                              "    for t in threads: t.start()\n"
-                              "    set_ready()\n"
-                              "    busy()\n"
-                              "    for t in threads: t.join()\n");
-}
-
-static pyprof_profile *record(pyprof_capture capture, uint32_t interval_us) {
-    static void *(*const functions[callers])(void *) = {call_snapshot, call_stats, call_dump, visit_python, call_start};
-    pthread_t threads[callers];
-    pyprof_profile *profile = NULL;
-    pyprof_desc desc = counted_desc(&memory, interval_us);
-    desc.capture = capture;
-    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
-    pyprof__set(&working, callers);
-    pyprof__set(&is_ready, 0);
-    for (int i = 0; i < callers; i++) {
-        assert_int_equal(pthread_create(&threads[i], NULL, functions[i], NULL), 0);
-    }
-    unit_run("run()");
-    for (int i = 0; i < callers; i++) {
-        assert_int_equal(pthread_join(threads[i], NULL), 0);
-    }
-    assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
-    return profile;
-}
-
-static void test_all_calls_at_once(void **state) {
+/* Some thousands of threads of each kind one after the other, beside some that stay: no place is lost, nobody is. */
+static void test_threads_without_end(void **state) {
+    static const char *const kinds[] = {
+        "threading.Thread(target=short, name='worker')", "threading.Thread(target=short)",
+        "threading.Thread(target=short, name='%x' % (2654435761 * n % 2**32))", "Bare()"};
     (void)state;
-    for (int round = 0; round < rounds; round++) {
-        pyprof_stats stats;
-        pyprof_capture capture = round % 3 == 2 ? PYPROF_CAPTURE_QUIET : PYPROF_CAPTURE_DEFAULT;
-        pyprof_profile *profile = record(capture, round % 2 == 0 ? 100 : 1000);
-        assert_int_equal(pyprof_get_stats(&stats), PYPROF_OK);
-        assert_true(stats.samples > 0);
-        assert_true(stats.threads >= 3);
-        assert_true(capture == PYPROF_CAPTURE_DEFAULT || stats.signals == 0);
-        size_t size = 0;
-        assert_int_equal(pyprof_write(profile, NULL, count_written, &size), PYPROF_OK);
-        assert_true(size > 0);
-        pyprof_free(profile);
-        assert_int_equal(memory.blocks, 0);
-    }
-    assert_int_equal(pyprof__get(&failures), 0);
-}
-
-/* A dump is served at once, however long the interval: it must not be missed while the sampler is at work. */
-static void test_dumps_are_never_missed(void **state) {
-    pyprof_desc desc;
-    (void)state;
-    memset(&desc, 0, sizeof desc);
-    desc.interval_us = 50; /* at work nearly all the time */
-    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
-    for (int i = 0; i < 1000; i++) {
-        size_t size = 0;
-        assert_int_equal(pyprof_dump(count_written, &size), PYPROF_OK);
-    }
-    assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
-    desc.interval_us = 10000000; /* nearly never */
-    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
-    for (int i = 0; i < 1000; i++) {
-        size_t size = 0;
-        assert_int_equal(pyprof_dump(count_written, &size), PYPROF_OK);
-    }
-    assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
-}
-
-static void *start_and_stop(void *counts) {
-    pyprof__atomic32 *count = (pyprof__atomic32 *)counts;
-    wait_until_ready();
-    for (int i = 0; i < 4 * calls; i++) {
+    for (size_t kind = 0; kind < sizeof kinds / sizeof *kinds; kind++) {
+        counted_memory counts;
+        pyprof_desc desc = described(&counts, MIB, 100);
         pyprof_profile *profile = NULL;
-        pyprof_result started = pyprof_start(NULL);
-        CHECK(started == PYPROF_OK || started == PYPROF_ERROR_ALREADY_ACTIVE);
-        pyprof__add(&count[0], started == PYPROF_OK);
-        pyprof_result stopped = pyprof_stop(&profile);
-        CHECK(stopped == PYPROF_OK || stopped == PYPROF_ERROR_NOT_ACTIVE);
-        CHECK((profile != NULL) == (stopped == PYPROF_OK));
-        pyprof__add(&count[1], stopped == PYPROF_OK);
+        char code[512];
+        uint32_t entries = 0;
+        unit_run("is_over = False\n"
+                 "stay = [threading.Thread(target=stays, name='stays') for n in range(4)]\n"
+                 "for thread in stay: thread.start()\n");
+        assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+        while (stats_now().threads < 1000) {
+            snprintf(code, sizeof code, "for n in range(200): t = %s; t.start(); t.join()", kinds[kind]);
+            unit_run(code);
+            entries = pyprof__active->threads.count;
+        }
+        unit_run("t = threading.Thread(target=important, name='important'); t.start(); t.join()\n"
+                 "is_over = True\n"
+                 "for thread in stay: thread.join()\n");
+        pyprof_stats stats = stats_now();
+        assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
+        assert_int_equal(stats.lost_memory, 0);
+        assert_int_equal(stats.truncated_memory, 0);
+        assert_in_range(entries, 1, 60);
+        assert_in_range(profile->tracks.count, 1, 100);
+        char *text = collapsed(profile, true);
+        assert_true(has_stack(text, "thread stays;", "stays (")); /* they are no shared track's */
+        assert_true(has_stack(text, "thread ", ";important ("));
+        assert_true(kind == 2 || kind == 0 || has_stack(text, kind == 1 ? "thread Thread-*" : "thread", "short ("));
+        free(text);
+        pyprof_free(profile);
+        assert_int_equal(counts.blocks, 0);
+    }
+}
+
+/* The system gives the ids of a thread that has ended to one that comes later. Told to do so, where it can be. */
+static void test_thread_with_the_ids_of_an_ended_one(void **state) {
+    (void)state;
+    if (access("/proc/sys/kernel/ns_last_pid", W_OK) != 0) {
+        skip();
+    }
+    for (int pause = 0; pause < 2; pause++) {
+        pyprof_profile *profile = NULL;
+        pyprof_desc desc;
+        memset(&desc, 0, sizeof desc);
+        desc.interval_us = 1000;
+        PyObject *same = NULL;
+        for (int attempt = 0; attempt < 50 && same != Py_True; attempt++) {
+            assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+            unit_run(pause ? "same = both_with_one_id(0.05)" : "same = both_with_one_id(0)");
+            assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
+            same = unit_main("same");
+            Py_DECREF(same);
+            if (same != Py_True) {
+                pyprof_free(profile);
+                profile = NULL;
+            }
+        }
+        if (profile == NULL) {
+            skip();
+        }
+        char *text = collapsed(profile, false);
+        assert_true(has_stack(text, "thread alpha;", ";alpha_work ("));
+        assert_true(has_stack(text, "thread beta;", ";beta_work ("));
+        assert_false(has_stack(text, "thread alpha;", ";beta_work ("));
+        assert_false(has_stack(text, "thread beta;", ";alpha_work ("));
+        free(text);
         pyprof_free(profile);
     }
-    pyprof__add(&working, (uint32_t)-1);
+}
+
+static pyprof__atomic32 churn_is_over;
+
+/* Thread states that are born and deleted all the time, at the head of the list. */
+static void *churn(void *interpreter) {
+    while (!pyprof__get(&churn_is_over)) {
+        PyThreadState *state = PyThreadState_New((PyInterpreterState *)interpreter);
+        PyThreadState_Delete(state);
+        pyprof__sleep_ns(1000);
+    }
     return NULL;
 }
 
-static void test_every_start_has_one_stop(void **state) {
-    pyprof__atomic32 count[2] = {{0}, {0}};
-    pthread_t threads[3];
+static void test_threads_behind_a_broken_link_are_counted(void **state) {
+    enum {
+        threads = 4
+    };
+    pthread_t churners[threads];
+    pyprof_profile *profile = NULL;
+    pyprof_desc desc;
+    uint64_t samples = 0;
     (void)state;
-    pyprof__set(&working, 3);
-    pyprof__set(&is_ready, 0);
-    for (int i = 0; i < 3; i++) {
-        assert_int_equal(pthread_create(&threads[i], NULL, start_and_stop, count), 0);
+    memset(&desc, 0, sizeof desc);
+    desc.interval_us = 500;
+    desc.memory_limit = 256 * MIB;
+    PyInterpreterState *interpreter = PyThreadState_Get()->interp;
+    pyprof__set(&churn_is_over, 0);
+    for (int i = 0; i < threads; i++) {
+        assert_int_equal(pthread_create(&churners[i], NULL, churn, interpreter), 0);
     }
-    unit_run("run()");
-    for (int i = 0; i < 3; i++) {
-        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+    PyObject *busy = unit_main("until_seen");
+    PyObject *seen = PyObject_CallFunctionObjArgs(busy, NULL); /* one call: the thread has frames all the time */
+    assert_non_null(seen);
+    pyprof_stats stats = stats_now();
+    assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
+    Py_DECREF(seen);
+    Py_DECREF(busy);
+    pyprof__set(&churn_is_over, 1);
+    Py_BEGIN_ALLOW_THREADS;
+    for (int i = 0; i < threads; i++) {
+        pthread_join(churners[i], NULL);
     }
-    if (pyprof_is_active()) {
-        assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
-        pyprof__add(&count[1], 1);
+    Py_END_ALLOW_THREADS;
+    char *text = collapsed(profile, true);
+    for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1) {
+        if (strncmp(line, "thread MainThread;", 18) == 0) {
+            size_t at = strcspn(line, "\n");
+            while (line[at - 1] != ' ') {
+                at--;
+            }
+            samples += strtoull(line + at, NULL, 10);
+        }
     }
-    assert_int_equal(pyprof_stop(NULL), PYPROF_ERROR_NOT_ACTIVE);
-    assert_int_equal(count[0].value, count[1].value);
-    assert_true(count[0].value > 0);
-    assert_int_equal(pyprof__get(&failures), 0);
+    uint64_t lost = stats.lost_late + stats.lost_pending + stats.lost_unsettled + stats.lost_unreadable;
+    print_message("%lu ticks: %lu samples of the main thread, %lu lost of all\n", (unsigned long)stats.ticks,
+                  (unsigned long)samples, (unsigned long)lost);
+    assert_int_equal(stats.lost_memory, 0);
+    assert_true(samples + lost + 3 + stats.ticks / 1000 >= stats.ticks);
+    free(text);
+    pyprof_free(profile);
+}
+
+static int start(void **state) {
+    if (unit_start_python(state) != 0 || PyRun_SimpleString(recording_script) != 0) {
+        return -1;
+    }
+    return PyRun_SimpleString(
+        "def short(): spin(0.0002)\n"
+        "def stays():\n"
+        "    while not is_over: time.sleep(0.001)\n"
+        "class Bare:\n"
+        "    def start(self):\n"
+        "        self.done = _thread.allocate_lock(); self.done.acquire()\n"
+        "        _thread.start_new_thread(self.run, ())\n"
+        "    def run(self):\n"
+        "        short(); self.done.release()\n"
+        "    def join(self): self.done.acquire()\n"
+        "def until_seen(): spin(1.5)\n"
+        "def alpha_work(): spin(0.1)\n"
+        "def beta_work(): spin(0.1)\n"
+        "def ids(name, target):\n"
+        "    t = threading.Thread(target=target, name=name); t.start()\n"
+        "    both = t.ident, getattr(t, 'native_id', 0); t.join(); return both\n"
+        "def both_with_one_id(pause):\n"
+        "    first = ids('alpha', alpha_work)\n"
+        "    time.sleep(pause)\n"
+        "    with open('/proc/sys/kernel/ns_last_pid', 'w') as file: file.write(str(first[1] - 1))\n"
+        "    return ids('beta', beta_work) == first\n");
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_calls_at_once),
-        cmocka_unit_test(test_dumps_are_never_missed),
-        cmocka_unit_test(test_every_start_has_one_stop),
+        cmocka_unit_test(test_tracks_without_end),
+        cmocka_unit_test(test_threads_without_end),
+        cmocka_unit_test(test_thread_with_the_ids_of_an_ended_one),
+        cmocka_unit_test(test_threads_behind_a_broken_link_are_counted),
     };
     return cmocka_run_group_tests(tests, start, unit_stop_python);
 }

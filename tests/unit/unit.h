@@ -24,6 +24,14 @@ UNIT_UNUSED static pyprof__memory unit_limited(counted_memory *counts, size_t li
     return memory;
 }
 
+/* A thread of which nothing is known yet. */
+UNIT_UNUSED static pyprof__thread unit_thread(void) {
+    pyprof__thread thread;
+    memset(&thread, 0, sizeof thread);
+    thread.request = PYPROF__NONE;
+    return thread;
+}
+
 /* The tests run as programs of their own, so the home of the CPython that they embed has to be told. */
 UNIT_UNUSED static int unit_start_python(void **state) {
     const char *home = getenv("PYPROF_PYTHONHOME");

@@ -1,5 +1,6 @@
-/* Every figure that pyprof.h has of CPython's layout, against the internal headers. Built with Py_GIL_DISABLED against the
-   headers of a build with a GIL, too: what they say of a free-threaded CPython holds without there being one. */
+/* >>cpython: every figure that pyprof.h has of CPython's layout, against the internal headers. Built with
+   Py_GIL_DISABLED against the headers of a build with a GIL, too: what they say of a free-threaded CPython holds
+   without there being one. */
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 

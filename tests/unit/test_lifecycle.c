@@ -1,4 +1,5 @@
-/* Long-running hosts: threads without end, names without end, ids that come again. Nothing here is timed. */
+/* >>lifecycle, >>sampler, >>files, >>public: recordings of a living Python that run full, are deep, forked, held up,
+   dumped and saved. */
 #define _GNU_SOURCE 1
 #include <sys/stat.h>
 #include <unistd.h>
@@ -33,181 +34,7 @@ static int watched_access(const char *path, int mode) {
     return access(path, mode);
 }
 
-#define MIB ((size_t)1 << 20)
-
-static pyprof_desc described(counted_memory *counts, size_t limit, uint32_t interval_us) {
-    pyprof_desc desc = counted_desc(counts, interval_us);
-    memset(counts, 0, sizeof *counts);
-    desc.memory_limit = limit;
-    return desc;
-}
-
-static pyprof_stats stats_now(void) {
-    pyprof_stats stats;
-    assert_int_equal(pyprof_get_stats(&stats), PYPROF_OK);
-    return stats;
-}
-
-static char *collapsed(const pyprof_profile *profile, bool include_idle) {
-    pyprof_output output = {PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_SAMPLES, PYPROF_DETAIL_FUNCTION, include_idle,
-                            false};
-    text_sink sink = {0};
-    assert_int_equal(pyprof_write(profile, &output, text_sink_write, &sink), PYPROF_OK);
-    assert_non_null(sink.text);
-    return sink.text;
-}
-
-/* Whether a line begins with one text and has the other in it. */
-static bool has_stack(const char *text, const char *thread, const char *frame) {
-    for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1) {
-        const char *found = strncmp(line, thread, strlen(thread)) == 0 ? strstr(line, frame) : NULL;
-        if (found != NULL && found < line + strcspn(line, "\n")) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* What a thread of this kind is called. */
-static size_t name_of(int kind, uint32_t number, char *name, size_t size) {
-    static const char *const forms[] = {"worker", "Thread-%u (handle)", "pool-%1$u_%1$u", "%1$x%1$x%1$x", "game"};
-    const char *form = forms[kind];
-    uint32_t shown = kind == 3 ? number * 2654435761u : number;
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    snprintf(name, size, form, shown);
-#pragma GCC diagnostic pop
-    return strlen(name);
-}
-
-/* The tracks of threads that come and go, so many at a time, with every kind of name; every fifth has none of its
-   own, and every seventh changes it. */
-static void test_tracks_without_end(void **state) {
-    enum {
-        live = 100,
-        born = 100000
-    };
-    static const size_t limits[] = {MIB, 64 * MIB};
-    (void)state;
-    for (size_t turn = 0; turn < 2; turn++) {
-        static pyprof__thread threads[live];
-        counted_memory counts;
-        pyprof_desc desc = described(&counts, limits[turn], 1000);
-        pyprof__apply_defaults(&desc);
-        pyprof__sampler *sampler = pyprof__sampler_new(&desc);
-        assert_non_null(sampler);
-        pyprof_profile *profile = sampler->profile;
-        memset(threads, 0, sizeof threads);
-        for (uint32_t i = 0; i < born; i++) {
-            pyprof__thread *thread = &threads[i % live];
-            char name[64];
-            uint64_t now = (uint64_t)i * 1000;
-            if (i >= live) {
-                pyprof__leave_track(profile, thread->track);
-            }
-            memset(thread, 0, sizeof *thread);
-            thread->tid = (int32_t)i + 1;
-            thread->track = PYPROF__NONE;
-            size_t size = name_of((int)(i % 5), i, name, sizeof name);
-            pyprof__name_thread(sampler, thread, name, size, i % 5 != 4, now);
-            assert_int_not_equal(thread->track, PYPROF__NONE);
-            pyprof__add_absence(profile, thread->track, now);
-            pyprof__extend_timeline(profile, thread->track, pyprof__track_at(profile, thread->track)->root, 0, 1, 0, 1);
-            if (i % 7 == 0) {
-                size = name_of((int)(i % 4), i + 1, name, sizeof name);
-                pyprof__name_thread(sampler, thread, name, size, true, now + 1);
-                assert_int_not_equal(thread->track, PYPROF__NONE);
-            }
-            for (uint32_t other = 0; i % 1000 == 0 && other < live && other < i; other++) {
-                assert_true(other == i % live || threads[other].track != thread->track);
-            }
-        }
-        uint32_t most = 2 * (uint32_t)(limits[turn] / 65536) + 2 * live;
-        assert_in_range(profile->tracks.count, live, most);
-        assert_true(profile->strings.items.count < 2 * limits[turn] / 65536 + 10);
-        assert_true(profile->nodes.items.count <= 2 * profile->tracks.count);
-        pyprof__sampler_clear(sampler);
-        pyprof__sampler_free(sampler);
-        pyprof_free(profile);
-        assert_int_equal(counts.blocks, 0);
-    }
-}
-
-/* Some thousands of threads of each kind one after the other, beside some that stay: no place is lost, nobody is. */
-static void test_threads_without_end(void **state) {
-    static const char *const kinds[] = {
-        "threading.Thread(target=short, name='worker')", "threading.Thread(target=short)",
-        "threading.Thread(target=short, name='%x' % (2654435761 * n % 2**32))", "Bare()"};
-    (void)state;
-    for (size_t kind = 0; kind < sizeof kinds / sizeof *kinds; kind++) {
-        counted_memory counts;
-        pyprof_desc desc = described(&counts, MIB, 100);
-        pyprof_profile *profile = NULL;
-        char code[512];
-        uint32_t entries = 0;
-        unit_run("is_over = False\n"
-                 "stay = [threading.Thread(target=stays, name='stays') for n in range(4)]\n"
-                 "for thread in stay: thread.start()\n");
-        assert_int_equal(pyprof_start(&desc), PYPROF_OK);
-        while (stats_now().threads < 1000) {
-            snprintf(code, sizeof code, "for n in range(200): t = %s; t.start(); t.join()", kinds[kind]);
-            unit_run(code);
-            entries = pyprof__active->threads.count;
-        }
-        unit_run("t = threading.Thread(target=important, name='important'); t.start(); t.join()\n"
-                 "is_over = True\n"
-                 "for thread in stay: thread.join()\n");
-        pyprof_stats stats = stats_now();
-        assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
-        assert_int_equal(stats.lost_memory, 0);
-        assert_int_equal(stats.truncated_memory, 0);
-        assert_in_range(entries, 1, 60);
-        assert_in_range(profile->tracks.count, 1, 100);
-        char *text = collapsed(profile, true);
-        assert_true(has_stack(text, "thread stays;", "stays (")); /* they are no shared track's */
-        assert_true(has_stack(text, "thread ", ";important ("));
-        assert_true(kind == 2 || kind == 0 || has_stack(text, kind == 1 ? "thread Thread-*" : "thread", "short ("));
-        free(text);
-        pyprof_free(profile);
-        assert_int_equal(counts.blocks, 0);
-    }
-}
-
-/* The system gives the ids of a thread that has ended to one that comes later. Told to do so, where it can be. */
-static void test_thread_with_the_ids_of_an_ended_one(void **state) {
-    (void)state;
-    if (access("/proc/sys/kernel/ns_last_pid", W_OK) != 0) {
-        skip();
-    }
-    for (int pause = 0; pause < 2; pause++) {
-        pyprof_profile *profile = NULL;
-        pyprof_desc desc;
-        memset(&desc, 0, sizeof desc);
-        desc.interval_us = 1000;
-        PyObject *same = NULL;
-        for (int attempt = 0; attempt < 50 && same != Py_True; attempt++) {
-            assert_int_equal(pyprof_start(&desc), PYPROF_OK);
-            unit_run(pause ? "same = both_with_one_id(0.05)" : "same = both_with_one_id(0)");
-            assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
-            same = unit_main("same");
-            Py_DECREF(same);
-            if (same != Py_True) {
-                pyprof_free(profile);
-                profile = NULL;
-            }
-        }
-        if (profile == NULL) {
-            skip();
-        }
-        char *text = collapsed(profile, false);
-        assert_true(has_stack(text, "thread alpha;", ";alpha_work ("));
-        assert_true(has_stack(text, "thread beta;", ";beta_work ("));
-        assert_false(has_stack(text, "thread alpha;", ";beta_work ("));
-        assert_false(has_stack(text, "thread beta;", ";alpha_work ("));
-        free(text);
-        pyprof_free(profile);
-    }
-}
+#include "recording.h"
 
 /* Recursion far beyond max_depth, in threads and in the main thread, with a signal and without: the thread's name, its
    root end, what it is in the midst of, and its leaf are all there. */
@@ -455,68 +282,6 @@ static void test_links_stay(void **state) {
     assert_int_equal(system(path), 0);
 }
 
-static pyprof__atomic32 churn_is_over;
-
-/* Thread states that are born and deleted all the time, at the head of the list. */
-static void *churn(void *interpreter) {
-    while (!pyprof__get(&churn_is_over)) {
-        PyThreadState *state = PyThreadState_New((PyInterpreterState *)interpreter);
-        PyThreadState_Delete(state);
-        pyprof__sleep_ns(1000);
-    }
-    return NULL;
-}
-
-static void test_threads_behind_a_broken_link_are_counted(void **state) {
-    enum {
-        threads = 4
-    };
-    pthread_t churners[threads];
-    pyprof_profile *profile = NULL;
-    pyprof_desc desc;
-    uint64_t samples = 0;
-    (void)state;
-    memset(&desc, 0, sizeof desc);
-    desc.interval_us = 500;
-    desc.memory_limit = 256 * MIB;
-    PyInterpreterState *interpreter = PyThreadState_Get()->interp;
-    pyprof__set(&churn_is_over, 0);
-    for (int i = 0; i < threads; i++) {
-        assert_int_equal(pthread_create(&churners[i], NULL, churn, interpreter), 0);
-    }
-    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
-    PyObject *busy = unit_main("until_seen");
-    PyObject *seen = PyObject_CallFunctionObjArgs(busy, NULL); /* one call: the thread has frames all the time */
-    assert_non_null(seen);
-    pyprof_stats stats = stats_now();
-    assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
-    Py_DECREF(seen);
-    Py_DECREF(busy);
-    pyprof__set(&churn_is_over, 1);
-    Py_BEGIN_ALLOW_THREADS;
-    for (int i = 0; i < threads; i++) {
-        pthread_join(churners[i], NULL);
-    }
-    Py_END_ALLOW_THREADS;
-    char *text = collapsed(profile, true);
-    for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1) {
-        if (strncmp(line, "thread MainThread;", 18) == 0) {
-            size_t at = strcspn(line, "\n");
-            while (line[at - 1] != ' ') {
-                at--;
-            }
-            samples += strtoull(line + at, NULL, 10);
-        }
-    }
-    uint64_t lost = stats.lost_late + stats.lost_pending + stats.lost_unsettled + stats.lost_unreadable;
-    print_message("%lu ticks: %lu samples of the main thread, %lu lost of all\n", (unsigned long)stats.ticks,
-                  (unsigned long)samples, (unsigned long)lost);
-    assert_int_equal(stats.lost_memory, 0);
-    assert_true(samples + lost + 3 + stats.ticks / 1000 >= stats.ticks);
-    free(text);
-    pyprof_free(profile);
-}
-
 /* A sampler that gets no processor, in the midst of a recording and at its end. The lock stands for that. */
 static void *stop_it(void *profile) {
     return pyprof_stop((pyprof_profile **)profile) == PYPROF_OK ? profile : NULL;
@@ -603,26 +368,11 @@ static void test_several_hold_one_budget(void **state) {
 }
 
 static int start(void **state) {
-    if (unit_start_python(state) != 0) {
+    if (unit_start_python(state) != 0 || PyRun_SimpleString(recording_script) != 0) {
         return -1;
     }
     return PyRun_SimpleString(
-        "import _thread, os, threading, time\n"
-        "def spin(seconds):\n"
-        "    end = time.perf_counter() + seconds\n"
-        "    while time.perf_counter() < end: sum(range(50))\n"
-        "def short(): spin(0.0002)\n"
-        "def important(): spin(0.2)\n"
-        "def stays():\n"
-        "    while not is_over: time.sleep(0.001)\n"
-        "class Bare:\n"
-        "    def start(self):\n"
-        "        self.done = _thread.allocate_lock(); self.done.acquire()\n"
-        "        _thread.start_new_thread(self.run, ())\n"
-        "    def run(self):\n"
-        "        short(); self.done.release()\n"
-        "    def join(self): self.done.acquire()\n"
-        "import random, sys\n"
+        "import sys\n"
         "sys.setrecursionlimit(100000); threading.stack_size(64 << 20)\n"
         "def down(depth, leaf): return down(depth - 1, leaf) if depth else leaf()\n"
         "def deep_work(): down(3000, lambda: spin(0.05))\n"
@@ -637,33 +387,18 @@ static int start(void **state) {
         "def many_stacks(count):\n"
         "    for n in range(count): even(60, random.getrandbits(60))\n"
         "def before(): spin(0.05)\n"
-        "def during(): spin(0.3)\n"
-        "def until_seen(): spin(1.5)\n"
-        "def alpha_work(): spin(0.1)\n"
-        "def beta_work(): spin(0.1)\n"
-        "def ids(name, target):\n"
-        "    t = threading.Thread(target=target, name=name); t.start()\n"
-        "    both = t.ident, getattr(t, 'native_id', 0); t.join(); return both\n"
-        "def both_with_one_id(pause):\n"
-        "    first = ids('alpha', alpha_work)\n"
-        "    time.sleep(pause)\n"
-        "    with open('/proc/sys/kernel/ns_last_pid', 'w') as file: file.write(str(first[1] - 1))\n"
-        "    return ids('beta', beta_work) == first\n");
+        "def during(): spin(0.3)\n");
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tracks_without_end),
-        cmocka_unit_test(test_threads_without_end),
         cmocka_unit_test(test_deep_threads),
         cmocka_unit_test(test_full_tree_keeps_what_it_has),
         cmocka_unit_test(test_fork_that_cpython_is_not_told_of),
         cmocka_unit_test(test_nobody_waits_for_a_dump),
         cmocka_unit_test(test_links_stay),
-        cmocka_unit_test(test_threads_behind_a_broken_link_are_counted),
         cmocka_unit_test(test_missed_moments_are_counted),
         cmocka_unit_test(test_several_hold_one_budget),
-        cmocka_unit_test(test_thread_with_the_ids_of_an_ended_one),
     };
     return cmocka_run_group_tests(tests, start, unit_stop_python);
 }

@@ -1,140 +1,10 @@
-/* Texts: str objects of every kind come out as UTF-8, and whatever they hold comes out of the writers as a valid file. */
+/* >>shown: whatever texts hold comes out of the writers as a valid file; and paths as far as they are shown. */
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
-#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "unit.h"
-
-static pyprof__text text;
-
-static void assert_reads_as(const char *expression, const char *expected, size_t size) {
-    PyObject *globals = PyModule_GetDict(PyImport_AddModule("__main__"));
-    PyObject *object = PyRun_String(expression, Py_eval_input, globals, globals);
-    assert_non_null(object);
-    assert_true(pyprof__read_text((uintptr_t)object, &text));
-    assert_int_equal(text.size, size);
-    assert_memory_equal(text.utf8, expected, size);
-    Py_DECREF(object);
-}
-
-static void test_strings_of_every_kind(void **state) {
-    (void)state;
-    assert_reads_as("''", "", 0);
-    assert_reads_as("'plain'", "plain", 5);
-    assert_reads_as("'nul\\0in it'", "nul\0in it", 9);
-    assert_reads_as("'\\x7f\\x80\\xe9\\xff'", "\x7f\xc2\x80\xc3\xa9\xc3\xbf", 7);
-    assert_reads_as("'a\\u0100\\u0416\\u20ac\\uffff'", "a\xc4\x80\xd0\x96\xe2\x82\xac\xef\xbf\xbf", 11);
-    assert_reads_as("'\\U00010000 \\U0001f600 \\U0010ffff'", "\xf0\x90\x80\x80 \xf0\x9f\x98\x80 \xf4\x8f\xbf\xbf", 14);
-    assert_reads_as("'\\ud800 \\udfff'", "\xed\xa0\x80 \xed\xbf\xbf", 7); /* lone surrogates, generalised */
-    assert_reads_as("'\\udc80\\U0001f600'", "\xed\xb2\x80\xf0\x9f\x98\x80", 7);
-}
-
-/* Against Python's own encoder, for characters from everywhere. */
-static void test_strings_as_python_encodes_them(void **state) {
-    (void)state;
-    unit_run("import random\nr = random.Random(1)\n"
-             "tops = [0x7f, 0xff, 0x7ff, 0xffff, 0x10ffff]\n"
-             "texts = [''.join(chr(r.randrange(tops[i % 5] + 1)) for _ in range(r.randrange(200)))\n"
-             "         for i in range(5000)]\n"
-             "pairs = [(t, t.encode('utf-8', 'surrogatepass')) for t in texts]\n");
-    PyObject *pairs = unit_main("pairs");
-    for (Py_ssize_t i = 0; i < PyList_Size(pairs); i++) {
-        PyObject *pair = PyList_GetItem(pairs, i), *bytes = PyTuple_GetItem(pair, 1);
-        assert_true(pyprof__read_text((uintptr_t)PyTuple_GetItem(pair, 0), &text));
-        assert_int_equal(text.size, PyBytes_Size(bytes));
-        assert_memory_equal(text.utf8, PyBytes_AsString(bytes), text.size);
-    }
-    Py_DECREF(pairs);
-}
-
-static void test_long_strings_are_cut(void **state) {
-    static const struct {
-        const char *make;
-        size_t width;
-    } kinds[] = {{"'a' * %u", 1}, {"'\\xe9' * %u", 2}, {"'\\u20ac' * %u", 3}, {"'\\U0001f600' * %u", 4}};
-    (void)state;
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        for (unsigned count = PYPROF__TEXT_CHARS - 1; count <= PYPROF__TEXT_CHARS + 1; count++) {
-            char expression[64];
-            snprintf(expression, sizeof expression, kinds[i].make, count);
-            PyObject *globals = PyModule_GetDict(PyImport_AddModule("__main__"));
-            PyObject *object = PyRun_String(expression, Py_eval_input, globals, globals);
-            assert_true(pyprof__read_text((uintptr_t)object, &text));
-            bool is_cut = count > PYPROF__TEXT_CHARS;
-            size_t chars = is_cut ? PYPROF__TEXT_CHARS : count;
-            assert_int_equal(text.size, chars * kinds[i].width + (is_cut ? 3 : 0));
-            assert_memory_equal(text.utf8, PyUnicode_AsUTF8(object), chars * kinds[i].width);
-            assert_true(!is_cut || memcmp(text.utf8 + text.size - 3, "...", 3) == 0);
-            Py_DECREF(object);
-        }
-    }
-}
-
-static void test_other_objects_are_no_text(void **state) {
-    static const char *const others[] = {"None",  "b'bytes'", "5",       "['text']",    "str",
-                                         "print", "{}",       "type(5)", "bytearray(5)"};
-    (void)state;
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
-        PyObject *globals = PyModule_GetDict(PyImport_AddModule("__main__"));
-        PyObject *object = PyRun_String(others[i], Py_eval_input, globals, globals);
-        assert_false(pyprof__read_text((uintptr_t)object, &text));
-        Py_DECREF(object);
-    }
-    assert_false(pyprof__read_text(0, &text));
-    assert_false(pyprof__read_text(8, &text));
-    assert_false(pyprof__read_text(UINTPTR_MAX - 8, &text));
-}
-
-/* A str whose memory ends, or is gone, or holds something else now. */
-static void test_strings_that_are_gone(void **state) {
-    enum {
-        page = 65536
-    };
-    (void)state;
-    PyObject *original = PyUnicode_FromString("a text that is going to vanish");
-    char *memory = (char *)mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    assert_ptr_not_equal(memory, MAP_FAILED);
-    size_t size = sizeof(PyASCIIObject) + 31;
-    for (size_t there = 8; there <= 96; there += 8) { /* so much of it is still there */
-        char *at = memory + page - there;
-        memcpy(at, original, there < size ? there : size);
-        assert_int_equal(mprotect(memory + page, page, PROT_READ | PROT_WRITE), 0);
-        if (there < size) {
-            memcpy(memory + page, (char *)original + there, size - there);
-        }
-        assert_true(pyprof__read_text((uintptr_t)at, &text));
-        assert_int_equal(text.size, 30);
-        assert_int_equal(munmap(memory + page, page), 0);
-        assert_int_equal(pyprof__read_text((uintptr_t)at, &text), there + 1 >= size);
-        void *again = mmap(memory + page, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-        assert_ptr_equal(again, memory + page);
-    }
-    PyASCIIObject head;
-    memcpy(&head, original, sizeof head);
-    head.length = -1;
-    assert_false(pyprof__read_text((uintptr_t)&head, &text));
-    assert_int_equal(munmap(memory, 2 * page), 0);
-    Py_DECREF(original);
-    assert_false(pyprof__read_text((uintptr_t)memory, &text));
-}
-
-static void test_characters_that_are_none(void **state) {
-    (void)state;
-    PyObject *object = PyUnicode_FromString("\xf0\x9f\x98\x80\xf0\x9f\x98\x80");
-    Py_UCS4 *characters = PyUnicode_4BYTE_DATA(object);
-    assert_true(pyprof__read_text((uintptr_t)object, &text));
-    Py_UCS4 character = characters[1];
-    characters[1] = 0x110000;
-    assert_false(pyprof__read_text((uintptr_t)object, &text));
-    characters[1] = UINT32_MAX;
-    assert_false(pyprof__read_text((uintptr_t)object, &text));
-    characters[1] = character;
-    Py_DECREF(object);
-}
-
-/* The writers. */
 
 typedef void (*put_function)(pyprof__out *out, const char *text, size_t size);
 
@@ -318,12 +188,6 @@ static void test_short_paths(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_strings_of_every_kind),
-        cmocka_unit_test(test_strings_as_python_encodes_them),
-        cmocka_unit_test(test_long_strings_are_cut),
-        cmocka_unit_test(test_other_objects_are_no_text),
-        cmocka_unit_test(test_strings_that_are_gone),
-        cmocka_unit_test(test_characters_that_are_none),
         cmocka_unit_test(test_collapsed_escapes),
         cmocka_unit_test(test_json_escapes),
         cmocka_unit_test(test_invalid_utf8_gives_valid_files),

@@ -1,4 +1,5 @@
-/* The walk over frames in a memory made for it: fake frames and code objects, laid out as this CPython lays them out. */
+/* >>stacks, >>frames: the walk over frames in a memory made for it: fake frames and code objects, laid out as this
+   CPython lays them out. */
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
@@ -682,6 +683,24 @@ static void test_does_not_guess_where_a_thread_went(void **state) {
     assert_levels(&levels, "ABC", 2);
 }
 
+/* Both of its ids must be the thread's: one that is being born takes them on one after the other. */
+static void test_whose_thread_state_it_is(void **state) {
+    struct {
+        unsigned long thread_id, native_id;
+    } tstate = {1000, 77};
+    pyprof__layout layout;
+    (void)state;
+    memset(&layout, 0, sizeof layout);
+    layout.ts_native_id = (uint32_t)sizeof tstate.thread_id;
+    assert_true(pyprof__is_bound_to(&layout, (uintptr_t)&tstate, 1000, 77, 0));
+    assert_false(pyprof__is_bound_to(&layout, (uintptr_t)&tstate, 2000, 77, 0));
+    assert_false(pyprof__is_bound_to(&layout, (uintptr_t)&tstate, 1000, 78, 0));
+    assert_false(pyprof__is_bound_to(&layout, 8, 1000, 77, 0));
+    layout.ts_native_id = PYPROF__ABSENT; /* to 3.10 there is one id */
+    assert_true(pyprof__is_bound_to(&layout, (uintptr_t)&tstate, 1000, 78, 0));
+    assert_false(pyprof__is_bound_to(&layout, (uintptr_t)&tstate, 2000, 78, 0));
+}
+
 /* Whatever bytes there are: the walk ends, stays inside its arrays and touches nothing that is not there. */
 static void test_random_memory_is_survived(void **state) {
     uint64_t random = 2026;
@@ -734,6 +753,7 @@ int main(void) {
         cmocka_unit_test(test_leaf_frame_of_a_thread_state),
         cmocka_unit_test(test_follows_a_thread_to_other_interpreters),
         cmocka_unit_test(test_does_not_guess_where_a_thread_went),
+        cmocka_unit_test(test_whose_thread_state_it_is),
         cmocka_unit_test(test_random_memory_is_survived),
     };
     int failed = cmocka_run_group_tests(tests, make_world, end_world);

@@ -1,4 +1,5 @@
-/* Lines of instructions: against Python's own, for all code of the standard library, and with bytes that mean nothing. */
+/* >>objects: lines of instructions, against Python's own, for all code of the standard library, and with bytes that
+   mean nothing. */
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 

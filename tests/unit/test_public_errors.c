@@ -1,5 +1,5 @@
-/* An error says what is wrong: which argument, signal, path or version, and why; to the log, to pyprof_last_error, and
-   with errno as it was. */
+/* >>public, >>lifecycle: an error says what is wrong: which argument, signal, path or version, and why; to the log,
+   to pyprof_last_error, and with errno as it was. */
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1

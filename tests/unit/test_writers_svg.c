@@ -1,5 +1,5 @@
-/* What flamegraph.h draws for pyprof_write and pyprof_save where it was included; and what threads are called in each
-   format. */
+/* >>writers: what flamegraph.h draws for pyprof_write and pyprof_save where it was included; and what threads are
+   called in each format. */
 #define PYPROF_IMPLEMENTATION
 #include "flamegraph.h"
 #include "pyprof.h"

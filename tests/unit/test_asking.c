@@ -1,0 +1,141 @@
+/* >>asking: what late answers and ended calls cost a thread; thread states that are used elsewhere than where they were
+   made. */
+#define PYPROF_IMPLEMENTATION
+#include "pyprof.h"
+
+#include "unit.h"
+
+/* Some signal asks. */
+static int take_signal(void **state) {
+    (void)state;
+    pyprof__handler.signal_number = SIGURG;
+    return 0;
+}
+
+static bool may_ask(const pyprof__thread *thread) {
+    return pyprof__may_ask(thread, 1, false);
+}
+
+static bool may_ask_steady(const pyprof__thread *thread) {
+    return pyprof__may_ask(thread, 1, true);
+}
+
+/* So many looks at a thread of which every nth answer is late and every mth ended a call (0 = none); answers how
+   often it was asked. */
+static int asked(pyprof__thread *thread, int looks, int nth_late, int mth_ended) {
+    int count = 0;
+    for (int i = 0; i < looks; i++) {
+        pyprof__pay_off(thread);
+        if (may_ask(thread)) {
+            count++;
+            pyprof__judge(thread, nth_late && count % nth_late == 0, mth_ended && count % mth_ended == 0);
+        }
+    }
+    return count;
+}
+
+static void test_answers_in_time_cost_nothing(void **state) {
+    pyprof__thread thread = unit_thread();
+    (void)state;
+    assert_int_equal(asked(&thread, 100000, 0, 0), 100000);
+    assert_int_equal(thread.ask_debt, 0);
+}
+
+static void test_what_happens_seldom_is_forgiven(void **state) {
+    pyprof__thread thread = unit_thread();
+    (void)state;
+    assert_int_equal(asked(&thread, 100000, 0, PYPROF__COST_OF_ENDED_CALL), 100000);
+    thread = unit_thread();
+    assert_int_equal(asked(&thread, 100000, PYPROF__COST_OF_LATE_ANSWER, 0), 100000);
+}
+
+static void test_ended_calls_are_bounded(void **state) {
+    const int looks = 1000000;
+    (void)state;
+    for (int nth = 1; nth <= 2048; nth *= 2) {
+        pyprof__thread thread = unit_thread();
+        int count = asked(&thread, looks, 0, nth);
+        assert_in_range(count / nth, looks / PYPROF__COST_OF_ENDED_CALL - 1, looks / PYPROF__COST_OF_ENDED_CALL + 3);
+    }
+}
+
+static void test_late_answers_are_bounded(void **state) {
+    const int looks = 1000000, seldom = looks / PYPROF__COST_OF_LATE_ANSWER;
+    pyprof__thread thread = unit_thread();
+    (void)state;
+    assert_in_range(asked(&thread, looks, 1, 0), seldom, seldom + 1100);
+    thread = unit_thread();
+    assert_in_range(asked(&thread, looks, 4, 0) / 4, seldom - 10, seldom + 1100);
+}
+
+static void test_two_ended_calls_are_an_accident(void **state) {
+    pyprof__thread thread = unit_thread();
+    (void)state;
+    pyprof__judge(&thread, false, true);
+    assert_true(may_ask(&thread));
+    pyprof__judge(&thread, true, true); /* late, too: counted once */
+    assert_true(may_ask(&thread));
+    pyprof__judge(&thread, false, true);
+    assert_false(may_ask(&thread));
+    assert_int_equal(thread.ask_debt, 3 * PYPROF__COST_OF_ENDED_CALL);
+}
+
+static void test_four_ended_calls_are_too_many(void **state) {
+    pyprof__thread thread = unit_thread();
+    (void)state;
+    for (int ended = 1; ended <= 4; ended++) {
+        pyprof__judge(&thread, false, true);
+        assert_int_equal(may_ask(&thread), ended <= 2);
+        assert_true(may_ask_steady(&thread));
+    }
+    pyprof__judge(&thread, false, true);
+    assert_false(may_ask_steady(&thread));
+}
+
+/* One that is used elsewhere than where it was made belongs to nobody that could be asked, or has a clock. */
+static void test_thread_states_that_are_lent(void **state) {
+    pyprof__tstate tstate;
+    pyprof__thread thread = unit_thread();
+    pyprof__sampler *sampler = (pyprof__sampler *)calloc(1, sizeof *sampler);
+    (void)state;
+    assert_non_null(sampler);
+    memset(&tstate, 0, sizeof tstate);
+    tstate.thread = 1;
+    pyprof__doubt(sampler, &tstate, &tstate.moved);
+    pyprof__doubt(sampler, &tstate, &tstate.moved);
+    pyprof__doubt(sampler, &tstate, &tstate.denied);
+    pyprof__doubt(sampler, &tstate, &tstate.denied);
+    assert_false(tstate.is_borrowed);
+    assert_int_equal(tstate.thread, 1);
+    pyprof__trust(&tstate);
+    pyprof__doubt(sampler, &tstate, &tstate.moved);
+    pyprof__doubt(sampler, &tstate, &tstate.moved);
+    assert_false(tstate.is_borrowed);
+    pyprof__doubt(sampler, &tstate, &tstate.moved);
+    assert_true(tstate.is_borrowed);
+    assert_true(tstate.borrowed_until > 1000000000);
+    assert_int_equal(tstate.thread, PYPROF__NONE);
+    tstate.thread = 2;
+    pyprof__trust(&tstate);
+    assert_false(tstate.is_borrowed);
+    assert_int_equal(tstate.thread, PYPROF__NONE);
+    assert_true(may_ask(&thread));
+    thread.borrowed = 0x1000;
+    assert_false(may_ask(&thread));
+    thread.cpu_clock = pyprof__cpu_clock(pyprof__tid());
+    assert_int_equal(pyprof__cpu_time(&thread), 1);
+    thread.borrowed = 0;
+    assert_true(pyprof__cpu_time(&thread) > 1);
+    assert_true(sampler->has_doubts);
+    free(sampler);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_answers_in_time_cost_nothing),    cmocka_unit_test(test_what_happens_seldom_is_forgiven),
+        cmocka_unit_test(test_ended_calls_are_bounded),         cmocka_unit_test(test_late_answers_are_bounded),
+        cmocka_unit_test(test_two_ended_calls_are_an_accident), cmocka_unit_test(test_four_ended_calls_are_too_many),
+        cmocka_unit_test(test_thread_states_that_are_lent),
+    };
+    return cmocka_run_group_tests(tests, take_signal, NULL);
+}

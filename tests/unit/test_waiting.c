@@ -1,0 +1,202 @@
+/* >>waiting: who waits for so long that all who do are looked at in one, and what shows that one of them ran. */
+#define PYPROF_IMPLEMENTATION
+#include "pyprof.h"
+
+#include "unit.h"
+
+/* Who ran has to be calm for 512 times as long, and at most two seconds. */
+static void test_who_ran_is_parked_later(void **state) {
+    const uint64_t ms = 1000000;
+    pyprof__sampler *sampler = (pyprof__sampler *)calloc(1, sizeof *sampler);
+    pyprof__thread thread = unit_thread();
+    (void)state;
+    assert_non_null(sampler);
+    pyprof__note_calm(sampler, &thread, false, 1000 * ms, 500 * ms);
+    assert_int_equal(thread.restless, 0); /* what it used before it was seen first does not count */
+    thread.has_sample = true;
+    thread.wall = 1000 * ms;
+    thread.cpu = 500 * ms;
+    for (uint32_t i = 1; i <= 4; i++) {
+        assert_int_equal(sampler->waiting.candidates, 0);
+        pyprof__note_calm(sampler, &thread, true, 1000 * ms + i, 500 * ms);
+        assert_int_equal(thread.calm, i);
+    }
+    assert_int_equal(sampler->waiting.candidates, 1);
+    pyprof__note_calm(sampler, &thread, false, 1001 * ms, 500 * ms + ms / 2);
+    assert_int_equal(thread.calm, 0);
+    assert_int_equal(thread.restless, 256 * ms - ms);
+    pyprof__note_calm(sampler, &thread, false, 1001 * ms, 900 * ms);
+    assert_int_equal(thread.restless, 2000 * ms - ms);
+    thread.cpu = 900 * ms;
+    pyprof__note_calm(sampler, &thread, true, 2000 * ms, 900 * ms);
+    assert_int_equal(thread.restless, 999 * ms);
+    free(sampler);
+}
+
+/* What the head of a thread state shows; other words there may change. */
+static void test_heads_of_those_who_wait(void **state) {
+    pyprof__layout layout;
+    uintptr_t then[8] = {1, 2, 3, 4, 5, 6, 7, 8}, now[8];
+    (void)state;
+    memset(&layout, 0, sizeof layout);
+    layout.ts_prev = 0;
+    layout.ts_next = 8;
+    layout.ts_interp = 16;
+    layout.ts_status = 32;
+    layout.ts_frame = 56;
+    layout.status_mask = UINT32_MAX;
+    layout.status_attached = 1;
+    assert_int_equal(pyprof__end_of_head(&layout), sizeof then);
+    for (size_t i = 0; i < sizeof now / sizeof *now; i++) {
+        for (uintptr_t value = 1; value < 3; value++) {
+            memcpy(now, then, sizeof now);
+            now[i] = now[i] == value ? 9 : value;
+            assert_int_equal(pyprof__is_linked_as(&layout, then, now), i > 2);
+            assert_int_equal(pyprof__may_stand_as(&layout, then, now), i != 7 && !(i == 4 && value == 1));
+        }
+    }
+    layout.ts_status = PYPROF__ABSENT;
+    memcpy(now, then, sizeof now);
+    now[4] = 1;
+    assert_true(pyprof__may_stand_as(&layout, then, now));
+}
+
+static pyprof__thread waiting_thread(void) {
+    pyprof__thread thread = unit_thread();
+    thread.is_alive = thread.has_sample = true;
+    thread.kind = PYPROF__IDLE;
+    thread.calm = 4;
+    return thread;
+}
+
+static void test_who_may_be_parked(void **state) {
+    pyprof__sampler *sampler = (pyprof__sampler *)calloc(1, sizeof *sampler);
+    pyprof__tstate *tstate = (pyprof__tstate *)calloc(1, sizeof *tstate);
+    (void)state;
+    assert_true(sampler != NULL && tstate != NULL);
+    sampler->tstates.data = tstate;
+    sampler->tstates.item_size = sizeof *tstate;
+    tstate->sibling = PYPROF__NONE;
+    for (int what_is_wrong = 0; what_is_wrong < 11; what_is_wrong++) {
+        pyprof__thread thread = waiting_thread();
+        thread.is_parked = what_is_wrong == 1;
+        thread.is_alive = what_is_wrong != 2;
+        thread.has_sample = what_is_wrong != 3;
+        thread.calm -= what_is_wrong == 4;
+        thread.restless = what_is_wrong == 5;
+        thread.kind = what_is_wrong == 6 ? 0 : PYPROF__IDLE;
+        thread.borrowed = what_is_wrong == 7;
+        thread.request = what_is_wrong == 8 ? 0 : PYPROF__NONE;
+        thread.siblings = what_is_wrong == 9;
+        tstate->denied = what_is_wrong == 10;
+        assert_int_equal(pyprof__may_park(sampler, &thread), what_is_wrong == 0);
+    }
+    tstate->denied = 0;
+    tstate->sibling = 0;
+    pyprof__thread thread = waiting_thread();
+    assert_false(pyprof__may_park(sampler, &thread));
+    free(tstate);
+    free(sampler);
+}
+
+/* Five ticks, a millisecond apart, had seen a thread wait that has, half a millisecond later, used so much: those in
+   which it must have run are not idle. */
+static void check_run(uint64_t used_us, uint64_t ran) {
+    const uint64_t us = 1000, ms = 1000000;
+    pyprof_desc desc;
+    memset(&desc, 0, sizeof desc);
+    pyprof__apply_defaults(&desc);
+    pyprof__sampler *sampler = pyprof__sampler_new(&desc);
+    assert_non_null(sampler);
+    pyprof__waiting *waiting = &sampler->waiting;
+    pyprof__thread thread = waiting_thread();
+    thread.track = pyprof__add_track(sampler->profile, 1, sampler->profile->process_name);
+    thread.node = pyprof__track_at(sampler->profile, thread.track)->root;
+    thread.wall = 100 * ms;
+    thread.cpu = 10 * ms;
+    thread.name_due = UINT64_MAX;
+    thread.naming = pyprof__given_names.generation;
+    waiting->ticks = thread.parked_ticks = 62; /* the ring begins anew meanwhile */
+    for (uint64_t i = 1; i <= 5; i++) {
+        waiting->wall = waiting->walls[++waiting->ticks % PYPROF__RECENT] = 100 * ms + i * ms;
+    }
+    sampler->stats.samples = sampler->stats.samples_idle = 5;
+    pyprof__settle_run(sampler, &thread, 105 * ms + ms / 2, 10 * ms + used_us * us);
+    const pyprof__node *node = pyprof__node_at(sampler->profile, thread.node);
+    assert_int_equal(node->samples, 5);
+    assert_int_equal(node->samples_idle, 5 - ran);
+    assert_int_equal(node->wall_ns, 5 * ms);
+    assert_int_equal(node->wall_idle_ns, 5 * ms - ran * ms + (ran > 0) * ms / 2); /* half of the gap between */
+    assert_int_equal(sampler->stats.samples, 5);
+    assert_int_equal(sampler->stats.samples_idle, 5 - ran);
+    assert_int_equal(thread.wall, 105 * ms);
+    assert_int_equal(waiting->ticks, 67);
+    assert_int_equal(thread.parked_ticks, 67);
+    pyprof__settle_time(sampler, &thread); /* twice is once */
+    assert_int_equal(node->samples, 5);
+    pyprof__recording_free(sampler);
+}
+
+static void test_who_ran_unseen_did_not_wait(void **state) {
+    (void)state;
+    check_run(0, 0);
+    check_run(500, 0);
+    check_run(501, 1);
+    check_run(2500, 2);
+    check_run(4600, 5);
+}
+
+static pyprof__atomic32 burnt, may_burn;
+
+static void *burn_and_sleep(void *unused) {
+    (void)unused;
+    for (uint32_t round = 1; round <= 3; round++) {
+        while (pyprof__get(&may_burn) < round) {
+            pyprof__wait_until(&may_burn, round - 1, pyprof__now() + 1000000000u);
+        }
+        uint64_t end = pyprof__clock(CLOCK_THREAD_CPUTIME_ID) + 1000000;
+        while (round < 3 && pyprof__clock(CLOCK_THREAD_CPUTIME_ID) < end) {
+        }
+        pyprof__set(&burnt, round);
+    }
+    return NULL;
+}
+
+/* The balance stays as it is while all wait, and has what a thread has used that does not stand in it. */
+static void test_balance_shows_who_has_run(void **state) {
+    pyprof__sampler *sampler = (pyprof__sampler *)calloc(1, sizeof *sampler);
+    pthread_t thread;
+    clockid_t clock;
+    (void)state;
+    assert_non_null(sampler);
+    pthread_create(&thread, NULL, burn_and_sleep, NULL);
+    pthread_getcpuclockid(thread, &clock);
+    for (uint32_t round = 1; round <= 2; round++) {
+        pyprof__sleep_ns(50000000); /* then it waits */
+        uint64_t used = pyprof__clock(clock);
+        int64_t before = pyprof__weigh(sampler);
+        assert_in_range(pyprof__weigh(sampler) - before + 100000, 0, 200000);
+        pyprof__wake(&may_burn); /* adds one */
+        while (pyprof__get(&burnt) < round) {
+            pyprof__sleep_ns(1000000);
+        }
+        pyprof__sleep_ns(50000000);
+        int64_t more = pyprof__weigh(sampler) - before, truth = (int64_t)(pyprof__clock(clock) - used);
+        assert_true(truth >= 1000000);
+        assert_in_range(more - truth + 100000, 0, 200000);
+        pyprof__leave_process_clock(sampler->waiting.timer);
+        sampler->waiting.timer = -1; /* the second time without */
+    }
+    pyprof__wake(&may_burn);
+    pthread_join(thread, NULL);
+    free(sampler);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_who_ran_is_parked_later),   cmocka_unit_test(test_heads_of_those_who_wait),
+        cmocka_unit_test(test_who_may_be_parked),         cmocka_unit_test(test_who_ran_unseen_did_not_wait),
+        cmocka_unit_test(test_balance_shows_who_has_run),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
