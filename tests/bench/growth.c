@@ -49,7 +49,7 @@ static int counted_close(int file);
 static int begun_by_hand(pthread_t *thread, const pthread_attr_t *attributes, void *(*function)(void *), void *sampler);
 
 #define syscall(...) counted_syscall(__VA_ARGS__, 0L, 0L, 0L, 0L, 0L, 0L) /* it reads six arguments */
-#define clock_gettime(id, time) counted_clock_gettime(id, time)
+#define PYPROF__CLOCK_GETTIME counted_clock_gettime
 #define pread(file, to, size, offset) counted_pread(file, to, size, offset)
 #define open(...) counted_open(__VA_ARGS__)
 #define read(file, to, size) counted_read(file, to, size)
@@ -60,7 +60,6 @@ static int begun_by_hand(pthread_t *thread, const pthread_attr_t *attributes, vo
 #include "pyprof.h"
 
 #undef syscall
-#undef clock_gettime
 #undef pread
 #undef open
 #undef read

@@ -1,9 +1,13 @@
 /* >>asking: what late answers and ended calls cost a thread; thread states that are used elsewhere than where they were
    made. */
+#include "clock.h"
+
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
 #include "unit.h"
+
+static const uint64_t second = UINT64_C(1000000000);
 
 /* Some signal asks. */
 static int take_signal(void **state) {
@@ -101,6 +105,7 @@ static void test_thread_states_that_are_lent(void **state) {
     assert_non_null(sampler);
     memset(&tstate, 0, sizeof tstate);
     tstate.thread = 1;
+    unit_set_clock(CLOCK_MONOTONIC, 1000 * second);
     pyprof__doubt(sampler, &tstate, &tstate.moved);
     pyprof__doubt(sampler, &tstate, &tstate.moved);
     pyprof__doubt(sampler, &tstate, &tstate.denied);
@@ -113,7 +118,7 @@ static void test_thread_states_that_are_lent(void **state) {
     assert_false(tstate.is_borrowed);
     pyprof__doubt(sampler, &tstate, &tstate.moved);
     assert_true(tstate.is_borrowed);
-    assert_true(tstate.borrowed_until > 1000000000);
+    assert_int_equal(tstate.borrowed_until, 1030 * second);
     assert_int_equal(tstate.thread, PYPROF__NONE);
     tstate.thread = 2;
     pyprof__trust(&tstate);
@@ -123,19 +128,43 @@ static void test_thread_states_that_are_lent(void **state) {
     thread.borrowed = 0x1000;
     assert_false(may_ask(&thread));
     thread.cpu_clock = pyprof__cpu_clock(pyprof__tid());
+    unit_set_clock(thread.cpu_clock, 2 * second);
     assert_int_equal(pyprof__cpu_time(&thread), 1);
     thread.borrowed = 0;
-    assert_true(pyprof__cpu_time(&thread) > 1);
+    assert_int_equal(pyprof__cpu_time(&thread), 2 * second);
     assert_true(sampler->has_doubts);
+    free(sampler);
+}
+
+/* One that blocks most signals is asked again later, and later each time: after 10 ms at first, after a second at last. */
+static void test_who_blocks_most_signals_is_asked_later(void **state) {
+    pyprof__sampler *sampler = (pyprof__sampler *)calloc(1, sizeof *sampler);
+    pyprof__thread thread = unit_thread();
+    (void)state;
+    assert_non_null(sampler);
+    unit_set_clock(CLOCK_MONOTONIC, 1000 * second);
+    for (uint64_t pause = second / 100; pause < 4 * second; pause *= 2) {
+        uint64_t expected = pause < second ? pause : second;
+        pyprof__note_blocked(sampler, &thread, UINT64_MAX);
+        unit_advance_clock(CLOCK_MONOTONIC, expected - 1);
+        assert_false(pyprof__may_ask(&thread, pyprof__now(), true));
+        unit_advance_clock(CLOCK_MONOTONIC, 1);
+        assert_true(pyprof__may_ask(&thread, pyprof__now(), true));
+    }
+    assert_int_equal(pyprof__handler.signal_number, SIGURG); /* it has no use for that in particular */
     free(sampler);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_answers_in_time_cost_nothing),    cmocka_unit_test(test_what_happens_seldom_is_forgiven),
-        cmocka_unit_test(test_ended_calls_are_bounded),         cmocka_unit_test(test_late_answers_are_bounded),
-        cmocka_unit_test(test_two_ended_calls_are_an_accident), cmocka_unit_test(test_four_ended_calls_are_too_many),
-        cmocka_unit_test(test_thread_states_that_are_lent),
+        cmocka_unit_test(test_answers_in_time_cost_nothing),
+        cmocka_unit_test(test_what_happens_seldom_is_forgiven),
+        cmocka_unit_test(test_ended_calls_are_bounded),
+        cmocka_unit_test(test_late_answers_are_bounded),
+        cmocka_unit_test(test_two_ended_calls_are_an_accident),
+        cmocka_unit_test(test_four_ended_calls_are_too_many),
+        cmocka_unit_test_teardown(test_thread_states_that_are_lent, unit_release_clocks),
+        cmocka_unit_test_teardown(test_who_blocks_most_signals_is_asked_later, unit_release_clocks),
     };
     return cmocka_run_group_tests(tests, take_signal, NULL);
 }

@@ -1,11 +1,15 @@
 /* >>holding: threads that are held on the sampler's core: they stand still, what the host does to them meanwhile
    stays, and what is made by one that is confined may run wherever its maker may. This thread plays the sampler. */
+#include "clock.h"
+
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
 #include <sched.h>
 
 #include "unit.h"
+
+static const uint64_t minute = UINT64_C(60000000000);
 
 typedef struct runner {
     pthread_t thread;
@@ -239,13 +243,39 @@ static void test_who_changes_its_cores_is_not_held(void **state) {
     thread.borrowed = 1;
     assert_false(pyprof__may_hold(sampler, &thread)); /* who runs it is not known */
     thread.borrowed = 0;
+    unit_set_clock(CLOCK_MONOTONIC, 5 * minute);
     assert_true(pyprof__set_cores(0, &one));
     for (int look = 1; look <= 20; look++) {
         assert_false(pyprof__may_hold(sampler, &thread));
     }
-    thread.hold_from = 1; /* a minute later */
+    unit_advance_clock(CLOCK_MONOTONIC, minute - 1);
+    assert_false(pyprof__may_hold(sampler, &thread));
+    unit_advance_clock(CLOCK_MONOTONIC, 1);
     assert_true(pyprof__may_hold(sampler, &thread));
     assert_true(pyprof__set_cores(0, &cores));
+    free(sampler);
+}
+
+/* After eight holds in a row that came to nothing, for a minute. */
+static void test_who_cannot_be_held_is_left_alone(void **state) {
+    pyprof__sampler *sampler = (pyprof__sampler *)calloc(1, sizeof *sampler);
+    pyprof__thread thread = unit_thread();
+    (void)state;
+    assert_non_null(sampler);
+    thread.tid = pyprof__tid();
+    unit_set_clock(CLOCK_MONOTONIC, 5 * minute);
+    for (int look = 1; look <= 8; look++) {
+        assert_int_equal(pyprof__may_hold(sampler, &thread), look == 8);
+    }
+    for (int hold = 1; hold <= 13; hold++) {
+        assert_true(pyprof__may_hold(sampler, &thread));
+        pyprof__note_hold(sampler, &thread, hold == 5); /* then it is no eight in a row yet */
+    }
+    assert_int_equal(sampler->stats.holds_failed, 12);
+    unit_advance_clock(CLOCK_MONOTONIC, minute - 1);
+    assert_false(pyprof__may_hold(sampler, &thread));
+    unit_advance_clock(CLOCK_MONOTONIC, 1);
+    assert_true(pyprof__may_hold(sampler, &thread));
     free(sampler);
 }
 
@@ -279,7 +309,8 @@ int main(void) {
         cmocka_unit_test(test_what_is_born_confined_is_freed),
         cmocka_unit_test(test_ids_that_begin_anew),
         cmocka_unit_test(test_gone_thread_cannot_be_held),
-        cmocka_unit_test(test_who_changes_its_cores_is_not_held),
+        cmocka_unit_test_teardown(test_who_changes_its_cores_is_not_held, unit_release_clocks),
+        cmocka_unit_test_teardown(test_who_cannot_be_held_is_left_alone, unit_release_clocks),
         cmocka_unit_test(test_who_comes_first_is_not_held),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,4 @@
-/* >>lifecycle, >>sampler, >>files, >>public: recordings of a living Python that run full, are deep, forked, held up,
+/* >>lifecycle, >>files, >>public: recordings of a living Python that run full, are deep, forked, held up,
    dumped and saved. */
 #define _GNU_SOURCE 1
 #include <sys/stat.h>
