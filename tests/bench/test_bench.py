@@ -21,7 +21,7 @@ import report  # noqa: E402
 import runner  # noqa: E402
 import workloads  # noqa: E402
 
-import generate  # noqa: E402  (tests/truth, whose path workloads adds)
+import generate  # noqa: E402  (tests/accuracy, whose path workloads adds)
 
 Frame, Stack = outputs.Frame, outputs.Stack
 

@@ -4,7 +4,7 @@ import os
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, os.pardir, 'truth'))
+sys.path.insert(0, os.path.join(HERE, os.pardir, 'accuracy'))
 
 import generate  # noqa: E402
 
@@ -32,7 +32,7 @@ def read(name):
 
 
 def generated(seed=1):
-    """tests/truth/generate.py's program, called from unit() instead of from its own main()."""
+    """tests/accuracy/generate.py's program, called from unit() instead of from its own main()."""
     text, _ = generate.generate(seed)
     body, last, rest = text.rpartition('main()\n')
     if not last or rest:

@@ -18,7 +18,7 @@ TICKS_PER_CALL_CUT = 2000
 
 
 def eintr(*arguments):
-    command = [os.path.join(harness.BUILD, 'tests', 'behaviour', 'eintr')] + [str(one) for one in arguments]
+    command = [os.path.join(harness.BUILD, 'tests', 'integration', 'eintr')] + [str(one) for one in arguments]
     out = subprocess.check_output(command, env=harness.host_environment(), timeout=400, text=True)
     print(' '.join(str(one) for one in arguments), out, end='', flush=True)
     return json.loads(out)

@@ -21,7 +21,7 @@ class UnnamedTest(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = tempfile.mkdtemp(prefix='pyprof-unnamed-')
         program = os.path.join(cls.folder, 'apache')
-        shutil.copy(os.path.join(harness.BUILD, 'tests', 'behaviour', 'unnamed'), program)
+        shutil.copy(os.path.join(harness.BUILD, 'tests', 'integration', 'unnamed'), program)
         out = subprocess.run([program, os.path.join(cls.folder, 'out')], env=harness.host_environment(), check=True,
                              stdout=subprocess.PIPE, universal_newlines=True).stdout
         threads = [line.split() for line in out.splitlines()]

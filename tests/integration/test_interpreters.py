@@ -25,7 +25,7 @@ PATHS = {
 
 
 def record(*arguments):
-    command = [os.path.join(harness.BUILD, 'tests', 'behaviour', 'interpreters')] + list(arguments)
+    command = [os.path.join(harness.BUILD, 'tests', 'integration', 'interpreters')] + list(arguments)
     text = subprocess.run(command, stdout=subprocess.PIPE, env=harness.host_environment(), check=True,
                           universal_newlines=True, timeout=500).stdout
     return [(thread, [function(name) for name in frames], value)
