@@ -5048,61 +5048,70 @@ typedef struct pyprof__thread {
     uintptr_t thread_id; /* pthread_t */
     uintptr_t borrowed;  /* 0; else this is whoever runs this thread state: see pyprof__doubt */
     clockid_t cpu_clock;
-    uint32_t track;    /* PYPROF__NONE: it had no sample yet */
-    uint64_t seen;     /* the last tick in which it had a thread state */
-    uint32_t tstate;   /* of that tick: where the thread is, if it has several; */
-    uint32_t siblings; /* and the first of all of them */
+    uint32_t track;     /* PYPROF__NONE: it had no sample yet */
+    uint64_t seen;      /* the last tick in which it had a thread state */
+    uint32_t tstate;    /* of that tick: where the thread is, if it has several; */
+    uint32_t siblings;  /* and the first of all of them */
+    uint64_t absent_at; /* when it was last seen to have no Python stack */
+    bool is_alive;
+    bool has_ended;    /* for good; else it may come back to Python */
+    bool is_parked;    /* see pyprof__waiting */
     bool knows_stacks; /* the C stacks that are its own: what holds its pthread_t, and the process's first */
     pyprof__range stacks[2];
-    bool is_alive;
-    bool is_parked;         /* see pyprof__waiting: */
-    uint32_t place;         /* where it stands there, among those that are, or those that are awake; */
-    uint32_t calm;          /* samples in a row in which it had not run; */
-    uint64_t restless;      /* how long it has to be calm yet, in ns; */
-    uint64_t weighed;       /* its clock, as it stands in the balance; */
-    uint64_t parked_ticks;  /* and up to which of the common ticks it has its samples */
-    bool has_ended;         /* for good; else it may come back to Python */
-    bool was_asked;         /* ever */
-    bool was_unasked;       /* it could not be, */
-    bool was_told;          /* and the logger heard of it */
-    int hears;              /* the signal that it is known to let in; 0 = not known */
-    uint64_t blocked_until; /* it blocks the signal; its mask is looked at again then, */
-    uint64_t
-        blocked_ns; /* after so long: at first soon, as whoever makes a thread or a process blocks all for a moment */
-    uint64_t asked_cpu;   /* its clock when it was asked */
-    uint32_t request;     /* PYPROF__NONE = not asked */
-    uint32_t ticks_asked; /* looks since it was asked */
-    uint64_t absent_at;   /* when it was last seen to have no Python stack */
-    /* its last sample */
-    bool has_sample;
-    uintptr_t sample_tstate;
-    uint64_t wall;
-    uint64_t cpu;
-    double edge_wall; /* see pyprof__claim */
-    double edge_cpu;
-    double unassigned_cpu;
-    uint32_t node;
-    uint32_t kind;
-    bool is_cut; /* see pyprof__stack */
-    bool has_gap;
-    bool is_in_jit;
-    uintptr_t root; /* its outermost frame; 0 = not known */
-    pyprof__frame root_frame;
-    uintptr_t root_tstate; /* and the thread state that it belongs to */
-    pyprof__array frames;  /* root first, and the node of each: the next stack likely begins the same */
+    pyprof__array frames; /* of its last stack, root first, and the node of each: the next one likely begins the same */
     pyprof__array nodes;
-    uint32_t ask_debt;          /* whether to ask it: see pyprof__judge */
-    uint64_t cores_fingerprint; /* whether to hold it: see pyprof__watch_cores */
-    uint32_t cores_looks;
-    uint32_t holds_failed; /* in a row */
-    uint64_t hold_from;
-    /* its name */
-    uintptr_t object;          /* threading.Thread, or a greenlet's; 0 = none known */
-    uint64_t name_fingerprint; /* of the name that its track was chosen by; its lowest bit: Python gave it */
-    char comm[16];             /* what the system calls it */
-    uint64_t name_due;
-    uint64_t name_wait;
-    uint32_t naming; /* see pyprof__given_names */
+    struct { /* its last sample */
+        bool is_there;
+        bool is_cut; /* see pyprof__stack */
+        bool has_gap;
+        bool is_in_jit;
+        uint32_t node;
+        uint32_t kind;
+        uintptr_t tstate;
+        uint64_t wall;
+        uint64_t cpu;
+        double edge_wall; /* see pyprof__claim */
+        double edge_cpu;
+        double unassigned_cpu;
+    } last;
+    struct {               /* its outermost frame */
+        uintptr_t address; /* 0 = not known */
+        pyprof__frame frame;
+        uintptr_t tstate; /* that it belongs to */
+    } outermost;
+    struct {                    /* what is known of asking it */
+        bool was_asked;         /* ever */
+        bool was_unasked;       /* it could not be, */
+        bool was_told;          /* and the logger heard of it */
+        int hears;              /* the signal that it is known to let in; 0 = not known */
+        uint32_t request;       /* PYPROF__NONE = not asked */
+        uint32_t ticks;         /* looks since it was asked, */
+        uint64_t cpu;           /* and its clock then */
+        uint32_t debt;          /* see pyprof__judge */
+        uint64_t blocked_until; /* it blocks the signal; its mask is looked at again then, */
+        uint64_t blocked_ns;    /* after so long: at first soon, as whoever makes a thread blocks all for a moment */
+    } asking;
+    struct {            /* whether to hold it: see pyprof__watch_cores */
+        uint64_t cores; /* their fingerprint */
+        uint32_t looks;
+        uint32_t failed; /* in a row */
+        uint64_t from;
+    } holding;
+    struct {               /* see pyprof__waiting: */
+        uint32_t place;    /* where it stands there, among those that are parked, or those that are awake; */
+        uint32_t calm;     /* samples in a row in which it had not run; */
+        uint64_t restless; /* how long it has to be calm yet, in ns; */
+        uint64_t weighed;  /* its clock, as it stands in the balance; */
+        uint64_t ticks;    /* and up to which of the common ticks it has its samples */
+    } parking;
+    struct {                  /* what it is called */
+        uintptr_t object;     /* threading.Thread, or a greenlet's; 0 = none known */
+        uint64_t fingerprint; /* of the name that its track was chosen by; its lowest bit: Python gave it */
+        char comm[16];        /* what the system calls it */
+        uint64_t due;         /* when to ask anew, */
+        uint64_t wait;        /* after so long */
+        uint32_t generation;  /* see pyprof__given_names */
+    } name;
 } pyprof__thread;
 
 typedef struct pyprof__interp {
@@ -5462,7 +5471,7 @@ static uint32_t pyprof__call_site_node(pyprof_profile *profile, pyprof__call_sit
 static uint32_t pyprof__common_frames(const pyprof__thread *thread, const pyprof__stack *stack) {
     uint32_t common = 0;
     uint32_t most = thread->frames.count < stack->count ? thread->frames.count : stack->count;
-    if (thread->is_cut != stack->is_cut) {
+    if (thread->last.is_cut != stack->is_cut) {
         return 0;
     }
     while (common < most && memcmp(&PYPROF__ITEM(pyprof__frame, &thread->frames, common),
@@ -5486,8 +5495,8 @@ static uint32_t pyprof__node_of(pyprof__sampler *sampler, pyprof__thread *thread
         thread->frames.count = thread->nodes.count = 0;
         return pyprof__track_at(sampler->profile, thread->track)->truncated;
     }
-    thread->is_cut = stack->is_cut;
-    thread->has_gap = stack->has_gap;
+    thread->last.is_cut = stack->is_cut;
+    thread->last.has_gap = stack->has_gap;
     for (uint32_t i = common; i < stack->count; i++) {
         const pyprof__frame *frame = &stack->frames[stack->count - 1 - i];
         pyprof__call_site *site = pyprof__call_site_of(sampler, frame);
@@ -5519,11 +5528,11 @@ static uint32_t pyprof__unsettled_below(pyprof__sampler *sampler, uint32_t node)
 
 /* Threads of the threading module keep their object as first local variable of their outermost frame. */
 static void pyprof__learn_object(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack) {
-    if (thread->object == 0 && stack->inner > 0 && !stack->is_cut) {
+    if (thread->name.object == 0 && stack->inner > 0 && !stack->is_cut) {
         const pyprof__call_site *root = pyprof__call_site_of(sampler, &stack->frames[stack->inner - 1]);
         if (root != NULL && root->function == sampler->bootstrap) {
-            thread->object = stack->root_first_local;
-            thread->name_due = 0;
+            thread->name.object = stack->root_first_local;
+            thread->name.due = 0;
         }
     }
 }
@@ -5590,8 +5599,8 @@ static bool pyprof__is_number(pyprof__sampler *sampler, uintptr_t object, const 
 
 /* Whether a Thread object that lies in a thread's outermost frame is of that thread: one of a greenlet is not. */
 static bool pyprof__is_its_own(pyprof__sampler *sampler, const pyprof__thread *thread) {
-    return thread->object != 0 &&
-           pyprof__is_number(sampler, thread->object, "_ident", &sampler->ident_key, thread->thread_id);
+    return thread->name.object != 0 &&
+           pyprof__is_number(sampler, thread->name.object, "_ident", &sampler->ident_key, thread->thread_id);
 }
 
 /* Whether a Thread object that threading has for a thread's ident is of that thread, and not of one that has ended: those
@@ -5612,10 +5621,10 @@ static bool pyprof__is_given_name(const pyprof__text *text, bool is_main) {
 
 /* Finds the name that Python's threading has for a thread, into the sampler's text. */
 static bool pyprof__find_python_name(pyprof__sampler *sampler, const pyprof__thread *thread, uint64_t now) {
-    if (pyprof__is_its_own(sampler, thread) && pyprof__read_name(sampler, thread->object)) {
+    if (pyprof__is_its_own(sampler, thread) && pyprof__read_name(sampler, thread->name.object)) {
         return true;
     }
-    uintptr_t threads = pyprof__thread_objects(sampler, thread->root_tstate, now);
+    uintptr_t threads = pyprof__thread_objects(sampler, thread->outermost.tstate, now);
     uintptr_t object = threads != 0 ? pyprof__dict_value(threads, NULL, thread->thread_id) : 0;
     return object != 0 && pyprof__is_still_of(sampler, thread, object) && pyprof__read_name(sampler, object) &&
            pyprof__is_given_name(&sampler->text, thread->tid == pyprof__pid) &&
@@ -5626,7 +5635,7 @@ static bool pyprof__find_python_name(pyprof__sampler *sampler, const pyprof__thr
 static void pyprof__bury_threads(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         pyprof__thread *thread = pyprof__thread_at(sampler, i);
-        if (!thread->is_alive && !thread->has_sample && thread->track != PYPROF__NONE &&
+        if (!thread->is_alive && !thread->last.is_there && thread->track != PYPROF__NONE &&
             !pyprof__thread_lives(thread->tid)) {
             pyprof__leave_track(sampler->profile, thread->track);
             thread->track = PYPROF__NONE;
@@ -5637,11 +5646,11 @@ static void pyprof__bury_threads(pyprof__sampler *sampler) {
 
 /* What the system calls the thread; if it has ended, what it was called last. */
 static void pyprof__read_system_name(pyprof__thread *thread) {
-    char comm[sizeof thread->comm + 1]; /* and a newline */
+    char comm[sizeof thread->name.comm + 1]; /* and a newline */
     size_t size = pyprof__read_task_file(thread->tid, "comm", comm, sizeof comm);
     if (size > 1) {
-        memcpy(thread->comm, comm, size - 1);
-        thread->comm[size - 1] = '\0';
+        memcpy(thread->name.comm, comm, size - 1);
+        thread->name.comm[size - 1] = '\0';
     }
 }
 
@@ -5652,10 +5661,10 @@ static void pyprof__choose_track(pyprof__sampler *sampler, pyprof__thread *threa
     pyprof_profile *profile = sampler->profile;
     uint64_t fingerprint = pyprof__string_key(text, size).hash[0] << 1 | is_named;
     bool is_new = thread->track == PYPROF__NONE, is_pattern = false;
-    if (!is_new && fingerprint == thread->name_fingerprint) {
+    if (!is_new && fingerprint == thread->name.fingerprint) {
         return;
     }
-    thread->name_fingerprint = fingerprint;
+    thread->name.fingerprint = fingerprint;
     if (is_new) {
         pyprof__bury_threads(sampler);
     } else if (!pyprof__track_at(profile, thread->track)->is_shared) {
@@ -5688,13 +5697,13 @@ static void pyprof__name_thread(pyprof__sampler *sampler, pyprof__thread *thread
 static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now) {
     static const char main_name[] = "MainThread";
     bool is_new = thread->track == PYPROF__NONE;
-    if (now < thread->name_due && thread->naming == pyprof__given_names.generation && !is_new) {
+    if (now < thread->name.due && thread->name.generation == pyprof__given_names.generation && !is_new) {
         return;
     }
-    thread->naming = pyprof__given_names.generation;
-    thread->name_wait =
-        pyprof__min64(thread->name_wait == 0 ? PYPROF__NAME_WAIT_NS : 2 * thread->name_wait, PYPROF__NAME_WAIT_MAX_NS);
-    thread->name_due = now + thread->name_wait;
+    thread->name.generation = pyprof__given_names.generation;
+    thread->name.wait =
+        pyprof__min64(thread->name.wait == 0 ? PYPROF__NAME_WAIT_NS : 2 * thread->name.wait, PYPROF__NAME_WAIT_MAX_NS);
+    thread->name.due = now + thread->name.wait;
     const pyprof__given_name *given = pyprof__given_name_of(thread->tid, thread->thread_id);
     if (given != NULL) {
         pyprof__name_thread(sampler, thread, given->text, strlen(given->text), true, now);
@@ -5702,9 +5711,9 @@ static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread
         pyprof__name_thread(sampler, thread, sampler->text.utf8, sampler->text.size, true, now);
     } else if (is_new && thread->tid == pyprof__pid) {
         pyprof__name_thread(sampler, thread, main_name, sizeof main_name - 1, true, now);
-    } else if (is_new || (thread->name_fingerprint & 1) == 0) {
+    } else if (is_new || (thread->name.fingerprint & 1) == 0) {
         pyprof__read_system_name(thread);
-        pyprof__name_thread(sampler, thread, thread->comm, strlen(thread->comm), false, now);
+        pyprof__name_thread(sampler, thread, thread->name.comm, strlen(thread->name.comm), false, now);
     }
 }
 
@@ -5724,14 +5733,14 @@ static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread
    is ever seen, which has to stand for the rest, as it does by its wall time. So CPU time that was used beside or
    between samples that waited is given out at the rate of the last hundred such half gaps, from a small stock. */
 static uint64_t pyprof__claim(pyprof__thread *thread, uint64_t half_gap) {
-    thread->edge_wall += (double)half_gap;
-    double due = thread->edge_wall > 0 ? thread->edge_cpu * ((double)half_gap / thread->edge_wall) : 0;
-    due += (thread->unassigned_cpu - PYPROF__CLAIM_STOCK * due) / PYPROF__CLAIM_MEMORY;
-    due = due < thread->unassigned_cpu ? due : thread->unassigned_cpu;
+    thread->last.edge_wall += (double)half_gap;
+    double due = thread->last.edge_wall > 0 ? thread->last.edge_cpu * ((double)half_gap / thread->last.edge_wall) : 0;
+    due += (thread->last.unassigned_cpu - PYPROF__CLAIM_STOCK * due) / PYPROF__CLAIM_MEMORY;
+    due = due < thread->last.unassigned_cpu ? due : thread->last.unassigned_cpu;
     uint64_t claimed = (uint64_t)due;
-    thread->edge_wall -= thread->edge_wall / PYPROF__CLAIM_MEMORY;
-    thread->edge_cpu -= thread->edge_cpu / PYPROF__CLAIM_MEMORY;
-    thread->unassigned_cpu -= (double)claimed;
+    thread->last.edge_wall -= thread->last.edge_wall / PYPROF__CLAIM_MEMORY;
+    thread->last.edge_cpu -= thread->last.edge_cpu / PYPROF__CLAIM_MEMORY;
+    thread->last.unassigned_cpu -= (double)claimed;
     return claimed;
 }
 
@@ -5744,17 +5753,17 @@ static uint64_t pyprof__cpu_time(const pyprof__thread *thread) {
    around it, and strata of random length stay unbiased. What waited used no CPU time. */
 static void pyprof__share_time(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t node, uint32_t kind,
                                uint64_t wall, uint64_t cpu) {
-    uint64_t gap = wall > thread->wall ? wall - thread->wall : 0;
-    uint64_t used = cpu > thread->cpu ? cpu - thread->cpu : 0;
-    bool was_idle = (thread->kind & PYPROF__IDLE) != 0, is_idle = (kind & PYPROF__IDLE) != 0;
+    uint64_t gap = wall > thread->last.wall ? wall - thread->last.wall : 0;
+    uint64_t used = cpu > thread->last.cpu ? cpu - thread->last.cpu : 0;
+    bool was_idle = (thread->last.kind & PYPROF__IDLE) != 0, is_idle = (kind & PYPROF__IDLE) != 0;
     uint64_t before = used / 2, after = used - before;
     if (was_idle || is_idle) {
-        thread->edge_cpu += (double)used;
-        thread->unassigned_cpu += (double)used;
+        thread->last.edge_cpu += (double)used;
+        thread->last.unassigned_cpu += (double)used;
         before = was_idle ? 0 : pyprof__claim(thread, gap / 2);
         after = is_idle ? 0 : pyprof__claim(thread, gap - gap / 2);
     }
-    pyprof__add_time(sampler->profile, thread->track, thread->node, thread->kind, gap / 2, before);
+    pyprof__add_time(sampler->profile, thread->track, thread->last.node, thread->last.kind, gap / 2, before);
     pyprof__add_time(sampler->profile, thread->track, node, kind, gap - gap / 2, after);
 }
 
@@ -5764,7 +5773,7 @@ static void pyprof__begin_time(pyprof__sampler *sampler, pyprof__thread *thread,
     uint64_t half = wall > thread->absent_at ? (wall - thread->absent_at) / 2 : 0;
     uint64_t end = wall - sampler->start;
     uint64_t free_ns = end - pyprof__min64(end, pyprof__track_at(sampler->profile, thread->track)->end_ns);
-    uint64_t used = cpu > thread->cpu ? cpu - thread->cpu : 0;
+    uint64_t used = cpu > thread->last.cpu ? cpu - thread->last.cpu : 0;
     half = pyprof__min64(half, free_ns);
     pyprof__add_absence(sampler->profile, thread->track, end - half);
     pyprof__add_time(sampler->profile, thread->track, node, kind, half,
@@ -5773,29 +5782,29 @@ static void pyprof__begin_time(pyprof__sampler *sampler, pyprof__thread *thread,
 
 /* The thread is no longer where its last sample saw it: its time ended, on average, half way since. */
 static void pyprof__end_time(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now, bool is_whole) {
-    if (thread->has_sample) {
-        uint64_t gap = now > thread->wall ? now - thread->wall : 0;
+    if (thread->last.is_there) {
+        uint64_t gap = now > thread->last.wall ? now - thread->last.wall : 0;
         uint64_t cpu = pyprof__cpu_time(thread);
-        uint64_t used = cpu > thread->cpu ? cpu - thread->cpu : 0;
+        uint64_t used = cpu > thread->last.cpu ? cpu - thread->last.cpu : 0;
         gap = is_whole ? gap : gap / 2;
-        pyprof__add_time(sampler->profile, thread->track, thread->node, thread->kind, gap,
-                         pyprof__min64(gap, used) + (uint64_t)thread->unassigned_cpu);
-        thread->unassigned_cpu = 0;
-        thread->cpu = cpu > thread->cpu ? cpu : thread->cpu;
-        thread->has_sample = false;
+        pyprof__add_time(sampler->profile, thread->track, thread->last.node, thread->last.kind, gap,
+                         pyprof__min64(gap, used) + (uint64_t)thread->last.unassigned_cpu);
+        thread->last.unassigned_cpu = 0;
+        thread->last.cpu = cpu > thread->last.cpu ? cpu : thread->last.cpu;
+        thread->last.is_there = false;
     }
 }
 
 /* The node of a thread's outermost frame, if that still stands; PYPROF__NONE = it does not, or no room. */
 static uint32_t pyprof__standing_root(pyprof__sampler *sampler, pyprof__thread *thread) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
-    pyprof__frame frame = thread->root_frame;
+    pyprof__frame frame = thread->outermost.frame;
     pyprof__found found;
     pyprof__view_reset(&sampler->view);
-    if (thread->root == 0 || !pyprof__is_outermost(&sampler->layout, thread->root) ||
-        !pyprof__read_frame(&sampler->layout, &reader, thread->root, &found) || found.code != frame.code ||
+    if (thread->outermost.address == 0 || !pyprof__is_outermost(&sampler->layout, thread->outermost.address) ||
+        !pyprof__read_frame(&sampler->layout, &reader, thread->outermost.address, &found) || found.code != frame.code ||
         !pyprof__code_fingerprint(&sampler->layout, &reader, found.code, &frame.fingerprint) ||
-        frame.fingerprint != thread->root_frame.fingerprint) {
+        frame.fingerprint != thread->outermost.frame.fingerprint) {
         return PYPROF__NONE;
     }
     frame.instr = found.instr;
@@ -5818,9 +5827,9 @@ static uint32_t pyprof__base_of(pyprof__sampler *sampler, pyprof__thread *thread
 static uint32_t pyprof__take_in(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
                                 const pyprof__levels *levels) {
     if (!stack->is_partial && !stack->is_headless) {
-        thread->root = stack->is_cut ? 0 : stack->root;
-        thread->root_frame = stack->frames[stack->count - 1];
-        thread->root_tstate = levels->items[levels->count - 1].tstate;
+        thread->outermost.address = stack->is_cut ? 0 : stack->root;
+        thread->outermost.frame = stack->frames[stack->count - 1];
+        thread->outermost.tstate = levels->items[levels->count - 1].tstate;
     }
     uint32_t base = pyprof__base_of(sampler, thread, stack);
     if (stack->is_headless) {
@@ -5837,55 +5846,56 @@ static uint32_t pyprof__take_in(pyprof__sampler *sampler, pyprof__thread *thread
    seconds: see pyprof__weigh. */
 static void pyprof__note_calm(pyprof__sampler *sampler, pyprof__thread *thread, bool is_calm, uint64_t wall,
                               uint64_t cpu) {
-    uint64_t gap = thread->has_sample && wall > thread->wall ? wall - thread->wall : 0;
-    uint64_t used = thread->has_sample && cpu > thread->cpu ? cpu - thread->cpu : 0;
-    thread->restless = used > PYPROF__RESTLESS_MAX_NS / PYPROF__RESTLESS_TIMES
-                           ? PYPROF__RESTLESS_MAX_NS
-                           : pyprof__min64(thread->restless + PYPROF__RESTLESS_TIMES * used, PYPROF__RESTLESS_MAX_NS);
-    thread->restless -= pyprof__min64(thread->restless, gap);
-    thread->calm = is_calm ? thread->calm + 1 : 0;
-    sampler->waiting.candidates += thread->calm >= PYPROF__CALM_LOOKS && thread->restless == 0;
+    uint64_t gap = thread->last.is_there && wall > thread->last.wall ? wall - thread->last.wall : 0;
+    uint64_t used = thread->last.is_there && cpu > thread->last.cpu ? cpu - thread->last.cpu : 0;
+    thread->parking.restless =
+        used > PYPROF__RESTLESS_MAX_NS / PYPROF__RESTLESS_TIMES
+            ? PYPROF__RESTLESS_MAX_NS
+            : pyprof__min64(thread->parking.restless + PYPROF__RESTLESS_TIMES * used, PYPROF__RESTLESS_MAX_NS);
+    thread->parking.restless -= pyprof__min64(thread->parking.restless, gap);
+    thread->parking.calm = is_calm ? thread->parking.calm + 1 : 0;
+    sampler->waiting.candidates += thread->parking.calm >= PYPROF__CALM_LOOKS && thread->parking.restless == 0;
 }
 
 /* A sample enters the profile. stack NULL = the same as last time. False: there is no room for the thread. */
 static bool pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
                            const pyprof__levels *levels, uint32_t kind, uint64_t wall, uint64_t cpu) {
-    uint32_t node = thread->node;
+    uint32_t node = thread->last.node;
     if (stack != NULL) {
         if (stack->root == 0) {
             pyprof__end_time(sampler, thread, wall, false);
-            thread->cpu = cpu > thread->cpu ? cpu : thread->cpu;
+            thread->last.cpu = cpu > thread->last.cpu ? cpu : thread->last.cpu;
             thread->absent_at = wall;
             return true;
         }
         pyprof__learn_object(sampler, thread, stack);
         if (thread->track == PYPROF__NONE) {
-            thread->root_tstate = levels->items[levels->count - 1].tstate;
+            thread->outermost.tstate = levels->items[levels->count - 1].tstate;
             pyprof__update_name(sampler, thread, wall);
         }
         if (thread->track == PYPROF__NONE) {
             return false;
         }
         node = pyprof__take_in(sampler, thread, stack, levels);
-        thread->is_in_jit = stack->is_in_jit;
-        thread->sample_tstate = levels->items[0].tstate;
+        thread->last.is_in_jit = stack->is_in_jit;
+        thread->last.tstate = levels->items[0].tstate;
     }
     pyprof__note_calm(sampler, thread, stack == NULL, wall, cpu);
-    if (thread->has_sample) {
+    if (thread->last.is_there) {
         pyprof__share_time(sampler, thread, node, kind, wall, cpu);
     } else {
         pyprof__begin_time(sampler, thread, node, kind, wall, cpu);
     }
     pyprof__count_samples(sampler->profile, thread->track, node, kind, 1);
     sampler->stats.samples++;
-    sampler->stats.truncated_depth += thread->is_cut || thread->has_gap;
+    sampler->stats.truncated_depth += thread->last.is_cut || thread->last.has_gap;
     sampler->stats.samples_idle += (kind & PYPROF__IDLE) != 0;
-    sampler->profile->samples_jit += thread->is_in_jit && !(kind & PYPROF__IDLE);
-    thread->has_sample = true;
-    thread->node = node;
-    thread->kind = kind;
-    thread->wall = wall;
-    thread->cpu = cpu;
+    sampler->profile->samples_jit += thread->last.is_in_jit && !(kind & PYPROF__IDLE);
+    thread->last.is_there = true;
+    thread->last.node = node;
+    thread->last.kind = kind;
+    thread->last.wall = wall;
+    thread->last.cpu = cpu;
     pyprof__update_name(sampler, thread, wall);
     return true;
 }
@@ -5928,8 +5938,9 @@ static uint32_t pyprof__kind_of(const pyprof__thread *thread, const pyprof__obse
     if (observed->attached) {
         return PYPROF__GIL;
     }
-    return observed->cpu != thread->cpu && (observed->ran || pyprof__thread_is_runnable(thread->tid)) ? 0
-                                                                                                      : PYPROF__IDLE;
+    return observed->cpu != thread->last.cpu && (observed->ran || pyprof__thread_is_runnable(thread->tid))
+               ? 0
+               : PYPROF__IDLE;
 }
 
 /* A look's end: a sample, or a cause why there is none. */
@@ -5949,9 +5960,9 @@ static void pyprof__book(pyprof__sampler *sampler, pyprof__thread *thread, pypro
 /* Whether the thread's outermost frame of its last sample was known, and belonged to what is its outermost level now. */
 static bool pyprof__knows_root(const pyprof__thread *thread, const pyprof__levels *levels) {
     const pyprof__frame *last = (const pyprof__frame *)thread->frames.data;
-    return thread->root != 0 && thread->frames.count > 0 &&
+    return thread->outermost.address != 0 && thread->frames.count > 0 &&
            thread->frames.count > (uint32_t)pyprof__is_mark(&last[0]) &&
-           thread->root_tstate == levels->items[levels->count - 1].tstate;
+           thread->outermost.tstate == levels->items[levels->count - 1].tstate;
 }
 
 /* A thread that runs Python, but not where: its outermost frame stays where it is as long as it does. False: not
@@ -5968,14 +5979,14 @@ static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *th
     const pyprof__frame *root = &last[has_mark];
     pyprof__view_reset(&sampler->view);
     stack->frames[0] = *root;
-    if (!pyprof__read_frame(&sampler->layout, &reader, thread->root, &found) || !found.is_shown || !found.has_begun ||
-        found.code != root->code ||
+    if (!pyprof__read_frame(&sampler->layout, &reader, thread->outermost.address, &found) || !found.is_shown ||
+        !found.has_begun || found.code != root->code ||
         !pyprof__code_fingerprint(&sampler->layout, &reader, found.code, &stack->frames[0].fingerprint) ||
         stack->frames[0].fingerprint != root->fingerprint) {
         return false;
     }
     stack->frames[0].instr = found.instr;
-    stack->root = thread->root;
+    stack->root = thread->outermost.address;
     stack->count = stack->inner = 1;
     if (has_mark) {
         stack->frames[stack->count++] = last[0];
@@ -5996,23 +6007,23 @@ static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *th
    a few, and each look pays off one. A thread that owes more than two ended calls is asked only after a whole interval
    on its core, when it is not likely to be at the end of what it does; one that owes more than four is not asked. */
 static void pyprof__judge(pyprof__thread *thread, bool was_late, bool ended_call) {
-    thread->ask_debt += ended_call ? PYPROF__COST_OF_ENDED_CALL : was_late ? PYPROF__COST_OF_LATE_ANSWER : 0;
+    thread->asking.debt += ended_call ? PYPROF__COST_OF_ENDED_CALL : was_late ? PYPROF__COST_OF_LATE_ANSWER : 0;
 }
 
 /* At each look. */
 static void pyprof__pay_off(pyprof__thread *thread) {
-    thread->ask_debt -= thread->ask_debt > 0;
+    thread->asking.debt -= thread->asking.debt > 0;
 }
 
 /* The thread that was asked, whether its answer is still waited for or not. */
 static pyprof__thread *pyprof__asked_thread(const pyprof__sampler *sampler, uint32_t request) {
     pyprof__thread *asked = NULL;
-    if (sampler->runner != PYPROF__NONE && pyprof__thread_at(sampler, sampler->runner)->request == request) {
+    if (sampler->runner != PYPROF__NONE && pyprof__thread_at(sampler, sampler->runner)->asking.request == request) {
         return pyprof__thread_at(sampler, sampler->runner);
     }
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         pyprof__thread *thread = pyprof__thread_at(sampler, i);
-        if (thread->request == request) {
+        if (thread->asking.request == request) {
             return thread;
         }
         if (thread->is_alive && thread->borrowed == 0 && thread->tid == pyprof__handler.requests[request].tid) {
@@ -6080,7 +6091,7 @@ static pyprof__verdict pyprof__verdict_of(pyprof__sampler *sampler, const pyprof
 
 static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__request *request,
                                 uint32_t state) {
-    thread->request = PYPROF__NONE;
+    thread->asking.request = PYPROF__NONE;
     pyprof__verdict verdict = pyprof__verdict_of(sampler, thread, request, state);
     pyprof__observation observed = {request->stack, true, true, false, false, request->wall, request->cpu};
     pyprof__book(sampler, thread, verdict, &request->levels, &observed);
@@ -6088,8 +6099,8 @@ static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread
         return;
     }
     sampler->stats.samples_signalled++;
-    thread->hears = request->signal_number;
-    thread->blocked_ns = 0;
+    thread->asking.hears = request->signal_number;
+    thread->asking.blocked_ns = 0;
     if (request->has_new) {
         pyprof__make_known(&request->stack);
     }
@@ -6112,7 +6123,7 @@ static void pyprof__collect(pyprof__sampler *sampler) {
             pyprof__deny(sampler, request->borrowed);
         }
         if (thread != NULL) {
-            bool is_waited_for = thread->request == i;
+            bool is_waited_for = thread->asking.request == i;
             pyprof__judge(thread, is_waited_for && state == PYPROF__REQUEST_LATE, request->ended_call);
             if (is_waited_for) {
                 pyprof__take_answer(sampler, thread, request, state);
@@ -6355,10 +6366,11 @@ static void pyprof__learn_order(pyprof__sampler *sampler, const pyprof__thread *
 /* The thread was looked at before it answered: what is read now stands in its stead. The tick at which it was asked
    has no sample. */
 static void pyprof__cancel(pyprof__sampler *sampler, pyprof__thread *thread) {
-    if (thread->request != PYPROF__NONE) {
+    if (thread->asking.request != PYPROF__NONE) {
         pyprof__lose(sampler, PYPROF__PENDING, 1);
-        pyprof__swap_state(&pyprof__handler.requests[thread->request], PYPROF__REQUEST_SENT, PYPROF__REQUEST_CANCELLED);
-        thread->request = PYPROF__NONE;
+        pyprof__swap_state(&pyprof__handler.requests[thread->asking.request], PYPROF__REQUEST_SENT,
+                           PYPROF__REQUEST_CANCELLED);
+        thread->asking.request = PYPROF__NONE;
     }
 }
 
@@ -6442,13 +6454,14 @@ static void pyprof__seek_signal(pyprof__sampler *sampler) {
 
 /* The thread blocks the signal. If it does so in particular it has a use for it, and nobody is to be asked by it. */
 static void pyprof__note_blocked(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t blocked) {
-    thread->hears = 0;
-    thread->blocked_ns = pyprof__min64(thread->blocked_ns == 0 ? PYPROF__BLOCKED_WAIT_NS : 2 * thread->blocked_ns,
-                                       PYPROF__BLOCKED_WAIT_MAX_NS);
-    thread->blocked_until = pyprof__now() + thread->blocked_ns;
+    thread->asking.hears = 0;
+    thread->asking.blocked_ns =
+        pyprof__min64(thread->asking.blocked_ns == 0 ? PYPROF__BLOCKED_WAIT_NS : 2 * thread->asking.blocked_ns,
+                      PYPROF__BLOCKED_WAIT_MAX_NS);
+    thread->asking.blocked_until = pyprof__now() + thread->asking.blocked_ns;
     if (!pyprof__are_most(blocked)) {
         pyprof__change_signal(sampler, "is blocked by a thread of the program, as who waits for it does");
-        thread->blocked_until = 0;
+        thread->asking.blocked_until = 0;
     }
 }
 
@@ -6456,7 +6469,7 @@ static void pyprof__note_blocked(pyprof__sampler *sampler, pyprof__thread *threa
 static bool pyprof__is_heard(pyprof__sampler *sampler, pyprof__thread *thread) {
     pyprof__signals signals;
     int number = pyprof__handler.signal_number;
-    if (thread->hears == number) {
+    if (thread->asking.hears == number) {
         return true;
     }
     if (!pyprof__read_signals(thread->tid, &signals)) {
@@ -6466,8 +6479,8 @@ static bool pyprof__is_heard(pyprof__sampler *sampler, pyprof__thread *thread) {
         pyprof__note_blocked(sampler, thread, signals.blocked);
         return false;
     }
-    thread->hears = number;
-    thread->blocked_ns = 0;
+    thread->asking.hears = number;
+    thread->asking.blocked_ns = 0;
     return true;
 }
 
@@ -6483,13 +6496,14 @@ static bool pyprof__is_signal_ours(pyprof__sampler *sampler) {
    before it can come to anybody who waits for it. */
 static void pyprof__check_blocked(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t cpu) {
     pyprof__signals signals;
-    if (thread->request == PYPROF__NONE || cpu - thread->asked_cpu < PYPROF__UNANSWERED_NS || thread->hears == 0 ||
-        pyprof__state_of(&pyprof__handler.requests[thread->request]) != PYPROF__REQUEST_SENT ||
+    if (thread->asking.request == PYPROF__NONE || cpu - thread->asking.cpu < PYPROF__UNANSWERED_NS ||
+        thread->asking.hears == 0 ||
+        pyprof__state_of(&pyprof__handler.requests[thread->asking.request]) != PYPROF__REQUEST_SENT ||
         !pyprof__read_signals(thread->tid, &signals)) {
         return;
     }
-    int number = pyprof__handler.requests[thread->request].signal_number;
-    thread->asked_cpu = cpu;
+    int number = pyprof__handler.requests[thread->asking.request].signal_number;
+    thread->asking.cpu = cpu;
     if (!(signals.blocked & pyprof__signal_bit(number))) {
         return;
     }
@@ -6505,14 +6519,14 @@ static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, const 
     if (!pyprof__is_signal_ours(sampler) || !pyprof__is_heard(sampler, thread)) {
         return false;
     }
-    thread->asked_cpu = sight->cpu;
-    thread->request = pyprof__renew_request(thread, sight);
-    if (thread->request == PYPROF__NONE) {
-        thread->request = pyprof__send_request(sampler, thread, sight);
+    thread->asking.cpu = sight->cpu;
+    thread->asking.request = pyprof__renew_request(thread, sight);
+    if (thread->asking.request == PYPROF__NONE) {
+        thread->asking.request = pyprof__send_request(sampler, thread, sight);
     }
-    thread->was_asked = thread->was_asked || thread->request != PYPROF__NONE;
-    thread->ticks_asked = 0;
-    return thread->request != PYPROF__NONE;
+    thread->asking.was_asked = thread->asking.was_asked || thread->asking.request != PYPROF__NONE;
+    thread->asking.ticks = 0;
+    return thread->asking.request != PYPROF__NONE;
 }
 
 // >>reading
@@ -6739,13 +6753,13 @@ typedef enum pyprof__way {
 } pyprof__way;
 
 static pyprof__way pyprof__way_of(const pyprof__thread *thread, uint64_t now) {
-    bool is_asked = pyprof__handler.signal_number != 0 && thread->borrowed == 0 && now >= thread->blocked_until;
+    bool is_asked = pyprof__handler.signal_number != 0 && thread->borrowed == 0 && now >= thread->asking.blocked_until;
     return is_asked ? PYPROF__BY_SIGNAL : PYPROF__QUIETLY;
 }
 
 static bool pyprof__may_ask(const pyprof__thread *thread, uint64_t now, bool is_steady) {
-    return thread->request == PYPROF__NONE && pyprof__way_of(thread, now) == PYPROF__BY_SIGNAL &&
-           thread->ask_debt <= (is_steady ? PYPROF__ASK_DEBT_MAX_STEADY : PYPROF__ASK_DEBT_MAX);
+    return thread->asking.request == PYPROF__NONE && pyprof__way_of(thread, now) == PYPROF__BY_SIGNAL &&
+           thread->asking.debt <= (is_steady ? PYPROF__ASK_DEBT_MAX_STEADY : PYPROF__ASK_DEBT_MAX);
 }
 
 /* Where a thread may run is the host's to say, and there is no way to change it only if it is still what it was. Who
@@ -6757,13 +6771,14 @@ static bool pyprof__watch_cores(pyprof__thread *thread) {
         return false;
     }
     uint64_t fingerprint = pyprof__fingerprint_of_cores(&cores);
-    if (fingerprint != thread->cores_fingerprint) {
-        thread->hold_from = thread->cores_fingerprint != 0 ? pyprof__now() + PYPROF__HANDS_OFF_NS : 0;
-        thread->cores_fingerprint = fingerprint;
-        thread->cores_looks = 0;
+    if (fingerprint != thread->holding.cores) {
+        thread->holding.from = thread->holding.cores != 0 ? pyprof__now() + PYPROF__HANDS_OFF_NS : 0;
+        thread->holding.cores = fingerprint;
+        thread->holding.looks = 0;
     }
-    thread->cores_looks += thread->cores_looks < PYPROF__CORES_LOOKS;
-    return thread->cores_looks == PYPROF__CORES_LOOKS && (thread->hold_from == 0 || pyprof__now() >= thread->hold_from);
+    thread->holding.looks += thread->holding.looks < PYPROF__CORES_LOOKS;
+    return thread->holding.looks == PYPROF__CORES_LOOKS &&
+           (thread->holding.from == 0 || pyprof__now() >= thread->holding.from);
 }
 
 /* Whether a thread that cannot be asked may be held instead. */
@@ -6794,11 +6809,11 @@ static bool pyprof__read_still(pyprof__sampler *sampler, const pyprof__thread *t
 
 /* A thread that cannot be held is left alone for a while. */
 static void pyprof__note_hold(pyprof__sampler *sampler, pyprof__thread *thread, bool is_held) {
-    thread->holds_failed = is_held ? 0 : thread->holds_failed + 1;
+    thread->holding.failed = is_held ? 0 : thread->holding.failed + 1;
     sampler->stats.holds_failed += !is_held;
-    if (thread->holds_failed >= PYPROF__HOLDS_FAILED_MAX) {
-        thread->holds_failed = 0;
-        thread->hold_from = pyprof__now() + PYPROF__HANDS_OFF_NS;
+    if (thread->holding.failed >= PYPROF__HOLDS_FAILED_MAX) {
+        thread->holding.failed = 0;
+        thread->holding.from = pyprof__now() + PYPROF__HANDS_OFF_NS;
     }
 }
 
@@ -6822,7 +6837,7 @@ static bool pyprof__read_held(pyprof__sampler *sampler, pyprof__thread *thread, 
     }
     pyprof__note_hold(sampler, thread, observed->held);
     if (!hold.is_steady) {
-        thread->cores_fingerprint = 1; /* somebody changes it right now */
+        thread->holding.cores = 1; /* somebody changes it right now */
     }
     if (observed->held) {
         sampler->holder.used_at = sampler->stats.ticks;
@@ -6838,7 +6853,7 @@ static bool pyprof__read_unasked(pyprof__sampler *sampler, pyprof__thread *threa
     observed->stands = pyprof__cpu_time(thread) == cpu;
     if (observed->stands) {
         is_read = pyprof__read_quietly(sampler, thread, levels, false, true, observed);
-        if (is_read && sampler->holder.is_bound && observed->attached && observed->cpu != thread->cpu) {
+        if (is_read && sampler->holder.is_bound && observed->attached && observed->cpu != thread->last.cpu) {
             observed->held = true;
             sampler->holder.used_at = sampler->stats.ticks;
         }
@@ -6859,13 +6874,13 @@ static void pyprof__count_unasked(pyprof__sampler *sampler, pyprof__thread *thre
     char text[320];
     size_t size = 0;
     sampler->stats.samples_unasked++;
-    sampler->stats.threads_unasked += !thread->was_unasked;
-    thread->was_unasked = true;
-    if (thread->was_told || thread->blocked_ns < PYPROF__BLOCKED_TOLD_NS || pyprof__handler.signal_number == 0 ||
-        sampler->warnings > PYPROF__WARNINGS_MAX) {
+    sampler->stats.threads_unasked += !thread->asking.was_unasked;
+    thread->asking.was_unasked = true;
+    if (thread->asking.was_told || thread->asking.blocked_ns < PYPROF__BLOCKED_TOLD_NS ||
+        pyprof__handler.signal_number == 0 || sampler->warnings > PYPROF__WARNINGS_MAX) {
         return; /* of the whole program that was told */
     }
-    thread->was_told = true;
+    thread->asking.was_told = true;
     const pyprof__track *track = pyprof__track_at(sampler->profile, thread->track);
     const char *name = pyprof__string_text(sampler->profile, track->name, &size);
     snprintf(text, sizeof text,
@@ -6882,8 +6897,8 @@ static void pyprof__count_unasked(pyprof__sampler *sampler, pyprof__thread *thre
 static pyprof__verdict pyprof__observe(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__levels *levels,
                                        uint64_t now, pyprof__observation *observed) {
     bool can_ask = pyprof__may_ask(thread, now, false);
-    bool is_asked = thread->request != PYPROF__NONE;
-    bool waited_for = is_asked && ++thread->ticks_asked < PYPROF__BLOCKED_AFTER_TICKS;
+    bool is_asked = thread->asking.request != PYPROF__NONE;
+    bool waited_for = is_asked && ++thread->asking.ticks < PYPROF__BLOCKED_AFTER_TICKS;
     /* Who is only asked less is not held. */
     bool is_blocked = is_asked || pyprof__way_of(thread, now) == PYPROF__QUIETLY;
     bool can_hold = is_blocked && pyprof__may_hold(sampler, thread) && !waited_for;
@@ -6909,7 +6924,7 @@ static pyprof__verdict pyprof__observe(pyprof__sampler *sampler, pyprof__thread 
                              thread->told_id)) {
         return PYPROF__UNREADABLE;
     }
-    if (is_asked && pyprof__state_of(&pyprof__handler.requests[thread->request]) != PYPROF__REQUEST_SENT) {
+    if (is_asked && pyprof__state_of(&pyprof__handler.requests[thread->asking.request]) != PYPROF__REQUEST_SENT) {
         return PYPROF__PENDING; /* it answered just now: that is the sample, at the next tick */
     }
     if (waited_for) {
@@ -6957,7 +6972,7 @@ static bool pyprof__is_spread(pyprof__sampler *sampler, pyprof__thread *thread, 
 
 /* Whether the thread, whose clock was just read, has been on a core all the time since its last sample. */
 static bool pyprof__is_steady(const pyprof__thread *thread, uint64_t now, uint64_t cpu) {
-    return thread->has_sample && cpu + PYPROF__STEADY_SLACK_NS >= thread->cpu + (now - thread->wall);
+    return thread->last.is_there && cpu + PYPROF__STEADY_SLACK_NS >= thread->last.cpu + (now - thread->last.wall);
 }
 
 /* Which way one thread is looked at at one tick, and what comes of it. */
@@ -6979,8 +6994,8 @@ static pyprof__verdict pyprof__decide(pyprof__sampler *sampler, pyprof__thread *
         return PYPROF__UNREADABLE;
     }
     /* Who lets go of Python has run, whatever its clock says: a virtual machine's may stand still for a while. */
-    bool was_attached = (thread->kind & PYPROF__GIL) != 0;
-    if (thread->has_sample && cpu == thread->cpu && tstate->address == thread->sample_tstate && !attached &&
+    bool was_attached = (thread->last.kind & PYPROF__GIL) != 0;
+    if (thread->last.is_there && cpu == thread->last.cpu && tstate->address == thread->last.tstate && !attached &&
         !was_attached && thread->borrowed == 0) {
         pyprof__cancel(sampler, thread);
         observed->wall = now;
@@ -7009,7 +7024,7 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
     pyprof__verdict verdict = pyprof__decide(sampler, thread, sight, &observed);
     pyprof__book(sampler, thread, verdict, &sight->levels, &observed);
     if (verdict == PYPROF__SEEN && observed.attached && (observed.ran || observed.held) && thread->borrowed == 0 &&
-        thread->has_sample && sampler->desc.capture == PYPROF_CAPTURE_DEFAULT &&
+        thread->last.is_there && sampler->desc.capture == PYPROF_CAPTURE_DEFAULT &&
         pyprof__way_of(thread, sight->wall) == PYPROF__QUIETLY) {
         pyprof__count_unasked(sampler, thread);
     }
@@ -7057,13 +7072,13 @@ static int32_t pyprof__native_id(const pyprof__sampler *sampler, const pyprof__t
 static uint32_t pyprof__new_thread(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         const pyprof__thread *thread = pyprof__thread_at(sampler, i);
-        if (!thread->is_alive && thread->request == PYPROF__NONE && !pyprof__thread_lives(thread->tid)) {
+        if (!thread->is_alive && thread->asking.request == PYPROF__NONE && !pyprof__thread_lives(thread->tid)) {
             return i;
         }
     }
     uint32_t index = pyprof__array_add(sampler->memory, &sampler->threads);
     if (index != PYPROF__NONE) {
-        pyprof__thread_at(sampler, index)->request = pyprof__thread_at(sampler, index)->track = PYPROF__NONE;
+        pyprof__thread_at(sampler, index)->asking.request = pyprof__thread_at(sampler, index)->track = PYPROF__NONE;
         pyprof__thread_at(sampler, index)->frames.item_size = sizeof(pyprof__frame);
         pyprof__thread_at(sampler, index)->nodes.item_size = sizeof(uint32_t);
     }
@@ -7085,7 +7100,7 @@ static void pyprof__begin_thread(pyprof__sampler *sampler, pyprof__thread *threa
     thread->borrowed = tstate->is_borrowed ? tstate->address : 0;
     thread->cpu_clock = pyprof__cpu_clock(tstate->native_id);
     thread->track = PYPROF__NONE;
-    thread->request = PYPROF__NONE;
+    thread->asking.request = PYPROF__NONE;
     thread->is_alive = true;
     pyprof__read_system_name(thread);
     sampler->stats.threads++;
@@ -7100,11 +7115,11 @@ static bool pyprof__is_another(const pyprof__sampler *sampler, const pyprof__thr
         return false;
     }
     uint64_t cpu = pyprof__clock(thread->cpu_clock);
-    if (thread->has_ended || (cpu != 0 && cpu + clearly < thread->cpu)) {
+    if (thread->has_ended || (cpu != 0 && cpu + clearly < thread->last.cpu)) {
         return true;
     }
-    return !thread->is_alive && thread->wall != 0 && thread->wall + long_ago < sampler->last_tick &&
-           pyprof__thread_began_after(thread->tid, thread->wall);
+    return !thread->is_alive && thread->last.wall != 0 && thread->last.wall + long_ago < sampler->last_tick &&
+           pyprof__thread_began_after(thread->tid, thread->last.wall);
 }
 
 /* The thread that a thread state belongs to. A thread that comes back to Python with a new thread state, as
@@ -7114,7 +7129,7 @@ static uint32_t pyprof__find_thread(pyprof__sampler *sampler, const pyprof__tsta
         pyprof__thread *thread = pyprof__thread_at(sampler, i);
         if (thread->tid == tstate->native_id && thread->thread_id == tstate->thread_id &&
             thread->borrowed == (tstate->is_borrowed ? tstate->address : 0)) {
-            if (thread->request == PYPROF__NONE && pyprof__is_another(sampler, thread)) {
+            if (thread->asking.request == PYPROF__NONE && pyprof__is_another(sampler, thread)) {
                 pyprof__end_time(sampler, thread, sampler->last_tick, false);
                 pyprof__begin_thread(sampler, thread, tstate);
             }
@@ -7379,12 +7394,13 @@ static void pyprof__join(pyprof__sampler *sampler, pyprof__thread *thread, uint3
 
 /* The samples since that was done last. */
 static void pyprof__settle_time(pyprof__sampler *sampler, pyprof__thread *thread) {
-    uint64_t ticks = sampler->waiting.ticks - thread->parked_ticks;
-    thread->parked_ticks = sampler->waiting.ticks;
+    uint64_t ticks = sampler->waiting.ticks - thread->parking.ticks;
+    thread->parking.ticks = sampler->waiting.ticks;
     if (ticks > 0) {
-        pyprof__share_time(sampler, thread, thread->node, thread->kind, sampler->waiting.wall, thread->cpu);
-        pyprof__count_samples(sampler->profile, thread->track, thread->node, thread->kind, (uint32_t)ticks);
-        thread->wall = sampler->waiting.wall;
+        pyprof__share_time(sampler, thread, thread->last.node, thread->last.kind, sampler->waiting.wall,
+                           thread->last.cpu);
+        pyprof__count_samples(sampler->profile, thread->track, thread->last.node, thread->last.kind, (uint32_t)ticks);
+        thread->last.wall = sampler->waiting.wall;
     }
 }
 
@@ -7392,22 +7408,22 @@ static void pyprof__settle_time(pyprof__sampler *sampler, pyprof__thread *thread
    those samples are not of one that waits. */
 static void pyprof__settle_run(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now, uint64_t cpu) {
     pyprof__waiting *waiting = &sampler->waiting;
-    uint64_t ticks = waiting->ticks, wall = waiting->wall, used = cpu > thread->cpu ? cpu - thread->cpu : 0;
-    uint64_t most = pyprof__min64(ticks - thread->parked_ticks, PYPROF__RECENT - 1);
+    uint64_t ticks = waiting->ticks, wall = waiting->wall, used = cpu > thread->last.cpu ? cpu - thread->last.cpu : 0;
+    uint64_t most = pyprof__min64(ticks - thread->parking.ticks, PYPROF__RECENT - 1);
     while (ticks - waiting->ticks < most && waiting->wall + used > now) {
         waiting->wall = waiting->walls[--waiting->ticks % PYPROF__RECENT];
     }
-    if (waiting->ticks > thread->parked_ticks) {
+    if (waiting->ticks > thread->parking.ticks) {
         pyprof__settle_time(sampler, thread);
     }
     uint64_t idle = waiting->ticks;
-    waiting->ticks = thread->parked_ticks = ticks;
+    waiting->ticks = thread->parking.ticks = ticks;
     waiting->wall = wall;
     while (idle++ < ticks) {
         uint64_t then = waiting->walls[idle % PYPROF__RECENT];
         sampler->stats.samples--; /* they were counted then */
         sampler->stats.samples_idle--;
-        sampler->stats.truncated_depth -= thread->is_cut || thread->has_gap;
+        sampler->stats.truncated_depth -= thread->last.is_cut || thread->last.has_gap;
         pyprof__record(sampler, thread, NULL, NULL, 0, then, cpu - (now - then));
     }
 }
@@ -7434,7 +7450,7 @@ static void pyprof__remove_member(pyprof__sampler *sampler, uint32_t index) {
         *pyprof__member_at(sampler, index) = *pyprof__member_at(sampler, last);
         PYPROF__ITEM(struct iovec, &waiting->places, index) = PYPROF__ITEM(struct iovec, &waiting->places, last);
         memcpy(pyprof__head_at(&waiting->then, index), pyprof__head_at(&waiting->then, last), waiting->then.item_size);
-        pyprof__thread_at(sampler, pyprof__member_at(sampler, index)->thread)->place = index;
+        pyprof__thread_at(sampler, pyprof__member_at(sampler, index)->thread)->parking.place = index;
     }
     waiting->places.count = waiting->then.count = last;
 }
@@ -7443,12 +7459,12 @@ static void pyprof__remove_member(pyprof__sampler *sampler, uint32_t index) {
 static void pyprof__weigh_in(pyprof__sampler *sampler, uint32_t index) {
     pyprof__waiting *waiting = &sampler->waiting;
     pyprof__thread *thread = pyprof__thread_at(sampler, index);
-    thread->place = waiting->is_balanced ? pyprof__array_add(sampler->memory, &waiting->awake) : PYPROF__NONE;
-    waiting->is_balanced = thread->place != PYPROF__NONE;
+    thread->parking.place = waiting->is_balanced ? pyprof__array_add(sampler->memory, &waiting->awake) : PYPROF__NONE;
+    waiting->is_balanced = thread->parking.place != PYPROF__NONE;
     if (waiting->is_balanced) {
-        PYPROF__ITEM(uint32_t, &waiting->awake, thread->place) = index;
-        thread->weighed = pyprof__cpu_time(thread);
-        waiting->rest -= (int64_t)thread->weighed;
+        PYPROF__ITEM(uint32_t, &waiting->awake, thread->parking.place) = index;
+        thread->parking.weighed = pyprof__cpu_time(thread);
+        waiting->rest -= (int64_t)thread->parking.weighed;
     }
 }
 
@@ -7459,14 +7475,14 @@ static bool pyprof__weigh_out(pyprof__sampler *sampler, uint32_t index) {
     if (!waiting->is_balanced) {
         return true;
     }
-    if (thread->weighed != thread->cpu || thread->place >= waiting->awake.count ||
-        PYPROF__ITEM(uint32_t, &waiting->awake, thread->place) != index) {
+    if (thread->parking.weighed != thread->last.cpu || thread->parking.place >= waiting->awake.count ||
+        PYPROF__ITEM(uint32_t, &waiting->awake, thread->parking.place) != index) {
         return false;
     }
     uint32_t last = PYPROF__ITEM(uint32_t, &waiting->awake, --waiting->awake.count);
-    PYPROF__ITEM(uint32_t, &waiting->awake, thread->place) = last;
-    pyprof__thread_at(sampler, last)->place = thread->place;
-    waiting->rest += (int64_t)thread->weighed;
+    PYPROF__ITEM(uint32_t, &waiting->awake, thread->parking.place) = last;
+    pyprof__thread_at(sampler, last)->parking.place = thread->parking.place;
+    waiting->rest += (int64_t)thread->parking.weighed;
     return true;
 }
 
@@ -7477,7 +7493,7 @@ static void pyprof__wake_member(pyprof__sampler *sampler, uint32_t index) {
     pyprof__remove_member(sampler, index);
     thread->is_parked = pyprof__tstate_at(sampler, member.tstate)->is_parked = false;
     thread->seen = sampler->stats.ticks - 1;
-    sampler->waiting.cut -= thread->is_cut || thread->has_gap;
+    sampler->waiting.cut -= thread->last.is_cut || thread->last.has_gap;
     pyprof__weigh_in(sampler, member.thread);
 }
 
@@ -7562,8 +7578,8 @@ static int64_t pyprof__weigh(pyprof__sampler *sampler) {
     }
     for (uint32_t i = 0; i < waiting->awake.count; i++) {
         pyprof__thread *thread = pyprof__thread_at(sampler, PYPROF__ITEM(uint32_t, &waiting->awake, i));
-        thread->weighed = pyprof__cpu_time(thread);
-        rest -= (int64_t)thread->weighed;
+        thread->parking.weighed = pyprof__cpu_time(thread);
+        rest -= (int64_t)thread->parking.weighed;
     }
     rest -= (int64_t)pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
     return rest + (int64_t)pyprof__clock(CLOCK_PROCESS_CPUTIME_ID);
@@ -7576,11 +7592,11 @@ static bool pyprof__list_awake(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         pyprof__thread *thread = pyprof__thread_at(sampler, i);
         if (thread->is_alive && !thread->is_parked) {
-            thread->place = pyprof__array_add(sampler->memory, &waiting->awake);
-            if (thread->place == PYPROF__NONE) {
+            thread->parking.place = pyprof__array_add(sampler->memory, &waiting->awake);
+            if (thread->parking.place == PYPROF__NONE) {
                 return false;
             }
-            PYPROF__ITEM(uint32_t, &waiting->awake, thread->place) = i;
+            PYPROF__ITEM(uint32_t, &waiting->awake, thread->parking.place) = i;
         }
     }
     return true;
@@ -7638,7 +7654,7 @@ static void pyprof__tend_waiting(pyprof__sampler *sampler) {
         for (uint32_t i = waiting->members.count; i-- > 0;) {
             pyprof__thread *thread = pyprof__thread_at(sampler, pyprof__member_at(sampler, i)->thread);
             uint64_t cpu = pyprof__cpu_time(thread);
-            if (cpu != thread->cpu) {
+            if (cpu != thread->last.cpu) {
                 pyprof__settle_run(sampler, thread, pyprof__now(), cpu);
                 pyprof__wake_member(sampler, i);
             }
@@ -7665,9 +7681,9 @@ static void pyprof__count_waiting(pyprof__sampler *sampler, uint64_t now) {
 }
 
 static bool pyprof__may_park(const pyprof__sampler *sampler, const pyprof__thread *thread) {
-    if (thread->is_parked || !thread->is_alive || !thread->has_sample || thread->calm < PYPROF__CALM_LOOKS ||
-        thread->restless > 0 || thread->kind != PYPROF__IDLE || thread->borrowed != 0 ||
-        thread->request != PYPROF__NONE || thread->tstate != thread->siblings) {
+    if (thread->is_parked || !thread->is_alive || !thread->last.is_there || thread->parking.calm < PYPROF__CALM_LOOKS ||
+        thread->parking.restless > 0 || thread->last.kind != PYPROF__IDLE || thread->borrowed != 0 ||
+        thread->asking.request != PYPROF__NONE || thread->tstate != thread->siblings) {
         return false;
     }
     const pyprof__tstate *tstate = pyprof__tstate_at(sampler, thread->tstate);
@@ -7691,17 +7707,17 @@ static void pyprof__park(pyprof__sampler *sampler, uint32_t index) {
     if (!pyprof__has_room_for_member(sampler) || !pyprof__weigh_out(sampler, index)) {
         return;
     }
-    pyprof__member member = {index, thread->tstate, thread->name_due};
+    pyprof__member member = {index, thread->tstate, thread->name.due};
     struct iovec place = {(void *)tstate->address, sampler->layout.ts_head};
-    thread->place = waiting->members.count++;
+    thread->parking.place = waiting->members.count++;
     waiting->places.count = waiting->then.count = waiting->members.count;
-    *pyprof__member_at(sampler, thread->place) = member;
-    PYPROF__ITEM(struct iovec, &waiting->places, thread->place) = place;
-    memcpy(pyprof__head_at(&waiting->then, thread->place), tstate->copy, sampler->layout.ts_head);
+    *pyprof__member_at(sampler, thread->parking.place) = member;
+    PYPROF__ITEM(struct iovec, &waiting->places, thread->parking.place) = place;
+    memcpy(pyprof__head_at(&waiting->then, thread->parking.place), tstate->copy, sampler->layout.ts_head);
     thread->is_parked = tstate->is_parked = true;
-    thread->parked_ticks = waiting->ticks;
+    thread->parking.ticks = waiting->ticks;
     waiting->name_due = pyprof__min64(waiting->name_due, member.name_due);
-    waiting->cut += thread->is_cut || thread->has_gap;
+    waiting->cut += thread->last.is_cut || thread->last.has_gap;
 }
 
 /* At the end of a tick. Few cost less as they are. */
@@ -7963,7 +7979,7 @@ static void pyprof__await_returns(pyprof__sampler *sampler) {
     int waited = 0;
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         const pyprof__thread *thread = pyprof__thread_at(sampler, i);
-        bool is_in = thread->is_alive && thread->was_asked && pyprof__is_in_handler(thread->tid);
+        bool is_in = thread->is_alive && thread->asking.was_asked && pyprof__is_in_handler(thread->tid);
         while (is_in && waited < enough) {
             pyprof__sleep_ns(100000);
             waited++;
@@ -9949,7 +9965,7 @@ static bool pyprof__copy_threads(const pyprof__sampler *sampler, pyprof_profile 
                                  pyprof__array *path) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         const pyprof__thread *thread = pyprof__thread_at(sampler, i);
-        if (!thread->has_sample) {
+        if (!thread->last.is_there) {
             continue;
         }
         const pyprof__track *track = pyprof__track_at(sampler->profile, thread->track);
@@ -9958,11 +9974,12 @@ static bool pyprof__copy_threads(const pyprof__sampler *sampler, pyprof_profile 
         if (copy == PYPROF__NONE || index == PYPROF__NONE) {
             return false;
         }
-        uint32_t node = pyprof__copy_stack(sampler->profile, thread->node, to, path, pyprof__track_at(to, copy)->root);
+        uint32_t node =
+            pyprof__copy_stack(sampler->profile, thread->last.node, to, path, pyprof__track_at(to, copy)->root);
         if (node == PYPROF__NONE) {
             return false;
         }
-        pyprof__dumped dumped = {thread->tid, thread->kind, copy, node};
+        pyprof__dumped dumped = {thread->tid, thread->last.kind, copy, node};
         PYPROF__ITEM(pyprof__dumped, threads, index) = dumped;
     }
     return true;

@@ -42,7 +42,7 @@ static void test_answers_in_time_cost_nothing(void **state) {
     pyprof__thread thread = unit_thread();
     (void)state;
     assert_int_equal(asked(&thread, 100000, 0, 0), 100000);
-    assert_int_equal(thread.ask_debt, 0);
+    assert_int_equal(thread.asking.debt, 0);
 }
 
 static void test_what_happens_seldom_is_forgiven(void **state) {
@@ -81,7 +81,7 @@ static void test_two_ended_calls_are_an_accident(void **state) {
     assert_true(may_ask(&thread));
     pyprof__judge(&thread, false, true);
     assert_false(may_ask(&thread));
-    assert_int_equal(thread.ask_debt, 3 * PYPROF__COST_OF_ENDED_CALL);
+    assert_int_equal(thread.asking.debt, 3 * PYPROF__COST_OF_ENDED_CALL);
 }
 
 static void test_four_ended_calls_are_too_many(void **state) {

@@ -95,10 +95,10 @@ static void test_cancelled_question_can_be_renewed(void **state) {
     for (int renewed = 0; renewed < 2; renewed++) {
         pthread_sigmask(SIG_BLOCK, &only, &before);
         ask(1, 8);
-        thread.request = 1;
+        thread.asking.request = 1;
         pyprof__cancel(&sampler, &thread);
         assert_int_equal(sampler.stats.lost_pending, renewed + 1);
-        assert_int_equal(thread.request, PYPROF__NONE);
+        assert_int_equal(thread.asking.request, PYPROF__NONE);
         assert_int_equal(state_of(1), PYPROF__REQUEST_CANCELLED);
         pyprof__thread other = thread;
         other.tid = thread.tid + 1;
@@ -125,7 +125,7 @@ static void test_call_ended_by_a_cancelled_question_is_told(void **state) {
     sampler.threads.count = 3;
     for (int i = 0; i < 3; i++) {
         threads[i].tid = i == 0 ? 1 : 2; /* the kernel has given the id of the second to the third */
-        threads[i].request = PYPROF__NONE;
+        threads[i].asking.request = PYPROF__NONE;
         threads[i].is_alive = i != 1;
     }
     open_session(number);
@@ -140,8 +140,8 @@ static void test_call_ended_by_a_cancelled_question_is_told(void **state) {
         assert_int_equal(state_of(1), ended ? PYPROF__REQUEST_LATE : PYPROF__REQUEST_FREE);
         pyprof__collect(&sampler);
         assert_int_equal(state_of(1), PYPROF__REQUEST_FREE);
-        assert_int_equal(threads[0].ask_debt + threads[1].ask_debt, 0);
-        assert_int_equal(threads[2].ask_debt, ended ? PYPROF__COST_OF_ENDED_CALL : 0);
+        assert_int_equal(threads[0].asking.debt + threads[1].asking.debt, 0);
+        assert_int_equal(threads[2].asking.debt, ended ? PYPROF__COST_OF_ENDED_CALL : 0);
     }
     assert_int_equal(sampler.stats.lost_late, 0); /* another sample stands in its stead */
     close_session();

@@ -15,9 +15,9 @@ static void test_steadiness_is_by_the_clock(void **state) {
     pyprof__thread thread = unit_thread();
     (void)state;
     assert_false(pyprof__is_steady(&thread, 1000000, 1000000)); /* it was never seen before */
-    thread.has_sample = true;
-    thread.wall = 5000000;
-    thread.cpu = 1000000;
+    thread.last.is_there = true;
+    thread.last.wall = 5000000;
+    thread.last.cpu = 1000000;
     assert_true(pyprof__is_steady(&thread, 6000000, 2000000));
     assert_true(pyprof__is_steady(&thread, 6000000, 1990000));
     assert_false(pyprof__is_steady(&thread, 6000000, 1989999));
@@ -27,10 +27,10 @@ static void test_who_may_be_asked(void **state) {
     pyprof__thread thread = unit_thread();
     (void)state;
     assert_true(pyprof__may_ask(&thread, 1, false));
-    thread.request = 5; /* not yet answered */
+    thread.asking.request = 5; /* not yet answered */
     assert_false(pyprof__may_ask(&thread, 1, true));
-    thread.request = PYPROF__NONE;
-    thread.blocked_until = 10;
+    thread.asking.request = PYPROF__NONE;
+    thread.asking.blocked_until = 10;
     assert_false(pyprof__may_ask(&thread, 9, true));
     assert_true(pyprof__may_ask(&thread, 10, true));
     pyprof__handler.signal_number = 0;
@@ -60,7 +60,7 @@ static void test_what_runs_is_not_idle(void **state) {
     (void)state;
     memset(&observed, 0, sizeof observed);
     thread.tid = pyprof__tid();
-    thread.cpu = 1000;
+    thread.last.cpu = 1000;
     observed.cpu = 1000;
     assert_int_equal(pyprof__kind_of(&thread, &observed), PYPROF__IDLE);
     observed.cpu = 1001;

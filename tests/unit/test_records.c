@@ -34,7 +34,7 @@ static void test_time_is_shared_half_and_half(void **state) {
         /* Beside one that waited, a little is kept back. */
         assert_in_range(first->cpu_ns, cases[i].cpu_before / 100 * 97, cases[i].cpu_before);
         assert_in_range(second->cpu_ns, cases[i].cpu_after / 100 * 97, cases[i].cpu_after);
-        assert_int_equal(first->cpu_ns + second->cpu_ns + (uint64_t)thread.unassigned_cpu, 7 * MS + 1);
+        assert_int_equal(first->cpu_ns + second->cpu_ns + (uint64_t)thread.last.unassigned_cpu, 7 * MS + 1);
         assert_int_equal(first->gil_ns, cases[i].before == PYPROF__GIL ? 5 * MS : 0);
         assert_int_equal(second->gil_ns, cases[i].after == PYPROF__GIL ? 5 * MS + 1 : 0);
         bench_close(&bench);
@@ -55,14 +55,14 @@ static void test_time_used_unseen_is_not_lost(void **state) {
         uint64_t wall = (1010 + 10 * i) * MS, cpu = (i + 1) * MS;
         uint32_t node = kinds[i] == PYPROF__IDLE ? waits : runs;
         pyprof__share_time(bench.sampler, &thread, node, kinds[i], wall, cpu);
-        thread.node = node;
-        thread.kind = kinds[i];
-        thread.wall = wall;
-        thread.cpu = cpu;
+        thread.last.node = node;
+        thread.last.kind = kinds[i];
+        thread.last.wall = wall;
+        thread.last.cpu = cpu;
     }
     assert_int_equal(pyprof__node_at(bench.profile, waits)->cpu_ns, 0);
     assert_in_range(pyprof__node_at(bench.profile, runs)->cpu_ns, 4 * MS / 100 * 97, 4 * MS);
-    assert_int_equal(sums_of_track(bench.profile, track).cpu + (uint64_t)thread.unassigned_cpu, 4 * MS);
+    assert_int_equal(sums_of_track(bench.profile, track).cpu + (uint64_t)thread.last.unassigned_cpu, 4 * MS);
     bench_close(&bench);
 }
 
@@ -91,10 +91,10 @@ static void test_cpu_time_of_short_bursts_is_not_given_to_others(void **state) {
             wall += MS;
             cpu += tick == 0 ? 0 : burst[is_short] / 2;
             pyprof__share_time(bench.sampler, &thread, node, kind, wall, cpu);
-            thread.node = node;
-            thread.kind = kind;
-            thread.wall = wall;
-            thread.cpu = cpu;
+            thread.last.node = node;
+            thread.last.kind = kind;
+            thread.last.wall = wall;
+            thread.last.cpu = cpu;
         }
     }
     uint64_t cpu_long = pyprof__node_at(bench.profile, runs[0])->cpu_ns;
@@ -126,23 +126,23 @@ static void test_first_and_last_sample(void **state) {
     uint32_t track = add_track(&bench, "t");
     uint32_t a = add_node(&bench, track, PYPROF__NONE, "a", 1);
     pyprof__thread thread = sampled_thread(track, a, PYPROF__GIL, 0, 0);
-    thread.has_sample = false;
+    thread.last.is_there = false;
     thread.absent_at = 1020 * MS; /* 20 ms after the start; the sample comes 10 ms later */
     pyprof__begin_time(bench.sampler, &thread, a, PYPROF__GIL, 1030 * MS, 3 * MS);
     sums sum = sums_of_track(bench.profile, track);
     assert_int_equal(sum.wall[PYPROF__AWAY], 25 * MS);
     assert_int_equal(sum.wall[PYPROF__GIL], 5 * MS);
     assert_int_equal(sum.cpu, 3 * MS);
-    thread.has_sample = true;
-    thread.wall = 1030 * MS;
+    thread.last.is_there = true;
+    thread.last.wall = 1030 * MS;
     thread.cpu_clock = pyprof__cpu_clock(INT32_MAX / 8); /* no such thread: its clock cannot be read */
-    thread.cpu = 3 * MS;
+    thread.last.cpu = 3 * MS;
     pyprof__end_time(bench.sampler, &thread, 1040 * MS, false);
-    assert_false(thread.has_sample);
+    assert_false(thread.last.is_there);
     sum = sums_of_track(bench.profile, track);
     assert_int_equal(sum.wall[PYPROF__GIL], 10 * MS);
     assert_int_equal(sum.cpu, 3 * MS);
-    thread.has_sample = true;
+    thread.last.is_there = true;
     pyprof__end_time(bench.sampler, &thread, 1035 * MS, true); /* the end of the recording */
     sum = sums_of_track(bench.profile, track);
     assert_int_equal(sum.wall[PYPROF__GIL], 15 * MS);
@@ -180,7 +180,7 @@ static void test_full_tree_truncates(void **state) {
     bench_open(&bench, (size_t)1 << 20);
     uint32_t track = add_track(&bench, "t");
     pyprof__thread thread = sampled_thread(track, PYPROF__NONE, 0, 0, 0);
-    thread.has_sample = false;
+    thread.last.is_there = false;
     thread.frames.item_size = sizeof(pyprof__frame);
     thread.nodes.item_size = sizeof(uint32_t);
     pyprof__stack stack;

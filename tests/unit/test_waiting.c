@@ -12,24 +12,24 @@ static void test_who_ran_is_parked_later(void **state) {
     (void)state;
     assert_non_null(sampler);
     pyprof__note_calm(sampler, &thread, false, 1000 * ms, 500 * ms);
-    assert_int_equal(thread.restless, 0); /* what it used before it was seen first does not count */
-    thread.has_sample = true;
-    thread.wall = 1000 * ms;
-    thread.cpu = 500 * ms;
+    assert_int_equal(thread.parking.restless, 0); /* what it used before it was seen first does not count */
+    thread.last.is_there = true;
+    thread.last.wall = 1000 * ms;
+    thread.last.cpu = 500 * ms;
     for (uint32_t i = 1; i <= 4; i++) {
         assert_int_equal(sampler->waiting.candidates, 0);
         pyprof__note_calm(sampler, &thread, true, 1000 * ms + i, 500 * ms);
-        assert_int_equal(thread.calm, i);
+        assert_int_equal(thread.parking.calm, i);
     }
     assert_int_equal(sampler->waiting.candidates, 1);
     pyprof__note_calm(sampler, &thread, false, 1001 * ms, 500 * ms + ms / 2);
-    assert_int_equal(thread.calm, 0);
-    assert_int_equal(thread.restless, 256 * ms - ms);
+    assert_int_equal(thread.parking.calm, 0);
+    assert_int_equal(thread.parking.restless, 256 * ms - ms);
     pyprof__note_calm(sampler, &thread, false, 1001 * ms, 900 * ms);
-    assert_int_equal(thread.restless, 2000 * ms - ms);
-    thread.cpu = 900 * ms;
+    assert_int_equal(thread.parking.restless, 2000 * ms - ms);
+    thread.last.cpu = 900 * ms;
     pyprof__note_calm(sampler, &thread, true, 2000 * ms, 900 * ms);
-    assert_int_equal(thread.restless, 999 * ms);
+    assert_int_equal(thread.parking.restless, 999 * ms);
     free(sampler);
 }
 
@@ -63,9 +63,9 @@ static void test_heads_of_those_who_wait(void **state) {
 
 static pyprof__thread waiting_thread(void) {
     pyprof__thread thread = unit_thread();
-    thread.is_alive = thread.has_sample = true;
-    thread.kind = PYPROF__IDLE;
-    thread.calm = 4;
+    thread.is_alive = thread.last.is_there = true;
+    thread.last.kind = PYPROF__IDLE;
+    thread.parking.calm = 4;
     return thread;
 }
 
@@ -81,12 +81,12 @@ static void test_who_may_be_parked(void **state) {
         pyprof__thread thread = waiting_thread();
         thread.is_parked = what_is_wrong == 1;
         thread.is_alive = what_is_wrong != 2;
-        thread.has_sample = what_is_wrong != 3;
-        thread.calm -= what_is_wrong == 4;
-        thread.restless = what_is_wrong == 5;
-        thread.kind = what_is_wrong == 6 ? 0 : PYPROF__IDLE;
+        thread.last.is_there = what_is_wrong != 3;
+        thread.parking.calm -= what_is_wrong == 4;
+        thread.parking.restless = what_is_wrong == 5;
+        thread.last.kind = what_is_wrong == 6 ? 0 : PYPROF__IDLE;
         thread.borrowed = what_is_wrong == 7;
-        thread.request = what_is_wrong == 8 ? 0 : PYPROF__NONE;
+        thread.asking.request = what_is_wrong == 8 ? 0 : PYPROF__NONE;
         thread.siblings = what_is_wrong == 9;
         tstate->denied = what_is_wrong == 10;
         assert_int_equal(pyprof__may_park(sampler, &thread), what_is_wrong == 0);
@@ -111,27 +111,27 @@ static void check_run(uint64_t used_us, uint64_t ran) {
     pyprof__waiting *waiting = &sampler->waiting;
     pyprof__thread thread = waiting_thread();
     thread.track = pyprof__add_track(sampler->profile, 1, sampler->profile->process_name);
-    thread.node = pyprof__track_at(sampler->profile, thread.track)->root;
-    thread.wall = 100 * ms;
-    thread.cpu = 10 * ms;
-    thread.name_due = UINT64_MAX;
-    thread.naming = pyprof__given_names.generation;
-    waiting->ticks = thread.parked_ticks = 62; /* the ring begins anew meanwhile */
+    thread.last.node = pyprof__track_at(sampler->profile, thread.track)->root;
+    thread.last.wall = 100 * ms;
+    thread.last.cpu = 10 * ms;
+    thread.name.due = UINT64_MAX;
+    thread.name.generation = pyprof__given_names.generation;
+    waiting->ticks = thread.parking.ticks = 62; /* the ring begins anew meanwhile */
     for (uint64_t i = 1; i <= 5; i++) {
         waiting->wall = waiting->walls[++waiting->ticks % PYPROF__RECENT] = 100 * ms + i * ms;
     }
     sampler->stats.samples = sampler->stats.samples_idle = 5;
     pyprof__settle_run(sampler, &thread, 105 * ms + ms / 2, 10 * ms + used_us * us);
-    const pyprof__node *node = pyprof__node_at(sampler->profile, thread.node);
+    const pyprof__node *node = pyprof__node_at(sampler->profile, thread.last.node);
     assert_int_equal(node->samples, 5);
     assert_int_equal(node->samples_idle, 5 - ran);
     assert_int_equal(node->wall_ns, 5 * ms);
     assert_int_equal(node->wall_idle_ns, 5 * ms - ran * ms + (ran > 0) * ms / 2); /* half of the gap between */
     assert_int_equal(sampler->stats.samples, 5);
     assert_int_equal(sampler->stats.samples_idle, 5 - ran);
-    assert_int_equal(thread.wall, 105 * ms);
+    assert_int_equal(thread.last.wall, 105 * ms);
     assert_int_equal(waiting->ticks, 67);
-    assert_int_equal(thread.parked_ticks, 67);
+    assert_int_equal(thread.parking.ticks, 67);
     pyprof__settle_time(sampler, &thread); /* twice is once */
     assert_int_equal(node->samples, 5);
     pyprof__recording_free(sampler);

@@ -142,10 +142,10 @@ static void test_speedscope_tracks_are_aligned_after_idling(void **state) {
     for (uint32_t i = 1; i <= 10; i++) {
         uint32_t kind = i % 2 == 1 ? PYPROF__GIL : PYPROF__IDLE, node = i % 2 == 1 ? b : a;
         pyprof__share_time(bench.sampler, &thread, node, kind, (1000 + 10 * i) * MS, 9 * i * MS);
-        thread.node = node;
-        thread.kind = kind;
-        thread.wall = (1000 + 10 * i) * MS;
-        thread.cpu = 9 * i * MS;
+        thread.last.node = node;
+        thread.last.kind = kind;
+        thread.last.wall = (1000 + 10 * i) * MS;
+        thread.last.cpu = 9 * i * MS;
     }
     bench.profile->duration_ns = 100 * MS;
     assert_in_range(pyprof__node_at(bench.profile, b)->cpu_ns, 85 * MS, 90 * MS);

@@ -28,7 +28,7 @@ UNIT_UNUSED static pyprof__memory unit_limited(counted_memory *counts, size_t li
 UNIT_UNUSED static pyprof__thread unit_thread(void) {
     pyprof__thread thread;
     memset(&thread, 0, sizeof thread);
-    thread.request = PYPROF__NONE;
+    thread.asking.request = PYPROF__NONE;
     return thread;
 }
 

@@ -112,11 +112,11 @@ UNIT_UNUSED static pyprof__thread sampled_thread(uint32_t track, uint32_t node, 
     pyprof__thread thread;
     memset(&thread, 0, sizeof thread);
     thread.track = track;
-    thread.has_sample = true;
-    thread.node = node;
-    thread.kind = kind;
-    thread.wall = wall;
-    thread.cpu = cpu;
+    thread.last.is_there = true;
+    thread.last.node = node;
+    thread.last.kind = kind;
+    thread.last.wall = wall;
+    thread.last.cpu = cpu;
     return thread;
 }
 
