@@ -275,8 +275,15 @@ static void wait_until_done(void) {
     }
 }
 
+/* Whether the process exits by itself. */
+static bool is_leaving(void) {
+    return (uint32_t)(run.cause >> 32) == HANDOVER_EXIT && getpid() == run.pid;
+}
+
 static void be_done(void) {
-    restore_signals();
+    if (!is_leaving()) { /* else for timers: see comes_too_late */
+        restore_signals();
+    }
     run.state = DONE;
     (void)syscall(SYS_futex, &run.state, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
@@ -414,13 +421,31 @@ static bool is_impatient(void) {
     return atomic_fetch_add(&run.ending_signals, 1) > 0;
 }
 
+/* Timers run on while all is handed over, and CPython takes its handlers away before it exits: a program that had one
+   would then die by it, which without us has no time to happen. */
+static bool is_of_timer(int number, const siginfo_t *info) {
+    return info->si_code == SI_TIMER ||
+           (info->si_code > 0 && (number == SIGALRM || number == SIGPROF || number == SIGVTALRM));
+}
+
+/* The end that is being handed over is the end: what comes meanwhile changes neither the exit status nor the signal. */
+static bool comes_too_late(int number, const siginfo_t *info) {
+    return is_leaving() && !is_fault(number, info) &&
+           (is_of_timer(number, info) || (run.state == RECORDING && !is_impatient()));
+}
+
 /* The thread that has the signal stands still here until all has been handed over, then it has the default
    action, as it would have had at once. */
 static void on_ending_signal(int number, siginfo_t *info, void *unused) {
     (void)unused;
     int saved = errno;
+    if (comes_too_late(number, info)) {
+        errno = saved;
+        return;
+    }
     if (is_recording() && !is_impatient()) {
         end_recording(HANDOVER_SIGNAL, number);
+        number = (uint32_t)(run.cause >> 32) == HANDOVER_SIGNAL ? (int)(uint32_t)run.cause : number;
     }
     struct sigaction action;
     memset(&action, 0, sizeof action);

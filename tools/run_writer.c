@@ -149,9 +149,39 @@ static bool write_format(file_format format, FILE *out) {
     return text->size == 0 || write_to(out, text->data, text->size);
 }
 
+static bool program_has_ended(const struct pollfd *of_program) {
+    if (of_program->fd >= 0) {
+        return of_program->revents != 0;
+    }
+    return kill(writer.program, 0) != 0 && errno == ESRCH;
+}
+
+/* A pipe is waited for until somebody reads it, as long as the program is there; answers a descriptor or -1. */
+static int open_special(const output_file *file, bool is_pipe) {
+    struct pollfd of_program = {writer.program_descriptor, POLLIN, 0};
+    for (int round = 0;; round++) {
+        int descriptor = open(file->path, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+        if (descriptor >= 0) {
+            (void)fcntl(descriptor, F_SETFL, 0);
+        }
+        if (descriptor >= 0 || errno != ENXIO || !is_pipe) {
+            return descriptor;
+        }
+        (void)poll(&of_program, 1, 50);
+        if (program_has_ended(&of_program)) {
+            errno = EPIPE;
+            return -1;
+        }
+        if (round == 20 && !writer.opt->quiet) {
+            complain("waiting for somebody to read %s", file->shown);
+        }
+    }
+}
+
 /* What has no name of its own (a pipe, a device) is written into. */
-static bool write_into(const output_file *file) {
-    FILE *out = fopen(file->path, "w");
+static bool write_into(const output_file *file, bool is_pipe) {
+    int descriptor = file->descriptor >= 0 ? fcntl(file->descriptor, F_DUPFD_CLOEXEC, 0) : open_special(file, is_pipe);
+    FILE *out = descriptor >= 0 ? fdopen(descriptor, "w") : NULL;
     bool good = out != NULL && write_format(file->format, out);
     return out != NULL && fclose(out) == 0 && good;
 }
@@ -189,8 +219,8 @@ static bool write_output(const output_file *file) {
     struct stat status;
     bool exists = stat(file->path, &status) == 0;
     errno = 0;
-    if (exists && !S_ISREG(status.st_mode)) {
-        return write_into(file);
+    if (file->descriptor >= 0 || (exists && !S_ISREG(status.st_mode))) {
+        return write_into(file, exists && S_ISFIFO(status.st_mode));
     }
     char *target = realpath(file->path, NULL);
     bool good =
@@ -425,6 +455,10 @@ static void accept_connection(void) {
     struct ucred peer = {0};
     socklen_t size = sizeof peer;
     int descriptor = accept4(writer.listening, NULL, NULL, SOCK_CLOEXEC);
+    if (descriptor < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM)) {
+        complain("cannot hear what is recorded: %s", strerror(errno));
+        writer.closed = true;
+    }
     if (descriptor < 0) {
         return;
     }
@@ -434,13 +468,6 @@ static void accept_connection(void) {
         return;
     }
     writer.connections[writer.connection_count++] = (connection){descriptor, {NULL, 0, 0}};
-}
-
-static bool program_has_ended(const struct pollfd *of_program) {
-    if (of_program->fd >= 0) {
-        return of_program->revents != 0;
-    }
-    return kill(writer.program, 0) != 0 && errno == ESRCH;
 }
 
 /* One round; false if nothing was there to be heard and the program has ended. */
@@ -496,27 +523,12 @@ static bool listen_for_program(void) {
            listen(writer.listening, MAX_CONNECTIONS) == 0;
 }
 
-/* The descriptor that a path such as /dev/stdout or /dev/fd/3 stands for, or -1. */
-static int descriptor_of(const char *path) {
-    static const char *const folders[] = {"/dev/fd/", "/proc/self/fd/"};
-    if (strcmp(path, "/dev/stdout") == 0 || strcmp(path, "/dev/stderr") == 0) {
-        return path[8] == 'o' ? STDOUT_FILENO : STDERR_FILENO;
-    }
-    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
-        size_t length = strlen(folders[i]);
-        if (strncmp(path, folders[i], length) == 0) {
-            return atoi(path + length);
-        }
-    }
-    return -1;
-}
-
 static bool is_needed(int descriptor) {
     if (descriptor == STDERR_FILENO || descriptor == writer.listening || descriptor == writer.program_descriptor) {
         return true;
     }
     for (int i = 0; i < writer.opt->output_count; i++) {
-        if (descriptor_of(writer.opt->outputs[i].path) == descriptor) {
+        if (writer.opt->outputs[i].descriptor == descriptor) {
             return true;
         }
     }
@@ -525,22 +537,21 @@ static bool is_needed(int descriptor) {
 
 /* A pipe that was the program's must end when the program closes it: its descriptors are not for us to hold. */
 static void close_others(void) {
-    int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
     long most = sysconf(_SC_OPEN_MAX);
     for (int i = 0; i < (most > 0 && most < 65536 ? (int)most : 65536); i++) {
-        if (i == nothing || is_needed(i)) {
-            continue;
-        }
-        if (i <= STDERR_FILENO) {
-            (void)dup2(nothing, i);
-        } else {
+        if (!is_needed(i)) {
             (void)close(i);
         }
+    }
+    if (fcntl(STDERR_FILENO, F_GETFD) < 0) { /* what is said then must not go into another file */
+        int nothing = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        (void)dup2(nothing, STDERR_FILENO);
     }
 }
 
 static void leave_session(void) {
-    static const int ignored[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM};
+    static const int ignored[] = {SIGINT,  SIGTERM, SIGHUP,  SIGQUIT, SIGPIPE,
+                                  SIGUSR1, SIGUSR2, SIGALRM, SIGXFSZ, SIGXCPU};
     for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) {
         (void)signal(ignored[i], SIG_IGN);
     }

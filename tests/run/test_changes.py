@@ -91,6 +91,26 @@ class Changes(Base):
             self.assertEqual((program.code, program.others), (0, []), (kind, program.ours))
             self.assertWritten(program, "after")
 
+    def test_limits_that_leave_no_room(self):
+        """Nothing half is left, nothing runs on, and a line says what is missing."""
+        def check(row):
+            kind, value, pattern = row[1:]
+            program = self.program(AFTER, preexec=lambda: resource.setrlimit(kind, (value, value)))
+            program.end()
+            self.assertRegex(program.ours[-1] if program.ours else "", pattern)
+            self.assertNotEqual(program.code, 0)
+            self.assertLessEqual(set(os.listdir(program.folder)), {"prog.py"})
+            wait_until(lambda: not writers(program))
+        side_by_side(check, [
+            ("no file of that size", resource.RLIMIT_FSIZE, 10, "^pyprof-run: cannot write ./out.txt: File too large$"),
+            ("no file at all", resource.RLIMIT_FSIZE, 0, "^pyprof-run: cannot write ./out.txt: File too large$"),
+            ("no descriptors", resource.RLIMIT_NOFILE, 4, "^pyprof-run: cannot .*: Too many open files$")])
+
+    def test_few_descriptors(self):
+        program = self.program(AFTER, preexec=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (7, 7))).end()
+        self.assertEqual((program.code, program.others), (0, []))
+        self.assertWritten(program, "after")
+
     def test_descriptors(self):
         self.rows([
             ("from 3 on", "os.closerange(3, 65536)"),
