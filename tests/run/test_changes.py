@@ -158,7 +158,10 @@ class Changes(Base):
 
     def test_many_threads_and_memory(self):
         self.rows([("threads", "import threading\nfor i in range(300):\n  t = threading.Thread(target=some, args=(0,)); "
-                               "t.start(); t.join()")])
+                               "t.start(); t.join()"),
+                   ("their memory", "import threading\ndef held(): return len(open('/proc/self/maps').readlines())\n"
+                                    "def run(count):\n  for i in range(count):\n    t = threading.Thread(target=int); "
+                                    "t.start(); t.join()\nrun(30); before = held(); run(500); print(held() - before < 100)")])
 
 
 class Writer(Base):

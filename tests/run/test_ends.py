@@ -282,13 +282,13 @@ class Signals(Base):
             ("in a thread", "import ctypes, threading\nthreading.Thread(target=ctypes.string_at, args=(0,)).start()\n"
                             "time.sleep(60)")]
         if VERSION < (3, 14):  # from then on CPython sees the end of the stack coming, and what it says then is chance
-            rows.append((
-                "a stack without end", "import ctypes, sys\nsys.setrecursionlimit(10**9)\n"
-                                    "t = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)\n"
-                                    "def f(a, b):\n"
-                                    "  ctypes.CDLL(None).qsort((ctypes.c_int * 2)(2, 1), 2, 4, t(f))\n"
-                                    "  return 0\n"
-                                    "f(0, 0)"))
+            endless = ("import ctypes, sys, threading\nsys.setrecursionlimit(10**9)\n"
+                       "t = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)\n"
+                       "def f(a, b):\n"
+                       "  ctypes.CDLL(None).qsort((ctypes.c_int * 2)(2, 1), 2, 4, t(f))\n"
+                       "  return 0\n")
+            rows += [("a stack without end", endless + "f(0, 0)"),
+                     ("one of a thread's", endless + "threading.Thread(target=f, args=(0, 0)).start(); time.sleep(60)")]
         side_by_side(self.same, rows)
 
     def test_kept_by_the_signal_that_asks(self):
