@@ -651,10 +651,25 @@ static void refuse_program(const run_options *opt, const char *path) {
            path, command, place >= 0 ? opt->arguments[place] : "-- python3 script.py");
 }
 
+/* An environment that is named, but not on PATH, gives the python: so it gives the programs that came with it. */
+static char *find_in_environment(const char *name) {
+    const char *environment = getenv("VIRTUAL_ENV");
+    if (environment == NULL || *environment == '\0' || *name == '\0') {
+        return NULL;
+    }
+    char *path = text_of("%s/bin/%s", environment, name);
+    if (is_executable_file(path)) {
+        return path;
+    }
+    free(path);
+    return NULL;
+}
+
 static program run_from_path(const run_options *opt) {
     struct stat status;
     program found;
     char *path = find_in_path(opt->target);
+    path = path != NULL ? path : find_in_environment(opt->target);
     if (opt->target[0] == '-' && path == NULL) {
         refuse("cannot open %s: behind -- stands a program: pyprof-run %s ..., or pyprof-run -- python3 %s ...",
                opt->target, opt->target, opt->target);

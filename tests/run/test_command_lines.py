@@ -116,6 +116,7 @@ SAME = [
     ("pyprof-run -o x.json by_env", "by_env", ["x.json"]),
     ("pyprof-run record -o x.svg -- by_path --help", "by_path --help", ["x.svg"]),
     ("PATH=$PWD/shims:$PATH pyprof-run tool a -b", "$PWD/real/bin/tool a -b", ["tool-.*svg"]),
+    ("VIRTUAL_ENV=$PWD/real pyprof-run tool a -b", "VIRTUAL_ENV=$PWD/real $PWD/real/bin/tool a -b", ["tool-.*svg"]),
     ("PATH=$PWD/shims:$PATH pyprof-run -- python3 script.py", "$PWD/real/bin/python3 script.py", ["script-.*svg"]),
     ("PATH=$PWD/shims:$PATH pyprof-run script.py", "$PWD/real/bin/python3 script.py", ["script-.*svg"]),
     ("pyprof-run twice a", "twice a", ["twice-.*svg"]),       # there is a folder of that name, too
