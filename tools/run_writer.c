@@ -59,6 +59,8 @@ static struct {
     handover_end end;
     bytes collapsed;
     bytes speedscope;
+    bool written[MAX_OUTPUTS];
+    int written_count;
 } writer;
 
 static void append(bytes *to, const void *data, size_t size) {
@@ -285,7 +287,10 @@ static void warn_of_losses(const pyprof_stats *stats) {
 static char *list_outputs(void) {
     char *list = text_of("%s", "");
     for (int i = 0; i < writer.opt->output_count; i++) {
-        char *longer = text_of("%s%s%s", list, i > 0 ? ", " : "", writer.opt->outputs[i].shown);
+        if (!writer.written[i]) {
+            continue;
+        }
+        char *longer = text_of("%s%s%s", list, *list != '\0' ? ", " : "", writer.opt->outputs[i].shown);
         free(list);
         list = longer;
     }
@@ -337,16 +342,15 @@ static void summarize(void) {
     free(list);
 }
 
-static bool write_all(void) {
-    bool good = true;
+static void write_all(void) {
     for (int i = 0; i < writer.opt->output_count; i++) {
-        if (!write_output(&writer.opt->outputs[i])) {
+        writer.written[i] = write_output(&writer.opt->outputs[i]);
+        writer.written_count += writer.written[i];
+        if (!writer.written[i]) {
             complain("cannot write %s: %s", writer.opt->outputs[i].shown,
                      errno != 0 ? strerror(errno) : "out of memory");
-            good = false;
         }
     }
-    return good;
 }
 
 /* All was handed over: true if all was written. */
@@ -363,12 +367,12 @@ static bool conclude(void) {
         }
         return true;
     }
-    bool good = write_all();
-    warn_of_losses(&end->stats);
-    if (good) {
+    write_all();
+    if (writer.written_count > 0) {
+        warn_of_losses(&end->stats);
         summarize();
     }
-    return good;
+    return writer.written_count == writer.opt->output_count;
 }
 
 /* ---- hearing the library -------------------------------------------------------------------------------- */

@@ -192,6 +192,16 @@ class Output(Case):
                     self.assertIn("/dev/full: No space left on device", err)
         self.assertTrue(stat.S_ISCHR(os.stat("/dev/full").st_mode))
 
+    def test_one_of_several_fails(self):
+        """What was written is told all the same."""
+        code, out, err = self.call([RUN, "-r", "1000", "-o", "a.svg", "-o", "/dev/full", "-o", "b.json", "prog.py"])
+        self.assertEqual((code, out), (1, "said\n"))
+        failed, last = lines_of_ours(err.splitlines())
+        self.assertEqual(failed, "pyprof-run: cannot write /dev/full: No space left on device")
+        self.assertRegex(last, r"^pyprof-run: \d+ samples in .*; wrote a\.svg, b\.json$")
+        self.assertSvg(self.read(os.path.join(self.work, "a.svg")))
+        self.assertSpeedscope(self.read(os.path.join(self.work, "b.json")))
+
     def test_missing_script(self):
         code, out, err = self.call([RUN, "-o", self.out, "missing.py"])
         self.assertEqual((code, out, err), (2, "", "pyprof-run: cannot open missing.py: there is no such file, and no "
