@@ -122,11 +122,21 @@ static bool is_still_ours(void) {
            status.st_ino == run.inode;
 }
 
+/* Whether the process ends, and is not replaced or left behind by a daemon. */
+static bool is_ending(void) {
+    uint32_t cause = (uint32_t)(run.cause >> 32);
+    return cause == HANDOVER_EXIT || cause == HANDOVER_SIGNAL;
+}
+
 /* The connection, made anew if it is gone; -1 = none. With the lock held. */
 static int writer(void) {
     struct stat status;
     if (!is_still_ours()) {
         run.descriptor = connect_to_writer();
+        if (run.descriptor < 0 && errno == EMFILE && is_ending()) {
+            (void)close(STDIN_FILENO); /* the program took all that it may have, and needs none any more */
+            run.descriptor = connect_to_writer();
+        }
         if (run.descriptor >= 0 && fstat(run.descriptor, &status) == 0) {
             run.device = status.st_dev;
             run.inode = status.st_ino;

@@ -116,6 +116,8 @@ class Changes(Base):
             ("from 3 on", "os.closerange(3, 65536)"),
             ("its own and all others", "for name in os.listdir('/proc/self/fd'):\n  if int(name) > 2:\n"
                                        "    try: os.close(int(name))\n    except OSError: pass"),
+            ("none left", "import resource\nheld = []\nresource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))\nos.closerange(3, 4096)\n"
+                          "try:\n  while True: held.append(open('/dev/null'))\nexcept OSError as error: print(error)"),
             ("files in their place", "os.closerange(3, 4096)\nheld = [open('/dev/null') for _ in range(100)]\n"
                                      "for i in range(800, 1000): os.dup2(held[0].fileno(), i)"),
         ])
