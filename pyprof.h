@@ -9146,8 +9146,15 @@ static pyprof_result pyprof__save_beside(const pyprof_profile *profile, const py
     return result;
 }
 
+/* The ending in capitals (X.SVG) means the same. */
 static bool pyprof__path_ends_with(const char *path, const char *end) {
-    return pyprof__ends_with(path, strlen(path), end);
+    size_t length = strlen(path), size = strlen(end);
+    bool is_same = length >= size;
+    for (size_t i = 0; is_same && i < size; i++) {
+        char letter = path[length - size + i];
+        is_same = (letter >= 'A' && letter <= 'Z' ? letter - 'A' + 'a' : letter) == end[i];
+    }
+    return is_same;
 }
 
 /* NULL = defaults; where no format is named, the path's ending names it. */

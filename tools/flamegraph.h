@@ -1606,6 +1606,7 @@ static const char *const flamegraph_style[] = {
     ".detail { display: inline-block; max-width: 100%; padding-right: 8px; overflow-wrap: anywhere; background: #fff; line-height: 17px; }",
     ".detail #name { font-weight: 600; }",
     ".detail #figures { color: #57606a; }",
+    "@media print { .flamegraph { max-width: 100%; height: auto; } }",
     /* clang-format on */
 };
 
@@ -1797,6 +1798,15 @@ static const char *const flamegraph_script[] = {
     "  head.setAttribute('transform', `translate(0 ${Math.max(0, Math.min(above, height - top))})`);",
     "  seen = {...view(), y: scrollY};",
     "}",
+    "// Paper is narrower than windows, and is not scrolled: the picture shrinks to it (see the style), the head on top.",
+    "addEventListener('beforeprint', () => {",
+    "  svg.setAttribute('viewBox', `0 0 ${width} ${height}`);",
+    "  head.setAttribute('transform', 'translate(0 0)');",
+    "});",
+    "addEventListener('afterprint', () => {",
+    "  svg.removeAttribute('viewBox');",
+    "  follow();",
+    "});",
     "// Scrolls no further than it must for the frame to be in sight below the head.",
     "function reveal(box) {",
     "  const {height: room} = view(), roof = room < 2 * top ? 0 : top, at = svg.getBoundingClientRect().top + box.y;",

@@ -183,6 +183,15 @@ function follow() {
   head.setAttribute('transform', `translate(0 ${Math.max(0, Math.min(above, height - top))})`);
   seen = {...view(), y: scrollY};
 }
+// Paper is narrower than windows, and is not scrolled: the picture shrinks to it (see the style), the head on top.
+addEventListener('beforeprint', () => {
+  svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
+  head.setAttribute('transform', 'translate(0 0)');
+});
+addEventListener('afterprint', () => {
+  svg.removeAttribute('viewBox');
+  follow();
+});
 // Scrolls no further than it must for the frame to be in sight below the head.
 function reveal(box) {
   const {height: room} = view(), roof = room < 2 * top ? 0 : top, at = svg.getBoundingClientRect().top + box.y;

@@ -51,6 +51,10 @@ static int real_sigaction(int number, const struct sigaction *action, struct sig
 #define EXPORTED __attribute__((visibility("default")))
 
 enum {
+    SIGNAL_STACK = 64 * 1024
+};
+
+enum {
     OFF,       /* nothing was begun: every function here is libc's */
     RECORDING, /* until all has been handed over */
     DONE
@@ -118,11 +122,21 @@ static bool is_still_ours(void) {
            status.st_ino == run.inode;
 }
 
+/* Whether the process ends, and is not replaced or left behind by a daemon. */
+static bool is_ending(void) {
+    uint32_t cause = (uint32_t)(run.cause >> 32);
+    return cause == HANDOVER_EXIT || cause == HANDOVER_SIGNAL;
+}
+
 /* The connection, made anew if it is gone; -1 = none. With the lock held. */
 static int writer(void) {
     struct stat status;
     if (!is_still_ours()) {
         run.descriptor = connect_to_writer();
+        if (run.descriptor < 0 && errno == EMFILE && is_ending()) {
+            (void)close(STDIN_FILENO); /* the program took all that it may have, and needs none any more */
+            run.descriptor = connect_to_writer();
+        }
         if (run.descriptor >= 0 && fstat(run.descriptor, &status) == 0) {
             run.device = status.st_dev;
             run.inode = status.st_ino;
@@ -275,8 +289,15 @@ static void wait_until_done(void) {
     }
 }
 
+/* Whether the process exits by itself. */
+static bool is_leaving(void) {
+    return (uint32_t)(run.cause >> 32) == HANDOVER_EXIT && getpid() == run.pid;
+}
+
 static void be_done(void) {
-    restore_signals();
+    if (!is_leaving()) { /* else for timers: see comes_too_late */
+        restore_signals();
+    }
     run.state = DONE;
     (void)syscall(SYS_futex, &run.state, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
@@ -414,13 +435,31 @@ static bool is_impatient(void) {
     return atomic_fetch_add(&run.ending_signals, 1) > 0;
 }
 
+/* Timers run on while all is handed over, and CPython takes its handlers away before it exits: a program that had one
+   would then die by it, which without us has no time to happen. */
+static bool is_of_timer(int number, const siginfo_t *info) {
+    return info->si_code == SI_TIMER ||
+           (info->si_code > 0 && (number == SIGALRM || number == SIGPROF || number == SIGVTALRM));
+}
+
+/* The end that is being handed over is the end: what comes meanwhile changes neither the exit status nor the signal. */
+static bool comes_too_late(int number, const siginfo_t *info) {
+    return is_leaving() && !is_fault(number, info) &&
+           (is_of_timer(number, info) || (run.state == RECORDING && !is_impatient()));
+}
+
 /* The thread that has the signal stands still here until all has been handed over, then it has the default
    action, as it would have had at once. */
 static void on_ending_signal(int number, siginfo_t *info, void *unused) {
     (void)unused;
     int saved = errno;
+    if (comes_too_late(number, info)) {
+        errno = saved;
+        return;
+    }
     if (is_recording() && !is_impatient()) {
         end_recording(HANDOVER_SIGNAL, number);
+        number = (uint32_t)(run.cause >> 32) == HANDOVER_SIGNAL ? (int)(uint32_t)run.cause : number;
     }
     struct sigaction action;
     memset(&action, 0, sizeof action);
@@ -532,20 +571,87 @@ static void restore_signals(void) {
     }
 }
 
-/* A stack that overflows leaves no room for a handler: the main thread gets a second one. A program that
-   brings its own (faulthandler) replaces it. */
-static void give_signal_stack(void) {
+static __thread void *own_stack; /* for signals, of this thread */
+
+/* A stack that overflows leaves no room for a handler: each thread gets a second one, until the program brings its own
+   (faulthandler). */
+static void *give_signal_stack(void) {
     stack_t old, stack;
-    const size_t size = 64 * 1024;
-    if (sigaltstack(NULL, &old) != 0 || !(old.ss_flags & SS_DISABLE)) {
-        return;
+    if (syscall(SYS_sigaltstack, NULL, &old) != 0 || !(old.ss_flags & SS_DISABLE)) {
+        return NULL;
     }
     memset(&stack, 0, sizeof stack);
-    stack.ss_sp = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    stack.ss_size = size;
+    stack.ss_sp = mmap(NULL, SIGNAL_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    stack.ss_size = SIGNAL_STACK;
     if (stack.ss_sp != MAP_FAILED) {
-        (void)sigaltstack(&stack, NULL);
+        own_stack = stack.ss_sp;
+        (void)syscall(SYS_sigaltstack, &stack, NULL);
     }
+    return own_stack;
+}
+
+static void take_signal_stack(void *given) {
+    stack_t now, none;
+    memset(&none, 0, sizeof none);
+    none.ss_flags = SS_DISABLE;
+    if (given == NULL || syscall(SYS_sigaltstack, NULL, &now) != 0) {
+        return;
+    }
+    own_stack = NULL;
+    if (now.ss_sp != given || syscall(SYS_sigaltstack, &none, NULL) == 0) {
+        (void)munmap(given, SIGNAL_STACK);
+    }
+}
+
+/* Ours is told to be none, and none is ours. */
+EXPORTED int sigaltstack(const stack_t *next, stack_t *old) {
+    stack_t before, ours;
+    if (syscall(SYS_sigaltstack, next, &before) != 0) {
+        return -1;
+    }
+    memset(&ours, 0, sizeof ours);
+    ours.ss_sp = own_stack;
+    ours.ss_size = SIGNAL_STACK;
+    if (own_stack != NULL && next != NULL && (next->ss_flags & SS_DISABLE)) {
+        (void)syscall(SYS_sigaltstack, &ours, NULL);
+    }
+    if (own_stack != NULL && before.ss_sp == own_stack) {
+        memset(&before, 0, sizeof before);
+        before.ss_flags = SS_DISABLE;
+    }
+    if (old != NULL) {
+        *old = before;
+    }
+    return 0;
+}
+
+typedef struct new_thread {
+    void *(*start)(void *);
+    void *argument;
+} new_thread;
+
+static void *run_thread(void *given) {
+    new_thread thread = *(new_thread *)given;
+    void *result;
+    free(given);
+    pthread_cleanup_push(take_signal_stack, give_signal_stack());
+    result = thread.start(thread.argument);
+    pthread_cleanup_pop(1);
+    return result;
+}
+
+EXPORTED int pthread_create(pthread_t *made, const pthread_attr_t *attributes, void *(*start)(void *), void *argument) {
+    LIBC(pthread_create);
+    new_thread *thread = is_recording() ? (new_thread *)malloc(sizeof *thread) : NULL;
+    if (thread == NULL) {
+        return libc_pthread_create(made, attributes, start, argument);
+    }
+    *thread = (new_thread){start, argument};
+    int result = libc_pthread_create(made, attributes, run_thread, thread);
+    if (result != 0) {
+        free(thread);
+    }
+    return result;
 }
 
 /* ---- other ends ----------------------------------------------------------------------------------------- */
@@ -894,7 +1000,7 @@ static void begin(void) {
         refuse("no room for a fork handler or a thread");
     }
     run.state = RECORDING;
-    give_signal_stack();
+    (void)give_signal_stack();
     take_signals();
 }
 

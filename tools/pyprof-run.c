@@ -15,6 +15,7 @@
 #include "pyprof-run.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -38,6 +39,9 @@
 static void vcomplain(const char *format, va_list values) {
     char *text = NULL;
     if (vasprintf(&text, format, values) >= 0) {
+        for (char *at = text; *at != '\0'; at++) {
+            *at = (unsigned char)*at < ' ' ? '?' : *at; /* a file's name may hold anything: one line, all the same */
+        }
         (void)fprintf(stderr, "pyprof-run: %s\n", text); /* stderr has no buffer: one call, one line */
         free(text);
     }
@@ -198,7 +202,22 @@ static const char *signal_name(int number) {
     return NULL;
 }
 
-/* A number, a name with or without SIG, RTMIN+N, or none. */
+/* RTMIN, RTMIN+N, RTMAX-N, RTMAX */
+static bool is_real_time(const char *name, int number) {
+    bool from_above = strncasecmp(name, "RTMAX", 5) == 0;
+    char *end = NULL;
+    if (!from_above && strncasecmp(name, "RTMIN", 5) != 0) {
+        return false;
+    }
+    if (name[5] == '\0') {
+        return number == (from_above ? SIGRTMAX : SIGRTMIN);
+    }
+    long distance = strtol(name + 5, &end, 10);
+    return name[5] == (from_above ? '-' : '+') && *end == '\0' &&
+           number == (from_above ? SIGRTMAX : SIGRTMIN) + distance;
+}
+
+/* A number, a name with or without SIG, RTMIN+N, RTMAX-N, or none. */
 static int signal_option(const char *text, pyprof_capture *capture) {
     const char *name = strncasecmp(text, "SIG", 3) == 0 ? text + 3 : text;
     if (strcasecmp(name, "none") == 0) {
@@ -209,11 +228,9 @@ static int signal_option(const char *text, pyprof_capture *capture) {
     for (int number = 1; number <= SIGRTMAX; number++) {
         const char *known = signal_name(number);
         char *figure = text_of("%d", number);
-        char *real_time = text_of(number == SIGRTMIN ? "RTMIN" : "RTMIN+%d", number - SIGRTMIN);
-        bool is_it = strcmp(text, figure) == 0 || strcasecmp(name, real_time) == 0 ||
-                     (known != NULL && strcasecmp(name, known) == 0);
+        bool is_it =
+            strcmp(text, figure) == 0 || is_real_time(name, number) || (known != NULL && strcasecmp(name, known) == 0);
         free(figure);
-        free(real_time);
         if (is_it && (known != NULL || number >= SIGRTMIN)) {
             return number;
         }
@@ -231,11 +248,11 @@ static file_format format_option(const char *text) {
                  {"raw", FORMAT_COLLAPSED},   {"txt", FORMAT_COLLAPSED},        {"folded", FORMAT_COLLAPSED},
                  {"json", FORMAT_SPEEDSCOPE}, {"speedscope", FORMAT_SPEEDSCOPE}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (strcmp(text, names[i].name) == 0) {
+        if (strcasecmp(text, names[i].name) == 0) {
             return names[i].format;
         }
     }
-    if (strcmp(text, "chrometrace") == 0) {
+    if (strcasecmp(text, "chrometrace") == 0) {
         usage_error("--format: chrometrace is not written yet: svg, collapsed (raw) or speedscope");
     }
     usage_error("--format: '%s' is not svg, collapsed or speedscope", text);
@@ -277,7 +294,8 @@ static void add_output(run_options *opt, const char *path) {
     if (*path == '\0') {
         usage_error("--output: an empty name");
     }
-    opt->outputs[opt->output_count++].shown = strcmp(path, "-") == 0 ? "/dev/stdout" : path;
+    opt->outputs[opt->output_count++] =
+        (output_file){.shown = strcmp(path, "-") == 0 ? "/dev/stdout" : path, .descriptor = -1};
 }
 
 static void add_python_option(run_options *opt, char *word) {
@@ -335,7 +353,7 @@ static int take_python_word(run_options *opt, char **words) {
     char *word = words[0];
     size_t flags = word[0] == '-' ? strspn(word + 1, PYTHON_FLAGS) : 0;
     char last = word[0] == '-' ? word[1 + flags] : ' ';
-    if (opt->recording && strcmp(word, "-s") == 0) {
+    if (opt->recording && memchr(word + 1, 's', flags) != NULL) {
         answer_py_spy(SUBPROCESSES);
     }
     if (strcmp(word, "--check-hash-based-pycs") != 0 && last != 'X' && last != 'W' && (last != '\0' || flags == 0)) {
@@ -416,6 +434,13 @@ static bool take_detail(run_options *opt, int letter) {
     }
 }
 
+static void take_format(run_options *opt, file_format format) {
+    if (opt->format != FORMAT_UNSET && opt->format != format) {
+        usage_error("--format: two of them; it is for all files whose endings do not say");
+    }
+    opt->format = format;
+}
+
 static bool take_view(run_options *opt, int letter) {
     switch (letter) {
     case METRIC:
@@ -431,10 +456,13 @@ static bool take_view(run_options *opt, int letter) {
         opt->view.detail = PYPROF_DETAIL_FUNCTION;
         return true;
     case 'o':
+        if (optarg[0] == '-' && optarg[1] != '\0') {
+            usage_error("--output: '%s' looks like an option: for a file of that name write ./%s", optarg, optarg);
+        }
         add_output(opt, optarg);
         return true;
     case 'f':
-        opt->format = format_option(optarg);
+        take_format(opt, format_option(optarg));
         return true;
     case 'r':
         opt->rate = number_option("--rate", optarg, 0.1, 20000);
@@ -481,9 +509,15 @@ static void take_option(run_options *opt, int letter, char **argv) {
     case ':':
         usage_error("%s needs a value", argv[optind - 1]);
     default:
+        if (letter == 's' && opt->recording) {
+            answer_py_spy(SUBPROCESSES);
+        }
         if (letter != '?' && strchr(PYTHON_FLAGS, letter) != NULL) { /* behind one of ours, in one word */
             add_python_option(opt, text_of("-%c", letter));
             return;
+        }
+        if (optopt > 0 && strncmp(argv[optind - 1], "--", 2) == 0) {
+            usage_error("%.*s takes no value", (int)strcspn(argv[optind - 1], "="), argv[optind - 1]);
         }
         if (optopt > 0 && optopt < METRIC) {
             usage_error("unknown option, or one without a value: -%c", optopt);
@@ -512,6 +546,11 @@ static void parse_options(run_options *opt, int argc, char **argv) {
             take_flags_of_mode(opt, argv + optind);
         }
         int letter = getopt_long(argc, argv, "+:o:f:r:d:m:c:tgiFqhVp:n" PYTHON_FLAGS, OPTIONS, NULL);
+        if (letter == -1 && !opt->recording && strcmp(argv[optind - 1], "--") != 0 && is_record(argv[optind])) {
+            opt->recording = true;
+            optind++;
+            continue;
+        }
         if (letter == -1) {
             break;
         }
@@ -574,11 +613,52 @@ static bool can_make_beside(const char *path) {
     return descriptor >= 0;
 }
 
-/* Says early what would otherwise be found out after an hour's run. */
-static void check_output(const output_file *file) {
+/* The descriptor that a path such as /dev/stdout or /dev/fd/3 stands for, or -1. */
+static int descriptor_of(const char *path) {
+    static const char *const names[] = {"/dev/stdin", "/dev/stdout", "/dev/stderr"};
+    static const char *const folders[] = {"/dev/fd/", "/proc/self/fd/"};
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(path, names[i]) == 0) {
+            return i;
+        }
+    }
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        size_t length = strlen(folders[i]);
+        size_t digits = strspn(path + length * (strncmp(path, folders[i], length) == 0), "0123456789");
+        if (strncmp(path, folders[i], length) == 0 && digits > 0 && digits < 7 && path[length + digits] == '\0') {
+            return atoi(path + length);
+        }
+    }
+    return -1;
+}
+
+/* A descriptor of the user's, which the program may close, or a device: held until it is written. */
+static bool hold_descriptor(output_file *file) {
     struct stat status;
-    bool good;
-    if (stat(file->path, &status) == 0) {
+    int given = descriptor_of(file->shown);
+    if (given >= 0) {
+        int mode = fcntl(given, F_GETFL);
+        if (mode >= 0 && (mode & O_ACCMODE) == O_RDONLY) {
+            errno = EBADF;
+            return false;
+        }
+        file->descriptor = mode >= 0 ? fcntl(given, F_DUPFD_CLOEXEC, STDERR_FILENO + 1) : -1;
+        return file->descriptor >= 0;
+    }
+    if (stat(file->path, &status) == 0 && S_ISCHR(status.st_mode)) {
+        file->descriptor = open(file->path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+        return file->descriptor >= 0;
+    }
+    return true;
+}
+
+/* Says early what would otherwise be found out after an hour's run. */
+static void check_output(output_file *file) {
+    struct stat status;
+    bool good = hold_descriptor(file);
+    if (!good || file->descriptor >= 0) {
+        /* it is open, or will never be */
+    } else if (stat(file->path, &status) == 0) {
         if (S_ISDIR(status.st_mode)) {
             errno = EISDIR;
             good = false;
@@ -596,17 +676,26 @@ static void check_output(const output_file *file) {
 static void choose_format(output_file *file, file_format asked) {
     static const char *const names[] = {
         [FORMAT_SVG] = "svg", [FORMAT_COLLAPSED] = "collapsed", [FORMAT_SPEEDSCOPE] = "speedscope"};
+    struct stat status;
     file_format told = format_of_path(file->shown);
     if (told != FORMAT_UNSET && asked != FORMAT_UNSET && told != asked) {
         usage_error("--output: the ending of '%s' means %s, --format says %s", file->shown, names[told], names[asked]);
     }
     file->format = told != FORMAT_UNSET ? told : asked;
+    if (file->format == FORMAT_UNSET && stat(file->shown, &status) == 0 && S_ISDIR(status.st_mode)) {
+        refuse("cannot write %s: %s", file->shown, strerror(EISDIR));
+    }
     if (file->format == FORMAT_UNSET && strchr(base_name(file->shown), '.') != NULL) {
         usage_error("--output: the ending of '%s' names no format: say which with --format", file->shown);
     }
     if (file->format == FORMAT_UNSET) {
         file->format = FORMAT_SVG;
     }
+}
+
+static bool is_same_output(const output_file *one, const output_file *other) {
+    int descriptor = descriptor_of(one->shown);
+    return descriptor >= 0 ? descriptor == descriptor_of(other->shown) : strcmp(one->path, other->path) == 0;
 }
 
 static void choose_outputs(run_options *opt, const char *name) {
@@ -617,11 +706,14 @@ static void choose_outputs(run_options *opt, const char *name) {
         choose_format(&opt->outputs[i], opt->format);
         opt->outputs[i].path = absolute_path(opt->outputs[i].shown);
         for (int other = 0; other < i; other++) {
-            if (strcmp(opt->outputs[i].path, opt->outputs[other].path) == 0) {
+            if (is_same_output(&opt->outputs[i], &opt->outputs[other])) {
                 usage_error("--output: '%s' twice", opt->outputs[i].shown);
             }
         }
         check_output(&opt->outputs[i]);
+        if (opt->mode == NULL && same_file(opt->outputs[i].path, opt->target)) {
+            refuse("--output: '%s' is the program itself", opt->outputs[i].shown);
+        }
     }
 }
 

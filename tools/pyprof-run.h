@@ -29,6 +29,7 @@ typedef enum file_format {
 typedef struct output_file {
     char *path;        /* absolute: where it goes is meant from where pyprof-run was started */
     const char *shown; /* the same as the user wrote it */
+    int descriptor;    /* what has no name of its own (/dev/stdout, a terminal) is open from the beginning; -1 = none */
     file_format format;
 } output_file;
 
@@ -86,6 +87,7 @@ void refuse(const char *format, ...) __attribute__((format(printf, 1, 2), noretu
 void *must(void *memory); /* what malloc gave; the end if that is nothing */
 char *text_of(const char *format, ...) __attribute__((format(printf, 1, 2)));
 const char *base_name(const char *path);
+bool same_file(const char *one, const char *other);
 
 /* ---- run_program.c ---- */
 

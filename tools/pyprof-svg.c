@@ -42,8 +42,8 @@ static const char *const help[] = {
     "  --unit UNIT      what the values are: ns, us, ms, s, or a word for what is counted",
     "                   (default: us if each stack begins with `thread NAME` as pyprof writes it, else "
     "samples)",
-    "  --help           show this text",
-    "  --version        show the version",
+    "  -h, --help       show this text",
+    "  -V, --version    show the version",
     "",
     "Exit code: 0 if the picture is written; 1 if the input has bad lines (each is told as",
     "IN:LINE: what is wrong, and nothing is written) or cannot be read, or OUT cannot be written;",
@@ -84,15 +84,21 @@ static bool parse_min_width(const char *text, double *width) {
     return true;
 }
 
+static bool is_name(const char *text, size_t size, const char *name) {
+    return strlen(name) == size && strncmp(text, name, size) == 0;
+}
+
 static bool set_option(arguments *parsed, const char *name, size_t size, const char *value) {
     static const char *const names[] = {"--title", "--subtitle", "--unit", "--width", "--min-width"};
     const char **texts[] = {&parsed->options.title, &parsed->options.subtitle, &parsed->options.unit};
     size_t which = 0;
-    while (which < 5 && (strlen(names[which]) != size || strncmp(names[which], name, size) != 0)) {
+    while (which < 5 && !is_name(name, size, names[which])) {
         which++;
     }
     if (which == 5) {
-        fprintf(stderr, "pyprof-svg: unknown option '%.*s'\n", (int)size, name);
+        bool is_flag = is_name(name, size, "--inverted") || is_name(name, size, "--threads");
+        fprintf(stderr, "pyprof-svg: %s '%.*s'%s\n", is_flag ? "the option" : "unknown option", (int)size, name,
+                is_flag ? " takes no value" : "");
         return false;
     }
     if (!value || (which == 2 && !*value)) {
@@ -135,12 +141,22 @@ static bool parse_arguments(int argc, char **argv, arguments *parsed) {
     return true;
 }
 
-static bool asks_for(int argc, char **argv, const char *option) {
+static bool asks_for(int argc, char **argv, const char *option, const char *letter) {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
-        if (strcmp(argv[i], option) == 0)
+        if (strcmp(argv[i], option) == 0 || strcmp(argv[i], letter) == 0)
             return true;
     }
     return false;
+}
+
+/* The picture would take the place of what it is drawn of. */
+static bool would_replace_input(const arguments *parsed) {
+    struct stat in, out;
+    const char *from = parsed->paths[0], *to = parsed->paths[1];
+    bool is_named = from && strcmp(from, "-") != 0;
+    if (!to || (is_named ? stat(from, &in) : fstat(STDIN_FILENO, &in)) != 0 || stat(to, &out) != 0)
+        return false;
+    return S_ISREG(in.st_mode) && in.st_dev == out.st_dev && in.st_ino == out.st_ino;
 }
 
 static void pass_over(int signal_number) {
@@ -180,18 +196,23 @@ static flamegraph_result read_input(flamegraph *graph, const char *path) {
 
 int main(int argc, char **argv) {
     arguments parsed = {0};
-    if (asks_for(argc, argv, "--help")) {
+    if (asks_for(argc, argv, "--help", "-h")) {
         fputs(usage, stdout);
         for (size_t i = 0; i < sizeof help / sizeof *help; i++)
             puts(help[i]);
         return EXIT_SUCCESS;
     }
-    if (asks_for(argc, argv, "--version")) {
+    if (asks_for(argc, argv, "--version", "-V")) {
         puts("pyprof-svg " PYPROF_SVG_VERSION);
         return EXIT_SUCCESS;
     }
     if (!parse_arguments(argc, argv, &parsed)) {
         fputs(usage, stderr);
+        return EXIT_BAD_USAGE;
+    }
+    if (would_replace_input(&parsed)) {
+        fprintf(stderr, "pyprof-svg: '%s' is both IN and OUT: the picture would take the place of its input\n",
+                parsed.paths[1]);
         return EXIT_BAD_USAGE;
     }
     flamegraph *graph = flamegraph_create();

@@ -27,7 +27,7 @@
 
 /* ---- files ---------------------------------------------------------------------------------------------- */
 
-static bool same_file(const char *one, const char *other) {
+bool same_file(const char *one, const char *other) {
     struct stat a, b;
     return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
@@ -87,11 +87,19 @@ static bool is_elf(const char *path) {
     return strcmp(start, "\177ELF") == 0;
 }
 
-/* python, python3, python3.11, python3.13t, pypy3: what answers to python's command line, if only to be refused. */
-static bool is_named_python(const char *path) {
+static bool has_pythons_name(const char *path) {
     const char *name = base_name(path);
     size_t length = strncmp(name, "python", 6) == 0 ? 6 : strncmp(name, "pypy", 4) == 0 ? 4 : 0;
     return length > 0 && strspn(name + length, "0123456789.td-bgu") == strlen(name + length);
+}
+
+/* python, python3, python3.11, python3.13t, pypy3, a link to one: what answers to python's command line, if only to be
+   refused. */
+static bool is_python(const char *path) {
+    char *real = realpath(path, NULL);
+    bool is_link_to_one = real != NULL && has_pythons_name(real) && is_elf(real);
+    free(real);
+    return has_pythons_name(path) || is_link_to_one;
 }
 
 /* ---- which python it is --------------------------------------------------------------------------------- */
@@ -101,13 +109,29 @@ typedef struct python {
     char *called;     /* argv[0] */
     char *tag;        /* version and build, as "3.11" or "3.13t" */
     char *version;    /* "CPython 3.11.7" */
+    char *shim;       /* what a script that stands for it adds: options and variables, see take_shim; NULL = nothing */
+    char *shim_end;
 } python;
 
-/* What a command prints, at most size - 1 bytes of it; false if it fails. */
-static bool ask(const char *executable, const char *code, char *answer, size_t size) {
-    int ends[2];
-    if (pipe(ends) != 0) {
+/* Not under the numbers of the standard streams, where those are closed. */
+static bool make_pipe(int *ends) {
+    int low[2];
+    if (pipe(low) != 0) {
         return false;
+    }
+    for (int i = 0; i < 2; i++) {
+        ends[i] = fcntl(low[i], F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    }
+    (void)close(low[0]);
+    (void)close(low[1]);
+    return ends[0] >= 0 && ends[1] >= 0;
+}
+
+/* What a command prints, and how many bytes of it; 0 if it fails. */
+static size_t ask(const char *executable, const char *code, char *answer, size_t size) {
+    int ends[2];
+    if (!make_pipe(ends)) {
+        return 0;
     }
     pid_t child = fork();
     if (child == 0) {
@@ -115,8 +139,6 @@ static bool ask(const char *executable, const char *code, char *answer, size_t s
         if (nothing < 0 || dup2(nothing, 0) < 0 || dup2(ends[1], 1) < 0 || dup2(nothing, 2) < 0) {
             _exit(127);
         }
-        (void)close(ends[0]);
-        (void)close(ends[1]);
         (void)execl(executable, executable, "-I", "-S", "-c", code, (char *)NULL);
         _exit(127);
     }
@@ -132,7 +154,7 @@ static bool ask(const char *executable, const char *code, char *answer, size_t s
     int status = -1;
     while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR) {
     }
-    return child > 0 && status == 0;
+    return child > 0 && status == 0 ? length : 0;
 }
 
 static char *take_line(char **text) {
@@ -145,33 +167,47 @@ static char *take_line(char **text) {
     return must(strdup(line));
 }
 
-/* Asks an executable, or a script that stands for one (pyenv and asdf put such "shims" on PATH), what it is. */
+/* Asks an executable, or a script that stands for one (pyenv and asdf put such "shims" on PATH), what it is, and what the
+   script does before: options of python's that it adds, and its variables, each ended by a zero byte. */
 static bool identify(python *self, const char *path, const char *called) {
     static const char code[] =
         "import os, sys\n"
         "v = sys.version_info\n"
-        "os.write(1, os.fsencode('%s\\n%d.%d%s\\n%s %d.%d.%d\\n' % (sys.executable, v[0], v[1],\n"
+        "e = sys.executable\n"
+        "if not os.path.isfile(e) or open(e, 'rb').read(4) != b'\\x7fELF':\n" /* exec -a "$0" names the script */
+        "    e = os.readlink('/proc/self/exe')\n"
+        "os.write(1, os.fsencode('%s\\n%d.%d%s\\n%s %d.%d.%d\\n' % (e, v[0], v[1],\n"
         "    getattr(sys, 'abiflags', ''), {'cpython': 'CPython', 'pypy': 'PyPy'}.get(\n"
-        "    sys.implementation.name, sys.implementation.name), v[0], v[1], v[2])))\n";
-    char answer[PATH_MAX + 64];
+        "    sys.implementation.name, sys.implementation.name), v[0], v[1], v[2])))\n"
+        "w = open('/proc/self/cmdline', 'rb').read().split(b'\\0')[:-1]\n"
+        "assert w[-4:-1] == [b'-I', b'-S', b'-c']\n"
+        "os.write(1, b'\\0'.join(w[:-4] + [b''] + [k + b'=' + x for k, x in os.environb.items()] + [b'']))\n";
+    static char answer[1 << 22];
     char *at = answer;
-    *self = (python){NULL, NULL, NULL, NULL};
+    *self = (python){NULL, NULL, NULL, NULL, NULL, NULL};
     if (same_file(path, PYPROF_RUN_PYTHON)) {
-        *self = (python){must(strdup(path)), must(strdup(called)), must(strdup(PYPROF_RUN_TAG)),
-                         must(strdup("CPython " PYPROF_RUN_TAG))};
+        self->executable = must(strdup(path));
+        self->called = must(strdup(called));
+        self->tag = must(strdup(PYPROF_RUN_TAG));
+        self->version = must(strdup("CPython " PYPROF_RUN_TAG));
         return true;
     }
-    if (!ask(path, code, answer, sizeof answer)) {
+    size_t size = ask(path, code, answer, sizeof answer);
+    if (size == 0) {
         return false;
     }
     bool is_script = !is_elf(path);
     self->executable = take_line(&at);
-    self->called = must(strdup(is_script ? self->executable : called));
     self->tag = take_line(&at);
     self->version = take_line(&at);
+    self->called = must(strdup(!is_script ? called : *at != '\0' ? at : self->executable));
     if (!is_script) {
         free(self->executable);
         self->executable = must(strdup(path));
+    } else if (*at != '\0') {
+        at += strlen(at) + 1;
+        self->shim = memcpy(must(malloc((size_t)(answer + size - at) + 1)), at, (size_t)(answer + size - at));
+        self->shim_end = self->shim + (answer + size - at);
     }
     return is_executable_file(self->executable) && *self->tag != '\0';
 }
@@ -181,7 +217,8 @@ static void forget(python *self) {
     free(self->called);
     free(self->tag);
     free(self->version);
-    *self = (python){NULL, NULL, NULL, NULL};
+    free(self->shim);
+    *self = (python){NULL, NULL, NULL, NULL, NULL, NULL};
 }
 
 /* ---- the library for it --------------------------------------------------------------------------------- */
@@ -227,6 +264,12 @@ static bool ignores_preload(const char *executable) {
 
 /* One line that says what to do. */
 static void refuse_python(const python *self, const char *what) {
+    int major = 3, minor = 8;
+    if (sscanf(self->tag, "%d.%d", &major, &minor) == 2 && (major < 3 || (major == 3 && minor < 8))) {
+        refuse("%s%s is %s: 3.8 is the oldest that can be recorded (to take another: pyprof-run -- " PYPROF_RUN_PYTHON
+               " ...)",
+               what, self->executable, self->version);
+    }
     refuse("%s%s is %s (%s), this pyprof-run is for " PYPROF_RUN_TAG
            ": build one for it (meson setup BUILD -Dpkg_config_path=PREFIX/lib/pkgconfig), or name the other: "
            "pyprof-run -- " PYPROF_RUN_PYTHON " ...",
@@ -341,10 +384,27 @@ static char *next_word(char **at) {
     return word;
 }
 
-/* The command that a script's first line names, split into words; answers how many. Knows env, with and without -S, and
-   the shell line that pip and uv write where the path of python is too long or has blanks:
+/* What is left of a word that may be env itself, its -S, or a variable that it sets. */
+static char *behind_env(char *word, bool apply) {
+    if (strcmp(base_name(word), "env") == 0) {
+        return word + strlen(word);
+    }
+    word += strncmp(word, "-S", 2) == 0 ? 2 : 0;
+    char *equals = strchr(word, '=');
+    if (equals == NULL || equals == word || word[0] == '-' || memchr(word, '/', (size_t)(equals - word)) != NULL) {
+        return word;
+    }
+    *equals = '\0';
+    if (apply && setenv(word, equals + 1, 1) != 0) {
+        refuse("out of memory");
+    }
+    return word + strlen(word);
+}
+
+/* The command that a script's first line names, split into words; answers how many. Knows env, with and without -S, with
+   variables, which it sets if they are to be applied, and the shell line that pip and uv write where the path of python is too long or has blanks:
    #!/bin/sh, then '''exec' "/path/python" "$0" "$@" */
-static int interpreter_of(const char *script, char *line, size_t size, char **words, int most) {
+static int interpreter_of(const char *script, char *line, size_t size, char **words, int most, bool apply) {
     int count = 0;
     read_beginning(script, line, size);
     if (strncmp(line, "#!", 2) != 0) {
@@ -361,12 +421,11 @@ static int interpreter_of(const char *script, char *line, size_t size, char **wo
         *second = '\0';
     }
     for (char *word; count < most && (word = next_word(&at)) != NULL;) {
-        bool is_env = count == 0 && strcmp(base_name(word), "env") == 0;
-        bool is_split = count == 0 && strcmp(word, "-S") == 0;
         if (is_exec && word[0] == '$') {
             break;
         }
-        if (!is_env && !is_split) {
+        word = count > 0 ? word : behind_env(word, apply);
+        if (*word != '\0') {
             words[count++] = word;
         }
     }
@@ -446,6 +505,22 @@ static char *name_of_command_line(char *const *arguments) {
     return must(strdup("python"));
 }
 
+/* What the script that stands for a python does before it: see identify. */
+static void take_shim(const python *self, words *arguments) {
+    const char *at = self->shim;
+    for (; at < self->shim_end && *at != '\0'; at += strlen(at) + 1) {
+        add(arguments, at);
+    }
+    if (at < self->shim_end && clearenv() != 0) {
+        refuse("out of memory");
+    }
+    for (at++; at < self->shim_end && *at != '\0'; at += strlen(at) + 1) {
+        if (putenv(must(strdup(at))) != 0) {
+            refuse("out of memory");
+        }
+    }
+}
+
 /* A python, python's own options, and what they are to run. */
 static program compose(const run_options *opt, python *self, const char *what, const words *rest, char *name) {
     program made = {.name = name};
@@ -453,6 +528,9 @@ static program compose(const run_options *opt, python *self, const char *what, c
     made.library = need_library(self, what);
     made.executable = must(strdup(self->executable));
     add(&arguments, self->called);
+    if (self->shim != NULL) {
+        take_shim(self, &arguments);
+    }
     for (int i = 0; i < opt->python_option_count; i++) {
         add(&arguments, opt->python_options[i]);
     }
@@ -532,30 +610,71 @@ static bool try_program(const run_options *opt, const char *path, program *found
     };
     char line[1024];
     char *command[MOST];
-    if (is_named_python(path)) {
+    if (is_python(path)) {
         *found = run_python(opt, path);
         return true;
     }
-    int count = is_elf(path) ? 0 : interpreter_of(path, line, sizeof line, command, MOST);
-    if (count == 0 || !is_named_python(command[0])) {
+    int count = is_elf(path) ? 0 : interpreter_of(path, line, sizeof line, command, MOST, true);
+    if (count == 0 || !is_python(command[0])) {
         return false;
     }
     *found = run_by_first_line(opt, path, command, count);
     return true;
 }
 
+/* Where pyprof-run belongs in the command line of a program that starts others: before a python, a script, or what
+   follows `run` (uv, poetry, hatch). -1 = unknown. */
+static int place_of_python(char *const *arguments) {
+    for (int i = 0; arguments[i] != NULL; i++) {
+        const char *ending = strrchr(arguments[i], '.');
+        if (has_pythons_name(arguments[i]) || (ending != NULL && strcmp(ending, ".py") == 0)) {
+            return i;
+        }
+    }
+    for (int i = 0; arguments[i] != NULL; i++) {
+        if (strcmp(arguments[i], "run") == 0 && arguments[i + 1] != NULL && arguments[i + 1][0] != '-') {
+            return i + 1;
+        }
+    }
+    return -1;
+}
+
 /* What is neither python nor a Python script. */
 static void refuse_program(const run_options *opt, const char *path) {
+    int place = place_of_python(opt->arguments);
+    char *command = must(strdup(place >= 0 ? opt->target : "nice"));
+    for (int i = 0; i < place; i++) {
+        command = text_of("%s %s", command, opt->arguments[i]);
+    }
     refuse("%s is neither a python nor a Python script: pyprof-run goes in front of those "
-           "(as in: %s pyprof-run -- python3 script.py); a host that embeds Python includes pyprof.h",
-           path, opt->target);
+           "(as in: %s pyprof-run %s ...); a host that embeds Python includes pyprof.h",
+           path, command, place >= 0 ? opt->arguments[place] : "-- python3 script.py");
+}
+
+/* An environment that is named, but not on PATH, gives the python: so it gives the programs that came with it. */
+static char *find_in_environment(const char *name) {
+    const char *environment = getenv("VIRTUAL_ENV");
+    if (environment == NULL || *environment == '\0' || *name == '\0') {
+        return NULL;
+    }
+    char *path = text_of("%s/bin/%s", environment, name);
+    if (is_executable_file(path)) {
+        return path;
+    }
+    free(path);
+    return NULL;
 }
 
 static program run_from_path(const run_options *opt) {
     struct stat status;
     program found;
     char *path = find_in_path(opt->target);
-    if (strcmp(opt->target, "top") == 0 || strcmp(opt->target, "dump") == 0) {
+    path = path != NULL ? path : find_in_environment(opt->target);
+    if (opt->target[0] == '-' && path == NULL) {
+        refuse("cannot open %s: behind -- stands a program: pyprof-run %s ..., or pyprof-run -- python3 %s ...",
+               opt->target, opt->target, opt->target);
+    }
+    if (strcmp(opt->target, "top") == 0 || strcmp(opt->target, "dump") == 0 || strcmp(opt->target, "attach") == 0) {
         refuse("there is no %s yet: pyprof-run records a program from its start to its end", opt->target);
     }
     if (path == NULL) {
@@ -579,7 +698,7 @@ static program run_from_path(const run_options *opt) {
 static bool belongs_to_other_python(const char *script) {
     char line[1024];
     char *command[2];
-    if (is_elf(script) || interpreter_of(script, line, sizeof line, command, 2) == 0 || !is_named_python(command[0]) ||
+    if (is_elf(script) || interpreter_of(script, line, sizeof line, command, 2, false) == 0 || !is_python(command[0]) ||
         command[0][0] != '/') {
         return false;
     }
@@ -621,8 +740,7 @@ program find_program(const run_options *opt) {
         return found;
     }
     if (S_ISREG(status.st_mode) && is_executable_file(opt->target) &&
-        (is_named_python(opt->target) || belongs_to_other_python(opt->target)) &&
-        try_program(opt, opt->target, &found)) {
+        (is_python(opt->target) || belongs_to_other_python(opt->target)) && try_program(opt, opt->target, &found)) {
         return found;
     }
     return run_script(opt);

@@ -59,6 +59,8 @@ static struct {
     handover_end end;
     bytes collapsed;
     bytes speedscope;
+    bool written[MAX_OUTPUTS];
+    int written_count;
 } writer;
 
 static void append(bytes *to, const void *data, size_t size) {
@@ -149,9 +151,39 @@ static bool write_format(file_format format, FILE *out) {
     return text->size == 0 || write_to(out, text->data, text->size);
 }
 
+static bool program_has_ended(const struct pollfd *of_program) {
+    if (of_program->fd >= 0) {
+        return of_program->revents != 0;
+    }
+    return kill(writer.program, 0) != 0 && errno == ESRCH;
+}
+
+/* A pipe is waited for until somebody reads it, as long as the program is there; answers a descriptor or -1. */
+static int open_special(const output_file *file, bool is_pipe) {
+    struct pollfd of_program = {writer.program_descriptor, POLLIN, 0};
+    for (int round = 0;; round++) {
+        int descriptor = open(file->path, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+        if (descriptor >= 0) {
+            (void)fcntl(descriptor, F_SETFL, 0);
+        }
+        if (descriptor >= 0 || errno != ENXIO || !is_pipe) {
+            return descriptor;
+        }
+        (void)poll(&of_program, 1, 50);
+        if (program_has_ended(&of_program)) {
+            errno = EPIPE;
+            return -1;
+        }
+        if (round == 20 && !writer.opt->quiet) {
+            complain("waiting for somebody to read %s", file->shown);
+        }
+    }
+}
+
 /* What has no name of its own (a pipe, a device) is written into. */
-static bool write_into(const output_file *file) {
-    FILE *out = fopen(file->path, "w");
+static bool write_into(const output_file *file, bool is_pipe) {
+    int descriptor = file->descriptor >= 0 ? fcntl(file->descriptor, F_DUPFD_CLOEXEC, 0) : open_special(file, is_pipe);
+    FILE *out = descriptor >= 0 ? fdopen(descriptor, "w") : NULL;
     bool good = out != NULL && write_format(file->format, out);
     return out != NULL && fclose(out) == 0 && good;
 }
@@ -189,8 +221,8 @@ static bool write_output(const output_file *file) {
     struct stat status;
     bool exists = stat(file->path, &status) == 0;
     errno = 0;
-    if (exists && !S_ISREG(status.st_mode)) {
-        return write_into(file);
+    if (file->descriptor >= 0 || (exists && !S_ISREG(status.st_mode))) {
+        return write_into(file, exists && S_ISFIFO(status.st_mode));
     }
     char *target = realpath(file->path, NULL);
     bool good =
@@ -255,7 +287,10 @@ static void warn_of_losses(const pyprof_stats *stats) {
 static char *list_outputs(void) {
     char *list = text_of("%s", "");
     for (int i = 0; i < writer.opt->output_count; i++) {
-        char *longer = text_of("%s%s%s", list, i > 0 ? ", " : "", writer.opt->outputs[i].shown);
+        if (!writer.written[i]) {
+            continue;
+        }
+        char *longer = text_of("%s%s%s", list, *list != '\0' ? ", " : "", writer.opt->outputs[i].shown);
         free(list);
         list = longer;
     }
@@ -307,16 +342,15 @@ static void summarize(void) {
     free(list);
 }
 
-static bool write_all(void) {
-    bool good = true;
+static void write_all(void) {
     for (int i = 0; i < writer.opt->output_count; i++) {
-        if (!write_output(&writer.opt->outputs[i])) {
+        writer.written[i] = write_output(&writer.opt->outputs[i]);
+        writer.written_count += writer.written[i];
+        if (!writer.written[i]) {
             complain("cannot write %s: %s", writer.opt->outputs[i].shown,
                      errno != 0 ? strerror(errno) : "out of memory");
-            good = false;
         }
     }
-    return good;
 }
 
 /* All was handed over: true if all was written. */
@@ -333,12 +367,12 @@ static bool conclude(void) {
         }
         return true;
     }
-    bool good = write_all();
-    warn_of_losses(&end->stats);
-    if (good) {
+    write_all();
+    if (writer.written_count > 0) {
+        warn_of_losses(&end->stats);
         summarize();
     }
-    return good;
+    return writer.written_count == writer.opt->output_count;
 }
 
 /* ---- hearing the library -------------------------------------------------------------------------------- */
@@ -425,6 +459,10 @@ static void accept_connection(void) {
     struct ucred peer = {0};
     socklen_t size = sizeof peer;
     int descriptor = accept4(writer.listening, NULL, NULL, SOCK_CLOEXEC);
+    if (descriptor < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM)) {
+        complain("cannot hear what is recorded: %s", strerror(errno));
+        writer.closed = true;
+    }
     if (descriptor < 0) {
         return;
     }
@@ -434,13 +472,6 @@ static void accept_connection(void) {
         return;
     }
     writer.connections[writer.connection_count++] = (connection){descriptor, {NULL, 0, 0}};
-}
-
-static bool program_has_ended(const struct pollfd *of_program) {
-    if (of_program->fd >= 0) {
-        return of_program->revents != 0;
-    }
-    return kill(writer.program, 0) != 0 && errno == ESRCH;
 }
 
 /* One round; false if nothing was there to be heard and the program has ended. */
@@ -496,27 +527,12 @@ static bool listen_for_program(void) {
            listen(writer.listening, MAX_CONNECTIONS) == 0;
 }
 
-/* The descriptor that a path such as /dev/stdout or /dev/fd/3 stands for, or -1. */
-static int descriptor_of(const char *path) {
-    static const char *const folders[] = {"/dev/fd/", "/proc/self/fd/"};
-    if (strcmp(path, "/dev/stdout") == 0 || strcmp(path, "/dev/stderr") == 0) {
-        return path[8] == 'o' ? STDOUT_FILENO : STDERR_FILENO;
-    }
-    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
-        size_t length = strlen(folders[i]);
-        if (strncmp(path, folders[i], length) == 0) {
-            return atoi(path + length);
-        }
-    }
-    return -1;
-}
-
 static bool is_needed(int descriptor) {
     if (descriptor == STDERR_FILENO || descriptor == writer.listening || descriptor == writer.program_descriptor) {
         return true;
     }
     for (int i = 0; i < writer.opt->output_count; i++) {
-        if (descriptor_of(writer.opt->outputs[i].path) == descriptor) {
+        if (writer.opt->outputs[i].descriptor == descriptor) {
             return true;
         }
     }
@@ -525,22 +541,21 @@ static bool is_needed(int descriptor) {
 
 /* A pipe that was the program's must end when the program closes it: its descriptors are not for us to hold. */
 static void close_others(void) {
-    int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
     long most = sysconf(_SC_OPEN_MAX);
     for (int i = 0; i < (most > 0 && most < 65536 ? (int)most : 65536); i++) {
-        if (i == nothing || is_needed(i)) {
-            continue;
-        }
-        if (i <= STDERR_FILENO) {
-            (void)dup2(nothing, i);
-        } else {
+        if (!is_needed(i)) {
             (void)close(i);
         }
+    }
+    if (fcntl(STDERR_FILENO, F_GETFD) < 0) { /* what is said then must not go into another file */
+        int nothing = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        (void)dup2(nothing, STDERR_FILENO);
     }
 }
 
 static void leave_session(void) {
-    static const int ignored[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM};
+    static const int ignored[] = {SIGINT,  SIGTERM, SIGHUP,  SIGQUIT, SIGPIPE,
+                                  SIGUSR1, SIGUSR2, SIGALRM, SIGXFSZ, SIGXCPU};
     for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) {
         (void)signal(ignored[i], SIG_IGN);
     }

@@ -297,6 +297,26 @@ check('the head stays in sight while a tall picture scrolls', async () => {
   await page.waitForFunction(() => document.querySelector('#search').getBoundingClientRect().y < 60);
 });
 
+check('paper holds the whole width, the head on top', async () => {
+  const deep = Array.from({length: 100}, (_, i) => `f${i} (x.py:${i})`).join(';') + ' 1000\n';
+  await open(deep);
+  await page.evaluate(() => scrollTo(0, 300));
+  await page.waitForFunction(() => document.querySelector('#head').getAttribute('transform') === 'translate(0 300)');
+  await page.emulateMedia({media: 'print'});
+  const printed = await page.evaluate(() => { // a window that is wider than the paper
+    const svg = document.documentElement, [width, height] = [svg.getAttribute('width'), svg.getAttribute('height')];
+    window.dispatchEvent(new window.Event('beforeprint'));
+    for (const [side, size] of [['width', width], ['height', height]]) svg.setAttribute(side, 3 * size);
+    const {width: shown, height: tall} = svg.getBoundingClientRect();
+    const head = document.querySelector('#head').getAttribute('transform');
+    for (const [side, size] of [['width', width], ['height', height]]) svg.setAttribute(side, size);
+    window.dispatchEvent(new window.Event('afterprint'));
+    return {fits: shown <= innerWidth, ratio: tall / shown * width / height, head, after: svg.getAttribute('viewBox')};
+  });
+  near(printed.ratio, 1);
+  assert.deepEqual({...printed, ratio: 1}, {fits: true, ratio: 1, head: 'translate(0 0)', after: null});
+});
+
 check('it works inside an HTML page', async () => {
   const path = await open(collapsed);
   const outer = join(directory, 'page.html');

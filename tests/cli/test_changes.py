@@ -91,11 +91,33 @@ class Changes(Base):
             self.assertEqual((program.code, program.others), (0, []), (kind, program.ours))
             self.assertWritten(program, "after")
 
+    def test_limits_that_leave_no_room(self):
+        """Nothing half is left, nothing runs on, and a line says what is missing."""
+        def check(row):
+            kind, value, pattern = row[1:]
+            program = self.program(AFTER, preexec=lambda: resource.setrlimit(kind, (value, value)))
+            program.end()
+            self.assertRegex(program.ours[-1] if program.ours else "", pattern)
+            self.assertNotEqual(program.code, 0)
+            self.assertLessEqual(set(os.listdir(program.folder)), {"prog.py"})
+            wait_until(lambda: not writers(program))
+        side_by_side(check, [
+            ("no file of that size", resource.RLIMIT_FSIZE, 10, "^pyprof-run: cannot write ./out.txt: File too large$"),
+            ("no file at all", resource.RLIMIT_FSIZE, 0, "^pyprof-run: cannot write ./out.txt: File too large$"),
+            ("no descriptors", resource.RLIMIT_NOFILE, 4, "^pyprof-run: cannot .*: Too many open files$")])
+
+    def test_few_descriptors(self):
+        program = self.program(AFTER, preexec=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (7, 7))).end()
+        self.assertEqual((program.code, program.others), (0, []))
+        self.assertWritten(program, "after")
+
     def test_descriptors(self):
         self.rows([
             ("from 3 on", "os.closerange(3, 65536)"),
             ("its own and all others", "for name in os.listdir('/proc/self/fd'):\n  if int(name) > 2:\n"
                                        "    try: os.close(int(name))\n    except OSError: pass"),
+            ("none left", "import resource\nheld = []\nresource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))\nos.closerange(3, 4096)\n"
+                          "try:\n  while True: held.append(open('/dev/null'))\nexcept OSError as error: print(error)"),
             ("files in their place", "os.closerange(3, 4096)\nheld = [open('/dev/null') for _ in range(100)]\n"
                                      "for i in range(800, 1000): os.dup2(held[0].fileno(), i)"),
         ])
@@ -138,7 +160,10 @@ class Changes(Base):
 
     def test_many_threads_and_memory(self):
         self.rows([("threads", "import threading\nfor i in range(300):\n  t = threading.Thread(target=some, args=(0,)); "
-                               "t.start(); t.join()")])
+                               "t.start(); t.join()"),
+                   ("their memory", "import threading\ndef held(): return len(open('/proc/self/maps').readlines())\n"
+                                    "def run(count):\n  for i in range(count):\n    t = threading.Thread(target=int); "
+                                    "t.start(); t.join()\nrun(30); before = held(); run(500); print(held() - before < 100)")])
 
 
 class Writer(Base):

@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import textwrap
+import time
 import unittest
 
 from case import Case, RUN, SOME, TIMEOUT, VERSION, default_signals, lines_of_ours, side_by_side, wait_until
@@ -281,13 +282,13 @@ class Signals(Base):
             ("in a thread", "import ctypes, threading\nthreading.Thread(target=ctypes.string_at, args=(0,)).start()\n"
                             "time.sleep(60)")]
         if VERSION < (3, 14):  # from then on CPython sees the end of the stack coming, and what it says then is chance
-            rows.append((
-                "a stack without end", "import ctypes, sys\nsys.setrecursionlimit(10**9)\n"
-                                    "t = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)\n"
-                                    "def f(a, b):\n"
-                                    "  ctypes.CDLL(None).qsort((ctypes.c_int * 2)(2, 1), 2, 4, t(f))\n"
-                                    "  return 0\n"
-                                    "f(0, 0)"))
+            endless = ("import ctypes, sys, threading\nsys.setrecursionlimit(10**9)\n"
+                       "t = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)\n"
+                       "def f(a, b):\n"
+                       "  ctypes.CDLL(None).qsort((ctypes.c_int * 2)(2, 1), 2, 4, t(f))\n"
+                       "  return 0\n")
+            rows += [("a stack without end", endless + "f(0, 0)"),
+                     ("one of a thread's", endless + "threading.Thread(target=f, args=(0, 0)).start(); time.sleep(60)")]
         side_by_side(self.same, rows)
 
     def test_kept_by_the_signal_that_asks(self):
@@ -302,6 +303,20 @@ class Signals(Base):
                 self.assertEqual(program.code, -signal.SIGUSR2)
                 self.assertWritten(program)
         check(None)
+
+    def test_a_timer_of_the_programs_while_it_writes(self):
+        """CPython takes its handler away before it exits: the exit status is the program's all the same."""
+        def check(row):
+            program = self.program("import signal, sys\nsignal.signal(%d, lambda *_: None)\nsignal.setitimer(%d, 2, 0.01)\n"
+                                   "sys.exit(%d)" % row[1:], "-f", "collapsed", "-o", "pipe", pipe="pipe")
+            wait_until(lambda: os.path.exists(program.out))
+            time.sleep(4)
+            with open(os.path.join(program.folder, "pipe"), encoding="utf-8") as file:
+                self.assertIn("some (", file.read())
+            program.end()
+            self.assertEqual(program.code, row[3], program.others)
+            self.assertRegex([line for line in program.ours if "waiting for" not in line][-1], LAST)
+        side_by_side(check, [("code %d" % code, signal.SIGALRM, signal.ITIMER_REAL, code) for code in (0, 3)])
 
     def test_killed_from_outside(self):
         program = self.program("print('ready', flush=True); time.sleep(60)")

@@ -8,7 +8,7 @@ import subprocess
 import unittest
 import xml.etree.ElementTree
 
-from case import BUSY, Case, RUN, TIMEOUT, VERSION
+from case import BUSY, Case, RUN, TIMEOUT, VERSION, lines_of_ours
 import collapsed
 
 
@@ -131,6 +131,37 @@ class Output(Case):
                 getattr(self, self.CHECKS[kind])(reader.communicate(timeout=TIMEOUT)[0])
                 self.assertTrue(stat.S_ISFIFO(os.stat(pipe).st_mode))
 
+    def test_pipe_that_nobody_reads_yet(self):
+        """It is waited for, in a line; and no longer than the program is there."""
+        os.mkfifo(os.path.join(self.work, "pipe"))
+        program = self.start([RUN, "-r", "1000", "-f", "raw", "-o", "pipe", "prog.py"])
+        self.assertEqual(program.stderr.readline(), "pyprof-run: waiting for somebody to read pipe\n")
+        self.assertCollapsed(self.read(os.path.join(self.work, "pipe")))
+        self.assertEqual(program.communicate(timeout=TIMEOUT)[0], "said\n")
+        self.assertEqual(program.returncode, 0)
+        program = self.start([RUN, "-r", "1000", "-f", "raw", "-o", "pipe", "prog.py"])
+        program.stderr.readline()
+        program.kill()
+        self.assertEqual(lines_of_ours(program.communicate(timeout=TIMEOUT)[1].splitlines()),
+                         ["pyprof-run: cannot write pipe: Broken pipe"])
+
+    def test_descriptor_that_the_program_closes(self):
+        for redirection in ("3> profile", "3> >(cat > profile)"):
+            self.assertEqual(self.call(["bash", "-c", "%s -q -r 1000 -f raw -o /dev/fd/3 -c 'import os; os.closerange(3, 999)\n"
+                                        "import prog' %s; code=$?; wait $!; exit $code" % (RUN, redirection)]), (0, "said\n", ""))
+            self.assertIn(";busy (prog.py:9);leaf_of_busy (prog.py:", self.read(os.path.join(self.work, "profile")))
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root")
+    def test_standard_output_that_cannot_be_made_anew(self):
+        """A file of another user's, in a folder that is not to be written."""
+        out = self.file("theirs")
+        os.chmod(self.dir, 0o755)
+        with open(out, "w", encoding="utf-8") as file:
+            code = subprocess.call([RUN, "-q", "-r", "1000", "-f", "raw", "-o", "-", "prog.py"], cwd=self.work, env=self.env,
+                                   stdout=file, preexec_fn=lambda: os.setuid(65534))
+        self.assertEqual((code, self.read(out)[:5]), (0, "said\n"))
+        self.assertCollapsed(self.read(out)[5:])
+
     def test_unwritable(self):
         os.mkdir(os.path.join(self.work, "directory.svg"))
         for path in ("missing/x.svg", "directory.svg", "prog.py/x.svg", "/proc/x.svg"):
@@ -158,6 +189,16 @@ class Output(Case):
                     self.assertEqual((code, out), (expected, "said\n"))
                     self.assertIn("/dev/full: No space left on device", err)
         self.assertTrue(stat.S_ISCHR(os.stat("/dev/full").st_mode))
+
+    def test_one_of_several_fails(self):
+        """What was written is told all the same."""
+        code, out, err = self.call([RUN, "-r", "1000", "-o", "a.svg", "-o", "/dev/full", "-o", "b.json", "prog.py"])
+        self.assertEqual((code, out), (1, "said\n"))
+        failed, last = lines_of_ours(err.splitlines())
+        self.assertEqual(failed, "pyprof-run: cannot write /dev/full: No space left on device")
+        self.assertRegex(last, r"^pyprof-run: \d+ samples in .*; wrote a\.svg, b\.json$")
+        self.assertSvg(self.read(os.path.join(self.work, "a.svg")))
+        self.assertSpeedscope(self.read(os.path.join(self.work, "b.json")))
 
     def test_missing_script(self):
         code, out, err = self.call([RUN, "-o", self.out, "missing.py"])

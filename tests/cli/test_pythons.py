@@ -163,6 +163,38 @@ class Pythons(Case):
             seen = self.assertSame(self.under(os.path.dirname(os.path.dirname(shim)), SHIM="1"))
             self.assertEqual(seen[0][1], folder)
 
+    def test_what_shims_add(self):
+        """Options, variables and the name that a script gives to the python that it stands for."""
+        self.file("planted.py", "here = True\n")
+        self.file("added.py", SOME + "import os, sys\n"
+                  "print(sys.flags, sys.argv, sys.executable, getattr(sys, 'orig_argv', 0), sys._xoptions)\n"
+                  "print(sorted((k, v) for k, v in os.environ.items() if k != 'OUT'))\n")
+        for number, text in enumerate((
+                "exec {0} -O -X dev \"$@\"", "exec {0} -uB -W error \"$@\"",
+                "export ADDED='a b=c' PYTHONOPTIMIZE=2; unset GONE; exec {0} \"$@\"", "exec -a \"$0\" {0} \"$@\"",
+                "PATH=/bin exec {0} -E \"$@\"")):
+            shim = self.file("adds%d/bin/python3" % number, "#!/usr/bin/env bash\n%s\n" % text.format(PYTHON))
+            os.chmod(shim, 0o755)
+            for env, command in ((self.under(os.path.dirname(os.path.dirname(shim)), GONE="1"), ["python3"]),
+                                 (dict(self.env, GONE="1"), [shim])):
+                expected = self.call([*command, "added.py", "x"], env={k: v for k, v in env.items() if k != "OUT"})
+                real = self.profiled(*(["--", *command] if command != ["python3"] else []), "added.py", "x", env=env)
+                self.assertEqual((expected[0], expected), (0, real), text)
+                self.assertProfileHolds("some")
+                os.unlink(self.out)
+        shim = self.file("other/python3", "#!/bin/sh\nexec %s \"$@\" --more\n" % PYTHON)
+        os.chmod(shim, 0o755)
+        self.refused("does not answer", "--", shim, "added.py")
+
+    def test_closed_streams(self):
+        """Descriptors 0 to 2 may be closed while a python is asked."""
+        other = os.path.join(self.copied(PYTHON, "copy"), "bin", "python3")
+        for closed in ("<&-", ">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"):
+            code, _, _ = self.call(["bash", "-c", "%s -q -o %s -r 1000 -- %s -c 'import sys; open(\"said\", \"w\").write("
+                                    "sys.executable); sum(range(10**7))' %s" % (RUN, self.out, other, closed)])
+            self.assertEqual((code, self.read(os.path.join(self.work, "said"))), (0, other), closed)
+            os.unlink(self.out)
+
     @unittest.skipUnless(os.path.exists(os.path.expanduser("~/.pyenv/shims/python3")) and SAME_VERSION + OTHER_VERSION,
                          "no pyenv on this machine")
     def test_pyenv(self):

@@ -151,6 +151,13 @@ if __name__ == "__main__":
      "while time.process_time() < end:\n  libc.close(-1)\n  bad += ctypes.get_errno() != 9\nprint(bad)"),
     ("stacks of signals", LIBC + "\nb = ctypes.create_string_buffer(24)\nimport threading\n"
      "t = threading.Thread(target=lambda: (libc.sigaltstack(None, b), print(b.raw[8:12])))\nt.start(); t.join()"),
+    ("stacks of its own for signals", LIBC + "\nimport struct, threading\nb = ctypes.create_string_buffer(24)\n"
+     "mine = ctypes.create_string_buffer(65536)\nown = struct.pack('PiP', ctypes.addressof(mine), 0, 65536)\n"
+     "none = struct.pack('PiP', 0, 2, 0)\n"
+     "def look():\n  for new in (None, own, None, none, None, own, own):\n"
+     "    print(libc.sigaltstack(new, b), b.raw[8:12], b.raw == own, int.from_bytes(b.raw[16:], 'little'))\n"
+     "  libc.sigaltstack(none, None)\n"
+     "t = threading.Thread(target=look)\nt.start(); t.join(); look()"),
     ("recursion", "import sys\ndef f(n): return f(n + 1)\ntry: f(0)\nexcept RecursionError as error: print(error)"),
     ("gc and refs", "import gc, sys\nprint(len(gc.callbacks), sys.gettrace(), sys.getprofile(), sys.getswitchinterval())"),
 ]

@@ -496,6 +496,21 @@ class Output(unittest.TestCase):
         self.assertEqual(run("a\n", "-", self.out)[0], 1)
         self.assertEqual((self.read(), self.names()), (b"old", ["out.svg"]))
 
+    def test_input_is_not_replaced(self):
+        """The same file as IN and OUT, by whatever names."""
+        link = self.out + ".link"
+        with open(self.out, "w") as file:
+            file.write("a;b 1\n")
+        os.symlink(self.out, link)
+        for given in ([self.out, self.out], [link, self.out], [self.out, link], ["--", self.out, os.path.join(
+                os.path.dirname(self.out), ".", "out.svg")]):
+            code, text, errors = run("", *given)
+            self.assertEqual((code, text, self.read()), (2, b"", b"a;b 1\n"))
+            self.assertRegex(errors, r"\Apyprof-svg: '.*' is both IN and OUT: [^\n]*\n\Z")
+        with open(self.out) as file:
+            self.assertEqual(subprocess.run([PYPROF_SVG, "-", self.out], stdin=file, stderr=subprocess.DEVNULL).returncode, 2)
+        self.assertEqual(self.read(), b"a;b 1\n")
+
     def test_full_disk_keeps_the_old_file(self):
         self.write_old()
         limited = subprocess.run(
@@ -640,6 +655,12 @@ class CommandLine(unittest.TestCase):
         for option in [b"--title", b"--subtitle", b"--width", b"--min-width", b"--inverted", b"--threads", b"--unit", b"--version"]:
             self.assertIn(option, text)
         self.assertRegex(run("", "--version")[1], rb"^pyprof-svg \d+\.\d+")
+        self.assertEqual(run("", "-h"), (0, text, ""))
+        self.assertEqual(run("", "-V"), run("", "--version"))
+
+    def test_flags_take_no_value(self):
+        for flag in ("--inverted", "--threads"):
+            self.assertTrue(run("a 1\n", flag + "=1")[2].startswith("pyprof-svg: the option '%s' takes no value\n" % flag))
 
     def test_wrong_usage(self):
         for arguments in [["--nonsense"], ["--width"], ["--width", "12"], ["--width", "wide"], ["--width", "1e9"],

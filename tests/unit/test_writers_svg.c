@@ -108,19 +108,28 @@ static void test_threads_of_a_picture(void **state) {
     close_profile(profile, &counts);
 }
 
+static void assert_saved_as(const pyprof_profile *profile, const char *path, const char *start) {
+    char found[8] = "";
+    assert_int_equal(pyprof_save(profile, NULL, path), PYPROF_OK);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    assert_int_equal(fread(found, 1, strlen(start), file), strlen(start));
+    fclose(file);
+    unlink(path);
+    assert_string_equal(found, start);
+}
+
 static void test_saved_by_the_ending(void **state) {
     counted_memory counts;
     pyprof_profile *profile = new_profile(&counts);
-    char start[6] = "";
     (void)state;
     add_thread(profile, 7, "MainThread", true, "f", 2000 * MS);
-    assert_int_equal(pyprof_save(profile, NULL, "test_picture.svg"), PYPROF_OK);
-    FILE *file = fopen("test_picture.svg", "r");
-    assert_non_null(file);
-    assert_int_equal(fread(start, 1, 5, file), 5);
-    fclose(file);
-    unlink("test_picture.svg");
-    assert_string_equal(start, "<?xml");
+    assert_saved_as(profile, "test_picture.svg", "<?xml");
+    assert_saved_as(profile, "test_picture.SVG", "<?xml");
+    assert_saved_as(profile, "test_picture.json", "{");
+    assert_saved_as(profile, "test_picture.Json", "{");
+    assert_saved_as(profile, "test_picture.svg.txt", "thread ");
+    assert_saved_as(profile, "svg", "thread ");
     assert_int_equal(pyprof_save(profile, NULL, "/no/such/x.svg"), PYPROF_ERROR_IO);
     assert_string_equal(pyprof_last_error(), "cannot write /no/such/x.svg: No such file or directory");
     assert_int_equal(pyprof_save(profile, NULL, "/dev/full"), PYPROF_ERROR_IO);
