@@ -145,8 +145,24 @@ def measured(*arguments):
     raise unittest.SkipTest('the sampler got no core')
 
 
+class Possible(unittest.TestLoader):
+    """Leaves out what cannot run here, and says why: PYPROF_CANNOT has lines of "CLASS.NAME: WHY". See
+    pythons/aarch64.py."""
+
+    CANNOT = dict(line.split(': ', 1) for line in os.environ.get('PYPROF_CANNOT', '').splitlines())
+
+    def getTestCaseNames(self, testCaseClass):
+        return [name for name in super().getTestCaseNames(testCaseClass)
+                if self.is_possible('%s.%s' % (testCaseClass.__name__, name))]
+
+    def is_possible(self, name):
+        if name in self.CANNOT:
+            print('skipped: %s: %s' % (name, self.CANNOT[name]), flush=True)
+        return name not in self.CANNOT
+
+
 def main():
     """Test scripts end with this: without a build there is nothing to test, and that is said."""
     if not BUILD or not PYTHON:
         raise SystemExit('set PYPROF_BUILD and PYPROF_PYTHON (meson test does)')
-    unittest.main(verbosity=2)
+    unittest.main(verbosity=2, testLoader=Possible())

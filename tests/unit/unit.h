@@ -7,6 +7,8 @@
 
 #include <cmocka.h>
 
+#include "possible.h"
+
 #define UNIT_UNUSED __attribute__((unused))
 
 /* What pyprof_start does: reads and signals are for this process. */
