@@ -80,6 +80,18 @@ class Emulated(Packaged):
         super().__init__(version + '-arm64', version, "Debian's, for aarch64",
                          packages=('libcmocka0', 'libcmocka-dev'), folder='python%s-arm64' % version)
 
+    def make(self):
+        super().make()
+        self.compile_library()
+
+    def compile_library(self):
+        """A program that has to compile what it imports takes minutes there. This processor does so in seconds, and for
+        both."""
+        native, = [python for python in ALL if python.name == self.version]
+        native.install()
+        call([os.path.join(native.home, 'bin', 'python' + native.abi), '-m', 'compileall', '-q',
+              os.path.join(self.home, 'lib', 'python' + self.version)])
+
     def compile(self, compiler, program):
         super().compile('aarch64-linux-gnu-gcc', program + '-aarch64')
         write(program, '#!/bin/sh\nexec qemu-aarch64 -0 "$0" %s-aarch64 "$@"\n' % program)

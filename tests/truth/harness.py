@@ -82,6 +82,11 @@ def is_before_script(stack):
     return stack.thread == 'MainThread' and bool(frames) and all(frame.file == LOADER.file for frame in frames)
 
 
+def patience(seconds):
+    """How long a program may take: longer in an emulator."""
+    return seconds * int(os.environ.get('PYPROF_PATIENCE', '1'))
+
+
 class Run:
     """One finished run of the host: what the script printed, the figures, the outputs by their words."""
 
@@ -95,7 +100,7 @@ class Run:
                 command += ['-o', words + ':' + path]
             command += [script] + [str(arg) for arg in args]
             done = subprocess.run(command, env=host_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                  timeout=timeout)
+                                  timeout=patience(timeout))
             self.stdout = done.stdout.decode('utf-8')
             self.stderr = done.stderr.decode('utf-8', 'replace')
             if done.returncode != 0:
@@ -145,20 +150,22 @@ def measured(*arguments):
     raise unittest.SkipTest('the sampler got no core')
 
 
-class Possible(unittest.TestLoader):
-    """Leaves out what cannot run here, and says why: PYPROF_CANNOT has lines of "CLASS.NAME: WHY". See
-    pythons/aarch64.py."""
+CANNOT = dict(line.split(': ', 1) for line in os.environ.get('PYPROF_CANNOT', '').splitlines())
 
-    CANNOT = dict(line.split(': ', 1) for line in os.environ.get('PYPROF_CANNOT', '').splitlines())
+
+def is_possible(name):
+    """Whether it can run here; if not, it is said why. PYPROF_CANNOT has lines of "NAME: WHY": see pythons/aarch64.py."""
+    if name in CANNOT:
+        print('skipped: %s: %s' % (name, CANNOT[name]), flush=True)
+    return name not in CANNOT
+
+
+class Possible(unittest.TestLoader):
+    """Leaves out what cannot run here."""
 
     def getTestCaseNames(self, testCaseClass):
         return [name for name in super().getTestCaseNames(testCaseClass)
-                if self.is_possible('%s.%s' % (testCaseClass.__name__, name))]
-
-    def is_possible(self, name):
-        if name in self.CANNOT:
-            print('skipped: %s: %s' % (name, self.CANNOT[name]), flush=True)
-        return name not in self.CANNOT
+                if is_possible('%s.%s' % (testCaseClass.__name__, name))]
 
 
 def main():
