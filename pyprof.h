@@ -180,8 +180,8 @@
      Your own: pyprof_visit goes through every node of the tree and every span of time.
 
    LIMITS
-     - Linux on x86-64. The code for aarch64 has not been run yet; where pointers have 32 bits, or the most significant
-       byte comes first, it cannot work.
+     - Linux on x86-64. The code for aarch64 has been run by an emulator only (qemu-user); where pointers have 32 bits, or the
+       most significant byte comes first, it cannot work, and is not compiled.
      - CPython 3.8 to 3.15, and later ones whose description of themselves (_Py_DebugOffsets) agrees with their headers.
        Free-threaded builds; debug builds since 3.13. Anything else is refused by pyprof_start, with a reason.
      - Valgrind's memcheck takes what the sampler reads for the program's own reads, and may complain.

@@ -45,6 +45,11 @@ def is_before_script(stack):
     return stack.thread == 'MainThread' and bool(frames) and all(frame.file == LOADER.file for frame in frames)
 
 
+def patience(seconds):
+    """How long a program may take: longer in an emulator."""
+    return seconds * int(os.environ.get('PYPROF_PATIENCE', '1'))
+
+
 class Run:
     """One finished run of the host: what the script printed, the figures, the outputs by their words."""
 
@@ -58,7 +63,7 @@ class Run:
                 command += ['-o', words + ':' + path]
             command += [script] + [str(arg) for arg in args]
             done = subprocess.run(command, env=host_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                  timeout=timeout)
+                                  timeout=patience(timeout))
             self.stdout = done.stdout.decode('utf-8')
             self.stderr = done.stderr.decode('utf-8', 'replace')
             if done.returncode != 0:
@@ -108,8 +113,26 @@ def measured(*arguments):
     raise unittest.SkipTest('the sampler got no core')
 
 
+CANNOT = dict(line.split(': ', 1) for line in os.environ.get('PYPROF_CANNOT', '').splitlines())
+
+
+def is_possible(name):
+    """Whether it can run here; if not, it is said why. PYPROF_CANNOT has lines of "NAME: WHY": see pythons/aarch64.py."""
+    if name in CANNOT:
+        print('skipped: %s: %s' % (name, CANNOT[name]), flush=True)
+    return name not in CANNOT
+
+
+class Possible(unittest.TestLoader):
+    """Leaves out what cannot run here."""
+
+    def getTestCaseNames(self, testCaseClass):
+        return [name for name in super().getTestCaseNames(testCaseClass)
+                if is_possible('%s.%s' % (testCaseClass.__name__, name))]
+
+
 def main():
     """Test scripts end with this: without a build there is nothing to test, and that is said."""
     if not BUILD or not PYTHON:
         raise SystemExit('set PYPROF_BUILD and PYPROF_PYTHON (meson test does)')
-    unittest.main(verbosity=2)
+    unittest.main(verbosity=2, testLoader=Possible())

@@ -23,6 +23,7 @@
 
 #include <cmocka.h>
 
+#include "../unit/possible.h"
 #include "process.h"
 
 #define MIB ((size_t)1 << 20)

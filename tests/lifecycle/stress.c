@@ -260,7 +260,7 @@ static void threads(void) {
     Py_InitializeEx(0);
     run(work_script);
     run("import threading\n"
-        "threading.stack_size(64 << 10)\n"
+        "threading.stack_size(128 << 10)\n"
         "def begin_wave(size):\n"
         "    global wave\n"
         "    wave = [threading.Thread(target=work, args=(8000,), name='Python') for _ in range(size)]\n"

@@ -14,7 +14,7 @@ class FinalizeTest(unittest.TestCase):
     def record(self, kind):
         program = os.path.join(harness.BUILD, 'tests', 'lifecycle', 'finalize')
         done = subprocess.run([program, kind], env=harness.host_environment(), stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, timeout=120)
+                              stderr=subprocess.PIPE, timeout=harness.patience(120))
         self.assertEqual(done.returncode, 0, done.stderr.decode('utf-8', 'replace'))
         return collapsed.parse(done.stdout.decode('utf-8'))
 

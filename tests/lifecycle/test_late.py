@@ -21,7 +21,7 @@ class LateTest(unittest.TestCase):
         with tempfile.TemporaryDirectory(prefix='pyprof-late-') as folder:
             done = subprocess.run([os.path.join(PROGRAMS, 'late'), os.path.join(PROGRAMS, 'late_plugin.so'), folder,
                                    str(ROUNDS)], env=harness.host_environment(), stdout=subprocess.PIPE,
-                                  stderr=subprocess.PIPE, timeout=1200)
+                                  stderr=subprocess.PIPE, timeout=harness.patience(1200))
         out = done.stdout.decode()
         print(out, end='', flush=True)
         self.assertEqual(done.returncode, 0, done.stderr.decode('utf-8', 'replace')[-4000:])

@@ -30,7 +30,7 @@ class LinkingTest(unittest.TestCase):
 
     def call(self, *command):
         done = subprocess.run(command, env=harness.host_environment(), stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, timeout=240)
+                              stderr=subprocess.PIPE, timeout=harness.patience(240))
         self.assertEqual(done.returncode, 0, done.stderr.decode('utf-8', 'replace')[-4000:])
         return done.stdout.decode('utf-8')
 

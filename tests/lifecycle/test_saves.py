@@ -56,7 +56,7 @@ class SavesTest(unittest.TestCase):
         output = os.path.join(self.folder, name) if name else ''
         done = subprocess.run([os.path.join(harness.BUILD, 'tests', 'lifecycle', 'saves'), str(children), str(autosave),
                                output, script], env=harness.host_environment(), stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, universal_newlines=True, timeout=120)
+                              stderr=subprocess.PIPE, universal_newlines=True, timeout=harness.patience(120))
         self.assertEqual(done.returncode, expected, done.stderr)
         return done
 

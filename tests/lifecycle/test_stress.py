@@ -24,7 +24,7 @@ class StressTest(unittest.TestCase):
     def run_host(self, kind):
         program = os.path.join(harness.BUILD, 'tests', 'lifecycle', 'stress')
         done = subprocess.run([program, kind], env=harness.host_environment(), stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, timeout=500)
+                              stderr=subprocess.PIPE, timeout=harness.patience(500))
         said = done.stderr.decode('utf-8', 'replace')[-4000:]
         self.assertEqual(done.returncode, 0, said)
         print(said, end='', flush=True)

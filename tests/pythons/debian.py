@@ -87,7 +87,8 @@ def lock(path):
 
 
 class Apt:
-    """An apt of our own, for one suite of the archive that the machine itself uses."""
+    """An apt of our own, for one suite of the archive that the machine itself uses, and one architecture: the machine's,
+    unless another is named."""
 
     CONFIGURATION = '''Dir::Etc::sourcelist "{0}/sources.list";
 Dir::Etc::sourceparts "-";
@@ -99,18 +100,22 @@ Acquire::Retries "3";
 APT::Sandbox::User "root";
 '''
 
-    def __init__(self, suite, kind='deb'):
+    def __init__(self, suite, kind='deb', architecture=''):
         for tool in ('apt-get', 'dpkg-deb'):
             if not shutil.which(tool):
                 raise Missing('no %s on this machine' % tool)
-        folder = os.path.join(cache(), 'apt-%s-%s' % (suite, kind))
+        folder = os.path.join(cache(), '-'.join(filter(None, ('apt', suite, kind, architecture))))
         for name in ('lists', 'cache/archives'):
             os.makedirs(os.path.join(folder, name, 'partial'), exist_ok=True)
         write(os.path.join(folder, 'sources.list'), '%s %s %s main\n' % (kind, archive(), suite))
         self.configuration = os.path.join(folder, 'apt.conf')
-        write(self.configuration, self.CONFIGURATION.format(folder))
+        write(self.configuration, self.CONFIGURATION.format(folder) + self.only(architecture))
         with lock(folder + '.lock'):
             self.get('update')
+
+    @staticmethod
+    def only(architecture):
+        return architecture and 'APT::Architecture "{0}";\nAPT::Architectures {{ "{0}"; }};\n'.format(architecture)
 
     def get(self, *arguments, **options):
         call(['apt-get'] + list(arguments), env=dict(os.environ, APT_CONFIG=self.configuration), **options)
@@ -139,6 +144,8 @@ class Tree(Kept):
     LIBRARIES = ('libc6', 'libgcc-s1', 'libexpat1', 'zlib1g', 'libzstd1', 'libssl3t64', 'libffi8', 'libbz2-1.0',
                  'liblzma5')
 
+    architecture = ''  # the machine's
+
     def __init__(self, name, packages):
         self.packages = self.LIBRARIES + tuple(packages)
         super().__init__(name, ' '.join(self.packages))
@@ -148,7 +155,7 @@ class Tree(Kept):
     def make(self):
         archives = os.path.join(self.folder, 'archives')
         os.makedirs(archives)
-        Apt('sid').get('download', *self.packages, cwd=archives)
+        Apt('sid', architecture=self.architecture).get('download', *self.packages, cwd=archives)
         for package in glob.glob(os.path.join(archives, '*.deb')):
             call(['dpkg-deb', '-x', package, self.root])
         shutil.rmtree(archives)

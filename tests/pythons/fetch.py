@@ -3,6 +3,7 @@ headers, library and executable.
 
 usage: fetch.py         lists them: name, what it is
        fetch.py NAME    prints the folder of the python3-embed.pc, or why there is none; made once, then kept
+NAME may be VERSION-arm64, too: those are for tools/dev aarch64.
 """
 
 import glob
@@ -10,7 +11,7 @@ import os
 import shutil
 import sys
 
-from debian import Apt, Kept, Missing, Tree, call, write
+from debian import Apt, Kept, Missing, Tree, call, read, write
 
 
 class Packaged(Tree):
@@ -20,9 +21,9 @@ class Packaged(Tree):
     # Debian's own executable would look for the machine's loader.
     MAIN = '#include <Python.h>\nint main(int argc, char **argv) { return Py_BytesMain(argc, argv); }\n'
 
-    def __init__(self, name, version, about, flags='', packages=()):
+    def __init__(self, name, version, about, flags='', packages=(), folder=''):
         library = 'libpython' + version
-        super().__init__('python' + version + flags,
+        super().__init__(folder or 'python' + version + flags,
                          [library, library + '-minimal', library + '-stdlib', library + '-dev'] + list(packages))
         self.name = name
         self.version = version
@@ -35,8 +36,11 @@ class Packaged(Tree):
         self.join_configuration()
         program = os.path.join(self.home, 'bin', 'python' + self.abi)
         write(os.path.join(self.pkgconfig, 'python3-embed.pc'), self.description(program))
-        call(['cc', '-x', 'c', '-', '-o', program, '-I' + self.include()] + self.link(), input=self.MAIN)
+        self.compile('cc', program)
         os.symlink(os.path.basename(program), os.path.join(self.home, 'bin', 'python3'))
+
+    def compile(self, compiler, program):
+        call([compiler, '-x', 'c', '-', '-o', program, '-I' + self.include()] + self.link(), input=self.MAIN)
 
     def include(self):
         return os.path.join(self.home, 'include', 'python' + self.abi)
@@ -65,6 +69,38 @@ Version: %s
 Cflags: -I%s
 Libs: %s
 ''' % (self.home, program, self.about, self.version, self.include(), ' '.join(self.link()))
+
+
+class Emulated(Packaged):
+    """One for another processor: its executable here is a script that starts the emulator. cmocka is beside it."""
+
+    architecture = 'arm64'
+
+    def __init__(self, version):
+        super().__init__(version + '-arm64', version, "Debian's, for aarch64",
+                         packages=('libcmocka0', 'libcmocka-dev'), folder='python%s-arm64' % version)
+
+    def make(self):
+        super().make()
+        self.compile_library()
+
+    def compile_library(self):
+        """A program that has to compile what it imports takes minutes there. This processor does so in seconds, and for
+        both."""
+        native, = [python for python in ALL if python.name == self.version]
+        native.install()
+        call([os.path.join(native.home, 'bin', 'python' + native.abi), '-m', 'compileall', '-q',
+              os.path.join(self.home, 'lib', 'python' + self.version)])
+
+    def compile(self, compiler, program):
+        super().compile('aarch64-linux-gnu-gcc', program + '-aarch64')
+        write(program, '#!/bin/sh\nexec qemu-aarch64 -0 "$0" %s-aarch64 "$@"\n' % program)
+        os.chmod(program, 0o755)
+        write(os.path.join(self.pkgconfig, 'cmocka.pc'), self.cmocka())
+
+    def cmocka(self):
+        text = read(self.one('usr/lib/*/pkgconfig/cmocka.pc'))
+        return text.replace('=/usr', '=' + self.home)
 
 
 class FreeThreaded(Kept):
@@ -104,13 +140,15 @@ ALL = (
     FreeThreaded('3.13-free-threaded', '3.13', 'built without a GIL', 'trixie'),
 )
 
+EMULATED = tuple(Emulated(version) for version in ('3.13', '3.14', '3.15'))
+
 
 def main(names):
     if not names:
         for python in ALL:
             print(python.name, python.about, sep='\t')
         return 0
-    python, = [python for python in ALL if python.name == names[0]]
+    python, = [python for python in ALL + EMULATED if python.name == names[0]]
     try:
         python.install()
     except Missing as missing:

@@ -34,7 +34,7 @@ static int32_t start(runner *self) {
     return (int32_t)pyprof__get(&self->tid);
 }
 
-static void stop(runner *self) {
+static void finish(runner *self) {
     pyprof__set(&self->must_stop, 1);
     assert_int_equal(pthread_join(self->thread, NULL), 0);
 }
@@ -103,7 +103,7 @@ static void test_held_thread_stands_still(void **state) {
     assert_true(stood);
     pyprof__unbind(&holder);
     assert_cores(0, &cores);
-    stop(&spinner);
+    finish(&spinner);
 }
 
 static void test_what_the_host_sets_meanwhile_stays(void **state) {
@@ -129,7 +129,7 @@ static void test_what_the_host_sets_meanwhile_stays(void **state) {
     assert_cores(tid, &wish);
     pyprof__unbind(&holder);
     assert_cores(0, &cores);
-    stop(&spinner);
+    finish(&spinner);
 }
 
 static void test_where_the_host_puts_the_sampler_it_stays(void **state) {
@@ -175,8 +175,8 @@ static void test_what_is_born_confined_is_freed(void **state) {
     assert_cores(child, &cores);
     kill(child, SIGKILL);
     pyprof__unbind(&holder);
-    stop(&born);
-    stop(&held);
+    finish(&born);
+    finish(&held);
 }
 
 /* Ids begin anew at the end: then the new ones lie behind the last, and at the beginning. */
@@ -202,7 +202,7 @@ static void test_ids_that_begin_anew(void **state) {
             assert_cores(tid, &one); /* it was there before */
         }
     }
-    stop(&spinner);
+    finish(&spinner);
 }
 
 static void test_gone_thread_cannot_be_held(void **state) {
@@ -211,7 +211,7 @@ static void test_gone_thread_cannot_be_held(void **state) {
     runner spinner;
     int32_t tid = start(&spinner);
     (void)state;
-    stop(&spinner);
+    finish(&spinner);
     while (syscall(SYS_tgkill, getpid(), tid, 0) == 0) { /* it may be joined before it is gone */
         pyprof__sleep_ns(100000);
     }
@@ -295,7 +295,7 @@ static void test_who_comes_first_is_not_held(void **state) {
         assert_false(hold.is_confined);
         assert_false(holder.is_bound);
     }
-    stop(&spinner);
+    finish(&spinner);
     if (!is_allowed) {
         skip();
     }

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "../common/callbacks.h"
+#include "possible.h"
 
 #define UNIT_UNUSED __attribute__((unused))
 
