@@ -2,6 +2,7 @@
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
+#include <semaphore.h>
 #include <sys/wait.h>
 
 #include "unit.h"
@@ -201,6 +202,50 @@ static void test_call_ended_by_a_cancelled_question_is_told(void **state) {
     }
     assert_int_equal(sampler.stats.lost_late, 0); /* another sample stands in its stead */
     close_session();
+}
+
+static sem_t never_posted;
+static pyprof__atomic32 waiter;
+
+/* What sem_timedwait failed with. */
+static void *wait_with_deadline(void *result) {
+    struct timespec deadline;
+    clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_sec++;
+    pyprof__set(&waiter, (uint32_t)pyprof__tid());
+    *(int *)result = sem_timedwait(&never_posted, &deadline) != 0 ? errno : 0;
+    return NULL;
+}
+
+/* Whoever waits with a deadline goes on waiting. SA_RESTART alone does not do that. */
+static void test_wait_with_deadline_goes_on(void **state) {
+    pthread_t thread;
+    int result = 0;
+    (void)state;
+#if defined(__x86_64__)
+    sem_init(&never_posted, 0, 0);
+    open_session(number);
+    uint64_t begin = pyprof__now();
+    assert_int_equal(pthread_create(&thread, NULL, wait_with_deadline, &result), 0);
+    while (pyprof__get(&waiter) == 0 || pyprof__thread_is_runnable((int32_t)pyprof__get(&waiter))) {
+        usleep(1000);
+    }
+    for (int i = 0; i < 10; i++) {
+        put(1, (int32_t)pyprof__get(&waiter), 8);
+        pyprof__number_question(&pyprof__handler.requests[1]);
+        assert_true(pyprof__signal_thread((int32_t)pyprof__get(&waiter), number, pyprof__question(1)));
+        usleep(20000);
+        assert_int_equal(state_of(1), PYPROF__REQUEST_LATE);
+    }
+    pthread_join(thread, NULL);
+    assert_int_equal(result, ETIMEDOUT);
+    assert_true(pyprof__now() - begin >= 900000000u && pyprof__now() - begin < 60000000000u);
+    close_session();
+#else
+    (void)thread;
+    (void)result;
+    skip();
+#endif
 }
 
 static void test_requests_of_dead_threads_come_back(void **state) {
@@ -597,6 +642,7 @@ int main(void) {
         TEST(test_answered_question_is_not_answered_again),
         TEST(test_cancelled_question_can_be_renewed),
         TEST(test_call_ended_by_a_cancelled_question_is_told),
+        TEST(test_wait_with_deadline_goes_on),
         TEST(test_requests_of_dead_threads_come_back),
         TEST(test_own_stack_is_the_one_seen_from_outside),
         TEST(test_foreign_signals_go_where_they_went),
