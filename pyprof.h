@@ -6992,15 +6992,21 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
 // both, as of one moment, or as near to it as can be had; what could not be read is counted by who asks.
 
 /* To 3.10 a thread state has no native id, and later it may be wrong: glibc and musl keep it inside what a pthread_t
-   points to. Where, is learnt from two threads whose ids are known. */
+   points to. Where, is learnt from two threads whose ids are known; or from the sampler's own alone, as for a thread
+   that went through a bare clone or fork call the C library still has its id in the parent. */
 static void pyprof__learn_tid_offset(pyprof__sampler *sampler) {
     for (uint32_t offset = 0; offset < 4096; offset += 4) {
         int32_t own = 0, other = 0;
         if (!pyprof__read((uintptr_t)pthread_self() + offset, &own, sizeof own)) {
             break;
         }
-        if (own == sampler->tid && pyprof__read((uintptr_t)sampler->starter + offset, &other, sizeof other) &&
-            other == sampler->starter_tid) {
+        if (own != sampler->tid || !pyprof__read((uintptr_t)sampler->starter + offset, &other, sizeof other)) {
+            continue;
+        }
+        if (sampler->pthread_tid_offset == PYPROF__ABSENT && other > 0) {
+            sampler->pthread_tid_offset = offset;
+        }
+        if (other == sampler->starter_tid) {
             sampler->pthread_tid_offset = offset;
             return;
         }
@@ -7012,7 +7018,11 @@ static int32_t pyprof__tid_of_pthread(const pyprof__sampler *sampler, uintptr_t 
     int32_t tid = 0;
     bool is_read = thread_id != 0 && sampler->pthread_tid_offset != PYPROF__ABSENT &&
                    pyprof__read(thread_id + sampler->pthread_tid_offset, &tid, sizeof tid);
-    return is_read && pyprof__thread_lives(tid) ? tid : 0;
+    if (is_read && pyprof__thread_lives(tid)) {
+        return tid;
+    }
+    bool is_starter = thread_id != 0 && thread_id == (uintptr_t)sampler->starter;
+    return is_starter && pyprof__thread_lives(sampler->starter_tid) ? sampler->starter_tid : 0;
 }
 
 /* The id of the OS thread that a thread state is bound to; 0 = none (yet), or not to be told. After a fork that CPython
