@@ -5836,8 +5836,8 @@ static void pyprof__note_calm(pyprof__sampler *sampler, pyprof__thread *thread, 
     sampler->waiting.candidates += thread->calm >= looks && thread->restless == 0;
 }
 
-/* A sample enters the profile. stack NULL = the same as last time. */
-static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
+/* A sample enters the profile. stack NULL = the same as last time. False: it has no frames, or there is no room. */
+static bool pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
                            const pyprof__levels *levels, uint32_t kind, uint64_t wall, uint64_t cpu) {
     uint32_t node = thread->node;
     if (stack != NULL) {
@@ -5845,7 +5845,7 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
             pyprof__end_time(sampler, thread, wall, false);
             thread->cpu = cpu > thread->cpu ? cpu : thread->cpu;
             thread->absent_at = wall;
-            return;
+            return false;
         }
         pyprof__learn_object(sampler, thread, stack);
         if (thread->track == PYPROF__NONE) {
@@ -5854,7 +5854,7 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
         }
         if (thread->track == PYPROF__NONE) {
             sampler->stats.lost_memory++;
-            return;
+            return false;
         }
         node = pyprof__take_in(sampler, thread, stack, levels);
         thread->is_in_jit = stack->is_in_jit;
@@ -5877,6 +5877,7 @@ static void pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
     thread->wall = wall;
     thread->cpu = cpu;
     pyprof__update_name(sampler, thread, wall);
+    return true;
 }
 
 /* Whether the thread's outermost frame of its last sample was known, and belonged to what is its outermost level now. */
@@ -6022,13 +6023,13 @@ static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread
     if (state == PYPROF__REQUEST_ANSWERED) {
         pyprof__confirm(sampler, &request->levels);
     }
-    sampler->stats.samples_signalled++;
     thread->hears = request->signal_number;
     thread->blocked_ns = 0;
     if (request->has_new) {
         pyprof__make_known(&request->stack);
     }
-    pyprof__record(sampler, thread, &request->stack, &request->levels, PYPROF__GIL, request->wall, request->cpu);
+    sampler->stats.samples_signalled +=
+        pyprof__record(sampler, thread, &request->stack, &request->levels, PYPROF__GIL, request->wall, request->cpu);
 }
 
 /* Takes in what the threads have answered since. */
@@ -6893,9 +6894,9 @@ static void pyprof__look_quietly(pyprof__sampler *sampler, pyprof__thread *threa
     if (waited_for) {
         pyprof__cancel(sampler, thread);
     }
-    sampler->stats.samples_held += observed.held;
-    pyprof__record(sampler, thread, &observed.stack, levels, pyprof__kind_of(thread, &observed), observed.wall,
-                   observed.cpu);
+    bool is_sample = pyprof__record(sampler, thread, &observed.stack, levels, pyprof__kind_of(thread, &observed),
+                                    observed.wall, observed.cpu);
+    sampler->stats.samples_held += is_sample && observed.held;
     if (observed.attached && (observed.ran || observed.held) && thread->borrowed == 0 && thread->has_sample &&
         sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && pyprof__way_of(thread, now) == PYPROF__QUIETLY) {
         pyprof__count_unasked(sampler, thread);

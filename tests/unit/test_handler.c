@@ -204,6 +204,23 @@ static void test_call_ended_by_a_cancelled_question_is_told(void **state) {
     close_session();
 }
 
+/* A thread that has left Python's frames when it answers is not in the profile, nor among the samples. */
+static void test_answer_without_frames_is_no_sample(void **state) {
+    static pyprof__sampler sampler;
+    pyprof__thread thread;
+    (void)state;
+    memset(&thread, 0, sizeof thread);
+    thread.request = 1;
+    thread.track = PYPROF__NONE;
+    pyprof__handler.requests[1].stack.count = 0;
+    pyprof__handler.requests[1].stack.root = 0;
+    pyprof__handler.requests[1].levels.count = 1;
+    pyprof__take_answer(&sampler, &thread, &pyprof__handler.requests[1], PYPROF__REQUEST_ANSWERED);
+    assert_int_equal(thread.request, PYPROF__NONE);
+    assert_int_equal(sampler.stats.samples, 0);
+    assert_int_equal(sampler.stats.samples_signalled, 0);
+}
+
 static sem_t never_posted;
 static pyprof__atomic32 waiter;
 
@@ -642,6 +659,7 @@ int main(void) {
         TEST(test_answered_question_is_not_answered_again),
         TEST(test_cancelled_question_can_be_renewed),
         TEST(test_call_ended_by_a_cancelled_question_is_told),
+        TEST(test_answer_without_frames_is_no_sample),
         TEST(test_wait_with_deadline_goes_on),
         TEST(test_requests_of_dead_threads_come_back),
         TEST(test_own_stack_is_the_one_seen_from_outside),
