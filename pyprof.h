@@ -771,6 +771,13 @@ static bool pyprof__call_was_interrupted(const void *context) {
 #endif
 }
 
+/* Whether a signal of the program's waits for the handler to return: what it interrupts then is the program's to say. */
+static bool pyprof__another_comes(const void *context) {
+    uint64_t pending = 0, blocked = 0;
+    memcpy(&blocked, &((const ucontext_t *)context)->uc_sigmask, sizeof blocked);
+    return syscall(SYS_rt_sigpending, &pending, sizeof pending) != 0 || (pending & ~blocked) != 0;
+}
+
 /* A wait on a futex with a deadline that our signal has ended goes on: SA_RESTART does not hold for it, and sem_timedwait
    would fail with EINTR (sem_wait, which has none, does not). The kernel has kept all that the call was made with but its
    number, and the deadline is a point in time. That it was this call, the code before shows: the number is loaded just
@@ -794,8 +801,9 @@ static void pyprof__resume_wait(void *context) {
         return;
     }
     const unsigned char *call = (const unsigned char *)(uintptr_t)registers[rip] - sizeof numbered;
-    if (memcmp(call, numbered, sizeof numbered) == 0 ||
-        (memcmp(call, cancelled, sizeof cancelled) == 0 && registers[r8] == 0)) {
+    bool is_wait = memcmp(call, numbered, sizeof numbered) == 0 ||
+                   (memcmp(call, cancelled, sizeof cancelled) == 0 && registers[r8] == 0);
+    if (is_wait && !pyprof__another_comes(context)) {
         registers[rip] -= 2;
         registers[rax] = SYS_futex;
     }

@@ -265,6 +265,40 @@ static void test_wait_with_deadline_goes_on(void **state) {
 #endif
 }
 
+/* But not if a signal of the program's comes at the same moment, which may have been sent to end that wait. */
+static void test_wait_ends_for_another_signal(void **state) {
+    (void)state;
+#if defined(__x86_64__)
+    static const unsigned char code[] = {0xb8, SYS_futex, 0, 0, 0, 0x0f, 0x05, 0x90};
+    sigset_t only, before;
+    sigemptyset(&only);
+    sigaddset(&only, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &only, &before);
+    for (int i = 0; i < 3; i++) {
+        bool comes = i == 1;
+        ucontext_t context;
+        memset(&context, 0, sizeof context);
+        context.uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)(code + 7);
+        context.uc_mcontext.gregs[REG_RAX] = -EINTR;
+        context.uc_mcontext.gregs[REG_RSI] = FUTEX_WAIT_BITSET_PRIVATE | FUTEX_CLOCK_REALTIME;
+        context.uc_mcontext.gregs[REG_R9] = UINT32_MAX;
+        if (i == 1) {
+            assert_int_equal(raise(SIGUSR1), 0);
+        } else if (i == 2) {
+            context.uc_sigmask = only;
+        }
+        pyprof__resume_wait(&context);
+        assert_int_equal(context.uc_mcontext.gregs[REG_RAX], comes ? -EINTR : SYS_futex);
+        assert_true(context.uc_mcontext.gregs[REG_RIP] == (greg_t)(uintptr_t)(code + (comes ? 7 : 5)));
+    }
+    struct timespec none = {0, 0};
+    assert_int_equal(sigtimedwait(&only, NULL, &none), SIGUSR1);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+#else
+    skip();
+#endif
+}
+
 static void test_requests_of_dead_threads_come_back(void **state) {
     (void)state;
     pyprof__handler.requests[0].tid = INT32_MAX / 2; /* beyond any thread id of Linux */
@@ -661,6 +695,7 @@ int main(void) {
         TEST(test_call_ended_by_a_cancelled_question_is_told),
         TEST(test_answer_without_frames_is_no_sample),
         TEST(test_wait_with_deadline_goes_on),
+        TEST(test_wait_ends_for_another_signal),
         TEST(test_requests_of_dead_threads_come_back),
         TEST(test_own_stack_is_the_one_seen_from_outside),
         TEST(test_foreign_signals_go_where_they_went),
