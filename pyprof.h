@@ -109,10 +109,13 @@
        pyprof_stats.signal_number and signal_changes say it.
      - A thread that blocks most signals is read in that way, too: its mask is looked at before it is asked at first, and
        when it has run without an answer; what is pending of ours is then discarded. If it goes on, the logger hears its name;
-       pyprof_stats.threads_unasked and samples_unasked count. What is under way in the very microseconds in which a
+       pyprof_stats.threads_unasked and samples_unasked count. Where masks cannot be read (no /proc, no descriptor left)
+       each thread is asked, and who runs for 10 ms without an answer counts as one that blocks the signal; so does one
+       to which it cannot be sent (too many are pending, or a filter). What is under way in the very microseconds in which a
        program changes an action or a mask may still come to it.
      A thread could leave Python and enter a system call in the microseconds between the look and the signal; some
-     calls then end with EINTR, SA_RESTART or not (poll, nanosleep: signal(7)). A thread to which that happens more
+     calls then end with EINTR, SA_RESTART or not (poll, nanosleep: signal(7)). sem_timedwait and its kin, which also would,
+     are made to go on (x86-64, glibc). A thread to which that happens more
      than once in 4,096 ticks is asked less; pyprof_stats.calls_interrupted counts what was seen. A write of more than
      4 KiB to a full pipe may end short, as it may by any signal; Python run with -u loses the rest (cpython#86210).
      PYPROF_CAPTURE_HELD and PYPROF_CAPTURE_QUIET send no signal at all.
@@ -421,7 +424,7 @@ typedef struct pyprof_stats {
     uint64_t timeline_coarsened; /* times that the time line was full and halved its resolution */
     uint64_t signals;            /* signals sent */
     uint64_t calls_interrupted;  /* signals that were seen to end a system call with EINTR
-                                    (waits on a futex not counted: libc goes on with them) */
+                                    (waits on a futex not counted: they go on) */
     uint64_t threads;            /* OS threads with Python that were seen */
     uint64_t bytes;              /* memory held now */
     uint64_t bytes_peak;         /* and the most that was ever held */
@@ -712,8 +715,12 @@ static int32_t pyprof__tid(void) {
    has no recording until it starts its own. */
 static pid_t pyprof__pid;
 
+/* Where a filter refuses the one question the other one is asked, which only threads of this process answer. */
 static bool pyprof__thread_lives(int32_t tid) {
-    return tid > 0 && syscall(SYS_tgkill, pyprof__pid, tid, 0) == 0;
+    if (tid <= 0 || syscall(SYS_tgkill, pyprof__pid, tid, 0) == 0) {
+        return tid > 0;
+    }
+    return errno != ESRCH && pyprof__clock(pyprof__cpu_clock(tid)) != 0;
 }
 
 /* Sleeps until the word differs from expected, somebody wakes it, or the monotonic clock reaches deadline. */
@@ -769,6 +776,47 @@ static bool pyprof__call_was_interrupted(const void *context) {
 #else
     (void)user;
     return false;
+#endif
+}
+
+/* Whether a signal of the program's waits for the handler to return: what it interrupts then is the program's to say. */
+static bool pyprof__another_comes(const void *context) {
+    uint64_t pending = 0, blocked = 0;
+    memcpy(&blocked, &((const ucontext_t *)context)->uc_sigmask, sizeof blocked);
+    return syscall(SYS_rt_sigpending, &pending, sizeof pending) != 0 || (pending & ~blocked) != 0;
+}
+
+/* A wait on a futex with a deadline that our signal has ended goes on: SA_RESTART does not hold for it, and sem_timedwait
+   would fail with EINTR (sem_wait, which has none, does not). The kernel has kept all that the call was made with but its
+   number, and the deadline is a point in time. That it was this call, the code before shows: the number is loaded just
+   there, or it is where glibc, since 2.41, makes all calls that can be cancelled, with six arguments each. */
+static void pyprof__resume_wait(void *context) {
+#if defined(__x86_64__)
+    enum {
+        r8 = 0,
+        r9 = 1,
+        rsi = 9,
+        rax = 13,
+        rip = 16
+    };
+    static const unsigned char numbered[] = {0xb8, SYS_futex, 0, 0, 0, 0x0f, 0x05}; /* mov $SYS_futex, %eax; syscall */
+    static const unsigned char cancelled[] = {0x4c, 0x89, 0x5c, 0x24,
+                                              0x08, 0x0f, 0x05}; /* mov %r11, 8(%rsp); syscall */
+    greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+    if (registers[rax] != -EINTR ||
+        (registers[rsi] & ~(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME)) != FUTEX_WAIT_BITSET ||
+        (uint32_t)registers[r9] != (uint32_t)FUTEX_BITSET_MATCH_ANY) {
+        return;
+    }
+    const unsigned char *call = (const unsigned char *)(uintptr_t)registers[rip] - sizeof numbered;
+    bool is_wait = memcmp(call, numbered, sizeof numbered) == 0 ||
+                   (memcmp(call, cancelled, sizeof cancelled) == 0 && registers[r8] == 0);
+    if (is_wait && !pyprof__another_comes(context)) {
+        registers[rip] -= 2;
+        registers[rax] = SYS_futex;
+    }
+#else
+    (void)context;
 #endif
 }
 
@@ -986,6 +1034,8 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 /* Who does not answer. A thread that ran for so long since it was asked may block the signal: its mask is read from a file
    below /proc, which costs as much as several looks. A thread that does not answer for so many ticks is read from outside. */
 #define PYPROF__UNANSWERED_NS UINT64_C(100000)
+/* Where masks cannot be read, who ran for so long without an answer counts as one that blocks the signal. */
+#define PYPROF__UNANSWERED_MAX_NS UINT64_C(10000000)
 #define PYPROF__BLOCKED_AFTER_TICKS 8u
 /* The mask is read again after so long, and after twice as long each time: who makes a thread or a process blocks all for a
    moment, who blocks for good need not be asked for. Told only of those who have blocked for longer than a moment. */
@@ -3718,6 +3768,10 @@ static bool pyprof__is_our_action(const struct sigaction *action) {
     return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == pyprof__on_signal;
 }
 
+enum {
+    PYPROF__ACTION_FLAGS = SA_SIGINFO | SA_RESTART | SA_ONSTACK
+};
+
 static bool pyprof__has_our_action(int number) {
     struct sigaction action;
     return sigaction(number, NULL, &action) == 0 && pyprof__is_our_action(&action);
@@ -3747,14 +3801,37 @@ static void pyprof__after_late_signal(int number, bool is_ours) {
     }
 }
 
+/* A user may have so many signals under way, in all processes (RLIMIT_SIGPENDING). Beyond, the kernel sends them without
+   what they carry, and nobody is named as the sender: then the question is the one that this thread was asked last.
+   What the signal would have carried; 0 = it is not ours. */
+static uint64_t pyprof__question_without_word(int number) {
+    int32_t tid = pyprof__tid();
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+        const pyprof__request *request = &pyprof__handler.requests[i];
+        uint32_t state = pyprof__get(&request->state), question = state >> PYPROF__STATE_BITS;
+        uint32_t life = state & ((1u << PYPROF__STATE_BITS) - 1);
+        if ((life == PYPROF__REQUEST_SENT || life == PYPROF__REQUEST_CANCELLED) && request->tid == tid &&
+            request->signal_number == number) {
+            return (uint64_t)PYPROF__QUESTION_TAG << 48 | (uint64_t)i << 32 | question;
+        }
+    }
+    return pyprof__get(&pyprof__handler.at_large) != 0 ? (uint64_t)PYPROF__QUESTION_TAG << 48 : 0;
+}
+
 static void pyprof__on_signal(int number, siginfo_t *info, void *context) {
     int saved_errno = errno;
-    uint64_t word = (uint64_t)(uintptr_t)info->si_value.sival_ptr;
-    bool is_ours = info->si_code == SI_QUEUE && info->si_pid == pyprof__pid && word >> 48 == PYPROF__QUESTION_TAG;
+    uint64_t word = 0;
     pyprof__add(&pyprof__handler.running, 1);
+    if (info->si_code == SI_QUEUE && info->si_pid == pyprof__pid) {
+        word = (uint64_t)(uintptr_t)info->si_value.sival_ptr;
+    } else if (info->si_code == SI_USER && info->si_pid == 0) {
+        word = pyprof__question_without_word(number);
+    }
+    bool is_ours = word >> 48 == PYPROF__QUESTION_TAG;
     bool is_recording = pyprof__get(&pyprof__handler.session) & 1;
     if (is_ours) {
         bool ended_call = pyprof__call_was_interrupted(context);
+        pyprof__resume_wait(context);
         uint32_t index = (uint32_t)(word >> 32 & 0xffffu), question = (uint32_t)word;
         pyprof__add(&pyprof__handler.interrupted, ended_call);
         if (is_recording && index < PYPROF__REQUESTS_MAX) {
@@ -3890,14 +3967,30 @@ static void pyprof__bind_functions(void) {
     (void)is_equal;
 }
 
-/* Makes it the signal that asks. */
-static bool pyprof__take_signal(int number) {
-    struct sigaction action, before;
-    pyprof__bind_functions();
+static struct sigaction pyprof__our_action(void) {
+    struct sigaction action;
     memset(&action, 0, sizeof action);
     action.sa_sigaction = pyprof__on_signal;
-    action.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
+    action.sa_flags = PYPROF__ACTION_FLAGS;
     action.sa_mask = pyprof__handler_mask();
+    return action;
+}
+
+/* Gives our action its flags again: siginterrupt changes those of whatever action there is. What it was meant for, the
+   program's own, is told. */
+static void pyprof__mend_flags(int number, const struct sigaction *changed) {
+    struct sigaction action = pyprof__our_action(), *previous = &pyprof__handler.previous[number], now;
+    if (sigaction(number, &action, &now) == 0 && !pyprof__is_our_action(&now)) {
+        sigaction(number, &now, NULL); /* it has just been given another one */
+    } else {
+        previous->sa_flags = (previous->sa_flags & ~SA_RESTART) | (changed->sa_flags & SA_RESTART);
+    }
+}
+
+/* Makes it the signal that asks. */
+static bool pyprof__take_signal(int number) {
+    struct sigaction action = pyprof__our_action(), before;
+    pyprof__bind_functions();
     if (sigaction(number, NULL, &before) != 0) {
         return false;
     }
@@ -5857,7 +5950,7 @@ static void pyprof__note_calm(pyprof__sampler *sampler, pyprof__thread *thread, 
     sampler->waiting.candidates += thread->parking.calm >= PYPROF__CALM_LOOKS && thread->parking.restless == 0;
 }
 
-/* A sample enters the profile. stack NULL = the same as last time. False: there is no room for the thread. */
+/* A sample enters the profile. stack NULL = the same as last time. False: it has no frames, or there is no room. */
 static bool pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
                            const pyprof__levels *levels, uint32_t kind, uint64_t wall, uint64_t cpu) {
     uint32_t node = thread->last.node;
@@ -5866,7 +5959,7 @@ static bool pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
             pyprof__end_time(sampler, thread, wall, false);
             thread->last.cpu = cpu > thread->last.cpu ? cpu : thread->last.cpu;
             thread->absent_at = wall;
-            return true;
+            return false;
         }
         pyprof__learn_object(sampler, thread, stack);
         if (thread->track == PYPROF__NONE) {
@@ -5943,18 +6036,22 @@ static uint32_t pyprof__kind_of(const pyprof__thread *thread, const pyprof__obse
                : PYPROF__IDLE;
 }
 
-/* A look's end: a sample, or a cause why there is none. */
-static void pyprof__book(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__verdict verdict,
+/* A look's end: a sample, or a cause why there is none, or neither where a thread has no Python stack. Whether it was a
+   sample. */
+static bool pyprof__book(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__verdict verdict,
                          const pyprof__levels *levels, const pyprof__observation *observed) {
-    bool has_room = true;
+    bool is_sample = false, is_away = false;
     if (verdict == PYPROF__SAME) {
-        has_room = pyprof__record(sampler, thread, NULL, NULL, PYPROF__IDLE, observed->wall, observed->cpu);
+        is_sample = pyprof__record(sampler, thread, NULL, NULL, PYPROF__IDLE, observed->wall, observed->cpu);
     } else if (verdict == PYPROF__SEEN) {
-        sampler->stats.samples_held += observed->held;
-        has_room = pyprof__record(sampler, thread, &observed->stack, levels, pyprof__kind_of(thread, observed),
-                                  observed->wall, observed->cpu);
+        is_away = observed->stack.root == 0;
+        is_sample = pyprof__record(sampler, thread, &observed->stack, levels, pyprof__kind_of(thread, observed),
+                                   observed->wall, observed->cpu);
+        sampler->stats.samples_held += is_sample && observed->held;
+        verdict = is_sample || is_away ? verdict : PYPROF__NO_ROOM;
     }
-    pyprof__lose(sampler, has_room ? verdict : PYPROF__NO_ROOM, 1);
+    pyprof__lose(sampler, verdict, 1);
+    return is_sample;
 }
 
 /* Whether the thread's outermost frame of its last sample was known, and belonged to what is its outermost level now. */
@@ -6094,11 +6191,10 @@ static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread
     thread->asking.request = PYPROF__NONE;
     pyprof__verdict verdict = pyprof__verdict_of(sampler, thread, request, state);
     pyprof__observation observed = {request->stack, true, true, false, false, request->wall, request->cpu};
-    pyprof__book(sampler, thread, verdict, &request->levels, &observed);
+    sampler->stats.samples_signalled += pyprof__book(sampler, thread, verdict, &request->levels, &observed);
     if (verdict != PYPROF__SEEN) {
         return;
     }
-    sampler->stats.samples_signalled++;
     thread->asking.hears = request->signal_number;
     thread->asking.blocked_ns = 0;
     if (request->has_new) {
@@ -6207,8 +6303,9 @@ static bool pyprof__is_attached_in(const pyprof__sampler *sampler, const pyprof_
     return false;
 }
 
-static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thread *thread,
-                                     const pyprof__sight *sight) {
+/* is_refused: as the user has too many real-time signals under way, or by a filter. */
+static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thread *thread, const pyprof__sight *sight,
+                                     bool *is_refused) {
     uint32_t index = pyprof__free_request(sampler);
     if (index == PYPROF__NONE) {
         return PYPROF__NONE;
@@ -6217,8 +6314,9 @@ static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thr
     pyprof__put_question(request, thread, sight);
     pyprof__number_question(request);
     /* The last look just before sending is what spares the program's system calls. */
-    if ((!sight->is_fresh && !pyprof__is_attached_in(sampler, &sight->levels, 0)) ||
-        !pyprof__signal_thread(thread->tid, pyprof__handler.signal_number, pyprof__question(index))) {
+    bool is_attached = sight->is_fresh || pyprof__is_attached_in(sampler, &sight->levels, 0);
+    if (!is_attached || !pyprof__signal_thread(thread->tid, pyprof__handler.signal_number, pyprof__question(index))) {
+        *is_refused = is_attached && errno != ESRCH;
         pyprof__set_state(request, PYPROF__REQUEST_FREE);
         return PYPROF__NONE;
     }
@@ -6465,46 +6563,65 @@ static void pyprof__note_blocked(pyprof__sampler *sampler, pyprof__thread *threa
     }
 }
 
-/* Whether the thread lets the signal in, as far as is known: by its mask, or by its last answer. */
+/* Whether the thread lets the signal in, as far as is known: by its mask, or by its last answer. Where masks cannot be
+   read (no /proc, no descriptor left) it is asked all the same, and whether it answers tells. */
 static bool pyprof__is_heard(pyprof__sampler *sampler, pyprof__thread *thread) {
     pyprof__signals signals;
     int number = pyprof__handler.signal_number;
     if (thread->asking.hears == number) {
         return true;
     }
-    if (!pyprof__read_signals(thread->tid, &signals)) {
-        return false;
-    }
-    if (signals.blocked & pyprof__signal_bit(number)) {
-        pyprof__note_blocked(sampler, thread, signals.blocked);
-        return false;
+    if (pyprof__read_signals(thread->tid, &signals)) {
+        if (signals.blocked & pyprof__signal_bit(number)) {
+            pyprof__note_blocked(sampler, thread, signals.blocked);
+            return false;
+        }
+        thread->asking.blocked_ns = 0;
     }
     thread->asking.hears = number;
-    thread->asking.blocked_ns = 0;
     return true;
 }
 
 static bool pyprof__is_signal_ours(pyprof__sampler *sampler) {
-    if (!pyprof__has_our_action(pyprof__handler.signal_number)) {
+    const int ones_that_count = PYPROF__ACTION_FLAGS | (int)SA_RESETHAND | SA_NODEFER;
+    struct sigaction action;
+    int number = pyprof__handler.signal_number;
+    if (sigaction(number, NULL, &action) != 0 || !pyprof__is_our_action(&action)) {
         pyprof__change_signal(sampler, "has been given another action by the program");
         return false;
+    }
+    if ((action.sa_flags & ones_that_count) != PYPROF__ACTION_FLAGS) {
+        pyprof__mend_flags(number, &action);
     }
     return true;
 }
 
 /* A thread that was asked and has run since without an answer may block the signal by now. What is pending is discarded
-   before it can come to anybody who waits for it. */
+   before it can come to anybody who waits for it. If nothing is, somebody has taken it (sigwait), or it met another one:
+   the question goes with it. */
 static void pyprof__check_blocked(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t cpu) {
     pyprof__signals signals;
     if (thread->asking.request == PYPROF__NONE || cpu - thread->asking.cpu < PYPROF__UNANSWERED_NS ||
         thread->asking.hears == 0 ||
-        pyprof__state_of(&pyprof__handler.requests[thread->asking.request]) != PYPROF__REQUEST_SENT ||
-        !pyprof__read_signals(thread->tid, &signals)) {
+        pyprof__state_of(&pyprof__handler.requests[thread->asking.request]) != PYPROF__REQUEST_SENT) {
         return;
     }
-    int number = pyprof__handler.requests[thread->asking.request].signal_number;
+    pyprof__request *request = &pyprof__handler.requests[thread->asking.request];
+    int number = request->signal_number;
+    uint64_t bit = pyprof__signal_bit(number);
+    if (!pyprof__read_signals(thread->tid, &signals)) {
+        if (cpu - thread->asking.cpu >= PYPROF__UNANSWERED_MAX_NS) {
+            pyprof__cancel(sampler, thread);
+            pyprof__note_blocked(sampler, thread, UINT64_MAX);
+        }
+        return;
+    }
     thread->asking.cpu = cpu;
-    if (!(signals.blocked & pyprof__signal_bit(number))) {
+    if (!(signals.blocked & bit)) {
+        if (!(signals.pending & bit)) {
+            pyprof__cancel(sampler, thread);
+            pyprof__take_back(request);
+        }
         return;
     }
     if (pyprof__ignores(number, &pyprof__handler.previous[number]) && !pyprof__would_discard(number)) {
@@ -6516,13 +6633,17 @@ static void pyprof__check_blocked(pyprof__sampler *sampler, pyprof__thread *thre
 
 /* Asks the thread for its own stack; false if that cannot be done now. */
 static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__sight *sight) {
+    bool is_refused = false;
     if (!pyprof__is_signal_ours(sampler) || !pyprof__is_heard(sampler, thread)) {
         return false;
     }
-    thread->asking.cpu = sight->cpu;
     thread->asking.request = pyprof__renew_request(thread, sight);
     if (thread->asking.request == PYPROF__NONE) {
-        thread->asking.request = pyprof__send_request(sampler, thread, sight);
+        thread->asking.cpu = sight->cpu; /* a signal that is before it already has been there for longer */
+        thread->asking.request = pyprof__send_request(sampler, thread, sight, &is_refused);
+        if (is_refused) {
+            pyprof__note_blocked(sampler, thread, UINT64_MAX);
+        }
     }
     thread->asking.was_asked = thread->asking.was_asked || thread->asking.request != PYPROF__NONE;
     thread->asking.ticks = 0;
@@ -6884,8 +7005,8 @@ static void pyprof__count_unasked(pyprof__sampler *sampler, pyprof__thread *thre
     const pyprof__track *track = pyprof__track_at(sampler->profile, thread->track);
     const char *name = pyprof__string_text(sampler->profile, track->name, &size);
     snprintf(text, sizeof text,
-             "thread \"%.*s\" (%d) blocks the signals by which it could be asked: it is held, or read from "
-             "outside, and then short functions may show as [unsettled]",
+             "thread \"%.*s\" (%d) blocks the signals by which it could be asked, or does not get them: it is held, "
+             "or read from outside, and then short functions may show as [unsettled]",
              size < 100 ? (int)size : 100, name, (int)thread->tid);
     pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING,
                 sampler->warnings++ < PYPROF__WARNINGS_MAX
@@ -7035,15 +7156,21 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
 // both, as of one moment, or as near to it as can be had; what could not be read is counted by who asks.
 
 /* To 3.10 a thread state has no native id, and later it may be wrong: glibc and musl keep it inside what a pthread_t
-   points to. Where, is learnt from two threads whose ids are known. */
+   points to. Where, is learnt from two threads whose ids are known; or from the sampler's own alone, as for a thread
+   that went through a bare clone or fork call the C library still has its id in the parent. */
 static void pyprof__learn_tid_offset(pyprof__sampler *sampler) {
     for (uint32_t offset = 0; offset < 4096; offset += 4) {
         int32_t own = 0, other = 0;
         if (!pyprof__read((uintptr_t)pthread_self() + offset, &own, sizeof own)) {
             break;
         }
-        if (own == sampler->tid && pyprof__read((uintptr_t)sampler->starter + offset, &other, sizeof other) &&
-            other == sampler->starter_tid) {
+        if (own != sampler->tid || !pyprof__read((uintptr_t)sampler->starter + offset, &other, sizeof other)) {
+            continue;
+        }
+        if (sampler->pthread_tid_offset == PYPROF__ABSENT && other > 0) {
+            sampler->pthread_tid_offset = offset;
+        }
+        if (other == sampler->starter_tid) {
             sampler->pthread_tid_offset = offset;
             return;
         }
@@ -7055,7 +7182,11 @@ static int32_t pyprof__tid_of_pthread(const pyprof__sampler *sampler, uintptr_t 
     int32_t tid = 0;
     bool is_read = thread_id != 0 && sampler->pthread_tid_offset != PYPROF__ABSENT &&
                    pyprof__read(thread_id + sampler->pthread_tid_offset, &tid, sizeof tid);
-    return is_read && pyprof__thread_lives(tid) ? tid : 0;
+    if (is_read && pyprof__thread_lives(tid)) {
+        return tid;
+    }
+    bool is_starter = thread_id != 0 && thread_id == (uintptr_t)sampler->starter;
+    return is_starter && pyprof__thread_lives(sampler->starter_tid) ? sampler->starter_tid : 0;
 }
 
 /* The id of the OS thread that a thread state is bound to; 0 = none (yet), or not to be told. After a fork that CPython
@@ -9106,16 +9237,19 @@ static pyprof_result pyprof__save_into(const pyprof_profile *profile, const pypr
     return pyprof__io_result(result, &file);
 }
 
-/* Opens a new file beside path; its name stays in the given buffer. */
+/* Opens a new file beside path; its name stays in the given buffer. A name that has no room for more is replaced. */
 static int pyprof__open_beside(const char *path, char *name, size_t size) {
-    for (unsigned attempt = 0; attempt < 100; attempt++) {
-        int length = snprintf(name, size, "%s.%ld-%u.part", path, (long)getpid(), attempt);
-        if (length < 0 || (size_t)length >= size) {
-            errno = ENAMETOOLONG;
-            return -1;
-        }
-        int descriptor = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (descriptor >= 0 || errno != EEXIST) {
+    const char *slash = strrchr(path, '/');
+    int whole = (int)strnlen(path, size), folder = slash != NULL ? (int)(slash + 1 - path) : 0;
+    for (unsigned attempt = 0, kept = (unsigned)whole; attempt < 100; attempt++) {
+        int length = snprintf(name, size, "%.*s.%ld-%u.part", (int)kept, path, (long)getpid(), attempt);
+        bool has_room = length >= 0 && (size_t)length < size;
+        int descriptor = has_room ? open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
+        int error = has_room ? errno : ENAMETOOLONG;
+        if (descriptor < 0 && error == ENAMETOOLONG && kept != (unsigned)folder) {
+            kept = (unsigned)folder;
+        } else if (descriptor >= 0 || error != EEXIST) {
+            errno = error;
             return descriptor;
         }
     }
@@ -9389,6 +9523,8 @@ static bool pyprof__desc_is_valid(const pyprof_desc *desc) {
                     "replace the "
                     "file of another",
                     desc->output_path);
+    } else if (desc->output_path != NULL && desc->output_path[0] == '\0') {
+        pyprof__say("output_path is empty: it has to name a file, or be NULL for none");
     } else if (desc->autosave_s > 86400) {
         pyprof__say("autosave_s is %lu: it has to be at most 86400, or 0 for never", (unsigned long)desc->autosave_s);
     } else if (desc->autosave_s > 0 && desc->output_path == NULL) {

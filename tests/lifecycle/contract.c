@@ -287,6 +287,27 @@ static void test_child_of_a_bare_fork(void **state) {
     assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
 }
 
+/* The C library was not told of the fork either, and has the parent's id for the thread that is left. */
+static void test_recording_after_a_bare_fork(void **state) {
+    int status = -1;
+    pid_t child;
+    (void)state;
+    fflush(NULL);
+    child = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+    if (child == 0) {
+        pyprof_desc desc = {.interval_us = 1000};
+        pyprof_stats stats = {0};
+        bool is_started = pyprof_start(&desc) == PYPROF_OK;
+        while (is_started && pyprof_get_stats(&stats) == PYPROF_OK && stats.ticks < 50) {
+            run("many_stacks(100)\n");
+        }
+        _exit(is_started && stats.samples > 0 && stats.threads == 1 && pyprof_stop(NULL) == PYPROF_OK ? 0 : 3);
+    }
+    assert_true(child > 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
 /* What is recorded. */
 
 static void *hold_the_gil(void *unused) {
@@ -654,6 +675,7 @@ int main(void) {
         TEST(test_action_of_the_signal),
         TEST(test_ignored_signal_is_not_taken),
         TEST(test_child_of_a_bare_fork),
+        TEST(test_recording_after_a_bare_fork),
         TEST(test_thread_without_frames),
         TEST(test_every_tick_is_counted),
         TEST(test_waiting_for_the_gil_is_waiting), /* with a function of the one before */

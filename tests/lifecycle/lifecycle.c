@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
+#include <limits.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -255,6 +256,7 @@ static void test_bad_descriptions(void **state) {
         {{.signal_number = SIGKILL}, PYPROF_ERROR_SIGNAL},
         {{.signal_number = SIGSTOP}, PYPROF_ERROR_SIGNAL},
         {{.signal_number = SIGSEGV}, PYPROF_ERROR_SIGNAL},
+        {{.output_path = ""}, PYPROF_ERROR_ARGUMENT},
         {{.allocator = {counted_alloc, NULL, &memory}}, PYPROF_ERROR_ARGUMENT},
         {{.allocator = {NULL, counted_free, &memory}}, PYPROF_ERROR_ARGUMENT},
     };
@@ -489,6 +491,28 @@ static void test_save(void **state) {
     assert_int_equal(count_entries(folder), 4);
     unlink(in_folder("a.txt"));
     unlink(in_folder("b.speedscope.json"));
+    assert_same_process(&before);
+    pyprof_free(profile);
+}
+
+/* What it is written to first, beside it, has to have a name, too. */
+static void test_save_under_the_longest_name(void **state) {
+    pyprof_profile *profile = recorded();
+    process before = look();
+    char path[4096], name[NAME_MAX + 1];
+    (void)state;
+    memset(name, 'n', sizeof name);
+    for (int length = NAME_MAX - 8; length <= NAME_MAX; length++) {
+        snprintf(path, sizeof path, "%s/%.*s", folder, length, name);
+        assert_int_equal(pyprof_save(profile, NULL, path), PYPROF_OK);
+        assert_same_text(content(path), written_by_default(profile));
+        assert_int_equal(count_entries(folder), 3);
+        unlink(path);
+    }
+    snprintf(path, sizeof path, "%s/%.*sx", folder, NAME_MAX, name);
+    assert_int_equal(pyprof_save(profile, NULL, path), PYPROF_ERROR_IO);
+    assert_int_equal(errno, ENAMETOOLONG);
+    assert_int_equal(count_entries(folder), 2);
     assert_same_process(&before);
     pyprof_free(profile);
 }
@@ -988,6 +1012,7 @@ int main(int argc, char **argv) {
         TEST(test_steady_state_allocates_nothing),
         TEST(test_memory_limit),
         TEST(test_save),
+        TEST(test_save_under_the_longest_name),
         TEST(test_save_where_it_cannot),
         TEST(test_save_on_a_full_disk),
         TEST(test_save_into_a_pipe),

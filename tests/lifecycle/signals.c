@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -331,6 +332,103 @@ static void test_another_waits(void) {
     stop();
 }
 
+static void limit(int resource, rlim_t most) {
+    struct rlimit now;
+    CHECK(getrlimit(resource, &now) == 0);
+    now.rlim_cur = most;
+    CHECK(setrlimit(resource, &now) == 0);
+}
+
+/* Neither masks nor what is pending can be read: no /proc is there, or no descriptor left. */
+static void test_masks_unknown(void) {
+    siginfo_t info;
+    start(0);
+    limit(RLIMIT_NOFILE, 0);
+    compute_until_asked(50);
+    CHECK(stats_now().samples_unasked == 0);
+    block(0);
+    compute_until_unasked(5);
+    uint64_t signals = stats_now().signals;
+    compute_until_unasked(50);
+    CHECK(stats_now().signals == signals);
+    unblock(0);
+    compute_until_asked(50);
+    block(0);
+    compute_until_unasked(5);
+    stop();
+    CHECK(take_pending(0, &info) == 0);
+}
+
+/* Beyond the limit of signals under way they come without what they carry, */
+static void test_queue_full(void) {
+    limit(RLIMIT_SIGPENDING, 0);
+    start(0);
+    compute_until_asked(50);
+    stop();
+    take(SIGUSR1);
+    start(SIGUSR1);
+    compute_until_asked(50);
+    CHECK(raise(SIGUSR1) == 0);
+    stop();
+    CHECK(own == 1 && strays == 0);
+}
+
+/* and real-time signals do not come at all. */
+static void test_queue_full_real_time(void) {
+    limit(RLIMIT_SIGPENDING, 0);
+    start(SIGRTMIN + 5);
+    compute_until_unasked(50);
+    CHECK(stats_now().samples_signalled == 0);
+    limit(RLIMIT_SIGPENDING, 100);
+    compute_until_asked(50);
+    stop();
+}
+
+/* Whoever takes what is pending takes a question of ours with it: that is the only one. */
+static void test_taken_away(void) {
+    siginfo_t info;
+    int taken = 0;
+    start(0);
+    compute_until_asked(2);
+    for (int i = 0; i < 10000 && taken < 3; i++) {
+        block(0);
+        CHECK(PyRun_SimpleString("work(20)") == 0);
+        taken += take_pending(SIGURG, &info) == SIGURG;
+        unblock(0);
+        CHECK(PyRun_SimpleString("work(20)") == 0);
+    }
+    uint64_t lost = stats_now().lost_pending, ticks = stats_now().ticks;
+    compute_until_asked(200);
+    CHECK(stats_now().lost_pending - lost < (stats_now().ticks - ticks) / 10);
+    stop();
+}
+
+/* siginterrupt changes the flags of whatever action there is. */
+static void let_interrupt(int number, bool interrupts) {
+    struct sigaction action;
+    CHECK(sigaction(number, NULL, &action) == 0);
+    action.sa_flags = interrupts ? action.sa_flags & ~SA_RESTART : action.sa_flags | SA_RESTART;
+    CHECK(sigaction(number, &action, NULL) == 0);
+}
+
+static bool interrupts(int number) {
+    struct sigaction action;
+    CHECK(sigaction(number, NULL, &action) == 0);
+    return !(action.sa_flags & SA_RESTART);
+}
+
+static void test_siginterrupt(void) {
+    take(SIGUSR1);
+    let_interrupt(SIGUSR1, false);
+    start(SIGUSR1);
+    let_interrupt(SIGUSR1, true);
+    compute_until_asked(2);
+    CHECK(!interrupts(SIGUSR1));
+    CHECK(raise(SIGUSR1) == 0 && own == 1);
+    stop();
+    CHECK(interrupts(SIGUSR1));
+}
+
 /* Whatever is on its way: the program that comes after an exec does not see it. */
 static void test_exec(void) {
     char *arguments[] = {(char *)"signals", (char *)"after_exec", NULL};
@@ -360,6 +458,11 @@ static const scene scenes[] = {
     {"all_blocked_later", test_all_blocked_later},
     {"all_blocked_before", test_all_blocked_before},
     {"another_waits", test_another_waits},
+    {"masks_unknown", test_masks_unknown},
+    {"queue_full", test_queue_full},
+    {"queue_full_real_time", test_queue_full_real_time},
+    {"taken_away", test_taken_away},
+    {"siginterrupt", test_siginterrupt},
     {"exec", test_exec},
     {"after_exec", test_after_exec},
 };

@@ -2,6 +2,9 @@
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
+#include <semaphore.h>
+#include <sys/wait.h>
+
 #include "unit.h"
 #include "session.h"
 
@@ -145,6 +148,101 @@ static void test_call_ended_by_a_cancelled_question_is_told(void **state) {
     }
     assert_int_equal(sampler.stats.lost_late, 0); /* another sample stands in its stead */
     close_session();
+}
+
+/* A thread that has left Python's frames when it answers is not in the profile, nor among the samples. */
+static void test_answer_without_frames_is_no_sample(void **state) {
+    static pyprof__sampler sampler;
+    pyprof__thread thread;
+    (void)state;
+    memset(&thread, 0, sizeof thread);
+    thread.asking.request = 1;
+    thread.track = PYPROF__NONE;
+    pyprof__handler.requests[1].stack.count = 0;
+    pyprof__handler.requests[1].stack.root = 0;
+    pyprof__handler.requests[1].levels.count = 1;
+    pyprof__take_answer(&sampler, &thread, &pyprof__handler.requests[1], PYPROF__REQUEST_ANSWERED);
+    assert_int_equal(thread.asking.request, PYPROF__NONE);
+    assert_int_equal(sampler.stats.samples, 0);
+    assert_int_equal(sampler.stats.samples_signalled, 0);
+}
+
+static sem_t never_posted;
+static pyprof__atomic32 waiter;
+
+/* What sem_timedwait failed with. */
+static void *wait_with_deadline(void *result) {
+    struct timespec deadline;
+    clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_sec++;
+    pyprof__set(&waiter, (uint32_t)pyprof__tid());
+    *(int *)result = sem_timedwait(&never_posted, &deadline) != 0 ? errno : 0;
+    return NULL;
+}
+
+/* Whoever waits with a deadline goes on waiting. SA_RESTART alone does not do that. */
+static void test_wait_with_deadline_goes_on(void **state) {
+    pthread_t thread;
+    int result = 0;
+    (void)state;
+#if defined(__x86_64__)
+    sem_init(&never_posted, 0, 0);
+    open_session(number);
+    uint64_t begin = pyprof__now();
+    assert_int_equal(pthread_create(&thread, NULL, wait_with_deadline, &result), 0);
+    while (pyprof__get(&waiter) == 0 || pyprof__thread_is_runnable((int32_t)pyprof__get(&waiter))) {
+        usleep(1000);
+    }
+    for (int i = 0; i < 10; i++) {
+        put(1, (int32_t)pyprof__get(&waiter), 8);
+        pyprof__number_question(&pyprof__handler.requests[1]);
+        assert_true(pyprof__signal_thread((int32_t)pyprof__get(&waiter), number, pyprof__question(1)));
+        usleep(20000);
+        assert_int_equal(state_of(1), PYPROF__REQUEST_LATE);
+    }
+    pthread_join(thread, NULL);
+    assert_int_equal(result, ETIMEDOUT);
+    assert_true(pyprof__now() - begin >= 900000000u && pyprof__now() - begin < 60000000000u);
+    close_session();
+#else
+    (void)thread;
+    (void)result;
+    skip();
+#endif
+}
+
+/* But not if a signal of the program's comes at the same moment, which may have been sent to end that wait. */
+static void test_wait_ends_for_another_signal(void **state) {
+    (void)state;
+#if defined(__x86_64__)
+    static const unsigned char code[] = {0xb8, SYS_futex, 0, 0, 0, 0x0f, 0x05, 0x90};
+    sigset_t only, before;
+    sigemptyset(&only);
+    sigaddset(&only, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &only, &before);
+    for (int i = 0; i < 3; i++) {
+        bool comes = i == 1;
+        ucontext_t context;
+        memset(&context, 0, sizeof context);
+        context.uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)(code + 7);
+        context.uc_mcontext.gregs[REG_RAX] = -EINTR;
+        context.uc_mcontext.gregs[REG_RSI] = FUTEX_WAIT_BITSET_PRIVATE | FUTEX_CLOCK_REALTIME;
+        context.uc_mcontext.gregs[REG_R9] = UINT32_MAX;
+        if (i == 1) {
+            assert_int_equal(raise(SIGUSR1), 0);
+        } else if (i == 2) {
+            context.uc_sigmask = only;
+        }
+        pyprof__resume_wait(&context);
+        assert_int_equal(context.uc_mcontext.gregs[REG_RAX], comes ? -EINTR : SYS_futex);
+        assert_true(context.uc_mcontext.gregs[REG_RIP] == (greg_t)(uintptr_t)(code + (comes ? 7 : 5)));
+    }
+    struct timespec none = {0, 0};
+    assert_int_equal(sigtimedwait(&only, NULL, &none), SIGUSR1);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+#else
+    skip();
+#endif
 }
 
 static void test_requests_of_dead_threads_come_back(void **state) {
@@ -360,6 +458,9 @@ int main(void) {
         TEST(test_answered_question_is_not_answered_again),
         TEST(test_cancelled_question_can_be_renewed),
         TEST(test_call_ended_by_a_cancelled_question_is_told),
+        TEST(test_answer_without_frames_is_no_sample),
+        TEST(test_wait_with_deadline_goes_on),
+        TEST(test_wait_ends_for_another_signal),
         TEST(test_requests_of_dead_threads_come_back),
         TEST(test_own_stack_is_the_one_seen_from_outside),
         TEST(test_foreign_signals_go_where_they_went),
