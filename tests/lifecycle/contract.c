@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #endif
 #define PYPROF_IMPLEMENTATION
+#include "flamegraph.h"
 #include "pyprof.h"
 
 #define PY_SSIZE_T_CLEAN
@@ -487,14 +488,14 @@ static void test_failures_are_logged(void **state) {
 }
 
 static void assert_writable(const counted_memory *memory, const pyprof_profile *profile, size_t limit) {
-    const pyprof_format formats[] = {PYPROF_FORMAT_COLLAPSED, PYPROF_FORMAT_SPEEDSCOPE};
+    const pyprof_format formats[] = {PYPROF_FORMAT_COLLAPSED, PYPROF_FORMAT_SPEEDSCOPE, PYPROF_FORMAT_SVG};
     unsigned index;
-    for (index = 0; index < 8; index++) {
+    for (index = 0; index < 12; index++) {
         pyprof_output output = {0};
         size_t size = 0;
-        output.format = formats[index % 2];
-        output.detail = index / 2 % 2 ? PYPROF_DETAIL_FUNCTION : PYPROF_DETAIL_LINE;
-        output.include_idle = index / 4 != 0;
+        output.format = formats[index % 3];
+        output.detail = index / 3 % 2 ? PYPROF_DETAIL_FUNCTION : PYPROF_DETAIL_LINE;
+        output.include_idle = index / 6 != 0;
         assert_int_equal(pyprof_write(profile, &output, count_written, &size), PYPROF_OK);
         assert_true(size > 0);
         assert_true(memory->peak_bytes <= limit);

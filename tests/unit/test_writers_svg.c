@@ -46,6 +46,74 @@ static text_sink written(const pyprof_profile *profile, pyprof_format format, py
     return sink;
 }
 
+/* A tree in which many have the same name and some no time of their own, in several threads, one name of them twice. */
+static void add_tree(pyprof_profile *profile) {
+    static const char *const threads[] = {"MainThread", "worker-1", "worker-2", "worker-1", "odd; name\n"};
+    uint32_t functions[7], nodes[5 * 200];
+    unsigned state = 1;
+    for (uint32_t i = 0; i < 7; i++) {
+        char name[16], file[32];
+        snprintf(name, sizeof name, "f%u;<&>", (unsigned)i % 5);
+        snprintf(file, sizeof file, "/no/%s/%u.py", i % 2 ? "such" : "other", (unsigned)i % 3);
+        functions[i] = pyprof__intern_function(profile, pyprof__intern_text(profile, name, strlen(name)),
+                                               pyprof__intern_text(profile, file, strlen(file)), (int32_t)i + 1);
+    }
+    for (uint32_t i = 0; i < 5 * 200; i++) {
+        state = state * 1103515245u + 12345u;
+        uint32_t thread = i / 200, known = i % 200;
+        if (known == 0) {
+            uint32_t name = pyprof__intern_text(profile, threads[thread], strlen(threads[thread]));
+            uint32_t track = pyprof__add_track(profile, (int32_t)thread + 7, name);
+            pyprof__track_at(profile, track)->is_named = true;
+            nodes[i] = pyprof__track_at(profile, track)->root;
+            continue;
+        }
+        uint32_t parent = nodes[thread * 200 + (state >> 8) % known];
+        nodes[i] = pyprof__child(profile, parent, functions[(state >> 16) % 7], (int32_t)((state >> 4) % 3) + 1);
+        pyprof__node *node = pyprof__node_at(profile, nodes[i]);
+        node->wall_ns += (state >> 20) % 4 == 0 ? 0 : state % 9000;
+        node->wall_idle_ns += node->wall_ns / 3;
+        node->cpu_ns += node->wall_ns / 2;
+        node->samples += state % 3;
+    }
+}
+
+/* The picture of a tree is that of its collapsed text, to the byte. */
+static void test_picture_of_the_tree_is_that_of_the_text(void **state) {
+    counted_memory counts;
+    pyprof_profile *profile = new_profile(&counts);
+    (void)state;
+    add_tree(profile);
+    for (unsigned i = 0; i < 32; i++) {
+        text_sink tree = {0}, text = {0}, drawn = {0};
+        flamegraph_options look;
+        pyprof_output output;
+        memset(&look, 0, sizeof look);
+        memset(&output, 0, sizeof output);
+        output.metric = (pyprof_metric)(i % 4);
+        output.include_idle = i / 4 % 2 != 0;
+        output.detail = i / 8 % 2 ? PYPROF_DETAIL_FUNCTION : PYPROF_DETAIL_LINE;
+        output.merge_threads = i / 16 != 0;
+        output.format = PYPROF_FORMAT_SVG;
+        assert_int_equal(pyprof_write(profile, &output, text_sink_write, &tree), PYPROF_OK);
+        output.format = PYPROF_FORMAT_COLLAPSED;
+        assert_int_equal(pyprof_write(profile, &output, text_sink_write, &text), PYPROF_OK);
+        flamegraph *graph = flamegraph_create();
+        look.unit = output.metric == PYPROF_METRIC_SAMPLES ? "samples" : "us";
+        look.subtitle = pyprof__metric_text(&output);
+        look.empty = "Nothing was recorded of what is to be shown: another metric shows more.";
+        assert_int_equal(flamegraph_add(graph, text.text, text.size, "text", NULL, NULL), FLAMEGRAPH_OK);
+        assert_int_equal(flamegraph_write(graph, &look, text_sink_write, &drawn), FLAMEGRAPH_OK);
+        flamegraph_free(graph);
+        assert_int_equal(tree.size, drawn.size);
+        assert_memory_equal(tree.text, drawn.text, tree.size);
+        text_sink_free(&tree);
+        text_sink_free(&text);
+        text_sink_free(&drawn);
+    }
+    close_profile(profile, &counts);
+}
+
 static void assert_has(const char *text, const char *part, bool has) {
     if ((strstr(text, part) != NULL) != has) {
         fail_msg("%s: '%s' in '%.2000s'", has ? "missing" : "there", part, text);
@@ -263,6 +331,7 @@ static void test_jit_is_told(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_picture),
+        cmocka_unit_test(test_picture_of_the_tree_is_that_of_the_text),
         cmocka_unit_test(test_empty_picture),
         cmocka_unit_test(test_threads_of_a_picture),
         cmocka_unit_test(test_saved_by_the_ending),
