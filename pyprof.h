@@ -779,12 +779,14 @@ static bool pyprof__call_was_interrupted(const void *context) {
 #endif
 }
 
+#if defined(__x86_64__)
 /* Whether a signal of the program's waits for the handler to return: what it interrupts then is the program's to say. */
 static bool pyprof__another_comes(const void *context) {
     uint64_t pending = 0, blocked = 0;
     memcpy(&blocked, &((const ucontext_t *)context)->uc_sigmask, sizeof blocked);
     return syscall(SYS_rt_sigpending, &pending, sizeof pending) != 0 || (pending & ~blocked) != 0;
 }
+#endif
 
 /* A wait on a futex with a deadline that our signal has ended goes on: SA_RESTART does not hold for it, and sem_timedwait
    would fail with EINTR (sem_wait, which has none, does not). The kernel has kept all that the call was made with but its
@@ -7054,7 +7056,19 @@ static pyprof__verdict pyprof__observe(pyprof__sampler *sampler, pyprof__thread 
     return PYPROF__SEEN;
 }
 
-static bool pyprof__is_on_own_stack(pyprof__thread *thread, uintptr_t entry) {
+/* Stacks that the C library makes end with what their pthread_t points to, and may lie side by side in one mapping
+   (glibc 2.42). */
+static bool pyprof__is_nearest_above(const pyprof__sampler *sampler, const pyprof__thread *thread, uintptr_t entry) {
+    for (uint32_t i = 0; i < sampler->threads.count; i++) {
+        const pyprof__thread *other = pyprof__thread_at(sampler, i);
+        if (other->is_alive && other->thread_id > entry && other->thread_id < thread->thread_id) {
+            return false;
+        }
+    }
+    return entry < thread->thread_id;
+}
+
+static bool pyprof__is_on_own_stack(const pyprof__sampler *sampler, pyprof__thread *thread, uintptr_t entry) {
     const uintptr_t most = 64 << 20; /* the kernel's grows, and leaves more than this below it */
     if (!thread->knows_stacks) {
         pyprof__find_mappings(thread->thread_id, &thread->stacks[0], &thread->stacks[1]);
@@ -7065,7 +7079,8 @@ static bool pyprof__is_on_own_stack(pyprof__thread *thread, uintptr_t entry) {
             thread->stacks[1].low = thread->stacks[1].high - most;
         }
     }
-    return pyprof__is_within(&thread->stacks[0], entry) || pyprof__is_within(&thread->stacks[1], entry);
+    return pyprof__is_within(&thread->stacks[1], entry) ||
+           (pyprof__is_within(&thread->stacks[0], entry) && pyprof__is_nearest_above(sampler, thread, entry));
 }
 
 /* Of a thread that seems to be in several interpreters: whether it, or somebody else, has entered one of them on another
@@ -7080,7 +7095,7 @@ static bool pyprof__is_spread(pyprof__sampler *sampler, pyprof__thread *thread, 
         if (tstate->framed_since != 0) {
             entry = pyprof__entry_address(&sampler->layout, &reader, word);
         }
-        if (entry != 0 && pyprof__is_on_own_stack(thread, entry)) {
+        if (entry != 0 && pyprof__is_on_own_stack(sampler, thread, entry)) {
             tstate->outside = 0;
         } else if (entry != 0) {
             pyprof__doubt(sampler, tstate, &tstate->outside);

@@ -36,9 +36,6 @@ CANNOT = {
     'test_child_of_fork': FORKS,
     'test_quiet_takes_no_signal': 'qemu has no process_vm_writev, and without it a recording keeps a file open',
     'StressTest.test_forks': 'a child of a fork has one thread, but qemu has another of its own there',
-    # Not qemu's: glibc 2.42 and Linux 6.13 put nothing between the stacks of threads that /proc/self/maps would show.
-    # qemu lets the test see it.
-    'test_whose_c_stack_it_is': 'the stacks of two threads are one mapping since glibc 2.42',
     'test_harmless_defaults_keep_the_handler': 'qemu drops the value that is sent with a SIGCHLD',
     'test_stop_with_a_signal_that_is_still_pending': MASKS,
     'test_one_thread_without_signals': MASKS,

@@ -130,12 +130,15 @@ static void test_what_two_reads_have_in_common(void **state) {
     assert_false(pyprof__settle(&thread, &levels, &late, &early));
 }
 
+static pyprof__thread two_threads[2];
+static pyprof__sampler of_two = {.threads = {two_threads, sizeof *two_threads, 2, 2}};
+
 static void *own_stack_of_another(void *argument) {
     char here = 0;
     pyprof__thread *thread = (pyprof__thread *)argument;
     thread->tid = pyprof__tid();
     thread->thread_id = (uintptr_t)pthread_self();
-    return pyprof__is_on_own_stack(thread, (uintptr_t)&here) ? argument : NULL;
+    return pyprof__is_on_own_stack(&of_two, thread, (uintptr_t)&here) ? argument : NULL;
 }
 
 /* Of two threads each is on its own C stack, and on no other: that of the process's first thread is the kernel's. */
@@ -143,25 +146,45 @@ static void test_whose_c_stack_it_is(void **state) {
     char here = 0;
     pthread_t other;
     void *is_on_own = NULL;
-    pyprof__thread self = unit_thread(), another = unit_thread();
+    pyprof__thread *self = &two_threads[0], *another = &two_threads[1];
     (void)state;
     pyprof__pid = (int32_t)getpid();
-    self.tid = pyprof__pid;
-    self.thread_id = (uintptr_t)pthread_self();
-    assert_true(pyprof__is_on_own_stack(&self, (uintptr_t)&here));
-    assert_int_equal(pthread_create(&other, NULL, own_stack_of_another, &another), 0);
+    *self = *another = unit_thread();
+    self->is_alive = another->is_alive = true;
+    self->tid = pyprof__pid;
+    self->thread_id = (uintptr_t)pthread_self();
+    assert_true(pyprof__is_on_own_stack(&of_two, self, (uintptr_t)&here));
+    assert_int_equal(pthread_create(&other, NULL, own_stack_of_another, another), 0);
     assert_int_equal(pthread_join(other, &is_on_own), 0);
     assert_non_null(is_on_own);
-    assert_false(pyprof__is_on_own_stack(&another, (uintptr_t)&here));
-    assert_false(pyprof__is_on_own_stack(&self, another.stacks[0].low));
-    assert_true(another.stacks[0].high > another.thread_id);
+    assert_false(pyprof__is_on_own_stack(&of_two, another, (uintptr_t)&here));
+    assert_false(pyprof__is_on_own_stack(&of_two, self, another->stacks[0].low));
+    assert_true(another->stacks[0].high > another->thread_id);
+}
+
+/* Several stacks in one mapping: each ends at its thread's pthread_t. */
+static void test_stacks_side_by_side(void **state) {
+    pyprof__thread *lower = &two_threads[0], *upper = &two_threads[1];
+    (void)state;
+    *lower = *upper = unit_thread();
+    lower->is_alive = upper->is_alive = lower->knows_stacks = upper->knows_stacks = true;
+    lower->thread_id = 0x20000;
+    upper->thread_id = 0x30000;
+    lower->stacks[0].low = upper->stacks[0].low = 0x10000;
+    lower->stacks[0].high = upper->stacks[0].high = 0x31000;
+    assert_true(pyprof__is_on_own_stack(&of_two, lower, 0x1f000));
+    assert_false(pyprof__is_on_own_stack(&of_two, upper, 0x1f000));
+    assert_true(pyprof__is_on_own_stack(&of_two, upper, 0x2f000));
+    assert_false(pyprof__is_on_own_stack(&of_two, lower, 0x2f000));
+    lower->is_alive = false; /* what a thread had that has ended is another's by now */
+    assert_true(pyprof__is_on_own_stack(&of_two, upper, 0x1f000));
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_steadiness_is_by_the_clock), cmocka_unit_test(test_who_may_be_asked),
         cmocka_unit_test(test_what_runs_is_not_idle),      cmocka_unit_test(test_what_two_reads_have_in_common),
-        cmocka_unit_test(test_whose_c_stack_it_is),
+        cmocka_unit_test(test_whose_c_stack_it_is),        cmocka_unit_test(test_stacks_side_by_side),
     };
     return cmocka_run_group_tests(tests, take_signal, NULL);
 }
