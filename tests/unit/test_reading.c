@@ -133,12 +133,15 @@ static void test_what_two_reads_have_in_common(void **state) {
 static pyprof__thread two_threads[2];
 static pyprof__sampler of_two = {.threads = {two_threads, sizeof *two_threads, 2, 2}};
 
+static uintptr_t place_in_another;
+
 static void *own_stack_of_another(void *argument) {
     char here = 0;
     pyprof__thread *thread = (pyprof__thread *)argument;
     thread->tid = pyprof__tid();
     thread->thread_id = (uintptr_t)pthread_self();
-    return pyprof__is_on_own_stack(&of_two, thread, (uintptr_t)&here) ? argument : NULL;
+    place_in_another = (uintptr_t)&here;
+    return pyprof__is_on_own_stack(&of_two, thread, place_in_another) ? argument : NULL;
 }
 
 /* Of two threads each is on its own C stack, and on no other: that of the process's first thread is the kernel's. */
@@ -158,7 +161,7 @@ static void test_whose_c_stack_it_is(void **state) {
     assert_int_equal(pthread_join(other, &is_on_own), 0);
     assert_non_null(is_on_own);
     assert_false(pyprof__is_on_own_stack(&of_two, another, (uintptr_t)&here));
-    assert_false(pyprof__is_on_own_stack(&of_two, self, another->stacks[0].low));
+    assert_false(pyprof__is_on_own_stack(&of_two, self, place_in_another));
     assert_true(another->stacks[0].high > another->thread_id);
 }
 
