@@ -486,8 +486,12 @@ static const struct sigaction *our_action(void) {
     return &action;
 }
 
-/* Ours is told to be the default. */
-static void tell_action(struct sigaction *action) {
+/* Ours is told to be the default, and the one that asks for stacks, which is there until all has been recorded, to be
+   the program's. */
+static void tell_action(int number, struct sigaction *action) {
+    if (pyprof__is_our_action(action)) {
+        *action = pyprof__handler.previous[number];
+    }
     if (is_ours(action)) {
         memset(action, 0, sizeof *action);
         action->sa_handler = SIG_DFL;
@@ -503,7 +507,7 @@ static const struct sigaction *action_to_set(int number, const struct sigaction 
 static int set_own_action(int number, const struct sigaction *action, struct sigaction *old) {
     if (old != NULL) {
         *old = pyprof__handler.previous[number];
-        tell_action(old);
+        tell_action(number, old);
     }
     if (action != NULL) {
         pyprof__handler.previous[number] = *action_to_set(number, action);
@@ -522,7 +526,7 @@ EXPORTED int sigaction(int number, const struct sigaction *action, struct sigact
     }
     int result = real_sigaction(number, is_recording() ? action_to_set(number, action) : action, old);
     if (result == 0 && old != NULL) {
-        tell_action(old);
+        tell_action(number, old);
     }
     return result;
 }

@@ -177,6 +177,15 @@ class Unnoticed(Base):
         side_by_side(check, [("%s %s" % (options, name), options, text) for name, text in TEXTS[:5] for options in (
             ["--signal", "USR2"], ["--signal", "RTMIN+3"], ["--signal", "TERM"], ["--signal", "none"])])
 
+    def test_actions_while_a_recording_ends(self):
+        """Before, after, and while it is ended, a program's actions are its own."""
+        text = (LIBC + "\nb = ctypes.create_string_buffer(256)\nseen = set()\nend = time.monotonic() + 1\n"
+                "while time.monotonic() < end:\n  libc.sigaction(23, None, b)\n"
+                "  seen.add(min(int.from_bytes(b.raw[:8], 'little'), 2))\nprint(seen)")
+        expected = self.program(text, out=False).end()
+        real = self.program(text, "-d", "0.5").end()
+        self.assertEqual((expected.code, expected.said, expected.others), (real.code, real.said, real.others))
+
     def test_preloaded_by_the_user(self):
         library = self.call([PYTHON, "-c", "import ctypes.util; print(ctypes.util.find_library('m'))"])[1].strip()
         env = dict(self.env, LD_PRELOAD=library)
