@@ -104,7 +104,8 @@
        change its stack, and is read from outside.
      - The signal is ours only as long as it is. Before each question its action is looked at (0.3 microseconds, below
        1 % of a tick). Where your program has given it another one, that stays, and threads are asked by another signal
-       that is free; the same where a thread blocks it in particular, as who reads it by sigwait or a signalfd does. If none is free, threads that run Python are read as
+       that is free; the same where a thread blocks it in particular, as who reads it by sigwait or a signalfd does.
+       If none is free, threads that run Python are read as
        with PYPROF_CAPTURE_HELD, and a free signal is looked for every second. The logger hears of each change, and
        pyprof_stats.signal_number and signal_changes say it.
      - A thread that blocks most signals is read in that way, too: its mask is looked at before it is asked at first, and
@@ -138,9 +139,11 @@
      pyprof_name_thread                          any      either     yes                    yes
      None may be called from a signal handler, or from the allocator, logger and write functions of the host.
      fork waits for a sample that is being taken, and for a call of pyprof_snapshot in another thread. A
-     forked child has no recording unless pyprof_desc.children says so: no thread, the signal's action is the host's again, pyprof_is_active is false, and
+     forked child has no recording unless pyprof_desc.children says so: no thread, the signal's action is the host's
+     again, pyprof_is_active is false, and
      it may start its own. The parent's goes on. So may a child of a fork that CPython was not told of
-     (PyOS_AfterFork_Child). A child that is made without fork's handlers (_Fork, clone) keeps the signal's action until it starts a recording or
+     (PyOS_AfterFork_Child). A child that is made without fork's handlers (_Fork, clone) keeps the signal's action
+     until it starts a recording or
      ends. What the parent's recording held is given back by the child's first pyprof_start. The fork handlers are all
      that stays after pyprof_stop: they cannot be taken back but by unloading what holds this, and do nothing while
      nothing is recorded.
@@ -159,7 +162,8 @@
      without any Python frame is not in the profile.
      An OS thread is one stack, also if it went from one interpreter to another: a frame "[interpreter 1: NAME]" stands
      before those of each, except of the main interpreter where a thread begins there. pyprof_name_interpreter.
-     A thread has the name that pyprof_name_thread gave it; else the one that Python's threading knows, by then or later, whoever started it; greenlets give it none.
+     A thread has the name that pyprof_name_thread gave it; else the one that Python's threading knows, by then or
+     later, whoever started it; greenlets give it none.
      Else it has the one that the system knows, if it is the thread's own.
      Those that nobody named have the process's, or that of the thread that made them: they are told apart by their ids,
      "game (4711)". The process's first thread is MainThread.
@@ -6133,7 +6137,8 @@ static pyprof__thread *pyprof__asked_thread(const pyprof__sampler *sampler, uint
 }
 
 /* A thread state names the thread that made it; whoever uses it since cannot be told from outside. If that thread says
-   that it is elsewhere, or stands still while the stack moves, or was entered from another C stack, again and again and without ever being seen to run it
+   that it is elsewhere, or stands still while the stack moves, or was entered from another C stack, again and again
+   and without ever being seen to run it
    meanwhile, the thread state counts as that of a thread of its own, which has the same name but no clock, and which
    nobody can ask; for a while, as it may be given back. */
 static void pyprof__doubt(pyprof__sampler *sampler, pyprof__tstate *tstate, uint32_t *count) {
