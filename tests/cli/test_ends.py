@@ -9,7 +9,7 @@ import textwrap
 import time
 import unittest
 
-from case import Case, RUN, SOME, TIMEOUT, VERSION, default_signals, lines_of_ours, side_by_side, wait_until
+from case import Case, RUN, SamplerWasLate, SOME, TIMEOUT, VERSION, default_signals, lines_of_ours, side_by_side, wait_until
 
 # Those whose default action ends a process: signal(7).
 HARMLESS = {signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH, signal.SIGTSTP, signal.SIGTTIN,
@@ -66,7 +66,8 @@ class Program:
         lines = re.sub("0x[0-9a-f]+", "0x", err.replace(self.folder, ".")).splitlines()
         self.ours = [text for text in lines_of_ours(lines) if not re.match(
             r"pyprof-run: warning: \d+ samples? of stacks that are deeper", text)]
-        self.others = [text for text in lines if not text.startswith("pyprof-run: ")]
+        self.told = [text for text in lines if text.startswith("pyprof-run: ")]
+        self.others = [text for text in lines if text not in self.told]
         self.profile = None
         if os.path.exists(self.out):
             with open(self.out, encoding="utf-8") as file:
@@ -82,7 +83,10 @@ class Base(Case):
     def assertWritten(self, program, *functions):
         self.assertIsNotNone(program.profile, program.ours + program.others)
         for function in functions or ("some",):
-            self.assertTrue(re.search(r"[; ]%s \(" % function, program.profile), "no " + function)
+            if not re.search(r"[; ]%s \(" % function, program.profile):
+                late = any("the sampler came too late" in text for text in program.told)
+                raise (SamplerWasLate if late else AssertionError)(
+                    "no %s in\n%s\n%s" % (function, program.profile[:2000], "\n".join(program.told)))
         self.assertRegex(program.ours[-1], LAST + "./out.txt")
         self.assertEqual(len(program.ours), 1, program.ours)
         self.assertEqual(sorted(set(os.listdir(program.folder)) & {"out.txt", "prog.py"}), ["out.txt", "prog.py"])
