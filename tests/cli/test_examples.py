@@ -79,7 +79,9 @@ class Examples(unittest.TestCase):
         stacks = self.stacks("threads.collapsed")
         for thread, function in (("physics", "move_bodies"), ("audio", "mix_voices"), ("loader", "load_levels")):
             self.assertGreater(self.share(stacks, function, thread), 0.9, thread)
-        self.assertLess(sum(stack.value for stack in stacks if stack.thread == "clock"), 200000)
+        # It sleeps; what is left is its waiting for the GIL and for a processor, longer on a busy machine.
+        total = {name: sum(stack.value for stack in stacks if stack.thread == name) for name in ("clock", "loader")}
+        self.assertLess(total["clock"] * 3, total["loader"])
         names, frames = self.speedscope("threads.speedscope.json")
         for thread in ("physics", "audio", "loader"):
             self.assertTrue([name for name in names if thread in name], names)
