@@ -85,7 +85,7 @@ class GraphTest(unittest.TestCase):
         self.assertLess(stats['frames_unresolved'], 5)
 
     def test_default(self):
-        for rate, seconds, seed in ((1000, 8, 1), (10000, 6, 2)):
+        for rate, seconds, seed in ((1000, 4, 1), (10000, 3, 2)):
             self.check(rate, seconds, seed, 'apart', samples=STACKS // 2, samples_busy=STACKS_BUSY // 2,
                        samples_signalled=STACKS_SIGNALLED // 2)
 
@@ -97,7 +97,7 @@ class GraphTest(unittest.TestCase):
         """Without a signal stacks are lost, never wrong in more than a few: the header says so of this capture."""
         illegal = samples = 0
         for _ in range(QUIET_RUNS):  # one or two by chance are not yet more than one in 10,000
-            run, _, wrong, _ = self.record(1000, 6, 3, 'apart', ['-q'])
+            run, _, wrong, _ = self.record(1000, 4, 3, 'apart', ['-q'])
             illegal, samples = illegal + count(wrong), samples + run.stats['samples']
             self.check_quiet(run.stats)
         self.assertLessEqual(illegal * 10000, samples)
@@ -105,7 +105,7 @@ class GraphTest(unittest.TestCase):
     def test_held(self):
         """Without a signal, and though all are blocked: as true as with one."""
         for options in ['-k', '-B', '-f'], ['-B', '-f']:
-            run, stacks, wrong, _ = self.record(1000, 4, 5, 'together', options, threads=0)
+            run, stacks, wrong, _ = self.record(1000, 2, 5, 'together', options, threads=0)
             self.assertEqual(count(wrong), 0, explain(wrong))
             stats = run.stats
             busy = stats['samples'] - stats['samples_idle']
