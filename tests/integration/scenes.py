@@ -1,8 +1,8 @@
 """Threads that do one thing each, one after the other, for about the seconds that are given: of their own CPU time if they
 compute, so that what begins and ends a scene is little of it on a busy machine, too.
 
-Prints, as JSON, what each thread's own clocks say: {"thread name": [wall, cpu]} in nanoseconds. Lines that the
-test looks for are marked "# AT name".
+Prints, as JSON, what each thread's own clocks say: {"thread name": [wall, cpu, wall of its one wait or 0]} in nanoseconds.
+Lines that the test looks for are marked "# AT name".
 """
 
 import _thread
@@ -86,16 +86,28 @@ def frees_hash(end):
         hashlib.sha256(BIG)  # AT hash
 
 
+waited = 0
+
+
+def wait_is_over(begin):
+    global waited
+    waited = time.perf_counter_ns() - begin
+
+
 @scene
 def waits_sleep(end):
+    begin = time.perf_counter_ns()
     time.sleep(end - clock())  # AT sleep
+    wait_is_over(begin)
 
 
 @scene
 def waits_lock(end):
     lock = threading.Lock()
     lock.acquire()
+    begin = time.perf_counter_ns()
     lock.acquire(timeout=end - clock())  # AT lock
+    wait_is_over(begin)
 
 
 @scene
@@ -196,12 +208,14 @@ def comprehensions(end):
 
 def run(function):
     """Waits before and behind, so that the sampler knows the thread when its work begins, and sees it end."""
+    global waited
+    waited = 0
     wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
     time.sleep(WAIT)
     function(clock() + SECONDS)
     time.sleep(WAIT)
     cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
-    clocks[threading.current_thread().name] = [wall, cpu]
+    clocks[threading.current_thread().name] = [wall, cpu, waited]
 
 
 def main():

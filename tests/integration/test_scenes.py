@@ -59,10 +59,10 @@ class ScenesTest(unittest.TestCase):
         chosen = sum(stack.value for stack in stacks if condition(stack.frames))
         return chosen / max(1, sum(stack.value for stack in stacks))
 
-    def assert_leaf(self, thread, mark, words='cpu'):
+    def assert_leaf(self, thread, mark, words='cpu', least=0.85):
         expected = (thread, 'scenes.py', self.marks[mark])
         share = self.share(thread, lambda frames: tuple(frames[-1]) == expected, words)
-        self.assertGreater(share, 0.85, '%s is not at %s' % (thread, expected))
+        self.assertGreater(share, least, '%s is not at %s' % (thread, expected))
 
     def assert_passes(self, thread, *chain):
         """Nearly all of a thread's time is below frames that follow each other: (name, mark or None)."""
@@ -78,7 +78,7 @@ class ScenesTest(unittest.TestCase):
     # Clocks.
 
     def test_cpu_is_the_threads_own(self):
-        for thread, (_, cpu) in self.clocks.items():
+        for thread, (_, cpu, _) in self.clocks.items():
             if thread.startswith('waits_') or thread == ODD_NAME:
                 continue
             with self.subTest(thread):
@@ -88,7 +88,7 @@ class ScenesTest(unittest.TestCase):
     def test_wall_is_the_clocks(self):
         """A thread begins and ends between two ticks: that is chance, and over all of them it is no bias."""
         error = 0
-        clocks = {thread: wall for thread, (wall, _) in self.clocks.items() if thread != ODD_NAME}
+        clocks = {thread: wall for thread, (wall, _, _) in self.clocks.items() if thread != ODD_NAME}
         for thread, wall in clocks.items():
             with self.subTest(thread):
                 seen = self.sum('wall,idle', thread) * 1000
@@ -116,11 +116,11 @@ class ScenesTest(unittest.TestCase):
         def joining(words):
             return sum(stack.value for stack in self.parsed['collapsed,' + words] if stack.thread == 'MainThread' and
                        any(frame.name.rpartition('.')[2] == 'join' for frame in stack.frames))
-        self.assertGreater(joining('wall,idle') * 1000, 0.9 * sum(wall for wall, _ in self.clocks.values()))
+        self.assertGreater(joining('wall,idle') * 1000, 0.9 * sum(wall for wall, _, _ in self.clocks.values()))
         self.assertLess(joining('wall'), 0.1 * joining('wall,idle'))
 
     def test_working_is_not_idle(self):
-        for thread, (wall, cpu) in self.clocks.items():
+        for thread, (wall, cpu, _) in self.clocks.items():
             if thread.startswith('waits_') or thread == ODD_NAME:
                 continue
             with self.subTest(thread):
@@ -128,7 +128,7 @@ class ScenesTest(unittest.TestCase):
                 self.assertGreater(self.sum('wall', thread) * 1000, 0.96 * cpu)
 
     def test_who_holds_the_gil(self):
-        for thread, (wall, cpu) in self.clocks.items():
+        for thread, (wall, cpu, _) in self.clocks.items():
             gil = self.sum('gil,idle', thread)
             with self.subTest(thread):
                 if thread.startswith('frees_') or thread.startswith('waits_'):
@@ -146,8 +146,10 @@ class ScenesTest(unittest.TestCase):
 
     def test_calls_that_let_it_go(self):
         self.assert_leaf('frees_hash', 'hash')
-        self.assert_leaf('waits_sleep', 'sleep', 'wall,idle')
-        self.assert_leaf('waits_lock', 'lock', 'wall,idle')
+        # Where it waits before and behind, a busy machine may let it wait for longer.
+        for thread, mark in (('waits_sleep', 'sleep'), ('waits_lock', 'lock')):
+            wall, _, waited = self.clocks[thread]
+            self.assert_leaf(thread, mark, 'wall,idle', 0.95 * waited / wall)
         self.assert_leaf('waits_socket', 'recv', 'wall,idle')
 
     def test_exceptions(self):
@@ -223,7 +225,7 @@ class ScenesTest(unittest.TestCase):
                 self.assertEqual(profile['unit'], 'nanoseconds')
                 spans.append((profile['startValue'], profile['endValue']))
                 total = self.check_profile(profile, len(frames))
-                for thread, (wall, _) in self.clocks.items():
+                for thread, (wall, _, _) in self.clocks.items():
                     if thread.startswith('holds_') and thread in profile['name']:
                         self.assertLess(abs(total - wall), 0.2 * wall, thread)
             self.assertEqual(len(set(spans)), 1, 'the profiles are not aligned')
