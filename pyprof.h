@@ -7229,7 +7229,7 @@ static uint32_t pyprof__new_thread(pyprof__sampler *sampler) {
     }
     uint32_t index = pyprof__array_add(sampler->memory, &sampler->threads);
     if (index != PYPROF__NONE) {
-        pyprof__thread_at(sampler, index)->asking.request = pyprof__thread_at(sampler, index)->track = PYPROF__NONE;
+        pyprof__thread_at(sampler, index)->track = PYPROF__NONE;
         pyprof__thread_at(sampler, index)->frames.item_size = sizeof(pyprof__frame);
         pyprof__thread_at(sampler, index)->nodes.item_size = sizeof(uint32_t);
     }
@@ -7301,22 +7301,17 @@ static void pyprof__bind(pyprof__sampler *sampler, pyprof__tstate *tstate) {
     if (tstate->is_borrowed && sampler->last_tick > tstate->borrowed_until) {
         pyprof__trust(tstate);
     }
-    uintptr_t thread_id = 0;
-    unsigned long native = 0;
-    memcpy(&thread_id, tstate->copy + sampler->layout.ts_thread_id, sizeof(unsigned long));
-    if (sampler->layout.ts_native_id != PYPROF__ABSENT) {
-        memcpy(&native, tstate->copy + sampler->layout.ts_native_id, sizeof native);
-    } else {
-        native = (unsigned long)tstate->told_id;
-    }
-    if (tstate->thread != PYPROF__NONE && thread_id == tstate->thread_id && (int32_t)native == tstate->told_id) {
+    const pyprof__layout *layout = &sampler->layout;
+    bool is_told = layout->ts_native_id != PYPROF__ABSENT;
+    uintptr_t thread_id = pyprof__tstate_word(tstate, layout->ts_thread_id);
+    int32_t told_id = is_told ? (int32_t)pyprof__tstate_word(tstate, layout->ts_native_id) : 0;
+    if (thread_id != tstate->thread_id || told_id != tstate->told_id) {
+        pyprof__trust(tstate); /* that of a thread being born was run by it before it was its own */
+    } else if (tstate->thread != PYPROF__NONE) {
         return;
     }
-    if (thread_id != tstate->thread_id || (int32_t)native != tstate->told_id) {
-        pyprof__trust(tstate); /* that of a thread being born was run by it before it was its own */
-    }
     tstate->thread_id = thread_id;
-    tstate->told_id = (int32_t)native;
+    tstate->told_id = told_id;
     tstate->native_id = pyprof__native_id(sampler, tstate);
     tstate->thread = tstate->native_id > 0 ? pyprof__find_thread(sampler, tstate) : PYPROF__NONE;
 }
@@ -7348,14 +7343,14 @@ static bool pyprof__reread_lists(pyprof__sampler *sampler) {
             pyprof__piece piece = {tstate->address, tstate->copy, sampler->layout.ts_size};
             pieces[count++] = piece;
         }
-        if (count == PYPROF__PIECES_MAX || i + 1 == total) {
+        if (count == PYPROF__PIECES_MAX) {
             if (!pyprof__read_pieces(pieces, count)) {
                 return false;
             }
             count = 0;
         }
     }
-    return true;
+    return pyprof__read_pieces(pieces, count);
 }
 
 /* Whether the lists are what they were: every link leads where it led. */
@@ -7369,26 +7364,22 @@ static bool pyprof__lists_unchanged(const pyprof__sampler *sampler) {
             return false;
         }
         for (; next != 0; at++) {
-            const pyprof__tstate *tstate = &PYPROF__ITEM(const pyprof__tstate, &sampler->tstates, at);
-            uint64_t id = 0;
-            if (at == sampler->tstates.count) {
-                return false;
-            }
-            if (tstate->address != next || tstate->interp != interp) {
-                return false;
+            const pyprof__tstate *tstate = pyprof__tstate_at(sampler, at);
+            if (at == sampler->tstates.count || tstate->address != next || tstate->interp != interp ||
+                (!tstate->is_parked && pyprof__tstate_word(tstate, sampler->layout.ts_id) != tstate->id)) {
+                return false; /* of one that is parked the head is what it was */
             }
             next = pyprof__tstate_word(tstate, sampler->layout.ts_next);
-            if (tstate->is_parked) {
-                continue; /* its head is what it was */
-            }
-            memcpy(&id, tstate->copy + sampler->layout.ts_id, sizeof id);
-            if (id != tstate->id) {
-                return false;
-            }
         }
         interp = item->links[0];
     }
     return interp == 0 && at == sampler->tstates.count;
+}
+
+/* Reads what a thread state holds now. False: it is gone. */
+static bool pyprof__read_tstate(const pyprof__sampler *sampler, pyprof__tstate *tstate) {
+    return pyprof__read(tstate->address, tstate->copy, sampler->layout.ts_size) &&
+           pyprof__tstate_word(tstate, sampler->layout.ts_interp) == tstate->interp;
 }
 
 /* What was known of a thread state before; the lists keep their order, so the search rarely takes long. */
@@ -7397,16 +7388,9 @@ static void pyprof__inherit(const pyprof__sampler *sampler, pyprof__tstate *tsta
         uint32_t at = (*cursor + i) % sampler->tstates.count;
         const pyprof__tstate *old = &PYPROF__ITEM(const pyprof__tstate, &sampler->tstates, at);
         if (old->address == tstate->address && old->id == tstate->id && old->interp_id == tstate->interp_id) {
-            tstate->thread = old->thread;
-            tstate->thread_id = old->thread_id;
-            tstate->native_id = old->native_id;
-            tstate->told_id = old->told_id;
-            tstate->framed_since = old->framed_since;
-            tstate->moved = old->moved;
-            tstate->outside = old->outside;
-            tstate->denied = old->denied;
-            tstate->is_borrowed = old->is_borrowed;
-            tstate->borrowed_until = old->borrowed_until;
+            uintptr_t interp = tstate->interp;
+            memcpy(tstate, old, offsetof(pyprof__tstate, copy));
+            tstate->interp = interp;
             *cursor = at + 1;
             return;
         }
@@ -7427,13 +7411,11 @@ static bool pyprof__walk_threads(pyprof__sampler *sampler, const pyprof__interp 
         tstate->interp = interp->address;
         tstate->interp_id = interp->id;
         tstate->thread = PYPROF__NONE;
-        if (!pyprof__read(address, tstate->copy, sampler->layout.ts_size) ||
-            pyprof__tstate_word(tstate, sampler->layout.ts_interp) != interp->address ||
-            pyprof__tstate_word(tstate, sampler->layout.ts_prev) != previous) {
+        if (!pyprof__read_tstate(sampler, tstate) || pyprof__tstate_word(tstate, sampler->layout.ts_prev) != previous) {
             sampler->fresh.count--;
             return false;
         }
-        memcpy(&tstate->id, tstate->copy + sampler->layout.ts_id, sizeof tstate->id);
+        tstate->id = pyprof__tstate_word(tstate, sampler->layout.ts_id);
         pyprof__inherit(sampler, tstate, cursor);
         previous = address;
         address = pyprof__tstate_word(tstate, sampler->layout.ts_next);
@@ -7493,11 +7475,8 @@ static void pyprof__keep_unmet(pyprof__sampler *sampler) {
             continue;
         }
         pyprof__tstate *kept = pyprof__tstate_at(sampler, index);
-        uint64_t id = 0;
         *kept = *old;
-        bool is_read = pyprof__read(kept->address, kept->copy, sampler->layout.ts_size);
-        memcpy(&id, kept->copy + sampler->layout.ts_id, sizeof id);
-        if (!is_read || id != kept->id || pyprof__tstate_word(kept, sampler->layout.ts_interp) != kept->interp) {
+        if (!pyprof__read_tstate(sampler, kept) || pyprof__tstate_word(kept, sampler->layout.ts_id) != kept->id) {
             sampler->tstates.count--;
         }
     }
