@@ -5129,7 +5129,7 @@ typedef struct pyprof__tstate {
     int32_t native_id;     /* of its thread; 0 = not to be told */
     int32_t told_id;       /* what it says itself, from 3.11 on; see pyprof__native_id */
     uint32_t thread;       /* PYPROF__NONE: not bound to an OS thread yet */
-    uint32_t sibling;      /* another one of the same thread; PYPROF__NONE = none */
+    uint32_t sibling;      /* the next one of the same thread, further out; PYPROF__NONE = none */
     uint64_t framed_since; /* when it was first seen to have frames, in an order of our own; 0 = it has none */
     uint32_t moved;        /* see pyprof__doubt: looks in a row, */
     uint32_t outside;      /* others in a row, */
@@ -5149,8 +5149,7 @@ typedef struct pyprof__thread {
     clockid_t cpu_clock;
     uint32_t track;     /* PYPROF__NONE: it had no sample yet */
     uint64_t seen;      /* the last tick in which it had a thread state */
-    uint32_t tstate;    /* of that tick: where the thread is, if it has several; */
-    uint32_t siblings;  /* and the first of all of them */
+    uint32_t tstate;    /* of that tick: where the thread is, if it has several */
     uint64_t absent_at; /* when it was last seen to have no Python stack */
     bool is_alive;
     bool has_ended;    /* for good; else it may come back to Python */
@@ -6376,25 +6375,26 @@ static bool pyprof__read_stack(pyprof__sampler *sampler, const pyprof__levels *l
     return pyprof__walk_outer(&sampler->layout, &reader, levels, stack) && !pyprof__is_attached_in(sampler, levels, 1);
 }
 
-/* Which of two thread states of one thread was entered later: that is where the thread is. */
-static bool pyprof__is_inner(pyprof__sampler *sampler, const pyprof__tstate *a, const pyprof__tstate *b) {
+/* Where on a C stack a thread state was entered, as far as is known; 0 = it is not. */
+static uintptr_t pyprof__entry_of(pyprof__sampler *sampler, const pyprof__tstate *tstate) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
-    if (pyprof__is_attached(&sampler->layout, a->address, a->copy) ||
-        pyprof__is_attached(&sampler->layout, b->address, b->copy)) {
-        return pyprof__is_attached(&sampler->layout, a->address, a->copy);
+    uintptr_t word = pyprof__tstate_word(tstate, sampler->layout.ts_frame);
+    return tstate->framed_since != 0 ? pyprof__entry_address(&sampler->layout, &reader, word) : 0;
+}
+
+/* Which of two thread states of one thread was entered later: that is where the thread is. Those without frames come
+   last, in any order. */
+static bool pyprof__is_inner(pyprof__sampler *sampler, const pyprof__tstate *a, const pyprof__tstate *b) {
+    bool is_attached = pyprof__is_attached(&sampler->layout, a->address, a->copy);
+    if (is_attached || pyprof__is_attached(&sampler->layout, b->address, b->copy)) {
+        return is_attached;
     }
     if (a->framed_since == 0 || b->framed_since == 0) {
-        return a->framed_since != 0;
+        return b->framed_since == 0;
     }
     pyprof__view_reset(&sampler->view);
-    uintptr_t entry_a =
-        pyprof__entry_address(&sampler->layout, &reader, pyprof__tstate_word(a, sampler->layout.ts_frame));
-    uintptr_t entry_b =
-        pyprof__entry_address(&sampler->layout, &reader, pyprof__tstate_word(b, sampler->layout.ts_frame));
-    if (entry_a != 0 && entry_b != 0) {
-        return entry_a < entry_b;
-    }
-    return a->framed_since > b->framed_since;
+    uintptr_t entry_a = pyprof__entry_of(sampler, a), entry_b = pyprof__entry_of(sampler, b);
+    return entry_a != 0 && entry_b != 0 ? entry_a < entry_b : a->framed_since > b->framed_since;
 }
 
 static pyprof__level pyprof__level_of(const pyprof__tstate *tstate) {
@@ -6402,48 +6402,20 @@ static pyprof__level pyprof__level_of(const pyprof__tstate *tstate) {
     return level;
 }
 
-/* Those of a thread's thread states that have no frames: it may enter one at any time. */
-static void pyprof__add_unframed(const pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__levels *levels) {
-    for (uint32_t at = thread->siblings; at != PYPROF__NONE; at = pyprof__tstate_at(sampler, at)->sibling) {
-        const pyprof__tstate *tstate = pyprof__tstate_at(sampler, at);
-        if (at == thread->tstate || tstate->framed_since != 0) {
-            continue;
-        }
-        if (levels->known == PYPROF__LEVELS_MAX) {
-            levels->is_whole = false;
-            return;
-        }
-        levels->items[levels->known++] = pyprof__level_of(tstate);
-    }
-}
-
-/* A thread's levels: where it is, and then its other thread states that have frames, from the inside out. */
-static void pyprof__find_levels(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__levels *levels) {
-    uint32_t order[PYPROF__LEVELS_MAX + 1] = {thread->tstate}, count = 1;
-    levels->is_cut = false;
-    for (uint32_t at = thread->siblings; at != PYPROF__NONE; at = pyprof__tstate_at(sampler, at)->sibling) {
-        pyprof__tstate *tstate = pyprof__tstate_at(sampler, at);
-        if (at == thread->tstate || tstate->framed_since == 0) {
-            continue;
-        }
-        uint32_t place = count++;
-        for (; place > 1 && pyprof__is_inner(sampler, tstate, pyprof__tstate_at(sampler, order[place - 1])); place--) {
-            order[place] = order[place - 1];
-        }
-        order[place] = at;
-        if (count > PYPROF__LEVELS_MAX) {
-            count = PYPROF__LEVELS_MAX;
-            levels->is_cut = true;
-        }
-    }
-    levels->count = levels->known = count;
-    levels->is_whole = !levels->is_cut && sampler->has_whole_lists;
+/* A thread's levels: where it is, then its other thread states that have frames, from the inside out; and known beside,
+   those that have none: it may enter one at any time. */
+static void pyprof__find_levels(const pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__levels *levels) {
+    uint32_t at = thread->tstate;
+    levels->count = levels->known = 0;
     levels->naming = pyprof__names.generation;
     levels->thread_id = thread->thread_id;
-    for (uint32_t i = 0; i < count; i++) {
-        levels->items[i] = pyprof__level_of(pyprof__tstate_at(sampler, order[i]));
+    for (; at != PYPROF__NONE && levels->known < PYPROF__LEVELS_MAX; at = pyprof__tstate_at(sampler, at)->sibling) {
+        const pyprof__tstate *tstate = pyprof__tstate_at(sampler, at);
+        levels->count += at == thread->tstate || tstate->framed_since != 0;
+        levels->items[levels->known++] = pyprof__level_of(tstate);
     }
-    pyprof__add_unframed(sampler, thread, levels);
+    levels->is_cut = at != PYPROF__NONE && pyprof__tstate_at(sampler, at)->framed_since != 0;
+    levels->is_whole = at == PYPROF__NONE && sampler->has_whole_lists;
 }
 
 /* Whether another thread state of the thread has frames, now, and is not where the thread is. */
@@ -6458,9 +6430,9 @@ static bool pyprof__waits_outside(const pyprof__sampler *sampler, const pyprof__
    ticks. */
 static void pyprof__learn_order(pyprof__sampler *sampler, const pyprof__thread *thread) {
     pyprof__tstate *inner = pyprof__tstate_at(sampler, thread->tstate);
-    for (uint32_t at = thread->siblings; at != PYPROF__NONE; at = pyprof__tstate_at(sampler, at)->sibling) {
+    for (uint32_t at = inner->sibling; at != PYPROF__NONE; at = pyprof__tstate_at(sampler, at)->sibling) {
         const pyprof__tstate *other = pyprof__tstate_at(sampler, at);
-        if (at != thread->tstate && inner->framed_since != 0 && inner->framed_since <= other->framed_since &&
+        if (inner->framed_since != 0 && inner->framed_since <= other->framed_since &&
             pyprof__waits_outside(sampler, thread, other) &&
             pyprof__is_attached_now(&sampler->layout, inner->address)) {
             inner->framed_since = other->framed_since + 1;
@@ -7091,15 +7063,11 @@ static bool pyprof__is_on_own_stack(const pyprof__sampler *sampler, pyprof__thre
 /* Of a thread that seems to be in several interpreters: whether it, or somebody else, has entered one of them on another
    C stack than its own, as far as is known where. While that is in doubt the thread cannot be told. */
 static bool pyprof__is_spread(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__levels *levels) {
-    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     bool is_spread = false;
-    for (uint32_t at = thread->siblings; at != PYPROF__NONE && levels->count > 1;) {
+    for (uint32_t at = thread->tstate; at != PYPROF__NONE && levels->count > 1;) {
         pyprof__tstate *tstate = pyprof__tstate_at(sampler, at);
-        uintptr_t word = pyprof__tstate_word(tstate, sampler->layout.ts_frame), entry = 0;
         pyprof__view_reset(&sampler->view);
-        if (tstate->framed_since != 0) {
-            entry = pyprof__entry_address(&sampler->layout, &reader, word);
-        }
+        uintptr_t entry = pyprof__entry_of(sampler, tstate);
         if (entry != 0 && pyprof__is_on_own_stack(sampler, thread, entry)) {
             tstate->outside = 0;
         } else if (entry != 0) {
@@ -7493,20 +7461,21 @@ static bool pyprof__renew_lists(pyprof__sampler *sampler) {
     return false;
 }
 
-/* Adds a thread state to those that its thread has at this tick. */
+/* Adds a thread state to those that its thread has at this tick, in its place from the inside out. */
 static void pyprof__join(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t index) {
     pyprof__tstate *tstate = pyprof__tstate_at(sampler, index);
-    bool is_first = thread->seen != sampler->stats.ticks;
     bool has_frames = pyprof__may_have_frames(&sampler->layout, tstate->address, tstate->copy);
     /* Of two that are seen at once, the later interpreter was likely entered later. */
     uint64_t order = sampler->stats.ticks << 16 | (uint64_t)(tstate->interp_id & 0xffff);
     tstate->framed_since = !has_frames ? 0 : tstate->framed_since > 0 ? tstate->framed_since : order;
-    tstate->sibling = is_first ? PYPROF__NONE : thread->siblings;
-    thread->siblings = index;
+    thread->tstate = thread->seen == sampler->stats.ticks ? thread->tstate : PYPROF__NONE;
     thread->seen = sampler->stats.ticks;
-    if (is_first || pyprof__is_inner(sampler, tstate, pyprof__tstate_at(sampler, thread->tstate))) {
-        thread->tstate = index;
+    uint32_t *place = &thread->tstate;
+    while (*place != PYPROF__NONE && !pyprof__is_inner(sampler, tstate, pyprof__tstate_at(sampler, *place))) {
+        place = &pyprof__tstate_at(sampler, *place)->sibling;
     }
+    tstate->sibling = *place;
+    *place = index;
 }
 
 // >>waiting
@@ -7813,7 +7782,7 @@ static void pyprof__count_waiting(pyprof__sampler *sampler, uint64_t now) {
 static bool pyprof__may_park(const pyprof__sampler *sampler, const pyprof__thread *thread) {
     if (thread->is_parked || !thread->is_alive || !thread->last.is_there || thread->parking.calm < PYPROF__CALM_LOOKS ||
         thread->parking.restless > 0 || thread->last.kind != PYPROF__IDLE || thread->borrowed != 0 ||
-        thread->asking.request != PYPROF__NONE || thread->tstate != thread->siblings) {
+        thread->asking.request != PYPROF__NONE) {
         return false;
     }
     const pyprof__tstate *tstate = pyprof__tstate_at(sampler, thread->tstate);
