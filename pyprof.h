@@ -5847,12 +5847,16 @@ static uint64_t pyprof__cpu_time(const pyprof__thread *thread) {
     return thread->borrowed != 0 ? 1 : pyprof__clock(thread->cpu_clock);
 }
 
+/* Clocks may step back: then nothing has passed. */
+static uint64_t pyprof__passed(uint64_t since, uint64_t now) {
+    return now - pyprof__min64(now, since);
+}
+
 /* Splits the time since the last sample between the two: half to each, so that a sample stands for the time
    around it, and strata of random length stay unbiased. What waited used no CPU time. */
 static void pyprof__share_time(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t node, uint32_t kind,
                                uint64_t wall, uint64_t cpu) {
-    uint64_t gap = wall > thread->last.wall ? wall - thread->last.wall : 0;
-    uint64_t used = cpu > thread->last.cpu ? cpu - thread->last.cpu : 0;
+    uint64_t gap = pyprof__passed(thread->last.wall, wall), used = pyprof__passed(thread->last.cpu, cpu);
     bool was_idle = (thread->last.kind & PYPROF__IDLE) != 0, is_idle = (kind & PYPROF__IDLE) != 0;
     uint64_t before = used / 2, after = used - before;
     if (was_idle || is_idle) {
@@ -5868,44 +5872,50 @@ static void pyprof__share_time(pyprof__sampler *sampler, pyprof__thread *thread,
 /* A thread without a sample came, on average, half way between when it was last missed and now. */
 static void pyprof__begin_time(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t node, uint32_t kind,
                                uint64_t wall, uint64_t cpu) {
-    uint64_t half = wall > thread->absent_at ? (wall - thread->absent_at) / 2 : 0;
     uint64_t end = wall - sampler->start;
-    uint64_t free_ns = end - pyprof__min64(end, pyprof__track_at(sampler->profile, thread->track)->end_ns);
-    uint64_t used = cpu > thread->last.cpu ? cpu - thread->last.cpu : 0;
-    half = pyprof__min64(half, free_ns);
+    uint64_t room = pyprof__passed(pyprof__track_at(sampler->profile, thread->track)->end_ns, end);
+    uint64_t half = pyprof__min64(pyprof__passed(thread->absent_at, wall) / 2, room);
+    uint64_t used = (kind & PYPROF__IDLE) ? 0 : pyprof__passed(thread->last.cpu, cpu);
     pyprof__add_absence(sampler->profile, thread->track, end - half);
-    pyprof__add_time(sampler->profile, thread->track, node, kind, half,
-                     (kind & PYPROF__IDLE) ? 0 : pyprof__min64(half, used));
+    pyprof__add_time(sampler->profile, thread->track, node, kind, half, pyprof__min64(half, used));
 }
 
 /* The thread is no longer where its last sample saw it: its time ended, on average, half way since. */
 static void pyprof__end_time(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now, bool is_whole) {
     if (thread->last.is_there) {
-        uint64_t gap = now > thread->last.wall ? now - thread->last.wall : 0;
-        uint64_t cpu = pyprof__cpu_time(thread);
-        uint64_t used = cpu > thread->last.cpu ? cpu - thread->last.cpu : 0;
-        gap = is_whole ? gap : gap / 2;
+        uint64_t gap = pyprof__passed(thread->last.wall, now) / (is_whole ? 1 : 2);
+        uint64_t used = pyprof__passed(thread->last.cpu, pyprof__cpu_time(thread));
         pyprof__add_time(sampler->profile, thread->track, thread->last.node, thread->last.kind, gap,
                          pyprof__min64(gap, used) + (uint64_t)thread->last.unassigned_cpu);
         thread->last.unassigned_cpu = 0;
-        thread->last.cpu = cpu > thread->last.cpu ? cpu : thread->last.cpu;
+        thread->last.cpu += used;
         thread->last.is_there = false;
     }
 }
 
-/* The node of a thread's outermost frame, if that still stands; PYPROF__NONE = it does not, or no room. */
-static uint32_t pyprof__standing_root(pyprof__sampler *sampler, pyprof__thread *thread) {
+/* Whether a thread's outermost frame is still one of the same code; and where that is by now. */
+static bool pyprof__read_outermost(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__found *found,
+                                   pyprof__frame *frame) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
+    uint64_t fingerprint = 0;
+    pyprof__view_reset(&sampler->view);
+    if (thread->outermost.address == 0 ||
+        !pyprof__read_frame(&sampler->layout, &reader, thread->outermost.address, found) ||
+        found->code != frame->code || !pyprof__code_fingerprint(&sampler->layout, &reader, found->code, &fingerprint)) {
+        return false;
+    }
+    frame->instr = found->instr;
+    return fingerprint == frame->fingerprint;
+}
+
+/* The node of a thread's outermost frame, if that still stands; PYPROF__NONE = it does not, or no room. */
+static uint32_t pyprof__standing_root(pyprof__sampler *sampler, const pyprof__thread *thread) {
     pyprof__frame frame = thread->outermost.frame;
     pyprof__found found;
-    pyprof__view_reset(&sampler->view);
-    if (thread->outermost.address == 0 || !pyprof__is_outermost(&sampler->layout, thread->outermost.address) ||
-        !pyprof__read_frame(&sampler->layout, &reader, thread->outermost.address, &found) || found.code != frame.code ||
-        !pyprof__code_fingerprint(&sampler->layout, &reader, found.code, &frame.fingerprint) ||
-        frame.fingerprint != thread->outermost.frame.fingerprint) {
+    if (!pyprof__read_outermost(sampler, thread, &found, &frame) ||
+        !pyprof__is_outermost(&sampler->layout, thread->outermost.address)) {
         return PYPROF__NONE;
     }
-    frame.instr = found.instr;
     pyprof__call_site *site = pyprof__call_site_of(sampler, &frame);
     uint32_t root = pyprof__track_at(sampler->profile, thread->track)->root;
     return site != NULL ? pyprof__call_site_node(sampler->profile, site, root) : PYPROF__NONE;
@@ -5944,13 +5954,10 @@ static uint32_t pyprof__take_in(pyprof__sampler *sampler, pyprof__thread *thread
    seconds: see pyprof__weigh. */
 static void pyprof__note_calm(pyprof__sampler *sampler, pyprof__thread *thread, bool is_calm, uint64_t wall,
                               uint64_t cpu) {
-    uint64_t gap = thread->last.is_there && wall > thread->last.wall ? wall - thread->last.wall : 0;
-    uint64_t used = thread->last.is_there && cpu > thread->last.cpu ? cpu - thread->last.cpu : 0;
-    thread->parking.restless =
-        used > PYPROF__RESTLESS_MAX_NS / PYPROF__RESTLESS_TIMES
-            ? PYPROF__RESTLESS_MAX_NS
-            : pyprof__min64(thread->parking.restless + PYPROF__RESTLESS_TIMES * used, PYPROF__RESTLESS_MAX_NS);
-    thread->parking.restless -= pyprof__min64(thread->parking.restless, gap);
+    uint64_t gap = thread->last.is_there ? pyprof__passed(thread->last.wall, wall) : 0;
+    uint64_t used = thread->last.is_there ? pyprof__passed(thread->last.cpu, cpu) : 0;
+    uint64_t restless = thread->parking.restless + PYPROF__RESTLESS_TIMES * used;
+    thread->parking.restless = pyprof__passed(gap, pyprof__min64(restless, PYPROF__RESTLESS_MAX_NS));
     thread->parking.calm = is_calm ? thread->parking.calm + 1 : 0;
     sampler->waiting.candidates += thread->parking.calm >= PYPROF__CALM_LOOKS && thread->parking.restless == 0;
 }
@@ -5962,7 +5969,7 @@ static bool pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
     if (stack != NULL) {
         if (stack->root == 0) {
             pyprof__end_time(sampler, thread, wall, false);
-            thread->last.cpu = cpu > thread->last.cpu ? cpu : thread->last.cpu;
+            thread->last.cpu += pyprof__passed(thread->last.cpu, cpu);
             thread->absent_at = wall;
             return false;
         }
@@ -6045,15 +6052,14 @@ static uint32_t pyprof__kind_of(const pyprof__thread *thread, const pyprof__obse
    sample. */
 static bool pyprof__book(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__verdict verdict,
                          const pyprof__levels *levels, const pyprof__observation *observed) {
-    bool is_sample = false, is_away = false;
+    bool is_sample = false;
     if (verdict == PYPROF__SAME) {
         is_sample = pyprof__record(sampler, thread, NULL, NULL, PYPROF__IDLE, observed->wall, observed->cpu);
     } else if (verdict == PYPROF__SEEN) {
-        is_away = observed->stack.root == 0;
         is_sample = pyprof__record(sampler, thread, &observed->stack, levels, pyprof__kind_of(thread, observed),
                                    observed->wall, observed->cpu);
         sampler->stats.samples_held += is_sample && observed->held;
-        verdict = is_sample || is_away ? verdict : PYPROF__NO_ROOM;
+        verdict = is_sample || observed->stack.root == 0 ? verdict : PYPROF__NO_ROOM;
     }
     pyprof__lose(sampler, verdict, 1);
     return is_sample;
@@ -6071,23 +6077,16 @@ static bool pyprof__knows_root(const pyprof__thread *thread, const pyprof__level
    even that is known. */
 static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *thread, const pyprof__levels *levels,
                               pyprof__stack *stack) {
-    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     pyprof__found found;
     const pyprof__frame *last = (const pyprof__frame *)thread->frames.data;
     if (!pyprof__knows_root(thread, levels)) {
         return false;
     }
     bool has_mark = pyprof__is_mark(&last[0]);
-    const pyprof__frame *root = &last[has_mark];
-    pyprof__view_reset(&sampler->view);
-    stack->frames[0] = *root;
-    if (!pyprof__read_frame(&sampler->layout, &reader, thread->outermost.address, &found) || !found.is_shown ||
-        !found.has_begun || found.code != root->code ||
-        !pyprof__code_fingerprint(&sampler->layout, &reader, found.code, &stack->frames[0].fingerprint) ||
-        stack->frames[0].fingerprint != root->fingerprint) {
+    stack->frames[0] = last[has_mark];
+    if (!pyprof__read_outermost(sampler, thread, &found, &stack->frames[0]) || !found.is_shown || !found.has_begun) {
         return false;
     }
-    stack->frames[0].instr = found.instr;
     stack->root = thread->outermost.address;
     stack->count = stack->inner = 1;
     if (has_mark) {
@@ -7507,7 +7506,7 @@ static void pyprof__settle_time(pyprof__sampler *sampler, pyprof__thread *thread
    those samples are not of one that waits. */
 static void pyprof__settle_run(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now, uint64_t cpu) {
     pyprof__waiting *waiting = &sampler->waiting;
-    uint64_t ticks = waiting->ticks, wall = waiting->wall, used = cpu > thread->last.cpu ? cpu - thread->last.cpu : 0;
+    uint64_t ticks = waiting->ticks, wall = waiting->wall, used = pyprof__passed(thread->last.cpu, cpu);
     uint64_t most = pyprof__min64(ticks - thread->parking.ticks, PYPROF__RECENT - 1);
     while (ticks - waiting->ticks < most && waiting->wall + used > now) {
         waiting->wall = waiting->walls[--waiting->ticks % PYPROF__RECENT];
