@@ -5962,11 +5962,27 @@ static void pyprof__note_calm(pyprof__sampler *sampler, pyprof__thread *thread, 
     sampler->waiting.candidates += thread->parking.calm >= PYPROF__CALM_LOOKS && thread->parking.restless == 0;
 }
 
-/* A sample enters the profile. stack NULL = the same as last time. False: it has no frames, or there is no room. */
-static bool pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
-                           const pyprof__levels *levels, uint32_t kind, uint64_t wall, uint64_t cpu) {
+/* What one look at a thread, or its answer, has shown. */
+typedef struct pyprof__observation {
+    uint64_t wall; /* before what was read last; and right after it, */
+    uint64_t cpu;  /* the thread's clock; 0 = the thread is gone */
+    bool attached;
+    bool is_fresh;       /* it was just now that it was seen to be attached */
+    bool ran;            /* its clock went on while it was looked at first */
+    bool stands;         /* its clock did not go on, between two looks before the first */
+    bool held;           /* it ran, and was kept from it */
+    pyprof__stack stack; /* in the sampler's scratch, or the answer's own */
+    pyprof__levels levels;
+} pyprof__observation;
+
+/* A sample enters the profile. seen NULL = its stack is the same as last time. False: it has no frames, or there is no
+   room. */
+static bool pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__observation *seen,
+                           uint32_t kind, uint64_t wall, uint64_t cpu) {
     uint32_t node = thread->last.node;
-    if (stack != NULL) {
+    if (seen != NULL) {
+        const pyprof__stack *stack = &seen->stack;
+        const pyprof__levels *levels = &seen->levels;
         if (stack->root == 0) {
             pyprof__end_time(sampler, thread, wall, false);
             thread->last.cpu += pyprof__passed(thread->last.cpu, cpu);
@@ -5985,7 +6001,7 @@ static bool pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
         thread->last.is_in_jit = stack->is_in_jit;
         thread->last.tstate = levels->items[0].tstate;
     }
-    pyprof__note_calm(sampler, thread, stack == NULL, wall, cpu);
+    pyprof__note_calm(sampler, thread, seen == NULL, wall, cpu);
     if (thread->last.is_there) {
         pyprof__share_time(sampler, thread, node, kind, wall, cpu);
     } else {
@@ -6004,17 +6020,6 @@ static bool pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
     pyprof__update_name(sampler, thread, wall);
     return true;
 }
-
-/* What one look at a thread, or its answer, has shown. */
-typedef struct pyprof__observation {
-    pyprof__stack stack; /* in the sampler's scratch, or the answer's own */
-    bool attached;
-    bool ran;      /* its clock went on while it was looked at first */
-    bool stands;   /* its clock did not go on, between two looks before the first */
-    bool held;     /* it ran, and was kept from it */
-    uint64_t wall; /* before what was read last; and then, */
-    uint64_t cpu;  /* the thread's clock; 0 = the thread is gone */
-} pyprof__observation;
 
 /* What that comes to. Each look ends in one of these, and each of them is a sample, or leads to one, or is counted. */
 typedef enum pyprof__verdict {
@@ -6051,13 +6056,13 @@ static uint32_t pyprof__kind_of(const pyprof__thread *thread, const pyprof__obse
 /* A look's end: a sample, or a cause why there is none, or neither where a thread has no Python stack. Whether it was a
    sample. */
 static bool pyprof__book(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__verdict verdict,
-                         const pyprof__levels *levels, const pyprof__observation *observed) {
+                         const pyprof__observation *observed) {
     bool is_sample = false;
     if (verdict == PYPROF__SAME) {
-        is_sample = pyprof__record(sampler, thread, NULL, NULL, PYPROF__IDLE, observed->wall, observed->cpu);
+        is_sample = pyprof__record(sampler, thread, NULL, PYPROF__IDLE, observed->wall, observed->cpu);
     } else if (verdict == PYPROF__SEEN) {
-        is_sample = pyprof__record(sampler, thread, &observed->stack, levels, pyprof__kind_of(thread, observed),
-                                   observed->wall, observed->cpu);
+        uint32_t kind = pyprof__kind_of(thread, observed);
+        is_sample = pyprof__record(sampler, thread, observed, kind, observed->wall, observed->cpu);
         sampler->stats.samples_held += is_sample && observed->held;
         verdict = is_sample || observed->stack.root == 0 ? verdict : PYPROF__NO_ROOM;
     }
@@ -6075,11 +6080,11 @@ static bool pyprof__knows_root(const pyprof__thread *thread, const pyprof__level
 
 /* A thread that runs Python, but not where: its outermost frame stays where it is as long as it does. False: not
    even that is known. */
-static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *thread, const pyprof__levels *levels,
-                              pyprof__stack *stack) {
+static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__observation *observed) {
+    pyprof__stack *stack = &observed->stack;
     pyprof__found found;
     const pyprof__frame *last = (const pyprof__frame *)thread->frames.data;
-    if (!pyprof__knows_root(thread, levels)) {
+    if (!pyprof__knows_root(thread, &observed->levels)) {
         return false;
     }
     bool has_mark = pyprof__is_mark(&last[0]);
@@ -6179,24 +6184,19 @@ static void pyprof__confirm(pyprof__sampler *sampler, const pyprof__levels *leve
     }
 }
 
-static pyprof__verdict pyprof__verdict_of(pyprof__sampler *sampler, const pyprof__thread *thread,
-                                          pyprof__request *request, uint32_t state) {
-    if (state == PYPROF__REQUEST_LATE) {
-        return PYPROF__LATE;
-    }
-    if (state == PYPROF__REQUEST_ANSWERED) {
-        pyprof__confirm(sampler, &request->levels);
-        return PYPROF__SEEN;
-    }
-    return pyprof__keep_root(sampler, thread, &request->levels, &request->stack) ? PYPROF__SEEN : PYPROF__UNSETTLED;
-}
-
 static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__request *request,
                                 uint32_t state) {
+    pyprof__observation observed = {request->wall, request->cpu, true,           false,          true,
+                                    false,         false,        request->stack, request->levels};
+    pyprof__verdict verdict = PYPROF__LATE;
     thread->asking.request = PYPROF__NONE;
-    pyprof__verdict verdict = pyprof__verdict_of(sampler, thread, request, state);
-    pyprof__observation observed = {request->stack, true, true, false, false, request->wall, request->cpu};
-    sampler->stats.samples_signalled += pyprof__book(sampler, thread, verdict, &request->levels, &observed);
+    if (state == PYPROF__REQUEST_ANSWERED) {
+        pyprof__confirm(sampler, &request->levels);
+        verdict = PYPROF__SEEN;
+    } else if (state == PYPROF__REQUEST_UNSETTLED) {
+        verdict = pyprof__keep_root(sampler, thread, &observed) ? PYPROF__SEEN : PYPROF__UNSETTLED;
+    }
+    sampler->stats.samples_signalled += pyprof__book(sampler, thread, verdict, &observed);
     if (verdict != PYPROF__SEEN) {
         return;
     }
@@ -6255,39 +6255,29 @@ static uint32_t pyprof__free_request(pyprof__sampler *sampler) {
     return PYPROF__NONE;
 }
 
-/* A running thread as it was seen at one moment. */
-typedef struct pyprof__sight {
-    pyprof__levels levels;
-    uint64_t wall; /* the two clocks were read one right after the other */
-    uint64_t cpu;
-    bool is_fresh; /* it was just now that the thread was seen to be attached */
-} pyprof__sight;
-
-static pyprof__sight pyprof__read_clocks(const pyprof__thread *thread) {
-    pyprof__sight sight;
-    sight.levels.count = 0;
-    sight.wall = pyprof__now();
-    sight.cpu = pyprof__cpu_time(thread);
-    sight.is_fresh = false;
-    return sight;
+static void pyprof__read_clocks(const pyprof__thread *thread, pyprof__observation *observed) {
+    observed->wall = pyprof__now();
+    observed->cpu = pyprof__cpu_time(thread);
+    observed->is_fresh = false;
 }
 
-static void pyprof__put_question(pyprof__request *request, const pyprof__thread *thread, const pyprof__sight *sight) {
+static void pyprof__put_question(pyprof__request *request, const pyprof__thread *thread,
+                                 const pyprof__observation *seen) {
     request->tid = thread->tid;
     request->signal_number = pyprof__handler.signal_number;
     request->borrowed = 0;
-    request->levels = sight->levels;
-    request->wall = sight->wall;
-    request->cpu = sight->cpu;
+    request->levels = seen->levels;
+    request->wall = seen->wall;
+    request->cpu = seen->cpu;
 }
 
 /* A thread that was asked, and then not waited for, still has the signal before it: the question is put anew
    in its place. */
-static uint32_t pyprof__renew_request(const pyprof__thread *thread, const pyprof__sight *sight) {
+static uint32_t pyprof__renew_request(const pyprof__thread *thread, const pyprof__observation *seen) {
     for (uint32_t i = 0; i < pyprof__handler.requests_used; i++) {
         pyprof__request *request = &pyprof__handler.requests[i];
         if (pyprof__state_of(request) == PYPROF__REQUEST_CANCELLED && request->tid == thread->tid) {
-            pyprof__put_question(request, thread, sight);
+            pyprof__put_question(request, thread, seen);
             if (pyprof__swap_state(request, PYPROF__REQUEST_CANCELLED, PYPROF__REQUEST_SENT)) {
                 return i;
             }
@@ -6306,27 +6296,6 @@ static bool pyprof__is_attached_in(const pyprof__sampler *sampler, const pyprof_
         }
     }
     return false;
-}
-
-/* is_refused: as the user has too many real-time signals under way, or by a filter. */
-static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thread *thread, const pyprof__sight *sight,
-                                     bool *is_refused) {
-    uint32_t index = pyprof__free_request(sampler);
-    if (index == PYPROF__NONE) {
-        return PYPROF__NONE;
-    }
-    pyprof__request *request = &pyprof__handler.requests[index];
-    pyprof__put_question(request, thread, sight);
-    pyprof__number_question(request);
-    /* The last look just before sending is what spares the program's system calls. */
-    bool is_attached = sight->is_fresh || pyprof__is_attached_in(sampler, &sight->levels, 0);
-    if (!is_attached || !pyprof__signal_thread(thread->tid, pyprof__handler.signal_number, pyprof__question(index))) {
-        *is_refused = is_attached && errno != ESRCH;
-        pyprof__set_state(request, PYPROF__REQUEST_FREE);
-        return PYPROF__NONE;
-    }
-    sampler->stats.signals++;
-    return index;
 }
 
 /* Reads what a walk will need of code objects, many in one call: for a thread that is held it is worth a walk more. */
@@ -6357,8 +6326,9 @@ static void pyprof__fetch_codes(pyprof__sampler *sampler, uintptr_t tstate) {
 }
 
 /* Reads a stack once: what it lay in last time at once, in one system call, so that little changes meanwhile. */
-static bool pyprof__read_stack(pyprof__sampler *sampler, const pyprof__levels *levels, bool stands,
-                               pyprof__stack *stack) {
+static bool pyprof__read_stack(pyprof__sampler *sampler, bool stands, pyprof__observation *observed) {
+    const pyprof__levels *levels = &observed->levels;
+    pyprof__stack *stack = &observed->stack;
     uintptr_t leaf = 0, tstate = levels->items[0].tstate;
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     if (stands) {
@@ -6609,19 +6579,37 @@ static void pyprof__check_blocked(pyprof__sampler *sampler, pyprof__thread *thre
     pyprof__note_blocked(sampler, thread, signals.blocked);
 }
 
+static uint32_t pyprof__send_request(pyprof__sampler *sampler, pyprof__thread *thread,
+                                     const pyprof__observation *seen) {
+    uint32_t index = pyprof__free_request(sampler);
+    if (index == PYPROF__NONE) {
+        return PYPROF__NONE;
+    }
+    pyprof__request *request = &pyprof__handler.requests[index];
+    pyprof__put_question(request, thread, seen);
+    pyprof__number_question(request);
+    /* The last look just before sending is what spares the program's system calls. */
+    bool is_attached = seen->is_fresh || pyprof__is_attached_in(sampler, &seen->levels, 0);
+    if (!is_attached || !pyprof__signal_thread(thread->tid, pyprof__handler.signal_number, pyprof__question(index))) {
+        pyprof__set_state(request, PYPROF__REQUEST_FREE);
+        if (is_attached && errno != ESRCH) { /* too many real-time signals are under way, or a filter refuses it */
+            pyprof__note_blocked(sampler, thread, UINT64_MAX);
+        }
+        return PYPROF__NONE;
+    }
+    sampler->stats.signals++;
+    return index;
+}
+
 /* Asks the thread for its own stack; false if that cannot be done now. */
-static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__sight *sight) {
-    bool is_refused = false;
+static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__observation *seen) {
     if (!pyprof__is_signal_ours(sampler) || !pyprof__is_heard(sampler, thread)) {
         return false;
     }
-    thread->asking.request = pyprof__renew_request(thread, sight);
+    thread->asking.request = pyprof__renew_request(thread, seen);
     if (thread->asking.request == PYPROF__NONE) {
-        thread->asking.cpu = sight->cpu; /* a signal that is before it already has been there for longer */
-        thread->asking.request = pyprof__send_request(sampler, thread, sight, &is_refused);
-        if (is_refused) {
-            pyprof__note_blocked(sampler, thread, UINT64_MAX);
-        }
+        thread->asking.cpu = seen->cpu; /* a signal that is before it already has been there for longer */
+        thread->asking.request = pyprof__send_request(sampler, thread, seen);
     }
     thread->asking.was_asked = thread->asking.was_asked || thread->asking.request != PYPROF__NONE;
     thread->asking.ticks = 0;
@@ -6723,48 +6711,44 @@ static bool pyprof__has_stayed(const pyprof__sampler *sampler, const pyprof__lev
     return now.count == levels->count && memcmp(now.items, levels->items, levels->known * sizeof *levels->items) == 0;
 }
 
-/* A word, and where it lies. */
-static bool pyprof__find_word(pyprof__reader *reader, uintptr_t address, struct iovec *place, uintptr_t *word) {
-    place->iov_base = (void *)address;
-    place->iov_len = sizeof *word;
-    return pyprof__load_word(reader, address, word);
+/* Words, and where they lie. */
+#define PYPROF__LEAF_WORDS 4u
+typedef struct pyprof__words {
+    uint32_t count;
+    uintptr_t items[PYPROF__LEAF_WORDS];
+    struct iovec places[PYPROF__LEAF_WORDS];
+} pyprof__words;
+
+static bool pyprof__add_word(pyprof__reader *reader, uintptr_t address, pyprof__words *words) {
+    words->places[words->count].iov_base = (void *)address;
+    words->places[words->count].iov_len = sizeof *words->items;
+    return pyprof__load_word(reader, address, &words->items[words->count++]);
 }
 
-/* What of a stack changes with every step of whoever runs it: its innermost frame, where that is, and what it came from.
-   How many words that is; 0: they cannot be read. */
-#define PYPROF__LEAF_WORDS 4u
-static uint32_t pyprof__find_leaf_words(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t tstate,
-                                        struct iovec *places, uintptr_t *words) {
-    uint32_t count = 1;
-    if (!pyprof__find_word(reader, tstate + layout->ts_frame, &places[0], &words[0])) {
-        return 0;
+/* What of a stack changes with every step of whoever runs it: its innermost frame, where that is, and what it came from. */
+static bool pyprof__find_leaf_words(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t tstate,
+                                    pyprof__words *words) {
+    words->count = 0;
+    bool is_read = pyprof__add_word(reader, tstate + layout->ts_frame, words);
+    if (is_read && layout->cframe_frame != PYPROF__ABSENT && words->items[0] != 0) {
+        is_read = pyprof__add_word(reader, words->items[0] + layout->cframe_frame, words);
     }
-    if (layout->cframe_frame != PYPROF__ABSENT && words[0] != 0) {
-        if (!pyprof__find_word(reader, words[0] + layout->cframe_frame, &places[1], &words[1])) {
-            return 0;
-        }
-        count = 2;
-    }
-    uintptr_t frame = words[count - 1];
-    if (frame == 0) {
-        return count;
-    }
-    return pyprof__find_word(reader, frame + layout->frame_instr, &places[count], &words[count]) &&
-                   pyprof__find_word(reader, frame + layout->frame_previous, &places[count + 1], &words[count + 1])
-               ? count + 2
-               : 0;
+    uintptr_t frame = words->items[words->count - 1];
+    return is_read && (frame == 0 || (pyprof__add_word(reader, frame + layout->frame_instr, words) &&
+                                      pyprof__add_word(reader, frame + layout->frame_previous, words)));
 }
 
 /* Whether a stack that was just read while its thread stood still changes all the same. */
-static bool pyprof__is_borrowed(pyprof__sampler *sampler, const pyprof__thread *thread, const pyprof__levels *levels,
+static bool pyprof__is_borrowed(pyprof__sampler *sampler, const pyprof__thread *thread,
                                 const pyprof__observation *observed) {
+    const pyprof__levels *levels = &observed->levels;
     pyprof__tstate *tstate = pyprof__tstate_at(sampler, thread->tstate);
-    pyprof__reader then = {0, 0, 0, 0, &sampler->view};
-    uintptr_t words[PYPROF__LEAF_WORDS], now[PYPROF__LEAF_WORDS] = {0};
-    struct iovec places[PYPROF__LEAF_WORDS];
-    uint32_t count = pyprof__find_leaf_words(&sampler->layout, &then, levels->items[0].tstate, places, words);
-    bool agrees = count > 0 && pyprof__read_places(places, count, now, count * sizeof *now) &&
-                  memcmp(words, now, count * sizeof *now) == 0;
+    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
+    uintptr_t now[PYPROF__LEAF_WORDS] = {0};
+    pyprof__words then;
+    bool agrees = pyprof__find_leaf_words(&sampler->layout, &reader, levels->items[0].tstate, &then) &&
+                  pyprof__read_places(then.places, then.count, now, then.count * sizeof *now) &&
+                  memcmp(then.items, now, then.count * sizeof *now) == 0;
     if (pyprof__cpu_time(thread) != observed->cpu) {
         return false; /* it runs again, but did not then */
     }
@@ -6787,11 +6771,33 @@ static bool pyprof__is_sound(pyprof__sampler *sampler, const pyprof__observation
             pyprof__codes_are_real(&sampler->layout, &reader, observed->stack.leaf));
 }
 
-/* Reads a stack from outside. A thread whose CPU clock stood still meanwhile cannot have changed it. Of one
-   that runs, three reads count as far as they agree: to read on until they do would favour what moves little.
-   But not if its answer is waited_for, and not if it runs Python and can be asked. */
-static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__levels *levels,
-                                 bool waited_for, bool can_ask, pyprof__observation *observed) {
+/* Reads a stack once. A thread whose CPU clock stood still meanwhile cannot have changed it: then it is what the thread's
+   was, or not to be told. */
+static bool pyprof__read_once(pyprof__sampler *sampler, const pyprof__thread *thread, bool stands,
+                              pyprof__observation *observed, bool *stood) {
+    pyprof__read_clocks(thread, observed);
+    pyprof__catch_up(sampler, &observed->levels);
+    observed->attached = pyprof__is_attached_now(&sampler->layout, observed->levels.items[0].tstate);
+    bool is_read = pyprof__read_stack(sampler, stands, observed);
+    /* If it ran on, it may by now wait elsewhere: it is the earlier clock that belongs to this stack. */
+    uint64_t after = pyprof__cpu_time(thread);
+    *stood = after == observed->cpu && thread->borrowed == 0;
+    observed->cpu = after != 0 ? observed->cpu : 0;
+    if (!*stood) {
+        return is_read;
+    }
+    if (is_read && observed->attached && pyprof__is_borrowed(sampler, thread, observed)) {
+        observed->attached = false;
+        return false;
+    }
+    return is_read && observed->cpu != 0 && pyprof__is_sound(sampler, observed);
+}
+
+/* Reads a stack from outside. Of a thread that runs, three reads count as far as they agree: to read on until they do would
+   favour what moves little. But not if its answer is waited_for, and not if it runs Python and can be asked. */
+static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread, bool waited_for, bool can_ask,
+                                 pyprof__observation *observed) {
+    const pyprof__levels *levels = &observed->levels;
     uint64_t end = pyprof__now() + PYPROF__QUIET_NS;
     pyprof__stack first;
     bool was_attached = false, has_first = false;
@@ -6802,19 +6808,9 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
     first.capacity = observed->stack.capacity = sampler->desc.max_depth;
     for (int attempt = 0; attempt < PYPROF__QUIET_READS_MAX && (attempt < PYPROF__QUIET_READS || pyprof__now() < end);
          attempt++) {
-        pyprof__sight before = pyprof__read_clocks(thread);
-        pyprof__catch_up(sampler, levels);
-        observed->attached = pyprof__is_attached_now(&sampler->layout, levels->items[0].tstate);
-        bool is_read = pyprof__read_stack(sampler, levels, observed->stands, &observed->stack);
-        /* If it ran on, it may by now wait elsewhere: it is the earlier clock that belongs to this stack. */
-        uint64_t after = pyprof__cpu_time(thread);
-        observed->wall = before.wall;
-        observed->cpu = after != 0 ? before.cpu : 0;
-        if (before.cpu == after && thread->borrowed == 0) {
-            bool is_borrowed_now =
-                is_read && observed->attached && pyprof__is_borrowed(sampler, thread, levels, observed);
-            observed->attached = observed->attached && !is_borrowed_now;
-            return is_read && !is_borrowed_now && observed->cpu != 0 && pyprof__is_sound(sampler, observed);
+        bool stood = false, is_read = pyprof__read_once(sampler, thread, observed->stands, observed, &stood);
+        if (stood) {
+            return is_read;
         }
         observed->ran = true;
         if (waited_for) {
@@ -6845,19 +6841,13 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
     return false;
 }
 
-/* How the stack of a thread that runs is read at present. */
-typedef enum pyprof__way {
-    PYPROF__BY_SIGNAL,
-    PYPROF__QUIETLY
-} pyprof__way;
-
-static pyprof__way pyprof__way_of(const pyprof__thread *thread, uint64_t now) {
-    bool is_asked = pyprof__handler.signal_number != 0 && thread->borrowed == 0 && now >= thread->asking.blocked_until;
-    return is_asked ? PYPROF__BY_SIGNAL : PYPROF__QUIETLY;
+/* Whether a thread that runs Python would be asked at present, or is read from outside. */
+static bool pyprof__can_hear(const pyprof__thread *thread, uint64_t now) {
+    return pyprof__handler.signal_number != 0 && thread->borrowed == 0 && now >= thread->asking.blocked_until;
 }
 
 static bool pyprof__may_ask(const pyprof__thread *thread, uint64_t now, bool is_steady) {
-    return thread->asking.request == PYPROF__NONE && pyprof__way_of(thread, now) == PYPROF__BY_SIGNAL &&
+    return thread->asking.request == PYPROF__NONE && pyprof__can_hear(thread, now) &&
            thread->asking.debt <= (is_steady ? PYPROF__ASK_DEBT_MAX_STEADY : PYPROF__ASK_DEBT_MAX);
 }
 
@@ -6887,25 +6877,6 @@ static bool pyprof__may_hold(const pyprof__sampler *sampler, pyprof__thread *thr
     return is_wanted && thread->borrowed == 0 && !sampler->holder.is_refused && pyprof__watch_cores(thread);
 }
 
-/* One read of a thread that is held. */
-static bool pyprof__read_still(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__levels *levels,
-                               pyprof__observation *observed) {
-    observed->stack.frames = (pyprof__frame *)sampler->scratch.data;
-    observed->stack.capacity = sampler->desc.max_depth;
-    pyprof__sight before = pyprof__read_clocks(thread);
-    pyprof__catch_up(sampler, levels);
-    observed->attached = pyprof__is_attached_now(&sampler->layout, levels->items[0].tstate);
-    bool is_read = pyprof__read_stack(sampler, levels, true, &observed->stack);
-    observed->held = before.cpu != 0 && pyprof__cpu_time(thread) == before.cpu;
-    observed->wall = before.wall;
-    observed->cpu = before.cpu;
-    if (is_read && observed->held && observed->attached && pyprof__is_borrowed(sampler, thread, levels, observed)) {
-        observed->attached = false;
-        return false;
-    }
-    return is_read && observed->held && pyprof__is_sound(sampler, observed);
-}
-
 /* A thread that cannot be held is left alone for a while. */
 static void pyprof__note_hold(pyprof__sampler *sampler, pyprof__thread *thread, bool is_held) {
     thread->holding.failed = is_held ? 0 : thread->holding.failed + 1;
@@ -6917,13 +6888,15 @@ static void pyprof__note_hold(pyprof__sampler *sampler, pyprof__thread *thread, 
 }
 
 /* Reads the stack of a thread that runs and cannot be asked, while it is kept off its core. */
-static bool pyprof__read_held(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__levels *levels,
-                              pyprof__observation *observed) {
+static bool pyprof__read_held(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__observation *observed) {
     pyprof__hold hold;
     bool is_read = false;
     observed->held = false;
+    observed->stack.frames = (pyprof__frame *)sampler->scratch.data;
+    observed->stack.capacity = sampler->desc.max_depth;
     if (pyprof__hold_thread(&sampler->holder, thread->tid, &hold)) {
-        is_read = pyprof__read_still(sampler, thread, levels, observed);
+        is_read = pyprof__read_once(sampler, thread, true, observed, &observed->held);
+        observed->held = observed->held && observed->cpu != 0;
     }
     if (!pyprof__let_go(&sampler->holder, &hold)) {
         sampler->holder.is_refused = true;
@@ -6945,13 +6918,12 @@ static bool pyprof__read_held(pyprof__sampler *sampler, pyprof__thread *thread, 
 }
 
 /* A thread that cannot be asked, and may be held: while the sampler shares its core, it stands still by itself. */
-static bool pyprof__read_unasked(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__levels *levels,
-                                 pyprof__observation *observed) {
+static bool pyprof__read_unasked(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__observation *observed) {
     bool is_read = false;
     uint64_t cpu = pyprof__cpu_time(thread);
     observed->stands = pyprof__cpu_time(thread) == cpu;
     if (observed->stands) {
-        is_read = pyprof__read_quietly(sampler, thread, levels, false, true, observed);
+        is_read = pyprof__read_quietly(sampler, thread, false, true, observed);
         if (is_read && sampler->holder.is_bound && observed->attached && observed->cpu != thread->last.cpu) {
             observed->held = true;
             sampler->holder.used_at = sampler->stats.ticks;
@@ -6959,12 +6931,12 @@ static bool pyprof__read_unasked(pyprof__sampler *sampler, pyprof__thread *threa
         if (is_read || !observed->ran || !observed->attached) {
             return is_read;
         }
-    } else if (!pyprof__is_attached_in(sampler, levels, 0)) {
-        return pyprof__read_quietly(sampler, thread, levels, false, false, observed);
+    } else if (!pyprof__is_attached_in(sampler, &observed->levels, 0)) {
+        return pyprof__read_quietly(sampler, thread, false, false, observed);
     }
     observed->ran = true;
-    is_read = pyprof__read_held(sampler, thread, levels, observed);
-    return observed->held ? is_read : pyprof__read_quietly(sampler, thread, levels, false, false, observed);
+    is_read = pyprof__read_held(sampler, thread, observed);
+    return observed->held ? is_read : pyprof__read_quietly(sampler, thread, false, false, observed);
 }
 
 /* A sample of a thread that ran Python, and that should have been asked. Who blocks signals for a moment is not worth a
@@ -6993,20 +6965,20 @@ static void pyprof__count_unasked(pyprof__sampler *sampler, pyprof__thread *thre
 }
 
 /* A thread that is not asked: held or quietly, unless it can be asked after all. */
-static pyprof__verdict pyprof__observe(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__levels *levels,
-                                       uint64_t now, pyprof__observation *observed) {
-    bool can_ask = pyprof__may_ask(thread, now, false);
+static pyprof__verdict pyprof__observe(pyprof__sampler *sampler, pyprof__thread *thread,
+                                       pyprof__observation *observed) {
+    bool can_ask = pyprof__may_ask(thread, observed->wall, false);
     bool is_asked = thread->asking.request != PYPROF__NONE;
     bool waited_for = is_asked && ++thread->asking.ticks < PYPROF__BLOCKED_AFTER_TICKS;
     /* Who is only asked less is not held. */
-    bool is_blocked = is_asked || pyprof__way_of(thread, now) == PYPROF__QUIETLY;
+    bool is_blocked = is_asked || !pyprof__can_hear(thread, observed->wall);
     bool can_hold = is_blocked && pyprof__may_hold(sampler, thread) && !waited_for;
-    bool is_read = can_hold ? pyprof__read_unasked(sampler, thread, levels, observed)
-                            : pyprof__read_quietly(sampler, thread, levels, waited_for, can_ask, observed);
+    bool is_read = can_hold ? pyprof__read_unasked(sampler, thread, observed)
+                            : pyprof__read_quietly(sampler, thread, waited_for, can_ask, observed);
     if (!is_read && can_ask && observed->attached) {
-        pyprof__sight sight = pyprof__read_clocks(thread);
-        sight.levels = *levels;
-        if (pyprof__ask(sampler, thread, &sight)) {
+        pyprof__observation anew = *observed;
+        pyprof__read_clocks(thread, &anew);
+        if (pyprof__ask(sampler, thread, &anew)) {
             return PYPROF__ASKED; /* it did not run when it was looked at first, and now it does */
         }
     }
@@ -7016,11 +6988,11 @@ static pyprof__verdict pyprof__observe(pyprof__sampler *sampler, pyprof__thread 
     if (observed->cpu == 0) {
         return PYPROF__UNREADABLE;
     }
-    if (!is_read && !(observed->attached && pyprof__keep_root(sampler, thread, levels, &observed->stack))) {
+    if (!is_read && !(observed->attached && pyprof__keep_root(sampler, thread, observed))) {
         return PYPROF__UNSETTLED;
     }
-    if (!pyprof__is_bound_to(&sampler->layout, levels->items[0].tstate, thread->thread_id, thread->tid,
-                             thread->told_id)) {
+    uintptr_t tstate = observed->levels.items[0].tstate;
+    if (!pyprof__is_bound_to(&sampler->layout, tstate, thread->thread_id, thread->tid, thread->told_id)) {
         return PYPROF__UNREADABLE;
     }
     if (is_asked && pyprof__state_of(&pyprof__handler.requests[thread->asking.request]) != PYPROF__REQUEST_SENT) {
@@ -7084,19 +7056,17 @@ static bool pyprof__is_steady(const pyprof__thread *thread, uint64_t now, uint64
 }
 
 /* Which way one thread is looked at at one tick, and what comes of it. */
-static pyprof__verdict pyprof__decide(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__sight *sight,
-                                      pyprof__observation *observed) {
-    const pyprof__tstate *tstate = &PYPROF__ITEM(const pyprof__tstate, &sampler->tstates, thread->tstate);
+static pyprof__verdict pyprof__decide(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__observation *observed) {
+    pyprof__tstate *tstate = pyprof__tstate_at(sampler, thread->tstate);
     bool attached = pyprof__is_attached(&sampler->layout, tstate->address, tstate->copy);
-    uint64_t now = sight->wall, cpu = sight->cpu;
+    uint64_t now = observed->wall, cpu = observed->cpu;
     if (attached) {
         sampler->waiting.holder = tstate->address;
         pyprof__learn_order(sampler, thread);
     }
     if (cpu == 0) { /* the thread has ended and left its thread state behind */
         if (attached) {
-            pyprof__tstate *used = pyprof__tstate_at(sampler, thread->tstate);
-            pyprof__doubt(sampler, used, &used->moved);
+            pyprof__doubt(sampler, tstate, &tstate->moved);
         }
         pyprof__end_time(sampler, thread, now, false);
         return PYPROF__UNREADABLE;
@@ -7106,34 +7076,33 @@ static pyprof__verdict pyprof__decide(pyprof__sampler *sampler, pyprof__thread *
     if (thread->last.is_there && cpu == thread->last.cpu && tstate->address == thread->last.tstate && !attached &&
         !was_attached && thread->borrowed == 0) {
         pyprof__cancel(sampler, thread);
-        observed->wall = now;
-        observed->cpu = cpu;
         return PYPROF__SAME;
     }
     pyprof__check_blocked(sampler, thread, cpu);
-    pyprof__find_levels(sampler, thread, &sight->levels);
+    pyprof__find_levels(sampler, thread, &observed->levels);
     bool is_steady = pyprof__is_steady(thread, now, cpu);
     if (attached && pyprof__may_ask(thread, now, is_steady) && (is_steady || pyprof__cpu_time(thread) != cpu) &&
-        pyprof__ask(sampler, thread, sight)) {
+        pyprof__ask(sampler, thread, observed)) {
         sampler->runner = tstate->thread;
         return PYPROF__ASKED;
     }
-    if (pyprof__is_spread(sampler, thread, &sight->levels)) {
-        return PYPROF__UNSETTLED;
-    }
-    return pyprof__observe(sampler, thread, &sight->levels, now, observed);
+    return pyprof__is_spread(sampler, thread, &observed->levels) ? PYPROF__UNSETTLED
+                                                                 : pyprof__observe(sampler, thread, observed);
+}
+
+static void pyprof__begin_look(const pyprof__thread *thread, pyprof__observation *observed) {
+    memset(observed, 0, offsetof(pyprof__observation, levels)); /* these are found when they are needed */
+    pyprof__read_clocks(thread, observed);
 }
 
 /* One thread at one tick. */
-static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__sight *sight) {
-    pyprof__observation observed;
-    memset(&observed, 0, sizeof observed);
+static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__observation *observed) {
+    uint64_t now = observed->wall;
     pyprof__pay_off(thread);
-    pyprof__verdict verdict = pyprof__decide(sampler, thread, sight, &observed);
-    pyprof__book(sampler, thread, verdict, &sight->levels, &observed);
-    if (verdict == PYPROF__SEEN && observed.attached && (observed.ran || observed.held) && thread->borrowed == 0 &&
-        thread->last.is_there && sampler->desc.capture == PYPROF_CAPTURE_DEFAULT &&
-        pyprof__way_of(thread, sight->wall) == PYPROF__QUIETLY) {
+    pyprof__verdict verdict = pyprof__decide(sampler, thread, observed);
+    pyprof__book(sampler, thread, verdict, observed);
+    if (verdict == PYPROF__SEEN && observed->attached && (observed->ran || observed->held) && thread->borrowed == 0 &&
+        thread->last.is_there && sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && !pyprof__can_hear(thread, now)) {
         pyprof__count_unasked(sampler, thread);
     }
 }
@@ -7522,7 +7491,7 @@ static void pyprof__settle_run(pyprof__sampler *sampler, pyprof__thread *thread,
         sampler->stats.samples--; /* they were counted then */
         sampler->stats.samples_idle--;
         sampler->stats.truncated_depth -= thread->last.is_cut || thread->last.has_gap;
-        pyprof__record(sampler, thread, NULL, NULL, 0, then, cpu - (now - then));
+        pyprof__record(sampler, thread, NULL, 0, then, cpu - (now - then));
     }
 }
 
@@ -7862,13 +7831,6 @@ static void pyprof__list_threads(pyprof__sampler *sampler) {
     }
 }
 
-/* The thread that was asked at the last tick is likely the one to ask again. So its clocks are read first, then the
-   lists, and it comes before the others: if there are few, the lists are the last look at it, and save another. */
-static void pyprof__look_at_runner(pyprof__sampler *sampler, uint32_t runner, pyprof__sight *sight) {
-    sight->is_fresh = sampler->tstates.count + sampler->interps.count <= PYPROF__FRESH_LISTS;
-    pyprof__look(sampler, pyprof__thread_at(sampler, runner), sight);
-}
-
 /* A tick in which the lists of threads could not be read: those that were known are lost in it. */
 static void pyprof__count_unreadable(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
@@ -7887,10 +7849,12 @@ static bool pyprof__can_read(pyprof__sampler *sampler) {
     return can_read;
 }
 
+/* The thread that was asked at the last tick is likely the one to ask again. So its clocks are read first, then the
+   lists, and it comes before the others: if there are few, the lists are the last look at it, and save another. */
 static void pyprof__tick(pyprof__sampler *sampler) {
     uint64_t now = pyprof__now();
     uint32_t runner = sampler->runner;
-    pyprof__sight sight;
+    pyprof__observation observed;
     sampler->stats.ticks++;
     pyprof__collect(sampler);
     if (!pyprof__can_read(sampler)) {
@@ -7899,7 +7863,7 @@ static void pyprof__tick(pyprof__sampler *sampler) {
     }
     sampler->runner = PYPROF__NONE;
     if (runner != PYPROF__NONE) {
-        sight = pyprof__read_clocks(pyprof__thread_at(sampler, runner));
+        pyprof__begin_look(pyprof__thread_at(sampler, runner), &observed);
     }
     pyprof__seek_signal(sampler);
     size_t reserve = pyprof__open_reserve(sampler->memory);
@@ -7912,7 +7876,8 @@ static void pyprof__tick(pyprof__sampler *sampler) {
     pyprof__count_waiting(sampler, now);
     sampler->waiting.candidates = 0;
     if (runner != PYPROF__NONE && pyprof__thread_at(sampler, runner)->seen == sampler->stats.ticks) {
-        pyprof__look_at_runner(sampler, runner, &sight);
+        observed.is_fresh = sampler->tstates.count + sampler->interps.count <= PYPROF__FRESH_LISTS;
+        pyprof__look(sampler, pyprof__thread_at(sampler, runner), &observed);
     }
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         pyprof__thread *thread = pyprof__thread_at(sampler, i);
@@ -7924,8 +7889,8 @@ static void pyprof__tick(pyprof__sampler *sampler) {
             pyprof__cancel(sampler, thread);
             pyprof__end_time(sampler, thread, now, false);
         } else if (i != runner) {
-            sight = pyprof__read_clocks(thread);
-            pyprof__look(sampler, thread, &sight);
+            pyprof__begin_look(thread, &observed);
+            pyprof__look(sampler, thread, &observed);
         }
     }
     pyprof__park_candidates(sampler);
