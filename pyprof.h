@@ -5197,6 +5197,7 @@ typedef struct pyprof__thread {
     } holding;
     struct {               /* see pyprof__waiting: */
         uint32_t place;    /* where it stands there, among those that are parked, or those that are awake; */
+        uint32_t tstate;   /* what is parked with it; */
         uint32_t calm;     /* samples in a row in which it had not run; */
         uint64_t restless; /* how long it has to be calm yet, in ns; */
         uint64_t weighed;  /* its clock, as it stands in the balance; */
@@ -5229,15 +5230,9 @@ typedef struct pyprof__registry {
 } pyprof__registry;
 
 /* Threads that wait cost next to nothing: see pyprof__tend_waiting. */
-typedef struct pyprof__member {
-    uint32_t thread;
-    uint32_t tstate;
-    uint64_t name_due;
-} pyprof__member;
-
 #define PYPROF__RECENT 64u
 typedef struct pyprof__waiting {
-    pyprof__array members;
+    pyprof__array members;          /* indices of threads */
     pyprof__array places;           /* of each: struct iovec, where its thread state's head lies, */
     pyprof__array then;             /* and what that was when it was parked */
     pyprof__array now;              /* room to read them */
@@ -7480,9 +7475,7 @@ static void pyprof__settle_run(pyprof__sampler *sampler, pyprof__thread *thread,
     while (ticks - waiting->ticks < most && waiting->wall + used > now) {
         waiting->wall = waiting->walls[--waiting->ticks % PYPROF__RECENT];
     }
-    if (waiting->ticks > thread->parking.ticks) {
-        pyprof__settle_time(sampler, thread);
-    }
+    pyprof__settle_time(sampler, thread);
     uint64_t idle = waiting->ticks;
     waiting->ticks = thread->parking.ticks = ticks;
     waiting->wall = wall;
@@ -7495,13 +7488,13 @@ static void pyprof__settle_run(pyprof__sampler *sampler, pyprof__thread *thread,
     }
 }
 
-static pyprof__member *pyprof__member_at(const pyprof__sampler *sampler, uint32_t index) {
-    return &PYPROF__ITEM(pyprof__member, &sampler->waiting.members, index);
+static pyprof__thread *pyprof__member_at(const pyprof__sampler *sampler, uint32_t place) {
+    return pyprof__thread_at(sampler, PYPROF__ITEM(uint32_t, &sampler->waiting.members, place));
 }
 
 static void pyprof__settle_waiting(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < sampler->waiting.members.count; i++) {
-        pyprof__settle_time(sampler, pyprof__thread_at(sampler, pyprof__member_at(sampler, i)->thread));
+        pyprof__settle_time(sampler, pyprof__member_at(sampler, i));
     }
 }
 
@@ -7510,26 +7503,35 @@ static void *pyprof__head_at(const pyprof__array *heads, uint32_t index) {
 }
 
 /* The last member takes the place of another one. */
-static void pyprof__remove_member(pyprof__sampler *sampler, uint32_t index) {
+static void pyprof__remove_member(pyprof__sampler *sampler, uint32_t place) {
     pyprof__waiting *waiting = &sampler->waiting;
     uint32_t last = --waiting->members.count;
-    if (index != last) {
-        *pyprof__member_at(sampler, index) = *pyprof__member_at(sampler, last);
-        PYPROF__ITEM(struct iovec, &waiting->places, index) = PYPROF__ITEM(struct iovec, &waiting->places, last);
-        memcpy(pyprof__head_at(&waiting->then, index), pyprof__head_at(&waiting->then, last), waiting->then.item_size);
-        pyprof__thread_at(sampler, pyprof__member_at(sampler, index)->thread)->parking.place = index;
+    if (place != last) {
+        PYPROF__ITEM(uint32_t, &waiting->members, place) = PYPROF__ITEM(uint32_t, &waiting->members, last);
+        PYPROF__ITEM(struct iovec, &waiting->places, place) = PYPROF__ITEM(struct iovec, &waiting->places, last);
+        memcpy(pyprof__head_at(&waiting->then, place), pyprof__head_at(&waiting->then, last), waiting->then.item_size);
+        pyprof__member_at(sampler, place)->parking.place = place;
     }
     waiting->places.count = waiting->then.count = last;
+}
+
+/* Adds a thread to those that stand in the balance. False: no room. */
+static bool pyprof__add_awake(pyprof__sampler *sampler, uint32_t index) {
+    pyprof__array *awake = &sampler->waiting.awake;
+    uint32_t place = pyprof__array_add(sampler->memory, awake);
+    if (place != PYPROF__NONE) {
+        PYPROF__ITEM(uint32_t, awake, place) = index;
+        pyprof__thread_at(sampler, index)->parking.place = place;
+    }
+    return place != PYPROF__NONE;
 }
 
 /* Puts a thread into the balance; its clock is read anew, as more in it is looked for elsewhere at worst. */
 static void pyprof__weigh_in(pyprof__sampler *sampler, uint32_t index) {
     pyprof__waiting *waiting = &sampler->waiting;
     pyprof__thread *thread = pyprof__thread_at(sampler, index);
-    thread->parking.place = waiting->is_balanced ? pyprof__array_add(sampler->memory, &waiting->awake) : PYPROF__NONE;
-    waiting->is_balanced = thread->parking.place != PYPROF__NONE;
+    waiting->is_balanced = waiting->is_balanced && pyprof__add_awake(sampler, index);
     if (waiting->is_balanced) {
-        PYPROF__ITEM(uint32_t, &waiting->awake, thread->parking.place) = index;
         thread->parking.weighed = pyprof__cpu_time(thread);
         waiting->rest -= (int64_t)thread->parking.weighed;
     }
@@ -7553,15 +7555,15 @@ static bool pyprof__weigh_out(pyprof__sampler *sampler, uint32_t index) {
     return true;
 }
 
-static void pyprof__wake_member(pyprof__sampler *sampler, uint32_t index) {
-    pyprof__member member = *pyprof__member_at(sampler, index);
-    pyprof__thread *thread = pyprof__thread_at(sampler, member.thread);
+static void pyprof__wake_member(pyprof__sampler *sampler, uint32_t place) {
+    uint32_t index = PYPROF__ITEM(uint32_t, &sampler->waiting.members, place);
+    pyprof__thread *thread = pyprof__thread_at(sampler, index);
     pyprof__settle_time(sampler, thread);
-    pyprof__remove_member(sampler, index);
-    thread->is_parked = pyprof__tstate_at(sampler, member.tstate)->is_parked = false;
+    pyprof__remove_member(sampler, place);
+    thread->is_parked = pyprof__tstate_at(sampler, thread->parking.tstate)->is_parked = false;
     thread->seen = sampler->stats.ticks - 1;
     sampler->waiting.cut -= thread->last.is_cut || thread->last.has_gap;
-    pyprof__weigh_in(sampler, member.thread);
+    pyprof__weigh_in(sampler, index);
 }
 
 static void pyprof__wake_all(pyprof__sampler *sampler) {
@@ -7576,7 +7578,7 @@ static void pyprof__wake_all(pyprof__sampler *sampler) {
 static void pyprof__wake_for_names(pyprof__sampler *sampler, uint64_t now) {
     uint64_t next = UINT64_MAX;
     for (uint32_t i = sampler->waiting.members.count; i-- > 0;) {
-        uint64_t due = pyprof__member_at(sampler, i)->name_due;
+        uint64_t due = pyprof__member_at(sampler, i)->name.due;
         if (due <= now) {
             pyprof__wake_member(sampler, i);
         } else {
@@ -7621,7 +7623,7 @@ static bool pyprof__wake_by_heads(pyprof__sampler *sampler) {
             return false;
         }
         if (is_attached || !pyprof__may_stand_as(layout, then, now)) {
-            pyprof__thread *thread = pyprof__thread_at(sampler, pyprof__member_at(sampler, i)->thread);
+            pyprof__thread *thread = pyprof__member_at(sampler, i);
             pyprof__settle_run(sampler, thread, pyprof__now(), pyprof__cpu_time(thread));
             pyprof__wake_member(sampler, i);
         }
@@ -7654,16 +7656,11 @@ static int64_t pyprof__weigh(pyprof__sampler *sampler) {
 
 /* All that are not parked, anew. False: no room. */
 static bool pyprof__list_awake(pyprof__sampler *sampler) {
-    pyprof__waiting *waiting = &sampler->waiting;
-    waiting->awake.count = 0;
+    sampler->waiting.awake.count = 0;
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
-        pyprof__thread *thread = pyprof__thread_at(sampler, i);
-        if (thread->is_alive && !thread->is_parked) {
-            thread->parking.place = pyprof__array_add(sampler->memory, &waiting->awake);
-            if (thread->parking.place == PYPROF__NONE) {
-                return false;
-            }
-            PYPROF__ITEM(uint32_t, &waiting->awake, thread->parking.place) = i;
+        const pyprof__thread *thread = pyprof__thread_at(sampler, i);
+        if (thread->is_alive && !thread->is_parked && !pyprof__add_awake(sampler, i)) {
+            return false;
         }
     }
     return true;
@@ -7719,7 +7716,7 @@ static void pyprof__tend_waiting(pyprof__sampler *sampler) {
     }
     if (!is_in_balance) {
         for (uint32_t i = waiting->members.count; i-- > 0;) {
-            pyprof__thread *thread = pyprof__thread_at(sampler, pyprof__member_at(sampler, i)->thread);
+            pyprof__thread *thread = pyprof__member_at(sampler, i);
             uint64_t cpu = pyprof__cpu_time(thread);
             if (cpu != thread->last.cpu) {
                 pyprof__settle_run(sampler, thread, pyprof__now(), cpu);
@@ -7774,16 +7771,17 @@ static void pyprof__park(pyprof__sampler *sampler, uint32_t index) {
     if (!pyprof__has_room_for_member(sampler) || !pyprof__weigh_out(sampler, index)) {
         return;
     }
-    pyprof__member member = {index, thread->tstate, thread->name.due};
-    struct iovec place = {(void *)tstate->address, sampler->layout.ts_head};
-    thread->parking.place = waiting->members.count++;
+    struct iovec head = {(void *)tstate->address, sampler->layout.ts_head};
+    uint32_t place = waiting->members.count++;
     waiting->places.count = waiting->then.count = waiting->members.count;
-    *pyprof__member_at(sampler, thread->parking.place) = member;
-    PYPROF__ITEM(struct iovec, &waiting->places, thread->parking.place) = place;
-    memcpy(pyprof__head_at(&waiting->then, thread->parking.place), tstate->copy, sampler->layout.ts_head);
+    PYPROF__ITEM(uint32_t, &waiting->members, place) = index;
+    PYPROF__ITEM(struct iovec, &waiting->places, place) = head;
+    memcpy(pyprof__head_at(&waiting->then, place), tstate->copy, sampler->layout.ts_head);
     thread->is_parked = tstate->is_parked = true;
+    thread->parking.place = place;
+    thread->parking.tstate = thread->tstate;
     thread->parking.ticks = waiting->ticks;
-    waiting->name_due = pyprof__min64(waiting->name_due, member.name_due);
+    waiting->name_due = pyprof__min64(waiting->name_due, thread->name.due);
     waiting->cut += thread->last.is_cut || thread->last.has_gap;
 }
 
@@ -7901,16 +7899,6 @@ static void pyprof__tick(pyprof__sampler *sampler) {
     sampler->last_tick = now;
 }
 
-/* One tick for pyprof_dump; the answers to it are waited for beside all else. */
-static void pyprof__begin_dump(pyprof__sampler *sampler, uint32_t wanted) {
-    const uint64_t patience = 100000000;
-    pthread_mutex_lock(&sampler->lock);
-    pyprof__tick(sampler);
-    pthread_mutex_unlock(&sampler->lock);
-    sampler->dump_wanted = wanted;
-    sampler->dump_until = pyprof__now() + patience;
-}
-
 static void pyprof__end_dump(pyprof__sampler *sampler) {
     pthread_mutex_lock(&sampler->lock);
     pyprof__collect(sampler);
@@ -7927,13 +7915,18 @@ static uint64_t pyprof__random(uint64_t *state) {
     return *state;
 }
 
-/* Rung while asleep: somebody wants something before the next tick. */
+/* Rung while asleep: somebody wants something before the next tick. For pyprof_dump one comes now, and the answers to it
+   are waited for beside all else. */
 static void pyprof__answer_bell(pyprof__sampler *sampler) {
+    const uint64_t patience = 100000000;
     uint32_t wanted = pyprof__get(&sampler->dumps_wanted);
-    if (wanted != pyprof__get(&sampler->dumps_served) && sampler->dump_until == 0) {
-        pyprof__begin_dump(sampler, wanted);
-    }
+    bool begins_dump = wanted != pyprof__get(&sampler->dumps_served) && sampler->dump_until == 0;
     pthread_mutex_lock(&sampler->lock);
+    if (begins_dump) {
+        pyprof__tick(sampler);
+        sampler->dump_wanted = wanted;
+        sampler->dump_until = pyprof__now() + patience;
+    }
     pyprof__collect(sampler);
     pthread_mutex_unlock(&sampler->lock);
 }
@@ -8043,9 +8036,8 @@ static void pyprof__await_returns(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         const pyprof__thread *thread = pyprof__thread_at(sampler, i);
         bool is_in = thread->is_alive && thread->asking.was_asked && pyprof__is_in_handler(thread->tid);
-        while (is_in && waited < enough) {
+        for (; is_in && waited < enough; waited++) {
             pyprof__sleep_ns(100000);
-            waited++;
             is_in = pyprof__is_in_handler(thread->tid);
         }
         sampler->is_unreturned = sampler->is_unreturned || is_in;
@@ -9588,7 +9580,7 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
     sampler->interps.item_size = sizeof(pyprof__interp);
     sampler->tstates.item_size = sampler->fresh.item_size = sizeof(pyprof__tstate);
     sampler->threads.item_size = sizeof(pyprof__thread);
-    sampler->waiting.members.item_size = sizeof(pyprof__member);
+    sampler->waiting.members.item_size = sizeof(uint32_t);
     sampler->waiting.places.item_size = sizeof(struct iovec);
     sampler->waiting.awake.item_size = sizeof(uint32_t);
     sampler->lines.item_size = 1;
