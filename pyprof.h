@@ -5918,12 +5918,11 @@ static uint32_t pyprof__standing_root(pyprof__sampler *sampler, const pyprof__th
 
 /* Below which node a stack begins: one that has lost its callers, as far inside as the thread is known to be. */
 static uint32_t pyprof__base_of(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack) {
-    const pyprof__track *track = pyprof__track_at(sampler->profile, thread->track);
-    uint32_t root = stack->is_headless ? pyprof__standing_root(sampler, thread) : track->root;
-    uint32_t cut = root != PYPROF__NONE && root != track->root
-                       ? pyprof__child(sampler->profile, root, sampler->profile->truncated, 0)
-                       : track->truncated;
-    return !stack->is_cut && !stack->is_headless ? root : cut != PYPROF__NONE ? cut : track->truncated;
+    pyprof_profile *profile = sampler->profile;
+    uint32_t root = stack->is_headless ? pyprof__standing_root(sampler, thread) : PYPROF__NONE;
+    uint32_t cut = root != PYPROF__NONE ? pyprof__child(profile, root, profile->truncated, 0) : PYPROF__NONE;
+    const pyprof__track *track = pyprof__track_at(profile, thread->track);
+    return !stack->is_cut && !stack->is_headless ? track->root : cut != PYPROF__NONE ? cut : track->truncated;
 }
 
 /* The tree's node for what was read of a thread. */
@@ -6192,12 +6191,11 @@ static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread
         verdict = pyprof__keep_root(sampler, thread, &observed) ? PYPROF__SEEN : PYPROF__UNSETTLED;
     }
     sampler->stats.samples_signalled += pyprof__book(sampler, thread, verdict, &observed);
-    if (verdict != PYPROF__SEEN) {
-        return;
+    if (verdict == PYPROF__SEEN) {
+        thread->asking.hears = request->signal_number;
+        thread->asking.blocked_ns = 0;
     }
-    thread->asking.hears = request->signal_number;
-    thread->asking.blocked_ns = 0;
-    if (request->has_new) {
+    if (verdict == PYPROF__SEEN && request->has_new) {
         pyprof__make_known(&request->stack);
     }
 }
@@ -6302,7 +6300,6 @@ static void pyprof__fetch_codes(pyprof__sampler *sampler, uintptr_t tstate) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     uintptr_t frame = 0, codes[most], places[2 * most];
     uint32_t count = 0, more = 0;
-    pyprof__view_renew(&sampler->view, tstate);
     if (!pyprof__leaf_frame(layout, &reader, tstate, &frame)) {
         return;
     }
@@ -6326,10 +6323,9 @@ static bool pyprof__read_stack(pyprof__sampler *sampler, bool stands, pyprof__ob
     pyprof__stack *stack = &observed->stack;
     uintptr_t leaf = 0, tstate = levels->items[0].tstate;
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
+    pyprof__view_renew(&sampler->view, tstate);
     if (stands) {
         pyprof__fetch_codes(sampler, tstate);
-    } else {
-        pyprof__view_renew(&sampler->view, tstate);
     }
     if (!pyprof__leaf_frame(&sampler->layout, &reader, tstate, &leaf) ||
         !pyprof__walk(&sampler->layout, &reader, leaf, stack)) {
@@ -6382,23 +6378,17 @@ static void pyprof__find_levels(const pyprof__sampler *sampler, const pyprof__th
     levels->is_whole = at == PYPROF__NONE && sampler->has_whole_lists;
 }
 
-/* Whether another thread state of the thread has frames, now, and is not where the thread is. */
-static bool pyprof__waits_outside(const pyprof__sampler *sampler, const pyprof__thread *thread,
-                                  const pyprof__tstate *tstate) {
-    pyprof__level level = pyprof__level_of(tstate);
-    return pyprof__level_now(&sampler->layout, thread->thread_id, &level) == PYPROF__LEVEL_STANDS &&
-           !pyprof__is_attached_now(&sampler->layout, tstate->address);
-}
-
 /* The one that is attached is the innermost, whatever was thought of it before: two may have been entered between two
    ticks. */
 static void pyprof__learn_order(pyprof__sampler *sampler, const pyprof__thread *thread) {
+    const pyprof__layout *layout = &sampler->layout;
     pyprof__tstate *inner = pyprof__tstate_at(sampler, thread->tstate);
     for (uint32_t at = inner->sibling; at != PYPROF__NONE; at = pyprof__tstate_at(sampler, at)->sibling) {
         const pyprof__tstate *other = pyprof__tstate_at(sampler, at);
+        pyprof__level outer = pyprof__level_of(other);
         if (inner->framed_since != 0 && inner->framed_since <= other->framed_since &&
-            pyprof__waits_outside(sampler, thread, other) &&
-            pyprof__is_attached_now(&sampler->layout, inner->address)) {
+            pyprof__level_now(layout, thread->thread_id, &outer) == PYPROF__LEVEL_STANDS &&
+            !pyprof__is_attached_now(layout, other->address) && pyprof__is_attached_now(layout, inner->address)) {
             inner->framed_since = other->framed_since + 1;
         }
     }
@@ -6419,27 +6409,22 @@ static void pyprof__cancel(pyprof__sampler *sampler, pyprof__thread *thread) {
    it: before each question its action is looked at, and of each thread the mask before the first one, and again once it
    has run without an answer. */
 
-static void pyprof__name_signal(int number, char *text, size_t size) {
-    if (number == SIGURG || number == SIGWINCH) {
-        snprintf(text, size, "%s", number == SIGURG ? "SIGURG" : "SIGWINCH");
-    } else {
-        snprintf(text, size, "signal %d", number);
-    }
+static const char *pyprof__signal_name(int number, char text[16]) {
+    snprintf(text, 16, "signal %d", number);
+    return number == SIGURG ? "SIGURG" : number == SIGWINCH ? "SIGWINCH" : text;
 }
 
+static const char pyprof__quietly[] =
+    "no signal is free: threads that run Python are held while they are read from now on, or, where that "
+    "cannot be, short functions may show as [unsettled]";
+
 static void pyprof__tell_change(const pyprof__sampler *sampler, int before, int after, const char *why) {
-    char text[320], old[32], new_one[32];
-    const char *quietly =
-        "no signal is free: threads that run Python are held while they are read from now on, or, where that "
-        "cannot be, short functions may show as [unsettled]";
-    pyprof__name_signal(before, old, sizeof old);
-    pyprof__name_signal(after, new_one, sizeof new_one);
-    if (before == 0 && after == 0) {
-        snprintf(text, sizeof text, "%s", quietly);
-    } else if (before == 0) {
+    char text[320], room[2][16];
+    const char *old = pyprof__signal_name(before, room[0]), *new_one = pyprof__signal_name(after, room[1]);
+    if (before == 0) {
         snprintf(text, sizeof text, "%s is free: threads are asked by it from now on", new_one);
     } else if (after == 0) {
-        snprintf(text, sizeof text, "%s %s, and %s", old, why, quietly);
+        snprintf(text, sizeof text, "%s %s, and %s", old, why, pyprof__quietly);
     } else if (before == after) {
         snprintf(text, sizeof text, "%s %s, which does nothing: it is taken again", old, why);
     } else {
@@ -6487,8 +6472,7 @@ static void pyprof__change_signal(pyprof__sampler *sampler, const char *why) {
 
 /* While nobody can be asked, from time to time. */
 static void pyprof__seek_signal(pyprof__sampler *sampler) {
-    if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && pyprof__handler.signal_number == 0 &&
-        pyprof__now() >= sampler->move_due) {
+    if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && pyprof__handler.signal_number == 0) {
         pyprof__change_signal(sampler, "");
     }
 }
@@ -6672,11 +6656,9 @@ static bool pyprof__keep_common(const pyprof__thread *thread, const pyprof__leve
    this one does not make known. */
 static bool pyprof__settle(const pyprof__thread *thread, const pyprof__levels *levels, pyprof__stack *stack,
                            const pyprof__stack *earlier) {
-    if (!pyprof__stacks_agree(earlier, stack) && !pyprof__keep_common(thread, levels, stack, earlier)) {
-        return false;
-    }
-    stack->is_partial = stack->is_partial || earlier->is_partial;
-    return true;
+    bool agrees = pyprof__stacks_agree(earlier, stack) || pyprof__keep_common(thread, levels, stack, earlier);
+    stack->is_partial = stack->is_partial || (agrees && earlier->is_partial);
+    return agrees;
 }
 
 /* Where a thread of several interpreters is by now: where it is attached, else what it has entered last. */
@@ -6758,16 +6740,13 @@ static bool pyprof__is_borrowed(pyprof__sampler *sampler, const pyprof__thread *
 /* A thread may stand anywhere: also where a frame is just being made or left, and what is outside of it cannot be told. */
 static bool pyprof__is_sound(pyprof__sampler *sampler, const pyprof__observation *observed) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
-    if (!observed->attached) {
-        return true;
-    }
-    return (observed->stack.is_cut || !observed->stack.root_is_generator) &&
-           (sampler->layout.cframe_frame == PYPROF__ABSENT ||
-            pyprof__codes_are_real(&sampler->layout, &reader, observed->stack.leaf));
+    return !observed->attached || ((observed->stack.is_cut || !observed->stack.root_is_generator) &&
+                                   (sampler->layout.cframe_frame == PYPROF__ABSENT ||
+                                    pyprof__codes_are_real(&sampler->layout, &reader, observed->stack.leaf)));
 }
 
-/* Reads a stack once. A thread whose CPU clock stood still meanwhile cannot have changed it: then it is what the thread's
-   was, or not to be told. */
+/* Reads a stack once. A thread whose CPU clock stood still meanwhile cannot have changed it: then what is read is true, or
+   it cannot be told. */
 static bool pyprof__read_once(pyprof__sampler *sampler, const pyprof__thread *thread, bool stands,
                               pyprof__observation *observed, bool *stood) {
     pyprof__read_clocks(thread, observed);
@@ -7248,33 +7227,30 @@ static void pyprof__bind(pyprof__sampler *sampler, pyprof__tstate *tstate) {
 }
 
 static void pyprof__interp_pieces(const pyprof__sampler *sampler, pyprof__interp *interp, pyprof__piece *pieces) {
-    const uint32_t offsets[3] = {sampler->layout.interp_next, sampler->layout.interp_threads,
-                                 sampler->layout.interp_id};
-    void *const to[3] = {&interp->links[0], &interp->links[1], &interp->id_now};
-    for (int i = 0; i < 3; i++) {
-        pieces[i].address = interp->address + offsets[i];
-        pieces[i].to = to[i];
-        pieces[i].size = sizeof(uint64_t);
-    }
+    const pyprof__layout *layout = &sampler->layout;
+    const pyprof__piece all[] = {
+        {interp->address + layout->interp_next, &interp->links[0], sizeof interp->links[0]},
+        {interp->address + layout->interp_threads, &interp->links[1], sizeof interp->links[1]},
+        {interp->address + layout->interp_id, &interp->id_now, sizeof interp->id_now},
+    };
+    memcpy(pieces, all, sizeof all);
 }
 
 /* Reads all known interpreters and thread states again, many in one call; but not those that are parked. */
 static bool pyprof__reread_lists(pyprof__sampler *sampler) {
     pyprof__piece pieces[PYPROF__PIECES_MAX];
     size_t count = 0;
-    uint32_t of_interps = sampler->interps.count * 3, total = of_interps + sampler->tstates.count;
-    for (uint32_t i = 0; i < total; i++) {
-        if (i < of_interps) {
-            pyprof__interp *interp = &PYPROF__ITEM(pyprof__interp, &sampler->interps, i / 3);
-            pyprof__piece parts[3];
-            pyprof__interp_pieces(sampler, interp, parts);
-            pieces[count++] = parts[i % 3];
-        } else if (!pyprof__tstate_at(sampler, i - of_interps)->is_parked) {
-            pyprof__tstate *tstate = pyprof__tstate_at(sampler, i - of_interps);
+    uint32_t interps = sampler->interps.count;
+    for (uint32_t i = 0; i < interps + sampler->tstates.count; i++) {
+        if (i < interps) {
+            pyprof__interp_pieces(sampler, &PYPROF__ITEM(pyprof__interp, &sampler->interps, i), &pieces[count]);
+            count += 3;
+        } else if (!pyprof__tstate_at(sampler, i - interps)->is_parked) {
+            pyprof__tstate *tstate = pyprof__tstate_at(sampler, i - interps);
             pyprof__piece piece = {tstate->address, tstate->copy, sampler->layout.ts_size};
             pieces[count++] = piece;
         }
-        if (count == PYPROF__PIECES_MAX) {
+        if (count > PYPROF__PIECES_MAX - 3) {
             if (!pyprof__read_pieces(pieces, count)) {
                 return false;
             }
@@ -8057,7 +8033,7 @@ static void *pyprof__sampler_main(void *argument) {
     sampler->stats.signal_number = pyprof__handler.signal_number;
     if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && pyprof__handler.signal_number == 0) {
         sampler->move_due = sampler->start + 1000000000u; /* it was just now that one was looked for */
-        pyprof__tell_change(sampler, 0, 0, "");
+        pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING, pyprof__quietly);
     }
     pyprof__tick(sampler);
     pthread_mutex_unlock(&sampler->lock);
