@@ -5196,7 +5196,7 @@ typedef struct pyprof__thread {
         uint64_t from;
     } holding;
     struct {               /* see pyprof__waiting: */
-        uint32_t place;    /* where it stands there, among those that are parked, or those that are awake; */
+        uint32_t place;    /* where it stands among those that are awake; */
         uint32_t tstate;   /* what is parked with it; */
         uint32_t calm;     /* samples in a row in which it had not run; */
         uint64_t restless; /* how long it has to be calm yet, in ns; */
@@ -6228,24 +6228,22 @@ static void pyprof__collect(pyprof__sampler *sampler) {
 }
 
 static uint32_t pyprof__free_request(pyprof__sampler *sampler) {
-    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
-        pyprof__request *request = &pyprof__handler.requests[i];
-        if (pyprof__state_of(request) != PYPROF__REQUEST_FREE) {
-            continue;
-        }
-        if (request->stack.frames == NULL) {
-            size_t size = sampler->desc.max_depth * sizeof(pyprof__frame);
-            size_t reserve = pyprof__open_reserve(sampler->memory);
-            request->stack.frames = (pyprof__frame *)pyprof__alloc(sampler->memory, size);
-            sampler->memory->reserve = reserve;
-            request->stack.capacity = sampler->desc.max_depth;
-        }
-        if (i >= pyprof__handler.requests_used) {
-            pyprof__handler.requests_used = i + 1;
-        }
-        return request->stack.frames != NULL ? i : PYPROF__NONE;
+    uint32_t index = 0;
+    while (index < PYPROF__REQUESTS_MAX && pyprof__state_of(&pyprof__handler.requests[index]) != PYPROF__REQUEST_FREE) {
+        index++;
     }
-    return PYPROF__NONE;
+    if (index == PYPROF__REQUESTS_MAX) {
+        return PYPROF__NONE;
+    }
+    pyprof__stack *stack = &pyprof__handler.requests[index].stack;
+    if (stack->frames == NULL) {
+        size_t reserve = pyprof__open_reserve(sampler->memory);
+        stack->capacity = sampler->desc.max_depth;
+        stack->frames = (pyprof__frame *)pyprof__alloc(sampler->memory, stack->capacity * sizeof *stack->frames);
+        sampler->memory->reserve = reserve;
+    }
+    pyprof__handler.requests_used += index == pyprof__handler.requests_used;
+    return stack->frames != NULL ? index : PYPROF__NONE;
 }
 
 static void pyprof__read_clocks(const pyprof__thread *thread, pyprof__observation *observed) {
@@ -6479,6 +6477,7 @@ static void pyprof__seek_signal(pyprof__sampler *sampler) {
 
 /* The thread blocks the signal. If it does so in particular it has a use for it, and nobody is to be asked by it. */
 static void pyprof__note_blocked(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t blocked) {
+    pyprof__cancel(sampler, thread);
     thread->asking.hears = 0;
     thread->asking.blocked_ns =
         pyprof__min64(thread->asking.blocked_ns == 0 ? PYPROF__BLOCKED_WAIT_NS : 2 * thread->asking.blocked_ns,
@@ -6498,13 +6497,12 @@ static bool pyprof__is_heard(pyprof__sampler *sampler, pyprof__thread *thread) {
     if (thread->asking.hears == number) {
         return true;
     }
-    if (pyprof__read_signals(thread->tid, &signals)) {
-        if (signals.blocked & pyprof__signal_bit(number)) {
-            pyprof__note_blocked(sampler, thread, signals.blocked);
-            return false;
-        }
-        thread->asking.blocked_ns = 0;
+    bool is_told = pyprof__read_signals(thread->tid, &signals);
+    if (is_told && (signals.blocked & pyprof__signal_bit(number))) {
+        pyprof__note_blocked(sampler, thread, signals.blocked);
+        return false;
     }
+    thread->asking.blocked_ns = is_told ? 0 : thread->asking.blocked_ns;
     thread->asking.hears = number;
     return true;
 }
@@ -6538,7 +6536,6 @@ static void pyprof__check_blocked(pyprof__sampler *sampler, pyprof__thread *thre
     uint64_t bit = pyprof__signal_bit(number);
     if (!pyprof__read_signals(thread->tid, &signals)) {
         if (cpu - thread->asking.cpu >= PYPROF__UNANSWERED_MAX_NS) {
-            pyprof__cancel(sampler, thread);
             pyprof__note_blocked(sampler, thread, UINT64_MAX);
         }
         return;
@@ -6554,7 +6551,6 @@ static void pyprof__check_blocked(pyprof__sampler *sampler, pyprof__thread *thre
     if (pyprof__ignores(number, &pyprof__handler.previous[number]) && !pyprof__would_discard(number)) {
         pyprof__discard(number);
     }
-    pyprof__cancel(sampler, thread);
     pyprof__note_blocked(sampler, thread, signals.blocked);
 }
 
@@ -6885,9 +6881,6 @@ static bool pyprof__read_held(pyprof__sampler *sampler, pyprof__thread *thread, 
     if (!hold.is_steady) {
         thread->holding.cores = 1; /* somebody changes it right now */
     }
-    if (observed->held) {
-        sampler->holder.used_at = sampler->stats.ticks;
-    }
     return is_read;
 }
 
@@ -6898,10 +6891,7 @@ static bool pyprof__read_unasked(pyprof__sampler *sampler, pyprof__thread *threa
     observed->stands = pyprof__cpu_time(thread) == cpu;
     if (observed->stands) {
         is_read = pyprof__read_quietly(sampler, thread, false, true, observed);
-        if (is_read && sampler->holder.is_bound && observed->attached && observed->cpu != thread->last.cpu) {
-            observed->held = true;
-            sampler->holder.used_at = sampler->stats.ticks;
-        }
+        observed->held = is_read && sampler->holder.is_bound && observed->attached && observed->cpu != thread->last.cpu;
         if (is_read || !observed->ran || !observed->attached) {
             return is_read;
         }
@@ -7075,6 +7065,9 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
     pyprof__pay_off(thread);
     pyprof__verdict verdict = pyprof__decide(sampler, thread, observed);
     pyprof__book(sampler, thread, verdict, observed);
+    if (observed->held) {
+        sampler->holder.used_at = sampler->stats.ticks;
+    }
     if (verdict == PYPROF__SEEN && observed->attached && (observed->ran || observed->held) && thread->borrowed == 0 &&
         thread->last.is_there && sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && !pyprof__can_hear(thread, now)) {
         pyprof__count_unasked(sampler, thread);
@@ -7198,11 +7191,11 @@ static uint32_t pyprof__find_thread(pyprof__sampler *sampler, const pyprof__tsta
         }
     }
     uint32_t index = pyprof__new_thread(sampler);
-    if (index == PYPROF__NONE) {
+    if (index != PYPROF__NONE) {
+        pyprof__begin_thread(sampler, pyprof__thread_at(sampler, index), tstate);
+    } else {
         pyprof__lose(sampler, PYPROF__NO_ROOM, 1);
-        return PYPROF__NONE;
     }
-    pyprof__begin_thread(sampler, pyprof__thread_at(sampler, index), tstate);
     return index;
 }
 
@@ -7486,7 +7479,6 @@ static void pyprof__remove_member(pyprof__sampler *sampler, uint32_t place) {
         PYPROF__ITEM(uint32_t, &waiting->members, place) = PYPROF__ITEM(uint32_t, &waiting->members, last);
         PYPROF__ITEM(struct iovec, &waiting->places, place) = PYPROF__ITEM(struct iovec, &waiting->places, last);
         memcpy(pyprof__head_at(&waiting->then, place), pyprof__head_at(&waiting->then, last), waiting->then.item_size);
-        pyprof__member_at(sampler, place)->parking.place = place;
     }
     waiting->places.count = waiting->then.count = last;
 }
@@ -7754,7 +7746,6 @@ static void pyprof__park(pyprof__sampler *sampler, uint32_t index) {
     PYPROF__ITEM(struct iovec, &waiting->places, place) = head;
     memcpy(pyprof__head_at(&waiting->then, place), tstate->copy, sampler->layout.ts_head);
     thread->is_parked = tstate->is_parked = true;
-    thread->parking.place = place;
     thread->parking.tstate = thread->tstate;
     thread->parking.ticks = waiting->ticks;
     waiting->name_due = pyprof__min64(waiting->name_due, thread->name.due);
@@ -7927,15 +7918,14 @@ static uint64_t pyprof__next_deadline(pyprof__sampler *sampler, uint64_t *stratu
     }
 }
 
-/* At the end: moments that have passed since the last tick are made up for by one, and missed but for that. */
-static void pyprof__end_ticks(pyprof__sampler *sampler, uint64_t deadline, uint64_t *stratum) {
-    uint64_t now = pyprof__now();
-    if (now >= deadline) {
-        pthread_mutex_lock(&sampler->lock);
-        pyprof__tick(sampler);
-        pyprof__next_deadline(sampler, stratum, now);
-        pthread_mutex_unlock(&sampler->lock);
-    }
+/* A tick whose moment was the deadline, and when the next one comes. */
+static uint64_t pyprof__keep_deadline(pyprof__sampler *sampler, uint64_t deadline, uint64_t *stratum, uint64_t now) {
+    pthread_mutex_lock(&sampler->lock);
+    pyprof__note_lateness(&sampler->holder, now, now - deadline);
+    pyprof__tick(sampler);
+    uint64_t next = pyprof__next_deadline(sampler, stratum, now);
+    pthread_mutex_unlock(&sampler->lock);
+    return next;
 }
 
 /* Saves what there is. Only the sampler's own thread changes the profile, so that nobody has to wait meanwhile. */
@@ -7959,12 +7949,8 @@ static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
     uint64_t stratum = 0;
     uint64_t deadline = pyprof__next_deadline(sampler, &stratum, sampler->start);
     uint32_t heard = 0; /* the bell may ring while the sampler is at work */
-    for (;;) {
+    while (!pyprof__get(&sampler->must_stop)) {
         uint32_t bell = pyprof__get(&pyprof__handler.bell);
-        if (pyprof__get(&sampler->must_stop)) {
-            pyprof__end_ticks(sampler, deadline, &stratum);
-            return;
-        }
         if (bell != heard) {
             heard = bell;
             pyprof__answer_bell(sampler);
@@ -7981,12 +7967,13 @@ static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
             pyprof__wait_until(&pyprof__handler.bell, heard, pyprof__min64(soon, deadline));
             continue;
         }
-        pthread_mutex_lock(&sampler->lock);
-        pyprof__note_lateness(&sampler->holder, now, now - deadline);
-        pyprof__tick(sampler);
-        deadline = pyprof__next_deadline(sampler, &stratum, now);
-        pthread_mutex_unlock(&sampler->lock);
+        deadline = pyprof__keep_deadline(sampler, deadline, &stratum, now);
         pyprof__autosave(sampler, now);
+    }
+    uint64_t end = pyprof__now();
+    if (end >=
+        deadline) { /* moments that have passed since the last tick are made up for by one, and missed but for that */
+        pyprof__keep_deadline(sampler, deadline, &stratum, end);
     }
 }
 
