@@ -5925,13 +5925,26 @@ static uint32_t pyprof__base_of(pyprof__sampler *sampler, pyprof__thread *thread
     return !stack->is_cut && !stack->is_headless ? track->root : cut != PYPROF__NONE ? cut : track->truncated;
 }
 
+/* What one look at a thread, or its answer, has shown. */
+typedef struct pyprof__observation {
+    uint64_t wall; /* before what was read last; and right after it, */
+    uint64_t cpu;  /* the thread's clock; 0 = the thread is gone */
+    bool attached;
+    bool is_fresh;       /* it was just now that it was seen to be attached */
+    bool ran;            /* its clock went on while it was looked at first */
+    bool stands;         /* its clock did not go on, between two looks before the first */
+    bool held;           /* it ran, and was kept from it */
+    pyprof__stack stack; /* in the sampler's scratch, or the answer's own */
+    pyprof__levels levels;
+} pyprof__observation;
+
 /* The tree's node for what was read of a thread. */
-static uint32_t pyprof__take_in(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
-                                const pyprof__levels *levels) {
+static uint32_t pyprof__take_in(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__observation *seen) {
+    const pyprof__stack *stack = &seen->stack;
     if (!stack->is_partial && !stack->is_headless) {
         thread->outermost.address = stack->is_cut ? 0 : stack->root;
         thread->outermost.frame = stack->frames[stack->count - 1];
-        thread->outermost.tstate = levels->items[levels->count - 1].tstate;
+        thread->outermost.tstate = seen->levels.items[seen->levels.count - 1].tstate;
     }
     uint32_t base = pyprof__base_of(sampler, thread, stack);
     if (stack->is_headless) {
@@ -5956,44 +5969,29 @@ static void pyprof__note_calm(pyprof__sampler *sampler, pyprof__thread *thread, 
     sampler->waiting.candidates += thread->parking.calm >= PYPROF__CALM_LOOKS && thread->parking.restless == 0;
 }
 
-/* What one look at a thread, or its answer, has shown. */
-typedef struct pyprof__observation {
-    uint64_t wall; /* before what was read last; and right after it, */
-    uint64_t cpu;  /* the thread's clock; 0 = the thread is gone */
-    bool attached;
-    bool is_fresh;       /* it was just now that it was seen to be attached */
-    bool ran;            /* its clock went on while it was looked at first */
-    bool stands;         /* its clock did not go on, between two looks before the first */
-    bool held;           /* it ran, and was kept from it */
-    pyprof__stack stack; /* in the sampler's scratch, or the answer's own */
-    pyprof__levels levels;
-} pyprof__observation;
-
 /* A sample enters the profile. seen NULL = its stack is the same as last time. False: it has no frames, or there is no
    room. */
 static bool pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__observation *seen,
                            uint32_t kind, uint64_t wall, uint64_t cpu) {
     uint32_t node = thread->last.node;
     if (seen != NULL) {
-        const pyprof__stack *stack = &seen->stack;
-        const pyprof__levels *levels = &seen->levels;
-        if (stack->root == 0) {
+        if (seen->stack.root == 0) {
             pyprof__end_time(sampler, thread, wall, false);
             thread->last.cpu += pyprof__passed(thread->last.cpu, cpu);
             thread->absent_at = wall;
             return false;
         }
-        pyprof__learn_object(sampler, thread, stack);
+        pyprof__learn_object(sampler, thread, &seen->stack);
         if (thread->track == PYPROF__NONE) {
-            thread->outermost.tstate = levels->items[levels->count - 1].tstate;
+            thread->outermost.tstate = seen->levels.items[seen->levels.count - 1].tstate;
             pyprof__update_name(sampler, thread, wall);
         }
         if (thread->track == PYPROF__NONE) {
             return false;
         }
-        node = pyprof__take_in(sampler, thread, stack, levels);
-        thread->last.is_in_jit = stack->is_in_jit;
-        thread->last.tstate = levels->items[0].tstate;
+        node = pyprof__take_in(sampler, thread, seen);
+        thread->last.is_in_jit = seen->stack.is_in_jit;
+        thread->last.tstate = seen->levels.items[0].tstate;
     }
     pyprof__note_calm(sampler, thread, seen == NULL, wall, cpu);
     if (thread->last.is_there) {
@@ -6052,11 +6050,10 @@ static uint32_t pyprof__kind_of(const pyprof__thread *thread, const pyprof__obse
 static bool pyprof__book(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__verdict verdict,
                          const pyprof__observation *observed) {
     bool is_sample = false;
-    if (verdict == PYPROF__SAME) {
-        is_sample = pyprof__record(sampler, thread, NULL, PYPROF__IDLE, observed->wall, observed->cpu);
-    } else if (verdict == PYPROF__SEEN) {
+    if (verdict == PYPROF__SAME || verdict == PYPROF__SEEN) {
+        const pyprof__observation *seen = verdict == PYPROF__SEEN ? observed : NULL;
         uint32_t kind = pyprof__kind_of(thread, observed);
-        is_sample = pyprof__record(sampler, thread, observed, kind, observed->wall, observed->cpu);
+        is_sample = pyprof__record(sampler, thread, seen, kind, observed->wall, observed->cpu);
         sampler->stats.samples_held += is_sample && observed->held;
         verdict = is_sample || observed->stack.root == 0 ? verdict : PYPROF__NO_ROOM;
     }
@@ -6135,9 +6132,8 @@ static pyprof__thread *pyprof__asked_thread(const pyprof__sampler *sampler, uint
 
 /* A thread state names the thread that made it; whoever uses it since cannot be told from outside. If that thread says
    that it is elsewhere, or stands still while the stack moves, or was entered from another C stack, again and again
-   and without ever being seen to run it
-   meanwhile, the thread state counts as that of a thread of its own, which has the same name but no clock, and which
-   nobody can ask; for a while, as it may be given back. */
+   and without ever being seen to run it meanwhile, the thread state counts as that of a thread of its own, which has the
+   same name but no clock, and which nobody can ask; for a while, as it may be given back. */
 static void pyprof__doubt(pyprof__sampler *sampler, pyprof__tstate *tstate, uint32_t *count) {
     sampler->has_doubts = true;
     ++*count;
@@ -6158,7 +6154,7 @@ static void pyprof__trust(pyprof__tstate *tstate) {
 }
 
 static void pyprof__deny(pyprof__sampler *sampler, uintptr_t address) {
-    for (uint32_t i = 0; i < sampler->tstates.count; i++) {
+    for (uint32_t i = 0; address != 0 && i < sampler->tstates.count; i++) {
         pyprof__tstate *tstate = pyprof__tstate_at(sampler, i);
         if (tstate->address == address) {
             pyprof__doubt(sampler, tstate, &tstate->denied);
@@ -6213,9 +6209,7 @@ static void pyprof__collect(pyprof__sampler *sampler) {
             continue;
         }
         pyprof__thread *thread = pyprof__asked_thread(sampler, i);
-        if (request->borrowed != 0) {
-            pyprof__deny(sampler, request->borrowed);
-        }
+        pyprof__deny(sampler, request->borrowed);
         if (thread != NULL) {
             bool is_waited_for = thread->asking.request == i;
             pyprof__judge(thread, is_waited_for && state == PYPROF__REQUEST_LATE, request->ended_call);
@@ -6842,8 +6836,7 @@ static bool pyprof__watch_cores(pyprof__thread *thread) {
 
 /* Whether a thread that cannot be asked may be held instead. */
 static bool pyprof__may_hold(const pyprof__sampler *sampler, pyprof__thread *thread) {
-    bool is_wanted = sampler->desc.capture == PYPROF_CAPTURE_HELD ||
-                     (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && !sampler->desc.never_hold);
+    bool is_wanted = sampler->desc.capture != PYPROF_CAPTURE_QUIET && !sampler->desc.never_hold;
     return is_wanted && thread->borrowed == 0 && !sampler->holder.is_refused && pyprof__watch_cores(thread);
 }
 
@@ -7036,9 +7029,8 @@ static pyprof__verdict pyprof__decide(pyprof__sampler *sampler, pyprof__thread *
         return PYPROF__UNREADABLE;
     }
     /* Who lets go of Python has run, whatever its clock says: a virtual machine's may stand still for a while. */
-    bool was_attached = (thread->last.kind & PYPROF__GIL) != 0;
     if (thread->last.is_there && cpu == thread->last.cpu && tstate->address == thread->last.tstate && !attached &&
-        !was_attached && thread->borrowed == 0) {
+        !(thread->last.kind & PYPROF__GIL) && thread->borrowed == 0) {
         pyprof__cancel(sampler, thread);
         return PYPROF__SAME;
     }
@@ -7090,11 +7082,10 @@ static void pyprof__learn_tid_offset(pyprof__sampler *sampler) {
         if (own != sampler->tid || !pyprof__read((uintptr_t)sampler->starter + offset, &other, sizeof other)) {
             continue;
         }
-        if (sampler->pthread_tid_offset == PYPROF__ABSENT && other > 0) {
+        if (other == sampler->starter_tid || (sampler->pthread_tid_offset == PYPROF__ABSENT && other > 0)) {
             sampler->pthread_tid_offset = offset;
         }
         if (other == sampler->starter_tid) {
-            sampler->pthread_tid_offset = offset;
             return;
         }
     }
@@ -7323,37 +7314,6 @@ static bool pyprof__walk_threads(pyprof__sampler *sampler, const pyprof__interp 
     return true;
 }
 
-/* Follows all lists anew. They may change meanwhile (we do not take the runtime's lock): every link is
-   checked both ways, and what was read up to a broken one is still true. */
-static bool pyprof__walk_lists(pyprof__sampler *sampler) {
-    uint32_t cursor = 0;
-    bool is_whole = true;
-    sampler->interps.count = sampler->fresh.count = 0;
-    for (uintptr_t address = pyprof__first_interpreter(); address != 0;) {
-        uint32_t index = pyprof__array_add(sampler->memory, &sampler->interps);
-        if (index == PYPROF__NONE || index > 65535) {
-            is_whole = false;
-            break;
-        }
-        pyprof__interp *interp = &PYPROF__ITEM(pyprof__interp, &sampler->interps, index);
-        pyprof__piece pieces[3];
-        interp->address = address;
-        pyprof__interp_pieces(sampler, interp, pieces);
-        if (!pyprof__read_pieces(pieces, 3)) {
-            sampler->interps.count--;
-            is_whole = false;
-            break;
-        }
-        interp->id = interp->id_now;
-        is_whole = pyprof__walk_threads(sampler, interp, &cursor) && is_whole;
-        address = interp->links[0];
-    }
-    pyprof__array old = sampler->tstates;
-    sampler->tstates = sampler->fresh;
-    sampler->fresh = old;
-    return is_whole;
-}
-
 /* The lists could be followed only up to a link that was just being changed. What was known from before, and not met this
    time, is looked at where it was: if it still is what it was there, it stands behind that link. (One that was freed
    just now has no frames any more.) */
@@ -7382,24 +7342,49 @@ static void pyprof__keep_unmet(pyprof__sampler *sampler) {
     }
 }
 
-/* Follows all lists anew, twice if need be. */
-static bool pyprof__renew_lists(pyprof__sampler *sampler) {
-    for (int attempt = 0; attempt < 2; attempt++) {
-        if (pyprof__walk_lists(sampler)) {
-            return true;
+/* Follows all lists anew. They may change meanwhile (we do not take the runtime's lock): every link is
+   checked both ways, and what was read up to a broken one is still true. False: they did change. */
+static bool pyprof__walk_lists(pyprof__sampler *sampler) {
+    uint32_t cursor = 0;
+    bool is_whole = true;
+    sampler->interps.count = sampler->fresh.count = 0;
+    for (uintptr_t address = pyprof__first_interpreter(); address != 0;) {
+        uint32_t index = pyprof__array_add(sampler->memory, &sampler->interps);
+        if (index == PYPROF__NONE || index > 65535) {
+            is_whole = false;
+            break;
         }
+        pyprof__interp *interp = &PYPROF__ITEM(pyprof__interp, &sampler->interps, index);
+        pyprof__piece pieces[3];
+        interp->address = address;
+        pyprof__interp_pieces(sampler, interp, pieces);
+        if (!pyprof__read_pieces(pieces, 3)) {
+            sampler->interps.count--;
+            is_whole = false;
+            break;
+        }
+        interp->id = interp->id_now;
+        is_whole = pyprof__walk_threads(sampler, interp, &cursor) && is_whole;
+        address = interp->links[0];
+    }
+    pyprof__array old = sampler->tstates;
+    sampler->tstates = sampler->fresh;
+    sampler->fresh = old;
+    if (!is_whole) {
         pyprof__keep_unmet(sampler);
     }
-    return false;
+    return is_whole;
 }
 
 /* Adds a thread state to those that its thread has at this tick, in its place from the inside out. */
-static void pyprof__join(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t index) {
+static void pyprof__join(pyprof__sampler *sampler, uint32_t index) {
     pyprof__tstate *tstate = pyprof__tstate_at(sampler, index);
+    pyprof__thread *thread = pyprof__thread_at(sampler, tstate->thread);
     bool has_frames = pyprof__may_have_frames(&sampler->layout, tstate->address, tstate->copy);
     /* Of two that are seen at once, the later interpreter was likely entered later. */
     uint64_t order = sampler->stats.ticks << 16 | (uint64_t)(tstate->interp_id & 0xffff);
     tstate->framed_since = !has_frames ? 0 : tstate->framed_since > 0 ? tstate->framed_since : order;
+    thread->absent_at = thread->seen + 1 < sampler->stats.ticks ? sampler->last_tick : thread->absent_at;
     thread->tstate = thread->seen == sampler->stats.ticks ? thread->tstate : PYPROF__NONE;
     thread->seen = sampler->stats.ticks;
     uint32_t *place = &thread->tstate;
@@ -7425,13 +7410,12 @@ static void pyprof__join(pyprof__sampler *sampler, pyprof__thread *thread, uint3
 
 /* The samples since that was done last. */
 static void pyprof__settle_time(pyprof__sampler *sampler, pyprof__thread *thread) {
-    uint64_t ticks = sampler->waiting.ticks - thread->parking.ticks;
+    uint64_t ticks = sampler->waiting.ticks - thread->parking.ticks, wall = sampler->waiting.wall;
     thread->parking.ticks = sampler->waiting.ticks;
     if (ticks > 0) {
-        pyprof__share_time(sampler, thread, thread->last.node, thread->last.kind, sampler->waiting.wall,
-                           thread->last.cpu);
+        pyprof__share_time(sampler, thread, thread->last.node, thread->last.kind, wall, thread->last.cpu);
         pyprof__count_samples(sampler->profile, thread->track, thread->last.node, thread->last.kind, (uint32_t)ticks);
-        thread->last.wall = sampler->waiting.wall;
+        thread->last.wall = wall;
     }
 }
 
@@ -7558,9 +7542,7 @@ static void pyprof__wake_for_names(pyprof__sampler *sampler, uint64_t now) {
 
 /* Reads the heads of all their thread states. */
 static bool pyprof__read_heads(pyprof__sampler *sampler) {
-    enum {
-        most = 1024 /* UIO_MAXIOV */
-    };
+    const uint32_t most = 1024; /* UIO_MAXIOV */
     pyprof__waiting *waiting = &sampler->waiting;
     const struct iovec *places = (const struct iovec *)waiting->places.data;
     for (uint32_t i = 0; i < waiting->members.count; i += most) {
@@ -7646,19 +7628,15 @@ static bool pyprof__is_in_balance(pyprof__sampler *sampler) {
         return false;
     }
     int64_t rest = pyprof__weigh(sampler);
-    if (was_balanced && rest <= waiting->rest + PYPROF__BALANCE_SLACK_NS) {
-        waiting->rest = rest < waiting->rest ? rest : waiting->rest;
-        waiting->failures = 0;
-        return true;
-    }
-    waiting->rest = rest;
-    waiting->failures += was_balanced;
+    bool shows_none = was_balanced && rest <= waiting->rest + PYPROF__BALANCE_SLACK_NS;
+    waiting->rest = shows_none && waiting->rest < rest ? waiting->rest : rest;
+    waiting->failures = shows_none ? 0 : waiting->failures + was_balanced;
     if (waiting->failures >= PYPROF__UNBALANCED_MAX) {
         waiting->failures = 0;
         waiting->weigh_from = sampler->stats.ticks + PYPROF__UNWEIGHED_TICKS;
         waiting->is_balanced = false;
     }
-    return false;
+    return shows_none;
 }
 
 /* Whether a thread that is not parked has the one GIL that there is: then no parked one is attached. Their heads are read
@@ -7778,21 +7756,16 @@ static void pyprof__list_threads(pyprof__sampler *sampler) {
     if (!is_known) {
         pyprof__wake_all(sampler);
     }
-    sampler->has_whole_lists = is_known || pyprof__renew_lists(sampler);
+    sampler->has_whole_lists = is_known || pyprof__walk_lists(sampler) || pyprof__walk_lists(sampler); /* if need be */
     for (uint32_t i = 0; i < sampler->tstates.count; i++) {
         pyprof__tstate *tstate = pyprof__tstate_at(sampler, i);
         if (tstate->is_parked) {
             continue;
         }
         pyprof__bind(sampler, tstate);
-        if (tstate->thread == PYPROF__NONE) {
-            continue;
+        if (tstate->thread != PYPROF__NONE) {
+            pyprof__join(sampler, i);
         }
-        pyprof__thread *thread = pyprof__thread_at(sampler, tstate->thread);
-        if (thread->seen + 1 < sampler->stats.ticks) {
-            thread->absent_at = sampler->last_tick;
-        }
-        pyprof__join(sampler, thread, i);
     }
 }
 
@@ -7931,7 +7904,6 @@ static uint64_t pyprof__keep_deadline(pyprof__sampler *sampler, uint64_t deadlin
 /* Saves what there is. Only the sampler's own thread changes the profile, so that nobody has to wait meanwhile. */
 static void pyprof__autosave(pyprof__sampler *sampler, uint64_t now) {
     struct stat status;
-    const uint64_t second = 1000000000u;
     if (sampler->desc.autosave_s == 0 || now < sampler->autosave_at) {
         return;
     }
@@ -7942,7 +7914,7 @@ static void pyprof__autosave(pyprof__sampler *sampler, uint64_t now) {
         pthread_mutex_unlock(&sampler->lock);
         (void)pyprof_save(sampler->profile, NULL, sampler->output_path); /* says what fails itself */
     }
-    sampler->autosave_at = pyprof__now() + sampler->desc.autosave_s * second;
+    sampler->autosave_at = pyprof__now() + sampler->desc.autosave_s * UINT64_C(1000000000);
 }
 
 static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
@@ -8016,7 +7988,7 @@ static void *pyprof__sampler_main(void *argument) {
     sampler->tid = pyprof__tid();
     pyprof__learn_tid_offset(sampler);
     sampler->start = sampler->last_tick = pyprof__now();
-    sampler->autosave_at = sampler->start + sampler->desc.autosave_s * (uint64_t)1000000000u;
+    sampler->autosave_at = sampler->start + sampler->desc.autosave_s * UINT64_C(1000000000);
     sampler->stats.signal_number = pyprof__handler.signal_number;
     if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && pyprof__handler.signal_number == 0) {
         sampler->move_due = sampler->start + 1000000000u; /* it was just now that one was looked for */
