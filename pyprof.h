@@ -5927,14 +5927,14 @@ static uint32_t pyprof__base_of(pyprof__sampler *sampler, pyprof__thread *thread
 
 /* What one look at a thread, or its answer, has shown. */
 typedef struct pyprof__observation {
-    uint64_t wall; /* before what was read last; and right after it, */
-    uint64_t cpu;  /* the thread's clock; 0 = the thread is gone */
-    bool attached;
-    bool is_fresh;       /* it was just now that it was seen to be attached */
-    bool ran;            /* its clock went on while it was looked at first */
-    bool stands;         /* its clock did not go on, between two looks before the first */
-    bool held;           /* it ran, and was kept from it */
+    uint64_t wall;       /* before what was read last; and right after it, */
+    uint64_t cpu;        /* the thread's clock; 0 = the thread is gone */
     pyprof__stack stack; /* in the sampler's scratch, or the answer's own */
+    bool attached;
+    bool ran;      /* its clock went on while it was looked at first */
+    bool is_fresh; /* it was just now that it was seen to be attached */
+    bool stands;   /* its clock did not go on, between two looks before the first */
+    bool held;     /* it ran, and was kept from it */
     pyprof__levels levels;
 } pyprof__observation;
 
@@ -6176,8 +6176,8 @@ static void pyprof__confirm(pyprof__sampler *sampler, const pyprof__levels *leve
 
 static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__request *request,
                                 uint32_t state) {
-    pyprof__observation observed = {request->wall, request->cpu, true,           false,          true,
-                                    false,         false,        request->stack, request->levels};
+    pyprof__observation observed = {request->wall, request->cpu, request->stack, true,           true,
+                                    false,         false,        false,          request->levels};
     pyprof__verdict verdict = PYPROF__LATE;
     thread->asking.request = PYPROF__NONE;
     if (state == PYPROF__REQUEST_ANSWERED) {
@@ -6401,22 +6401,22 @@ static void pyprof__cancel(pyprof__sampler *sampler, pyprof__thread *thread) {
    it: before each question its action is looked at, and of each thread the mask before the first one, and again once it
    has run without an answer. */
 
-static const char *pyprof__signal_name(int number, char text[16]) {
-    snprintf(text, 16, "signal %d", number);
+static const char *pyprof__signal_name(int number, char text[32]) {
+    snprintf(text, 32, "signal %d", number);
     return number == SIGURG ? "SIGURG" : number == SIGWINCH ? "SIGWINCH" : text;
 }
 
-static const char pyprof__quietly[] =
+static const char pyprof__none_is_free[] =
     "no signal is free: threads that run Python are held while they are read from now on, or, where that "
     "cannot be, short functions may show as [unsettled]";
 
 static void pyprof__tell_change(const pyprof__sampler *sampler, int before, int after, const char *why) {
-    char text[320], room[2][16];
+    char text[320], room[2][32];
     const char *old = pyprof__signal_name(before, room[0]), *new_one = pyprof__signal_name(after, room[1]);
     if (before == 0) {
         snprintf(text, sizeof text, "%s is free: threads are asked by it from now on", new_one);
     } else if (after == 0) {
-        snprintf(text, sizeof text, "%s %s, and %s", old, why, pyprof__quietly);
+        snprintf(text, sizeof text, "%s %s, and %s", old, why, pyprof__none_is_free);
     } else if (before == after) {
         snprintf(text, sizeof text, "%s %s, which does nothing: it is taken again", old, why);
     } else {
@@ -6695,7 +6695,7 @@ static bool pyprof__add_word(pyprof__reader *reader, uintptr_t address, pyprof__
 /* What of a stack changes with every step of whoever runs it: its innermost frame, where that is, and what it came from. */
 static bool pyprof__find_leaf_words(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t tstate,
                                     pyprof__words *words) {
-    words->count = 0;
+    memset(words, 0, sizeof *words);
     bool is_read = pyprof__add_word(reader, tstate + layout->ts_frame, words);
     if (is_read && layout->cframe_frame != PYPROF__ABSENT && words->items[0] != 0) {
         is_read = pyprof__add_word(reader, words->items[0] + layout->cframe_frame, words);
@@ -7992,7 +7992,7 @@ static void *pyprof__sampler_main(void *argument) {
     sampler->stats.signal_number = pyprof__handler.signal_number;
     if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && pyprof__handler.signal_number == 0) {
         sampler->move_due = sampler->start + 1000000000u; /* it was just now that one was looked for */
-        pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING, pyprof__quietly);
+        pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING, pyprof__none_is_free);
     }
     pyprof__tick(sampler);
     pthread_mutex_unlock(&sampler->lock);
