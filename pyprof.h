@@ -5129,7 +5129,7 @@ typedef struct pyprof__tstate {
     int32_t native_id;     /* of its thread; 0 = not to be told */
     int32_t told_id;       /* what it says itself, from 3.11 on; see pyprof__native_id */
     uint32_t thread;       /* PYPROF__NONE: not bound to an OS thread yet */
-    uint32_t sibling;      /* another one of the same thread; PYPROF__NONE = none */
+    uint32_t sibling;      /* the next one of the same thread, further out; PYPROF__NONE = none */
     uint64_t framed_since; /* when it was first seen to have frames, in an order of our own; 0 = it has none */
     uint32_t moved;        /* see pyprof__doubt: looks in a row, */
     uint32_t outside;      /* others in a row, */
@@ -5149,8 +5149,7 @@ typedef struct pyprof__thread {
     clockid_t cpu_clock;
     uint32_t track;     /* PYPROF__NONE: it had no sample yet */
     uint64_t seen;      /* the last tick in which it had a thread state */
-    uint32_t tstate;    /* of that tick: where the thread is, if it has several; */
-    uint32_t siblings;  /* and the first of all of them */
+    uint32_t tstate;    /* of that tick: where the thread is, if it has several */
     uint64_t absent_at; /* when it was last seen to have no Python stack */
     bool is_alive;
     bool has_ended;    /* for good; else it may come back to Python */
@@ -5197,7 +5196,8 @@ typedef struct pyprof__thread {
         uint64_t from;
     } holding;
     struct {               /* see pyprof__waiting: */
-        uint32_t place;    /* where it stands there, among those that are parked, or those that are awake; */
+        uint32_t place;    /* where it stands among those that are awake; */
+        uint32_t tstate;   /* what is parked with it; */
         uint32_t calm;     /* samples in a row in which it had not run; */
         uint64_t restless; /* how long it has to be calm yet, in ns; */
         uint64_t weighed;  /* its clock, as it stands in the balance; */
@@ -5230,15 +5230,9 @@ typedef struct pyprof__registry {
 } pyprof__registry;
 
 /* Threads that wait cost next to nothing: see pyprof__tend_waiting. */
-typedef struct pyprof__member {
-    uint32_t thread;
-    uint32_t tstate;
-    uint64_t name_due;
-} pyprof__member;
-
 #define PYPROF__RECENT 64u
 typedef struct pyprof__waiting {
-    pyprof__array members;
+    pyprof__array members;          /* indices of threads */
     pyprof__array places;           /* of each: struct iovec, where its thread state's head lies, */
     pyprof__array then;             /* and what that was when it was parked */
     pyprof__array now;              /* room to read them */
@@ -5848,12 +5842,16 @@ static uint64_t pyprof__cpu_time(const pyprof__thread *thread) {
     return thread->borrowed != 0 ? 1 : pyprof__clock(thread->cpu_clock);
 }
 
+/* Clocks may step back: then nothing has passed. */
+static uint64_t pyprof__passed(uint64_t since, uint64_t now) {
+    return now - pyprof__min64(now, since);
+}
+
 /* Splits the time since the last sample between the two: half to each, so that a sample stands for the time
    around it, and strata of random length stay unbiased. What waited used no CPU time. */
 static void pyprof__share_time(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t node, uint32_t kind,
                                uint64_t wall, uint64_t cpu) {
-    uint64_t gap = wall > thread->last.wall ? wall - thread->last.wall : 0;
-    uint64_t used = cpu > thread->last.cpu ? cpu - thread->last.cpu : 0;
+    uint64_t gap = pyprof__passed(thread->last.wall, wall), used = pyprof__passed(thread->last.cpu, cpu);
     bool was_idle = (thread->last.kind & PYPROF__IDLE) != 0, is_idle = (kind & PYPROF__IDLE) != 0;
     uint64_t before = used / 2, after = used - before;
     if (was_idle || is_idle) {
@@ -5869,44 +5867,50 @@ static void pyprof__share_time(pyprof__sampler *sampler, pyprof__thread *thread,
 /* A thread without a sample came, on average, half way between when it was last missed and now. */
 static void pyprof__begin_time(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t node, uint32_t kind,
                                uint64_t wall, uint64_t cpu) {
-    uint64_t half = wall > thread->absent_at ? (wall - thread->absent_at) / 2 : 0;
     uint64_t end = wall - sampler->start;
-    uint64_t free_ns = end - pyprof__min64(end, pyprof__track_at(sampler->profile, thread->track)->end_ns);
-    uint64_t used = cpu > thread->last.cpu ? cpu - thread->last.cpu : 0;
-    half = pyprof__min64(half, free_ns);
+    uint64_t room = pyprof__passed(pyprof__track_at(sampler->profile, thread->track)->end_ns, end);
+    uint64_t half = pyprof__min64(pyprof__passed(thread->absent_at, wall) / 2, room);
+    uint64_t used = (kind & PYPROF__IDLE) ? 0 : pyprof__passed(thread->last.cpu, cpu);
     pyprof__add_absence(sampler->profile, thread->track, end - half);
-    pyprof__add_time(sampler->profile, thread->track, node, kind, half,
-                     (kind & PYPROF__IDLE) ? 0 : pyprof__min64(half, used));
+    pyprof__add_time(sampler->profile, thread->track, node, kind, half, pyprof__min64(half, used));
 }
 
 /* The thread is no longer where its last sample saw it: its time ended, on average, half way since. */
 static void pyprof__end_time(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now, bool is_whole) {
     if (thread->last.is_there) {
-        uint64_t gap = now > thread->last.wall ? now - thread->last.wall : 0;
-        uint64_t cpu = pyprof__cpu_time(thread);
-        uint64_t used = cpu > thread->last.cpu ? cpu - thread->last.cpu : 0;
-        gap = is_whole ? gap : gap / 2;
+        uint64_t gap = pyprof__passed(thread->last.wall, now) / (is_whole ? 1 : 2);
+        uint64_t used = pyprof__passed(thread->last.cpu, pyprof__cpu_time(thread));
         pyprof__add_time(sampler->profile, thread->track, thread->last.node, thread->last.kind, gap,
                          pyprof__min64(gap, used) + (uint64_t)thread->last.unassigned_cpu);
         thread->last.unassigned_cpu = 0;
-        thread->last.cpu = cpu > thread->last.cpu ? cpu : thread->last.cpu;
+        thread->last.cpu += used;
         thread->last.is_there = false;
     }
 }
 
-/* The node of a thread's outermost frame, if that still stands; PYPROF__NONE = it does not, or no room. */
-static uint32_t pyprof__standing_root(pyprof__sampler *sampler, pyprof__thread *thread) {
+/* Whether a thread's outermost frame is still one of the same code; and where that is by now. */
+static bool pyprof__read_outermost(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__found *found,
+                                   pyprof__frame *frame) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
+    uint64_t fingerprint = 0;
+    pyprof__view_reset(&sampler->view);
+    if (thread->outermost.address == 0 ||
+        !pyprof__read_frame(&sampler->layout, &reader, thread->outermost.address, found) ||
+        found->code != frame->code || !pyprof__code_fingerprint(&sampler->layout, &reader, found->code, &fingerprint)) {
+        return false;
+    }
+    frame->instr = found->instr;
+    return fingerprint == frame->fingerprint;
+}
+
+/* The node of a thread's outermost frame, if that still stands; PYPROF__NONE = it does not, or no room. */
+static uint32_t pyprof__standing_root(pyprof__sampler *sampler, const pyprof__thread *thread) {
     pyprof__frame frame = thread->outermost.frame;
     pyprof__found found;
-    pyprof__view_reset(&sampler->view);
-    if (thread->outermost.address == 0 || !pyprof__is_outermost(&sampler->layout, thread->outermost.address) ||
-        !pyprof__read_frame(&sampler->layout, &reader, thread->outermost.address, &found) || found.code != frame.code ||
-        !pyprof__code_fingerprint(&sampler->layout, &reader, found.code, &frame.fingerprint) ||
-        frame.fingerprint != thread->outermost.frame.fingerprint) {
+    if (!pyprof__read_outermost(sampler, thread, &found, &frame) ||
+        !pyprof__is_outermost(&sampler->layout, thread->outermost.address)) {
         return PYPROF__NONE;
     }
-    frame.instr = found.instr;
     pyprof__call_site *site = pyprof__call_site_of(sampler, &frame);
     uint32_t root = pyprof__track_at(sampler->profile, thread->track)->root;
     return site != NULL ? pyprof__call_site_node(sampler->profile, site, root) : PYPROF__NONE;
@@ -5914,21 +5918,33 @@ static uint32_t pyprof__standing_root(pyprof__sampler *sampler, pyprof__thread *
 
 /* Below which node a stack begins: one that has lost its callers, as far inside as the thread is known to be. */
 static uint32_t pyprof__base_of(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack) {
-    const pyprof__track *track = pyprof__track_at(sampler->profile, thread->track);
-    uint32_t root = stack->is_headless ? pyprof__standing_root(sampler, thread) : track->root;
-    uint32_t cut = root != PYPROF__NONE && root != track->root
-                       ? pyprof__child(sampler->profile, root, sampler->profile->truncated, 0)
-                       : track->truncated;
-    return !stack->is_cut && !stack->is_headless ? root : cut != PYPROF__NONE ? cut : track->truncated;
+    pyprof_profile *profile = sampler->profile;
+    uint32_t root = stack->is_headless ? pyprof__standing_root(sampler, thread) : PYPROF__NONE;
+    uint32_t cut = root != PYPROF__NONE ? pyprof__child(profile, root, profile->truncated, 0) : PYPROF__NONE;
+    const pyprof__track *track = pyprof__track_at(profile, thread->track);
+    return !stack->is_cut && !stack->is_headless ? track->root : cut != PYPROF__NONE ? cut : track->truncated;
 }
 
+/* What one look at a thread, or its answer, has shown. */
+typedef struct pyprof__observation {
+    uint64_t wall;       /* before what was read last; and right after it, */
+    uint64_t cpu;        /* the thread's clock; 0 = the thread is gone */
+    pyprof__stack stack; /* in the sampler's scratch, or the answer's own */
+    bool attached;
+    bool ran;      /* its clock went on while it was looked at first */
+    bool is_fresh; /* it was just now that it was seen to be attached */
+    bool stands;   /* its clock did not go on, between two looks before the first */
+    bool held;     /* it ran, and was kept from it */
+    pyprof__levels levels;
+} pyprof__observation;
+
 /* The tree's node for what was read of a thread. */
-static uint32_t pyprof__take_in(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
-                                const pyprof__levels *levels) {
+static uint32_t pyprof__take_in(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__observation *seen) {
+    const pyprof__stack *stack = &seen->stack;
     if (!stack->is_partial && !stack->is_headless) {
         thread->outermost.address = stack->is_cut ? 0 : stack->root;
         thread->outermost.frame = stack->frames[stack->count - 1];
-        thread->outermost.tstate = levels->items[levels->count - 1].tstate;
+        thread->outermost.tstate = seen->levels.items[seen->levels.count - 1].tstate;
     }
     uint32_t base = pyprof__base_of(sampler, thread, stack);
     if (stack->is_headless) {
@@ -5945,41 +5961,39 @@ static uint32_t pyprof__take_in(pyprof__sampler *sampler, pyprof__thread *thread
    seconds: see pyprof__weigh. */
 static void pyprof__note_calm(pyprof__sampler *sampler, pyprof__thread *thread, bool is_calm, uint64_t wall,
                               uint64_t cpu) {
-    uint64_t gap = thread->last.is_there && wall > thread->last.wall ? wall - thread->last.wall : 0;
-    uint64_t used = thread->last.is_there && cpu > thread->last.cpu ? cpu - thread->last.cpu : 0;
-    thread->parking.restless =
-        used > PYPROF__RESTLESS_MAX_NS / PYPROF__RESTLESS_TIMES
-            ? PYPROF__RESTLESS_MAX_NS
-            : pyprof__min64(thread->parking.restless + PYPROF__RESTLESS_TIMES * used, PYPROF__RESTLESS_MAX_NS);
-    thread->parking.restless -= pyprof__min64(thread->parking.restless, gap);
+    uint64_t gap = thread->last.is_there ? pyprof__passed(thread->last.wall, wall) : 0;
+    uint64_t used = thread->last.is_there ? pyprof__passed(thread->last.cpu, cpu) : 0;
+    uint64_t restless = thread->parking.restless + PYPROF__RESTLESS_TIMES * used;
+    thread->parking.restless = pyprof__passed(gap, pyprof__min64(restless, PYPROF__RESTLESS_MAX_NS));
     thread->parking.calm = is_calm ? thread->parking.calm + 1 : 0;
     sampler->waiting.candidates += thread->parking.calm >= PYPROF__CALM_LOOKS && thread->parking.restless == 0;
 }
 
-/* A sample enters the profile. stack NULL = the same as last time. False: it has no frames, or there is no room. */
-static bool pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
-                           const pyprof__levels *levels, uint32_t kind, uint64_t wall, uint64_t cpu) {
+/* A sample enters the profile. seen NULL = its stack is the same as last time. False: it has no frames, or there is no
+   room. */
+static bool pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__observation *seen,
+                           uint32_t kind, uint64_t wall, uint64_t cpu) {
     uint32_t node = thread->last.node;
-    if (stack != NULL) {
-        if (stack->root == 0) {
+    if (seen != NULL) {
+        if (seen->stack.root == 0) {
             pyprof__end_time(sampler, thread, wall, false);
-            thread->last.cpu = cpu > thread->last.cpu ? cpu : thread->last.cpu;
+            thread->last.cpu += pyprof__passed(thread->last.cpu, cpu);
             thread->absent_at = wall;
             return false;
         }
-        pyprof__learn_object(sampler, thread, stack);
+        pyprof__learn_object(sampler, thread, &seen->stack);
         if (thread->track == PYPROF__NONE) {
-            thread->outermost.tstate = levels->items[levels->count - 1].tstate;
+            thread->outermost.tstate = seen->levels.items[seen->levels.count - 1].tstate;
             pyprof__update_name(sampler, thread, wall);
         }
         if (thread->track == PYPROF__NONE) {
             return false;
         }
-        node = pyprof__take_in(sampler, thread, stack, levels);
-        thread->last.is_in_jit = stack->is_in_jit;
-        thread->last.tstate = levels->items[0].tstate;
+        node = pyprof__take_in(sampler, thread, seen);
+        thread->last.is_in_jit = seen->stack.is_in_jit;
+        thread->last.tstate = seen->levels.items[0].tstate;
     }
-    pyprof__note_calm(sampler, thread, stack == NULL, wall, cpu);
+    pyprof__note_calm(sampler, thread, seen == NULL, wall, cpu);
     if (thread->last.is_there) {
         pyprof__share_time(sampler, thread, node, kind, wall, cpu);
     } else {
@@ -5998,17 +6012,6 @@ static bool pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
     pyprof__update_name(sampler, thread, wall);
     return true;
 }
-
-/* What one look at a thread, or its answer, has shown. */
-typedef struct pyprof__observation {
-    pyprof__stack stack; /* in the sampler's scratch, or the answer's own */
-    bool attached;
-    bool ran;      /* its clock went on while it was looked at first */
-    bool stands;   /* its clock did not go on, between two looks before the first */
-    bool held;     /* it ran, and was kept from it */
-    uint64_t wall; /* before what was read last; and then, */
-    uint64_t cpu;  /* the thread's clock; 0 = the thread is gone */
-} pyprof__observation;
 
 /* What that comes to. Each look ends in one of these, and each of them is a sample, or leads to one, or is counted. */
 typedef enum pyprof__verdict {
@@ -6045,16 +6048,14 @@ static uint32_t pyprof__kind_of(const pyprof__thread *thread, const pyprof__obse
 /* A look's end: a sample, or a cause why there is none, or neither where a thread has no Python stack. Whether it was a
    sample. */
 static bool pyprof__book(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__verdict verdict,
-                         const pyprof__levels *levels, const pyprof__observation *observed) {
-    bool is_sample = false, is_away = false;
-    if (verdict == PYPROF__SAME) {
-        is_sample = pyprof__record(sampler, thread, NULL, NULL, PYPROF__IDLE, observed->wall, observed->cpu);
-    } else if (verdict == PYPROF__SEEN) {
-        is_away = observed->stack.root == 0;
-        is_sample = pyprof__record(sampler, thread, &observed->stack, levels, pyprof__kind_of(thread, observed),
-                                   observed->wall, observed->cpu);
+                         const pyprof__observation *observed) {
+    bool is_sample = false;
+    if (verdict == PYPROF__SAME || verdict == PYPROF__SEEN) {
+        const pyprof__observation *seen = verdict == PYPROF__SEEN ? observed : NULL;
+        uint32_t kind = pyprof__kind_of(thread, observed);
+        is_sample = pyprof__record(sampler, thread, seen, kind, observed->wall, observed->cpu);
         sampler->stats.samples_held += is_sample && observed->held;
-        verdict = is_sample || is_away ? verdict : PYPROF__NO_ROOM;
+        verdict = is_sample || observed->stack.root == 0 ? verdict : PYPROF__NO_ROOM;
     }
     pyprof__lose(sampler, verdict, 1);
     return is_sample;
@@ -6070,25 +6071,18 @@ static bool pyprof__knows_root(const pyprof__thread *thread, const pyprof__level
 
 /* A thread that runs Python, but not where: its outermost frame stays where it is as long as it does. False: not
    even that is known. */
-static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *thread, const pyprof__levels *levels,
-                              pyprof__stack *stack) {
-    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
+static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__observation *observed) {
+    pyprof__stack *stack = &observed->stack;
     pyprof__found found;
     const pyprof__frame *last = (const pyprof__frame *)thread->frames.data;
-    if (!pyprof__knows_root(thread, levels)) {
+    if (!pyprof__knows_root(thread, &observed->levels)) {
         return false;
     }
     bool has_mark = pyprof__is_mark(&last[0]);
-    const pyprof__frame *root = &last[has_mark];
-    pyprof__view_reset(&sampler->view);
-    stack->frames[0] = *root;
-    if (!pyprof__read_frame(&sampler->layout, &reader, thread->outermost.address, &found) || !found.is_shown ||
-        !found.has_begun || found.code != root->code ||
-        !pyprof__code_fingerprint(&sampler->layout, &reader, found.code, &stack->frames[0].fingerprint) ||
-        stack->frames[0].fingerprint != root->fingerprint) {
+    stack->frames[0] = last[has_mark];
+    if (!pyprof__read_outermost(sampler, thread, &found, &stack->frames[0]) || !found.is_shown || !found.has_begun) {
         return false;
     }
-    stack->frames[0].instr = found.instr;
     stack->root = thread->outermost.address;
     stack->count = stack->inner = 1;
     if (has_mark) {
@@ -6138,9 +6132,8 @@ static pyprof__thread *pyprof__asked_thread(const pyprof__sampler *sampler, uint
 
 /* A thread state names the thread that made it; whoever uses it since cannot be told from outside. If that thread says
    that it is elsewhere, or stands still while the stack moves, or was entered from another C stack, again and again
-   and without ever being seen to run it
-   meanwhile, the thread state counts as that of a thread of its own, which has the same name but no clock, and which
-   nobody can ask; for a while, as it may be given back. */
+   and without ever being seen to run it meanwhile, the thread state counts as that of a thread of its own, which has the
+   same name but no clock, and which nobody can ask; for a while, as it may be given back. */
 static void pyprof__doubt(pyprof__sampler *sampler, pyprof__tstate *tstate, uint32_t *count) {
     sampler->has_doubts = true;
     ++*count;
@@ -6161,7 +6154,7 @@ static void pyprof__trust(pyprof__tstate *tstate) {
 }
 
 static void pyprof__deny(pyprof__sampler *sampler, uintptr_t address) {
-    for (uint32_t i = 0; i < sampler->tstates.count; i++) {
+    for (uint32_t i = 0; address != 0 && i < sampler->tstates.count; i++) {
         pyprof__tstate *tstate = pyprof__tstate_at(sampler, i);
         if (tstate->address == address) {
             pyprof__doubt(sampler, tstate, &tstate->denied);
@@ -6181,30 +6174,24 @@ static void pyprof__confirm(pyprof__sampler *sampler, const pyprof__levels *leve
     }
 }
 
-static pyprof__verdict pyprof__verdict_of(pyprof__sampler *sampler, const pyprof__thread *thread,
-                                          pyprof__request *request, uint32_t state) {
-    if (state == PYPROF__REQUEST_LATE) {
-        return PYPROF__LATE;
-    }
-    if (state == PYPROF__REQUEST_ANSWERED) {
-        pyprof__confirm(sampler, &request->levels);
-        return PYPROF__SEEN;
-    }
-    return pyprof__keep_root(sampler, thread, &request->levels, &request->stack) ? PYPROF__SEEN : PYPROF__UNSETTLED;
-}
-
 static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__request *request,
                                 uint32_t state) {
+    pyprof__observation observed = {request->wall, request->cpu, request->stack, true,           true,
+                                    false,         false,        false,          request->levels};
+    pyprof__verdict verdict = PYPROF__LATE;
     thread->asking.request = PYPROF__NONE;
-    pyprof__verdict verdict = pyprof__verdict_of(sampler, thread, request, state);
-    pyprof__observation observed = {request->stack, true, true, false, false, request->wall, request->cpu};
-    sampler->stats.samples_signalled += pyprof__book(sampler, thread, verdict, &request->levels, &observed);
-    if (verdict != PYPROF__SEEN) {
-        return;
+    if (state == PYPROF__REQUEST_ANSWERED) {
+        pyprof__confirm(sampler, &request->levels);
+        verdict = PYPROF__SEEN;
+    } else if (state == PYPROF__REQUEST_UNSETTLED) {
+        verdict = pyprof__keep_root(sampler, thread, &observed) ? PYPROF__SEEN : PYPROF__UNSETTLED;
     }
-    thread->asking.hears = request->signal_number;
-    thread->asking.blocked_ns = 0;
-    if (request->has_new) {
+    sampler->stats.samples_signalled += pyprof__book(sampler, thread, verdict, &observed);
+    if (verdict == PYPROF__SEEN) {
+        thread->asking.hears = request->signal_number;
+        thread->asking.blocked_ns = 0;
+    }
+    if (verdict == PYPROF__SEEN && request->has_new) {
         pyprof__make_known(&request->stack);
     }
 }
@@ -6222,9 +6209,7 @@ static void pyprof__collect(pyprof__sampler *sampler) {
             continue;
         }
         pyprof__thread *thread = pyprof__asked_thread(sampler, i);
-        if (request->borrowed != 0) {
-            pyprof__deny(sampler, request->borrowed);
-        }
+        pyprof__deny(sampler, request->borrowed);
         if (thread != NULL) {
             bool is_waited_for = thread->asking.request == i;
             pyprof__judge(thread, is_waited_for && state == PYPROF__REQUEST_LATE, request->ended_call);
@@ -6237,59 +6222,47 @@ static void pyprof__collect(pyprof__sampler *sampler) {
 }
 
 static uint32_t pyprof__free_request(pyprof__sampler *sampler) {
-    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
-        pyprof__request *request = &pyprof__handler.requests[i];
-        if (pyprof__state_of(request) != PYPROF__REQUEST_FREE) {
-            continue;
-        }
-        if (request->stack.frames == NULL) {
-            size_t size = sampler->desc.max_depth * sizeof(pyprof__frame);
-            size_t reserve = pyprof__open_reserve(sampler->memory);
-            request->stack.frames = (pyprof__frame *)pyprof__alloc(sampler->memory, size);
-            sampler->memory->reserve = reserve;
-            request->stack.capacity = sampler->desc.max_depth;
-        }
-        if (i >= pyprof__handler.requests_used) {
-            pyprof__handler.requests_used = i + 1;
-        }
-        return request->stack.frames != NULL ? i : PYPROF__NONE;
+    uint32_t index = 0;
+    while (index < PYPROF__REQUESTS_MAX && pyprof__state_of(&pyprof__handler.requests[index]) != PYPROF__REQUEST_FREE) {
+        index++;
     }
-    return PYPROF__NONE;
+    if (index == PYPROF__REQUESTS_MAX) {
+        return PYPROF__NONE;
+    }
+    pyprof__stack *stack = &pyprof__handler.requests[index].stack;
+    if (stack->frames == NULL) {
+        size_t reserve = pyprof__open_reserve(sampler->memory);
+        stack->capacity = sampler->desc.max_depth;
+        stack->frames = (pyprof__frame *)pyprof__alloc(sampler->memory, stack->capacity * sizeof *stack->frames);
+        sampler->memory->reserve = reserve;
+    }
+    pyprof__handler.requests_used += index == pyprof__handler.requests_used;
+    return stack->frames != NULL ? index : PYPROF__NONE;
 }
 
-/* A running thread as it was seen at one moment. */
-typedef struct pyprof__sight {
-    pyprof__levels levels;
-    uint64_t wall; /* the two clocks were read one right after the other */
-    uint64_t cpu;
-    bool is_fresh; /* it was just now that the thread was seen to be attached */
-} pyprof__sight;
-
-static pyprof__sight pyprof__read_clocks(const pyprof__thread *thread) {
-    pyprof__sight sight;
-    sight.levels.count = 0;
-    sight.wall = pyprof__now();
-    sight.cpu = pyprof__cpu_time(thread);
-    sight.is_fresh = false;
-    return sight;
+static void pyprof__read_clocks(const pyprof__thread *thread, pyprof__observation *observed) {
+    observed->wall = pyprof__now();
+    observed->cpu = pyprof__cpu_time(thread);
+    observed->is_fresh = false;
 }
 
-static void pyprof__put_question(pyprof__request *request, const pyprof__thread *thread, const pyprof__sight *sight) {
+static void pyprof__put_question(pyprof__request *request, const pyprof__thread *thread,
+                                 const pyprof__observation *seen) {
     request->tid = thread->tid;
     request->signal_number = pyprof__handler.signal_number;
     request->borrowed = 0;
-    request->levels = sight->levels;
-    request->wall = sight->wall;
-    request->cpu = sight->cpu;
+    request->levels = seen->levels;
+    request->wall = seen->wall;
+    request->cpu = seen->cpu;
 }
 
 /* A thread that was asked, and then not waited for, still has the signal before it: the question is put anew
    in its place. */
-static uint32_t pyprof__renew_request(const pyprof__thread *thread, const pyprof__sight *sight) {
+static uint32_t pyprof__renew_request(const pyprof__thread *thread, const pyprof__observation *seen) {
     for (uint32_t i = 0; i < pyprof__handler.requests_used; i++) {
         pyprof__request *request = &pyprof__handler.requests[i];
         if (pyprof__state_of(request) == PYPROF__REQUEST_CANCELLED && request->tid == thread->tid) {
-            pyprof__put_question(request, thread, sight);
+            pyprof__put_question(request, thread, seen);
             if (pyprof__swap_state(request, PYPROF__REQUEST_CANCELLED, PYPROF__REQUEST_SENT)) {
                 return i;
             }
@@ -6310,27 +6283,6 @@ static bool pyprof__is_attached_in(const pyprof__sampler *sampler, const pyprof_
     return false;
 }
 
-/* is_refused: as the user has too many real-time signals under way, or by a filter. */
-static uint32_t pyprof__send_request(pyprof__sampler *sampler, const pyprof__thread *thread, const pyprof__sight *sight,
-                                     bool *is_refused) {
-    uint32_t index = pyprof__free_request(sampler);
-    if (index == PYPROF__NONE) {
-        return PYPROF__NONE;
-    }
-    pyprof__request *request = &pyprof__handler.requests[index];
-    pyprof__put_question(request, thread, sight);
-    pyprof__number_question(request);
-    /* The last look just before sending is what spares the program's system calls. */
-    bool is_attached = sight->is_fresh || pyprof__is_attached_in(sampler, &sight->levels, 0);
-    if (!is_attached || !pyprof__signal_thread(thread->tid, pyprof__handler.signal_number, pyprof__question(index))) {
-        *is_refused = is_attached && errno != ESRCH;
-        pyprof__set_state(request, PYPROF__REQUEST_FREE);
-        return PYPROF__NONE;
-    }
-    sampler->stats.signals++;
-    return index;
-}
-
 /* Reads what a walk will need of code objects, many in one call: for a thread that is held it is worth a walk more. */
 static void pyprof__fetch_codes(pyprof__sampler *sampler, uintptr_t tstate) {
     enum {
@@ -6340,7 +6292,6 @@ static void pyprof__fetch_codes(pyprof__sampler *sampler, uintptr_t tstate) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     uintptr_t frame = 0, codes[most], places[2 * most];
     uint32_t count = 0, more = 0;
-    pyprof__view_renew(&sampler->view, tstate);
     if (!pyprof__leaf_frame(layout, &reader, tstate, &frame)) {
         return;
     }
@@ -6359,14 +6310,14 @@ static void pyprof__fetch_codes(pyprof__sampler *sampler, uintptr_t tstate) {
 }
 
 /* Reads a stack once: what it lay in last time at once, in one system call, so that little changes meanwhile. */
-static bool pyprof__read_stack(pyprof__sampler *sampler, const pyprof__levels *levels, bool stands,
-                               pyprof__stack *stack) {
+static bool pyprof__read_stack(pyprof__sampler *sampler, bool stands, pyprof__observation *observed) {
+    const pyprof__levels *levels = &observed->levels;
+    pyprof__stack *stack = &observed->stack;
     uintptr_t leaf = 0, tstate = levels->items[0].tstate;
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
+    pyprof__view_renew(&sampler->view, tstate);
     if (stands) {
         pyprof__fetch_codes(sampler, tstate);
-    } else {
-        pyprof__view_renew(&sampler->view, tstate);
     }
     if (!pyprof__leaf_frame(&sampler->layout, &reader, tstate, &leaf) ||
         !pyprof__walk(&sampler->layout, &reader, leaf, stack)) {
@@ -6376,25 +6327,26 @@ static bool pyprof__read_stack(pyprof__sampler *sampler, const pyprof__levels *l
     return pyprof__walk_outer(&sampler->layout, &reader, levels, stack) && !pyprof__is_attached_in(sampler, levels, 1);
 }
 
-/* Which of two thread states of one thread was entered later: that is where the thread is. */
-static bool pyprof__is_inner(pyprof__sampler *sampler, const pyprof__tstate *a, const pyprof__tstate *b) {
+/* Where on a C stack a thread state was entered, as far as is known; 0 = it is not. */
+static uintptr_t pyprof__entry_of(pyprof__sampler *sampler, const pyprof__tstate *tstate) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
-    if (pyprof__is_attached(&sampler->layout, a->address, a->copy) ||
-        pyprof__is_attached(&sampler->layout, b->address, b->copy)) {
-        return pyprof__is_attached(&sampler->layout, a->address, a->copy);
+    uintptr_t word = pyprof__tstate_word(tstate, sampler->layout.ts_frame);
+    return tstate->framed_since != 0 ? pyprof__entry_address(&sampler->layout, &reader, word) : 0;
+}
+
+/* Which of two thread states of one thread was entered later: that is where the thread is. Those without frames come
+   last, in any order. */
+static bool pyprof__is_inner(pyprof__sampler *sampler, const pyprof__tstate *a, const pyprof__tstate *b) {
+    bool is_attached = pyprof__is_attached(&sampler->layout, a->address, a->copy);
+    if (is_attached || pyprof__is_attached(&sampler->layout, b->address, b->copy)) {
+        return is_attached;
     }
     if (a->framed_since == 0 || b->framed_since == 0) {
-        return a->framed_since != 0;
+        return b->framed_since == 0;
     }
     pyprof__view_reset(&sampler->view);
-    uintptr_t entry_a =
-        pyprof__entry_address(&sampler->layout, &reader, pyprof__tstate_word(a, sampler->layout.ts_frame));
-    uintptr_t entry_b =
-        pyprof__entry_address(&sampler->layout, &reader, pyprof__tstate_word(b, sampler->layout.ts_frame));
-    if (entry_a != 0 && entry_b != 0) {
-        return entry_a < entry_b;
-    }
-    return a->framed_since > b->framed_since;
+    uintptr_t entry_a = pyprof__entry_of(sampler, a), entry_b = pyprof__entry_of(sampler, b);
+    return entry_a != 0 && entry_b != 0 ? entry_a < entry_b : a->framed_since > b->framed_since;
 }
 
 static pyprof__level pyprof__level_of(const pyprof__tstate *tstate) {
@@ -6402,67 +6354,33 @@ static pyprof__level pyprof__level_of(const pyprof__tstate *tstate) {
     return level;
 }
 
-/* Those of a thread's thread states that have no frames: it may enter one at any time. */
-static void pyprof__add_unframed(const pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__levels *levels) {
-    for (uint32_t at = thread->siblings; at != PYPROF__NONE; at = pyprof__tstate_at(sampler, at)->sibling) {
-        const pyprof__tstate *tstate = pyprof__tstate_at(sampler, at);
-        if (at == thread->tstate || tstate->framed_since != 0) {
-            continue;
-        }
-        if (levels->known == PYPROF__LEVELS_MAX) {
-            levels->is_whole = false;
-            return;
-        }
-        levels->items[levels->known++] = pyprof__level_of(tstate);
-    }
-}
-
-/* A thread's levels: where it is, and then its other thread states that have frames, from the inside out. */
-static void pyprof__find_levels(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__levels *levels) {
-    uint32_t order[PYPROF__LEVELS_MAX + 1] = {thread->tstate}, count = 1;
-    levels->is_cut = false;
-    for (uint32_t at = thread->siblings; at != PYPROF__NONE; at = pyprof__tstate_at(sampler, at)->sibling) {
-        pyprof__tstate *tstate = pyprof__tstate_at(sampler, at);
-        if (at == thread->tstate || tstate->framed_since == 0) {
-            continue;
-        }
-        uint32_t place = count++;
-        for (; place > 1 && pyprof__is_inner(sampler, tstate, pyprof__tstate_at(sampler, order[place - 1])); place--) {
-            order[place] = order[place - 1];
-        }
-        order[place] = at;
-        if (count > PYPROF__LEVELS_MAX) {
-            count = PYPROF__LEVELS_MAX;
-            levels->is_cut = true;
-        }
-    }
-    levels->count = levels->known = count;
-    levels->is_whole = !levels->is_cut && sampler->has_whole_lists;
+/* A thread's levels: where it is, then its other thread states that have frames, from the inside out; and known beside,
+   those that have none: it may enter one at any time. */
+static void pyprof__find_levels(const pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__levels *levels) {
+    uint32_t at = thread->tstate;
+    levels->count = levels->known = 0;
     levels->naming = pyprof__names.generation;
     levels->thread_id = thread->thread_id;
-    for (uint32_t i = 0; i < count; i++) {
-        levels->items[i] = pyprof__level_of(pyprof__tstate_at(sampler, order[i]));
+    for (; at != PYPROF__NONE && levels->known < PYPROF__LEVELS_MAX; at = pyprof__tstate_at(sampler, at)->sibling) {
+        const pyprof__tstate *tstate = pyprof__tstate_at(sampler, at);
+        levels->count += at == thread->tstate || tstate->framed_since != 0;
+        levels->items[levels->known++] = pyprof__level_of(tstate);
     }
-    pyprof__add_unframed(sampler, thread, levels);
-}
-
-/* Whether another thread state of the thread has frames, now, and is not where the thread is. */
-static bool pyprof__waits_outside(const pyprof__sampler *sampler, const pyprof__thread *thread,
-                                  const pyprof__tstate *tstate) {
-    pyprof__level level = pyprof__level_of(tstate);
-    return pyprof__level_now(&sampler->layout, thread->thread_id, &level) == PYPROF__LEVEL_STANDS &&
-           !pyprof__is_attached_now(&sampler->layout, tstate->address);
+    levels->is_cut = at != PYPROF__NONE && pyprof__tstate_at(sampler, at)->framed_since != 0;
+    levels->is_whole = at == PYPROF__NONE && sampler->has_whole_lists;
 }
 
 /* The one that is attached is the innermost, whatever was thought of it before: two may have been entered between two
    ticks. */
 static void pyprof__learn_order(pyprof__sampler *sampler, const pyprof__thread *thread) {
+    const pyprof__layout *layout = &sampler->layout;
     pyprof__tstate *inner = pyprof__tstate_at(sampler, thread->tstate);
-    for (uint32_t at = thread->siblings; at != PYPROF__NONE; at = pyprof__tstate_at(sampler, at)->sibling) {
+    for (uint32_t at = inner->sibling; at != PYPROF__NONE; at = pyprof__tstate_at(sampler, at)->sibling) {
         const pyprof__tstate *other = pyprof__tstate_at(sampler, at);
-        if (at != thread->tstate && inner->framed_since != 0 && inner->framed_since <= other->framed_since &&
-            pyprof__waits_outside(sampler, thread, other) &&
-            pyprof__is_attached_now(&sampler->layout, inner->address)) {
+        pyprof__level outer = pyprof__level_of(other);
+        if (inner->framed_since != 0 && inner->framed_since <= other->framed_since &&
+            pyprof__level_now(layout, thread->thread_id, &outer) == PYPROF__LEVEL_STANDS &&
+            !pyprof__is_attached_now(layout, other->address) && pyprof__is_attached_now(layout, inner->address)) {
             inner->framed_since = other->framed_since + 1;
         }
     }
@@ -6483,27 +6401,22 @@ static void pyprof__cancel(pyprof__sampler *sampler, pyprof__thread *thread) {
    it: before each question its action is looked at, and of each thread the mask before the first one, and again once it
    has run without an answer. */
 
-static void pyprof__name_signal(int number, char *text, size_t size) {
-    if (number == SIGURG || number == SIGWINCH) {
-        snprintf(text, size, "%s", number == SIGURG ? "SIGURG" : "SIGWINCH");
-    } else {
-        snprintf(text, size, "signal %d", number);
-    }
+static const char *pyprof__signal_name(int number, char text[32]) {
+    snprintf(text, 32, "signal %d", number);
+    return number == SIGURG ? "SIGURG" : number == SIGWINCH ? "SIGWINCH" : text;
 }
 
+static const char pyprof__none_is_free[] =
+    "no signal is free: threads that run Python are held while they are read from now on, or, where that "
+    "cannot be, short functions may show as [unsettled]";
+
 static void pyprof__tell_change(const pyprof__sampler *sampler, int before, int after, const char *why) {
-    char text[320], old[32], new_one[32];
-    const char *quietly =
-        "no signal is free: threads that run Python are held while they are read from now on, or, where that "
-        "cannot be, short functions may show as [unsettled]";
-    pyprof__name_signal(before, old, sizeof old);
-    pyprof__name_signal(after, new_one, sizeof new_one);
-    if (before == 0 && after == 0) {
-        snprintf(text, sizeof text, "%s", quietly);
-    } else if (before == 0) {
+    char text[320], room[2][32];
+    const char *old = pyprof__signal_name(before, room[0]), *new_one = pyprof__signal_name(after, room[1]);
+    if (before == 0) {
         snprintf(text, sizeof text, "%s is free: threads are asked by it from now on", new_one);
     } else if (after == 0) {
-        snprintf(text, sizeof text, "%s %s, and %s", old, why, quietly);
+        snprintf(text, sizeof text, "%s %s, and %s", old, why, pyprof__none_is_free);
     } else if (before == after) {
         snprintf(text, sizeof text, "%s %s, which does nothing: it is taken again", old, why);
     } else {
@@ -6551,14 +6464,14 @@ static void pyprof__change_signal(pyprof__sampler *sampler, const char *why) {
 
 /* While nobody can be asked, from time to time. */
 static void pyprof__seek_signal(pyprof__sampler *sampler) {
-    if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && pyprof__handler.signal_number == 0 &&
-        pyprof__now() >= sampler->move_due) {
+    if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && pyprof__handler.signal_number == 0) {
         pyprof__change_signal(sampler, "");
     }
 }
 
 /* The thread blocks the signal. If it does so in particular it has a use for it, and nobody is to be asked by it. */
 static void pyprof__note_blocked(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t blocked) {
+    pyprof__cancel(sampler, thread);
     thread->asking.hears = 0;
     thread->asking.blocked_ns =
         pyprof__min64(thread->asking.blocked_ns == 0 ? PYPROF__BLOCKED_WAIT_NS : 2 * thread->asking.blocked_ns,
@@ -6578,13 +6491,12 @@ static bool pyprof__is_heard(pyprof__sampler *sampler, pyprof__thread *thread) {
     if (thread->asking.hears == number) {
         return true;
     }
-    if (pyprof__read_signals(thread->tid, &signals)) {
-        if (signals.blocked & pyprof__signal_bit(number)) {
-            pyprof__note_blocked(sampler, thread, signals.blocked);
-            return false;
-        }
-        thread->asking.blocked_ns = 0;
+    bool is_told = pyprof__read_signals(thread->tid, &signals);
+    if (is_told && (signals.blocked & pyprof__signal_bit(number))) {
+        pyprof__note_blocked(sampler, thread, signals.blocked);
+        return false;
     }
+    thread->asking.blocked_ns = is_told ? 0 : thread->asking.blocked_ns;
     thread->asking.hears = number;
     return true;
 }
@@ -6618,7 +6530,6 @@ static void pyprof__check_blocked(pyprof__sampler *sampler, pyprof__thread *thre
     uint64_t bit = pyprof__signal_bit(number);
     if (!pyprof__read_signals(thread->tid, &signals)) {
         if (cpu - thread->asking.cpu >= PYPROF__UNANSWERED_MAX_NS) {
-            pyprof__cancel(sampler, thread);
             pyprof__note_blocked(sampler, thread, UINT64_MAX);
         }
         return;
@@ -6634,23 +6545,40 @@ static void pyprof__check_blocked(pyprof__sampler *sampler, pyprof__thread *thre
     if (pyprof__ignores(number, &pyprof__handler.previous[number]) && !pyprof__would_discard(number)) {
         pyprof__discard(number);
     }
-    pyprof__cancel(sampler, thread);
     pyprof__note_blocked(sampler, thread, signals.blocked);
 }
 
+static uint32_t pyprof__send_request(pyprof__sampler *sampler, pyprof__thread *thread,
+                                     const pyprof__observation *seen) {
+    uint32_t index = pyprof__free_request(sampler);
+    if (index == PYPROF__NONE) {
+        return PYPROF__NONE;
+    }
+    pyprof__request *request = &pyprof__handler.requests[index];
+    pyprof__put_question(request, thread, seen);
+    pyprof__number_question(request);
+    /* The last look just before sending is what spares the program's system calls. */
+    bool is_attached = seen->is_fresh || pyprof__is_attached_in(sampler, &seen->levels, 0);
+    if (!is_attached || !pyprof__signal_thread(thread->tid, pyprof__handler.signal_number, pyprof__question(index))) {
+        pyprof__set_state(request, PYPROF__REQUEST_FREE);
+        if (is_attached && errno != ESRCH) { /* too many real-time signals are under way, or a filter refuses it */
+            pyprof__note_blocked(sampler, thread, UINT64_MAX);
+        }
+        return PYPROF__NONE;
+    }
+    sampler->stats.signals++;
+    return index;
+}
+
 /* Asks the thread for its own stack; false if that cannot be done now. */
-static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__sight *sight) {
-    bool is_refused = false;
+static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__observation *seen) {
     if (!pyprof__is_signal_ours(sampler) || !pyprof__is_heard(sampler, thread)) {
         return false;
     }
-    thread->asking.request = pyprof__renew_request(thread, sight);
+    thread->asking.request = pyprof__renew_request(thread, seen);
     if (thread->asking.request == PYPROF__NONE) {
-        thread->asking.cpu = sight->cpu; /* a signal that is before it already has been there for longer */
-        thread->asking.request = pyprof__send_request(sampler, thread, sight, &is_refused);
-        if (is_refused) {
-            pyprof__note_blocked(sampler, thread, UINT64_MAX);
-        }
+        thread->asking.cpu = seen->cpu; /* a signal that is before it already has been there for longer */
+        thread->asking.request = pyprof__send_request(sampler, thread, seen);
     }
     thread->asking.was_asked = thread->asking.was_asked || thread->asking.request != PYPROF__NONE;
     thread->asking.ticks = 0;
@@ -6718,11 +6646,9 @@ static bool pyprof__keep_common(const pyprof__thread *thread, const pyprof__leve
    this one does not make known. */
 static bool pyprof__settle(const pyprof__thread *thread, const pyprof__levels *levels, pyprof__stack *stack,
                            const pyprof__stack *earlier) {
-    if (!pyprof__stacks_agree(earlier, stack) && !pyprof__keep_common(thread, levels, stack, earlier)) {
-        return false;
-    }
-    stack->is_partial = stack->is_partial || earlier->is_partial;
-    return true;
+    bool agrees = pyprof__stacks_agree(earlier, stack) || pyprof__keep_common(thread, levels, stack, earlier);
+    stack->is_partial = stack->is_partial || (agrees && earlier->is_partial);
+    return agrees;
 }
 
 /* Where a thread of several interpreters is by now: where it is attached, else what it has entered last. */
@@ -6752,48 +6678,44 @@ static bool pyprof__has_stayed(const pyprof__sampler *sampler, const pyprof__lev
     return now.count == levels->count && memcmp(now.items, levels->items, levels->known * sizeof *levels->items) == 0;
 }
 
-/* A word, and where it lies. */
-static bool pyprof__find_word(pyprof__reader *reader, uintptr_t address, struct iovec *place, uintptr_t *word) {
-    place->iov_base = (void *)address;
-    place->iov_len = sizeof *word;
-    return pyprof__load_word(reader, address, word);
+/* Words, and where they lie. */
+#define PYPROF__LEAF_WORDS 4u
+typedef struct pyprof__words {
+    uint32_t count;
+    uintptr_t items[PYPROF__LEAF_WORDS];
+    struct iovec places[PYPROF__LEAF_WORDS];
+} pyprof__words;
+
+static bool pyprof__add_word(pyprof__reader *reader, uintptr_t address, pyprof__words *words) {
+    words->places[words->count].iov_base = (void *)address;
+    words->places[words->count].iov_len = sizeof *words->items;
+    return pyprof__load_word(reader, address, &words->items[words->count++]);
 }
 
-/* What of a stack changes with every step of whoever runs it: its innermost frame, where that is, and what it came from.
-   How many words that is; 0: they cannot be read. */
-#define PYPROF__LEAF_WORDS 4u
-static uint32_t pyprof__find_leaf_words(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t tstate,
-                                        struct iovec *places, uintptr_t *words) {
-    uint32_t count = 1;
-    if (!pyprof__find_word(reader, tstate + layout->ts_frame, &places[0], &words[0])) {
-        return 0;
+/* What of a stack changes with every step of whoever runs it: its innermost frame, where that is, and what it came from. */
+static bool pyprof__find_leaf_words(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t tstate,
+                                    pyprof__words *words) {
+    memset(words, 0, sizeof *words);
+    bool is_read = pyprof__add_word(reader, tstate + layout->ts_frame, words);
+    if (is_read && layout->cframe_frame != PYPROF__ABSENT && words->items[0] != 0) {
+        is_read = pyprof__add_word(reader, words->items[0] + layout->cframe_frame, words);
     }
-    if (layout->cframe_frame != PYPROF__ABSENT && words[0] != 0) {
-        if (!pyprof__find_word(reader, words[0] + layout->cframe_frame, &places[1], &words[1])) {
-            return 0;
-        }
-        count = 2;
-    }
-    uintptr_t frame = words[count - 1];
-    if (frame == 0) {
-        return count;
-    }
-    return pyprof__find_word(reader, frame + layout->frame_instr, &places[count], &words[count]) &&
-                   pyprof__find_word(reader, frame + layout->frame_previous, &places[count + 1], &words[count + 1])
-               ? count + 2
-               : 0;
+    uintptr_t frame = words->items[words->count - 1];
+    return is_read && (frame == 0 || (pyprof__add_word(reader, frame + layout->frame_instr, words) &&
+                                      pyprof__add_word(reader, frame + layout->frame_previous, words)));
 }
 
 /* Whether a stack that was just read while its thread stood still changes all the same. */
-static bool pyprof__is_borrowed(pyprof__sampler *sampler, const pyprof__thread *thread, const pyprof__levels *levels,
+static bool pyprof__is_borrowed(pyprof__sampler *sampler, const pyprof__thread *thread,
                                 const pyprof__observation *observed) {
+    const pyprof__levels *levels = &observed->levels;
     pyprof__tstate *tstate = pyprof__tstate_at(sampler, thread->tstate);
-    pyprof__reader then = {0, 0, 0, 0, &sampler->view};
-    uintptr_t words[PYPROF__LEAF_WORDS], now[PYPROF__LEAF_WORDS] = {0};
-    struct iovec places[PYPROF__LEAF_WORDS];
-    uint32_t count = pyprof__find_leaf_words(&sampler->layout, &then, levels->items[0].tstate, places, words);
-    bool agrees = count > 0 && pyprof__read_places(places, count, now, count * sizeof *now) &&
-                  memcmp(words, now, count * sizeof *now) == 0;
+    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
+    uintptr_t now[PYPROF__LEAF_WORDS] = {0};
+    pyprof__words then;
+    bool agrees = pyprof__find_leaf_words(&sampler->layout, &reader, levels->items[0].tstate, &then) &&
+                  pyprof__read_places(then.places, then.count, now, then.count * sizeof *now) &&
+                  memcmp(then.items, now, then.count * sizeof *now) == 0;
     if (pyprof__cpu_time(thread) != observed->cpu) {
         return false; /* it runs again, but did not then */
     }
@@ -6808,19 +6730,38 @@ static bool pyprof__is_borrowed(pyprof__sampler *sampler, const pyprof__thread *
 /* A thread may stand anywhere: also where a frame is just being made or left, and what is outside of it cannot be told. */
 static bool pyprof__is_sound(pyprof__sampler *sampler, const pyprof__observation *observed) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
-    if (!observed->attached) {
-        return true;
-    }
-    return (observed->stack.is_cut || !observed->stack.root_is_generator) &&
-           (sampler->layout.cframe_frame == PYPROF__ABSENT ||
-            pyprof__codes_are_real(&sampler->layout, &reader, observed->stack.leaf));
+    return !observed->attached || ((observed->stack.is_cut || !observed->stack.root_is_generator) &&
+                                   (sampler->layout.cframe_frame == PYPROF__ABSENT ||
+                                    pyprof__codes_are_real(&sampler->layout, &reader, observed->stack.leaf)));
 }
 
-/* Reads a stack from outside. A thread whose CPU clock stood still meanwhile cannot have changed it. Of one
-   that runs, three reads count as far as they agree: to read on until they do would favour what moves little.
-   But not if its answer is waited_for, and not if it runs Python and can be asked. */
-static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__levels *levels,
-                                 bool waited_for, bool can_ask, pyprof__observation *observed) {
+/* Reads a stack once. A thread whose CPU clock stood still meanwhile cannot have changed it: then what is read is true, or
+   it cannot be told. */
+static bool pyprof__read_once(pyprof__sampler *sampler, const pyprof__thread *thread, bool stands,
+                              pyprof__observation *observed, bool *stood) {
+    pyprof__read_clocks(thread, observed);
+    pyprof__catch_up(sampler, &observed->levels);
+    observed->attached = pyprof__is_attached_now(&sampler->layout, observed->levels.items[0].tstate);
+    bool is_read = pyprof__read_stack(sampler, stands, observed);
+    /* If it ran on, it may by now wait elsewhere: it is the earlier clock that belongs to this stack. */
+    uint64_t after = pyprof__cpu_time(thread);
+    *stood = after == observed->cpu && thread->borrowed == 0;
+    observed->cpu = after != 0 ? observed->cpu : 0;
+    if (!*stood) {
+        return is_read;
+    }
+    if (is_read && observed->attached && pyprof__is_borrowed(sampler, thread, observed)) {
+        observed->attached = false;
+        return false;
+    }
+    return is_read && observed->cpu != 0 && pyprof__is_sound(sampler, observed);
+}
+
+/* Reads a stack from outside. Of a thread that runs, three reads count as far as they agree: to read on until they do would
+   favour what moves little. But not if its answer is waited_for, and not if it runs Python and can be asked. */
+static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread, bool waited_for, bool can_ask,
+                                 pyprof__observation *observed) {
+    const pyprof__levels *levels = &observed->levels;
     uint64_t end = pyprof__now() + PYPROF__QUIET_NS;
     pyprof__stack first;
     bool was_attached = false, has_first = false;
@@ -6831,19 +6772,9 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
     first.capacity = observed->stack.capacity = sampler->desc.max_depth;
     for (int attempt = 0; attempt < PYPROF__QUIET_READS_MAX && (attempt < PYPROF__QUIET_READS || pyprof__now() < end);
          attempt++) {
-        pyprof__sight before = pyprof__read_clocks(thread);
-        pyprof__catch_up(sampler, levels);
-        observed->attached = pyprof__is_attached_now(&sampler->layout, levels->items[0].tstate);
-        bool is_read = pyprof__read_stack(sampler, levels, observed->stands, &observed->stack);
-        /* If it ran on, it may by now wait elsewhere: it is the earlier clock that belongs to this stack. */
-        uint64_t after = pyprof__cpu_time(thread);
-        observed->wall = before.wall;
-        observed->cpu = after != 0 ? before.cpu : 0;
-        if (before.cpu == after && thread->borrowed == 0) {
-            bool is_borrowed_now =
-                is_read && observed->attached && pyprof__is_borrowed(sampler, thread, levels, observed);
-            observed->attached = observed->attached && !is_borrowed_now;
-            return is_read && !is_borrowed_now && observed->cpu != 0 && pyprof__is_sound(sampler, observed);
+        bool stood = false, is_read = pyprof__read_once(sampler, thread, observed->stands, observed, &stood);
+        if (stood) {
+            return is_read;
         }
         observed->ran = true;
         if (waited_for) {
@@ -6874,19 +6805,13 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
     return false;
 }
 
-/* How the stack of a thread that runs is read at present. */
-typedef enum pyprof__way {
-    PYPROF__BY_SIGNAL,
-    PYPROF__QUIETLY
-} pyprof__way;
-
-static pyprof__way pyprof__way_of(const pyprof__thread *thread, uint64_t now) {
-    bool is_asked = pyprof__handler.signal_number != 0 && thread->borrowed == 0 && now >= thread->asking.blocked_until;
-    return is_asked ? PYPROF__BY_SIGNAL : PYPROF__QUIETLY;
+/* Whether a thread that runs Python would be asked at present, or is read from outside. */
+static bool pyprof__can_hear(const pyprof__thread *thread, uint64_t now) {
+    return pyprof__handler.signal_number != 0 && thread->borrowed == 0 && now >= thread->asking.blocked_until;
 }
 
 static bool pyprof__may_ask(const pyprof__thread *thread, uint64_t now, bool is_steady) {
-    return thread->asking.request == PYPROF__NONE && pyprof__way_of(thread, now) == PYPROF__BY_SIGNAL &&
+    return thread->asking.request == PYPROF__NONE && pyprof__can_hear(thread, now) &&
            thread->asking.debt <= (is_steady ? PYPROF__ASK_DEBT_MAX_STEADY : PYPROF__ASK_DEBT_MAX);
 }
 
@@ -6911,28 +6836,8 @@ static bool pyprof__watch_cores(pyprof__thread *thread) {
 
 /* Whether a thread that cannot be asked may be held instead. */
 static bool pyprof__may_hold(const pyprof__sampler *sampler, pyprof__thread *thread) {
-    bool is_wanted = sampler->desc.capture == PYPROF_CAPTURE_HELD ||
-                     (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && !sampler->desc.never_hold);
+    bool is_wanted = sampler->desc.capture != PYPROF_CAPTURE_QUIET && !sampler->desc.never_hold;
     return is_wanted && thread->borrowed == 0 && !sampler->holder.is_refused && pyprof__watch_cores(thread);
-}
-
-/* One read of a thread that is held. */
-static bool pyprof__read_still(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__levels *levels,
-                               pyprof__observation *observed) {
-    observed->stack.frames = (pyprof__frame *)sampler->scratch.data;
-    observed->stack.capacity = sampler->desc.max_depth;
-    pyprof__sight before = pyprof__read_clocks(thread);
-    pyprof__catch_up(sampler, levels);
-    observed->attached = pyprof__is_attached_now(&sampler->layout, levels->items[0].tstate);
-    bool is_read = pyprof__read_stack(sampler, levels, true, &observed->stack);
-    observed->held = before.cpu != 0 && pyprof__cpu_time(thread) == before.cpu;
-    observed->wall = before.wall;
-    observed->cpu = before.cpu;
-    if (is_read && observed->held && observed->attached && pyprof__is_borrowed(sampler, thread, levels, observed)) {
-        observed->attached = false;
-        return false;
-    }
-    return is_read && observed->held && pyprof__is_sound(sampler, observed);
 }
 
 /* A thread that cannot be held is left alone for a while. */
@@ -6946,13 +6851,15 @@ static void pyprof__note_hold(pyprof__sampler *sampler, pyprof__thread *thread, 
 }
 
 /* Reads the stack of a thread that runs and cannot be asked, while it is kept off its core. */
-static bool pyprof__read_held(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__levels *levels,
-                              pyprof__observation *observed) {
+static bool pyprof__read_held(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__observation *observed) {
     pyprof__hold hold;
     bool is_read = false;
     observed->held = false;
+    observed->stack.frames = (pyprof__frame *)sampler->scratch.data;
+    observed->stack.capacity = sampler->desc.max_depth;
     if (pyprof__hold_thread(&sampler->holder, thread->tid, &hold)) {
-        is_read = pyprof__read_still(sampler, thread, levels, observed);
+        is_read = pyprof__read_once(sampler, thread, true, observed, &observed->held);
+        observed->held = observed->held && observed->cpu != 0;
     }
     if (!pyprof__let_go(&sampler->holder, &hold)) {
         sampler->holder.is_refused = true;
@@ -6967,33 +6874,26 @@ static bool pyprof__read_held(pyprof__sampler *sampler, pyprof__thread *thread, 
     if (!hold.is_steady) {
         thread->holding.cores = 1; /* somebody changes it right now */
     }
-    if (observed->held) {
-        sampler->holder.used_at = sampler->stats.ticks;
-    }
     return is_read;
 }
 
 /* A thread that cannot be asked, and may be held: while the sampler shares its core, it stands still by itself. */
-static bool pyprof__read_unasked(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__levels *levels,
-                                 pyprof__observation *observed) {
+static bool pyprof__read_unasked(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__observation *observed) {
     bool is_read = false;
     uint64_t cpu = pyprof__cpu_time(thread);
     observed->stands = pyprof__cpu_time(thread) == cpu;
     if (observed->stands) {
-        is_read = pyprof__read_quietly(sampler, thread, levels, false, true, observed);
-        if (is_read && sampler->holder.is_bound && observed->attached && observed->cpu != thread->last.cpu) {
-            observed->held = true;
-            sampler->holder.used_at = sampler->stats.ticks;
-        }
+        is_read = pyprof__read_quietly(sampler, thread, false, true, observed);
+        observed->held = is_read && sampler->holder.is_bound && observed->attached && observed->cpu != thread->last.cpu;
         if (is_read || !observed->ran || !observed->attached) {
             return is_read;
         }
-    } else if (!pyprof__is_attached_in(sampler, levels, 0)) {
-        return pyprof__read_quietly(sampler, thread, levels, false, false, observed);
+    } else if (!pyprof__is_attached_in(sampler, &observed->levels, 0)) {
+        return pyprof__read_quietly(sampler, thread, false, false, observed);
     }
     observed->ran = true;
-    is_read = pyprof__read_held(sampler, thread, levels, observed);
-    return observed->held ? is_read : pyprof__read_quietly(sampler, thread, levels, false, false, observed);
+    is_read = pyprof__read_held(sampler, thread, observed);
+    return observed->held ? is_read : pyprof__read_quietly(sampler, thread, false, false, observed);
 }
 
 /* A sample of a thread that ran Python, and that should have been asked. Who blocks signals for a moment is not worth a
@@ -7022,20 +6922,20 @@ static void pyprof__count_unasked(pyprof__sampler *sampler, pyprof__thread *thre
 }
 
 /* A thread that is not asked: held or quietly, unless it can be asked after all. */
-static pyprof__verdict pyprof__observe(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__levels *levels,
-                                       uint64_t now, pyprof__observation *observed) {
-    bool can_ask = pyprof__may_ask(thread, now, false);
+static pyprof__verdict pyprof__observe(pyprof__sampler *sampler, pyprof__thread *thread,
+                                       pyprof__observation *observed) {
+    bool can_ask = pyprof__may_ask(thread, observed->wall, false);
     bool is_asked = thread->asking.request != PYPROF__NONE;
     bool waited_for = is_asked && ++thread->asking.ticks < PYPROF__BLOCKED_AFTER_TICKS;
     /* Who is only asked less is not held. */
-    bool is_blocked = is_asked || pyprof__way_of(thread, now) == PYPROF__QUIETLY;
+    bool is_blocked = is_asked || !pyprof__can_hear(thread, observed->wall);
     bool can_hold = is_blocked && pyprof__may_hold(sampler, thread) && !waited_for;
-    bool is_read = can_hold ? pyprof__read_unasked(sampler, thread, levels, observed)
-                            : pyprof__read_quietly(sampler, thread, levels, waited_for, can_ask, observed);
+    bool is_read = can_hold ? pyprof__read_unasked(sampler, thread, observed)
+                            : pyprof__read_quietly(sampler, thread, waited_for, can_ask, observed);
     if (!is_read && can_ask && observed->attached) {
-        pyprof__sight sight = pyprof__read_clocks(thread);
-        sight.levels = *levels;
-        if (pyprof__ask(sampler, thread, &sight)) {
+        pyprof__observation anew = *observed;
+        pyprof__read_clocks(thread, &anew);
+        if (pyprof__ask(sampler, thread, &anew)) {
             return PYPROF__ASKED; /* it did not run when it was looked at first, and now it does */
         }
     }
@@ -7045,11 +6945,11 @@ static pyprof__verdict pyprof__observe(pyprof__sampler *sampler, pyprof__thread 
     if (observed->cpu == 0) {
         return PYPROF__UNREADABLE;
     }
-    if (!is_read && !(observed->attached && pyprof__keep_root(sampler, thread, levels, &observed->stack))) {
+    if (!is_read && !(observed->attached && pyprof__keep_root(sampler, thread, observed))) {
         return PYPROF__UNSETTLED;
     }
-    if (!pyprof__is_bound_to(&sampler->layout, levels->items[0].tstate, thread->thread_id, thread->tid,
-                             thread->told_id)) {
+    uintptr_t tstate = observed->levels.items[0].tstate;
+    if (!pyprof__is_bound_to(&sampler->layout, tstate, thread->thread_id, thread->tid, thread->told_id)) {
         return PYPROF__UNREADABLE;
     }
     if (is_asked && pyprof__state_of(&pyprof__handler.requests[thread->asking.request]) != PYPROF__REQUEST_SENT) {
@@ -7091,15 +6991,11 @@ static bool pyprof__is_on_own_stack(const pyprof__sampler *sampler, pyprof__thre
 /* Of a thread that seems to be in several interpreters: whether it, or somebody else, has entered one of them on another
    C stack than its own, as far as is known where. While that is in doubt the thread cannot be told. */
 static bool pyprof__is_spread(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__levels *levels) {
-    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     bool is_spread = false;
-    for (uint32_t at = thread->siblings; at != PYPROF__NONE && levels->count > 1;) {
+    for (uint32_t at = thread->tstate; at != PYPROF__NONE && levels->count > 1;) {
         pyprof__tstate *tstate = pyprof__tstate_at(sampler, at);
-        uintptr_t word = pyprof__tstate_word(tstate, sampler->layout.ts_frame), entry = 0;
         pyprof__view_reset(&sampler->view);
-        if (tstate->framed_since != 0) {
-            entry = pyprof__entry_address(&sampler->layout, &reader, word);
-        }
+        uintptr_t entry = pyprof__entry_of(sampler, tstate);
         if (entry != 0 && pyprof__is_on_own_stack(sampler, thread, entry)) {
             tstate->outside = 0;
         } else if (entry != 0) {
@@ -7117,56 +7013,55 @@ static bool pyprof__is_steady(const pyprof__thread *thread, uint64_t now, uint64
 }
 
 /* Which way one thread is looked at at one tick, and what comes of it. */
-static pyprof__verdict pyprof__decide(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__sight *sight,
-                                      pyprof__observation *observed) {
-    const pyprof__tstate *tstate = &PYPROF__ITEM(const pyprof__tstate, &sampler->tstates, thread->tstate);
+static pyprof__verdict pyprof__decide(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__observation *observed) {
+    pyprof__tstate *tstate = pyprof__tstate_at(sampler, thread->tstate);
     bool attached = pyprof__is_attached(&sampler->layout, tstate->address, tstate->copy);
-    uint64_t now = sight->wall, cpu = sight->cpu;
+    uint64_t now = observed->wall, cpu = observed->cpu;
     if (attached) {
         sampler->waiting.holder = tstate->address;
         pyprof__learn_order(sampler, thread);
     }
     if (cpu == 0) { /* the thread has ended and left its thread state behind */
         if (attached) {
-            pyprof__tstate *used = pyprof__tstate_at(sampler, thread->tstate);
-            pyprof__doubt(sampler, used, &used->moved);
+            pyprof__doubt(sampler, tstate, &tstate->moved);
         }
         pyprof__end_time(sampler, thread, now, false);
         return PYPROF__UNREADABLE;
     }
     /* Who lets go of Python has run, whatever its clock says: a virtual machine's may stand still for a while. */
-    bool was_attached = (thread->last.kind & PYPROF__GIL) != 0;
     if (thread->last.is_there && cpu == thread->last.cpu && tstate->address == thread->last.tstate && !attached &&
-        !was_attached && thread->borrowed == 0) {
+        !(thread->last.kind & PYPROF__GIL) && thread->borrowed == 0) {
         pyprof__cancel(sampler, thread);
-        observed->wall = now;
-        observed->cpu = cpu;
         return PYPROF__SAME;
     }
     pyprof__check_blocked(sampler, thread, cpu);
-    pyprof__find_levels(sampler, thread, &sight->levels);
+    pyprof__find_levels(sampler, thread, &observed->levels);
     bool is_steady = pyprof__is_steady(thread, now, cpu);
     if (attached && pyprof__may_ask(thread, now, is_steady) && (is_steady || pyprof__cpu_time(thread) != cpu) &&
-        pyprof__ask(sampler, thread, sight)) {
+        pyprof__ask(sampler, thread, observed)) {
         sampler->runner = tstate->thread;
         return PYPROF__ASKED;
     }
-    if (pyprof__is_spread(sampler, thread, &sight->levels)) {
-        return PYPROF__UNSETTLED;
-    }
-    return pyprof__observe(sampler, thread, &sight->levels, now, observed);
+    return pyprof__is_spread(sampler, thread, &observed->levels) ? PYPROF__UNSETTLED
+                                                                 : pyprof__observe(sampler, thread, observed);
+}
+
+static void pyprof__begin_look(const pyprof__thread *thread, pyprof__observation *observed) {
+    memset(observed, 0, offsetof(pyprof__observation, levels)); /* these are found when they are needed */
+    pyprof__read_clocks(thread, observed);
 }
 
 /* One thread at one tick. */
-static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__sight *sight) {
-    pyprof__observation observed;
-    memset(&observed, 0, sizeof observed);
+static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__observation *observed) {
+    uint64_t now = observed->wall;
     pyprof__pay_off(thread);
-    pyprof__verdict verdict = pyprof__decide(sampler, thread, sight, &observed);
-    pyprof__book(sampler, thread, verdict, &sight->levels, &observed);
-    if (verdict == PYPROF__SEEN && observed.attached && (observed.ran || observed.held) && thread->borrowed == 0 &&
-        thread->last.is_there && sampler->desc.capture == PYPROF_CAPTURE_DEFAULT &&
-        pyprof__way_of(thread, sight->wall) == PYPROF__QUIETLY) {
+    pyprof__verdict verdict = pyprof__decide(sampler, thread, observed);
+    pyprof__book(sampler, thread, verdict, observed);
+    if (observed->held) {
+        sampler->holder.used_at = sampler->stats.ticks;
+    }
+    if (verdict == PYPROF__SEEN && observed->attached && (observed->ran || observed->held) && thread->borrowed == 0 &&
+        thread->last.is_there && sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && !pyprof__can_hear(thread, now)) {
         pyprof__count_unasked(sampler, thread);
     }
 }
@@ -7187,11 +7082,10 @@ static void pyprof__learn_tid_offset(pyprof__sampler *sampler) {
         if (own != sampler->tid || !pyprof__read((uintptr_t)sampler->starter + offset, &other, sizeof other)) {
             continue;
         }
-        if (sampler->pthread_tid_offset == PYPROF__ABSENT && other > 0) {
+        if (other == sampler->starter_tid || (sampler->pthread_tid_offset == PYPROF__ABSENT && other > 0)) {
             sampler->pthread_tid_offset = offset;
         }
         if (other == sampler->starter_tid) {
-            sampler->pthread_tid_offset = offset;
             return;
         }
     }
@@ -7229,7 +7123,7 @@ static uint32_t pyprof__new_thread(pyprof__sampler *sampler) {
     }
     uint32_t index = pyprof__array_add(sampler->memory, &sampler->threads);
     if (index != PYPROF__NONE) {
-        pyprof__thread_at(sampler, index)->asking.request = pyprof__thread_at(sampler, index)->track = PYPROF__NONE;
+        pyprof__thread_at(sampler, index)->track = PYPROF__NONE;
         pyprof__thread_at(sampler, index)->frames.item_size = sizeof(pyprof__frame);
         pyprof__thread_at(sampler, index)->nodes.item_size = sizeof(uint32_t);
     }
@@ -7288,11 +7182,11 @@ static uint32_t pyprof__find_thread(pyprof__sampler *sampler, const pyprof__tsta
         }
     }
     uint32_t index = pyprof__new_thread(sampler);
-    if (index == PYPROF__NONE) {
+    if (index != PYPROF__NONE) {
+        pyprof__begin_thread(sampler, pyprof__thread_at(sampler, index), tstate);
+    } else {
         pyprof__lose(sampler, PYPROF__NO_ROOM, 1);
-        return PYPROF__NONE;
     }
-    pyprof__begin_thread(sampler, pyprof__thread_at(sampler, index), tstate);
     return index;
 }
 
@@ -7301,61 +7195,53 @@ static void pyprof__bind(pyprof__sampler *sampler, pyprof__tstate *tstate) {
     if (tstate->is_borrowed && sampler->last_tick > tstate->borrowed_until) {
         pyprof__trust(tstate);
     }
-    uintptr_t thread_id = 0;
-    unsigned long native = 0;
-    memcpy(&thread_id, tstate->copy + sampler->layout.ts_thread_id, sizeof(unsigned long));
-    if (sampler->layout.ts_native_id != PYPROF__ABSENT) {
-        memcpy(&native, tstate->copy + sampler->layout.ts_native_id, sizeof native);
-    } else {
-        native = (unsigned long)tstate->told_id;
-    }
-    if (tstate->thread != PYPROF__NONE && thread_id == tstate->thread_id && (int32_t)native == tstate->told_id) {
+    const pyprof__layout *layout = &sampler->layout;
+    bool is_told = layout->ts_native_id != PYPROF__ABSENT;
+    uintptr_t thread_id = pyprof__tstate_word(tstate, layout->ts_thread_id);
+    int32_t told_id = is_told ? (int32_t)pyprof__tstate_word(tstate, layout->ts_native_id) : 0;
+    if (thread_id != tstate->thread_id || told_id != tstate->told_id) {
+        pyprof__trust(tstate); /* that of a thread being born was run by it before it was its own */
+    } else if (tstate->thread != PYPROF__NONE) {
         return;
     }
-    if (thread_id != tstate->thread_id || (int32_t)native != tstate->told_id) {
-        pyprof__trust(tstate); /* that of a thread being born was run by it before it was its own */
-    }
     tstate->thread_id = thread_id;
-    tstate->told_id = (int32_t)native;
+    tstate->told_id = told_id;
     tstate->native_id = pyprof__native_id(sampler, tstate);
     tstate->thread = tstate->native_id > 0 ? pyprof__find_thread(sampler, tstate) : PYPROF__NONE;
 }
 
 static void pyprof__interp_pieces(const pyprof__sampler *sampler, pyprof__interp *interp, pyprof__piece *pieces) {
-    const uint32_t offsets[3] = {sampler->layout.interp_next, sampler->layout.interp_threads,
-                                 sampler->layout.interp_id};
-    void *const to[3] = {&interp->links[0], &interp->links[1], &interp->id_now};
-    for (int i = 0; i < 3; i++) {
-        pieces[i].address = interp->address + offsets[i];
-        pieces[i].to = to[i];
-        pieces[i].size = sizeof(uint64_t);
-    }
+    const pyprof__layout *layout = &sampler->layout;
+    const pyprof__piece all[] = {
+        {interp->address + layout->interp_next, &interp->links[0], sizeof interp->links[0]},
+        {interp->address + layout->interp_threads, &interp->links[1], sizeof interp->links[1]},
+        {interp->address + layout->interp_id, &interp->id_now, sizeof interp->id_now},
+    };
+    memcpy(pieces, all, sizeof all);
 }
 
 /* Reads all known interpreters and thread states again, many in one call; but not those that are parked. */
 static bool pyprof__reread_lists(pyprof__sampler *sampler) {
     pyprof__piece pieces[PYPROF__PIECES_MAX];
     size_t count = 0;
-    uint32_t of_interps = sampler->interps.count * 3, total = of_interps + sampler->tstates.count;
-    for (uint32_t i = 0; i < total; i++) {
-        if (i < of_interps) {
-            pyprof__interp *interp = &PYPROF__ITEM(pyprof__interp, &sampler->interps, i / 3);
-            pyprof__piece parts[3];
-            pyprof__interp_pieces(sampler, interp, parts);
-            pieces[count++] = parts[i % 3];
-        } else if (!pyprof__tstate_at(sampler, i - of_interps)->is_parked) {
-            pyprof__tstate *tstate = pyprof__tstate_at(sampler, i - of_interps);
+    uint32_t interps = sampler->interps.count;
+    for (uint32_t i = 0; i < interps + sampler->tstates.count; i++) {
+        if (i < interps) {
+            pyprof__interp_pieces(sampler, &PYPROF__ITEM(pyprof__interp, &sampler->interps, i), &pieces[count]);
+            count += 3;
+        } else if (!pyprof__tstate_at(sampler, i - interps)->is_parked) {
+            pyprof__tstate *tstate = pyprof__tstate_at(sampler, i - interps);
             pyprof__piece piece = {tstate->address, tstate->copy, sampler->layout.ts_size};
             pieces[count++] = piece;
         }
-        if (count == PYPROF__PIECES_MAX || i + 1 == total) {
+        if (count > PYPROF__PIECES_MAX - 3) {
             if (!pyprof__read_pieces(pieces, count)) {
                 return false;
             }
             count = 0;
         }
     }
-    return true;
+    return pyprof__read_pieces(pieces, count);
 }
 
 /* Whether the lists are what they were: every link leads where it led. */
@@ -7369,26 +7255,22 @@ static bool pyprof__lists_unchanged(const pyprof__sampler *sampler) {
             return false;
         }
         for (; next != 0; at++) {
-            const pyprof__tstate *tstate = &PYPROF__ITEM(const pyprof__tstate, &sampler->tstates, at);
-            uint64_t id = 0;
-            if (at == sampler->tstates.count) {
-                return false;
-            }
-            if (tstate->address != next || tstate->interp != interp) {
-                return false;
+            const pyprof__tstate *tstate = pyprof__tstate_at(sampler, at);
+            if (at == sampler->tstates.count || tstate->address != next || tstate->interp != interp ||
+                (!tstate->is_parked && pyprof__tstate_word(tstate, sampler->layout.ts_id) != tstate->id)) {
+                return false; /* of one that is parked the head is what it was */
             }
             next = pyprof__tstate_word(tstate, sampler->layout.ts_next);
-            if (tstate->is_parked) {
-                continue; /* its head is what it was */
-            }
-            memcpy(&id, tstate->copy + sampler->layout.ts_id, sizeof id);
-            if (id != tstate->id) {
-                return false;
-            }
         }
         interp = item->links[0];
     }
     return interp == 0 && at == sampler->tstates.count;
+}
+
+/* Reads what a thread state holds now. False: it is gone. */
+static bool pyprof__read_tstate(const pyprof__sampler *sampler, pyprof__tstate *tstate) {
+    return pyprof__read(tstate->address, tstate->copy, sampler->layout.ts_size) &&
+           pyprof__tstate_word(tstate, sampler->layout.ts_interp) == tstate->interp;
 }
 
 /* What was known of a thread state before; the lists keep their order, so the search rarely takes long. */
@@ -7397,16 +7279,9 @@ static void pyprof__inherit(const pyprof__sampler *sampler, pyprof__tstate *tsta
         uint32_t at = (*cursor + i) % sampler->tstates.count;
         const pyprof__tstate *old = &PYPROF__ITEM(const pyprof__tstate, &sampler->tstates, at);
         if (old->address == tstate->address && old->id == tstate->id && old->interp_id == tstate->interp_id) {
-            tstate->thread = old->thread;
-            tstate->thread_id = old->thread_id;
-            tstate->native_id = old->native_id;
-            tstate->told_id = old->told_id;
-            tstate->framed_since = old->framed_since;
-            tstate->moved = old->moved;
-            tstate->outside = old->outside;
-            tstate->denied = old->denied;
-            tstate->is_borrowed = old->is_borrowed;
-            tstate->borrowed_until = old->borrowed_until;
+            uintptr_t interp = tstate->interp;
+            memcpy(tstate, old, offsetof(pyprof__tstate, copy));
+            tstate->interp = interp;
             *cursor = at + 1;
             return;
         }
@@ -7427,13 +7302,11 @@ static bool pyprof__walk_threads(pyprof__sampler *sampler, const pyprof__interp 
         tstate->interp = interp->address;
         tstate->interp_id = interp->id;
         tstate->thread = PYPROF__NONE;
-        if (!pyprof__read(address, tstate->copy, sampler->layout.ts_size) ||
-            pyprof__tstate_word(tstate, sampler->layout.ts_interp) != interp->address ||
-            pyprof__tstate_word(tstate, sampler->layout.ts_prev) != previous) {
+        if (!pyprof__read_tstate(sampler, tstate) || pyprof__tstate_word(tstate, sampler->layout.ts_prev) != previous) {
             sampler->fresh.count--;
             return false;
         }
-        memcpy(&tstate->id, tstate->copy + sampler->layout.ts_id, sizeof tstate->id);
+        tstate->id = pyprof__tstate_word(tstate, sampler->layout.ts_id);
         pyprof__inherit(sampler, tstate, cursor);
         previous = address;
         address = pyprof__tstate_word(tstate, sampler->layout.ts_next);
@@ -7441,8 +7314,36 @@ static bool pyprof__walk_threads(pyprof__sampler *sampler, const pyprof__interp 
     return true;
 }
 
+/* The lists could be followed only up to a link that was just being changed. What was known from before, and not met this
+   time, is looked at where it was: if it still is what it was there, it stands behind that link. (One that was freed
+   just now has no frames any more.) */
+static void pyprof__keep_unmet(pyprof__sampler *sampler) {
+    uint32_t met = sampler->tstates.count, cursor = 0;
+    for (uint32_t i = 0; i < sampler->fresh.count; i++) {
+        const pyprof__tstate *old = &PYPROF__ITEM(const pyprof__tstate, &sampler->fresh, i);
+        uint32_t tried = 0;
+        while (tried < met && pyprof__tstate_at(sampler, (cursor + tried) % met)->address != old->address) {
+            tried++;
+        }
+        if (tried < met) {
+            cursor = (cursor + tried) % met + 1;
+            continue;
+        }
+        uint32_t index = pyprof__array_add(sampler->memory, &sampler->tstates);
+        if (index == PYPROF__NONE) {
+            pyprof__lose(sampler, PYPROF__NO_ROOM, 1);
+            continue;
+        }
+        pyprof__tstate *kept = pyprof__tstate_at(sampler, index);
+        *kept = *old;
+        if (!pyprof__read_tstate(sampler, kept) || pyprof__tstate_word(kept, sampler->layout.ts_id) != kept->id) {
+            sampler->tstates.count--;
+        }
+    }
+}
+
 /* Follows all lists anew. They may change meanwhile (we do not take the runtime's lock): every link is
-   checked both ways, and what was read up to a broken one is still true. */
+   checked both ways, and what was read up to a broken one is still true. False: they did change. */
 static bool pyprof__walk_lists(pyprof__sampler *sampler) {
     uint32_t cursor = 0;
     bool is_whole = true;
@@ -7469,65 +7370,29 @@ static bool pyprof__walk_lists(pyprof__sampler *sampler) {
     pyprof__array old = sampler->tstates;
     sampler->tstates = sampler->fresh;
     sampler->fresh = old;
+    if (!is_whole) {
+        pyprof__keep_unmet(sampler);
+    }
     return is_whole;
 }
 
-/* The lists could be followed only up to a link that was just being changed. What was known from before, and not met this
-   time, is looked at where it was: if it still is what it was there, it stands behind that link. (One that was freed
-   just now has no frames any more.) */
-static void pyprof__keep_unmet(pyprof__sampler *sampler) {
-    uint32_t met = sampler->tstates.count, cursor = 0;
-    for (uint32_t i = 0; i < sampler->fresh.count; i++) {
-        const pyprof__tstate *old = &PYPROF__ITEM(const pyprof__tstate, &sampler->fresh, i);
-        uint32_t tried = 0;
-        while (tried < met && pyprof__tstate_at(sampler, (cursor + tried) % met)->address != old->address) {
-            tried++;
-        }
-        if (tried < met) {
-            cursor = (cursor + tried) % met + 1;
-            continue;
-        }
-        uint32_t index = pyprof__array_add(sampler->memory, &sampler->tstates);
-        if (index == PYPROF__NONE) {
-            pyprof__lose(sampler, PYPROF__NO_ROOM, 1);
-            continue;
-        }
-        pyprof__tstate *kept = pyprof__tstate_at(sampler, index);
-        uint64_t id = 0;
-        *kept = *old;
-        bool is_read = pyprof__read(kept->address, kept->copy, sampler->layout.ts_size);
-        memcpy(&id, kept->copy + sampler->layout.ts_id, sizeof id);
-        if (!is_read || id != kept->id || pyprof__tstate_word(kept, sampler->layout.ts_interp) != kept->interp) {
-            sampler->tstates.count--;
-        }
-    }
-}
-
-/* Follows all lists anew, twice if need be. */
-static bool pyprof__renew_lists(pyprof__sampler *sampler) {
-    for (int attempt = 0; attempt < 2; attempt++) {
-        if (pyprof__walk_lists(sampler)) {
-            return true;
-        }
-        pyprof__keep_unmet(sampler);
-    }
-    return false;
-}
-
-/* Adds a thread state to those that its thread has at this tick. */
-static void pyprof__join(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t index) {
+/* Adds a thread state to those that its thread has at this tick, in its place from the inside out. */
+static void pyprof__join(pyprof__sampler *sampler, uint32_t index) {
     pyprof__tstate *tstate = pyprof__tstate_at(sampler, index);
-    bool is_first = thread->seen != sampler->stats.ticks;
+    pyprof__thread *thread = pyprof__thread_at(sampler, tstate->thread);
     bool has_frames = pyprof__may_have_frames(&sampler->layout, tstate->address, tstate->copy);
     /* Of two that are seen at once, the later interpreter was likely entered later. */
     uint64_t order = sampler->stats.ticks << 16 | (uint64_t)(tstate->interp_id & 0xffff);
     tstate->framed_since = !has_frames ? 0 : tstate->framed_since > 0 ? tstate->framed_since : order;
-    tstate->sibling = is_first ? PYPROF__NONE : thread->siblings;
-    thread->siblings = index;
+    thread->absent_at = thread->seen + 1 < sampler->stats.ticks ? sampler->last_tick : thread->absent_at;
+    thread->tstate = thread->seen == sampler->stats.ticks ? thread->tstate : PYPROF__NONE;
     thread->seen = sampler->stats.ticks;
-    if (is_first || pyprof__is_inner(sampler, tstate, pyprof__tstate_at(sampler, thread->tstate))) {
-        thread->tstate = index;
+    uint32_t *place = &thread->tstate;
+    while (*place != PYPROF__NONE && !pyprof__is_inner(sampler, tstate, pyprof__tstate_at(sampler, *place))) {
+        place = &pyprof__tstate_at(sampler, *place)->sibling;
     }
+    tstate->sibling = *place;
+    *place = index;
 }
 
 // >>waiting
@@ -7545,13 +7410,12 @@ static void pyprof__join(pyprof__sampler *sampler, pyprof__thread *thread, uint3
 
 /* The samples since that was done last. */
 static void pyprof__settle_time(pyprof__sampler *sampler, pyprof__thread *thread) {
-    uint64_t ticks = sampler->waiting.ticks - thread->parking.ticks;
+    uint64_t ticks = sampler->waiting.ticks - thread->parking.ticks, wall = sampler->waiting.wall;
     thread->parking.ticks = sampler->waiting.ticks;
     if (ticks > 0) {
-        pyprof__share_time(sampler, thread, thread->last.node, thread->last.kind, sampler->waiting.wall,
-                           thread->last.cpu);
+        pyprof__share_time(sampler, thread, thread->last.node, thread->last.kind, wall, thread->last.cpu);
         pyprof__count_samples(sampler->profile, thread->track, thread->last.node, thread->last.kind, (uint32_t)ticks);
-        thread->last.wall = sampler->waiting.wall;
+        thread->last.wall = wall;
     }
 }
 
@@ -7559,14 +7423,12 @@ static void pyprof__settle_time(pyprof__sampler *sampler, pyprof__thread *thread
    those samples are not of one that waits. */
 static void pyprof__settle_run(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now, uint64_t cpu) {
     pyprof__waiting *waiting = &sampler->waiting;
-    uint64_t ticks = waiting->ticks, wall = waiting->wall, used = cpu > thread->last.cpu ? cpu - thread->last.cpu : 0;
+    uint64_t ticks = waiting->ticks, wall = waiting->wall, used = pyprof__passed(thread->last.cpu, cpu);
     uint64_t most = pyprof__min64(ticks - thread->parking.ticks, PYPROF__RECENT - 1);
     while (ticks - waiting->ticks < most && waiting->wall + used > now) {
         waiting->wall = waiting->walls[--waiting->ticks % PYPROF__RECENT];
     }
-    if (waiting->ticks > thread->parking.ticks) {
-        pyprof__settle_time(sampler, thread);
-    }
+    pyprof__settle_time(sampler, thread);
     uint64_t idle = waiting->ticks;
     waiting->ticks = thread->parking.ticks = ticks;
     waiting->wall = wall;
@@ -7575,17 +7437,17 @@ static void pyprof__settle_run(pyprof__sampler *sampler, pyprof__thread *thread,
         sampler->stats.samples--; /* they were counted then */
         sampler->stats.samples_idle--;
         sampler->stats.truncated_depth -= thread->last.is_cut || thread->last.has_gap;
-        pyprof__record(sampler, thread, NULL, NULL, 0, then, cpu - (now - then));
+        pyprof__record(sampler, thread, NULL, 0, then, cpu - (now - then));
     }
 }
 
-static pyprof__member *pyprof__member_at(const pyprof__sampler *sampler, uint32_t index) {
-    return &PYPROF__ITEM(pyprof__member, &sampler->waiting.members, index);
+static pyprof__thread *pyprof__member_at(const pyprof__sampler *sampler, uint32_t place) {
+    return pyprof__thread_at(sampler, PYPROF__ITEM(uint32_t, &sampler->waiting.members, place));
 }
 
 static void pyprof__settle_waiting(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < sampler->waiting.members.count; i++) {
-        pyprof__settle_time(sampler, pyprof__thread_at(sampler, pyprof__member_at(sampler, i)->thread));
+        pyprof__settle_time(sampler, pyprof__member_at(sampler, i));
     }
 }
 
@@ -7594,26 +7456,34 @@ static void *pyprof__head_at(const pyprof__array *heads, uint32_t index) {
 }
 
 /* The last member takes the place of another one. */
-static void pyprof__remove_member(pyprof__sampler *sampler, uint32_t index) {
+static void pyprof__remove_member(pyprof__sampler *sampler, uint32_t place) {
     pyprof__waiting *waiting = &sampler->waiting;
     uint32_t last = --waiting->members.count;
-    if (index != last) {
-        *pyprof__member_at(sampler, index) = *pyprof__member_at(sampler, last);
-        PYPROF__ITEM(struct iovec, &waiting->places, index) = PYPROF__ITEM(struct iovec, &waiting->places, last);
-        memcpy(pyprof__head_at(&waiting->then, index), pyprof__head_at(&waiting->then, last), waiting->then.item_size);
-        pyprof__thread_at(sampler, pyprof__member_at(sampler, index)->thread)->parking.place = index;
+    if (place != last) {
+        PYPROF__ITEM(uint32_t, &waiting->members, place) = PYPROF__ITEM(uint32_t, &waiting->members, last);
+        PYPROF__ITEM(struct iovec, &waiting->places, place) = PYPROF__ITEM(struct iovec, &waiting->places, last);
+        memcpy(pyprof__head_at(&waiting->then, place), pyprof__head_at(&waiting->then, last), waiting->then.item_size);
     }
     waiting->places.count = waiting->then.count = last;
+}
+
+/* Adds a thread to those that stand in the balance. False: no room. */
+static bool pyprof__add_awake(pyprof__sampler *sampler, uint32_t index) {
+    pyprof__array *awake = &sampler->waiting.awake;
+    uint32_t place = pyprof__array_add(sampler->memory, awake);
+    if (place != PYPROF__NONE) {
+        PYPROF__ITEM(uint32_t, awake, place) = index;
+        pyprof__thread_at(sampler, index)->parking.place = place;
+    }
+    return place != PYPROF__NONE;
 }
 
 /* Puts a thread into the balance; its clock is read anew, as more in it is looked for elsewhere at worst. */
 static void pyprof__weigh_in(pyprof__sampler *sampler, uint32_t index) {
     pyprof__waiting *waiting = &sampler->waiting;
     pyprof__thread *thread = pyprof__thread_at(sampler, index);
-    thread->parking.place = waiting->is_balanced ? pyprof__array_add(sampler->memory, &waiting->awake) : PYPROF__NONE;
-    waiting->is_balanced = thread->parking.place != PYPROF__NONE;
+    waiting->is_balanced = waiting->is_balanced && pyprof__add_awake(sampler, index);
     if (waiting->is_balanced) {
-        PYPROF__ITEM(uint32_t, &waiting->awake, thread->parking.place) = index;
         thread->parking.weighed = pyprof__cpu_time(thread);
         waiting->rest -= (int64_t)thread->parking.weighed;
     }
@@ -7637,15 +7507,15 @@ static bool pyprof__weigh_out(pyprof__sampler *sampler, uint32_t index) {
     return true;
 }
 
-static void pyprof__wake_member(pyprof__sampler *sampler, uint32_t index) {
-    pyprof__member member = *pyprof__member_at(sampler, index);
-    pyprof__thread *thread = pyprof__thread_at(sampler, member.thread);
+static void pyprof__wake_member(pyprof__sampler *sampler, uint32_t place) {
+    uint32_t index = PYPROF__ITEM(uint32_t, &sampler->waiting.members, place);
+    pyprof__thread *thread = pyprof__thread_at(sampler, index);
     pyprof__settle_time(sampler, thread);
-    pyprof__remove_member(sampler, index);
-    thread->is_parked = pyprof__tstate_at(sampler, member.tstate)->is_parked = false;
+    pyprof__remove_member(sampler, place);
+    thread->is_parked = pyprof__tstate_at(sampler, thread->parking.tstate)->is_parked = false;
     thread->seen = sampler->stats.ticks - 1;
     sampler->waiting.cut -= thread->last.is_cut || thread->last.has_gap;
-    pyprof__weigh_in(sampler, member.thread);
+    pyprof__weigh_in(sampler, index);
 }
 
 static void pyprof__wake_all(pyprof__sampler *sampler) {
@@ -7660,7 +7530,7 @@ static void pyprof__wake_all(pyprof__sampler *sampler) {
 static void pyprof__wake_for_names(pyprof__sampler *sampler, uint64_t now) {
     uint64_t next = UINT64_MAX;
     for (uint32_t i = sampler->waiting.members.count; i-- > 0;) {
-        uint64_t due = pyprof__member_at(sampler, i)->name_due;
+        uint64_t due = pyprof__member_at(sampler, i)->name.due;
         if (due <= now) {
             pyprof__wake_member(sampler, i);
         } else {
@@ -7672,9 +7542,7 @@ static void pyprof__wake_for_names(pyprof__sampler *sampler, uint64_t now) {
 
 /* Reads the heads of all their thread states. */
 static bool pyprof__read_heads(pyprof__sampler *sampler) {
-    enum {
-        most = 1024 /* UIO_MAXIOV */
-    };
+    const uint32_t most = 1024; /* UIO_MAXIOV */
     pyprof__waiting *waiting = &sampler->waiting;
     const struct iovec *places = (const struct iovec *)waiting->places.data;
     for (uint32_t i = 0; i < waiting->members.count; i += most) {
@@ -7705,7 +7573,7 @@ static bool pyprof__wake_by_heads(pyprof__sampler *sampler) {
             return false;
         }
         if (is_attached || !pyprof__may_stand_as(layout, then, now)) {
-            pyprof__thread *thread = pyprof__thread_at(sampler, pyprof__member_at(sampler, i)->thread);
+            pyprof__thread *thread = pyprof__member_at(sampler, i);
             pyprof__settle_run(sampler, thread, pyprof__now(), pyprof__cpu_time(thread));
             pyprof__wake_member(sampler, i);
         }
@@ -7738,16 +7606,11 @@ static int64_t pyprof__weigh(pyprof__sampler *sampler) {
 
 /* All that are not parked, anew. False: no room. */
 static bool pyprof__list_awake(pyprof__sampler *sampler) {
-    pyprof__waiting *waiting = &sampler->waiting;
-    waiting->awake.count = 0;
+    sampler->waiting.awake.count = 0;
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
-        pyprof__thread *thread = pyprof__thread_at(sampler, i);
-        if (thread->is_alive && !thread->is_parked) {
-            thread->parking.place = pyprof__array_add(sampler->memory, &waiting->awake);
-            if (thread->parking.place == PYPROF__NONE) {
-                return false;
-            }
-            PYPROF__ITEM(uint32_t, &waiting->awake, thread->parking.place) = i;
+        const pyprof__thread *thread = pyprof__thread_at(sampler, i);
+        if (thread->is_alive && !thread->is_parked && !pyprof__add_awake(sampler, i)) {
+            return false;
         }
     }
     return true;
@@ -7765,19 +7628,15 @@ static bool pyprof__is_in_balance(pyprof__sampler *sampler) {
         return false;
     }
     int64_t rest = pyprof__weigh(sampler);
-    if (was_balanced && rest <= waiting->rest + PYPROF__BALANCE_SLACK_NS) {
-        waiting->rest = rest < waiting->rest ? rest : waiting->rest;
-        waiting->failures = 0;
-        return true;
-    }
-    waiting->rest = rest;
-    waiting->failures += was_balanced;
+    bool shows_none = was_balanced && rest <= waiting->rest + PYPROF__BALANCE_SLACK_NS;
+    waiting->rest = shows_none && waiting->rest < rest ? waiting->rest : rest;
+    waiting->failures = shows_none ? 0 : waiting->failures + was_balanced;
     if (waiting->failures >= PYPROF__UNBALANCED_MAX) {
         waiting->failures = 0;
         waiting->weigh_from = sampler->stats.ticks + PYPROF__UNWEIGHED_TICKS;
         waiting->is_balanced = false;
     }
-    return false;
+    return shows_none;
 }
 
 /* Whether a thread that is not parked has the one GIL that there is: then no parked one is attached. Their heads are read
@@ -7803,7 +7662,7 @@ static void pyprof__tend_waiting(pyprof__sampler *sampler) {
     }
     if (!is_in_balance) {
         for (uint32_t i = waiting->members.count; i-- > 0;) {
-            pyprof__thread *thread = pyprof__thread_at(sampler, pyprof__member_at(sampler, i)->thread);
+            pyprof__thread *thread = pyprof__member_at(sampler, i);
             uint64_t cpu = pyprof__cpu_time(thread);
             if (cpu != thread->last.cpu) {
                 pyprof__settle_run(sampler, thread, pyprof__now(), cpu);
@@ -7834,7 +7693,7 @@ static void pyprof__count_waiting(pyprof__sampler *sampler, uint64_t now) {
 static bool pyprof__may_park(const pyprof__sampler *sampler, const pyprof__thread *thread) {
     if (thread->is_parked || !thread->is_alive || !thread->last.is_there || thread->parking.calm < PYPROF__CALM_LOOKS ||
         thread->parking.restless > 0 || thread->last.kind != PYPROF__IDLE || thread->borrowed != 0 ||
-        thread->asking.request != PYPROF__NONE || thread->tstate != thread->siblings) {
+        thread->asking.request != PYPROF__NONE) {
         return false;
     }
     const pyprof__tstate *tstate = pyprof__tstate_at(sampler, thread->tstate);
@@ -7858,16 +7717,16 @@ static void pyprof__park(pyprof__sampler *sampler, uint32_t index) {
     if (!pyprof__has_room_for_member(sampler) || !pyprof__weigh_out(sampler, index)) {
         return;
     }
-    pyprof__member member = {index, thread->tstate, thread->name.due};
-    struct iovec place = {(void *)tstate->address, sampler->layout.ts_head};
-    thread->parking.place = waiting->members.count++;
+    struct iovec head = {(void *)tstate->address, sampler->layout.ts_head};
+    uint32_t place = waiting->members.count++;
     waiting->places.count = waiting->then.count = waiting->members.count;
-    *pyprof__member_at(sampler, thread->parking.place) = member;
-    PYPROF__ITEM(struct iovec, &waiting->places, thread->parking.place) = place;
-    memcpy(pyprof__head_at(&waiting->then, thread->parking.place), tstate->copy, sampler->layout.ts_head);
+    PYPROF__ITEM(uint32_t, &waiting->members, place) = index;
+    PYPROF__ITEM(struct iovec, &waiting->places, place) = head;
+    memcpy(pyprof__head_at(&waiting->then, place), tstate->copy, sampler->layout.ts_head);
     thread->is_parked = tstate->is_parked = true;
+    thread->parking.tstate = thread->tstate;
     thread->parking.ticks = waiting->ticks;
-    waiting->name_due = pyprof__min64(waiting->name_due, member.name_due);
+    waiting->name_due = pyprof__min64(waiting->name_due, thread->name.due);
     waiting->cut += thread->last.is_cut || thread->last.has_gap;
 }
 
@@ -7897,29 +7756,17 @@ static void pyprof__list_threads(pyprof__sampler *sampler) {
     if (!is_known) {
         pyprof__wake_all(sampler);
     }
-    sampler->has_whole_lists = is_known || pyprof__renew_lists(sampler);
+    sampler->has_whole_lists = is_known || pyprof__walk_lists(sampler) || pyprof__walk_lists(sampler); /* if need be */
     for (uint32_t i = 0; i < sampler->tstates.count; i++) {
         pyprof__tstate *tstate = pyprof__tstate_at(sampler, i);
         if (tstate->is_parked) {
             continue;
         }
         pyprof__bind(sampler, tstate);
-        if (tstate->thread == PYPROF__NONE) {
-            continue;
+        if (tstate->thread != PYPROF__NONE) {
+            pyprof__join(sampler, i);
         }
-        pyprof__thread *thread = pyprof__thread_at(sampler, tstate->thread);
-        if (thread->seen + 1 < sampler->stats.ticks) {
-            thread->absent_at = sampler->last_tick;
-        }
-        pyprof__join(sampler, thread, i);
     }
-}
-
-/* The thread that was asked at the last tick is likely the one to ask again. So its clocks are read first, then the
-   lists, and it comes before the others: if there are few, the lists are the last look at it, and save another. */
-static void pyprof__look_at_runner(pyprof__sampler *sampler, uint32_t runner, pyprof__sight *sight) {
-    sight->is_fresh = sampler->tstates.count + sampler->interps.count <= PYPROF__FRESH_LISTS;
-    pyprof__look(sampler, pyprof__thread_at(sampler, runner), sight);
 }
 
 /* A tick in which the lists of threads could not be read: those that were known are lost in it. */
@@ -7940,10 +7787,12 @@ static bool pyprof__can_read(pyprof__sampler *sampler) {
     return can_read;
 }
 
+/* The thread that was asked at the last tick is likely the one to ask again. So its clocks are read first, then the
+   lists, and it comes before the others: if there are few, the lists are the last look at it, and save another. */
 static void pyprof__tick(pyprof__sampler *sampler) {
     uint64_t now = pyprof__now();
     uint32_t runner = sampler->runner;
-    pyprof__sight sight;
+    pyprof__observation observed;
     sampler->stats.ticks++;
     pyprof__collect(sampler);
     if (!pyprof__can_read(sampler)) {
@@ -7952,7 +7801,7 @@ static void pyprof__tick(pyprof__sampler *sampler) {
     }
     sampler->runner = PYPROF__NONE;
     if (runner != PYPROF__NONE) {
-        sight = pyprof__read_clocks(pyprof__thread_at(sampler, runner));
+        pyprof__begin_look(pyprof__thread_at(sampler, runner), &observed);
     }
     pyprof__seek_signal(sampler);
     size_t reserve = pyprof__open_reserve(sampler->memory);
@@ -7965,7 +7814,8 @@ static void pyprof__tick(pyprof__sampler *sampler) {
     pyprof__count_waiting(sampler, now);
     sampler->waiting.candidates = 0;
     if (runner != PYPROF__NONE && pyprof__thread_at(sampler, runner)->seen == sampler->stats.ticks) {
-        pyprof__look_at_runner(sampler, runner, &sight);
+        observed.is_fresh = sampler->tstates.count + sampler->interps.count <= PYPROF__FRESH_LISTS;
+        pyprof__look(sampler, pyprof__thread_at(sampler, runner), &observed);
     }
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         pyprof__thread *thread = pyprof__thread_at(sampler, i);
@@ -7977,8 +7827,8 @@ static void pyprof__tick(pyprof__sampler *sampler) {
             pyprof__cancel(sampler, thread);
             pyprof__end_time(sampler, thread, now, false);
         } else if (i != runner) {
-            sight = pyprof__read_clocks(thread);
-            pyprof__look(sampler, thread, &sight);
+            pyprof__begin_look(thread, &observed);
+            pyprof__look(sampler, thread, &observed);
         }
     }
     pyprof__park_candidates(sampler);
@@ -7987,16 +7837,6 @@ static void pyprof__tick(pyprof__sampler *sampler) {
     }
     pyprof__leave_core(&sampler->holder, sampler->stats.ticks, now);
     sampler->last_tick = now;
-}
-
-/* One tick for pyprof_dump; the answers to it are waited for beside all else. */
-static void pyprof__begin_dump(pyprof__sampler *sampler, uint32_t wanted) {
-    const uint64_t patience = 100000000;
-    pthread_mutex_lock(&sampler->lock);
-    pyprof__tick(sampler);
-    pthread_mutex_unlock(&sampler->lock);
-    sampler->dump_wanted = wanted;
-    sampler->dump_until = pyprof__now() + patience;
 }
 
 static void pyprof__end_dump(pyprof__sampler *sampler) {
@@ -8015,13 +7855,18 @@ static uint64_t pyprof__random(uint64_t *state) {
     return *state;
 }
 
-/* Rung while asleep: somebody wants something before the next tick. */
+/* Rung while asleep: somebody wants something before the next tick. For pyprof_dump one comes now, and the answers to it
+   are waited for beside all else. */
 static void pyprof__answer_bell(pyprof__sampler *sampler) {
+    const uint64_t patience = 100000000;
     uint32_t wanted = pyprof__get(&sampler->dumps_wanted);
-    if (wanted != pyprof__get(&sampler->dumps_served) && sampler->dump_until == 0) {
-        pyprof__begin_dump(sampler, wanted);
-    }
+    bool begins_dump = wanted != pyprof__get(&sampler->dumps_served) && sampler->dump_until == 0;
     pthread_mutex_lock(&sampler->lock);
+    if (begins_dump) {
+        pyprof__tick(sampler);
+        sampler->dump_wanted = wanted;
+        sampler->dump_until = pyprof__now() + patience;
+    }
     pyprof__collect(sampler);
     pthread_mutex_unlock(&sampler->lock);
 }
@@ -8046,21 +7891,19 @@ static uint64_t pyprof__next_deadline(pyprof__sampler *sampler, uint64_t *stratu
     }
 }
 
-/* At the end: moments that have passed since the last tick are made up for by one, and missed but for that. */
-static void pyprof__end_ticks(pyprof__sampler *sampler, uint64_t deadline, uint64_t *stratum) {
-    uint64_t now = pyprof__now();
-    if (now >= deadline) {
-        pthread_mutex_lock(&sampler->lock);
-        pyprof__tick(sampler);
-        pyprof__next_deadline(sampler, stratum, now);
-        pthread_mutex_unlock(&sampler->lock);
-    }
+/* A tick whose moment was the deadline, and when the next one comes. */
+static uint64_t pyprof__keep_deadline(pyprof__sampler *sampler, uint64_t deadline, uint64_t *stratum, uint64_t now) {
+    pthread_mutex_lock(&sampler->lock);
+    pyprof__note_lateness(&sampler->holder, now, now - deadline);
+    pyprof__tick(sampler);
+    uint64_t next = pyprof__next_deadline(sampler, stratum, now);
+    pthread_mutex_unlock(&sampler->lock);
+    return next;
 }
 
 /* Saves what there is. Only the sampler's own thread changes the profile, so that nobody has to wait meanwhile. */
 static void pyprof__autosave(pyprof__sampler *sampler, uint64_t now) {
     struct stat status;
-    const uint64_t second = 1000000000u;
     if (sampler->desc.autosave_s == 0 || now < sampler->autosave_at) {
         return;
     }
@@ -8071,19 +7914,15 @@ static void pyprof__autosave(pyprof__sampler *sampler, uint64_t now) {
         pthread_mutex_unlock(&sampler->lock);
         (void)pyprof_save(sampler->profile, NULL, sampler->output_path); /* says what fails itself */
     }
-    sampler->autosave_at = pyprof__now() + sampler->desc.autosave_s * second;
+    sampler->autosave_at = pyprof__now() + sampler->desc.autosave_s * UINT64_C(1000000000);
 }
 
 static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
     uint64_t stratum = 0;
     uint64_t deadline = pyprof__next_deadline(sampler, &stratum, sampler->start);
     uint32_t heard = 0; /* the bell may ring while the sampler is at work */
-    for (;;) {
+    while (!pyprof__get(&sampler->must_stop)) {
         uint32_t bell = pyprof__get(&pyprof__handler.bell);
-        if (pyprof__get(&sampler->must_stop)) {
-            pyprof__end_ticks(sampler, deadline, &stratum);
-            return;
-        }
         if (bell != heard) {
             heard = bell;
             pyprof__answer_bell(sampler);
@@ -8100,12 +7939,13 @@ static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
             pyprof__wait_until(&pyprof__handler.bell, heard, pyprof__min64(soon, deadline));
             continue;
         }
-        pthread_mutex_lock(&sampler->lock);
-        pyprof__note_lateness(&sampler->holder, now, now - deadline);
-        pyprof__tick(sampler);
-        deadline = pyprof__next_deadline(sampler, &stratum, now);
-        pthread_mutex_unlock(&sampler->lock);
+        deadline = pyprof__keep_deadline(sampler, deadline, &stratum, now);
         pyprof__autosave(sampler, now);
+    }
+    uint64_t end = pyprof__now();
+    if (end >=
+        deadline) { /* moments that have passed since the last tick are made up for by one, and missed but for that */
+        pyprof__keep_deadline(sampler, deadline, &stratum, end);
     }
 }
 
@@ -8131,9 +7971,8 @@ static void pyprof__await_returns(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         const pyprof__thread *thread = pyprof__thread_at(sampler, i);
         bool is_in = thread->is_alive && thread->asking.was_asked && pyprof__is_in_handler(thread->tid);
-        while (is_in && waited < enough) {
+        for (; is_in && waited < enough; waited++) {
             pyprof__sleep_ns(100000);
-            waited++;
             is_in = pyprof__is_in_handler(thread->tid);
         }
         sampler->is_unreturned = sampler->is_unreturned || is_in;
@@ -8149,11 +7988,11 @@ static void *pyprof__sampler_main(void *argument) {
     sampler->tid = pyprof__tid();
     pyprof__learn_tid_offset(sampler);
     sampler->start = sampler->last_tick = pyprof__now();
-    sampler->autosave_at = sampler->start + sampler->desc.autosave_s * (uint64_t)1000000000u;
+    sampler->autosave_at = sampler->start + sampler->desc.autosave_s * UINT64_C(1000000000);
     sampler->stats.signal_number = pyprof__handler.signal_number;
     if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && pyprof__handler.signal_number == 0) {
         sampler->move_due = sampler->start + 1000000000u; /* it was just now that one was looked for */
-        pyprof__tell_change(sampler, 0, 0, "");
+        pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING, pyprof__none_is_free);
     }
     pyprof__tick(sampler);
     pthread_mutex_unlock(&sampler->lock);
@@ -9676,7 +9515,7 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
     sampler->interps.item_size = sizeof(pyprof__interp);
     sampler->tstates.item_size = sampler->fresh.item_size = sizeof(pyprof__tstate);
     sampler->threads.item_size = sizeof(pyprof__thread);
-    sampler->waiting.members.item_size = sizeof(pyprof__member);
+    sampler->waiting.members.item_size = sizeof(uint32_t);
     sampler->waiting.places.item_size = sizeof(struct iovec);
     sampler->waiting.awake.item_size = sizeof(uint32_t);
     sampler->lines.item_size = 1;

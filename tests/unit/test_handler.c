@@ -87,11 +87,11 @@ static void test_cancelled_question_can_be_renewed(void **state) {
     (void)state;
     memset(&thread, 0, sizeof thread);
     thread.tid = pyprof__tid();
-    pyprof__sight sight;
+    pyprof__observation seen;
     static pyprof__sampler sampler;
-    memset(&sight, 0, sizeof sight);
-    sight.levels.count = 1;
-    sight.levels.items[0].tstate = (uintptr_t)PyThreadState_Get();
+    memset(&seen, 0, sizeof seen);
+    seen.levels.count = 1;
+    seen.levels.items[0].tstate = (uintptr_t)PyThreadState_Get();
     open_session(number);
     sigemptyset(&only);
     sigaddset(&only, number);
@@ -105,10 +105,10 @@ static void test_cancelled_question_can_be_renewed(void **state) {
         assert_int_equal(state_of(1), PYPROF__REQUEST_CANCELLED);
         pyprof__thread other = thread;
         other.tid = thread.tid + 1;
-        assert_int_equal(pyprof__renew_request(&other, &sight), PYPROF__NONE); /* it is not that one's */
+        assert_int_equal(pyprof__renew_request(&other, &seen), PYPROF__NONE); /* it is not that one's */
         if (renewed) {
-            assert_int_equal(pyprof__renew_request(&thread, &sight), 1);
-            assert_int_equal(pyprof__renew_request(&thread, &sight), PYPROF__NONE);
+            assert_int_equal(pyprof__renew_request(&thread, &seen), 1);
+            assert_int_equal(pyprof__renew_request(&thread, &seen), PYPROF__NONE);
         }
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         assert_int_equal(state_of(1), renewed ? PYPROF__REQUEST_ANSWERED : PYPROF__REQUEST_FREE);

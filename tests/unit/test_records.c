@@ -159,12 +159,12 @@ static void test_each_verdict_is_counted(void **state) {
                                   &stats->lost_unreadable, &stats->lost_memory};
     pyprof__thread thread = unit_thread();
     (void)state;
-    pyprof__book(&sampler, &thread, PYPROF__ASKED, NULL, NULL);
+    pyprof__book(&sampler, &thread, PYPROF__ASKED, NULL);
     for (size_t i = 0; i < 5; i++) {
         assert_int_equal(*counters[i], 0);
     }
     for (size_t i = 0; i < 5; i++) {
-        pyprof__book(&sampler, &thread, losses[i], NULL, NULL);
+        pyprof__book(&sampler, &thread, losses[i], NULL);
         for (size_t j = 0; j < 5; j++) {
             assert_int_equal(*counters[j], j <= i);
         }
