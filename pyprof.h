@@ -3774,18 +3774,11 @@ static bool pyprof__is_our_action(const struct sigaction *action) {
     return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == pyprof__on_signal;
 }
 
-enum {
-    PYPROF__ACTION_FLAGS = SA_SIGINFO | SA_RESTART | SA_ONSTACK
-};
+#define PYPROF__ACTION_FLAGS (SA_SIGINFO | SA_RESTART | SA_ONSTACK)
 
 static bool pyprof__has_our_action(int number) {
     struct sigaction action;
     return sigaction(number, NULL, &action) == 0 && pyprof__is_our_action(&action);
-}
-
-static void pyprof__mark_taken(int number, bool is_taken) {
-    uint64_t bit = pyprof__signal_bit(number), taken = pyprof__get64(&pyprof__handler.taken);
-    pyprof__set64(&pyprof__handler.taken, is_taken ? taken | bit : taken & ~bit);
 }
 
 /* Puts the host's action back, unless it has another one by now. Async-signal-safe. */
@@ -3793,7 +3786,7 @@ static void pyprof__put_back(int number) {
     if (pyprof__has_our_action(number)) {
         sigaction(number, &pyprof__handler.previous[number], NULL);
     }
-    pyprof__mark_taken(number, false);
+    pyprof__set64(&pyprof__handler.taken, pyprof__get64(&pyprof__handler.taken) & ~pyprof__signal_bit(number));
 }
 
 /* An action that was left in place, as one of our signals had not come when the recording ended. */
@@ -3871,21 +3864,20 @@ static uint64_t pyprof__waited_for(int32_t tid) {
 }
 
 static bool pyprof__are_most(uint64_t set) {
-    int count = 0;
-    for (; set != 0; set &= set - 1) {
-        count++;
-    }
-    return count >= 32;
+    return __builtin_popcountll(set) >= 32;
 }
 
-static bool pyprof__signal_is_usable(int signal_number) {
-    static const int refused[] = {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGCONT, SIGSYS};
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-        if (signal_number == refused[i]) {
-            return false;
-        }
-    }
-    return signal_number > 0 && signal_number < NSIG;
+/* What tells of a fault in what a thread does itself. */
+static uint64_t pyprof__faults(void) {
+    return pyprof__signal_bit(SIGSEGV) | pyprof__signal_bit(SIGBUS) | pyprof__signal_bit(SIGILL) |
+           pyprof__signal_bit(SIGFPE) | pyprof__signal_bit(SIGTRAP) | pyprof__signal_bit(SIGABRT) |
+           pyprof__signal_bit(SIGSYS);
+}
+
+static bool pyprof__signal_is_usable(int number) {
+    uint64_t refused =
+        pyprof__faults() | pyprof__signal_bit(SIGKILL) | pyprof__signal_bit(SIGSTOP) | pyprof__signal_bit(SIGCONT);
+    return number > 0 && number < NSIG && !(refused & pyprof__signal_bit(number));
 }
 
 /* Which signals the program has a use for beside their actions: those that some thread blocks or waits for in
@@ -3895,7 +3887,6 @@ static uint64_t pyprof__signals_in_use(int32_t sampler) {
     pyprof__tasks tasks;
     pyprof__signals signals;
     uint64_t particular = 0, everywhere = UINT64_MAX;
-    bool is_any = false;
     pyprof__tasks_open(&tasks);
     for (int32_t tid; (tid = pyprof__tasks_next(&tasks)) != 0;) {
         if (tid != sampler && pyprof__read_signals(tid, &signals)) {
@@ -3903,19 +3894,11 @@ static uint64_t pyprof__signals_in_use(int32_t sampler) {
             everywhere &= signals.blocked;
             particular |= pyprof__are_most(signals.blocked) ? 0 : signals.blocked;
             particular |= pyprof__are_most(waited_for) ? 0 : waited_for;
-            is_any = true;
         }
     }
     pyprof__tasks_close(&tasks);
-    return is_any ? particular | everywhere : 0;
+    return everywhere != UINT64_MAX ? particular | everywhere : 0; /* nobody can block SIGKILL */
 }
-
-/* What is ignored by default: one that comes when the program has just taken the action away, or calls exec, harms
-   nobody. SIGCHLD is everybody's, and SIGCONT does things. */
-static const int pyprof__harmless_signals[] = {SIGURG, SIGWINCH};
-enum {
-    PYPROF__HARMLESS_SIGNALS = sizeof pyprof__harmless_signals / sizeof *pyprof__harmless_signals
-};
 
 static bool pyprof__is_action(int number, void (*wanted)(int)) {
     struct sigaction action;
@@ -3924,32 +3907,18 @@ static bool pyprof__is_action(int number, void (*wanted)(int)) {
                                            : action.sa_handler == wanted);
 }
 
-/* A harmless signal that nobody has an action for, else one that is ignored; 0 = none. */
+/* One that nobody has an action for, else one that is ignored; 0 = none. Of those that are ignored by default: what comes
+   when the program has just taken the action away, or calls exec, harms nobody. SIGCHLD is everybody's, and SIGCONT does
+   things. */
 static int pyprof__free_signal(int32_t sampler) {
+    static const int harmless[] = {SIGURG, SIGWINCH, SIGURG, SIGWINCH};
     uint64_t in_use = pyprof__signals_in_use(sampler);
-    for (int i = 0; i < 2 * PYPROF__HARMLESS_SIGNALS; i++) {
-        int number = pyprof__harmless_signals[i % PYPROF__HARMLESS_SIGNALS];
-        if (!(in_use & pyprof__signal_bit(number)) &&
-            pyprof__is_action(number, i < PYPROF__HARMLESS_SIGNALS ? SIG_DFL : SIG_IGN)) {
-            return number;
+    for (int i = 0; i < 4; i++) {
+        if (!(in_use & pyprof__signal_bit(harmless[i])) && pyprof__is_action(harmless[i], i < 2 ? SIG_DFL : SIG_IGN)) {
+            return harmless[i];
         }
     }
     return 0;
-}
-
-/* What tells of a fault in what a thread does itself: a host's crash handler has to hear of those in ours, too. */
-static const int pyprof__faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS};
-enum {
-    PYPROF__FAULTS = sizeof pyprof__faults / sizeof *pyprof__faults
-};
-
-static sigset_t pyprof__handler_mask(void) {
-    sigset_t mask;
-    sigfillset(&mask);
-    for (size_t i = 0; i < PYPROF__FAULTS; i++) {
-        sigdelset(&mask, pyprof__faults[i]);
-    }
-    return mask;
 }
 
 /* The loader binds a function when it is first called, which takes up to 3 KiB of stack. So whatever the handler calls is
@@ -3973,12 +3942,18 @@ static void pyprof__bind_functions(void) {
     (void)is_equal;
 }
 
+/* Of faults in the handler a host's crash handler has to hear, too. */
 static struct sigaction pyprof__our_action(void) {
     struct sigaction action;
     memset(&action, 0, sizeof action);
     action.sa_sigaction = pyprof__on_signal;
     action.sa_flags = PYPROF__ACTION_FLAGS;
-    action.sa_mask = pyprof__handler_mask();
+    sigfillset(&action.sa_mask);
+    for (int number = 1; number < NSIG; number++) {
+        if (pyprof__faults() & pyprof__signal_bit(number)) {
+            sigdelset(&action.sa_mask, number);
+        }
+    }
     return action;
 }
 
@@ -4006,7 +3981,7 @@ static bool pyprof__take_signal(int number) {
             return false;
         }
     }
-    pyprof__mark_taken(number, true);
+    pyprof__set64(&pyprof__handler.taken, pyprof__get64(&pyprof__handler.taken) | pyprof__signal_bit(number));
     pyprof__handler.signal_number = number;
     return true;
 }
@@ -4039,23 +4014,6 @@ static bool pyprof__any_request(uint32_t state) {
     return false;
 }
 
-/* Gives back what was asked of threads that no longer exist. */
-static void pyprof__drop_dead_requests(void) {
-    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
-        pyprof__request *request = &pyprof__handler.requests[i];
-        uint32_t state = pyprof__state_of(request);
-        if ((state == PYPROF__REQUEST_SENT || state == PYPROF__REQUEST_CANCELLED) &&
-            !pyprof__thread_lives(request->tid)) {
-            pyprof__swap_state(request, (pyprof__request_state)state, PYPROF__REQUEST_FREE);
-        }
-    }
-}
-
-static void pyprof__sleep_ns(long nanoseconds) {
-    struct timespec time = {0, nanoseconds};
-    clock_nanosleep(CLOCK_MONOTONIC, 0, &time, NULL);
-}
-
 static bool pyprof__is_outstanding(const pyprof__request *request) {
     uint32_t state = pyprof__state_of(request);
     return state == PYPROF__REQUEST_SENT || state == PYPROF__REQUEST_CANCELLED;
@@ -4065,6 +4023,21 @@ static bool pyprof__is_outstanding(const pyprof__request *request) {
 static bool pyprof__take_back(pyprof__request *request) {
     return pyprof__swap_state(request, PYPROF__REQUEST_SENT, PYPROF__REQUEST_FREE) ||
            pyprof__swap_state(request, PYPROF__REQUEST_CANCELLED, PYPROF__REQUEST_FREE);
+}
+
+/* Gives back what was asked of threads that no longer exist. */
+static void pyprof__drop_dead_requests(void) {
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+        pyprof__request *request = &pyprof__handler.requests[i];
+        if (pyprof__is_outstanding(request) && !pyprof__thread_lives(request->tid)) {
+            pyprof__take_back(request);
+        }
+    }
+}
+
+static void pyprof__sleep_ns(long nanoseconds) {
+    struct timespec time = {0, nanoseconds};
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &time, NULL);
 }
 
 /* Whether a signal of ours waits before a thread that blocks it: then it does not come, however long one waits. */
@@ -4091,12 +4064,7 @@ static bool pyprof__any_outstanding(void) {
 
 /* Threads answer within microseconds, unless they block the signal, are gone, or are not let on a core. */
 static void pyprof__await_handlers(bool at_once) {
-    enum {
-        some = 20, /* of 100 us */
-        enough = 200,
-        if_at_work = 1000,
-        if_code_goes = 20000
-    };
+    const int some = 20, enough = 200, if_at_work = 1000, if_code_goes = 20000; /* of 100 us */
     int patience = at_once ? if_code_goes : enough;
     for (int i = 0; i < patience && pyprof__any_outstanding(); i++) {
         pyprof__drop_dead_requests();
@@ -4203,9 +4171,6 @@ static uint32_t pyprof__take_back_questions(void) {
         pyprof__request *request = &pyprof__handler.requests[i];
         count += pyprof__take_back(request);
         request->is_left = pyprof__state_of(request) == PYPROF__REQUEST_IN_WORK;
-        if (request->is_left && pyprof__state_of(request) != PYPROF__REQUEST_IN_WORK) {
-            request->is_left = false;
-        }
     }
     return count;
 }
@@ -8116,10 +8081,7 @@ static bool pyprof__is_in_handler(int32_t tid) {
     pyprof__signals signals;
     const uint64_t not_told = pyprof__signal_bit(SIGKILL) | pyprof__signal_bit(SIGSTOP) | pyprof__signal_bit(32) |
                               pyprof__signal_bit(33) | pyprof__signal_bit(34); /* the C library's own */
-    uint64_t faults = 0;
-    for (size_t i = 0; i < PYPROF__FAULTS; i++) {
-        faults |= pyprof__signal_bit(pyprof__faults[i]);
-    }
+    uint64_t faults = pyprof__faults();
     return pyprof__read_signals(tid, &signals) && (signals.blocked | not_told | faults) == UINT64_MAX &&
            (signals.blocked & faults) != faults;
 }
