@@ -4267,7 +4267,6 @@ struct pyprof_profile {
     pyprof__table nodes;
     pyprof__array tracks;
     pyprof__array timeline;
-    size_t timeline_limit; /* bytes */
     uint64_t timeline_coarsened;
     uint64_t samples_jit;
     uint64_t duration_ns;
@@ -4277,7 +4276,7 @@ struct pyprof_profile {
     uint32_t unsettled;
 };
 
-static size_t pyprof__min_size(size_t a, size_t b) {
+static uint64_t pyprof__min64(uint64_t a, uint64_t b) {
     return a < b ? a : b;
 }
 
@@ -4287,8 +4286,7 @@ static void pyprof__profile_init(pyprof_profile *profile, const pyprof__memory *
     profile->bytes.item_size = 1;
     profile->tracks.item_size = sizeof(pyprof__track);
     profile->timeline.item_size = sizeof(pyprof__span);
-    profile->timeline_limit = memory->limit / 16 * 3;
-    profile->names_limit = (uint32_t)pyprof__min_size(memory->limit / 65536, 1u << 20);
+    profile->names_limit = (uint32_t)pyprof__min64(memory->limit / 65536, 1u << 20);
     pyprof__table_init(&profile->strings, sizeof(pyprof__string), offsetof(pyprof__string, offset));
     pyprof__table_init(&profile->functions, sizeof(pyprof__function), sizeof(pyprof__function));
     pyprof__table_init(&profile->nodes, sizeof(pyprof__node), offsetof(pyprof__node, unused));
@@ -4462,11 +4460,22 @@ static uint32_t pyprof__add_track(pyprof_profile *profile, int32_t tid, uint32_t
     return index;
 }
 
+/* The string for a name, if it is there or there are fewer than most; PYPROF__NONE: neither, or no room. */
+static uint32_t pyprof__one_of_names(pyprof_profile *profile, const char *text, size_t size, uint32_t most) {
+    uint32_t name = pyprof__find_text(profile, text, size);
+    if (name != PYPROF__NONE || profile->names_count >= most) {
+        return name;
+    }
+    profile->names_count++;
+    return pyprof__intern_text(profile, text, size);
+}
+
 /* Threads whose names differ in digits only: "Thread-12 (work)" and "Thread-7 (work)" are "Thread-* (work)", and those
-   that only their ids tell apart, "game (4711)", are "game (*)". Returns the size. */
-static size_t pyprof__pattern_of(const char *text, size_t size, bool is_named, char *pattern, size_t most) {
+   that only their ids tell apart, "game (4711)", are "game (*)". */
+static uint32_t pyprof__name_pattern(pyprof_profile *profile, const char *text, size_t size, bool is_named) {
+    char pattern[256];
     size_t out = 0;
-    for (size_t i = 0; i < size && out + sizeof " (*)" < most; i++) {
+    for (size_t i = 0; i < size && out + sizeof " (*)" < sizeof pattern; i++) {
         bool is_digit = text[i] >= '0' && text[i] <= '9';
         if (!is_digit || out == 0 || pattern[out - 1] != '*') {
             pattern[out++] = is_digit ? '*' : text[i];
@@ -4476,35 +4485,17 @@ static size_t pyprof__pattern_of(const char *text, size_t size, bool is_named, c
         memcpy(pattern + out, " (*)", 4);
         out += 4;
     }
-    return out;
-}
-
-static uint32_t pyprof__name_pattern(pyprof_profile *profile, const char *text, size_t size, bool is_named) {
-    char pattern[256];
-    size_t length = pyprof__pattern_of(text, size, is_named, pattern, sizeof pattern);
-    uint32_t name = pyprof__find_text(profile, pattern, length);
-    if (name != PYPROF__NONE || profile->names_count >= 2 * profile->names_limit) {
-        return name;
-    }
-    profile->names_count++;
-    return pyprof__intern_text(profile, pattern, length);
+    return pyprof__one_of_names(profile, pattern, out, 2 * profile->names_limit);
 }
 
 /* The string for a thread's name. Threads without end may have names without end: beyond a number of them those that
    differ in digits only are one; *is_pattern tells. PYPROF__NONE: there are too many of these, too, or no room. */
 static uint32_t pyprof__thread_name(pyprof_profile *profile, const char *text, size_t size, bool is_named,
                                     bool *is_pattern) {
-    uint32_t name = pyprof__find_text(profile, text, size);
-    *is_pattern = false;
-    if (name != PYPROF__NONE) {
-        return name;
-    }
-    if (profile->names_count < profile->names_limit) {
-        profile->names_count++;
-        return pyprof__intern_text(profile, text, size);
-    }
-    *is_pattern = true;
-    return pyprof__name_pattern(profile, text, size, is_named);
+    bool is_full = profile->names_count >= profile->names_limit;
+    uint32_t name = pyprof__one_of_names(profile, text, size, profile->names_limit);
+    *is_pattern = is_full && name == PYPROF__NONE;
+    return *is_pattern ? pyprof__name_pattern(profile, text, size, is_named) : name;
 }
 
 /* A track of this name whose thread has ended before the given moment, else a new one if there are fewer than most;
@@ -4520,10 +4511,7 @@ static uint32_t pyprof__track_of_name(pyprof_profile *profile, int32_t tid, uint
             return i;
         }
     }
-    if (profile->tracks.count >= most) {
-        return PYPROF__NONE;
-    }
-    uint32_t index = pyprof__add_track(profile, tid, name);
+    uint32_t index = profile->tracks.count < most ? pyprof__add_track(profile, tid, name) : PYPROF__NONE;
     if (index != PYPROF__NONE) {
         pyprof__track_at(profile, index)->is_named = is_named;
     }
@@ -4608,13 +4596,13 @@ static void pyprof__coarsen(pyprof_profile *profile, bool any_kind) {
 
 /* Room for one more span, at the price of resolution when the time line is full. */
 static bool pyprof__timeline_reserve(pyprof_profile *profile) {
-    size_t most = profile->timeline_limit / sizeof(pyprof__span);
+    size_t most = profile->memory.limit / 16 * 3 / sizeof(pyprof__span);
     size_t doubled = profile->timeline.capacity == 0 ? 32 : 2 * (size_t)profile->timeline.capacity;
     if (profile->timeline.count < profile->timeline.capacity) {
         return true;
     }
     if (profile->timeline.capacity < most &&
-        pyprof__array_resize(&profile->memory, &profile->timeline, pyprof__min_size(doubled, most))) {
+        pyprof__array_resize(&profile->memory, &profile->timeline, pyprof__min64(doubled, most))) {
         return true;
     }
     if (profile->timeline.count < 16) {
@@ -4791,27 +4779,20 @@ static uint64_t pyprof__fingerprint_of_cores(const pyprof__cores *cores) {
     return fingerprint | 1;
 }
 
-/* A number of the stat file of a process or thread; 0 = it is gone. The first one after its state counts as 0. */
-static uint32_t pyprof__stat_number(const char *path, int place) {
-    char text[512];
+#define PYPROF__STAT_PARENT 0
+#define PYPROF__STAT_CORE 35
+
+/* A number of the stat file of a process, or of one of our threads ("self/task/"); 0 = it is gone. The first one after
+   its state counts as 0. */
+static uint32_t pyprof__stat_number(const char *of, uint32_t id, int place) {
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/%s%lu/stat", of, (unsigned long)id);
     const char *at = pyprof__read_small_file(path, text, sizeof text) > 0 ? strrchr(text, ')') : NULL;
     at = at != NULL ? strchr(at + 1, ' ') : NULL; /* before the state */
     for (int i = 0; at != NULL && i <= place; i++) {
         at = strchr(at + 1, ' ');
     }
     return at != NULL ? (uint32_t)strtoul(at, NULL, 10) : 0;
-}
-
-static uint32_t pyprof__core_of(int32_t tid) {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)tid);
-    return pyprof__stat_number(path, 35);
-}
-
-static uint32_t pyprof__parent_of(uint32_t pid) {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%lu/stat", (unsigned long)pid);
-    return pyprof__stat_number(path, 0);
 }
 
 /* The id of the process or thread that was made last, as far as this process can see them; 0 = not to be told. */
@@ -4826,15 +4807,10 @@ static uint32_t pyprof__last_made(void) {
 
 /* Real-time priorities count from 1; deadlines come before all of them. */
 static int pyprof__priority(int32_t tid) {
-    enum {
-        fifo = 1,
-        round_robin = 2,
-        deadline = 6,
-        reset_on_fork = 0x40000000,
-        above_all = 1000
-    };
+    const long fifo = 1, round_robin = 2, deadline = 6, reset_on_fork = 0x40000000; /* <linux/sched.h> */
+    const int above_all = 1000;
     int priority = 0;
-    long policy = syscall(SYS_sched_getscheduler, tid) & ~(long)reset_on_fork;
+    long policy = syscall(SYS_sched_getscheduler, tid) & ~reset_on_fork;
     if (policy != fifo && policy != round_robin) {
         return policy < 0 || policy == deadline ? above_all : 0;
     }
@@ -4938,7 +4914,7 @@ static uint32_t pyprof__choose_core(const pyprof__cores *cores, int32_t tid) {
     if (syscall(SYS_getcpu, &core, NULL, NULL) == 0 && pyprof__has_core(cores, core)) {
         return core;
     }
-    core = pyprof__core_of(tid);
+    core = pyprof__stat_number("self/task/", (uint32_t)tid, PYPROF__STAT_CORE);
     while (!pyprof__has_core(cores, core) && core < 8 * sizeof cores->bits) {
         core++;
     }
@@ -4988,9 +4964,7 @@ static bool pyprof__hold_thread(pyprof__holder *holder, int32_t tid, pyprof__hol
 
 /* Frees one that was made while its maker was confined. */
 static void pyprof__free_one_born(const pyprof__holder *holder, const pyprof__hold *hold, uint32_t pid) {
-    enum {
-        generations = 4
-    };
+    const int generations = 4;
     pyprof__cores now;
     uint32_t parent = pid;
     bool is_ours = pyprof__thread_lives((int32_t)pid);
@@ -4998,7 +4972,7 @@ static void pyprof__free_one_born(const pyprof__holder *holder, const pyprof__ho
         return;
     }
     for (int i = 0; !is_ours && parent > 1 && i < generations; i++) {
-        parent = pyprof__parent_of(parent);
+        parent = pyprof__stat_number("", parent, PYPROF__STAT_PARENT);
         is_ours = parent == (uint32_t)pyprof__pid;
     }
     if (is_ours) {
@@ -5007,9 +4981,7 @@ static void pyprof__free_one_born(const pyprof__holder *holder, const pyprof__ho
 }
 
 static void pyprof__free_range(const pyprof__holder *holder, const pyprof__hold *hold, uint32_t first, uint32_t last) {
-    enum {
-        most = 1024 /* few are made within microseconds */
-    };
+    const uint32_t most = 1024; /* few are made within microseconds */
     for (uint32_t pid = first; pid <= last && pid - first < most; pid++) {
         pyprof__free_one_born(holder, hold, pid);
     }
@@ -5305,17 +5277,28 @@ static void pyprof__forget_codes(pyprof__sampler *sampler) {
     pyprof__forget_known();
 }
 
+/* What is met has its place also when the recording is full: it takes little, see pyprof__call_site_of. */
+static bool pyprof__reserve_met(pyprof__sampler *sampler, pyprof__array *array, size_t count) {
+    size_t reserve = pyprof__open_reserve(sampler->memory);
+    bool has_room = pyprof__array_reserve(sampler->memory, array, count);
+    sampler->memory->reserve = reserve;
+    return has_room;
+}
+
+static uint32_t pyprof__intern_met(pyprof__sampler *sampler, pyprof__table *table, const pyprof__frame *frame,
+                                   bool *is_new) {
+    size_t reserve = pyprof__open_reserve(sampler->memory);
+    uint32_t index = pyprof__table_intern(sampler->memory, table, frame, is_new);
+    sampler->memory->reserve = reserve;
+    return index;
+}
+
 /* Copies the line table. False: it is gone, or there is no room. */
 static bool pyprof__copy_lines(pyprof__sampler *sampler, uintptr_t object, pyprof__code *code) {
     uintptr_t data;
     size_t size;
-    if (!pyprof__bytes_data(object, &data, &size)) {
-        return false;
-    }
-    size_t reserve = pyprof__open_reserve(sampler->memory);
-    bool has_room = pyprof__array_reserve(sampler->memory, &sampler->lines, sampler->lines.count + size);
-    sampler->memory->reserve = reserve;
-    if (!has_room) {
+    if (!pyprof__bytes_data(object, &data, &size) ||
+        !pyprof__reserve_met(sampler, &sampler->lines, sampler->lines.count + size)) {
         return false;
     }
     unsigned char *to = (unsigned char *)sampler->lines.data + sampler->lines.count;
@@ -5342,10 +5325,8 @@ static bool pyprof__is_same_code(pyprof__sampler *sampler, const pyprof__code *c
 static bool pyprof__read_new_code(pyprof__sampler *sampler, pyprof__code *code) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     pyprof__code_fields fields;
-    if (!pyprof__is_same_code(sampler, code) || !pyprof__read_code(&sampler->layout, &reader, code->code, &fields)) {
-        return false;
-    }
-    if (!pyprof__read_text(fields.name, &sampler->text)) {
+    if (!pyprof__is_same_code(sampler, code) || !pyprof__read_code(&sampler->layout, &reader, code->code, &fields) ||
+        !pyprof__read_text(fields.name, &sampler->text)) {
         return false;
     }
     bool is_bootstrap = pyprof__ends_with(sampler->text.utf8, sampler->text.size, "_bootstrap");
@@ -5392,20 +5373,15 @@ static pyprof__name *pyprof__name_of(int64_t id) {
 static uint32_t pyprof__mark_of_name(const pyprof_profile *profile, const char *name) {
     char end[80];
     static const char begin[] = "[interpreter ";
-    int length = snprintf(end, sizeof end, ": %s]", name);
+    const size_t digits = sizeof begin - 1;
+    snprintf(end, sizeof end, ": %s]", name);
     for (uint32_t i = 0; i < profile->functions.items.count; i++) {
         const pyprof__function *function = &PYPROF__ITEM(const pyprof__function, &profile->functions.items, i);
         size_t size, file_size;
         const char *text = pyprof__string_text(profile, function->name, &size);
         pyprof__string_text(profile, function->file, &file_size);
-        size_t digits = sizeof begin - 1;
-        if (file_size > 0 || size < digits || memcmp(text, begin, digits) != 0) {
-            continue;
-        }
-        while (digits < size && text[digits] >= '0' && text[digits] <= '9') {
-            digits++;
-        }
-        if (size - digits == (size_t)length && memcmp(text + digits, end, size - digits) == 0) {
+        if (file_size == 0 && strncmp(text, begin, digits) == 0 &&
+            strcmp(text + digits + strspn(text + digits, "0123456789"), end) == 0) {
             return i;
         }
     }
@@ -5453,15 +5429,6 @@ static uint32_t pyprof__function_of_mark(pyprof__sampler *sampler, const pyprof_
     return pyprof__intern_marker(sampler->profile, text);
 }
 
-/* What is met has its place also when the recording is full: it takes little, see pyprof__call_site_of. */
-static uint32_t pyprof__intern_met(pyprof__sampler *sampler, pyprof__table *table, const pyprof__frame *frame,
-                                   bool *is_new) {
-    size_t reserve = pyprof__open_reserve(sampler->memory);
-    uint32_t index = pyprof__table_intern(sampler->memory, table, frame, is_new);
-    sampler->memory->reserve = reserve;
-    return index;
-}
-
 /* The entry of a code object; NULL: it has died, or there is no room. */
 static const pyprof__code *pyprof__code_of(pyprof__sampler *sampler, const pyprof__frame *frame) {
     bool is_new;
@@ -5470,34 +5437,30 @@ static const pyprof__code *pyprof__code_of(pyprof__sampler *sampler, const pypro
         return NULL;
     }
     pyprof__code *code = &PYPROF__ITEM(pyprof__code, &sampler->codes.items, index);
-    if (is_new) {
-        if (!pyprof__read_new_code(sampler, code)) {
-            code->function = sampler->profile->unresolved;
-            code->lines_size = 0;
-        } else if (code->function == PYPROF__NONE) {
-            return NULL;
-        }
+    if (is_new && !pyprof__read_new_code(sampler, code)) {
+        code->function = sampler->profile->unresolved;
+        code->lines_size = 0;
     }
-    return code;
+    return code->function != PYPROF__NONE ? code : NULL;
 }
 
-static pyprof__call_site *pyprof__add_call_site(pyprof__sampler *sampler, const pyprof__frame *frame, uint32_t index) {
-    pyprof__call_site *site = &PYPROF__ITEM(pyprof__call_site, &sampler->sites.items, index);
+/* False: there is no room. */
+static bool pyprof__fill_call_site(pyprof__sampler *sampler, pyprof__call_site *site) {
     site->node = PYPROF__NONE;
-    if (pyprof__is_mark(frame)) {
-        site->function = pyprof__function_of_mark(sampler, frame);
-        return site->function != PYPROF__NONE ? site : NULL;
+    if (pyprof__is_mark(&site->frame)) {
+        site->function = pyprof__function_of_mark(sampler, &site->frame);
+        return site->function != PYPROF__NONE;
     }
-    const pyprof__code *code = pyprof__code_of(sampler, frame);
+    const pyprof__code *code = pyprof__code_of(sampler, &site->frame);
     if (code == NULL) {
-        return NULL;
+        return false;
     }
     site->function = code->function;
     if (code->function != sampler->profile->unresolved) {
         const unsigned char *table = (const unsigned char *)sampler->lines.data + code->lines;
-        site->line = pyprof__line_at(table, code->lines_size, code->first_line, frame->instr);
+        site->line = pyprof__line_at(table, code->lines_size, code->first_line, site->frame.instr);
     }
-    return site;
+    return true;
 }
 
 /* What a frame means: known from before, or read now. NULL = no room. */
@@ -5513,11 +5476,9 @@ static pyprof__call_site *pyprof__call_site_of(pyprof__sampler *sampler, const p
         return NULL;
     }
     pyprof__call_site *site = &PYPROF__ITEM(pyprof__call_site, &sampler->sites.items, index);
-    if (is_new) {
-        site = pyprof__add_call_site(sampler, frame, index);
-        if (site == NULL) {
-            pyprof__forget_codes(sampler); /* a half-made site must not be found again */
-        }
+    if (is_new && !pyprof__fill_call_site(sampler, site)) {
+        pyprof__forget_codes(sampler); /* a half-made site must not be found again */
+        return NULL;
     }
     return site;
 }
@@ -5550,11 +5511,8 @@ static uint32_t pyprof__node_of(pyprof__sampler *sampler, pyprof__thread *thread
                                 uint32_t base) {
     uint32_t common = pyprof__common_frames(thread, stack);
     uint32_t node = common > 0 ? PYPROF__ITEM(uint32_t, &thread->nodes, common - 1) : base;
-    size_t reserve = pyprof__open_reserve(sampler->memory);
-    bool has_room = pyprof__array_reserve(sampler->memory, &thread->frames, stack->count) &&
-                    pyprof__array_reserve(sampler->memory, &thread->nodes, stack->count);
-    sampler->memory->reserve = reserve;
-    if (!has_room) {
+    if (!pyprof__reserve_met(sampler, &thread->frames, stack->count) ||
+        !pyprof__reserve_met(sampler, &thread->nodes, stack->count)) {
         sampler->stats.truncated_memory++;
         thread->frames.count = thread->nodes.count = 0;
         return pyprof__track_at(sampler->profile, thread->track)->truncated;
@@ -5601,10 +5559,6 @@ static void pyprof__learn_object(pyprof__sampler *sampler, pyprof__thread *threa
     }
 }
 
-static uint64_t pyprof__min64(uint64_t a, uint64_t b) {
-    return a < b ? a : b;
-}
-
 static pyprof__registry *pyprof__registry_of(pyprof__sampler *sampler, uintptr_t interp) {
     for (uint32_t i = 0; i < PYPROF__REGISTRIES_MAX; i++) {
         if (sampler->registries[i].interp == interp) {
@@ -5646,10 +5600,8 @@ static bool pyprof__read_name(pyprof__sampler *sampler, uintptr_t object) {
     pyprof__reader reader = {0, 0, 0, 0, NULL};
     pyprof__view_renew(&sampler->view, PYPROF__OF_NAMES);
     uintptr_t text = pyprof__read_attribute(&sampler->view, object, "_name", &sampler->name_key, &sampler->text);
-    if (text == 0 || !pyprof__read_text(text, &sampler->text)) {
-        return false;
-    }
-    return pyprof__object_lives(&reader, text); /* it may have died with its thread */
+    return text != 0 && pyprof__read_text(text, &sampler->text) &&
+           pyprof__object_lives(&reader, text); /* it may have died with its thread */
 }
 
 /* Whether an attribute of a Thread object is this number; *key as of pyprof__read_attribute. */
@@ -5749,13 +5701,6 @@ static void pyprof__choose_track(pyprof__sampler *sampler, pyprof__thread *threa
     thread->track = taken != PYPROF__NONE ? taken : thread->track;
 }
 
-static void pyprof__name_thread(pyprof__sampler *sampler, pyprof__thread *thread, const char *text, size_t size,
-                                bool is_named, uint64_t now) {
-    size_t reserve = pyprof__open_reserve(sampler->memory);
-    pyprof__choose_track(sampler, thread, text, size, is_named, now);
-    sampler->memory->reserve = reserve;
-}
-
 /* The name that Python gave the thread, else the system's. Looked up again from time to time, at first more often: it may
    change, and a thread begins before it has one. */
 static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now) {
@@ -5769,16 +5714,18 @@ static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread
         pyprof__min64(thread->name.wait == 0 ? PYPROF__NAME_WAIT_NS : 2 * thread->name.wait, PYPROF__NAME_WAIT_MAX_NS);
     thread->name.due = now + thread->name.wait;
     const pyprof__given_name *given = pyprof__given_name_of(thread->tid, thread->thread_id);
+    size_t reserve = pyprof__open_reserve(sampler->memory);
     if (given != NULL) {
-        pyprof__name_thread(sampler, thread, given->text, strlen(given->text), true, now);
+        pyprof__choose_track(sampler, thread, given->text, strlen(given->text), true, now);
     } else if (pyprof__find_python_name(sampler, thread, now)) {
-        pyprof__name_thread(sampler, thread, sampler->text.utf8, sampler->text.size, true, now);
+        pyprof__choose_track(sampler, thread, sampler->text.utf8, sampler->text.size, true, now);
     } else if (is_new && thread->tid == pyprof__pid) {
-        pyprof__name_thread(sampler, thread, main_name, sizeof main_name - 1, true, now);
+        pyprof__choose_track(sampler, thread, main_name, sizeof main_name - 1, true, now);
     } else if (is_new || (thread->name.fingerprint & 1) == 0) {
         pyprof__read_system_name(thread);
-        pyprof__name_thread(sampler, thread, thread->name.comm, strlen(thread->name.comm), false, now);
+        pyprof__choose_track(sampler, thread, thread->name.comm, strlen(thread->name.comm), false, now);
     }
+    sampler->memory->reserve = reserve;
 }
 
 // >>records
@@ -7643,7 +7590,7 @@ static bool pyprof__read_heads(pyprof__sampler *sampler) {
     pyprof__waiting *waiting = &sampler->waiting;
     const struct iovec *places = (const struct iovec *)waiting->places.data;
     for (uint32_t i = 0; i < waiting->members.count; i += most) {
-        size_t count = pyprof__min_size(most, waiting->members.count - i);
+        size_t count = pyprof__min64(most, waiting->members.count - i);
         if (!pyprof__read_places(places + i, count, pyprof__head_at(&waiting->now, i),
                                  count * waiting->now.item_size)) {
             return false;
