@@ -3744,12 +3744,9 @@ static void pyprof__answer(pyprof__request *request, uint32_t number, bool ended
     }
 }
 
-static bool pyprof__is_harmless_default(int number) {
-    return number == SIGCHLD || number == SIGURG || number == SIGWINCH;
-}
-
 static bool pyprof__ignores(int number, const struct sigaction *action) {
-    return action->sa_handler == SIG_IGN || (action->sa_handler == SIG_DFL && pyprof__is_harmless_default(number));
+    bool by_default = number == SIGCHLD || number == SIGURG || number == SIGWINCH;
+    return action->sa_handler == SIG_IGN || (action->sa_handler == SIG_DFL && by_default);
 }
 
 /* A signal that is not ours goes where it went before we came. */
@@ -4147,14 +4144,6 @@ static void pyprof__release_signal(int number, bool at_once) {
     pyprof__put_back(number);
 }
 
-static void pyprof__release_signals(bool at_once) {
-    for (int number = 1; number < NSIG; number++) {
-        if (pyprof__get64(&pyprof__handler.taken) & pyprof__signal_bit(number)) {
-            pyprof__release_signal(number, at_once);
-        }
-    }
-}
-
 /* The answer to a question that was left to its handler has come. Its frames cannot be given back any more: whoever
    gave them is gone. */
 static void pyprof__release_left(pyprof__request *request) {
@@ -4163,24 +4152,22 @@ static void pyprof__release_left(pyprof__request *request) {
     pyprof__set_state(request, PYPROF__REQUEST_FREE);
 }
 
-/* Takes back what was asked and leaves what is being answered: from here on no handler touches what is freed.
-   How many signals may still come. */
-static uint32_t pyprof__take_back_questions(void) {
-    uint32_t count = 0;
+/* Ends what the handler has to do with a recording: at_once, if its code is about to go. What was asked is taken back, and
+   what is being answered is left: a handler that comes later, however late, touches nothing but pyprof__handler. */
+static void pyprof__handler_stop(bool at_once) {
+    uint32_t at_large = 0;
+    pyprof__await_handlers(at_once);
+    for (int number = 1; number < NSIG; number++) {
+        if (pyprof__get64(&pyprof__handler.taken) & pyprof__signal_bit(number)) {
+            pyprof__release_signal(number, at_once);
+        }
+    }
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
         pyprof__request *request = &pyprof__handler.requests[i];
-        count += pyprof__take_back(request);
+        at_large += pyprof__take_back(request);
         request->is_left = pyprof__state_of(request) == PYPROF__REQUEST_IN_WORK;
     }
-    return count;
-}
-
-/* Ends what the handler has to do with a recording: at_once, if its code is about to go. A handler that comes
-   later, however late, finds that nothing is asked, and touches nothing but pyprof__handler. */
-static void pyprof__handler_stop(bool at_once) {
-    pyprof__await_handlers(at_once);
-    pyprof__release_signals(at_once);
-    pyprof__set(&pyprof__handler.at_large, pyprof__take_back_questions());
+    pyprof__set(&pyprof__handler.at_large, at_large);
     pyprof__handler.signal_number = 0;
 }
 
@@ -4330,32 +4317,24 @@ static pyprof__string pyprof__string_key(const char *text, size_t size) {
 }
 
 /* PYPROF__NONE = it was never interned. */
-static uint32_t pyprof__find_string(const pyprof_profile *profile, const pyprof__string *key) {
-    return pyprof__table_find(&profile->strings, key, pyprof__hash(key, profile->strings.key_size));
-}
-
 static uint32_t pyprof__find_text(const pyprof_profile *profile, const char *text, size_t size) {
     pyprof__string key = pyprof__string_key(text, size);
-    return pyprof__find_string(profile, &key);
+    return pyprof__table_find(&profile->strings, &key, pyprof__hash(&key, profile->strings.key_size));
 }
 
 static uint32_t pyprof__intern_text(pyprof_profile *profile, const char *text, size_t size) {
-    pyprof__string key = pyprof__string_key(text, size);
     bool is_new;
-    uint32_t known = pyprof__find_string(profile, &key);
-    if (known != PYPROF__NONE) {
+    uint32_t known = pyprof__find_text(profile, text, size);
+    if (known != PYPROF__NONE ||
+        !pyprof__array_reserve(&profile->memory, &profile->bytes, profile->bytes.count + size + 1)) {
         return known;
     }
-    if (!pyprof__array_reserve(&profile->memory, &profile->bytes, profile->bytes.count + size + 1)) {
-        return PYPROF__NONE;
-    }
+    pyprof__string key = pyprof__string_key(text, size);
     uint32_t string = pyprof__table_intern(&profile->memory, &profile->strings, &key, &is_new);
     if (is_new) {
         PYPROF__ITEM(pyprof__string, &profile->strings.items, string).offset = profile->bytes.count;
         char *end = (char *)profile->bytes.data + profile->bytes.count;
-        if (size > 0) {
-            memcpy(end, text, size);
-        }
+        memcpy(end, text, size);
         end[size] = '\0';
         profile->bytes.count += (uint32_t)size + 1;
     }
@@ -4461,7 +4440,7 @@ static uint32_t pyprof__add_track(pyprof_profile *profile, int32_t tid, uint32_t
 }
 
 /* The string for a name, if it is there or there are fewer than most; PYPROF__NONE: neither, or no room. */
-static uint32_t pyprof__one_of_names(pyprof_profile *profile, const char *text, size_t size, uint32_t most) {
+static uint32_t pyprof__limited_name(pyprof_profile *profile, const char *text, size_t size, uint32_t most) {
     uint32_t name = pyprof__find_text(profile, text, size);
     if (name != PYPROF__NONE || profile->names_count >= most) {
         return name;
@@ -4485,7 +4464,7 @@ static uint32_t pyprof__name_pattern(pyprof_profile *profile, const char *text, 
         memcpy(pattern + out, " (*)", 4);
         out += 4;
     }
-    return pyprof__one_of_names(profile, pattern, out, 2 * profile->names_limit);
+    return pyprof__limited_name(profile, pattern, out, 2 * profile->names_limit);
 }
 
 /* The string for a thread's name. Threads without end may have names without end: beyond a number of them those that
@@ -4493,7 +4472,7 @@ static uint32_t pyprof__name_pattern(pyprof_profile *profile, const char *text, 
 static uint32_t pyprof__thread_name(pyprof_profile *profile, const char *text, size_t size, bool is_named,
                                     bool *is_pattern) {
     bool is_full = profile->names_count >= profile->names_limit;
-    uint32_t name = pyprof__one_of_names(profile, text, size, profile->names_limit);
+    uint32_t name = pyprof__limited_name(profile, text, size, profile->names_limit);
     *is_pattern = is_full && name == PYPROF__NONE;
     return *is_pattern ? pyprof__name_pattern(profile, text, size, is_named) : name;
 }
@@ -4553,19 +4532,33 @@ static void pyprof__leave_track(pyprof_profile *profile, uint32_t track) {
     pyprof__track_at(profile, track)->is_free = true;
 }
 
+static void pyprof__unlink_timeline(pyprof_profile *profile) {
+    for (uint32_t i = 0; i < profile->tracks.count; i++) {
+        pyprof__track_at(profile, i)->first = pyprof__track_at(profile, i)->last = PYPROF__NONE;
+    }
+}
+
+/* Makes a span the last one of its track. */
+static void pyprof__link_span(pyprof_profile *profile, uint32_t index) {
+    pyprof__span *items = (pyprof__span *)profile->timeline.data;
+    pyprof__track *track = pyprof__track_at(profile, items[index].track_and_kind / 8);
+    items[index].next = PYPROF__NONE;
+    uint32_t *link = track->last == PYPROF__NONE ? &track->first : &items[track->last].next;
+    *link = index;
+    track->last = index;
+}
+
 /* Merges neighbours of a track two by two; the longer one lends its stack. Spans of different kinds stay
    apart, so that idle time stays idle, unless that frees too little. */
 static void pyprof__coarsen(pyprof_profile *profile, bool any_kind) {
     pyprof__span *items = (pyprof__span *)profile->timeline.data;
     uint32_t count = profile->timeline.count, kept = 0;
-    for (uint32_t i = 0; i < profile->tracks.count; i++) {
-        pyprof__track_at(profile, i)->first = pyprof__track_at(profile, i)->last = PYPROF__NONE;
-    }
+    pyprof__unlink_timeline(profile);
     for (uint32_t i = 0; i < count; i++) {
         pyprof__span item = items[i];
         pyprof__track *track = pyprof__track_at(profile, item.track_and_kind / 8);
         pyprof__span *last = track->last == PYPROF__NONE ? NULL : &items[track->last];
-        if (last != NULL && last->next == PYPROF__NONE && (any_kind || last->track_and_kind == item.track_and_kind)) {
+        if (last != NULL && (any_kind || last->track_and_kind == item.track_and_kind)) {
             if (item.wall_ns > last->wall_ns) {
                 last->node = item.node;
                 last->track_and_kind = item.track_and_kind;
@@ -4573,36 +4566,26 @@ static void pyprof__coarsen(pyprof_profile *profile, bool any_kind) {
             last->wall_ns += item.wall_ns;
             last->cpu_ns += item.cpu_ns;
             last->samples += item.samples;
-            last->next = PYPROF__NONE - 1; /* merged once: the next one begins a new pair */
-            continue;
-        }
-        if (last != NULL) {
-            last->next = kept;
+            track->last = PYPROF__NONE; /* the next one begins a new pair */
         } else {
-            track->first = kept;
-        }
-        track->last = kept;
-        item.next = PYPROF__NONE;
-        items[kept++] = item;
-    }
-    for (uint32_t i = 0; i < profile->tracks.count; i++) {
-        pyprof__track *track = pyprof__track_at(profile, i);
-        if (track->last != PYPROF__NONE) {
-            items[track->last].next = PYPROF__NONE;
+            track->last = kept;
+            items[kept++] = item;
         }
     }
     profile->timeline.count = kept;
+    pyprof__unlink_timeline(profile);
+    for (uint32_t i = 0; i < kept; i++) {
+        pyprof__link_span(profile, i);
+    }
 }
 
 /* Room for one more span, at the price of resolution when the time line is full. */
 static bool pyprof__timeline_reserve(pyprof_profile *profile) {
     size_t most = profile->memory.limit / 16 * 3 / sizeof(pyprof__span);
     size_t doubled = profile->timeline.capacity == 0 ? 32 : 2 * (size_t)profile->timeline.capacity;
-    if (profile->timeline.count < profile->timeline.capacity) {
-        return true;
-    }
-    if (profile->timeline.capacity < most &&
-        pyprof__array_resize(&profile->memory, &profile->timeline, pyprof__min64(doubled, most))) {
+    if (profile->timeline.count < profile->timeline.capacity ||
+        (profile->timeline.capacity < most &&
+         pyprof__array_resize(&profile->memory, &profile->timeline, pyprof__min64(doubled, most)))) {
         return true;
     }
     if (profile->timeline.count < 16) {
@@ -4631,14 +4614,8 @@ static void pyprof__extend_timeline(pyprof_profile *profile, uint32_t track_inde
         items = (pyprof__span *)profile->timeline.data;
         index = pyprof__array_add(&profile->memory, &profile->timeline);
         items[index].node = node;
-        items[index].next = PYPROF__NONE;
         items[index].track_and_kind = track_index * 8 + kind;
-        if (track->last == PYPROF__NONE) {
-            track->first = index;
-        } else {
-            items[track->last].next = index;
-        }
-        track->last = index;
+        pyprof__link_span(profile, index);
     }
     items[index].wall_ns += wall;
     items[index].cpu_ns += cpu;
@@ -4769,16 +4746,6 @@ static bool pyprof__is_one_core(const pyprof__cores *cores, uint32_t core) {
     return pyprof__same_cores(cores, &one);
 }
 
-static uint64_t pyprof__fingerprint_of_cores(const pyprof__cores *cores) {
-    uint64_t fingerprint = 1;
-    for (size_t i = 0; i < cores->size; i += sizeof fingerprint) {
-        uint64_t word;
-        memcpy(&word, cores->bits + i, sizeof word);
-        fingerprint = pyprof__mix(fingerprint, word);
-    }
-    return fingerprint | 1;
-}
-
 #define PYPROF__STAT_PARENT 0
 #define PYPROF__STAT_CORE 35
 
@@ -4863,11 +4830,9 @@ typedef struct pyprof__hold {
    now: cpusets change. */
 static bool pyprof__give_cores(const pyprof__holder *holder, int32_t tid, const pyprof__cores *cores) {
     pyprof__cores now, every = pyprof__every_core(cores->size);
-    if (pyprof__same_cores(cores, &holder->widest)) {
-        bool is_given = pyprof__set_cores(tid, &every) && pyprof__get_cores(tid, &now);
-        if (is_given && (pyprof__same_cores(&now, cores) || !pyprof__has_cores(&now, cores))) {
-            return true; /* or somebody has changed it right behind us */
-        }
+    if (pyprof__same_cores(cores, &holder->widest) && pyprof__set_cores(tid, &every) && pyprof__get_cores(tid, &now) &&
+        (pyprof__same_cores(&now, cores) || !pyprof__has_cores(&now, cores))) {
+        return true; /* or somebody has changed it right behind us */
     }
     return pyprof__set_cores(tid, cores) || (errno == EINVAL && pyprof__set_cores(tid, &every));
 }
@@ -5347,26 +5312,42 @@ static bool pyprof__read_new_code(pyprof__sampler *sampler, pyprof__code *code) 
     return true;
 }
 
-/* Names that the host gave to interpreters. Changed under the locks of both the host's call and the sampler. */
-#define PYPROF__NAMES_MAX 64u
+/* Names that the host gave to interpreters and threads. Changed under the locks of both the host's call and the sampler. */
 typedef struct pyprof__name {
-    int64_t id;
+    int64_t id;          /* of an interpreter; or of a thread, */
+    uintptr_t thread_id; /* and its pthread_t */
     char text[64];
 } pyprof__name;
 
+#define PYPROF__NAMES_MAX 64u
 static struct pyprof__names {
     int32_t generation; /* of the names: part of every mark, so that a new name makes new ones */
     uint32_t count;
     pyprof__name items[PYPROF__NAMES_MAX];
 } pyprof__names;
 
-static pyprof__name *pyprof__name_of(int64_t id) {
-    for (uint32_t i = 0; i < pyprof__names.count; i++) {
-        if (pyprof__names.items[i].id == id) {
-            return &pyprof__names.items[i];
+#define PYPROF__THREAD_NAMES_MAX 1024u
+static struct pyprof__given_names {
+    uint32_t generation;
+    uint32_t count;
+    pyprof__name items[PYPROF__THREAD_NAMES_MAX];
+} pyprof__given_names;
+
+static pyprof__name *pyprof__find_name(pyprof__name *items, uint32_t count, int64_t id, uintptr_t thread_id) {
+    for (uint32_t i = 0; i < count; i++) {
+        if (items[i].id == id && items[i].thread_id == thread_id) {
+            return &items[i];
         }
     }
     return NULL;
+}
+
+static pyprof__name *pyprof__name_of(int64_t id) {
+    return pyprof__find_name(pyprof__names.items, pyprof__names.count, id, 0);
+}
+
+static pyprof__name *pyprof__given_name_of(int32_t tid, uintptr_t thread_id) {
+    return pyprof__find_name(pyprof__given_names.items, pyprof__given_names.count, tid, thread_id);
 }
 
 /* The mark of an interpreter that bears the same name; PYPROF__NONE = none. */
@@ -5386,30 +5367,6 @@ static uint32_t pyprof__mark_of_name(const pyprof_profile *profile, const char *
         }
     }
     return PYPROF__NONE;
-}
-
-/* Names that the host gave to threads, as for interpreters. */
-#define PYPROF__THREAD_NAMES_MAX 1024u
-typedef struct pyprof__given_name {
-    int32_t tid;
-    uintptr_t thread_id;
-    char text[64];
-} pyprof__given_name;
-
-static struct pyprof__given_names {
-    uint32_t generation;
-    uint32_t count;
-    pyprof__given_name items[PYPROF__THREAD_NAMES_MAX];
-} pyprof__given_names;
-
-static pyprof__given_name *pyprof__given_name_of(int32_t tid, uintptr_t thread_id) {
-    for (uint32_t i = 0; i < pyprof__given_names.count; i++) {
-        pyprof__given_name *item = &pyprof__given_names.items[i];
-        if (item->tid == tid && item->thread_id == thread_id) {
-            return item;
-        }
-    }
-    return NULL;
 }
 
 /* The function that stands for an interpreter; PYPROF__NONE = no room. */
@@ -5713,7 +5670,7 @@ static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread
     thread->name.wait =
         pyprof__min64(thread->name.wait == 0 ? PYPROF__NAME_WAIT_NS : 2 * thread->name.wait, PYPROF__NAME_WAIT_MAX_NS);
     thread->name.due = now + thread->name.wait;
-    const pyprof__given_name *given = pyprof__given_name_of(thread->tid, thread->thread_id);
+    const pyprof__name *given = pyprof__given_name_of(thread->tid, thread->thread_id);
     size_t reserve = pyprof__open_reserve(sampler->memory);
     if (given != NULL) {
         pyprof__choose_track(sampler, thread, given->text, strlen(given->text), true, now);
@@ -6810,7 +6767,7 @@ static bool pyprof__watch_cores(pyprof__thread *thread) {
     if (!pyprof__get_cores(thread->tid, &cores)) {
         return false;
     }
-    uint64_t fingerprint = pyprof__fingerprint_of_cores(&cores);
+    uint64_t fingerprint = pyprof__hash(cores.bits, cores.size) | 1u;
     if (fingerprint != thread->holding.cores) {
         thread->holding.from = thread->holding.cores != 0 ? pyprof__now() + PYPROF__HANDS_OFF_NS : 0;
         thread->holding.cores = fingerprint;
@@ -10378,8 +10335,8 @@ static void pyprof__unlock_names(pyprof__sampler *sampler) {
 static void pyprof__drop_names_of_the_dead(void) {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < pyprof__given_names.count; i++) {
-        const pyprof__given_name item = pyprof__given_names.items[i];
-        if (syscall(SYS_tgkill, getpid(), item.tid, 0) == 0) {
+        const pyprof__name item = pyprof__given_names.items[i];
+        if (syscall(SYS_tgkill, getpid(), (int32_t)item.id, 0) == 0) {
             pyprof__given_names.items[kept++] = item;
         }
     }
@@ -10387,7 +10344,7 @@ static void pyprof__drop_names_of_the_dead(void) {
 }
 
 static pyprof_result pyprof__give_name(int32_t tid, uintptr_t thread_id, const char *text) {
-    pyprof__given_name *name = pyprof__given_name_of(tid, thread_id);
+    pyprof__name *name = pyprof__given_name_of(tid, thread_id);
     if (text == NULL) {
         if (name != NULL) {
             *name = pyprof__given_names.items[--pyprof__given_names.count];
@@ -10404,7 +10361,7 @@ static pyprof_result pyprof__give_name(int32_t tid, uintptr_t thread_id, const c
     }
     if (name == NULL) {
         name = &pyprof__given_names.items[pyprof__given_names.count++];
-        name->tid = tid;
+        name->id = tid;
         name->thread_id = thread_id;
     }
     pyprof__copy_name(name->text, sizeof name->text, text);
