@@ -3589,8 +3589,7 @@ static uintptr_t pyprof__stack_end(uintptr_t stack, uintptr_t most) {
     return own > stack && own - stack < most ? own : stack + most;
 }
 
-/* Whether the interrupted thread keeps a word in a register or on its C stack, which is read into the room that the
-   answer has for frames. */
+/* Whether the interrupted thread keeps a word in a register or on its C stack. That is read into the answer's frames. */
 static pyprof__whose pyprof__search_stack(const pyprof__stack *room, const void *context, uintptr_t word) {
     const uintptr_t page = 4096, far_away = 1 << 20; /* 4096 divides any page */
     uintptr_t begin = pyprof__interrupted_stack(context) & ~(sizeof word - 1), most = sizeof word;
@@ -3688,8 +3687,7 @@ static pyprof__request_state pyprof__find_self(pyprof__request *request, const v
     return is_found ? PYPROF__REQUEST_ANSWERED : PYPROF__REQUEST_LATE;
 }
 
-/* Runs in the thread that was asked. Its own attached thread state cannot vanish, and its frames stand still
-   while the handler runs. */
+/* In the thread that was asked: its own attached thread state cannot vanish, and its frames stand still meanwhile. */
 static pyprof__request_state pyprof__capture_own(pyprof__request *request, const void *context) {
     const pyprof__layout *layout = &pyprof__handler.layout;
     uintptr_t tstate = 0, word = 0, leaf = 0;
@@ -3904,9 +3902,8 @@ static bool pyprof__is_action(int number, void (*wanted)(int)) {
                                            : action.sa_handler == wanted);
 }
 
-/* One that nobody has an action for, else one that is ignored; 0 = none. Of those that are ignored by default: what comes
-   when the program has just taken the action away, or calls exec, harms nobody. SIGCHLD is everybody's, and SIGCONT does
-   things. */
+/* One that nobody has an action for, else one that is ignored; 0 = none. By default they do nothing: one that comes when
+   the program has just taken the action away, or calls exec, harms nobody. SIGCHLD is everybody's, SIGCONT does things. */
 static int pyprof__free_signal(int32_t sampler) {
     static const int harmless[] = {SIGURG, SIGWINCH, SIGURG, SIGWINCH};
     uint64_t in_use = pyprof__signals_in_use(sampler);
@@ -4090,8 +4087,7 @@ static bool pyprof__is_foreign_pending(int32_t tid, int number) {
     return true;
 }
 
-/* Whether a pending signal that may not be ours would be lost with its action: POSIX has those that are ignored
-   discarded, in all threads. */
+/* Whether a pending signal that may not be ours would be lost with its action: POSIX discards those that are ignored. */
 static bool pyprof__would_discard(int number) {
     pyprof__tasks tasks;
     pyprof__signals signals;
@@ -4144,8 +4140,7 @@ static void pyprof__release_signal(int number, bool at_once) {
     pyprof__put_back(number);
 }
 
-/* The answer to a question that was left to its handler has come. Its frames cannot be given back any more: whoever
-   gave them is gone. */
+/* A question that was left to its handler is answered. Its frames cannot be given back: whoever gave them is gone. */
 static void pyprof__release_left(pyprof__request *request) {
     request->stack.frames = NULL;
     request->is_left = false;
@@ -4477,8 +4472,7 @@ static uint32_t pyprof__thread_name(pyprof_profile *profile, const char *text, s
     return *is_pattern ? pyprof__name_pattern(profile, text, size, is_named) : name;
 }
 
-/* A track of this name whose thread has ended before the given moment, else a new one if there are fewer than most;
-   PYPROF__NONE = neither. */
+/* A track of this name whose thread has ended by then, else a new one if there are fewer than most, else PYPROF__NONE. */
 static uint32_t pyprof__track_of_name(pyprof_profile *profile, int32_t tid, uint32_t name, bool is_named,
                                       uint64_t now_ns, uint32_t most) {
     for (uint32_t i = 0; i < profile->tracks.count; i++) {
@@ -4746,16 +4740,14 @@ static bool pyprof__is_one_core(const pyprof__cores *cores, uint32_t core) {
     return pyprof__same_cores(cores, &one);
 }
 
-#define PYPROF__STAT_PARENT 0
-#define PYPROF__STAT_CORE 35
+#define PYPROF__STAT_PARENT 1
+#define PYPROF__STAT_CORE 36
 
-/* A number of the stat file of a process, or of one of our threads ("self/task/"); 0 = it is gone. The first one after
-   its state counts as 0. */
+/* A field of the stat file of a process, or of one of our threads ("self/task/"), counted from its state; 0 = gone. */
 static uint32_t pyprof__stat_number(const char *of, uint32_t id, int place) {
     char path[64], text[512];
     snprintf(path, sizeof path, "/proc/%s%lu/stat", of, (unsigned long)id);
     const char *at = pyprof__read_small_file(path, text, sizeof text) > 0 ? strrchr(text, ')') : NULL;
-    at = at != NULL ? strchr(at + 1, ' ') : NULL; /* before the state */
     for (int i = 0; at != NULL && i <= place; i++) {
         at = strchr(at + 1, ' ');
     }
@@ -4788,14 +4780,11 @@ static int pyprof__priority(int32_t tid) {
 static void pyprof__ask_for_little(void) {
 #if defined(SYS_sched_getattr) && defined(SYS_sched_setattr)
     struct {
-        uint32_t size;
-        uint32_t policy;
+        uint32_t size, policy;
         uint64_t flags;
         int32_t nice;
         uint32_t priority;
-        uint64_t runtime;
-        uint64_t deadline;
-        uint64_t period;
+        uint64_t runtime, deadline, period;
     } attributes;
     memset(&attributes, 0, sizeof attributes);
     if (syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0u) == 0 && attributes.policy == 0) {
@@ -4886,14 +4875,12 @@ static uint32_t pyprof__choose_core(const pyprof__cores *cores, int32_t tid) {
     return core;
 }
 
-/* The thread does not run until it is let go, unless somebody takes the core from the sampler. False: errno says why;
-   it has to be let go all the same. */
+/* False, or somebody takes the core from the sampler: the thread runs. It has to be let go all the same. */
 static bool pyprof__hold_thread(pyprof__holder *holder, int32_t tid, pyprof__hold *hold) {
     pyprof__cores now;
     hold->tid = tid;
     hold->is_confined = false;
     hold->is_steady = true;
-    errno = EBUSY;
     int priority = pyprof__priority(tid);
     if (priority > 0 && priority >= pyprof__priority(0)) {
         return false; /* it would take the core from the sampler */
@@ -4915,7 +4902,6 @@ static bool pyprof__hold_thread(pyprof__holder *holder, int32_t tid, pyprof__hol
     }
     hold->last_made = pyprof__last_made();
     const pyprof__cores one = pyprof__one_core(hold->cores.size, core);
-    errno = EBUSY;
     if (hold->last_made == 0 || !pyprof__get_cores(tid, &now)) {
         return false;
     }
@@ -5263,11 +5249,8 @@ static bool pyprof__copy_lines(pyprof__sampler *sampler, uintptr_t object, pypro
     uintptr_t data;
     size_t size;
     if (!pyprof__bytes_data(object, &data, &size) ||
-        !pyprof__reserve_met(sampler, &sampler->lines, sampler->lines.count + size)) {
-        return false;
-    }
-    unsigned char *to = (unsigned char *)sampler->lines.data + sampler->lines.count;
-    if (size > 0 && !pyprof__read(data, to, size)) {
+        !pyprof__reserve_met(sampler, &sampler->lines, sampler->lines.count + size) ||
+        (size > 0 && !pyprof__read(data, (char *)sampler->lines.data + sampler->lines.count, size))) {
         return false;
     }
     code->lines = sampler->lines.count;
@@ -5294,19 +5277,18 @@ static bool pyprof__read_new_code(pyprof__sampler *sampler, pyprof__code *code) 
         !pyprof__read_text(fields.name, &sampler->text)) {
         return false;
     }
-    bool is_bootstrap = pyprof__ends_with(sampler->text.utf8, sampler->text.size, "_bootstrap");
+    bool is_named_so = pyprof__ends_with(sampler->text.utf8, sampler->text.size, "_bootstrap");
     uint32_t name = pyprof__intern_text(sampler->profile, sampler->text.utf8, sampler->text.size);
     if (!pyprof__read_text(fields.filename, &sampler->text) || !pyprof__copy_lines(sampler, fields.lines, code)) {
         return false;
     }
-    is_bootstrap = is_bootstrap && pyprof__ends_with(sampler->text.utf8, sampler->text.size, "threading.py");
     uint32_t file = pyprof__intern_text(sampler->profile, sampler->text.utf8, sampler->text.size);
     if (!pyprof__is_same_code(sampler, code)) {
         return false;
     }
     code->first_line = fields.first_line;
     code->function = pyprof__intern_function(sampler->profile, name, file, fields.first_line);
-    if (is_bootstrap) {
+    if (is_named_so && pyprof__ends_with(sampler->text.utf8, sampler->text.size, "threading.py")) {
         sampler->bootstrap = code->function;
     }
     return true;
@@ -5627,8 +5609,7 @@ static void pyprof__read_system_name(pyprof__thread *thread) {
     }
 }
 
-/* The thread's samples go where its name says from now on. A track of its own takes a new name, one that it has from
-   others keeps theirs. */
+/* The thread's samples go where its name says. A track of its own takes a new name, one from others keeps theirs. */
 static void pyprof__choose_track(pyprof__sampler *sampler, pyprof__thread *thread, const char *text, size_t size,
                                  bool is_named, uint64_t now) {
     pyprof_profile *profile = sampler->profile;
