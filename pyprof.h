@@ -3352,9 +3352,8 @@ static void pyprof__move_level(pyprof__levels *levels, uint32_t from, uint32_t t
     levels->items[to] = moved;
 }
 
-/* A thread may have gone to other interpreters since its lists were read; tstate is where it is. What it entered on its
-   way is further in than what it was in before, and what it left has no frames. Async-signal-safe. False: it cannot be
-   told, and nothing was changed. */
+/* A thread may have gone to other interpreters since; tstate is where it is. What it entered on its way is further in than
+   what it was in, and what it left has no frames. False: it cannot be told, nothing was changed. Async-signal-safe. */
 static bool pyprof__follow(const pyprof__layout *layout, pyprof__levels *levels, uintptr_t tstate) {
     uint32_t stand = 0, entered = 0, place = 0, at = 0;
     while (at < levels->known && levels->items[at].tstate != tstate) {
@@ -3925,15 +3924,14 @@ static void pyprof__bind_functions(void) {
     memcpy(to, from, one);
     memmove(to, to + 1, one);
     memset(to, 0, one);
-    volatile int is_equal = memcmp(to, from, one);
     volatile uintptr_t id = (uintptr_t)pthread_self() ^ (uintptr_t)getpid() ^ (uintptr_t)pyprof__tid();
     id = id ^ pyprof__current_thread_state() ^ (uintptr_t)PyGILState_GetThisThreadState();
+    id = id ^ (uintptr_t)memcmp(to, from, one);
     (void)fstat(-1, &status);
     (void)pread(-1, to, one, 0);
     (void)sigaction(0, NULL, &action);
     errno = 0;
     (void)pyprof__now();
-    (void)is_equal;
 }
 
 /* Of faults in the handler a host's crash handler has to hear, too. */
@@ -3951,8 +3949,7 @@ static struct sigaction pyprof__our_action(void) {
     return action;
 }
 
-/* Gives our action its flags again: siginterrupt changes those of whatever action there is. What it was meant for, the
-   program's own, is told. */
+/* Gives our action its flags again: siginterrupt changes those of whatever there is, but means the program's own. */
 static void pyprof__mend_flags(int number, const struct sigaction *changed) {
     struct sigaction action = pyprof__our_action(), *previous = &pyprof__handler.previous[number], now;
     if (sigaction(number, &action, &now) == 0 && !pyprof__is_our_action(&now)) {
@@ -3999,18 +3996,24 @@ static bool pyprof__handler_start(int wanted) {
     return true;
 }
 
-static bool pyprof__any_request(uint32_t state) {
+/* Sets of states: a bit each. */
+#define PYPROF__OUTSTANDING (1u << PYPROF__REQUEST_SENT | 1u << PYPROF__REQUEST_CANCELLED)
+
+static bool pyprof__any_request(uint32_t states) {
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
-        if (pyprof__state_of(&pyprof__handler.requests[i]) == state) {
+        if (states >> pyprof__state_of(&pyprof__handler.requests[i]) & 1) {
             return true;
         }
     }
     return false;
 }
 
+static bool pyprof__any_at_work(void) {
+    return pyprof__any_request(1u << PYPROF__REQUEST_IN_WORK) || pyprof__get(&pyprof__handler.running) != 0;
+}
+
 static bool pyprof__is_outstanding(const pyprof__request *request) {
-    uint32_t state = pyprof__state_of(request);
-    return state == PYPROF__REQUEST_SENT || state == PYPROF__REQUEST_CANCELLED;
+    return PYPROF__OUTSTANDING >> pyprof__state_of(request) & 1;
 }
 
 /* False: it was not outstanding any more. */
@@ -4052,15 +4055,11 @@ static bool pyprof__any_on_its_way(void) {
     return false;
 }
 
-static bool pyprof__any_outstanding(void) {
-    return pyprof__any_request(PYPROF__REQUEST_SENT) || pyprof__any_request(PYPROF__REQUEST_CANCELLED);
-}
-
 /* Threads answer within microseconds, unless they block the signal, are gone, or are not let on a core. */
 static void pyprof__await_handlers(bool at_once) {
     const int some = 20, enough = 200, if_at_work = 1000, if_code_goes = 20000; /* of 100 us */
     int patience = at_once ? if_code_goes : enough;
-    for (int i = 0; i < patience && pyprof__any_outstanding(); i++) {
+    for (int i = 0; i < patience && pyprof__any_request(PYPROF__OUTSTANDING); i++) {
         pyprof__drop_dead_requests();
         if (i % some == some - 1 && !pyprof__any_on_its_way()) {
             break;
@@ -4068,9 +4067,7 @@ static void pyprof__await_handlers(bool at_once) {
         pyprof__sleep_ns(100000);
     }
     patience = at_once ? if_code_goes : if_at_work;
-    for (int i = 0;
-         i < patience && (pyprof__any_request(PYPROF__REQUEST_IN_WORK) || pyprof__get(&pyprof__handler.running) != 0);
-         i++) {
+    for (int i = 0; i < patience && pyprof__any_at_work(); i++) {
         pyprof__sleep_ns(100000);
     }
 }
@@ -4133,7 +4130,7 @@ static void pyprof__release_signal(int number, bool at_once) {
         if (would_discard && !at_once) {
             return;
         }
-        if (would_discard || pyprof__any_outstanding()) {
+        if (would_discard || pyprof__any_request(PYPROF__OUTSTANDING)) {
             pyprof__discard(number);
         }
     }
@@ -4168,8 +4165,8 @@ static void pyprof__handler_stop(bool at_once) {
 
 /* Whether some handler may still begin, or has not ended. */
 static bool pyprof__is_handler_awaited(void) {
-    return pyprof__get(&pyprof__handler.at_large) != 0 || pyprof__get(&pyprof__handler.running) != 0 ||
-           pyprof__get64(&pyprof__handler.taken) != 0 || pyprof__any_request(PYPROF__REQUEST_IN_WORK);
+    return pyprof__get(&pyprof__handler.at_large) != 0 || pyprof__get64(&pyprof__handler.taken) != 0 ||
+           pyprof__any_at_work();
 }
 
 // >>profile
@@ -4345,10 +4342,8 @@ static const char *pyprof__string_text(const pyprof_profile *profile, uint32_t s
 static uint32_t pyprof__intern_function(pyprof_profile *profile, uint32_t name, uint32_t file, int32_t first_line) {
     pyprof__function key = {name, file, first_line};
     bool is_new;
-    if (name == PYPROF__NONE || file == PYPROF__NONE) {
-        return PYPROF__NONE;
-    }
-    return pyprof__table_intern(&profile->memory, &profile->functions, &key, &is_new);
+    bool has_both = name != PYPROF__NONE && file != PYPROF__NONE;
+    return has_both ? pyprof__table_intern(&profile->memory, &profile->functions, &key, &is_new) : PYPROF__NONE;
 }
 
 static uint32_t pyprof__intern_marker(pyprof_profile *profile, const char *name) {
@@ -4679,8 +4674,7 @@ static pyprof_profile *pyprof__profile_copy(const pyprof_profile *profile) {
 /* In comes a thread that runs, out goes one that does not: what is read of it then stands still. It is held without a
    signal: the sampler and the thread are confined to one core, and while the sampler is on it, the thread is not. The
    thread's own clock, read before and after, proves that.
-   - Where a thread may run is the host's to say. It is changed for the time of one read, and given back unless somebody
-     has changed it meanwhile.
+   - Where a thread may run is the host's to say: it is changed for one read, and given back unless changed meanwhile.
    - What the thread makes in the moment between its confinement and its standstill is born confined, and freed.
    - Where the sampler may run is changed for longer: a thread that shares its core stands still whenever the sampler
      wakes, and need not be confined. */
@@ -4815,8 +4809,7 @@ typedef struct pyprof__hold {
     pyprof__cores cores; /* where it may run else */
 } pyprof__hold;
 
-/* Gives a thread back where it may run. If that was wherever the system allows it is told so, and not what that is just
-   now: cpusets change. */
+/* Gives a thread back where it may run. If that was wherever the system allows, it is told just that: cpusets change. */
 static bool pyprof__give_cores(const pyprof__holder *holder, int32_t tid, const pyprof__cores *cores) {
     pyprof__cores now, every = pyprof__every_core(cores->size);
     if (pyprof__same_cores(cores, &holder->widest) && pyprof__set_cores(tid, &every) && pyprof__get_cores(tid, &now) &&
@@ -4938,8 +4931,7 @@ static void pyprof__free_range(const pyprof__holder *holder, const pyprof__hold 
     }
 }
 
-/* What the thread has made since it was confined has ids behind the one that was made last before. They are given in
-   turn, and begin anew at the end. */
+/* What the thread has made since has ids behind what was made last before: in turn, and at the end from the first on. */
 static void pyprof__free_the_born(const pyprof__holder *holder, const pyprof__hold *hold, uint32_t last) {
     bool is_in_turn = last > hold->last_made;
     pyprof__free_range(holder, hold, hold->last_made + 1, is_in_turn ? last : UINT32_MAX);
@@ -7940,7 +7932,8 @@ static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
             continue;
         }
         uint64_t now = pyprof__now();
-        if (sampler->dump_until != 0 && (now >= sampler->dump_until || !pyprof__any_request(PYPROF__REQUEST_SENT))) {
+        if (sampler->dump_until != 0 &&
+            (now >= sampler->dump_until || !pyprof__any_request(1u << PYPROF__REQUEST_SENT))) {
             pyprof__end_dump(sampler);
             heard--; /* another one may have been wanted meanwhile */
             continue;
