@@ -3352,9 +3352,8 @@ static void pyprof__move_level(pyprof__levels *levels, uint32_t from, uint32_t t
     levels->items[to] = moved;
 }
 
-/* A thread may have gone to other interpreters since its lists were read; tstate is where it is. What it entered on its
-   way is further in than what it was in before, and what it left has no frames. Async-signal-safe. False: it cannot be
-   told, and nothing was changed. */
+/* A thread may have gone to other interpreters since; tstate is where it is. What it entered on its way is further in than
+   what it was in, and what it left has no frames. False: it cannot be told, nothing was changed. Async-signal-safe. */
 static bool pyprof__follow(const pyprof__layout *layout, pyprof__levels *levels, uintptr_t tstate) {
     uint32_t stand = 0, entered = 0, place = 0, at = 0;
     while (at < levels->known && levels->items[at].tstate != tstate) {
@@ -3589,8 +3588,7 @@ static uintptr_t pyprof__stack_end(uintptr_t stack, uintptr_t most) {
     return own > stack && own - stack < most ? own : stack + most;
 }
 
-/* Whether the interrupted thread keeps a word in a register or on its C stack, which is read into the room that the
-   answer has for frames. */
+/* Whether the interrupted thread keeps a word in a register or on its C stack. That is read into the answer's frames. */
 static pyprof__whose pyprof__search_stack(const pyprof__stack *room, const void *context, uintptr_t word) {
     const uintptr_t page = 4096, far_away = 1 << 20; /* 4096 divides any page */
     uintptr_t begin = pyprof__interrupted_stack(context) & ~(sizeof word - 1), most = sizeof word;
@@ -3688,8 +3686,7 @@ static pyprof__request_state pyprof__find_self(pyprof__request *request, const v
     return is_found ? PYPROF__REQUEST_ANSWERED : PYPROF__REQUEST_LATE;
 }
 
-/* Runs in the thread that was asked. Its own attached thread state cannot vanish, and its frames stand still
-   while the handler runs. */
+/* In the thread that was asked: its own attached thread state cannot vanish, and its frames stand still meanwhile. */
 static pyprof__request_state pyprof__capture_own(pyprof__request *request, const void *context) {
     const pyprof__layout *layout = &pyprof__handler.layout;
     uintptr_t tstate = 0, word = 0, leaf = 0;
@@ -3744,12 +3741,9 @@ static void pyprof__answer(pyprof__request *request, uint32_t number, bool ended
     }
 }
 
-static bool pyprof__is_harmless_default(int number) {
-    return number == SIGCHLD || number == SIGURG || number == SIGWINCH;
-}
-
 static bool pyprof__ignores(int number, const struct sigaction *action) {
-    return action->sa_handler == SIG_IGN || (action->sa_handler == SIG_DFL && pyprof__is_harmless_default(number));
+    bool by_default = number == SIGCHLD || number == SIGURG || number == SIGWINCH;
+    return action->sa_handler == SIG_IGN || (action->sa_handler == SIG_DFL && by_default);
 }
 
 /* A signal that is not ours goes where it went before we came. */
@@ -3774,18 +3768,11 @@ static bool pyprof__is_our_action(const struct sigaction *action) {
     return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == pyprof__on_signal;
 }
 
-enum {
-    PYPROF__ACTION_FLAGS = SA_SIGINFO | SA_RESTART | SA_ONSTACK
-};
+#define PYPROF__ACTION_FLAGS (SA_SIGINFO | SA_RESTART | SA_ONSTACK)
 
 static bool pyprof__has_our_action(int number) {
     struct sigaction action;
     return sigaction(number, NULL, &action) == 0 && pyprof__is_our_action(&action);
-}
-
-static void pyprof__mark_taken(int number, bool is_taken) {
-    uint64_t bit = pyprof__signal_bit(number), taken = pyprof__get64(&pyprof__handler.taken);
-    pyprof__set64(&pyprof__handler.taken, is_taken ? taken | bit : taken & ~bit);
 }
 
 /* Puts the host's action back, unless it has another one by now. Async-signal-safe. */
@@ -3793,7 +3780,7 @@ static void pyprof__put_back(int number) {
     if (pyprof__has_our_action(number)) {
         sigaction(number, &pyprof__handler.previous[number], NULL);
     }
-    pyprof__mark_taken(number, false);
+    pyprof__set64(&pyprof__handler.taken, pyprof__get64(&pyprof__handler.taken) & ~pyprof__signal_bit(number));
 }
 
 /* An action that was left in place, as one of our signals had not come when the recording ended. */
@@ -3871,21 +3858,20 @@ static uint64_t pyprof__waited_for(int32_t tid) {
 }
 
 static bool pyprof__are_most(uint64_t set) {
-    int count = 0;
-    for (; set != 0; set &= set - 1) {
-        count++;
-    }
-    return count >= 32;
+    return __builtin_popcountll(set) >= 32;
 }
 
-static bool pyprof__signal_is_usable(int signal_number) {
-    static const int refused[] = {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGCONT, SIGSYS};
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-        if (signal_number == refused[i]) {
-            return false;
-        }
-    }
-    return signal_number > 0 && signal_number < NSIG;
+/* What tells of a fault in what a thread does itself. */
+static uint64_t pyprof__faults(void) {
+    return pyprof__signal_bit(SIGSEGV) | pyprof__signal_bit(SIGBUS) | pyprof__signal_bit(SIGILL) |
+           pyprof__signal_bit(SIGFPE) | pyprof__signal_bit(SIGTRAP) | pyprof__signal_bit(SIGABRT) |
+           pyprof__signal_bit(SIGSYS);
+}
+
+static bool pyprof__signal_is_usable(int number) {
+    uint64_t refused =
+        pyprof__faults() | pyprof__signal_bit(SIGKILL) | pyprof__signal_bit(SIGSTOP) | pyprof__signal_bit(SIGCONT);
+    return number > 0 && number < NSIG && !(refused & pyprof__signal_bit(number));
 }
 
 /* Which signals the program has a use for beside their actions: those that some thread blocks or waits for in
@@ -3895,7 +3881,6 @@ static uint64_t pyprof__signals_in_use(int32_t sampler) {
     pyprof__tasks tasks;
     pyprof__signals signals;
     uint64_t particular = 0, everywhere = UINT64_MAX;
-    bool is_any = false;
     pyprof__tasks_open(&tasks);
     for (int32_t tid; (tid = pyprof__tasks_next(&tasks)) != 0;) {
         if (tid != sampler && pyprof__read_signals(tid, &signals)) {
@@ -3903,19 +3888,11 @@ static uint64_t pyprof__signals_in_use(int32_t sampler) {
             everywhere &= signals.blocked;
             particular |= pyprof__are_most(signals.blocked) ? 0 : signals.blocked;
             particular |= pyprof__are_most(waited_for) ? 0 : waited_for;
-            is_any = true;
         }
     }
     pyprof__tasks_close(&tasks);
-    return is_any ? particular | everywhere : 0;
+    return everywhere != UINT64_MAX ? particular | everywhere : 0; /* nobody can block SIGKILL */
 }
-
-/* What is ignored by default: one that comes when the program has just taken the action away, or calls exec, harms
-   nobody. SIGCHLD is everybody's, and SIGCONT does things. */
-static const int pyprof__harmless_signals[] = {SIGURG, SIGWINCH};
-enum {
-    PYPROF__HARMLESS_SIGNALS = sizeof pyprof__harmless_signals / sizeof *pyprof__harmless_signals
-};
 
 static bool pyprof__is_action(int number, void (*wanted)(int)) {
     struct sigaction action;
@@ -3924,32 +3901,17 @@ static bool pyprof__is_action(int number, void (*wanted)(int)) {
                                            : action.sa_handler == wanted);
 }
 
-/* A harmless signal that nobody has an action for, else one that is ignored; 0 = none. */
+/* One that nobody has an action for, else one that is ignored; 0 = none. By default they do nothing: one that comes when
+   the program has just taken the action away, or calls exec, harms nobody. SIGCHLD is everybody's, SIGCONT does things. */
 static int pyprof__free_signal(int32_t sampler) {
+    static const int harmless[] = {SIGURG, SIGWINCH, SIGURG, SIGWINCH};
     uint64_t in_use = pyprof__signals_in_use(sampler);
-    for (int i = 0; i < 2 * PYPROF__HARMLESS_SIGNALS; i++) {
-        int number = pyprof__harmless_signals[i % PYPROF__HARMLESS_SIGNALS];
-        if (!(in_use & pyprof__signal_bit(number)) &&
-            pyprof__is_action(number, i < PYPROF__HARMLESS_SIGNALS ? SIG_DFL : SIG_IGN)) {
-            return number;
+    for (int i = 0; i < 4; i++) {
+        if (!(in_use & pyprof__signal_bit(harmless[i])) && pyprof__is_action(harmless[i], i < 2 ? SIG_DFL : SIG_IGN)) {
+            return harmless[i];
         }
     }
     return 0;
-}
-
-/* What tells of a fault in what a thread does itself: a host's crash handler has to hear of those in ours, too. */
-static const int pyprof__faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS};
-enum {
-    PYPROF__FAULTS = sizeof pyprof__faults / sizeof *pyprof__faults
-};
-
-static sigset_t pyprof__handler_mask(void) {
-    sigset_t mask;
-    sigfillset(&mask);
-    for (size_t i = 0; i < PYPROF__FAULTS; i++) {
-        sigdelset(&mask, pyprof__faults[i]);
-    }
-    return mask;
 }
 
 /* The loader binds a function when it is first called, which takes up to 3 KiB of stack. So whatever the handler calls is
@@ -3962,28 +3924,32 @@ static void pyprof__bind_functions(void) {
     memcpy(to, from, one);
     memmove(to, to + 1, one);
     memset(to, 0, one);
-    volatile int is_equal = memcmp(to, from, one);
     volatile uintptr_t id = (uintptr_t)pthread_self() ^ (uintptr_t)getpid() ^ (uintptr_t)pyprof__tid();
     id = id ^ pyprof__current_thread_state() ^ (uintptr_t)PyGILState_GetThisThreadState();
+    id = id ^ (uintptr_t)memcmp(to, from, one);
     (void)fstat(-1, &status);
     (void)pread(-1, to, one, 0);
     (void)sigaction(0, NULL, &action);
     errno = 0;
     (void)pyprof__now();
-    (void)is_equal;
 }
 
+/* Of faults in the handler a host's crash handler has to hear, too. */
 static struct sigaction pyprof__our_action(void) {
     struct sigaction action;
     memset(&action, 0, sizeof action);
     action.sa_sigaction = pyprof__on_signal;
     action.sa_flags = PYPROF__ACTION_FLAGS;
-    action.sa_mask = pyprof__handler_mask();
+    sigfillset(&action.sa_mask);
+    for (int number = 1; number < NSIG; number++) {
+        if (pyprof__faults() & pyprof__signal_bit(number)) {
+            sigdelset(&action.sa_mask, number);
+        }
+    }
     return action;
 }
 
-/* Gives our action its flags again: siginterrupt changes those of whatever action there is. What it was meant for, the
-   program's own, is told. */
+/* Gives our action its flags again: siginterrupt changes those of whatever there is, but means the program's own. */
 static void pyprof__mend_flags(int number, const struct sigaction *changed) {
     struct sigaction action = pyprof__our_action(), *previous = &pyprof__handler.previous[number], now;
     if (sigaction(number, &action, &now) == 0 && !pyprof__is_our_action(&now)) {
@@ -4006,7 +3972,7 @@ static bool pyprof__take_signal(int number) {
             return false;
         }
     }
-    pyprof__mark_taken(number, true);
+    pyprof__set64(&pyprof__handler.taken, pyprof__get64(&pyprof__handler.taken) | pyprof__signal_bit(number));
     pyprof__handler.signal_number = number;
     return true;
 }
@@ -4030,23 +3996,38 @@ static bool pyprof__handler_start(int wanted) {
     return true;
 }
 
-static bool pyprof__any_request(uint32_t state) {
+/* Sets of states: a bit each. */
+#define PYPROF__OUTSTANDING (1u << PYPROF__REQUEST_SENT | 1u << PYPROF__REQUEST_CANCELLED)
+
+static bool pyprof__any_request(uint32_t states) {
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
-        if (pyprof__state_of(&pyprof__handler.requests[i]) == state) {
+        if (states >> pyprof__state_of(&pyprof__handler.requests[i]) & 1) {
             return true;
         }
     }
     return false;
 }
 
+static bool pyprof__any_at_work(void) {
+    return pyprof__any_request(1u << PYPROF__REQUEST_IN_WORK) || pyprof__get(&pyprof__handler.running) != 0;
+}
+
+static bool pyprof__is_outstanding(const pyprof__request *request) {
+    return PYPROF__OUTSTANDING >> pyprof__state_of(request) & 1;
+}
+
+/* False: it was not outstanding any more. */
+static bool pyprof__take_back(pyprof__request *request) {
+    return pyprof__swap_state(request, PYPROF__REQUEST_SENT, PYPROF__REQUEST_FREE) ||
+           pyprof__swap_state(request, PYPROF__REQUEST_CANCELLED, PYPROF__REQUEST_FREE);
+}
+
 /* Gives back what was asked of threads that no longer exist. */
 static void pyprof__drop_dead_requests(void) {
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
         pyprof__request *request = &pyprof__handler.requests[i];
-        uint32_t state = pyprof__state_of(request);
-        if ((state == PYPROF__REQUEST_SENT || state == PYPROF__REQUEST_CANCELLED) &&
-            !pyprof__thread_lives(request->tid)) {
-            pyprof__swap_state(request, (pyprof__request_state)state, PYPROF__REQUEST_FREE);
+        if (pyprof__is_outstanding(request) && !pyprof__thread_lives(request->tid)) {
+            pyprof__take_back(request);
         }
     }
 }
@@ -4054,17 +4035,6 @@ static void pyprof__drop_dead_requests(void) {
 static void pyprof__sleep_ns(long nanoseconds) {
     struct timespec time = {0, nanoseconds};
     clock_nanosleep(CLOCK_MONOTONIC, 0, &time, NULL);
-}
-
-static bool pyprof__is_outstanding(const pyprof__request *request) {
-    uint32_t state = pyprof__state_of(request);
-    return state == PYPROF__REQUEST_SENT || state == PYPROF__REQUEST_CANCELLED;
-}
-
-/* False: it was not outstanding any more. */
-static bool pyprof__take_back(pyprof__request *request) {
-    return pyprof__swap_state(request, PYPROF__REQUEST_SENT, PYPROF__REQUEST_FREE) ||
-           pyprof__swap_state(request, PYPROF__REQUEST_CANCELLED, PYPROF__REQUEST_FREE);
 }
 
 /* Whether a signal of ours waits before a thread that blocks it: then it does not come, however long one waits. */
@@ -4085,20 +4055,11 @@ static bool pyprof__any_on_its_way(void) {
     return false;
 }
 
-static bool pyprof__any_outstanding(void) {
-    return pyprof__any_request(PYPROF__REQUEST_SENT) || pyprof__any_request(PYPROF__REQUEST_CANCELLED);
-}
-
 /* Threads answer within microseconds, unless they block the signal, are gone, or are not let on a core. */
 static void pyprof__await_handlers(bool at_once) {
-    enum {
-        some = 20, /* of 100 us */
-        enough = 200,
-        if_at_work = 1000,
-        if_code_goes = 20000
-    };
+    const int some = 20, enough = 200, if_at_work = 1000, if_code_goes = 20000; /* of 100 us */
     int patience = at_once ? if_code_goes : enough;
-    for (int i = 0; i < patience && pyprof__any_outstanding(); i++) {
+    for (int i = 0; i < patience && pyprof__any_request(PYPROF__OUTSTANDING); i++) {
         pyprof__drop_dead_requests();
         if (i % some == some - 1 && !pyprof__any_on_its_way()) {
             break;
@@ -4106,9 +4067,7 @@ static void pyprof__await_handlers(bool at_once) {
         pyprof__sleep_ns(100000);
     }
     patience = at_once ? if_code_goes : if_at_work;
-    for (int i = 0;
-         i < patience && (pyprof__any_request(PYPROF__REQUEST_IN_WORK) || pyprof__get(&pyprof__handler.running) != 0);
-         i++) {
+    for (int i = 0; i < patience && pyprof__any_at_work(); i++) {
         pyprof__sleep_ns(100000);
     }
 }
@@ -4125,8 +4084,7 @@ static bool pyprof__is_foreign_pending(int32_t tid, int number) {
     return true;
 }
 
-/* Whether a pending signal that may not be ours would be lost with its action: POSIX has those that are ignored
-   discarded, in all threads. */
+/* Whether a pending signal that may not be ours would be lost with its action: POSIX discards those that are ignored. */
 static bool pyprof__would_discard(int number) {
     pyprof__tasks tasks;
     pyprof__signals signals;
@@ -4172,57 +4130,43 @@ static void pyprof__release_signal(int number, bool at_once) {
         if (would_discard && !at_once) {
             return;
         }
-        if (would_discard || pyprof__any_outstanding()) {
+        if (would_discard || pyprof__any_request(PYPROF__OUTSTANDING)) {
             pyprof__discard(number);
         }
     }
     pyprof__put_back(number);
 }
 
-static void pyprof__release_signals(bool at_once) {
-    for (int number = 1; number < NSIG; number++) {
-        if (pyprof__get64(&pyprof__handler.taken) & pyprof__signal_bit(number)) {
-            pyprof__release_signal(number, at_once);
-        }
-    }
-}
-
-/* The answer to a question that was left to its handler has come. Its frames cannot be given back any more: whoever
-   gave them is gone. */
+/* A question that was left to its handler is answered. Its frames cannot be given back: whoever gave them is gone. */
 static void pyprof__release_left(pyprof__request *request) {
     request->stack.frames = NULL;
     request->is_left = false;
     pyprof__set_state(request, PYPROF__REQUEST_FREE);
 }
 
-/* Takes back what was asked and leaves what is being answered: from here on no handler touches what is freed.
-   How many signals may still come. */
-static uint32_t pyprof__take_back_questions(void) {
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
-        pyprof__request *request = &pyprof__handler.requests[i];
-        count += pyprof__take_back(request);
-        request->is_left = pyprof__state_of(request) == PYPROF__REQUEST_IN_WORK;
-        if (request->is_left && pyprof__state_of(request) != PYPROF__REQUEST_IN_WORK) {
-            request->is_left = false;
+/* Ends what the handler has to do with a recording: at_once, if its code is about to go. What was asked is taken back, and
+   what is being answered is left: a handler that comes later, however late, touches nothing but pyprof__handler. */
+static void pyprof__handler_stop(bool at_once) {
+    uint32_t at_large = 0;
+    pyprof__await_handlers(at_once);
+    for (int number = 1; number < NSIG; number++) {
+        if (pyprof__get64(&pyprof__handler.taken) & pyprof__signal_bit(number)) {
+            pyprof__release_signal(number, at_once);
         }
     }
-    return count;
-}
-
-/* Ends what the handler has to do with a recording: at_once, if its code is about to go. A handler that comes
-   later, however late, finds that nothing is asked, and touches nothing but pyprof__handler. */
-static void pyprof__handler_stop(bool at_once) {
-    pyprof__await_handlers(at_once);
-    pyprof__release_signals(at_once);
-    pyprof__set(&pyprof__handler.at_large, pyprof__take_back_questions());
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+        pyprof__request *request = &pyprof__handler.requests[i];
+        at_large += pyprof__take_back(request);
+        request->is_left = pyprof__state_of(request) == PYPROF__REQUEST_IN_WORK;
+    }
+    pyprof__set(&pyprof__handler.at_large, at_large);
     pyprof__handler.signal_number = 0;
 }
 
 /* Whether some handler may still begin, or has not ended. */
 static bool pyprof__is_handler_awaited(void) {
-    return pyprof__get(&pyprof__handler.at_large) != 0 || pyprof__get(&pyprof__handler.running) != 0 ||
-           pyprof__get64(&pyprof__handler.taken) != 0 || pyprof__any_request(PYPROF__REQUEST_IN_WORK);
+    return pyprof__get(&pyprof__handler.at_large) != 0 || pyprof__get64(&pyprof__handler.taken) != 0 ||
+           pyprof__any_at_work();
 }
 
 // >>profile
@@ -4302,7 +4246,6 @@ struct pyprof_profile {
     pyprof__table nodes;
     pyprof__array tracks;
     pyprof__array timeline;
-    size_t timeline_limit; /* bytes */
     uint64_t timeline_coarsened;
     uint64_t samples_jit;
     uint64_t duration_ns;
@@ -4312,7 +4255,7 @@ struct pyprof_profile {
     uint32_t unsettled;
 };
 
-static size_t pyprof__min_size(size_t a, size_t b) {
+static uint64_t pyprof__min64(uint64_t a, uint64_t b) {
     return a < b ? a : b;
 }
 
@@ -4322,8 +4265,7 @@ static void pyprof__profile_init(pyprof_profile *profile, const pyprof__memory *
     profile->bytes.item_size = 1;
     profile->tracks.item_size = sizeof(pyprof__track);
     profile->timeline.item_size = sizeof(pyprof__span);
-    profile->timeline_limit = memory->limit / 16 * 3;
-    profile->names_limit = (uint32_t)pyprof__min_size(memory->limit / 65536, 1u << 20);
+    profile->names_limit = (uint32_t)pyprof__min64(memory->limit / 65536, 1u << 20);
     pyprof__table_init(&profile->strings, sizeof(pyprof__string), offsetof(pyprof__string, offset));
     pyprof__table_init(&profile->functions, sizeof(pyprof__function), sizeof(pyprof__function));
     pyprof__table_init(&profile->nodes, sizeof(pyprof__node), offsetof(pyprof__node, unused));
@@ -4367,32 +4309,24 @@ static pyprof__string pyprof__string_key(const char *text, size_t size) {
 }
 
 /* PYPROF__NONE = it was never interned. */
-static uint32_t pyprof__find_string(const pyprof_profile *profile, const pyprof__string *key) {
-    return pyprof__table_find(&profile->strings, key, pyprof__hash(key, profile->strings.key_size));
-}
-
 static uint32_t pyprof__find_text(const pyprof_profile *profile, const char *text, size_t size) {
     pyprof__string key = pyprof__string_key(text, size);
-    return pyprof__find_string(profile, &key);
+    return pyprof__table_find(&profile->strings, &key, pyprof__hash(&key, profile->strings.key_size));
 }
 
 static uint32_t pyprof__intern_text(pyprof_profile *profile, const char *text, size_t size) {
-    pyprof__string key = pyprof__string_key(text, size);
     bool is_new;
-    uint32_t known = pyprof__find_string(profile, &key);
-    if (known != PYPROF__NONE) {
+    uint32_t known = pyprof__find_text(profile, text, size);
+    if (known != PYPROF__NONE ||
+        !pyprof__array_reserve(&profile->memory, &profile->bytes, profile->bytes.count + size + 1)) {
         return known;
     }
-    if (!pyprof__array_reserve(&profile->memory, &profile->bytes, profile->bytes.count + size + 1)) {
-        return PYPROF__NONE;
-    }
+    pyprof__string key = pyprof__string_key(text, size);
     uint32_t string = pyprof__table_intern(&profile->memory, &profile->strings, &key, &is_new);
     if (is_new) {
         PYPROF__ITEM(pyprof__string, &profile->strings.items, string).offset = profile->bytes.count;
         char *end = (char *)profile->bytes.data + profile->bytes.count;
-        if (size > 0) {
-            memcpy(end, text, size);
-        }
+        memcpy(end, text, size);
         end[size] = '\0';
         profile->bytes.count += (uint32_t)size + 1;
     }
@@ -4408,10 +4342,8 @@ static const char *pyprof__string_text(const pyprof_profile *profile, uint32_t s
 static uint32_t pyprof__intern_function(pyprof_profile *profile, uint32_t name, uint32_t file, int32_t first_line) {
     pyprof__function key = {name, file, first_line};
     bool is_new;
-    if (name == PYPROF__NONE || file == PYPROF__NONE) {
-        return PYPROF__NONE;
-    }
-    return pyprof__table_intern(&profile->memory, &profile->functions, &key, &is_new);
+    bool has_both = name != PYPROF__NONE && file != PYPROF__NONE;
+    return has_both ? pyprof__table_intern(&profile->memory, &profile->functions, &key, &is_new) : PYPROF__NONE;
 }
 
 static uint32_t pyprof__intern_marker(pyprof_profile *profile, const char *name) {
@@ -4497,11 +4429,22 @@ static uint32_t pyprof__add_track(pyprof_profile *profile, int32_t tid, uint32_t
     return index;
 }
 
+/* The string for a name, if it is there or there are fewer than most; PYPROF__NONE: neither, or no room. */
+static uint32_t pyprof__limited_name(pyprof_profile *profile, const char *text, size_t size, uint32_t most) {
+    uint32_t name = pyprof__find_text(profile, text, size);
+    if (name != PYPROF__NONE || profile->names_count >= most) {
+        return name;
+    }
+    profile->names_count++;
+    return pyprof__intern_text(profile, text, size);
+}
+
 /* Threads whose names differ in digits only: "Thread-12 (work)" and "Thread-7 (work)" are "Thread-* (work)", and those
-   that only their ids tell apart, "game (4711)", are "game (*)". Returns the size. */
-static size_t pyprof__pattern_of(const char *text, size_t size, bool is_named, char *pattern, size_t most) {
+   that only their ids tell apart, "game (4711)", are "game (*)". */
+static uint32_t pyprof__name_pattern(pyprof_profile *profile, const char *text, size_t size, bool is_named) {
+    char pattern[256];
     size_t out = 0;
-    for (size_t i = 0; i < size && out + sizeof " (*)" < most; i++) {
+    for (size_t i = 0; i < size && out + sizeof " (*)" < sizeof pattern; i++) {
         bool is_digit = text[i] >= '0' && text[i] <= '9';
         if (!is_digit || out == 0 || pattern[out - 1] != '*') {
             pattern[out++] = is_digit ? '*' : text[i];
@@ -4511,39 +4454,20 @@ static size_t pyprof__pattern_of(const char *text, size_t size, bool is_named, c
         memcpy(pattern + out, " (*)", 4);
         out += 4;
     }
-    return out;
-}
-
-static uint32_t pyprof__name_pattern(pyprof_profile *profile, const char *text, size_t size, bool is_named) {
-    char pattern[256];
-    size_t length = pyprof__pattern_of(text, size, is_named, pattern, sizeof pattern);
-    uint32_t name = pyprof__find_text(profile, pattern, length);
-    if (name != PYPROF__NONE || profile->names_count >= 2 * profile->names_limit) {
-        return name;
-    }
-    profile->names_count++;
-    return pyprof__intern_text(profile, pattern, length);
+    return pyprof__limited_name(profile, pattern, out, 2 * profile->names_limit);
 }
 
 /* The string for a thread's name. Threads without end may have names without end: beyond a number of them those that
    differ in digits only are one; *is_pattern tells. PYPROF__NONE: there are too many of these, too, or no room. */
 static uint32_t pyprof__thread_name(pyprof_profile *profile, const char *text, size_t size, bool is_named,
                                     bool *is_pattern) {
-    uint32_t name = pyprof__find_text(profile, text, size);
-    *is_pattern = false;
-    if (name != PYPROF__NONE) {
-        return name;
-    }
-    if (profile->names_count < profile->names_limit) {
-        profile->names_count++;
-        return pyprof__intern_text(profile, text, size);
-    }
-    *is_pattern = true;
-    return pyprof__name_pattern(profile, text, size, is_named);
+    bool is_full = profile->names_count >= profile->names_limit;
+    uint32_t name = pyprof__limited_name(profile, text, size, profile->names_limit);
+    *is_pattern = is_full && name == PYPROF__NONE;
+    return *is_pattern ? pyprof__name_pattern(profile, text, size, is_named) : name;
 }
 
-/* A track of this name whose thread has ended before the given moment, else a new one if there are fewer than most;
-   PYPROF__NONE = neither. */
+/* A track of this name whose thread has ended by then, else a new one if there are fewer than most, else PYPROF__NONE. */
 static uint32_t pyprof__track_of_name(pyprof_profile *profile, int32_t tid, uint32_t name, bool is_named,
                                       uint64_t now_ns, uint32_t most) {
     for (uint32_t i = 0; i < profile->tracks.count; i++) {
@@ -4555,10 +4479,7 @@ static uint32_t pyprof__track_of_name(pyprof_profile *profile, int32_t tid, uint
             return i;
         }
     }
-    if (profile->tracks.count >= most) {
-        return PYPROF__NONE;
-    }
-    uint32_t index = pyprof__add_track(profile, tid, name);
+    uint32_t index = profile->tracks.count < most ? pyprof__add_track(profile, tid, name) : PYPROF__NONE;
     if (index != PYPROF__NONE) {
         pyprof__track_at(profile, index)->is_named = is_named;
     }
@@ -4600,19 +4521,33 @@ static void pyprof__leave_track(pyprof_profile *profile, uint32_t track) {
     pyprof__track_at(profile, track)->is_free = true;
 }
 
+static void pyprof__unlink_timeline(pyprof_profile *profile) {
+    for (uint32_t i = 0; i < profile->tracks.count; i++) {
+        pyprof__track_at(profile, i)->first = pyprof__track_at(profile, i)->last = PYPROF__NONE;
+    }
+}
+
+/* Makes a span the last one of its track. */
+static void pyprof__link_span(pyprof_profile *profile, uint32_t index) {
+    pyprof__span *items = (pyprof__span *)profile->timeline.data;
+    pyprof__track *track = pyprof__track_at(profile, items[index].track_and_kind / 8);
+    items[index].next = PYPROF__NONE;
+    uint32_t *link = track->last == PYPROF__NONE ? &track->first : &items[track->last].next;
+    *link = index;
+    track->last = index;
+}
+
 /* Merges neighbours of a track two by two; the longer one lends its stack. Spans of different kinds stay
    apart, so that idle time stays idle, unless that frees too little. */
 static void pyprof__coarsen(pyprof_profile *profile, bool any_kind) {
     pyprof__span *items = (pyprof__span *)profile->timeline.data;
     uint32_t count = profile->timeline.count, kept = 0;
-    for (uint32_t i = 0; i < profile->tracks.count; i++) {
-        pyprof__track_at(profile, i)->first = pyprof__track_at(profile, i)->last = PYPROF__NONE;
-    }
+    pyprof__unlink_timeline(profile);
     for (uint32_t i = 0; i < count; i++) {
         pyprof__span item = items[i];
         pyprof__track *track = pyprof__track_at(profile, item.track_and_kind / 8);
         pyprof__span *last = track->last == PYPROF__NONE ? NULL : &items[track->last];
-        if (last != NULL && last->next == PYPROF__NONE && (any_kind || last->track_and_kind == item.track_and_kind)) {
+        if (last != NULL && (any_kind || last->track_and_kind == item.track_and_kind)) {
             if (item.wall_ns > last->wall_ns) {
                 last->node = item.node;
                 last->track_and_kind = item.track_and_kind;
@@ -4620,36 +4555,26 @@ static void pyprof__coarsen(pyprof_profile *profile, bool any_kind) {
             last->wall_ns += item.wall_ns;
             last->cpu_ns += item.cpu_ns;
             last->samples += item.samples;
-            last->next = PYPROF__NONE - 1; /* merged once: the next one begins a new pair */
-            continue;
-        }
-        if (last != NULL) {
-            last->next = kept;
+            track->last = PYPROF__NONE; /* the next one begins a new pair */
         } else {
-            track->first = kept;
-        }
-        track->last = kept;
-        item.next = PYPROF__NONE;
-        items[kept++] = item;
-    }
-    for (uint32_t i = 0; i < profile->tracks.count; i++) {
-        pyprof__track *track = pyprof__track_at(profile, i);
-        if (track->last != PYPROF__NONE) {
-            items[track->last].next = PYPROF__NONE;
+            track->last = kept;
+            items[kept++] = item;
         }
     }
     profile->timeline.count = kept;
+    pyprof__unlink_timeline(profile);
+    for (uint32_t i = 0; i < kept; i++) {
+        pyprof__link_span(profile, i);
+    }
 }
 
 /* Room for one more span, at the price of resolution when the time line is full. */
 static bool pyprof__timeline_reserve(pyprof_profile *profile) {
-    size_t most = profile->timeline_limit / sizeof(pyprof__span);
+    size_t most = profile->memory.limit / 16 * 3 / sizeof(pyprof__span);
     size_t doubled = profile->timeline.capacity == 0 ? 32 : 2 * (size_t)profile->timeline.capacity;
-    if (profile->timeline.count < profile->timeline.capacity) {
-        return true;
-    }
-    if (profile->timeline.capacity < most &&
-        pyprof__array_resize(&profile->memory, &profile->timeline, pyprof__min_size(doubled, most))) {
+    if (profile->timeline.count < profile->timeline.capacity ||
+        (profile->timeline.capacity < most &&
+         pyprof__array_resize(&profile->memory, &profile->timeline, pyprof__min64(doubled, most)))) {
         return true;
     }
     if (profile->timeline.count < 16) {
@@ -4678,14 +4603,8 @@ static void pyprof__extend_timeline(pyprof_profile *profile, uint32_t track_inde
         items = (pyprof__span *)profile->timeline.data;
         index = pyprof__array_add(&profile->memory, &profile->timeline);
         items[index].node = node;
-        items[index].next = PYPROF__NONE;
         items[index].track_and_kind = track_index * 8 + kind;
-        if (track->last == PYPROF__NONE) {
-            track->first = index;
-        } else {
-            items[track->last].next = index;
-        }
-        track->last = index;
+        pyprof__link_span(profile, index);
     }
     items[index].wall_ns += wall;
     items[index].cpu_ns += cpu;
@@ -4755,8 +4674,7 @@ static pyprof_profile *pyprof__profile_copy(const pyprof_profile *profile) {
 /* In comes a thread that runs, out goes one that does not: what is read of it then stands still. It is held without a
    signal: the sampler and the thread are confined to one core, and while the sampler is on it, the thread is not. The
    thread's own clock, read before and after, proves that.
-   - Where a thread may run is the host's to say. It is changed for the time of one read, and given back unless somebody
-     has changed it meanwhile.
+   - Where a thread may run is the host's to say: it is changed for one read, and given back unless changed meanwhile.
    - What the thread makes in the moment between its confinement and its standstill is born confined, and freed.
    - Where the sampler may run is changed for longer: a thread that shares its core stands still whenever the sampler
      wakes, and need not be confined. */
@@ -4816,37 +4734,18 @@ static bool pyprof__is_one_core(const pyprof__cores *cores, uint32_t core) {
     return pyprof__same_cores(cores, &one);
 }
 
-static uint64_t pyprof__fingerprint_of_cores(const pyprof__cores *cores) {
-    uint64_t fingerprint = 1;
-    for (size_t i = 0; i < cores->size; i += sizeof fingerprint) {
-        uint64_t word;
-        memcpy(&word, cores->bits + i, sizeof word);
-        fingerprint = pyprof__mix(fingerprint, word);
-    }
-    return fingerprint | 1;
-}
+#define PYPROF__STAT_PARENT 1
+#define PYPROF__STAT_CORE 36
 
-/* A number of the stat file of a process or thread; 0 = it is gone. The first one after its state counts as 0. */
-static uint32_t pyprof__stat_number(const char *path, int place) {
-    char text[512];
+/* A field of the stat file of a process, or of one of our threads ("self/task/"), counted from its state; 0 = gone. */
+static uint32_t pyprof__stat_number(const char *of, uint32_t id, int place) {
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/%s%lu/stat", of, (unsigned long)id);
     const char *at = pyprof__read_small_file(path, text, sizeof text) > 0 ? strrchr(text, ')') : NULL;
-    at = at != NULL ? strchr(at + 1, ' ') : NULL; /* before the state */
     for (int i = 0; at != NULL && i <= place; i++) {
         at = strchr(at + 1, ' ');
     }
     return at != NULL ? (uint32_t)strtoul(at, NULL, 10) : 0;
-}
-
-static uint32_t pyprof__core_of(int32_t tid) {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)tid);
-    return pyprof__stat_number(path, 35);
-}
-
-static uint32_t pyprof__parent_of(uint32_t pid) {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%lu/stat", (unsigned long)pid);
-    return pyprof__stat_number(path, 0);
 }
 
 /* The id of the process or thread that was made last, as far as this process can see them; 0 = not to be told. */
@@ -4861,15 +4760,10 @@ static uint32_t pyprof__last_made(void) {
 
 /* Real-time priorities count from 1; deadlines come before all of them. */
 static int pyprof__priority(int32_t tid) {
-    enum {
-        fifo = 1,
-        round_robin = 2,
-        deadline = 6,
-        reset_on_fork = 0x40000000,
-        above_all = 1000
-    };
+    const long fifo = 1, round_robin = 2, deadline = 6, reset_on_fork = 0x40000000; /* <linux/sched.h> */
+    const int above_all = 1000;
     int priority = 0;
-    long policy = syscall(SYS_sched_getscheduler, tid) & ~(long)reset_on_fork;
+    long policy = syscall(SYS_sched_getscheduler, tid) & ~reset_on_fork;
     if (policy != fifo && policy != round_robin) {
         return policy < 0 || policy == deadline ? above_all : 0;
     }
@@ -4880,14 +4774,11 @@ static int pyprof__priority(int32_t tid) {
 static void pyprof__ask_for_little(void) {
 #if defined(SYS_sched_getattr) && defined(SYS_sched_setattr)
     struct {
-        uint32_t size;
-        uint32_t policy;
+        uint32_t size, policy;
         uint64_t flags;
         int32_t nice;
         uint32_t priority;
-        uint64_t runtime;
-        uint64_t deadline;
-        uint64_t period;
+        uint64_t runtime, deadline, period;
     } attributes;
     memset(&attributes, 0, sizeof attributes);
     if (syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0u) == 0 && attributes.policy == 0) {
@@ -4918,15 +4809,12 @@ typedef struct pyprof__hold {
     pyprof__cores cores; /* where it may run else */
 } pyprof__hold;
 
-/* Gives a thread back where it may run. If that was wherever the system allows it is told so, and not what that is just
-   now: cpusets change. */
+/* Gives a thread back where it may run. If that was wherever the system allows, it is told just that: cpusets change. */
 static bool pyprof__give_cores(const pyprof__holder *holder, int32_t tid, const pyprof__cores *cores) {
     pyprof__cores now, every = pyprof__every_core(cores->size);
-    if (pyprof__same_cores(cores, &holder->widest)) {
-        bool is_given = pyprof__set_cores(tid, &every) && pyprof__get_cores(tid, &now);
-        if (is_given && (pyprof__same_cores(&now, cores) || !pyprof__has_cores(&now, cores))) {
-            return true; /* or somebody has changed it right behind us */
-        }
+    if (pyprof__same_cores(cores, &holder->widest) && pyprof__set_cores(tid, &every) && pyprof__get_cores(tid, &now) &&
+        (pyprof__same_cores(&now, cores) || !pyprof__has_cores(&now, cores))) {
+        return true; /* or somebody has changed it right behind us */
     }
     return pyprof__set_cores(tid, cores) || (errno == EINVAL && pyprof__set_cores(tid, &every));
 }
@@ -4973,21 +4861,19 @@ static uint32_t pyprof__choose_core(const pyprof__cores *cores, int32_t tid) {
     if (syscall(SYS_getcpu, &core, NULL, NULL) == 0 && pyprof__has_core(cores, core)) {
         return core;
     }
-    core = pyprof__core_of(tid);
+    core = pyprof__stat_number("self/task/", (uint32_t)tid, PYPROF__STAT_CORE);
     while (!pyprof__has_core(cores, core) && core < 8 * sizeof cores->bits) {
         core++;
     }
     return core;
 }
 
-/* The thread does not run until it is let go, unless somebody takes the core from the sampler. False: errno says why;
-   it has to be let go all the same. */
+/* False, or somebody takes the core from the sampler: the thread runs. It has to be let go all the same. */
 static bool pyprof__hold_thread(pyprof__holder *holder, int32_t tid, pyprof__hold *hold) {
     pyprof__cores now;
     hold->tid = tid;
     hold->is_confined = false;
     hold->is_steady = true;
-    errno = EBUSY;
     int priority = pyprof__priority(tid);
     if (priority > 0 && priority >= pyprof__priority(0)) {
         return false; /* it would take the core from the sampler */
@@ -5009,7 +4895,6 @@ static bool pyprof__hold_thread(pyprof__holder *holder, int32_t tid, pyprof__hol
     }
     hold->last_made = pyprof__last_made();
     const pyprof__cores one = pyprof__one_core(hold->cores.size, core);
-    errno = EBUSY;
     if (hold->last_made == 0 || !pyprof__get_cores(tid, &now)) {
         return false;
     }
@@ -5023,9 +4908,7 @@ static bool pyprof__hold_thread(pyprof__holder *holder, int32_t tid, pyprof__hol
 
 /* Frees one that was made while its maker was confined. */
 static void pyprof__free_one_born(const pyprof__holder *holder, const pyprof__hold *hold, uint32_t pid) {
-    enum {
-        generations = 4
-    };
+    const int generations = 4;
     pyprof__cores now;
     uint32_t parent = pid;
     bool is_ours = pyprof__thread_lives((int32_t)pid);
@@ -5033,7 +4916,7 @@ static void pyprof__free_one_born(const pyprof__holder *holder, const pyprof__ho
         return;
     }
     for (int i = 0; !is_ours && parent > 1 && i < generations; i++) {
-        parent = pyprof__parent_of(parent);
+        parent = pyprof__stat_number("", parent, PYPROF__STAT_PARENT);
         is_ours = parent == (uint32_t)pyprof__pid;
     }
     if (is_ours) {
@@ -5042,16 +4925,13 @@ static void pyprof__free_one_born(const pyprof__holder *holder, const pyprof__ho
 }
 
 static void pyprof__free_range(const pyprof__holder *holder, const pyprof__hold *hold, uint32_t first, uint32_t last) {
-    enum {
-        most = 1024 /* few are made within microseconds */
-    };
+    const uint32_t most = 1024; /* few are made within microseconds */
     for (uint32_t pid = first; pid <= last && pid - first < most; pid++) {
         pyprof__free_one_born(holder, hold, pid);
     }
 }
 
-/* What the thread has made since it was confined has ids behind the one that was made last before. They are given in
-   turn, and begin anew at the end. */
+/* What the thread has made since has ids behind what was made last before: in turn, and at the end from the first on. */
 static void pyprof__free_the_born(const pyprof__holder *holder, const pyprof__hold *hold, uint32_t last) {
     bool is_in_turn = last > hold->last_made;
     pyprof__free_range(holder, hold, hold->last_made + 1, is_in_turn ? last : UINT32_MAX);
@@ -5334,21 +5214,29 @@ static void pyprof__forget_codes(pyprof__sampler *sampler) {
     pyprof__forget_known();
 }
 
+/* What is met has its place also when the recording is full: it takes little, see pyprof__call_site_of. */
+static bool pyprof__reserve_met(pyprof__sampler *sampler, pyprof__array *array, size_t count) {
+    size_t reserve = pyprof__open_reserve(sampler->memory);
+    bool has_room = pyprof__array_reserve(sampler->memory, array, count);
+    sampler->memory->reserve = reserve;
+    return has_room;
+}
+
+static uint32_t pyprof__intern_met(pyprof__sampler *sampler, pyprof__table *table, const pyprof__frame *frame,
+                                   bool *is_new) {
+    size_t reserve = pyprof__open_reserve(sampler->memory);
+    uint32_t index = pyprof__table_intern(sampler->memory, table, frame, is_new);
+    sampler->memory->reserve = reserve;
+    return index;
+}
+
 /* Copies the line table. False: it is gone, or there is no room. */
 static bool pyprof__copy_lines(pyprof__sampler *sampler, uintptr_t object, pyprof__code *code) {
     uintptr_t data;
     size_t size;
-    if (!pyprof__bytes_data(object, &data, &size)) {
-        return false;
-    }
-    size_t reserve = pyprof__open_reserve(sampler->memory);
-    bool has_room = pyprof__array_reserve(sampler->memory, &sampler->lines, sampler->lines.count + size);
-    sampler->memory->reserve = reserve;
-    if (!has_room) {
-        return false;
-    }
-    unsigned char *to = (unsigned char *)sampler->lines.data + sampler->lines.count;
-    if (size > 0 && !pyprof__read(data, to, size)) {
+    if (!pyprof__bytes_data(object, &data, &size) ||
+        !pyprof__reserve_met(sampler, &sampler->lines, sampler->lines.count + size) ||
+        (size > 0 && !pyprof__read(data, (char *)sampler->lines.data + sampler->lines.count, size))) {
         return false;
     }
     code->lines = sampler->lines.count;
@@ -5371,98 +5259,82 @@ static bool pyprof__is_same_code(pyprof__sampler *sampler, const pyprof__code *c
 static bool pyprof__read_new_code(pyprof__sampler *sampler, pyprof__code *code) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     pyprof__code_fields fields;
-    if (!pyprof__is_same_code(sampler, code) || !pyprof__read_code(&sampler->layout, &reader, code->code, &fields)) {
+    if (!pyprof__is_same_code(sampler, code) || !pyprof__read_code(&sampler->layout, &reader, code->code, &fields) ||
+        !pyprof__read_text(fields.name, &sampler->text)) {
         return false;
     }
-    if (!pyprof__read_text(fields.name, &sampler->text)) {
-        return false;
-    }
-    bool is_bootstrap = pyprof__ends_with(sampler->text.utf8, sampler->text.size, "_bootstrap");
+    bool is_named_so = pyprof__ends_with(sampler->text.utf8, sampler->text.size, "_bootstrap");
     uint32_t name = pyprof__intern_text(sampler->profile, sampler->text.utf8, sampler->text.size);
     if (!pyprof__read_text(fields.filename, &sampler->text) || !pyprof__copy_lines(sampler, fields.lines, code)) {
         return false;
     }
-    is_bootstrap = is_bootstrap && pyprof__ends_with(sampler->text.utf8, sampler->text.size, "threading.py");
     uint32_t file = pyprof__intern_text(sampler->profile, sampler->text.utf8, sampler->text.size);
     if (!pyprof__is_same_code(sampler, code)) {
         return false;
     }
     code->first_line = fields.first_line;
     code->function = pyprof__intern_function(sampler->profile, name, file, fields.first_line);
-    if (is_bootstrap) {
+    if (is_named_so && pyprof__ends_with(sampler->text.utf8, sampler->text.size, "threading.py")) {
         sampler->bootstrap = code->function;
     }
     return true;
 }
 
-/* Names that the host gave to interpreters. Changed under the locks of both the host's call and the sampler. */
-#define PYPROF__NAMES_MAX 64u
+/* Names that the host gave to interpreters and threads. Changed under the locks of both the host's call and the sampler. */
 typedef struct pyprof__name {
-    int64_t id;
+    int64_t id;          /* of an interpreter; or of a thread, */
+    uintptr_t thread_id; /* and its pthread_t */
     char text[64];
 } pyprof__name;
 
+#define PYPROF__NAMES_MAX 64u
 static struct pyprof__names {
     int32_t generation; /* of the names: part of every mark, so that a new name makes new ones */
     uint32_t count;
     pyprof__name items[PYPROF__NAMES_MAX];
 } pyprof__names;
 
-static pyprof__name *pyprof__name_of(int64_t id) {
-    for (uint32_t i = 0; i < pyprof__names.count; i++) {
-        if (pyprof__names.items[i].id == id) {
-            return &pyprof__names.items[i];
+#define PYPROF__THREAD_NAMES_MAX 1024u
+static struct pyprof__given_names {
+    uint32_t generation;
+    uint32_t count;
+    pyprof__name items[PYPROF__THREAD_NAMES_MAX];
+} pyprof__given_names;
+
+static pyprof__name *pyprof__find_name(pyprof__name *items, uint32_t count, int64_t id, uintptr_t thread_id) {
+    for (uint32_t i = 0; i < count; i++) {
+        if (items[i].id == id && items[i].thread_id == thread_id) {
+            return &items[i];
         }
     }
     return NULL;
+}
+
+static pyprof__name *pyprof__name_of(int64_t id) {
+    return pyprof__find_name(pyprof__names.items, pyprof__names.count, id, 0);
+}
+
+static pyprof__name *pyprof__given_name_of(int32_t tid, uintptr_t thread_id) {
+    return pyprof__find_name(pyprof__given_names.items, pyprof__given_names.count, tid, thread_id);
 }
 
 /* The mark of an interpreter that bears the same name; PYPROF__NONE = none. */
 static uint32_t pyprof__mark_of_name(const pyprof_profile *profile, const char *name) {
     char end[80];
     static const char begin[] = "[interpreter ";
-    int length = snprintf(end, sizeof end, ": %s]", name);
+    const size_t digits = sizeof begin - 1;
+    snprintf(end, sizeof end, ": %s]", name);
     for (uint32_t i = 0; i < profile->functions.items.count; i++) {
         const pyprof__function *function = &PYPROF__ITEM(const pyprof__function, &profile->functions.items, i);
         size_t size, file_size;
         const char *text = pyprof__string_text(profile, function->name, &size);
         pyprof__string_text(profile, function->file, &file_size);
-        size_t digits = sizeof begin - 1;
-        if (file_size > 0 || size < digits || memcmp(text, begin, digits) != 0) {
-            continue;
-        }
-        while (digits < size && text[digits] >= '0' && text[digits] <= '9') {
-            digits++;
-        }
-        if (size - digits == (size_t)length && memcmp(text + digits, end, size - digits) == 0) {
+        if (file_size == 0 && strncmp(text, begin, digits) == 0 &&
+            strcmp(text + digits + strspn(text + digits, "0123456789"), end) == 0) {
             return i;
         }
     }
     return PYPROF__NONE;
-}
-
-/* Names that the host gave to threads, as for interpreters. */
-#define PYPROF__THREAD_NAMES_MAX 1024u
-typedef struct pyprof__given_name {
-    int32_t tid;
-    uintptr_t thread_id;
-    char text[64];
-} pyprof__given_name;
-
-static struct pyprof__given_names {
-    uint32_t generation;
-    uint32_t count;
-    pyprof__given_name items[PYPROF__THREAD_NAMES_MAX];
-} pyprof__given_names;
-
-static pyprof__given_name *pyprof__given_name_of(int32_t tid, uintptr_t thread_id) {
-    for (uint32_t i = 0; i < pyprof__given_names.count; i++) {
-        pyprof__given_name *item = &pyprof__given_names.items[i];
-        if (item->tid == tid && item->thread_id == thread_id) {
-            return item;
-        }
-    }
-    return NULL;
 }
 
 /* The function that stands for an interpreter; PYPROF__NONE = no room. */
@@ -5482,15 +5354,6 @@ static uint32_t pyprof__function_of_mark(pyprof__sampler *sampler, const pyprof_
     return pyprof__intern_marker(sampler->profile, text);
 }
 
-/* What is met has its place also when the recording is full: it takes little, see pyprof__call_site_of. */
-static uint32_t pyprof__intern_met(pyprof__sampler *sampler, pyprof__table *table, const pyprof__frame *frame,
-                                   bool *is_new) {
-    size_t reserve = pyprof__open_reserve(sampler->memory);
-    uint32_t index = pyprof__table_intern(sampler->memory, table, frame, is_new);
-    sampler->memory->reserve = reserve;
-    return index;
-}
-
 /* The entry of a code object; NULL: it has died, or there is no room. */
 static const pyprof__code *pyprof__code_of(pyprof__sampler *sampler, const pyprof__frame *frame) {
     bool is_new;
@@ -5499,34 +5362,30 @@ static const pyprof__code *pyprof__code_of(pyprof__sampler *sampler, const pypro
         return NULL;
     }
     pyprof__code *code = &PYPROF__ITEM(pyprof__code, &sampler->codes.items, index);
-    if (is_new) {
-        if (!pyprof__read_new_code(sampler, code)) {
-            code->function = sampler->profile->unresolved;
-            code->lines_size = 0;
-        } else if (code->function == PYPROF__NONE) {
-            return NULL;
-        }
+    if (is_new && !pyprof__read_new_code(sampler, code)) {
+        code->function = sampler->profile->unresolved;
+        code->lines_size = 0;
     }
-    return code;
+    return code->function != PYPROF__NONE ? code : NULL;
 }
 
-static pyprof__call_site *pyprof__add_call_site(pyprof__sampler *sampler, const pyprof__frame *frame, uint32_t index) {
-    pyprof__call_site *site = &PYPROF__ITEM(pyprof__call_site, &sampler->sites.items, index);
+/* False: there is no room. */
+static bool pyprof__fill_call_site(pyprof__sampler *sampler, pyprof__call_site *site) {
     site->node = PYPROF__NONE;
-    if (pyprof__is_mark(frame)) {
-        site->function = pyprof__function_of_mark(sampler, frame);
-        return site->function != PYPROF__NONE ? site : NULL;
+    if (pyprof__is_mark(&site->frame)) {
+        site->function = pyprof__function_of_mark(sampler, &site->frame);
+        return site->function != PYPROF__NONE;
     }
-    const pyprof__code *code = pyprof__code_of(sampler, frame);
+    const pyprof__code *code = pyprof__code_of(sampler, &site->frame);
     if (code == NULL) {
-        return NULL;
+        return false;
     }
     site->function = code->function;
     if (code->function != sampler->profile->unresolved) {
         const unsigned char *table = (const unsigned char *)sampler->lines.data + code->lines;
-        site->line = pyprof__line_at(table, code->lines_size, code->first_line, frame->instr);
+        site->line = pyprof__line_at(table, code->lines_size, code->first_line, site->frame.instr);
     }
-    return site;
+    return true;
 }
 
 /* What a frame means: known from before, or read now. NULL = no room. */
@@ -5542,11 +5401,9 @@ static pyprof__call_site *pyprof__call_site_of(pyprof__sampler *sampler, const p
         return NULL;
     }
     pyprof__call_site *site = &PYPROF__ITEM(pyprof__call_site, &sampler->sites.items, index);
-    if (is_new) {
-        site = pyprof__add_call_site(sampler, frame, index);
-        if (site == NULL) {
-            pyprof__forget_codes(sampler); /* a half-made site must not be found again */
-        }
+    if (is_new && !pyprof__fill_call_site(sampler, site)) {
+        pyprof__forget_codes(sampler); /* a half-made site must not be found again */
+        return NULL;
     }
     return site;
 }
@@ -5579,11 +5436,8 @@ static uint32_t pyprof__node_of(pyprof__sampler *sampler, pyprof__thread *thread
                                 uint32_t base) {
     uint32_t common = pyprof__common_frames(thread, stack);
     uint32_t node = common > 0 ? PYPROF__ITEM(uint32_t, &thread->nodes, common - 1) : base;
-    size_t reserve = pyprof__open_reserve(sampler->memory);
-    bool has_room = pyprof__array_reserve(sampler->memory, &thread->frames, stack->count) &&
-                    pyprof__array_reserve(sampler->memory, &thread->nodes, stack->count);
-    sampler->memory->reserve = reserve;
-    if (!has_room) {
+    if (!pyprof__reserve_met(sampler, &thread->frames, stack->count) ||
+        !pyprof__reserve_met(sampler, &thread->nodes, stack->count)) {
         sampler->stats.truncated_memory++;
         thread->frames.count = thread->nodes.count = 0;
         return pyprof__track_at(sampler->profile, thread->track)->truncated;
@@ -5630,10 +5484,6 @@ static void pyprof__learn_object(pyprof__sampler *sampler, pyprof__thread *threa
     }
 }
 
-static uint64_t pyprof__min64(uint64_t a, uint64_t b) {
-    return a < b ? a : b;
-}
-
 static pyprof__registry *pyprof__registry_of(pyprof__sampler *sampler, uintptr_t interp) {
     for (uint32_t i = 0; i < PYPROF__REGISTRIES_MAX; i++) {
         if (sampler->registries[i].interp == interp) {
@@ -5675,10 +5525,8 @@ static bool pyprof__read_name(pyprof__sampler *sampler, uintptr_t object) {
     pyprof__reader reader = {0, 0, 0, 0, NULL};
     pyprof__view_renew(&sampler->view, PYPROF__OF_NAMES);
     uintptr_t text = pyprof__read_attribute(&sampler->view, object, "_name", &sampler->name_key, &sampler->text);
-    if (text == 0 || !pyprof__read_text(text, &sampler->text)) {
-        return false;
-    }
-    return pyprof__object_lives(&reader, text); /* it may have died with its thread */
+    return text != 0 && pyprof__read_text(text, &sampler->text) &&
+           pyprof__object_lives(&reader, text); /* it may have died with its thread */
 }
 
 /* Whether an attribute of a Thread object is this number; *key as of pyprof__read_attribute. */
@@ -5747,8 +5595,7 @@ static void pyprof__read_system_name(pyprof__thread *thread) {
     }
 }
 
-/* The thread's samples go where its name says from now on. A track of its own takes a new name, one that it has from
-   others keeps theirs. */
+/* The thread's samples go where its name says. A track of its own takes a new name, one from others keeps theirs. */
 static void pyprof__choose_track(pyprof__sampler *sampler, pyprof__thread *thread, const char *text, size_t size,
                                  bool is_named, uint64_t now) {
     pyprof_profile *profile = sampler->profile;
@@ -5778,13 +5625,6 @@ static void pyprof__choose_track(pyprof__sampler *sampler, pyprof__thread *threa
     thread->track = taken != PYPROF__NONE ? taken : thread->track;
 }
 
-static void pyprof__name_thread(pyprof__sampler *sampler, pyprof__thread *thread, const char *text, size_t size,
-                                bool is_named, uint64_t now) {
-    size_t reserve = pyprof__open_reserve(sampler->memory);
-    pyprof__choose_track(sampler, thread, text, size, is_named, now);
-    sampler->memory->reserve = reserve;
-}
-
 /* The name that Python gave the thread, else the system's. Looked up again from time to time, at first more often: it may
    change, and a thread begins before it has one. */
 static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now) {
@@ -5797,17 +5637,19 @@ static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread
     thread->name.wait =
         pyprof__min64(thread->name.wait == 0 ? PYPROF__NAME_WAIT_NS : 2 * thread->name.wait, PYPROF__NAME_WAIT_MAX_NS);
     thread->name.due = now + thread->name.wait;
-    const pyprof__given_name *given = pyprof__given_name_of(thread->tid, thread->thread_id);
+    const pyprof__name *given = pyprof__given_name_of(thread->tid, thread->thread_id);
+    size_t reserve = pyprof__open_reserve(sampler->memory);
     if (given != NULL) {
-        pyprof__name_thread(sampler, thread, given->text, strlen(given->text), true, now);
+        pyprof__choose_track(sampler, thread, given->text, strlen(given->text), true, now);
     } else if (pyprof__find_python_name(sampler, thread, now)) {
-        pyprof__name_thread(sampler, thread, sampler->text.utf8, sampler->text.size, true, now);
+        pyprof__choose_track(sampler, thread, sampler->text.utf8, sampler->text.size, true, now);
     } else if (is_new && thread->tid == pyprof__pid) {
-        pyprof__name_thread(sampler, thread, main_name, sizeof main_name - 1, true, now);
+        pyprof__choose_track(sampler, thread, main_name, sizeof main_name - 1, true, now);
     } else if (is_new || (thread->name.fingerprint & 1) == 0) {
         pyprof__read_system_name(thread);
-        pyprof__name_thread(sampler, thread, thread->name.comm, strlen(thread->name.comm), false, now);
+        pyprof__choose_track(sampler, thread, thread->name.comm, strlen(thread->name.comm), false, now);
     }
+    sampler->memory->reserve = reserve;
 }
 
 // >>records
@@ -6823,7 +6665,7 @@ static bool pyprof__watch_cores(pyprof__thread *thread) {
     if (!pyprof__get_cores(thread->tid, &cores)) {
         return false;
     }
-    uint64_t fingerprint = pyprof__fingerprint_of_cores(&cores);
+    uint64_t fingerprint = pyprof__hash(cores.bits, cores.size) | 1u;
     if (fingerprint != thread->holding.cores) {
         thread->holding.from = thread->holding.cores != 0 ? pyprof__now() + PYPROF__HANDS_OFF_NS : 0;
         thread->holding.cores = fingerprint;
@@ -7546,7 +7388,7 @@ static bool pyprof__read_heads(pyprof__sampler *sampler) {
     pyprof__waiting *waiting = &sampler->waiting;
     const struct iovec *places = (const struct iovec *)waiting->places.data;
     for (uint32_t i = 0; i < waiting->members.count; i += most) {
-        size_t count = pyprof__min_size(most, waiting->members.count - i);
+        size_t count = pyprof__min64(most, waiting->members.count - i);
         if (!pyprof__read_places(places + i, count, pyprof__head_at(&waiting->now, i),
                                  count * waiting->now.item_size)) {
             return false;
@@ -7929,7 +7771,8 @@ static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
             continue;
         }
         uint64_t now = pyprof__now();
-        if (sampler->dump_until != 0 && (now >= sampler->dump_until || !pyprof__any_request(PYPROF__REQUEST_SENT))) {
+        if (sampler->dump_until != 0 &&
+            (now >= sampler->dump_until || !pyprof__any_request(1u << PYPROF__REQUEST_SENT))) {
             pyprof__end_dump(sampler);
             heard--; /* another one may have been wanted meanwhile */
             continue;
@@ -7956,10 +7799,7 @@ static bool pyprof__is_in_handler(int32_t tid) {
     pyprof__signals signals;
     const uint64_t not_told = pyprof__signal_bit(SIGKILL) | pyprof__signal_bit(SIGSTOP) | pyprof__signal_bit(32) |
                               pyprof__signal_bit(33) | pyprof__signal_bit(34); /* the C library's own */
-    uint64_t faults = 0;
-    for (size_t i = 0; i < PYPROF__FAULTS; i++) {
-        faults |= pyprof__signal_bit(pyprof__faults[i]);
-    }
+    uint64_t faults = pyprof__faults();
     return pyprof__read_signals(tid, &signals) && (signals.blocked | not_told | faults) == UINT64_MAX &&
            (signals.blocked & faults) != faults;
 }
@@ -10308,8 +10148,8 @@ static void pyprof__unlock_names(pyprof__sampler *sampler) {
 static void pyprof__drop_names_of_the_dead(void) {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < pyprof__given_names.count; i++) {
-        const pyprof__given_name item = pyprof__given_names.items[i];
-        if (syscall(SYS_tgkill, getpid(), item.tid, 0) == 0) {
+        const pyprof__name item = pyprof__given_names.items[i];
+        if (syscall(SYS_tgkill, getpid(), (int32_t)item.id, 0) == 0) {
             pyprof__given_names.items[kept++] = item;
         }
     }
@@ -10317,7 +10157,7 @@ static void pyprof__drop_names_of_the_dead(void) {
 }
 
 static pyprof_result pyprof__give_name(int32_t tid, uintptr_t thread_id, const char *text) {
-    pyprof__given_name *name = pyprof__given_name_of(tid, thread_id);
+    pyprof__name *name = pyprof__given_name_of(tid, thread_id);
     if (text == NULL) {
         if (name != NULL) {
             *name = pyprof__given_names.items[--pyprof__given_names.count];
@@ -10334,7 +10174,7 @@ static pyprof_result pyprof__give_name(int32_t tid, uintptr_t thread_id, const c
     }
     if (name == NULL) {
         name = &pyprof__given_names.items[pyprof__given_names.count++];
-        name->tid = tid;
+        name->id = tid;
         name->thread_id = thread_id;
     }
     pyprof__copy_name(name->text, sizeof name->text, text);

@@ -20,6 +20,13 @@ static size_t name_of(int kind, uint32_t number, char *name, size_t size) {
     return strlen(name);
 }
 
+static void choose_track(pyprof__sampler *sampler, pyprof__thread *thread, const char *name, size_t size, bool is_named,
+                         uint64_t now) {
+    size_t reserve = pyprof__open_reserve(sampler->memory);
+    pyprof__choose_track(sampler, thread, name, size, is_named, now);
+    sampler->memory->reserve = reserve;
+}
+
 /* The tracks of threads that come and go, so many at a time, with every kind of name; every fifth has none of its
    own, and every seventh changes it. */
 static void test_tracks_without_end(void **state) {
@@ -49,13 +56,13 @@ static void test_tracks_without_end(void **state) {
             thread->tid = (int32_t)i + 1;
             thread->track = PYPROF__NONE;
             size_t size = name_of((int)(i % 5), i, name, sizeof name);
-            pyprof__name_thread(sampler, thread, name, size, i % 5 != 4, now);
+            choose_track(sampler, thread, name, size, i % 5 != 4, now);
             assert_int_not_equal(thread->track, PYPROF__NONE);
             pyprof__add_absence(profile, thread->track, now);
             pyprof__extend_timeline(profile, thread->track, pyprof__track_at(profile, thread->track)->root, 0, 1, 0, 1);
             if (i % 7 == 0) {
                 size = name_of((int)(i % 4), i + 1, name, sizeof name);
-                pyprof__name_thread(sampler, thread, name, size, true, now + 1);
+                choose_track(sampler, thread, name, size, true, now + 1);
                 assert_int_not_equal(thread->track, PYPROF__NONE);
             }
             for (uint32_t other = 0; i % 1000 == 0 && other < live && other < i; other++) {
