@@ -893,14 +893,12 @@ static void pyprof__find_mappings(uintptr_t address, pyprof__range *holds, pypro
     memset(stack, 0, sizeof *stack);
     while (file >= 0 && (count = read(file, part, sizeof part)) > 0) {
         for (ssize_t i = 0; i < count; i++) {
-            if (part[i] != '\n') {
-                line[size] = part[i];
-                size += size < sizeof line - 1;
-                continue;
+            bool is_end = part[i] == '\n';
+            line[size] = is_end ? '\0' : part[i];
+            size = is_end ? 0 : size + (size < sizeof line - 1);
+            if (is_end) {
+                pyprof__take_mapping(line, address, holds, stack);
             }
-            line[size] = '\0';
-            size = 0;
-            pyprof__take_mapping(line, address, holds, stack);
         }
     }
     if (file >= 0) {
@@ -916,9 +914,11 @@ static bool pyprof__thread_is_runnable(int32_t tid) {
     return name_end != NULL && name_end[1] == ' ' && name_end[2] == 'R';
 }
 
-/* A number in what the system says of a process or thread, by its place in proc(5)'s list; 0 = it is gone. */
-static uint64_t pyprof__stat_number(const char *path, int place) {
-    char text[512];
+/* A number that the system tells of a process, or below self/task/ of a thread of this one, by its place in the list of
+   proc(5); 0 = it is gone. */
+static uint64_t pyprof__stat_number(const char *below, int32_t id, int place) {
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/%s%d/stat", below, (int)id);
     pyprof__read_small_file(path, text, sizeof text);
     const char *at = strrchr(text, ')'); /* behind the second */
     for (int i = 2; at != NULL && i < place; i++) {
@@ -927,18 +927,12 @@ static uint64_t pyprof__stat_number(const char *path, int place) {
     return at != NULL ? strtoull(at, NULL, 10) : 0;
 }
 
-static uint64_t pyprof__task_number(int32_t tid, int place) {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)tid);
-    return pyprof__stat_number(path, place);
-}
-
 /* Whether the thread with this id began later than a moment of the monotonic clock, as far as that is told: in ticks of
    the system since it was booted. */
 static bool pyprof__thread_began_after(int32_t tid, uint64_t moment) {
     uint64_t since_boot = pyprof__clock(CLOCK_BOOTTIME) - (pyprof__now() - moment);
     long ticks = sysconf(_SC_CLK_TCK);
-    return ticks > 0 && pyprof__task_number(tid, 22) > since_boot / (1000000000u / (uint64_t)ticks);
+    return ticks > 0 && pyprof__stat_number("self/task/", tid, 22) > since_boot / (1000000000u / (uint64_t)ticks);
 }
 
 /* Sets of signals as the kernel shows them: bit n - 1 for signal n. */
@@ -2113,12 +2107,9 @@ static pyprof_result pyprof__layout_adopt(pyprof__layout *layout, const pyprof__
 /* Fills the row for the CPython that runs; refuses what it does not know. Needs no initialised Python. */
 static pyprof_result pyprof__layout_init(pyprof__layout *layout, pyprof__memory *memory) {
     memset(layout, 0, sizeof *layout);
-#if !PYPROF__PY_SINCE(8)
+#if !PYPROF__PY_SINCE(8) || defined(Py_TRACE_REFS) || (defined(Py_DEBUG) && !PYPROF__PY_SINCE(13))
     (void)memory;
-    return PYPROF_ERROR_PYTHON;
-#elif defined(Py_TRACE_REFS) || (defined(Py_DEBUG) && !PYPROF__PY_SINCE(13))
-    (void)memory;
-    return PYPROF_ERROR_PYTHON_DEBUG;
+    return PYPROF__PY_SINCE(8) ? PYPROF_ERROR_PYTHON_DEBUG : PYPROF_ERROR_PYTHON;
 #else
     int major = 0, minor = 0;
     if (sscanf(Py_GetVersion(), "%d.%d", &major, &minor) != 2 || major != PY_MAJOR_VERSION ||
@@ -2147,20 +2138,17 @@ static void pyprof__say_python(pyprof_result result) {
     const char *version = Py_GetVersion(); /* "3.13.0 experimental free-threading build (...) [...]" */
     int size = (int)strcspn(version, " ");
     const char *runs_as = strstr(version, "free-threading") != NULL ? ", free-threaded" : "";
-    switch (result) {
-    case PYPROF_ERROR_PYTHON_MISMATCH:
+    if (result == PYPROF_ERROR_PYTHON_MISMATCH) {
         pyprof__say("compiled against CPython %s%s, but running in CPython %.*s%s: compile with the headers "
                     "of the one that runs",
                     PY_VERSION, built_as, size, version, runs_as);
-        break;
-    case PYPROF_ERROR_PYTHON_DEBUG:
+    } else if (result == PYPROF_ERROR_PYTHON_DEBUG) {
         pyprof__say("compiled against a debug build of CPython %s: it is supported since 3.13, and never with "
                     "Py_TRACE_REFS",
                     PY_VERSION);
-        break;
-    default:
-        pyprof__say("CPython %.*s%s is not known to this pyprof.h (3.8 to 3.15 are), or not laid out as the "
-                    "headers of %s say",
+    } else {
+        pyprof__say("CPython %.*s%s is not known to this pyprof.h (3.8 to 3.15 are), or not laid out as the headers of "
+                    "%s say",
                     size, version, runs_as, PY_VERSION);
     }
 }
@@ -2356,12 +2344,10 @@ static bool pyprof__codes_are_real(const pyprof__layout *layout, pyprof__reader 
     if (count > 0 && !pyprof__read_places(from, count, types, count * sizeof *types)) {
         return false;
     }
-    for (size_t i = 0; i < count; i++) {
-        if (types[i] != (uintptr_t)&PyCode_Type) {
-            return false;
-        }
+    while (count > 0 && types[count - 1] == (uintptr_t)&PyCode_Type) {
+        count--;
     }
-    return true;
+    return count == 0;
 }
 
 /* The same for the calling thread's own, attached thread state, whose ts_frame is word: a plain load wherever it is
@@ -2500,7 +2486,7 @@ PYPROF__INLINE bool pyprof__read_frame(const pyprof__layout *layout, pyprof__rea
         return false;
     }
     found->code &= ~layout->executable_tags;
-    if ((layout->frame_owner != PYPROF__ABSENT && !pyprof__read_owner(layout, reader, frame, found))) {
+    if (layout->frame_owner != PYPROF__ABSENT && !pyprof__read_owner(layout, reader, frame, found)) {
         return false;
     }
     if (!found->is_shown) {
@@ -3027,13 +3013,12 @@ static uintptr_t pyprof__active_threads(uintptr_t modules) {
    to 3.10 nothing of it lies there. */
 static uintptr_t pyprof__entry_address(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame) {
     uintptr_t code;
+    int steps = 0;
     if (layout->cframe_frame != PYPROF__ABSENT) {
         return frame; /* the cframe lies there */
     }
-    for (int steps = 0; layout->helper_code != 0 && frame != 0 && steps < 1 << 16; steps++) {
-        if (!pyprof__load_word(reader, frame + layout->frame_code, &code)) {
-            return 0;
-        }
+    while (layout->helper_code != 0 && frame != 0 && steps++ < 1 << 16 &&
+           pyprof__load_word(reader, frame + layout->frame_code, &code)) {
         if ((code & ~layout->executable_tags) == layout->helper_code) {
             return frame;
         }
@@ -4700,13 +4685,11 @@ static uint64_t pyprof__fingerprint_of_cores(const pyprof__cores *cores) {
 }
 
 static uint32_t pyprof__core_of(int32_t tid) {
-    return (uint32_t)pyprof__task_number(tid, 39);
+    return (uint32_t)pyprof__stat_number("self/task/", tid, 39);
 }
 
 static uint32_t pyprof__parent_of(uint32_t pid) {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%lu/stat", (unsigned long)pid);
-    return (uint32_t)pyprof__stat_number(path, 4);
+    return (uint32_t)pyprof__stat_number("", (int32_t)pid, 4);
 }
 
 /* The id of the process or thread that was made last, as far as this process can see them; 0 = not to be told. */
