@@ -680,14 +680,12 @@ static uint64_t pyprof__clock(clockid_t id) {
 /* While some timer of the process's CPU clock is set the kernel keeps its sum up to date, which else it adds up over all
    threads at each look. This one would ring after ten years of CPU time. -1: it is refused, and each look takes longer. */
 static int pyprof__keep_process_clock(void) {
+    const struct itimerspec when = {{0, 0}, {10L * 365 * 24 * 3600, 0}};
     struct sigevent event;
-    struct itimerspec when;
     int timer = -1;
     memset(&event, 0, sizeof event);
-    memset(&when, 0, sizeof when);
     event.sigev_notify = SIGEV_SIGNAL;
     event.sigev_signo = SIGURG;
-    when.it_value.tv_sec = 10L * 365 * 24 * 3600;
     if (syscall(SYS_timer_create, CLOCK_PROCESS_CPUTIME_ID, &event, &timer) != 0) {
         return -1;
     }
@@ -729,9 +727,7 @@ static bool pyprof__thread_lives(int32_t tid) {
 
 /* Sleeps until the word differs from expected, somebody wakes it, or the monotonic clock reaches deadline. */
 static void pyprof__wait_until(pyprof__atomic32 *word, uint32_t expected, uint64_t deadline) {
-    struct timespec time;
-    time.tv_sec = (time_t)(deadline / 1000000000u);
-    time.tv_nsec = (long)(deadline % 1000000000u);
+    const struct timespec time = {(time_t)(deadline / 1000000000u), (long)(deadline % 1000000000u)};
     syscall(SYS_futex, &word->value, FUTEX_WAIT_BITSET_PRIVATE, expected, &time, NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
@@ -752,26 +748,39 @@ static bool pyprof__signal_thread(int32_t tid, int signal_number, void *value) {
     return syscall(SYS_rt_tgsigqueueinfo, pyprof__pid, tid, signal_number, &info) == 0;
 }
 
+#if defined(__x86_64__)
+enum { /* <sys/ucontext.h> names them for _GNU_SOURCE only */
+    PYPROF__R8 = 0,
+    PYPROF__R9 = 1,
+    PYPROF__RSI = 9,
+    PYPROF__RAX = 13,
+    PYPROF__RSP = 15,
+    PYPROF__RIP = 16
+};
+
+/* Whether the arguments of a system call on a futex are those of a wait with a deadline, or with none. */
+static bool pyprof__are_of_wait(const greg_t *registers) {
+    return (registers[PYPROF__RSI] & ~(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME)) == FUTEX_WAIT_BITSET &&
+           (uint32_t)registers[PYPROF__R9] == (uint32_t)FUTEX_BITSET_MATCH_ANY;
+}
+
+/* Whether a signal of the program's waits for the handler to return: what it interrupts then is the program's to say. */
+static bool pyprof__another_comes(const void *context) {
+    uint64_t pending = 0, blocked = 0;
+    memcpy(&blocked, &((const ucontext_t *)context)->uc_sigmask, sizeof blocked);
+    return syscall(SYS_rt_sigpending, &pending, sizeof pending) != 0 || (pending & ~blocked) != 0;
+}
+#endif
+
 /* Whether the interrupted code had just come back from a system call with EINTR: the result register says
    so, and the instruction before is the one that enters the kernel. Waiting on a futex does not count: the C
    library takes that up again by itself, and the program never sees it. */
 static bool pyprof__call_was_interrupted(const void *context) {
     const ucontext_t *user = (const ucontext_t *)context;
 #if defined(__x86_64__)
-    enum {
-        r9 = 1,
-        rsi = 9,
-        rax = 13,
-        rip = 16 /* <sys/ucontext.h> names them for _GNU_SOURCE only */
-    };
     const greg_t *registers = user->uc_mcontext.gregs;
-    if (registers[rax] != -EINTR) {
-        return false;
-    }
-    const unsigned char *next = (const unsigned char *)(uintptr_t)registers[rip];
-    bool is_wait = (registers[rsi] & ~(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME)) == FUTEX_WAIT_BITSET &&
-                   (uint32_t)registers[r9] == (uint32_t)FUTEX_BITSET_MATCH_ANY;
-    return next[-2] == 0x0f && next[-1] == 0x05 && !is_wait;
+    const unsigned char *next = (const unsigned char *)(uintptr_t)registers[PYPROF__RIP];
+    return registers[PYPROF__RAX] == -EINTR && next[-2] == 0x0f && next[-1] == 0x05 && !pyprof__are_of_wait(registers);
 #elif defined(__aarch64__)
     if (user->uc_mcontext.regs[0] != (unsigned long long)-EINTR || user->uc_mcontext.regs[8] == SYS_futex) {
         return false;
@@ -783,43 +792,25 @@ static bool pyprof__call_was_interrupted(const void *context) {
 #endif
 }
 
-#if defined(__x86_64__)
-/* Whether a signal of the program's waits for the handler to return: what it interrupts then is the program's to say. */
-static bool pyprof__another_comes(const void *context) {
-    uint64_t pending = 0, blocked = 0;
-    memcpy(&blocked, &((const ucontext_t *)context)->uc_sigmask, sizeof blocked);
-    return syscall(SYS_rt_sigpending, &pending, sizeof pending) != 0 || (pending & ~blocked) != 0;
-}
-#endif
-
 /* A wait on a futex with a deadline that our signal has ended goes on: SA_RESTART does not hold for it, and sem_timedwait
    would fail with EINTR (sem_wait, which has none, does not). The kernel has kept all that the call was made with but its
    number, and the deadline is a point in time. That it was this call, the code before shows: the number is loaded just
    there, or it is where glibc, since 2.41, makes all calls that can be cancelled, with six arguments each. */
 static void pyprof__resume_wait(void *context) {
 #if defined(__x86_64__)
-    enum {
-        r8 = 0,
-        r9 = 1,
-        rsi = 9,
-        rax = 13,
-        rip = 16
-    };
     static const unsigned char numbered[] = {0xb8, SYS_futex, 0, 0, 0, 0x0f, 0x05}; /* mov $SYS_futex, %eax; syscall */
     static const unsigned char cancelled[] = {0x4c, 0x89, 0x5c, 0x24,
                                               0x08, 0x0f, 0x05}; /* mov %r11, 8(%rsp); syscall */
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
-    if (registers[rax] != -EINTR ||
-        (registers[rsi] & ~(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME)) != FUTEX_WAIT_BITSET ||
-        (uint32_t)registers[r9] != (uint32_t)FUTEX_BITSET_MATCH_ANY) {
+    if (registers[PYPROF__RAX] != -EINTR || !pyprof__are_of_wait(registers)) {
         return;
     }
-    const unsigned char *call = (const unsigned char *)(uintptr_t)registers[rip] - sizeof numbered;
+    const unsigned char *call = (const unsigned char *)(uintptr_t)registers[PYPROF__RIP] - sizeof numbered;
     bool is_wait = memcmp(call, numbered, sizeof numbered) == 0 ||
-                   (memcmp(call, cancelled, sizeof cancelled) == 0 && registers[r8] == 0);
+                   (memcmp(call, cancelled, sizeof cancelled) == 0 && registers[PYPROF__R8] == 0);
     if (is_wait && !pyprof__another_comes(context)) {
-        registers[rip] -= 2;
-        registers[rax] = SYS_futex;
+        registers[PYPROF__RIP] -= 2;
+        registers[PYPROF__RAX] = SYS_futex;
     }
 #else
     (void)context;
@@ -829,11 +820,8 @@ static void pyprof__resume_wait(void *context) {
 /* The innermost address that the interrupted code may use of its stack; 0 = not to be told. */
 static uintptr_t pyprof__interrupted_stack(const void *context) {
 #if defined(__x86_64__)
-    enum {
-        rsp = 15,
-        red_zone = 128
-    };
-    return (uintptr_t)((const ucontext_t *)context)->uc_mcontext.gregs[rsp] - red_zone;
+    const uintptr_t red_zone = 128;
+    return (uintptr_t)((const ucontext_t *)context)->uc_mcontext.gregs[PYPROF__RSP] - red_zone;
 #elif defined(__aarch64__)
     return (uintptr_t)((const ucontext_t *)context)->uc_mcontext.sp;
 #else
@@ -856,16 +844,16 @@ static bool pyprof__registers_hold(const void *context, uintptr_t word) {
     return false;
 }
 
-/* Reads a small file; returns the number of bytes. */
+/* Reads a small file as a string, "" if it cannot be read; returns the number of bytes. */
 static size_t pyprof__read_small_file(const char *path, char *text, size_t size) {
     int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0) {
-        return 0;
+    ssize_t length = file >= 0 ? read(file, text, size - 1) : 0;
+    if (file >= 0) {
+        close(file);
     }
-    ssize_t length = read(file, text, size - 1);
-    close(file);
-    text[length > 0 ? length : 0] = '\0';
-    return length > 0 ? (size_t)length : 0;
+    length = length > 0 ? length : 0;
+    text[length] = '\0';
+    return (size_t)length;
 }
 
 /* One of /proc/self/task/TID. */
@@ -905,14 +893,12 @@ static void pyprof__find_mappings(uintptr_t address, pyprof__range *holds, pypro
     memset(stack, 0, sizeof *stack);
     while (file >= 0 && (count = read(file, part, sizeof part)) > 0) {
         for (ssize_t i = 0; i < count; i++) {
-            if (part[i] != '\n') {
-                line[size] = part[i];
-                size += size < sizeof line - 1;
-                continue;
+            bool is_end = part[i] == '\n';
+            line[size] = is_end ? '\0' : part[i];
+            size = is_end ? 0 : size + (size < sizeof line - 1);
+            if (is_end) {
+                pyprof__take_mapping(line, address, holds, stack);
             }
-            line[size] = '\0';
-            size = 0;
-            pyprof__take_mapping(line, address, holds, stack);
         }
     }
     if (file >= 0) {
@@ -923,28 +909,30 @@ static void pyprof__find_mappings(uintptr_t address, pyprof__range *holds, pypro
 /* Whether the thread runs or could run at this moment, as opposed to waiting. */
 static bool pyprof__thread_is_runnable(int32_t tid) {
     char text[256];
-    if (pyprof__read_task_file(tid, "stat", text, sizeof text) == 0) {
-        return false;
-    }
+    pyprof__read_task_file(tid, "stat", text, sizeof text);
     const char *name_end = strrchr(text, ')'); /* the name may hold anything, also ") R" */
     return name_end != NULL && name_end[1] == ' ' && name_end[2] == 'R';
 }
 
-/* Whether the thread with this id began later than a moment of the monotonic clock, as far as that is told: in ticks of
-   the system since it was booted (proc(5)). */
-static bool pyprof__thread_began_after(int32_t tid, uint64_t moment) {
-    char text[512];
-    size_t size = pyprof__read_task_file(tid, "stat", text, sizeof text);
-    const char *at = size > 0 ? strrchr(text, ')') : NULL;
-    for (int field = 2; at != NULL && field < 22; field++) {
+/* A number that the system tells of a process, or below self/task/ of a thread of this one, by its place in the list of
+   proc(5); 0 = it is gone. */
+static uint64_t pyprof__stat_number(const char *below, int32_t id, int place) {
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/%s%d/stat", below, (int)id);
+    pyprof__read_small_file(path, text, sizeof text);
+    const char *at = strrchr(text, ')'); /* behind the second */
+    for (int i = 2; at != NULL && i < place; i++) {
         at = strchr(at + 1, ' ');
     }
-    long ticks = sysconf(_SC_CLK_TCK);
-    if (at == NULL || ticks <= 0) {
-        return false;
-    }
+    return at != NULL ? strtoull(at, NULL, 10) : 0;
+}
+
+/* Whether the thread with this id began later than a moment of the monotonic clock, as far as that is told: in ticks of
+   the system since it was booted. */
+static bool pyprof__thread_began_after(int32_t tid, uint64_t moment) {
     uint64_t since_boot = pyprof__clock(CLOCK_BOOTTIME) - (pyprof__now() - moment);
-    return strtoull(at, NULL, 10) > since_boot / (1000000000u / (uint64_t)ticks);
+    long ticks = sysconf(_SC_CLK_TCK);
+    return ticks > 0 && pyprof__stat_number("self/task/", tid, 22) > since_boot / (1000000000u / (uint64_t)ticks);
 }
 
 /* Sets of signals as the kernel shows them: bit n - 1 for signal n. */
@@ -1298,18 +1286,13 @@ static uint32_t pyprof__array_add(pyprof__memory *memory, pyprof__array *array) 
 }
 
 static bool pyprof__array_copy(pyprof__memory *memory, pyprof__array *copy, const pyprof__array *array) {
-    copy->data = NULL;
-    copy->item_size = array->item_size;
-    copy->count = copy->capacity = 0;
-    if (array->count == 0) {
-        return true;
+    const pyprof__array empty = {NULL, array->item_size, 0, 0};
+    *copy = empty;
+    if (array->count > 0 && pyprof__array_resize(memory, copy, array->count)) {
+        memcpy(copy->data, array->data, (size_t)array->count * array->item_size);
+        copy->count = array->count;
     }
-    if (!pyprof__array_resize(memory, copy, array->count)) {
-        return false;
-    }
-    memcpy(copy->data, array->data, (size_t)array->count * array->item_size);
-    copy->count = array->count;
-    return true;
+    return copy->count == array->count;
 }
 
 typedef struct pyprof__slot {
@@ -1379,6 +1362,15 @@ static void pyprof__table_clear(pyprof__table *table) {
     }
 }
 
+/* A slot goes to the first place from its own on that is free. */
+static void pyprof__put_slot(pyprof__slot *slots, uint32_t count, pyprof__slot slot) {
+    uint32_t at = slot.hash & (count - 1);
+    while (slots[at].item != 0) {
+        at = (at + 1) & (count - 1);
+    }
+    slots[at] = slot;
+}
+
 /* Room for more items; keeps at least a third of the slots free. */
 static bool pyprof__table_reserve(pyprof__memory *memory, pyprof__table *table, size_t more) {
     if (table->items.count + more <= table->slot_count - table->slot_count / 3) {
@@ -1393,11 +1385,7 @@ static bool pyprof__table_reserve(pyprof__memory *memory, pyprof__table *table, 
     memset(slots, 0, count * sizeof *slots);
     for (uint32_t i = 0; i < table->slot_count; i++) {
         if (table->slots[i].item != 0) {
-            uint32_t at = table->slots[i].hash & (count - 1);
-            while (slots[at].item != 0) {
-                at = (at + 1) & (count - 1);
-            }
-            slots[at] = table->slots[i];
+            pyprof__put_slot(slots, count, table->slots[i]);
         }
     }
     pyprof__release(memory, table->slots, held);
@@ -1424,23 +1412,16 @@ static uint32_t pyprof__table_intern(pyprof__memory *memory, pyprof__table *tabl
     uint32_t hash = pyprof__hash(key, table->key_size);
     uint32_t known = pyprof__table_find(table, key, hash);
     *is_new = false;
-    if (known != PYPROF__NONE) {
+    if (known != PYPROF__NONE || !pyprof__table_reserve(memory, table, 1)) {
         return known;
-    }
-    if (!pyprof__table_reserve(memory, table, 1)) {
-        return PYPROF__NONE;
     }
     uint32_t item = pyprof__array_add(memory, &table->items);
     if (item == PYPROF__NONE) {
         return PYPROF__NONE;
     }
+    const pyprof__slot slot = {hash, item + 1};
     memcpy((char *)table->items.data + (size_t)item * table->items.item_size, key, table->key_size);
-    uint32_t at = hash & (table->slot_count - 1);
-    while (table->slots[at].item != 0) {
-        at = (at + 1) & (table->slot_count - 1);
-    }
-    table->slots[at].hash = hash;
-    table->slots[at].item = item + 1;
+    pyprof__put_slot(table->slots, table->slot_count, slot);
     *is_new = true;
     return item;
 }
@@ -1540,7 +1521,7 @@ static bool pyprof__reads_work(void) {
     return pyprof__read((uintptr_t)&probe, &got, sizeof got) && got == probe;
 }
 
-static void pyprof__close_memory_file(void) {
+static void pyprof__reads_stop(void) {
     if (pyprof__memory_file_is_ours()) {
         close(pyprof__memory_file);
     }
@@ -1548,7 +1529,7 @@ static void pyprof__close_memory_file(void) {
 }
 
 static bool pyprof__open_memory_file(void) {
-    pyprof__close_memory_file();
+    pyprof__reads_stop();
     pyprof__memory_file = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
     return pyprof__memory_file >= 0 && fstat(pyprof__memory_file, &pyprof__memory_status) == 0 && pyprof__reads_work();
 }
@@ -1558,14 +1539,13 @@ static bool pyprof__reads_start(void) {
     uint64_t got = 0;
     pyprof__pid = getpid();
     pyprof__memory_file = -1;
-    if (!pyprof__reads_work()) {
-        int refused = errno;
-        if (!pyprof__open_memory_file()) {
-            int error = errno;
-            pyprof__say("this process may not read its own memory: process_vm_writev: %s; /proc/self/mem: %s",
-                        strerror(refused), strerror(error));
-            return false;
-        }
+    bool works = pyprof__reads_work();
+    int refused = errno;
+    if (!works && !pyprof__open_memory_file()) {
+        int error = errno;
+        pyprof__say("this process may not read its own memory: process_vm_writev: %s; /proc/self/mem: %s",
+                    strerror(refused), strerror(error));
+        return false;
     }
     pyprof__set(&pyprof__reads_refused, 0);
     if (pyprof__read((uintptr_t)8, &got, sizeof got)) {
@@ -1590,10 +1570,6 @@ static bool pyprof__reads_mend(void) {
     }
     pyprof__set(&pyprof__reads_refused, 0);
     return true;
-}
-
-static void pyprof__reads_stop(void) {
-    pyprof__close_memory_file();
 }
 
 /* Blocks of memory as they were when they were first touched since pyprof__view_reset: a walk over many
@@ -1740,15 +1716,11 @@ static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, vo
 #endif
 
 PYPROF__INLINE bool pyprof__load(pyprof__reader *reader, uintptr_t address, void *to, size_t size) {
-    if (reader == NULL) {
-        memcpy(to, (const void *)address, size);
-        return true;
+    if (reader != NULL && (address - reader->low >= reader->high - reader->low || reader->high - address < size)) {
+        return pyprof__load_elsewhere(reader, address, to, size);
     }
-    if (address - reader->low < reader->high - reader->low && reader->high - address >= size) {
-        memcpy(to, (const void *)address, size);
-        return true;
-    }
-    return pyprof__load_elsewhere(reader, address, to, size);
+    memcpy(to, (const void *)address, size);
+    return true;
 }
 
 PYPROF__INLINE bool pyprof__load_word(pyprof__reader *reader, uintptr_t address, uintptr_t *word) {
@@ -1814,13 +1786,11 @@ typedef struct pyprof__layout {
     uint32_t ts_base;     /* the helper frame that is there when no other is: since 3.15 */
     uint32_t ts_executor; /* what the JIT runs of the thread now, or NULL: since 3.14 */
     uint32_t ts_chunk;    /* newest data stack chunk */
-    uint32_t ts_size;     /* bytes of a thread state that hold all of the above, */
+    uint32_t ts_size;     /* bytes of a thread state that hold what of the above is read in copies, */
     uint32_t ts_head;     /* and those that hold its links, its interpreter, its status and its leaf frame */
     /* _PyCFrame, on the C stack of the thread: 3.11 and 3.12 */
     uint32_t cframe_frame;
     uint32_t cframe_previous;
-    uint32_t chunk_previous;
-    uint32_t chunk_size;
     /* frame */
     uint32_t frame_previous;
     uint32_t frame_code;
@@ -1851,6 +1821,12 @@ typedef struct pyprof__layout {
 #define PYPROF__PY_NEWEST 15 /* the newest that was tested */
 #define PYPROF__PY_SINCE(minor) (PY_VERSION_HEX >= PYPROF__PY(minor))
 
+#if defined(Py_GIL_DISABLED)
+#define PYPROF__FREE_THREADED 1
+#else
+#define PYPROF__FREE_THREADED 0
+#endif
+
 #define PYPROF__OFFSET(type, field) ((uint32_t)offsetof(type, field))
 
 /* Where the last of the words ends whose change shows that a thread has run, or that a list has changed. */
@@ -1872,9 +1848,7 @@ static void pyprof__layout_thread_state(pyprof__layout *layout) {
     layout->ts_id = PYPROF__OFFSET(PyThreadState, id);
     layout->ts_thread_id = PYPROF__OFFSET(PyThreadState, thread_id);
     layout->ts_native_id = layout->ts_status = layout->ts_chunk = layout->ts_base = PYPROF__ABSENT;
-    layout->ts_executor = PYPROF__ABSENT;
-    layout->cframe_frame = layout->cframe_previous = PYPROF__ABSENT;
-    layout->chunk_previous = layout->chunk_size = PYPROF__ABSENT;
+    layout->ts_executor = layout->cframe_frame = layout->cframe_previous = PYPROF__ABSENT;
     layout->ts_size = layout->ts_id + (uint32_t)sizeof(uint64_t);
 #if PYPROF__PY_SINCE(11)
     layout->ts_native_id = PYPROF__OFFSET(PyThreadState, native_thread_id);
@@ -1892,11 +1866,6 @@ static void pyprof__layout_thread_state(pyprof__layout *layout) {
     layout->cframe_frame = PYPROF__OFFSET(_PyCFrame, current_frame);
     layout->cframe_previous = PYPROF__OFFSET(_PyCFrame, previous);
     layout->ts_chunk = PYPROF__OFFSET(PyThreadState, datastack_chunk);
-    layout->chunk_previous = PYPROF__OFFSET(_PyStackChunk, previous);
-    layout->chunk_size = PYPROF__OFFSET(_PyStackChunk, size);
-    if (layout->ts_size < layout->ts_chunk + sizeof(void *)) {
-        layout->ts_size = layout->ts_chunk + (uint32_t)sizeof(void *);
-    }
 #else
     layout->ts_frame = PYPROF__OFFSET(PyThreadState, frame);
 #endif
@@ -1915,24 +1884,17 @@ static void pyprof__layout_frame(pyprof__layout *layout) {
     layout->frame_owner = layout->frame_generator = layout->frame_state = layout->frame_tlbc = PYPROF__ABSENT;
     layout->owner_generator = 1;
     layout->owner_helper = PYPROF__ABSENT;
+#if PYPROF__PY_SINCE(12) && !PYPROF__PY_SINCE(PYPROF__PY_NEWEST + 1)
+    layout->owner_helper = 3; /* FRAME_OWNED_BY_CSTACK; since 3.14 _INTERPRETER, and then _CSTACK */
+#endif
 #if PYPROF__PY_SINCE(13)         /* the rest by its own description */
     layout->executable_tags = 3; /* Include/internal/pycore_stackref.h */
     layout->helper_code = (uintptr_t)&_Py_NoneStruct;
-#if !PYPROF__PY_SINCE(PYPROF__PY_NEWEST + 1)
-    layout->owner_helper = 3; /* FRAME_OWNED_BY_CSTACK; since 3.14 _INTERPRETER, and then _CSTACK */
-#endif
-#elif PYPROF__PY_SINCE(12) /* Include/internal/pycore_frame.h */
-    layout->frame_code = 0;
-    layout->frame_previous = 8;
+#elif PYPROF__PY_SINCE(11) /* Include/internal/pycore_frame.h */
+    layout->frame_code = PYPROF__PY_SINCE(12) ? 0 : 32;
+    layout->frame_previous = PYPROF__PY_SINCE(12) ? 8 : 48;
     layout->frame_instr = 56;
-    layout->frame_owner = 70;
-    layout->frame_locals = 72;
-    layout->owner_helper = 3; /* FRAME_OWNED_BY_CSTACK */
-#elif PYPROF__PY_SINCE(11)
-    layout->frame_code = 32;
-    layout->frame_previous = 48;
-    layout->frame_instr = 56;
-    layout->frame_owner = 69;
+    layout->frame_owner = PYPROF__PY_SINCE(12) ? 70 : 69;
     layout->frame_locals = 72;
 #else
     layout->frame_code = PYPROF__OFFSET(PyFrameObject, f_code);
@@ -1957,7 +1919,7 @@ static void pyprof__layout_code(pyprof__layout *layout) {
     layout->code_name = PYPROF__OFFSET(PyCodeObject, co_qualname);
     layout->code_instructions = PYPROF__OFFSET(PyCodeObject, co_code_adaptive);
     layout->code_first_traceable = PYPROF__OFFSET(PyCodeObject, _co_firsttraceable);
-#if PYPROF__PY_SINCE(14) && defined(Py_GIL_DISABLED)
+#if PYPROF__PY_SINCE(14) && PYPROF__FREE_THREADED
     layout->code_tlbc = PYPROF__OFFSET(PyCodeObject, co_tlbc);
 #endif
 #else
@@ -2084,7 +2046,7 @@ static bool pyprof__description_agrees(const pyprof__layout *layout, const pypro
            self->code.filename == layout->code_filename && self->code.linetable == layout->code_lines &&
            self->code.firstlineno == layout->code_first_line &&
            self->code.co_code_adaptive == layout->code_instructions &&
-#if PYPROF__PY_SINCE(14) && defined(Py_GIL_DISABLED)
+#if PYPROF__PY_SINCE(14) && PYPROF__FREE_THREADED
            self->code.co_tlbc == layout->code_tlbc &&
 #endif
            self->object.size == sizeof(PyObject) && self->object.ob_type == PYPROF__OFFSET(PyObject, ob_type);
@@ -2118,12 +2080,7 @@ static pyprof_result pyprof__layout_adopt(pyprof__layout *layout, const pyprof__
     if (memcmp(self->cookie, "xdebugpy", sizeof self->cookie) != 0) {
         return PYPROF_ERROR_PYTHON;
     }
-#if defined(Py_GIL_DISABLED)
-    const uint64_t free_threaded = 1;
-#else
-    const uint64_t free_threaded = 0;
-#endif
-    if (self->version >> 16 != built_for >> 16 || self->free_threaded != free_threaded) {
+    if (self->version >> 16 != built_for >> 16 || self->free_threaded != PYPROF__FREE_THREADED) {
         return PYPROF_ERROR_PYTHON_MISMATCH;
     }
     if (!pyprof__description_agrees(layout, self) || !pyprof__frame_is_sound(self)) {
@@ -2140,7 +2097,7 @@ static pyprof_result pyprof__layout_adopt(pyprof__layout *layout, const pyprof__
         layout->ts_executor = PYPROF__OFFSET(PyThreadState, current_executor);
     }
 #endif
-#if PYPROF__PY_SINCE(14) && defined(Py_GIL_DISABLED)
+#if PYPROF__PY_SINCE(14) && PYPROF__FREE_THREADED
     layout->frame_tlbc = (uint32_t)self->frame.tlbc_index;
 #endif
     return PYPROF_OK;
@@ -2150,12 +2107,9 @@ static pyprof_result pyprof__layout_adopt(pyprof__layout *layout, const pyprof__
 /* Fills the row for the CPython that runs; refuses what it does not know. Needs no initialised Python. */
 static pyprof_result pyprof__layout_init(pyprof__layout *layout, pyprof__memory *memory) {
     memset(layout, 0, sizeof *layout);
-#if !PYPROF__PY_SINCE(8)
+#if !PYPROF__PY_SINCE(8) || defined(Py_TRACE_REFS) || (defined(Py_DEBUG) && !PYPROF__PY_SINCE(13))
     (void)memory;
-    return PYPROF_ERROR_PYTHON;
-#elif defined(Py_TRACE_REFS) || (defined(Py_DEBUG) && !PYPROF__PY_SINCE(13))
-    (void)memory;
-    return PYPROF_ERROR_PYTHON_DEBUG;
+    return PYPROF__PY_SINCE(8) ? PYPROF_ERROR_PYTHON_DEBUG : PYPROF_ERROR_PYTHON;
 #else
     int major = 0, minor = 0;
     if (sscanf(Py_GetVersion(), "%d.%d", &major, &minor) != 2 || major != PY_MAJOR_VERSION ||
@@ -2166,45 +2120,34 @@ static pyprof_result pyprof__layout_init(pyprof__layout *layout, pyprof__memory 
     pyprof__layout_frame(layout);
     pyprof__layout_code(layout);
 #if PYPROF__PY_SINCE(13)
-    pyprof__description self;
-    if (pyprof__runtime() != NULL) {
-        memcpy(&self, pyprof__runtime(), sizeof self);
-        pyprof_result result = PYPROF_ERROR_PYTHON;
-        if (pyprof__interp_is_near(&self)) {
-            result = pyprof__layout_interpreter(layout, memory);
-        }
-        return result == PYPROF_OK ? pyprof__layout_adopt(layout, &self, PY_VERSION_HEX) : result;
+    const pyprof__description *self = (const pyprof__description *)pyprof__runtime();
+    if (self == NULL || !pyprof__interp_is_near(self)) {
+        return PYPROF_ERROR_PYTHON;
     }
-#endif
+    pyprof_result result = pyprof__layout_interpreter(layout, memory);
+    return result == PYPROF_OK ? pyprof__layout_adopt(layout, self, PY_VERSION_HEX) : result;
+#else
     return pyprof__layout_interpreter(layout, memory);
+#endif
 #endif
 }
 
 /* Why pyprof__layout_init refused. */
 static void pyprof__say_python(pyprof_result result) {
-#if defined(Py_GIL_DISABLED)
-    const char *built_as = ", free-threaded";
-#else
-    const char *built_as = "";
-#endif
+    const char *built_as = PYPROF__FREE_THREADED ? ", free-threaded" : "";
     const char *version = Py_GetVersion(); /* "3.13.0 experimental free-threading build (...) [...]" */
     int size = (int)strcspn(version, " ");
     const char *runs_as = strstr(version, "free-threading") != NULL ? ", free-threaded" : "";
-    switch (result) {
-    case PYPROF_ERROR_PYTHON_MISMATCH:
+    if (result == PYPROF_ERROR_PYTHON_MISMATCH) {
         pyprof__say("compiled against CPython %s%s, but running in CPython %.*s%s: compile with the headers "
-                    "of the one "
-                    "that runs",
+                    "of the one that runs",
                     PY_VERSION, built_as, size, version, runs_as);
-        break;
-    case PYPROF_ERROR_PYTHON_DEBUG:
+    } else if (result == PYPROF_ERROR_PYTHON_DEBUG) {
         pyprof__say("compiled against a debug build of CPython %s: it is supported since 3.13, and never with "
                     "Py_TRACE_REFS",
                     PY_VERSION);
-        break;
-    default:
-        pyprof__say("CPython %.*s%s is not known to this pyprof.h (3.8 to 3.15 are), or not laid out as the "
-                    "headers of "
+    } else {
+        pyprof__say("CPython %.*s%s is not known to this pyprof.h (3.8 to 3.15 are), or not laid out as the headers of "
                     "%s say",
                     size, version, runs_as, PY_VERSION);
     }
@@ -2272,25 +2215,13 @@ static bool pyprof__is_linked_as(const pyprof__layout *layout, const void *then,
 /* Whether a thread state that was not attached may still not be, and be where it was: as far as its head shows. Other
    words there are changed by other threads. */
 static bool pyprof__may_stand_as(const pyprof__layout *layout, const void *then, const void *now) {
-    uint32_t status = 0;
-    if (layout->ts_status != PYPROF__ABSENT) {
-        memcpy(&status, (const char *)now + layout->ts_status, sizeof status);
-        if ((status & layout->status_mask) == layout->status_attached) {
-            return false;
-        }
-    }
-    return pyprof__same_word(then, now, layout->ts_frame);
+    bool is_attached = layout->ts_status != PYPROF__ABSENT && pyprof__is_attached(layout, 0, now);
+    return !is_attached && pyprof__same_word(then, now, layout->ts_frame);
 }
 
 /* Whether a thread state is attached, and no other of its interpreter's can be. */
 static bool pyprof__has_the_gil(const pyprof__layout *layout, uintptr_t tstate) {
-#if defined(Py_GIL_DISABLED)
-    (void)layout;
-    (void)tstate;
-    return false;
-#else
-    return tstate != 0 && pyprof__is_attached_now(layout, tstate);
-#endif
+    return !PYPROF__FREE_THREADED && tstate != 0 && pyprof__is_attached_now(layout, tstate);
 }
 
 /* Whether a thread state belongs to a thread at this moment: that of a thread being born changes hands, one id after
@@ -2349,10 +2280,8 @@ static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, vo
 static bool pyprof__leaf_is_linked(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t cframe,
                                    uintptr_t leaf) {
     uintptr_t before = 0, below = 0;
-    if (!pyprof__load_word(reader, cframe + layout->cframe_previous, &before)) {
-        return false;
-    }
-    if (before != 0 && !pyprof__load_word(reader, before + layout->cframe_frame, &below)) {
+    if (!pyprof__load_word(reader, cframe + layout->cframe_previous, &before) ||
+        (before != 0 && !pyprof__load_word(reader, before + layout->cframe_frame, &below))) {
         return false;
     }
     uintptr_t mark = leaf; /* a link that leads back to it closes a circle (Brent, 1980) */
@@ -2415,12 +2344,10 @@ static bool pyprof__codes_are_real(const pyprof__layout *layout, pyprof__reader 
     if (count > 0 && !pyprof__read_places(from, count, types, count * sizeof *types)) {
         return false;
     }
-    for (size_t i = 0; i < count; i++) {
-        if (types[i] != (uintptr_t)&PyCode_Type) {
-            return false;
-        }
+    while (count > 0 && types[count - 1] == (uintptr_t)&PyCode_Type) {
+        count--;
     }
-    return true;
+    return count == 0;
 }
 
 /* The same for the calling thread's own, attached thread state, whose ts_frame is word: a plain load wherever it is
@@ -2559,7 +2486,7 @@ PYPROF__INLINE bool pyprof__read_frame(const pyprof__layout *layout, pyprof__rea
         return false;
     }
     found->code &= ~layout->executable_tags;
-    if ((layout->frame_owner != PYPROF__ABSENT && !pyprof__read_owner(layout, reader, frame, found))) {
+    if (layout->frame_owner != PYPROF__ABSENT && !pyprof__read_owner(layout, reader, frame, found)) {
         return false;
     }
     if (!found->is_shown) {
@@ -2617,7 +2544,7 @@ PYPROF__INLINE bool pyprof__mix_content(const pyprof__layout *layout, pyprof__re
 /* Whether what looks like an object is one: of a dead one the allocators use the first word, which counts its
    references, for links of their own, and what it refers to may be reused while it still looks the same. */
 static bool pyprof__object_lives(pyprof__reader *reader, uintptr_t object) {
-#if defined(Py_GIL_DISABLED) /* there the first word names a thread; the counts follow (Include/object.h) */
+#if PYPROF__FREE_THREADED /* there the first word names a thread; the counts follow (Include/object.h) */
     PyObject head;
     return pyprof__load(reader, object, &head, sizeof head) && (head.ob_ref_local != 0 || head.ob_ref_shared >> 2 > 0);
 #else
@@ -2670,26 +2597,13 @@ PYPROF__INLINE bool pyprof__code_fingerprint(const pyprof__layout *layout, pypro
 
 /* Appends a code point; lone surrogates come out as generalised UTF-8 (three bytes), which writers escape. */
 static size_t pyprof__utf8_put(char *out, uint32_t c) {
-    if (c < 0x80) {
-        out[0] = (char)c;
-        return 1;
+    static const uint32_t first[] = {0, 0xc0, 0xe0, 0xf0};
+    const size_t more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+    for (size_t i = more; i > 0; i--, c >>= 6) {
+        out[i] = (char)(0x80 | (c & 0x3f));
     }
-    if (c < 0x800) {
-        out[0] = (char)(0xc0 | (c >> 6));
-        out[1] = (char)(0x80 | (c & 0x3f));
-        return 2;
-    }
-    if (c < 0x10000) {
-        out[0] = (char)(0xe0 | (c >> 12));
-        out[1] = (char)(0x80 | ((c >> 6) & 0x3f));
-        out[2] = (char)(0x80 | (c & 0x3f));
-        return 3;
-    }
-    out[0] = (char)(0xf0 | (c >> 18));
-    out[1] = (char)(0x80 | ((c >> 12) & 0x3f));
-    out[2] = (char)(0x80 | ((c >> 6) & 0x3f));
-    out[3] = (char)(0x80 | (c & 0x3f));
-    return 4;
+    out[0] = (char)(first[more] | c);
+    return more + 1;
 }
 
 #define PYPROF__TEXT_CHARS 4096u /* names beyond that are cut and end in "..." */
@@ -2814,39 +2728,27 @@ static int32_t pyprof__line_at(const unsigned char *table, size_t size, int32_t 
     }
     return line;
 }
-#elif PYPROF__PY_SINCE(10)
-/* Pairs of (length in bytes, signed line delta); -128 = no line: such ranges keep the line before.
-   Source: CPython 3.10, Objects/lnotab_notes.txt. */
+#else
+/* Pairs of (length in bytes, signed line delta). Since 3.10 the line changes where a range begins, to 3.9 where it ends; and
+   -128 is no line: such ranges keep the line before. Source: CPython 3.8 and 3.10, Objects/lnotab_notes.txt. */
 static int32_t pyprof__line_at(const unsigned char *table, size_t size, int32_t first_line, int32_t instr) {
-    int32_t line = first_line;
-    int32_t next = 0;
+    int32_t line = first_line, next = 0;
     for (size_t i = 0; i + 1 < size; i += 2) {
         signed char delta = (signed char)table[i + 1];
         next += table[i];
-        line = pyprof__add_line(line, delta == -128 ? 0 : delta);
-        if (instr < next) {
+        if (!PYPROF__PY_SINCE(10) && instr < next) {
             break;
         }
-    }
-    return line;
-}
-#else
-/* Pairs of (address step, signed line step). Source: CPython 3.8, Objects/lnotab_notes.txt. */
-static int32_t pyprof__line_at(const unsigned char *table, size_t size, int32_t first_line, int32_t instr) {
-    int32_t line = first_line;
-    int32_t address = 0;
-    for (size_t i = 0; i + 1 < size; i += 2) {
-        address += table[i];
-        if (address > instr) {
+        line = pyprof__add_line(line, PYPROF__PY_SINCE(10) && delta == -128 ? 0 : delta);
+        if (PYPROF__PY_SINCE(10) && instr < next) {
             break;
         }
-        line = pyprof__add_line(line, (signed char)table[i + 1]);
     }
     return line;
 }
 #endif
 
-/* Attributes of instances, for the names of threading.Thread objects: keys and values as a dict keeps them. */
+/* Where a dict, or the attributes of an instance, has its keys and values. */
 typedef struct pyprof__attributes {
     uintptr_t keys;
     uintptr_t values; /* array of values beside the keys; 0 = they lie between the keys */
@@ -2855,79 +2757,67 @@ typedef struct pyprof__attributes {
 /* Where PyDictValues keeps its array. Source: Include/internal/pycore_dict.h. */
 #define PYPROF__VALUES_OFFSET (PYPROF__PY_SINCE(13) ? 8u : 0u)
 
-static bool pyprof__dict_attributes(pyprof__view *view, uintptr_t dict, pyprof__attributes *attributes) {
+static bool pyprof__dict_attributes(pyprof__reader *reader, uintptr_t dict, pyprof__attributes *attributes) {
     uintptr_t values = 0;
-    if (dict == 0 ||
-        !pyprof__view_read(view, dict + offsetof(PyDictObject, ma_keys), &attributes->keys, sizeof(uintptr_t)) ||
-        !pyprof__view_read(view, dict + offsetof(PyDictObject, ma_values), &values, sizeof values)) {
-        return false;
-    }
+    bool is_read = dict != 0 && pyprof__load_word(reader, dict + offsetof(PyDictObject, ma_keys), &attributes->keys) &&
+                   pyprof__load_word(reader, dict + offsetof(PyDictObject, ma_values), &values);
     attributes->values = values != 0 ? values + PYPROF__VALUES_OFFSET : 0;
-    return true;
+    return is_read;
 }
 
 #if PYPROF__PY_SINCE(11)
-#if defined(Py_GIL_DISABLED)
-#define PYPROF__MANAGED_DICT_BEFORE (1 * sizeof(uintptr_t))
-#else
-#define PYPROF__MANAGED_DICT_BEFORE (3 * sizeof(uintptr_t))
-#endif
-
+#define PYPROF__MANAGED_DICT_BEFORE ((PYPROF__FREE_THREADED ? 1 : 3) * sizeof(uintptr_t))
 #define PYPROF__INLINE_VALUES_FLAG (1ul << 2) /* Py_TPFLAGS_INLINE_VALUES, since 3.13 */
 
 /* Managed dicts lie before the object: values at -4 words and dict at -3 (3.11), one tagged word at -3 (3.12),
    dict at -3, free-threaded -1, with the values behind the object (3.13). Source: Include/internal/pycore_object.h. */
-static bool pyprof__managed_attributes(pyprof__view *view, uintptr_t object, uintptr_t type, unsigned long flags,
+static bool pyprof__managed_attributes(pyprof__reader *reader, uintptr_t object, uintptr_t type, uintptr_t flags,
                                        pyprof__attributes *attributes) {
     uintptr_t dict = 0, values = 0;
     (void)flags;
-    if (!pyprof__view_read(view, object - PYPROF__MANAGED_DICT_BEFORE, &dict, sizeof dict)) {
+    if (!pyprof__load_word(reader, object - PYPROF__MANAGED_DICT_BEFORE, &dict)) {
         return false;
     }
 #if PYPROF__PY_SINCE(13)
     unsigned char head[4] = {0};
-    Py_ssize_t size = 0;
-    if (!pyprof__view_read(view, type + offsetof(PyTypeObject, tp_basicsize), &size, sizeof size)) {
+    uintptr_t size = 0;
+    if (!pyprof__load_word(reader, type + offsetof(PyTypeObject, tp_basicsize), &size)) {
         return false;
     }
-    uintptr_t inline_values = object + (uintptr_t)size;
     bool has_inline_values = dict == 0 && (flags & PYPROF__INLINE_VALUES_FLAG);
-    if (has_inline_values && pyprof__view_read(view, inline_values, head, sizeof head) && head[3] != 0) {
-        values = inline_values;
+    if (has_inline_values && pyprof__load(reader, object + size, head, sizeof head) && head[3] != 0) {
+        values = object + size;
     }
 #elif PYPROF__PY_SINCE(12)
     values = (dict & 1) ? dict + 1 : 0;
 #else
-    if (!pyprof__view_read(view, object - 4 * sizeof values, &values, sizeof values)) {
+    if (!pyprof__load_word(reader, object - 4 * sizeof values, &values)) {
         return false;
     }
 #endif
     if (values == 0) {
-        return pyprof__dict_attributes(view, dict, attributes);
+        return pyprof__dict_attributes(reader, dict, attributes);
     }
     attributes->values = values + PYPROF__VALUES_OFFSET;
-    return pyprof__view_read(view, type + offsetof(PyHeapTypeObject, ht_cached_keys), &attributes->keys,
-                             sizeof(uintptr_t));
+    return pyprof__load_word(reader, type + offsetof(PyHeapTypeObject, ht_cached_keys), &attributes->keys);
 }
 #endif
 
-static bool pyprof__instance_attributes(pyprof__view *view, uintptr_t object, pyprof__attributes *attributes) {
-    uintptr_t type = 0, dict = 0;
-    unsigned long flags = 0;
-    Py_ssize_t offset = 0;
-    if (!pyprof__view_read(view, object + offsetof(PyObject, ob_type), &type, sizeof type) ||
-        !pyprof__view_read(view, type + offsetof(PyTypeObject, tp_flags), &flags, sizeof flags) ||
-        !pyprof__view_read(view, type + offsetof(PyTypeObject, tp_dictoffset), &offset, sizeof offset) ||
+static bool pyprof__instance_attributes(pyprof__reader *reader, uintptr_t object, pyprof__attributes *attributes) {
+    uintptr_t type = 0, flags = 0, offset = 0, dict = 0;
+    if (!pyprof__load_word(reader, object + offsetof(PyObject, ob_type), &type) ||
+        !pyprof__load_word(reader, type + offsetof(PyTypeObject, tp_flags), &flags) ||
+        !pyprof__load_word(reader, type + offsetof(PyTypeObject, tp_dictoffset), &offset) ||
         !(flags & Py_TPFLAGS_HEAPTYPE)) {
         return false;
     }
 #if PYPROF__PY_SINCE(11)
     if (flags & (1ul << 4)) { /* Py_TPFLAGS_MANAGED_DICT */
-        return pyprof__managed_attributes(view, object, type, flags, attributes);
+        return pyprof__managed_attributes(reader, object, type, flags, attributes);
     }
 #endif
-    return offset > 0 && pyprof__view_read(view, object + (uintptr_t)offset, &dict, sizeof dict) &&
-           pyprof__dict_attributes(view, dict, attributes);
+    return (intptr_t)offset > 0 && pyprof__load_word(reader, object + offset, &dict) &&
+           pyprof__dict_attributes(reader, dict, attributes);
 }
 
 /* The keys of a dict. Source: Objects/dict-common.h (to 3.10), Include/internal/pycore_dict.h (from 3.11). */
@@ -2935,7 +2825,7 @@ typedef struct pyprof__dict_keys {
 #if PYPROF__PY_SINCE(11)
     Py_ssize_t references;
     uint8_t log2_size, log2_index_bytes, kind;
-#if defined(Py_GIL_DISABLED)
+#if PYPROF__FREE_THREADED
     uint8_t mutex;
 #endif
     uint32_t version;
@@ -2947,56 +2837,17 @@ typedef struct pyprof__dict_keys {
 #endif
 } pyprof__dict_keys;
 
-/* Where the entries of the keys begin, how long one is and where in it the key lies (the value follows). */
-static uintptr_t pyprof__dict_entries(const pyprof__dict_keys *keys, uintptr_t address, size_t *stride,
-                                      size_t *key_at) {
+/* Where the entries of the keys begin, and of how many words each is: a key, its value, and before them its hash where not
+   all keys are str objects. */
+static uintptr_t pyprof__dict_entries(const pyprof__dict_keys *keys, uintptr_t address, size_t *words) {
 #if PYPROF__PY_SINCE(11)
-    *stride = keys->kind == 0 ? 24 : 16;
-    *key_at = keys->kind == 0 ? 8 : 0;
+    *words = keys->kind == 0 ? 3 : 2;
     return address + sizeof *keys + ((size_t)1 << (keys->log2_index_bytes & 31));
 #else
     size_t width = keys->size <= 0xff ? 1 : keys->size <= 0xffff ? 2 : 4;
-    *stride = 24;
-    *key_at = 8;
+    *words = 3;
     return address + sizeof *keys + (size_t)keys->size * width;
 #endif
-}
-
-static bool pyprof__text_is(uintptr_t object, const char *text, pyprof__text *scratch) {
-    return object != 0 && pyprof__read_text(object, scratch) && scratch->size == strlen(text) &&
-           memcmp(scratch->utf8, text, scratch->size) == 0;
-}
-
-/* The value of an instance attribute, 0 if it cannot be found. *key remembers the name's str object: interned
-   names are mostly that one, so that texts are compared only if it is not met. */
-static uintptr_t pyprof__read_attribute(pyprof__view *view, uintptr_t object, const char *name, uintptr_t *key,
-                                        pyprof__text *text) {
-    pyprof__attributes attributes;
-    pyprof__dict_keys keys;
-    size_t stride, key_at;
-    if (!pyprof__instance_attributes(view, object, &attributes) ||
-        !pyprof__view_read(view, attributes.keys, &keys, sizeof keys) || keys.count < 0 || keys.count > 256) {
-        return 0;
-    }
-    uintptr_t entries = pyprof__dict_entries(&keys, attributes.keys, &stride, &key_at) + key_at;
-    for (uintptr_t i = 0; i < 2 * (uintptr_t)keys.count; i++) {
-        bool by_text = i >= (uintptr_t)keys.count; /* the second time round */
-        uintptr_t at = i % (uintptr_t)keys.count;
-        uintptr_t entry[2] = {0, 0};
-        if (!pyprof__view_read(view, entries + at * stride, entry, sizeof entry)) {
-            return 0;
-        }
-        if (by_text ? !pyprof__text_is(entry[0], name, text) : entry[0] != *key || *key == 0) {
-            continue;
-        }
-        *key = entry[0];
-        uintptr_t value = attributes.values + at * sizeof(uintptr_t);
-        if (attributes.values != 0 && !pyprof__view_read(view, value, &entry[1], sizeof(uintptr_t))) {
-            return 0;
-        }
-        return entry[1];
-    }
-    return 0;
 }
 
 /* An int that is not negative; false: there is no such object, or it has more than 60 bits. */
@@ -3015,83 +2866,91 @@ static bool pyprof__read_int(uintptr_t object, uint64_t *value) {
     return size <= 2;
 }
 
-/* Whether str objects have a text that is ASCII, one bit for each; those that cannot be read have not. */
-static uint32_t pyprof__are_text(const uintptr_t *objects, uint32_t count, const char *text) {
+/* Whether str objects, each so many words behind the one before, have a text that is ASCII, one bit for each; those that
+   cannot be read have not. */
+static uint32_t pyprof__are_text(const uintptr_t *objects, size_t step, uint32_t count, const char *text) {
     enum {
         most = 32,
         longest = 32
     };
     struct iovec from[most];
-    struct {
-        PyASCIIObject head;
-        char text[longest];
-    } found[most];
+    char copy[most * (sizeof(PyASCIIObject) + longest)];
     const size_t size = strlen(text), bytes = sizeof(PyASCIIObject) + size;
-    char copy[sizeof found];
     uint32_t bits = 0;
     memset(from, 0, sizeof from);
     for (uint32_t i = 0; i < count; i++) {
-        from[i].iov_base = (void *)objects[i];
+        uintptr_t object = objects[i * step];
+        from[i].iov_base = (void *)(object != 0 ? object : (uintptr_t)&PyUnicode_Type); /* it is no str, but is there */
         from[i].iov_len = bytes;
     }
     if (!pyprof__read_places(from, count, copy, count * bytes)) {
-        if (count > 1) { /* one of them ends at the end of a page, or is none */
-            for (uint32_t i = 0; i < count; i++) {
-                bits |= pyprof__are_text(&objects[i], 1, text) << i;
-            }
+        for (uint32_t i = 0; i < count && count > 1; i++) { /* one ends at the end of a page, or is none */
+            bits |= pyprof__are_text(&objects[i * step], step, 1, text) << i;
         }
         return bits;
     }
     for (uint32_t i = 0; i < count; i++) {
-        memcpy(&found[i], copy + i * bytes, bytes);
-        const PyASCIIObject *head = &found[i].head;
-        bool is_same = (uintptr_t)Py_TYPE((PyObject *)head) == (uintptr_t)&PyUnicode_Type && head->state.compact &&
-                       head->state.ascii && head->length == (Py_ssize_t)size && memcmp(found[i].text, text, size) == 0;
+        PyASCIIObject head;
+        memcpy(&head, copy + i * bytes, sizeof head);
+        bool is_same = (uintptr_t)Py_TYPE((PyObject *)&head) == (uintptr_t)&PyUnicode_Type && head.state.compact &&
+                       head.state.ascii && head.length == (Py_ssize_t)size &&
+                       memcmp(copy + i * bytes + sizeof head, text, size) == 0;
         bits |= (uint32_t)is_same << i;
     }
     return bits;
 }
 
-/* The value that a dict has for a key: for this text, or, if that is NULL, for the int that is its own hash. 0 = none, or
-   it cannot be told: what is found has to be looked at, as the dict may change. */
-static uintptr_t pyprof__dict_value(uintptr_t dict, const char *text, uintptr_t number) {
+/* The value that a dict, or an instance, of no more keys than most has for one: for this text, or, if that is NULL, for the
+   int that is its own hash. 0 = none, or it cannot be told: what is found has to be looked at, as it may change. */
+static uintptr_t pyprof__value_of(pyprof__reader *reader, const pyprof__attributes *attributes, uint32_t most,
+                                  const char *text, uintptr_t number) {
     enum {
-        part = 32,
-        most = 1 << 20
+        part = 32
     };
-    PyDictObject head;
+    const size_t word = sizeof(uintptr_t);
+    uintptr_t entries[part * 3];
     pyprof__dict_keys keys;
-    size_t stride, key_at;
-    unsigned char entries[part * 24];
-    if (dict == 0 || !pyprof__read(dict, &head, sizeof head) || head.ma_values != NULL ||
-        !pyprof__read((uintptr_t)head.ma_keys, &keys, sizeof keys) || keys.count < 0 || keys.count > most) {
+    size_t words;
+    if (!pyprof__load(reader, attributes->keys, &keys, sizeof keys) || keys.count < 0 || keys.count > (int32_t)most) {
         return 0;
     }
-    uintptr_t address = pyprof__dict_entries(&keys, (uintptr_t)head.ma_keys, &stride, &key_at);
-    for (uint32_t left = (uint32_t)keys.count, count; left > 0; left -= count, address += count * stride) {
-        uintptr_t names[part], values[part];
-        uint32_t bits = 0, used = 0;
-        count = left < (uint32_t)part ? left : (uint32_t)part;
-        if ((text == NULL && key_at == 0) || !pyprof__read(address, entries, count * stride)) {
+    uintptr_t first = pyprof__dict_entries(&keys, attributes->keys, &words);
+    uint32_t total = text != NULL || words == 3 ? (uint32_t)keys.count : 0;
+    for (uint32_t at = 0, count; at < total; at += count) {
+        count = total - at < (uint32_t)part ? total - at : (uint32_t)part;
+        if (!pyprof__load(reader, first + at * words * word, entries, count * words * word)) {
             return 0;
         }
+        uint32_t bits = text != NULL ? pyprof__are_text(&entries[words - 2], words, count, text) : 0;
         for (uint32_t i = 0; i < count; i++) {
-            uintptr_t entry[3];
-            memcpy(entry, entries + i * stride, stride);
-            const uintptr_t *key = entry + key_at / sizeof *entry;
-            if (key[1] != 0 && (text != NULL || entry[0] == number)) {
-                names[used] = key[0];
-                values[used++] = key[1];
+            uintptr_t value = entries[i * words + words - 1];
+            bool is_it = text != NULL ? bits >> i & 1 : entries[i * words] == number;
+            if (is_it && attributes->values != 0 &&
+                !pyprof__load_word(reader, attributes->values + (at + i) * word, &value)) {
+                return 0;
             }
-        }
-        bits = text == NULL ? used : used > 0 ? pyprof__are_text(names, used, text) : 0;
-        for (uint32_t i = 0; bits != 0 && i < used; i++) {
-            if (text == NULL || (bits >> i & 1)) {
-                return values[i];
+            if (is_it && value != 0) {
+                return value;
             }
         }
     }
     return 0;
+}
+
+/* The value of an instance's attribute; 0 = it cannot be found. */
+static uintptr_t pyprof__read_attribute(pyprof__view *view, uintptr_t object, const char *name) {
+    pyprof__reader reader = {0, 0, 0, 0, view};
+    pyprof__attributes attributes;
+    bool is_found = pyprof__instance_attributes(&reader, object, &attributes);
+    return is_found ? pyprof__value_of(&reader, &attributes, 256, name, 0) : 0;
+}
+
+/* The value that a dict has for a key: see pyprof__value_of. */
+static uintptr_t pyprof__dict_value(uintptr_t dict, const char *text, uintptr_t number) {
+    pyprof__reader reader = {0, 0, 0, 0, NULL};
+    pyprof__attributes attributes;
+    bool is_found = pyprof__dict_attributes(&reader, dict, &attributes);
+    return is_found ? pyprof__value_of(&reader, &attributes, 1 << 20, text, number) : 0;
 }
 
 static bool pyprof__is_a(uintptr_t object, const void *type) {
@@ -3154,13 +3013,12 @@ static uintptr_t pyprof__active_threads(uintptr_t modules) {
    to 3.10 nothing of it lies there. */
 static uintptr_t pyprof__entry_address(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame) {
     uintptr_t code;
+    int steps = 0;
     if (layout->cframe_frame != PYPROF__ABSENT) {
         return frame; /* the cframe lies there */
     }
-    for (int steps = 0; layout->helper_code != 0 && frame != 0 && steps < 1 << 16; steps++) {
-        if (!pyprof__load_word(reader, frame + layout->frame_code, &code)) {
-            return 0;
-        }
+    while (layout->helper_code != 0 && frame != 0 && steps++ < 1 << 16 &&
+           pyprof__load_word(reader, frame + layout->frame_code, &code)) {
         if ((code & ~layout->executable_tags) == layout->helper_code) {
             return frame;
         }
@@ -4734,19 +4592,8 @@ static bool pyprof__is_one_core(const pyprof__cores *cores, uint32_t core) {
     return pyprof__same_cores(cores, &one);
 }
 
-#define PYPROF__STAT_PARENT 1
-#define PYPROF__STAT_CORE 36
-
-/* A field of the stat file of a process, or of one of our threads ("self/task/"), counted from its state; 0 = gone. */
-static uint32_t pyprof__stat_number(const char *of, uint32_t id, int place) {
-    char path[64], text[512];
-    snprintf(path, sizeof path, "/proc/%s%lu/stat", of, (unsigned long)id);
-    const char *at = pyprof__read_small_file(path, text, sizeof text) > 0 ? strrchr(text, ')') : NULL;
-    for (int i = 0; at != NULL && i <= place; i++) {
-        at = strchr(at + 1, ' ');
-    }
-    return at != NULL ? (uint32_t)strtoul(at, NULL, 10) : 0;
-}
+#define PYPROF__STAT_PARENT 4
+#define PYPROF__STAT_CORE 39
 
 /* The id of the process or thread that was made last, as far as this process can see them; 0 = not to be told. */
 static uint32_t pyprof__last_made(void) {
@@ -4861,7 +4708,7 @@ static uint32_t pyprof__choose_core(const pyprof__cores *cores, int32_t tid) {
     if (syscall(SYS_getcpu, &core, NULL, NULL) == 0 && pyprof__has_core(cores, core)) {
         return core;
     }
-    core = pyprof__stat_number("self/task/", (uint32_t)tid, PYPROF__STAT_CORE);
+    core = (uint32_t)pyprof__stat_number("self/task/", tid, PYPROF__STAT_CORE);
     while (!pyprof__has_core(cores, core) && core < 8 * sizeof cores->bits) {
         core++;
     }
@@ -4916,7 +4763,7 @@ static void pyprof__free_one_born(const pyprof__holder *holder, const pyprof__ho
         return;
     }
     for (int i = 0; !is_ours && parent > 1 && i < generations; i++) {
-        parent = pyprof__stat_number("", parent, PYPROF__STAT_PARENT);
+        parent = (uint32_t)pyprof__stat_number("", (int32_t)parent, PYPROF__STAT_PARENT);
         is_ours = parent == (uint32_t)pyprof__pid;
     }
     if (is_ours) {
@@ -5179,9 +5026,6 @@ typedef struct pyprof__sampler {
     pyprof__array lines;
     pyprof__array scratch; /* frames of two stacks */
     uint32_t bootstrap;    /* the function that every threading.Thread begins with; PYPROF__NONE = not met */
-    uintptr_t name_key;    /* the str object "_name" */
-    uintptr_t ident_key;   /* "_ident" */
-    uintptr_t native_key;  /* and "_native_id" */
     pyprof__registry registries[PYPROF__REGISTRIES_MAX];
     uint32_t next_registry;
     pyprof__view view;
@@ -5524,31 +5368,28 @@ static uintptr_t pyprof__thread_objects(pyprof__sampler *sampler, uintptr_t tsta
 static bool pyprof__read_name(pyprof__sampler *sampler, uintptr_t object) {
     pyprof__reader reader = {0, 0, 0, 0, NULL};
     pyprof__view_renew(&sampler->view, PYPROF__OF_NAMES);
-    uintptr_t text = pyprof__read_attribute(&sampler->view, object, "_name", &sampler->name_key, &sampler->text);
+    uintptr_t text = pyprof__read_attribute(&sampler->view, object, "_name");
     return text != 0 && pyprof__read_text(text, &sampler->text) &&
            pyprof__object_lives(&reader, text); /* it may have died with its thread */
 }
 
-/* Whether an attribute of a Thread object is this number; *key as of pyprof__read_attribute. */
-static bool pyprof__is_number(pyprof__sampler *sampler, uintptr_t object, const char *name, uintptr_t *key,
-                              uint64_t wanted) {
+/* Whether an attribute of a Thread object is this number. */
+static bool pyprof__is_number(pyprof__sampler *sampler, uintptr_t object, const char *name, uint64_t wanted) {
     uint64_t number = 0;
     pyprof__view_renew(&sampler->view, PYPROF__OF_NAMES);
-    uintptr_t found = pyprof__read_attribute(&sampler->view, object, name, key, &sampler->text);
+    uintptr_t found = pyprof__read_attribute(&sampler->view, object, name);
     return pyprof__read_int(found, &number) && number == wanted;
 }
 
 /* Whether a Thread object that lies in a thread's outermost frame is of that thread: one of a greenlet is not. */
 static bool pyprof__is_its_own(pyprof__sampler *sampler, const pyprof__thread *thread) {
-    return thread->name.object != 0 &&
-           pyprof__is_number(sampler, thread->name.object, "_ident", &sampler->ident_key, thread->thread_id);
+    return thread->name.object != 0 && pyprof__is_number(sampler, thread->name.object, "_ident", thread->thread_id);
 }
 
 /* Whether a Thread object that threading has for a thread's ident is of that thread, and not of one that has ended: those
    that threading did not make are never taken out. The thread that forked has its parent's id in the child. */
 static bool pyprof__is_still_of(pyprof__sampler *sampler, const pyprof__thread *thread, uintptr_t object) {
-    return thread->tid == pyprof__pid ||
-           pyprof__is_number(sampler, object, "_native_id", &sampler->native_key, (uint64_t)thread->tid);
+    return thread->tid == pyprof__pid || pyprof__is_number(sampler, object, "_native_id", (uint64_t)thread->tid);
 }
 
 /* What threading calls those that nobody named: host threads that it met, and the thread that it was imported in, which

@@ -100,14 +100,10 @@ static void add_thread_state(list *facts) {
     add(facts, "ts_chunk", AT(PyThreadState, datastack_chunk));
     add(facts, "cframe_frame", AT(_PyCFrame, current_frame));
     add(facts, "cframe_previous", AT(_PyCFrame, previous));
-    add(facts, "chunk_previous", AT(_PyStackChunk, previous));
-    add(facts, "chunk_size", AT(_PyStackChunk, size));
 #else
     add(facts, "ts_chunk", FACT_ABSENT);
     add(facts, "cframe_frame", FACT_ABSENT);
     add(facts, "cframe_previous", FACT_ABSENT);
-    add(facts, "chunk_previous", FACT_ABSENT);
-    add(facts, "chunk_size", FACT_ABSENT);
 #endif
 }
 
