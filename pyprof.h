@@ -4414,6 +4414,10 @@ static uint32_t pyprof__intern_function(pyprof_profile *profile, uint32_t name, 
     return pyprof__table_intern(&profile->memory, &profile->functions, &key, &is_new);
 }
 
+static const pyprof__function *pyprof__function_at(const pyprof_profile *profile, uint32_t function) {
+    return &PYPROF__ITEM(const pyprof__function, &profile->functions.items, function);
+}
+
 static uint32_t pyprof__intern_marker(pyprof_profile *profile, const char *name) {
     uint32_t text = pyprof__intern_text(profile, name, strlen(name));
     return pyprof__intern_function(profile, text, pyprof__intern_text(profile, "", 0), 0);
@@ -5429,7 +5433,7 @@ static uint32_t pyprof__mark_of_name(const pyprof_profile *profile, const char *
     static const char begin[] = "[interpreter ";
     int length = snprintf(end, sizeof end, ": %s]", name);
     for (uint32_t i = 0; i < profile->functions.items.count; i++) {
-        const pyprof__function *function = &PYPROF__ITEM(const pyprof__function, &profile->functions.items, i);
+        const pyprof__function *function = pyprof__function_at(profile, i);
         size_t size, file_size;
         const char *text = pyprof__string_text(profile, function->name, &size);
         pyprof__string_text(profile, function->file, &file_size);
@@ -8297,27 +8301,23 @@ static void pyprof__put_json(pyprof__out *out, const char *text, size_t size) {
 
 static bool pyprof__has_init_file(const char *path, size_t directory_size) {
     char name[4200];
-    if (directory_size + sizeof "/__init__.py" > sizeof name) {
-        return false;
+    int size = snprintf(name, sizeof name, "%.*s/__init__.py", (int)directory_size, path);
+    return size > 0 && (size_t)size < sizeof name && access(name, F_OK) == 0;
+}
+
+/* Where the last part of a path begins. */
+static size_t pyprof__last_part(const char *path, size_t size) {
+    while (size > 0 && path[size - 1] != '/') {
+        size--;
     }
-    memcpy(name, path, directory_size);
-    memcpy(name + directory_size, "/__init__.py", sizeof "/__init__.py");
-    return access(name, F_OK) == 0;
+    return size;
 }
 
 /* How much of a path to leave out: as py-spy does, all up to the outermost package that the file is in. */
 static size_t pyprof__short_path_offset(const char *path, size_t size) {
-    size_t at = size;
-    while (at > 0 && path[at - 1] != '/') {
-        at--;
-    }
-    size_t offset = at;
-    while (at > 1 && pyprof__has_init_file(path, at - 1)) {
-        at--;
-        while (at > 0 && path[at - 1] != '/') {
-            at--;
-        }
-        offset = at;
+    size_t offset = pyprof__last_part(path, size);
+    while (offset > 1 && pyprof__has_init_file(path, offset - 1)) {
+        offset = pyprof__last_part(path, offset - 1);
     }
     return offset;
 }
@@ -8377,22 +8377,11 @@ static const char *pyprof__short_path(const pyprof__writing *writing, uint32_t s
 
 /* Whether two paths, one of which may begin where the program was started, lead to one file. */
 static bool pyprof__are_one_file(const pyprof_profile *profile, uint32_t a, uint32_t b) {
-    struct stat status[2];
-    const uint32_t strings[2] = {a, b};
-    for (int i = 0; i < 2; i++) {
-        char path[4200];
-        size_t size;
-        const char *text = pyprof__string_text(profile, strings[i], &size);
-        if (size >= sizeof path) {
-            return false;
-        }
-        memcpy(path, text, size);
-        path[size] = '\0';
-        if (stat(path, &status[i]) != 0) {
-            return false;
-        }
-    }
-    return status[0].st_dev == status[1].st_dev && status[0].st_ino == status[1].st_ino;
+    struct stat one, other;
+    size_t size;
+    return stat(pyprof__string_text(profile, a, &size), &one) == 0 &&
+           stat(pyprof__string_text(profile, b, &size), &other) == 0 && one.st_dev == other.st_dev &&
+           one.st_ino == other.st_ino;
 }
 
 /* Of a file's path one folder more. False: all of it is shown already. */
@@ -8403,10 +8392,7 @@ static bool pyprof__show_more(pyprof__writing *writing, uint32_t string) {
     if (at == 0) {
         return false;
     }
-    do {
-        at--;
-    } while (at > 0 && path[at - 1] != '/');
-    writing->short_paths[string] = (uint32_t)at + 1;
+    writing->short_paths[string] = (uint32_t)pyprof__last_part(path, at - 1) + 1;
     return true;
 }
 
@@ -8434,22 +8420,22 @@ static bool pyprof__part_paths(pyprof__writing *writing, pyprof__table *paths, b
     bool is_new;
     *has_parted = false;
     for (uint32_t i = 0; i < profile->strings.items.count; i++) {
-        pyprof__shown_path *path =
-            writing->short_paths[i] != 0 ? pyprof__intern_path(writing, paths, i, &is_new) : NULL;
-        if (writing->short_paths[i] != 0 && path == NULL) {
+        if (writing->short_paths[i] == 0) {
+            continue;
+        }
+        pyprof__shown_path *path = pyprof__intern_path(writing, paths, i, &is_new);
+        if (path == NULL) {
             return false;
         }
-        if (path != NULL && is_new) {
+        if (is_new) {
             path->string = i;
-        } else if (path != NULL && !pyprof__are_one_file(profile, path->string, i)) {
+        } else if (!pyprof__are_one_file(profile, path->string, i)) {
             path->is_shared = true;
         }
     }
     for (uint32_t i = 0; i < profile->strings.items.count; i++) {
-        pyprof__shown_path *path =
-            writing->short_paths[i] != 0 ? pyprof__intern_path(writing, paths, i, &is_new) : NULL;
-        if (path != NULL && path->is_shared && pyprof__show_more(writing, i)) {
-            *has_parted = true;
+        if (writing->short_paths[i] != 0 && pyprof__intern_path(writing, paths, i, &is_new)->is_shared) {
+            *has_parted = pyprof__show_more(writing, i) || *has_parted;
         }
     }
     return true;
@@ -8460,7 +8446,7 @@ static bool pyprof__shorten_paths(pyprof__writing *writing) {
     const pyprof_profile *profile = writing->profile;
     bool has_parted = true, has_room = true;
     for (uint32_t i = 0; i < profile->functions.items.count; i++) {
-        uint32_t file = PYPROF__ITEM(const pyprof__function, &profile->functions.items, i).file;
+        uint32_t file = pyprof__function_at(profile, i)->file;
         if (writing->short_paths[file] == 0) {
             size_t size;
             const char *path = pyprof__string_text(profile, file, &size);
@@ -8477,15 +8463,13 @@ static bool pyprof__shorten_paths(pyprof__writing *writing) {
 }
 
 static int32_t pyprof__shown_line(const pyprof__writing *writing, const pyprof__node *node) {
-    const pyprof__function *function =
-        &PYPROF__ITEM(const pyprof__function, &writing->profile->functions.items, node->function);
-    return writing->output.detail == PYPROF_DETAIL_FUNCTION ? function->first_line : node->line;
+    bool is_line = writing->output.detail != PYPROF_DETAIL_FUNCTION;
+    return is_line ? node->line : pyprof__function_at(writing->profile, node->function)->first_line;
 }
 
 /* "qualname (file.py:LINE)"; a marker is its name alone. */
 static void pyprof__put_frame(pyprof__writing *writing, uint32_t function_index, int32_t line) {
-    const pyprof__function *function =
-        &PYPROF__ITEM(const pyprof__function, &writing->profile->functions.items, function_index);
+    const pyprof__function *function = pyprof__function_at(writing->profile, function_index);
     size_t size;
     const char *text = pyprof__string_text(writing->profile, function->name, &size);
     pyprof__put_collapsed(&writing->out, text, size);
@@ -8497,21 +8481,6 @@ static void pyprof__put_frame(pyprof__writing *writing, uint32_t function_index,
         pyprof__put_line_number(&writing->out, line);
         pyprof__put_text(&writing->out, ")");
     }
-}
-
-/* The value that a node has of its own in the metric that was asked for. */
-static uint64_t pyprof__node_value(const pyprof_output *output, const pyprof__node *node) {
-    switch (output->metric) {
-    case PYPROF_METRIC_CPU:
-        return node->cpu_ns;
-    case PYPROF_METRIC_GIL:
-        return node->gil_ns;
-    case PYPROF_METRIC_SAMPLES:
-        return node->samples - (output->include_idle ? 0 : node->samples_idle);
-    case PYPROF_METRIC_WALL:
-        break;
-    }
-    return node->wall_ns - (output->include_idle ? 0 : node->wall_idle_ns);
 }
 
 /* The tree as it is shown: lines or threads may have been merged. What is shown as one goes by the first of its nodes. A
@@ -8578,10 +8547,26 @@ static void pyprof__fill_shown(const pyprof__writing *writing, pyprof__shown_tre
     memset(tree->slots, 0, tree->slot_count * sizeof *tree->slots); /* for who works on the tree */
 }
 
+/* The value that a node has of its own in the metric that was asked for. */
+static uint64_t pyprof__node_value(const pyprof_output *output, const pyprof_node *node) {
+    switch (output->metric) {
+    case PYPROF_METRIC_CPU:
+        return node->cpu_ns;
+    case PYPROF_METRIC_GIL:
+        return node->gil_ns;
+    case PYPROF_METRIC_SAMPLES:
+        return node->samples - (output->include_idle ? 0 : node->samples_idle);
+    case PYPROF_METRIC_WALL:
+        break;
+    }
+    return node->wall_ns - (output->include_idle ? 0 : node->wall_idle_ns);
+}
+
 /* The figures of all nodes that are shown as the given one, which is the first of them. */
-static pyprof__node pyprof__sum_shown(const pyprof__writing *writing, const pyprof__shown_tree *tree, uint32_t first) {
-    pyprof__node sum = *pyprof__node_at(writing->profile, first);
-    for (uint32_t i = tree->next_of[first]; i != PYPROF__NONE; i = tree->next_of[i]) {
+static pyprof_node pyprof__sum_shown(const pyprof__writing *writing, const pyprof__shown_tree *tree, uint32_t first) {
+    pyprof_node sum;
+    memset(&sum, 0, sizeof sum);
+    for (uint32_t i = first; i != PYPROF__NONE; i = tree->next_of[i]) {
         const pyprof__node *node = pyprof__node_at(writing->profile, i);
         sum.samples += node->samples;
         sum.samples_idle += node->samples_idle;
@@ -8590,6 +8575,7 @@ static pyprof__node pyprof__sum_shown(const pyprof__writing *writing, const pypr
         sum.cpu_ns += node->cpu_ns;
         sum.gil_ns += node->gil_ns;
     }
+    sum.value = pyprof__node_value(&writing->output, &sum);
     return sum;
 }
 
@@ -8619,9 +8605,8 @@ static bool pyprof__find_path(pyprof__writing *writing, pyprof__shown_tree *tree
     return true;
 }
 
-/* Takes a node that has a value of its own, in microseconds or samples. False: no room. */
-typedef bool (*pyprof__stack_fn)(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t node, uint64_t value,
-                                 void *user);
+/* Takes the stack in the tree's path, with its value in microseconds or samples. False: no room. */
+typedef bool (*pyprof__stack_fn)(pyprof__writing *writing, pyprof__shown_tree *tree, uint64_t value, void *user);
 
 /* One call a stack. Times are rounded to microseconds so that the sum stays right: what one stack lost in
    rounding, the next one gets. */
@@ -8632,24 +8617,22 @@ static bool pyprof__each_stack(pyprof__writing *writing, pyprof__shown_tree *tre
         if (tree->first_of[i] != i) {
             continue;
         }
-        pyprof__node sum = pyprof__sum_shown(writing, tree, i);
-        uint64_t value = pyprof__node_value(&writing->output, &sum);
+        uint64_t value = pyprof__sum_shown(writing, tree, i).value;
         value += value == 0 ? 0 : carry;
         if (value < unit) {
             carry = value == 0 ? carry : value;
             continue;
         }
         carry = value % unit;
-        if (!pyprof__find_path(writing, tree, i) || !take(writing, tree, i, value / unit, user)) {
+        if (!pyprof__find_path(writing, tree, i) || !take(writing, tree, value / unit, user)) {
             return false;
         }
     }
     return true;
 }
 
-static bool pyprof__put_stack(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t node, uint64_t value,
-                              void *user) {
-    (void)node, (void)user;
+static bool pyprof__put_stack(pyprof__writing *writing, pyprof__shown_tree *tree, uint64_t value, void *user) {
+    (void)user;
     for (uint32_t depth = tree->path.count; depth-- > 0;) {
         pyprof__shown shown = pyprof__shown_of(writing, tree, PYPROF__ITEM(uint32_t, &tree->path, depth));
         pyprof__put_shown(writing, &shown);
@@ -8715,14 +8698,11 @@ static pyprof_text pyprof__text_of(const pyprof_profile *profile, uint32_t strin
 /* The node that is shown, but for its number and that of its parent. */
 static pyprof_node pyprof__shown_node(const pyprof__writing *writing, const pyprof__shown_tree *tree, uint32_t first) {
     const pyprof_profile *profile = writing->profile;
-    pyprof__node sum = pyprof__sum_shown(writing, tree, first);
     pyprof__shown shown = pyprof__shown_of(writing, tree, first);
-    pyprof_node node;
-    memset(&node, 0, sizeof node);
+    pyprof_node node = pyprof__sum_shown(writing, tree, first);
     node.name.data = node.path.data = node.file.data = "";
     if (shown.function != PYPROF__NONE) {
-        const pyprof__function *function =
-            &PYPROF__ITEM(const pyprof__function, &profile->functions.items, shown.function);
+        const pyprof__function *function = pyprof__function_at(profile, shown.function);
         node.name = pyprof__text_of(profile, function->name);
         node.path = pyprof__text_of(profile, function->file);
         node.file.data = pyprof__short_path(writing, function->file, &node.file.size);
@@ -8731,13 +8711,6 @@ static pyprof_node pyprof__shown_node(const pyprof__writing *writing, const pypr
         node.name = pyprof__text_of(profile, (uint32_t)shown.line);
         node.tid = shown.tid;
     }
-    node.value = pyprof__node_value(&writing->output, &sum);
-    node.samples = sum.samples;
-    node.samples_idle = sum.samples_idle;
-    node.wall_ns = sum.wall_ns;
-    node.wall_idle_ns = sum.wall_idle_ns;
-    node.cpu_ns = sum.cpu_ns;
-    node.gil_ns = sum.gil_ns;
     return node;
 }
 
@@ -8905,11 +8878,9 @@ static uint32_t pyprof__draw_frame(pyprof__writing *writing, pyprof__picture *pi
 }
 
 /* Which frame of the graph a node is stands in the tree's slots; 0 = none yet. */
-static bool pyprof__draw_stack(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t node, uint64_t value,
-                               void *user) {
+static bool pyprof__draw_stack(pyprof__writing *writing, pyprof__shown_tree *tree, uint64_t value, void *user) {
     pyprof__picture *picture = (pyprof__picture *)user;
     uint32_t frame = FLAMEGRAPH_ROOT;
-    (void)node;
     for (uint32_t depth = tree->path.count; depth-- > 0;) {
         uint32_t index = PYPROF__ITEM(uint32_t, &tree->path, depth);
         if (tree->slots[index] == 0) {
@@ -9001,8 +8972,7 @@ static void pyprof__put_frames(pyprof__writing *writing, const pyprof__speedscop
     for (uint32_t i = 0; i < speedscope->frames.items.count; i++) {
         const pyprof__speedscope_frame *frame =
             &PYPROF__ITEM(const pyprof__speedscope_frame, &speedscope->frames.items, i);
-        const pyprof__function *function =
-            &PYPROF__ITEM(const pyprof__function, &writing->profile->functions.items, frame->function);
+        const pyprof__function *function = pyprof__function_at(writing->profile, frame->function);
         size_t file_size;
         pyprof__string_text(writing->profile, function->file, &file_size);
         pyprof__put_text(&writing->out, i == 0 ? "\n" : ",\n");
@@ -9179,8 +9149,6 @@ static pyprof_result pyprof__write_speedscope(pyprof__writing *writing) {
     pyprof__release(&writing->memory, speedscope.path, size);
     return result;
 }
-
-/* Files: beside first, then renamed. */
 
 // >>files
 // Files: beside first, then renamed. False or a result code: errno says why, and there is no partial file.
@@ -10099,7 +10067,7 @@ static uint32_t pyprof__copy_string(const pyprof_profile *from, uint32_t string,
 }
 
 static uint32_t pyprof__copy_function(const pyprof_profile *from, uint32_t index, pyprof_profile *to) {
-    const pyprof__function *function = &PYPROF__ITEM(const pyprof__function, &from->functions.items, index);
+    const pyprof__function *function = pyprof__function_at(from, index);
     uint32_t name = pyprof__copy_string(from, function->name, to);
     return pyprof__intern_function(to, name, pyprof__copy_string(from, function->file, to), function->first_line);
 }
