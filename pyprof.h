@@ -8486,6 +8486,7 @@ static void pyprof__put_frame(pyprof__writing *writing, uint32_t function_index,
 /* The tree as it is shown: lines or threads may have been merged. What is shown as one goes by the first of its nodes. A
    full tree leaves little room beside it, so this takes few bytes a node. */
 typedef struct pyprof__shown_tree {
+    size_t size;        /* of the three arrays, which lie one behind the other */
     uint32_t *first_of; /* of each node */
     uint32_t *next_of;  /* of each node: one more that is shown as the same; PYPROF__NONE = it is the last */
     uint32_t *slots;    /* the first ones by hash: index + 1, 0 = free; once all are in, zeros for whoever walks it */
@@ -8534,9 +8535,9 @@ static uint32_t pyprof__first_shown(const pyprof__writing *writing, pyprof__show
 }
 
 /* Parents come before their children, so one pass does. */
-static void pyprof__fill_shown(const pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t count) {
+static void pyprof__fill_shown(const pyprof__writing *writing, pyprof__shown_tree *tree) {
     memset(tree->slots, 0, tree->slot_count * sizeof *tree->slots);
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < writing->profile->nodes.items.count; i++) {
         uint32_t first = tree->first_of[i] = pyprof__first_shown(writing, tree, i);
         tree->next_of[i] = PYPROF__NONE;
         if (first != i) {
@@ -8645,43 +8646,39 @@ static bool pyprof__put_stack(pyprof__writing *writing, pyprof__shown_tree *tree
     return true;
 }
 
-static void pyprof__shown_tree_free(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t count) {
-    pyprof__memory *memory = &writing->memory;
-    pyprof__release(memory, tree->first_of, (size_t)count * sizeof *tree->first_of);
-    pyprof__release(memory, tree->next_of, (size_t)count * sizeof *tree->next_of);
-    pyprof__release(memory, tree->slots, tree->slot_count * sizeof *tree->slots);
-    pyprof__array_free(memory, &tree->path);
-}
-
 /* False: no room, and nothing to free. */
-static bool pyprof__shown_tree_init(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t count) {
-    pyprof__memory *memory = &writing->memory;
+static bool pyprof__shown_tree_init(pyprof__writing *writing, pyprof__shown_tree *tree) {
+    size_t count = writing->profile->nodes.items.count;
     memset(tree, 0, sizeof *tree);
     tree->path.item_size = sizeof(uint32_t);
     tree->slot_count = 64;
-    while (tree->slot_count < count + (size_t)count / 4) {
+    while (tree->slot_count < count + count / 4) {
         tree->slot_count *= 2;
     }
-    tree->first_of = (uint32_t *)pyprof__alloc(memory, (size_t)count * sizeof *tree->first_of);
-    tree->next_of = (uint32_t *)pyprof__alloc(memory, (size_t)count * sizeof *tree->next_of);
-    tree->slots = (uint32_t *)pyprof__alloc(memory, tree->slot_count * sizeof *tree->slots);
-    if (tree->first_of == NULL || tree->next_of == NULL || tree->slots == NULL) {
-        pyprof__shown_tree_free(writing, tree, count);
+    tree->size = (2 * count + tree->slot_count) * sizeof(uint32_t);
+    tree->first_of = (uint32_t *)pyprof__alloc(&writing->memory, tree->size);
+    if (tree->first_of == NULL) {
         return false;
     }
-    pyprof__fill_shown(writing, tree, count);
+    tree->next_of = tree->first_of + count;
+    tree->slots = tree->next_of + count;
+    pyprof__fill_shown(writing, tree);
     return true;
+}
+
+static void pyprof__shown_tree_free(pyprof__writing *writing, pyprof__shown_tree *tree) {
+    pyprof__release(&writing->memory, tree->first_of, tree->size);
+    pyprof__array_free(&writing->memory, &tree->path);
 }
 
 /* All stacks that are shown. */
 static pyprof_result pyprof__take_stacks(pyprof__writing *writing, pyprof__stack_fn take, void *user) {
-    uint32_t count = writing->profile->nodes.items.count;
     pyprof__shown_tree tree;
-    if (!pyprof__shown_tree_init(writing, &tree, count)) {
+    if (!pyprof__shown_tree_init(writing, &tree)) {
         return PYPROF_ERROR_MEMORY;
     }
     bool has_room = pyprof__each_stack(writing, &tree, take, user);
-    pyprof__shown_tree_free(writing, &tree, count);
+    pyprof__shown_tree_free(writing, &tree);
     return has_room ? PYPROF_OK : PYPROF_ERROR_MEMORY;
 }
 
@@ -8715,10 +8712,10 @@ static pyprof_node pyprof__shown_node(const pyprof__writing *writing, const pypr
 }
 
 /* Numbers the nodes that are shown, in the tree's slots. */
-static bool pyprof__visit_nodes(const pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t count,
+static bool pyprof__visit_nodes(const pyprof__writing *writing, pyprof__shown_tree *tree,
                                 const pyprof_visitor *visitor) {
     uint32_t *numbers = tree->slots, next = 0;
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < writing->profile->nodes.items.count; i++) {
         if (tree->first_of[i] != i) {
             continue;
         }
@@ -8764,13 +8761,12 @@ static bool pyprof__visit_spans(const pyprof__writing *writing, const pyprof__sh
 }
 
 static pyprof_result pyprof__visit_all(pyprof__writing *writing, const pyprof_visitor *visitor) {
-    uint32_t count = writing->profile->nodes.items.count;
     pyprof__shown_tree tree;
-    if (!pyprof__shown_tree_init(writing, &tree, count)) {
+    if (!pyprof__shown_tree_init(writing, &tree)) {
         return PYPROF_ERROR_MEMORY;
     }
-    bool is_whole = pyprof__visit_nodes(writing, &tree, count, visitor) && pyprof__visit_spans(writing, &tree, visitor);
-    pyprof__shown_tree_free(writing, &tree, count);
+    bool is_whole = pyprof__visit_nodes(writing, &tree, visitor) && pyprof__visit_spans(writing, &tree, visitor);
+    pyprof__shown_tree_free(writing, &tree);
     return is_whole ? PYPROF_OK : PYPROF_ERROR_WRITE;
 }
 
@@ -9007,10 +9003,11 @@ static void pyprof__split_span(const pyprof_output *output, const pyprof__span *
     uint32_t kind = pyprof__span_kind(span);
     bool is_shown = !(kind & PYPROF__AWAY) && (output->include_idle || !(kind & PYPROF__IDLE));
     uint64_t wall = span->wall_ns;
+    weights[0] = is_shown ? wall : 0;
+    weights[1] = 0;
     switch (output->metric) {
     case PYPROF_METRIC_SAMPLES:
         weights[0] = is_shown ? span->samples : 0;
-        weights[1] = 0;
         return;
     case PYPROF_METRIC_CPU:
         weights[0] = span->cpu_ns;
@@ -9019,7 +9016,6 @@ static void pyprof__split_span(const pyprof_output *output, const pyprof__span *
         weights[0] = (kind & PYPROF__GIL) ? wall : 0;
         break;
     case PYPROF_METRIC_WALL:
-        weights[0] = is_shown ? wall : 0;
         break;
     }
     *excess += weights[0] > wall ? weights[0] - wall : 0;
@@ -9029,81 +9025,60 @@ static void pyprof__split_span(const pyprof_output *output, const pyprof__span *
     weights[1] = empty - paid;
 }
 
-/* What a track could not place by its end: its empty spans before have to make room for it. */
-static uint64_t pyprof__track_excess(const pyprof__writing *writing, const pyprof__track *track) {
-    const pyprof__span *items = (const pyprof__span *)writing->profile->timeline.data;
-    uint64_t excess = 0;
-    for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
-        uint64_t weights[2] = {0, 0};
-        pyprof__split_span(&writing->output, &items[i], &excess, weights);
-    }
-    return excess;
-}
-
-typedef enum pyprof__list {
-    PYPROF__STACKS,
-    PYPROF__WEIGHTS
-} pyprof__list;
-
-/* One of the two parallel lists of a track; returns the sum of the weights. */
-static uint64_t pyprof__put_track_list(pyprof__writing *writing, const pyprof__speedscope *speedscope,
-                                       const pyprof__track *track, pyprof__list list) {
-    const pyprof__span *items = (const pyprof__span *)writing->profile->timeline.data;
-    const char *separator = "";
-    uint64_t sum = 0, excess = pyprof__track_excess(writing, track);
-    for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
-        uint64_t weights[2] = {0, 0};
-        pyprof__split_span(&writing->output, &items[i], &excess, weights);
-        for (int part = 0; part < 2; part++) {
-            if (weights[part] == 0) {
-                continue;
-            }
-            pyprof__put_text(&writing->out, separator);
-            separator = ",";
-            sum += weights[part];
-            if (list == PYPROF__WEIGHTS) {
-                pyprof__put_number(&writing->out, weights[part]);
-            } else if (part == 0) {
-                pyprof__put_path(writing, speedscope, items[i].node);
-            } else {
-                pyprof__put_text(&writing->out, "[]");
-            }
+/* Adds to one of a track's two parallel lists: a stack, or (speedscope is NULL) its weight. */
+static void pyprof__put_item(pyprof__writing *writing, const pyprof__speedscope *speedscope, uint32_t node,
+                             uint64_t weight, uint64_t *sum) {
+    if (weight > 0) {
+        pyprof__put_text(&writing->out, *sum > 0 ? "," : "");
+        *sum += weight;
+        if (speedscope != NULL) {
+            pyprof__put_path(writing, speedscope, node);
+        } else {
+            pyprof__put_number(&writing->out, weight);
         }
     }
-    return sum;
 }
 
-/* The weight of all stacks that are not empty. */
-static uint64_t pyprof__track_value(const pyprof__writing *writing, const pyprof__track *track) {
+/* One of the lists, from the first moment to the last; returns the sum of the weights. The root is an empty stack. */
+static uint64_t pyprof__put_track_list(pyprof__writing *writing, const pyprof__speedscope *speedscope,
+                                       const pyprof__track *track, uint64_t excess) {
     const pyprof__span *items = (const pyprof__span *)writing->profile->timeline.data;
-    uint64_t sum = 0, excess = 0;
+    uint64_t sum = 0, duration = writing->profile->duration_ns;
     for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
-        uint64_t weights[2] = {0, 0};
+        uint64_t weights[2];
         pyprof__split_span(&writing->output, &items[i], &excess, weights);
-        sum += weights[0];
+        pyprof__put_item(writing, speedscope, items[i].node, weights[0], &sum);
+        pyprof__put_item(writing, speedscope, track->root, weights[1], &sum);
+    }
+    if (writing->output.metric != PYPROF_METRIC_SAMPLES && duration > sum) {
+        pyprof__put_item(writing, speedscope, track->root, duration - sum, &sum);
     }
     return sum;
 }
 
-static void pyprof__put_track(pyprof__writing *writing, const pyprof__speedscope *speedscope,
-                              const pyprof__track *track) {
+/* Returns the weight of all its stacks that are not empty. */
+static uint64_t pyprof__put_track(pyprof__writing *writing, const pyprof__speedscope *speedscope,
+                                  const pyprof__track *track) {
+    const pyprof__span *items = (const pyprof__span *)writing->profile->timeline.data;
     bool is_time = writing->output.metric != PYPROF_METRIC_SAMPLES;
+    uint64_t value = 0,
+             excess = 0; /* what could not be placed by the end: empty spans before have to make room for it */
+    for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
+        uint64_t weights[2];
+        pyprof__split_span(&writing->output, &items[i], &excess, weights);
+        value += weights[0];
+    }
     pyprof__put_text(&writing->out, "\n{\"type\":\"sampled\",\"name\":\"");
     pyprof__put_thread_name(writing, pyprof__put_json_inside, track->name, pyprof__shown_tid(writing, track));
     pyprof__put_text(&writing->out, is_time ? "\",\"unit\":\"nanoseconds\"" : "\",\"unit\":\"none\"");
     pyprof__put_text(&writing->out, ",\"startValue\":0,\"samples\":[");
-    uint64_t end = pyprof__put_track_list(writing, speedscope, track, PYPROF__STACKS);
-    uint64_t rest = is_time && writing->profile->duration_ns > end ? writing->profile->duration_ns - end : 0;
-    pyprof__put_text(&writing->out, rest == 0 ? "" : end > 0 ? ",[]" : "[]");
+    uint64_t end = pyprof__put_track_list(writing, speedscope, track, excess);
     pyprof__put_text(&writing->out, "],\"weights\":[");
-    pyprof__put_track_list(writing, speedscope, track, PYPROF__WEIGHTS);
-    if (rest > 0) {
-        pyprof__put_text(&writing->out, end > 0 ? "," : "");
-        pyprof__put_number(&writing->out, rest);
-    }
+    pyprof__put_track_list(writing, NULL, track, excess);
     pyprof__put_text(&writing->out, "],\"endValue\":");
-    pyprof__put_number(&writing->out, end + rest);
+    pyprof__put_number(&writing->out, end);
     pyprof__put_text(&writing->out, "}");
+    return value;
 }
 
 /* Source of the format: speedscope's file-format-spec.ts. */
@@ -9117,10 +9092,8 @@ static void pyprof__put_speedscope(pyprof__writing *writing, const pyprof__speed
     pyprof__put_frames(writing, speedscope);
     pyprof__put_text(&writing->out, "]},\n\"profiles\":[");
     for (uint32_t i = 0; i < profile->tracks.count; i++) {
-        const pyprof__track *track = pyprof__track_at(profile, i);
         pyprof__put_text(&writing->out, i == 0 ? "" : ",");
-        pyprof__put_track(writing, speedscope, track);
-        uint64_t value = pyprof__track_value(writing, track);
+        uint64_t value = pyprof__put_track(writing, speedscope, pyprof__track_at(profile, i));
         if (value > most) {
             most = value;
             busiest = i;
