@@ -610,6 +610,7 @@ PYPROF_API const char *pyprof_result_string(pyprof_result result);
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -8462,6 +8463,45 @@ static bool pyprof__shorten_paths(pyprof__writing *writing) {
     return has_room;
 }
 
+static void pyprof__writing_free(pyprof__writing *writing) {
+    pyprof__memory memory = writing->memory;
+    pyprof__release(&memory, writing->short_paths,
+                    2 * ((size_t)writing->profile->strings.items.count + 1) * sizeof(uint32_t));
+    pyprof__release(&memory, writing, sizeof *writing);
+}
+
+/* The working set of a writer; NULL = no room. Not on the stack: hosts' threads may have small ones. */
+static pyprof__writing *pyprof__writing_new(const pyprof_profile *profile, const pyprof_output *output,
+                                            pyprof_write_fn write, void *user) {
+    pyprof__memory memory = {profile->memory.allocator, SIZE_MAX, 0, 0, 0, profile->memory.budget};
+    size_t paths_size = ((size_t)profile->strings.items.count + 1) * sizeof(uint32_t);
+    pyprof__writing *writing = (pyprof__writing *)pyprof__alloc(&memory, sizeof *writing);
+    if (writing == NULL) {
+        return NULL;
+    }
+    memset(writing, 0, sizeof *writing);
+    writing->memory = memory;
+    writing->profile = profile;
+    writing->out.write = write;
+    writing->out.user = user;
+    if (output != NULL) {
+        writing->output = *output;
+    }
+    writing->short_paths = (uint32_t *)pyprof__alloc(&writing->memory, 2 * paths_size);
+    if (writing->short_paths == NULL) {
+        pyprof__release(&memory, writing, sizeof *writing);
+        return NULL;
+    }
+    memset(writing->short_paths, 0, 2 * paths_size);
+    writing->owners = (int32_t *)writing->short_paths + profile->strings.items.count + 1;
+    pyprof__learn_owners(writing);
+    if (!pyprof__shorten_paths(writing)) {
+        pyprof__writing_free(writing);
+        return NULL;
+    }
+    return writing;
+}
+
 static int32_t pyprof__shown_line(const pyprof__writing *writing, const pyprof__node *node) {
     bool is_line = writing->output.detail != PYPROF_DETAIL_FUNCTION;
     return is_line ? node->line : pyprof__function_at(writing->profile, node->function)->first_line;
@@ -8838,8 +8878,7 @@ static const char *pyprof__why_empty(const pyprof__writing *writing) {
     uint64_t idle = 0, samples = pyprof__all_samples(writing->profile, &idle);
     if (samples == 0) {
         return "No thread ran Python while it was recorded, or for less than an interval: record for longer, "
-               "or with a "
-               "smaller interval_us.";
+               "or with a smaller interval_us.";
     }
     return samples == idle ? "All threads only waited: include_idle shows where."
                            : "Nothing was recorded of what is to be shown: another metric shows more.";
@@ -9061,8 +9100,7 @@ static uint64_t pyprof__put_track(pyprof__writing *writing, const pyprof__speeds
                                   const pyprof__track *track) {
     const pyprof__span *items = (const pyprof__span *)writing->profile->timeline.data;
     bool is_time = writing->output.metric != PYPROF_METRIC_SAMPLES;
-    uint64_t value = 0,
-             excess = 0; /* what could not be placed by the end: empty spans before have to make room for it */
+    uint64_t value = 0, excess = 0; /* CPU time that has no room by the end: it is taken from empty spans before */
     for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
         uint64_t weights[2];
         pyprof__split_span(&writing->output, &items[i], &excess, weights);
@@ -9123,6 +9161,33 @@ static pyprof_result pyprof__write_speedscope(pyprof__writing *writing) {
     return result;
 }
 
+static void pyprof__say_memory(const pyprof_profile *profile, pyprof_result result) {
+    if (result == PYPROF_ERROR_MEMORY) {
+        pyprof__say("no memory to write the profile: memory_limit (%zu bytes) leaves too little beside what is held "
+                    "already (%zu), or the allocator gave nothing",
+                    profile->memory.limit, profile->memory.used);
+    }
+}
+
+static pyprof_result pyprof__write_checked(const pyprof_profile *profile, const pyprof_output *output,
+                                           pyprof_write_fn write, void *user) {
+    pyprof__writing *writing = pyprof__writing_new(profile, output, write, user);
+    pyprof_result result = PYPROF_ERROR_MEMORY;
+    if (writing != NULL) {
+        result = output->format == PYPROF_FORMAT_SVG          ? pyprof__write_svg(writing)
+                 : output->format == PYPROF_FORMAT_SPEEDSCOPE ? pyprof__write_speedscope(writing)
+                                                              : pyprof__write_collapsed(writing);
+        pyprof__flush(&writing->out);
+        if (result == PYPROF_OK && writing->out.is_broken) {
+            pyprof__say("the write function answered false");
+            result = PYPROF_ERROR_WRITE;
+        }
+        pyprof__writing_free(writing);
+    }
+    pyprof__say_memory(profile, result);
+    return result;
+}
+
 // >>files
 // Files: beside first, then renamed. False or a result code: errno says why, and there is no partial file.
 
@@ -9149,12 +9214,8 @@ static bool pyprof__write_file(void *user, const void *data, size_t size) {
     return true;
 }
 
-static pyprof_result pyprof__write_checked(const pyprof_profile *profile, const pyprof_output *output,
-                                           pyprof_write_fn write, void *user);
-
-/* A reader that went away must be an error code for us, not a SIGPIPE for the host. */
-static pyprof_result pyprof__write_guarded(const pyprof_profile *profile, const pyprof_output *output,
-                                           pyprof__file *file) {
+/* Writes to a file and closes it. A reader that went away must be an error code for us, not a SIGPIPE for the host. */
+static pyprof_result pyprof__fill_file(const pyprof_profile *profile, const pyprof_output *output, pyprof__file *file) {
     sigset_t pipe_only, before, pending;
     struct timespec no_time = {0, 0};
     sigemptyset(&pipe_only);
@@ -9167,35 +9228,20 @@ static pyprof_result pyprof__write_guarded(const pyprof_profile *profile, const 
         }
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return result;
-}
-
-static pyprof_result pyprof__io_result(pyprof_result result, const pyprof__file *file) {
-    if (result == PYPROF_OK && file->error == 0) {
-        return PYPROF_OK;
-    }
-    if (result != PYPROF_OK && result != PYPROF_ERROR_WRITE) {
-        return result;
-    }
-    errno = file->error;
-    return PYPROF_ERROR_IO; /* pyprof__save says which file and why */
-}
-
-static void pyprof__close_file(pyprof__file *file) {
     if (close(file->descriptor) != 0 && file->error == 0) {
         file->error = errno;
     }
+    if (file->error == 0 || (result != PYPROF_OK && result != PYPROF_ERROR_WRITE)) {
+        return result;
+    }
+    errno = file->error;
+    return PYPROF_ERROR_IO; /* pyprof_save says which file and why */
 }
 
 /* Into what exists and is no regular file. */
 static pyprof_result pyprof__save_into(const pyprof_profile *profile, const pyprof_output *output, const char *path) {
     pyprof__file file = {open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY), 0};
-    if (file.descriptor < 0) {
-        return PYPROF_ERROR_IO;
-    }
-    pyprof_result result = pyprof__write_guarded(profile, output, &file);
-    pyprof__close_file(&file);
-    return pyprof__io_result(result, &file);
+    return file.descriptor < 0 ? PYPROF_ERROR_IO : pyprof__fill_file(profile, output, &file);
 }
 
 /* Opens a new file beside path; its name stays in the given buffer. A name that has no room for more is replaced. */
@@ -9227,12 +9273,10 @@ static pyprof_result pyprof__save_beside(const pyprof_profile *profile, const py
     if (mode != 0 && fchmod(file.descriptor, mode & 07777) != 0) {
         file.error = errno;
     }
-    pyprof_result result = pyprof__write_guarded(profile, output, &file);
-    pyprof__close_file(&file);
-    if (result == PYPROF_OK && file.error == 0 && rename(name, path) != 0) {
-        file.error = errno;
+    pyprof_result result = pyprof__fill_file(profile, output, &file);
+    if (result == PYPROF_OK && rename(name, path) != 0) {
+        result = PYPROF_ERROR_IO;
     }
-    result = pyprof__io_result(result, &file);
     if (result != PYPROF_OK) {
         int error = errno;
         unlink(name);
@@ -9244,12 +9288,7 @@ static pyprof_result pyprof__save_beside(const pyprof_profile *profile, const py
 /* The ending in capitals (X.SVG) means the same. */
 static bool pyprof__path_ends_with(const char *path, const char *end) {
     size_t length = strlen(path), size = strlen(end);
-    bool is_same = length >= size;
-    for (size_t i = 0; is_same && i < size; i++) {
-        char letter = path[length - size + i];
-        is_same = (letter >= 'A' && letter <= 'Z' ? letter - 'A' + 'a' : letter) == end[i];
-    }
-    return is_same;
+    return length >= size && strcasecmp(path + length - size, end) == 0;
 }
 
 /* NULL = defaults; where no format is named, the path's ending names it. */
@@ -9268,9 +9307,8 @@ static pyprof_output pyprof__resolve_output(const pyprof_output *output, const c
 }
 
 #define PYPROF__NO_PICTURE                                                                                             \
-    "an .svg needs tools/flamegraph.h, included before pyprof.h in the file that defines "                             \
-    "PYPROF_IMPLEMENTATION; without "                                                                                  \
-    "it, save a .txt and run 'pyprof-svg x.txt x.svg', or save a .json and open it in "                                \
+    "an .svg needs tools/flamegraph.h, included before pyprof.h in the file that defines PYPROF_IMPLEMENTATION; "      \
+    "without it, save a .txt and run 'pyprof-svg x.txt x.svg', or save a .json and open it in "                        \
     "https://www.speedscope.app"
 
 // >>lifecycle
@@ -9481,8 +9519,7 @@ static bool pyprof__desc_is_valid(const pyprof_desc *desc) {
     } else if (desc->children == PYPROF_CHILDREN_FOLLOW && desc->output_path != NULL &&
                strstr(desc->output_path, "%p") == NULL) {
         pyprof__say("output_path is %s: for children that are followed it has to have a %%p, or each would "
-                    "replace the "
-                    "file of another",
+                    "replace the file of another",
                     desc->output_path);
     } else if (desc->output_path != NULL && desc->output_path[0] == '\0') {
         pyprof__say("output_path is empty: it has to name a file, or be NULL for none");
@@ -9992,45 +10029,6 @@ static void pyprof__put_thread(pyprof__writing *writing, const pyprof__dumped *d
     }
 }
 
-static void pyprof__writing_free(pyprof__writing *writing) {
-    pyprof__memory memory = writing->memory;
-    pyprof__release(&memory, writing->short_paths,
-                    2 * ((size_t)writing->profile->strings.items.count + 1) * sizeof(uint32_t));
-    pyprof__release(&memory, writing, sizeof *writing);
-}
-
-/* The working set of a writer; NULL = no room. Not on the stack: hosts' threads may have small ones. */
-static pyprof__writing *pyprof__writing_new(const pyprof_profile *profile, const pyprof_output *output,
-                                            pyprof_write_fn write, void *user) {
-    pyprof__memory memory = {profile->memory.allocator, SIZE_MAX, 0, 0, 0, profile->memory.budget};
-    size_t paths_size = ((size_t)profile->strings.items.count + 1) * sizeof(uint32_t);
-    pyprof__writing *writing = (pyprof__writing *)pyprof__alloc(&memory, sizeof *writing);
-    if (writing == NULL) {
-        return NULL;
-    }
-    memset(writing, 0, sizeof *writing);
-    writing->memory = memory;
-    writing->profile = profile;
-    writing->out.write = write;
-    writing->out.user = user;
-    if (output != NULL) {
-        writing->output = *output;
-    }
-    writing->short_paths = (uint32_t *)pyprof__alloc(&writing->memory, 2 * paths_size);
-    if (writing->short_paths == NULL) {
-        pyprof__release(&memory, writing, sizeof *writing);
-        return NULL;
-    }
-    memset(writing->short_paths, 0, 2 * paths_size);
-    writing->owners = (int32_t *)writing->short_paths + profile->strings.items.count + 1;
-    pyprof__learn_owners(writing);
-    if (!pyprof__shorten_paths(writing)) {
-        pyprof__writing_free(writing);
-        return NULL;
-    }
-    return writing;
-}
-
 /* Copies a string, a function or a stack to another profile; PYPROF__NONE = no room. */
 
 static uint32_t pyprof__copy_string(const pyprof_profile *from, uint32_t string, pyprof_profile *to) {
@@ -10206,33 +10204,6 @@ static pyprof_result pyprof__check_output(const pyprof_profile *profile, const p
         return PYPROF_ERROR_FORMAT;
     }
     return PYPROF_OK;
-}
-
-static void pyprof__say_memory(const pyprof_profile *profile, pyprof_result result) {
-    if (result == PYPROF_ERROR_MEMORY) {
-        pyprof__say("no memory to write the profile: memory_limit (%zu bytes) leaves too little beside what is held "
-                    "already (%zu), or the allocator gave nothing",
-                    profile->memory.limit, profile->memory.used);
-    }
-}
-
-static pyprof_result pyprof__write_checked(const pyprof_profile *profile, const pyprof_output *output,
-                                           pyprof_write_fn write, void *user) {
-    pyprof__writing *writing = pyprof__writing_new(profile, output, write, user);
-    pyprof_result result = PYPROF_ERROR_MEMORY;
-    if (writing != NULL) {
-        result = output->format == PYPROF_FORMAT_SVG          ? pyprof__write_svg(writing)
-                 : output->format == PYPROF_FORMAT_SPEEDSCOPE ? pyprof__write_speedscope(writing)
-                                                              : pyprof__write_collapsed(writing);
-        pyprof__flush(&writing->out);
-        if (result == PYPROF_OK && writing->out.is_broken) {
-            pyprof__say("the write function answered false");
-            result = PYPROF_ERROR_WRITE;
-        }
-        pyprof__writing_free(writing);
-    }
-    pyprof__say_memory(profile, result);
-    return result;
 }
 
 PYPROF_API pyprof_result pyprof_write(const pyprof_profile *profile, const pyprof_output *output, pyprof_write_fn write,
