@@ -9161,12 +9161,10 @@ static pyprof_result pyprof__write_speedscope(pyprof__writing *writing) {
     return result;
 }
 
-static void pyprof__say_memory(const pyprof_profile *profile, pyprof_result result) {
-    if (result == PYPROF_ERROR_MEMORY) {
-        pyprof__say("no memory to write the profile: memory_limit (%zu bytes) leaves too little beside what is held "
-                    "already (%zu), or the allocator gave nothing",
-                    profile->memory.limit, profile->memory.used);
-    }
+static void pyprof__say_full(const char *what, const pyprof__memory *memory) {
+    pyprof__say("no memory %s: memory_limit (%zu bytes) leaves too little beside what is held already (%zu), or the "
+                "allocator gave nothing",
+                what, memory->limit, memory->used);
 }
 
 static pyprof_result pyprof__write_checked(const pyprof_profile *profile, const pyprof_output *output,
@@ -9184,7 +9182,9 @@ static pyprof_result pyprof__write_checked(const pyprof_profile *profile, const 
         }
         pyprof__writing_free(writing);
     }
-    pyprof__say_memory(profile, result);
+    if (result == PYPROF_ERROR_MEMORY) {
+        pyprof__say_full("to write the profile", &profile->memory);
+    }
     return result;
 }
 
@@ -9365,19 +9365,15 @@ static void pyprof__sampler_clear(pyprof__sampler *sampler) {
         pyprof__array_free(memory, &pyprof__thread_at(sampler, i)->frames);
         pyprof__array_free(memory, &pyprof__thread_at(sampler, i)->nodes);
     }
-    pyprof__array_free(memory, &sampler->interps);
-    pyprof__array_free(memory, &sampler->tstates);
-    pyprof__array_free(memory, &sampler->fresh);
-    pyprof__array_free(memory, &sampler->threads);
-    pyprof__array_free(memory, &sampler->waiting.members);
-    pyprof__array_free(memory, &sampler->waiting.places);
-    pyprof__array_free(memory, &sampler->waiting.then);
-    pyprof__array_free(memory, &sampler->waiting.now);
-    pyprof__array_free(memory, &sampler->waiting.awake);
     pyprof__table_free(memory, &sampler->codes);
     pyprof__table_free(memory, &sampler->sites);
-    pyprof__array_free(memory, &sampler->lines);
-    pyprof__array_free(memory, &sampler->scratch);
+    pyprof__array *arrays[] = {&sampler->interps,         &sampler->tstates,        &sampler->fresh,
+                               &sampler->threads,         &sampler->waiting.places, &sampler->waiting.then,
+                               &sampler->waiting.members, &sampler->waiting.now,    &sampler->waiting.awake,
+                               &sampler->lines,           &sampler->scratch};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
+        pyprof__array_free(memory, arrays[i]);
+    }
 }
 
 static void pyprof__sampler_free(pyprof__sampler *sampler) {
@@ -9498,8 +9494,7 @@ static bool pyprof__desc_is_valid(const pyprof_desc *desc) {
     if (desc->interval_us < 50 || desc->interval_us > 10000000) {
         pyprof__say("interval_us is %lu: it has to be 50 to 10000000, or 0 for 10000",
                     (unsigned long)desc->interval_us);
-    } else if (desc->capture != PYPROF_CAPTURE_DEFAULT && desc->capture != PYPROF_CAPTURE_QUIET &&
-               desc->capture != PYPROF_CAPTURE_HELD) {
+    } else if ((unsigned)desc->capture > PYPROF_CAPTURE_HELD) {
         pyprof__say("capture is %d: it has to be PYPROF_CAPTURE_DEFAULT (0), PYPROF_CAPTURE_QUIET (1) or "
                     "PYPROF_CAPTURE_HELD (2)",
                     (int)desc->capture);
@@ -9672,40 +9667,33 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
         profile->unresolved == PYPROF__NONE || profile->unsettled == PYPROF__NONE ||
         !pyprof__copy_output_path(sampler) ||
         !pyprof__array_reserve(sampler->memory, &sampler->scratch, 2 * (size_t)desc->max_depth)) {
-        pyprof__sampler_clear(sampler);
-        pyprof__sampler_free(sampler);
-        pyprof_free(profile);
+        pyprof__recording_free(sampler);
         return NULL;
     }
     pyprof__keep_reserve(&profile->memory);
     return sampler;
 }
 
-static bool pyprof__spawn_failed(int error) {
-    pyprof__say("the sampler thread could not be started: %s", strerror(error));
-    return false;
-}
-
 static bool pyprof__spawn(pyprof__sampler *sampler) {
-    enum {
-        stack_size = 1 << 20
-    };
     pthread_attr_t attributes;
     sigset_t all, before;
     sigfillset(&all);
     int error = pthread_attr_init(&attributes);
-    if (error != 0) {
-        return pyprof__spawn_failed(error);
+    if (error == 0) {
+        pthread_attr_setstacksize(&attributes, 1 << 20);
+        pthread_sigmask(SIG_SETMASK, &all, &before); /* the new thread inherits the mask */
+        error = pthread_create(&sampler->thread, &attributes, pyprof__sampler_main, sampler);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        pthread_attr_destroy(&attributes);
     }
-    pthread_attr_setstacksize(&attributes, stack_size);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* the new thread inherits the mask */
-    error = pthread_create(&sampler->thread, &attributes, pyprof__sampler_main, sampler);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    while (error == 0 && !pyprof__get(&sampler->ready)) {
+    if (error != 0) {
+        pyprof__say("the sampler thread could not be started: %s", strerror(error));
+        return false;
+    }
+    while (!pyprof__get(&sampler->ready)) {
         pyprof__wait_until(&sampler->ready, 0, pyprof__now() + 1000000000u);
     }
-    return error == 0 || pyprof__spawn_failed(error);
+    return true;
 }
 
 static void pyprof__say_no_memory(const pyprof_desc *desc) {
@@ -9743,19 +9731,18 @@ static pyprof_result pyprof__sampler_start(pyprof__sampler *sampler) {
     pyprof__forget_codes(sampler);
     pyprof__add(&pyprof__handler.session, 1);
     if (takes_signal && !pyprof__handler_start(sampler->desc.signal_number)) {
-        pyprof__add(&pyprof__handler.session, 1);
-        pyprof__reads_stop();
-        return PYPROF_ERROR_SIGNAL;
+        result = PYPROF_ERROR_SIGNAL;
+    } else if (!pyprof__spawn(sampler)) {
+        result = PYPROF_ERROR_THREAD;
+    } else {
+        return PYPROF_OK;
     }
-    if (!pyprof__spawn(sampler)) {
-        if (takes_signal) {
-            pyprof__handler_stop(false);
-        }
-        pyprof__add(&pyprof__handler.session, 1);
-        pyprof__reads_stop();
-        return PYPROF_ERROR_THREAD;
+    if (takes_signal && result == PYPROF_ERROR_THREAD) {
+        pyprof__handler_stop(false);
     }
-    return PYPROF_OK;
+    pyprof__add(&pyprof__handler.session, 1);
+    pyprof__reads_stop();
+    return result;
 }
 
 static pyprof_result pyprof__begin_recording(const pyprof_desc *desc) {
@@ -9944,34 +9931,45 @@ PYPROF_API bool pyprof_is_active(void) {
 // >>public
 // The other functions that the header declares at its top.
 
+/* The recording that runs, with the sampler held still; NULL = none. */
+static pyprof__sampler *pyprof__lock_running(void) {
+    pyprof__lock();
+    pyprof__sampler *sampler = pyprof__running();
+    if (sampler != NULL) {
+        pthread_mutex_lock(&sampler->lock);
+    }
+    return sampler;
+}
+
+static void pyprof__unlock_running(pyprof__sampler *sampler) {
+    if (sampler != NULL) {
+        pthread_mutex_unlock(&sampler->lock);
+    }
+    pyprof__unlock();
+}
+
 PYPROF_API pyprof_result pyprof_snapshot(pyprof_profile **profile) {
-    pyprof_result result = PYPROF_ERROR_NOT_ACTIVE;
+    pyprof_result result = PYPROF_OK;
     if (profile == NULL) {
         pyprof__say("pyprof_snapshot: profile is NULL: it has to say where the copy's address goes");
         return PYPROF_ERROR_ARGUMENT;
     }
     *profile = NULL;
-    pyprof__lock();
-    pyprof__sampler *sampler = pyprof__running();
+    pyprof__sampler *sampler = pyprof__lock_running();
     if (sampler == NULL) {
         pyprof__say_not_active();
+        result = PYPROF_ERROR_NOT_ACTIVE;
     } else {
-        pthread_mutex_lock(&sampler->lock);
         pyprof__settle_waiting(sampler);
         *profile = pyprof__profile_copy(sampler->profile);
         if (*profile != NULL) {
             (*profile)->duration_ns = pyprof__now() - sampler->start;
-            result = PYPROF_OK;
         } else {
-            pyprof__say("no memory for a copy of the profile: memory_limit (%zu bytes) leaves too little "
-                        "beside what is held already (%zu), or "
-                        "the allocator gave nothing",
-                        sampler->desc.memory_limit, sampler->memory->used);
+            pyprof__say_full("for a copy of the profile", sampler->memory);
             result = PYPROF_ERROR_MEMORY;
         }
-        pthread_mutex_unlock(&sampler->lock);
     }
-    pyprof__unlock();
+    pyprof__unlock_running(sampler);
     return result;
 }
 
@@ -9981,20 +9979,17 @@ PYPROF_API pyprof_result pyprof_get_stats(pyprof_stats *stats) {
         pyprof__say("pyprof_get_stats: stats is NULL: it has to say where the figures go");
         return PYPROF_ERROR_ARGUMENT;
     }
-    pyprof__lock();
-    pyprof__sampler *sampler = pyprof__running();
+    pyprof__sampler *sampler = pyprof__lock_running();
     if (sampler != NULL) {
-        pthread_mutex_lock(&sampler->lock);
         pyprof__fill_stats(sampler, stats);
         stats->sampler_cpu_ns = pyprof__clock(pyprof__cpu_clock(sampler->tid));
-        pthread_mutex_unlock(&sampler->lock);
     } else if (pyprof__was_active) {
         *stats = pyprof__last_stats;
     } else {
         pyprof__say("nothing was recorded in this process yet: there are no figures");
         result = PYPROF_ERROR_NOT_ACTIVE;
     }
-    pyprof__unlock();
+    pyprof__unlock_running(sampler);
     return result;
 }
 
@@ -10238,8 +10233,9 @@ PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pypro
         }
         if (result == PYPROF_ERROR_WRITE) {
             pyprof__say("a function of the visitor answered false");
+        } else if (result == PYPROF_ERROR_MEMORY) {
+            pyprof__say_full("to write the profile", &profile->memory);
         }
-        pyprof__say_memory(profile, result);
     }
     return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
 }
@@ -10361,23 +10357,6 @@ static pyprof_result pyprof__set_name(int64_t id, const char *text) {
     return PYPROF_OK;
 }
 
-/* What a call that names something changes is the sampler's, too. */
-static pyprof__sampler *pyprof__lock_names(void) {
-    pyprof__lock();
-    pyprof__sampler *sampler = pyprof__running();
-    if (sampler != NULL) {
-        pthread_mutex_lock(&sampler->lock);
-    }
-    return sampler;
-}
-
-static void pyprof__unlock_names(pyprof__sampler *sampler) {
-    if (sampler != NULL) {
-        pthread_mutex_unlock(&sampler->lock);
-    }
-    pyprof__unlock();
-}
-
 static void pyprof__drop_names_of_the_dead(void) {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < pyprof__given_names.count; i++) {
@@ -10415,10 +10394,10 @@ static pyprof_result pyprof__give_name(int32_t tid, uintptr_t thread_id, const c
 }
 
 PYPROF_API pyprof_result pyprof_name_thread(const char *name) {
-    pyprof__sampler *sampler = pyprof__lock_names();
+    pyprof__sampler *sampler = pyprof__lock_running();
     pyprof_result result = pyprof__give_name(pyprof__tid(), (uintptr_t)pthread_self(), name);
     pyprof__given_names.generation++;
-    pyprof__unlock_names(sampler);
+    pyprof__unlock_running(sampler);
     return result;
 }
 
@@ -10427,10 +10406,10 @@ PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name) {
         pyprof__say("pyprof_name_interpreter: id is %lld: it has to be 0 or more", (long long)id);
         return PYPROF_ERROR_ARGUMENT;
     }
-    pyprof__sampler *sampler = pyprof__lock_names();
+    pyprof__sampler *sampler = pyprof__lock_running();
     pyprof_result result = pyprof__set_name(id, name);
     pyprof__names.generation++;
-    pyprof__unlock_names(sampler);
+    pyprof__unlock_running(sampler);
     return result;
 }
 
