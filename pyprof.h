@@ -9734,14 +9734,14 @@ static pyprof_result pyprof__sampler_start(pyprof__sampler *sampler) {
         result = PYPROF_ERROR_SIGNAL;
     } else if (!pyprof__spawn(sampler)) {
         result = PYPROF_ERROR_THREAD;
-    } else {
-        return PYPROF_OK;
+        if (takes_signal) {
+            pyprof__handler_stop(false);
+        }
     }
-    if (takes_signal && result == PYPROF_ERROR_THREAD) {
-        pyprof__handler_stop(false);
+    if (result != PYPROF_OK) {
+        pyprof__add(&pyprof__handler.session, 1);
+        pyprof__reads_stop();
     }
-    pyprof__add(&pyprof__handler.session, 1);
-    pyprof__reads_stop();
     return result;
 }
 
@@ -9993,30 +9993,18 @@ PYPROF_API pyprof_result pyprof_get_stats(pyprof_stats *stats) {
     return result;
 }
 
-/* A thread in a dump. */
-typedef struct pyprof__dumped {
-    int32_t tid;
-    uint32_t kind;
-    uint32_t track;
-    uint32_t node;
-} pyprof__dumped;
-
-/* A thread's paragraph. */
-static void pyprof__put_thread(pyprof__writing *writing, const pyprof__dumped *dumped) {
-    const pyprof__track *track = pyprof__track_at(writing->profile, dumped->track);
-    const char *state = (dumped->kind & PYPROF__GIL)    ? "active, holds the GIL"
-                        : (dumped->kind & PYPROF__IDLE) ? "idle"
-                                                        : "active";
-    size_t size;
-    const char *name = pyprof__string_text(writing->profile, track->name, &size);
+/* A thread's paragraph: its track has one span. */
+static void pyprof__put_thread(pyprof__writing *writing, const pyprof__track *track) {
+    const pyprof__span *span = &PYPROF__ITEM(const pyprof__span, &writing->profile->timeline, track->first);
+    uint32_t kind = pyprof__span_kind(span);
     pyprof__put_text(&writing->out, "Thread ");
-    pyprof__put_number(&writing->out, (uint64_t)dumped->tid);
+    pyprof__put_number(&writing->out, (uint64_t)track->tid);
     pyprof__put_text(&writing->out, " \"");
-    pyprof__put_collapsed(&writing->out, name, size);
-    pyprof__put_text(&writing->out, "\" (");
-    pyprof__put_text(&writing->out, state);
-    pyprof__put_text(&writing->out, ")\n");
-    for (uint32_t at = dumped->node; at != track->root; at = pyprof__node_at(writing->profile, at)->parent) {
+    pyprof__put_thread_name(writing, pyprof__put_collapsed, track->name, 0);
+    pyprof__put_text(&writing->out, (kind & PYPROF__GIL)    ? "\" (active, holds the GIL)\n"
+                                    : (kind & PYPROF__IDLE) ? "\" (idle)\n"
+                                                            : "\" (active)\n");
+    for (uint32_t at = span->node; at != track->root; at = pyprof__node_at(writing->profile, at)->parent) {
         const pyprof__node *node = pyprof__node_at(writing->profile, at);
         pyprof__put_text(&writing->out, "    ");
         pyprof__put_frame(writing, node->function, node->line);
@@ -10057,40 +10045,39 @@ static uint32_t pyprof__copy_stack(const pyprof_profile *from, uint32_t node, py
     return root;
 }
 
-/* Copies where each thread is. */
-static bool pyprof__copy_threads(const pyprof__sampler *sampler, pyprof_profile *to, pyprof__array *threads,
-                                 pyprof__array *path) {
+/* Copies where each thread is, as one sample. False: no room. */
+static bool pyprof__copy_threads(const pyprof__sampler *sampler, pyprof_profile *to, pyprof__array *path) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         const pyprof__thread *thread = pyprof__thread_at(sampler, i);
         if (!thread->last.is_there) {
             continue;
         }
-        const pyprof__track *track = pyprof__track_at(sampler->profile, thread->track);
-        uint32_t copy = pyprof__add_track(to, thread->tid, pyprof__copy_string(sampler->profile, track->name, to));
-        uint32_t index = pyprof__array_add(&to->memory, threads);
-        if (copy == PYPROF__NONE || index == PYPROF__NONE) {
+        uint32_t name = pyprof__track_at(sampler->profile, thread->track)->name;
+        uint32_t copy = pyprof__add_track(to, thread->tid, pyprof__copy_string(sampler->profile, name, to));
+        if (copy == PYPROF__NONE) {
             return false;
         }
-        uint32_t node =
-            pyprof__copy_stack(sampler->profile, thread->last.node, to, path, pyprof__track_at(to, copy)->root);
+        uint32_t root = pyprof__track_at(to, copy)->root;
+        uint32_t node = pyprof__copy_stack(sampler->profile, thread->last.node, to, path, root);
         if (node == PYPROF__NONE) {
             return false;
         }
-        pyprof__dumped dumped = {thread->tid, thread->last.kind, copy, node};
-        PYPROF__ITEM(pyprof__dumped, threads, index) = dumped;
+        pyprof__count_samples(to, copy, node, thread->last.kind, 1);
+        if (pyprof__track_at(to, copy)->first == PYPROF__NONE) {
+            return false;
+        }
     }
     return true;
 }
 
-static pyprof_result pyprof__write_threads(const pyprof_profile *profile, const pyprof__array *threads,
-                                           pyprof__gathered *gathered) {
+static pyprof_result pyprof__write_threads(const pyprof_profile *profile, pyprof__gathered *gathered) {
     pyprof__writing *writing = pyprof__writing_new(profile, NULL, pyprof__gather, gathered);
     if (writing == NULL) {
         return PYPROF_ERROR_MEMORY;
     }
-    for (uint32_t i = 0; i < threads->count; i++) {
+    for (uint32_t i = 0; i < profile->tracks.count; i++) {
         pyprof__put_text(&writing->out, i == 0 ? "" : "\n");
-        pyprof__put_thread(writing, &PYPROF__ITEM(const pyprof__dumped, threads, i));
+        pyprof__put_thread(writing, pyprof__track_at(profile, i));
     }
     pyprof__flush(&writing->out);
     pyprof_result result = writing->out.is_broken ? PYPROF_ERROR_MEMORY : PYPROF_OK;
@@ -10129,17 +10116,16 @@ static void pyprof__leave(pyprof__sampler *sampler) {
 /* Where all threads are now. The copy is made under the sampler's lock, and nothing else: paths are looked up, and text is
    written, without. */
 static pyprof_result pyprof__dump_threads(pyprof__sampler *sampler, pyprof_profile *copy, pyprof__gathered *gathered) {
-    pyprof__array threads = {NULL, sizeof(pyprof__dumped), 0, 0}, path = {NULL, sizeof(uint32_t), 0, 0};
+    pyprof__array path = {NULL, sizeof(uint32_t), 0, 0};
     pyprof__look_now(sampler);
     pthread_mutex_lock(&sampler->lock);
     copy->process_name = pyprof__copy_string(sampler->profile, sampler->profile->process_name, copy);
     copy->truncated = pyprof__intern_marker(copy, "[truncated]");
     bool has_room = copy->process_name != PYPROF__NONE && copy->truncated != PYPROF__NONE &&
-                    pyprof__copy_threads(sampler, copy, &threads, &path);
+                    pyprof__copy_threads(sampler, copy, &path);
     pthread_mutex_unlock(&sampler->lock);
     pyprof__leave(sampler);
-    pyprof_result result = has_room ? pyprof__write_threads(copy, &threads, gathered) : PYPROF_ERROR_MEMORY;
-    pyprof__array_free(&copy->memory, &threads);
+    pyprof_result result = has_room ? pyprof__write_threads(copy, gathered) : PYPROF_ERROR_MEMORY;
     pyprof__array_free(&copy->memory, &path);
     return result;
 }
@@ -10178,27 +10164,23 @@ PYPROF_API pyprof_result pyprof_dump(pyprof_write_fn write, void *user) {
 
 /* Whether it can be written so: if not, it is said why. */
 static pyprof_result pyprof__check_output(const pyprof_profile *profile, const pyprof_output *output) {
+    pyprof_result result = PYPROF_ERROR_ARGUMENT;
     if (profile == NULL) {
         pyprof__say("profile is NULL: it has to come from pyprof_stop or pyprof_snapshot");
-        return PYPROF_ERROR_ARGUMENT;
-    }
-    if ((unsigned)output->metric > PYPROF_METRIC_SAMPLES) {
+    } else if ((unsigned)output->metric > PYPROF_METRIC_SAMPLES) {
         pyprof__say("output.metric is %d: it has to be a PYPROF_METRIC_", (int)output->metric);
-        return PYPROF_ERROR_ARGUMENT;
-    }
-    if ((unsigned)output->detail > PYPROF_DETAIL_FUNCTION) {
+    } else if ((unsigned)output->detail > PYPROF_DETAIL_FUNCTION) {
         pyprof__say("output.detail is %d: it has to be a PYPROF_DETAIL_", (int)output->detail);
-        return PYPROF_ERROR_ARGUMENT;
-    }
-    if ((unsigned)output->format > PYPROF_FORMAT_SVG) {
+    } else if ((unsigned)output->format > PYPROF_FORMAT_SVG) {
         pyprof__say("output.format is %d: it has to be a PYPROF_FORMAT_", (int)output->format);
-        return PYPROF_ERROR_FORMAT;
-    }
-    if (output->format == PYPROF_FORMAT_SVG && !PYPROF__DRAWS) {
+        result = PYPROF_ERROR_FORMAT;
+    } else if (output->format == PYPROF_FORMAT_SVG && !PYPROF__DRAWS) {
         pyprof__say(PYPROF__NO_PICTURE);
-        return PYPROF_ERROR_FORMAT;
+        result = PYPROF_ERROR_FORMAT;
+    } else {
+        result = PYPROF_OK;
     }
-    return PYPROF_OK;
+    return result;
 }
 
 PYPROF_API pyprof_result pyprof_write(const pyprof_profile *profile, const pyprof_output *output, pyprof_write_fn write,
@@ -10208,8 +10190,7 @@ PYPROF_API pyprof_result pyprof_write(const pyprof_profile *profile, const pypro
     if (result == PYPROF_OK && write == NULL) {
         pyprof__say("pyprof_write: write is NULL: it has to be the function that takes the output");
         result = PYPROF_ERROR_ARGUMENT;
-    }
-    if (result == PYPROF_OK) {
+    } else if (result == PYPROF_OK) {
         result = pyprof__write_checked(profile, &resolved, write, user);
     }
     return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
@@ -10223,8 +10204,7 @@ PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pypro
     if (result == PYPROF_OK && visitor == NULL) {
         pyprof__say("pyprof_visit: visitor is NULL: it has to name the functions to call");
         result = PYPROF_ERROR_ARGUMENT;
-    }
-    if (result == PYPROF_OK) {
+    } else if (result == PYPROF_OK) {
         pyprof__writing *writing = pyprof__writing_new(profile, &resolved, NULL, NULL);
         result = PYPROF_ERROR_MEMORY;
         if (writing != NULL) {
@@ -10297,8 +10277,7 @@ PYPROF_API pyprof_result pyprof_save(const pyprof_profile *profile, const pyprof
     if (result == PYPROF_OK && (path == NULL || path[0] == '\0')) {
         pyprof__say("pyprof_save: path is %s: it has to name the file to write", path == NULL ? "NULL" : "empty");
         result = PYPROF_ERROR_ARGUMENT;
-    }
-    if (result == PYPROF_OK) {
+    } else if (result == PYPROF_OK) {
         result = pyprof__save_at(profile, &resolved, path);
         if (result == PYPROF_ERROR_IO) {
             pyprof__say_file(path);
@@ -10309,10 +10288,9 @@ PYPROF_API pyprof_result pyprof_save(const pyprof_profile *profile, const pyprof
 
 /* Copies what has room, without half a character. */
 static void pyprof__copy_name(char *to, size_t room, const char *text) {
-    size_t size = strlen(text);
-    if (size >= room) {
-        for (size = room - 1; size > 0 && ((unsigned char)text[size] & 0xc0) == 0x80; size--) {
-        }
+    size_t size = strnlen(text, room - 1);
+    while (size > 0 && ((unsigned char)text[size] & 0xc0) == 0x80) {
+        size--;
     }
     memcpy(to, text, size);
     to[size] = '\0';
@@ -10341,15 +10319,16 @@ static pyprof_result pyprof__set_name(int64_t id, const char *text) {
         }
         return PYPROF_OK;
     }
-    if (name == NULL && pyprof__names.count == PYPROF__NAMES_MAX && pyprof__first_of_name(text) != NULL) {
-        pyprof__drop_name(pyprof__first_of_name(text));
-    }
-    if (name == NULL) {
-        if (pyprof__names.count == PYPROF__NAMES_MAX) {
+    if (name == NULL && pyprof__names.count == PYPROF__NAMES_MAX) {
+        pyprof__name *first = pyprof__first_of_name(text);
+        if (first == NULL) {
             pyprof__say("%d interpreters have names: pyprof_name_interpreter(id, NULL) takes one away",
                         (int)PYPROF__NAMES_MAX);
             return PYPROF_ERROR_MEMORY;
         }
+        pyprof__drop_name(first);
+    }
+    if (name == NULL) {
         name = &pyprof__names.items[pyprof__names.count++];
         name->id = id;
     }
@@ -10427,37 +10406,24 @@ PYPROF_API const char *pyprof_last_error(void) {
 }
 
 PYPROF_API const char *pyprof_result_string(pyprof_result result) {
-    switch (result) {
-    case PYPROF_OK:
-        return "success";
-    case PYPROF_ERROR_ARGUMENT:
-        return "an argument is missing or out of its range";
-    case PYPROF_ERROR_ALREADY_ACTIVE:
-        return "a recording is already running";
-    case PYPROF_ERROR_NOT_ACTIVE:
-        return "no recording is running";
-    case PYPROF_ERROR_MEMORY:
-        return "out of memory, or memory_limit is too small";
-    case PYPROF_ERROR_THREAD:
-        return "the sampler thread could not be started";
-    case PYPROF_ERROR_SIGNAL:
-        return "the signal cannot be used";
-    case PYPROF_ERROR_MEMORY_READ:
-        return "neither process_vm_writev nor /proc/self/mem can be used here";
-    case PYPROF_ERROR_PYTHON:
-        return "this version of CPython is not known, or not as it describes itself";
-    case PYPROF_ERROR_PYTHON_MISMATCH:
-        return "compiled against another CPython than the one that runs";
-    case PYPROF_ERROR_PYTHON_DEBUG:
-        return "this debug build of CPython is not supported";
-    case PYPROF_ERROR_IO:
-        return "the file could not be written";
-    case PYPROF_ERROR_WRITE:
-        return "the write function gave up";
-    case PYPROF_ERROR_FORMAT:
-        return "unknown output format";
-    }
-    return "unknown result";
+    static const char *const texts[] = {
+        "success",
+        "an argument is missing or out of its range",
+        "a recording is already running",
+        "no recording is running",
+        "out of memory, or memory_limit is too small",
+        "the sampler thread could not be started",
+        "the signal cannot be used",
+        "neither process_vm_writev nor /proc/self/mem can be used here",
+        "this version of CPython is not known, or not as it describes itself",
+        "compiled against another CPython than the one that runs",
+        "the file could not be written",
+        "the write function gave up",
+        "unknown output format",
+        "this debug build of CPython is not supported",
+    }; /* in the order of their numbers, 0, -1, ... */
+    unsigned number = 0u - (unsigned)result;
+    return number < sizeof texts / sizeof *texts ? texts[number] : "unknown result";
 }
 
 #ifdef __cplusplus
