@@ -8943,12 +8943,8 @@ static pyprof_result pyprof__put_picture(pyprof__writing *writing, const flamegr
 }
 
 static pyprof_result pyprof__write_svg(pyprof__writing *writing) {
-    pyprof__picture picture;
+    pyprof__picture picture = {flamegraph_create(), {&writing->memory, {NULL, 1, 0, 0}}};
     pyprof_result result = PYPROF_ERROR_MEMORY;
-    memset(&picture, 0, sizeof picture);
-    picture.name.memory = &writing->memory;
-    picture.name.bytes.item_size = 1;
-    picture.graph = flamegraph_create();
     if (picture.graph != NULL) {
         result = pyprof__take_stacks(writing, pyprof__draw_stack, &picture);
     }
@@ -9146,18 +9142,17 @@ static void pyprof__put_speedscope(pyprof__writing *writing, const pyprof__speed
 
 static pyprof_result pyprof__write_speedscope(pyprof__writing *writing) {
     pyprof__speedscope speedscope;
-    size_t size = ((size_t)writing->profile->nodes.items.count + 1) * sizeof(uint32_t);
+    size_t count = (size_t)writing->profile->nodes.items.count + 1, size = 2 * count * sizeof(uint32_t);
     pyprof_result result = PYPROF_ERROR_MEMORY;
     pyprof__table_init(&speedscope.frames, sizeof(pyprof__speedscope_frame), sizeof(pyprof__speedscope_frame));
     speedscope.frame_of = (uint32_t *)pyprof__alloc(&writing->memory, size);
-    speedscope.path = (uint32_t *)pyprof__alloc(&writing->memory, size);
-    if (speedscope.frame_of != NULL && speedscope.path != NULL && pyprof__build_frames(writing, &speedscope)) {
+    if (speedscope.frame_of != NULL && pyprof__build_frames(writing, &speedscope)) {
+        speedscope.path = speedscope.frame_of + count;
         pyprof__put_speedscope(writing, &speedscope);
         result = PYPROF_OK;
     }
     pyprof__table_free(&writing->memory, &speedscope.frames);
     pyprof__release(&writing->memory, speedscope.frame_of, size);
-    pyprof__release(&writing->memory, speedscope.path, size);
     return result;
 }
 
@@ -9246,15 +9241,14 @@ static pyprof_result pyprof__save_into(const pyprof_profile *profile, const pypr
 
 /* Opens a new file beside path; its name stays in the given buffer. A name that has no room for more is replaced. */
 static int pyprof__open_beside(const char *path, char *name, size_t size) {
-    const char *slash = strrchr(path, '/');
-    int whole = (int)strnlen(path, size), folder = slash != NULL ? (int)(slash + 1 - path) : 0;
-    for (unsigned attempt = 0, kept = (unsigned)whole; attempt < 100; attempt++) {
-        int length = snprintf(name, size, "%.*s.%ld-%u.part", (int)kept, path, (long)getpid(), attempt);
+    int kept = (int)strnlen(path, size), folder = (int)pyprof__last_part(path, strlen(path));
+    for (unsigned attempt = 0; attempt < 100; attempt++) {
+        int length = snprintf(name, size, "%.*s.%ld-%u.part", kept, path, (long)getpid(), attempt);
         bool has_room = length >= 0 && (size_t)length < size;
         int descriptor = has_room ? open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
         int error = has_room ? errno : ENAMETOOLONG;
-        if (descriptor < 0 && error == ENAMETOOLONG && kept != (unsigned)folder) {
-            kept = (unsigned)folder;
+        if (descriptor < 0 && error == ENAMETOOLONG && kept != folder) {
+            kept = folder;
         } else if (descriptor >= 0 || error != EEXIST) {
             errno = error;
             return descriptor;
@@ -9347,6 +9341,23 @@ static pyprof__sampler *pyprof__running(void) {
     return pyprof__active != NULL && pyprof__pid == getpid() ? pyprof__active : NULL;
 }
 
+/* The recording that runs, with the sampler held still; NULL = none. */
+static pyprof__sampler *pyprof__lock_running(void) {
+    pyprof__lock();
+    pyprof__sampler *sampler = pyprof__running();
+    if (sampler != NULL) {
+        pthread_mutex_lock(&sampler->lock);
+    }
+    return sampler;
+}
+
+static void pyprof__unlock_running(pyprof__sampler *sampler) {
+    if (sampler != NULL) {
+        pthread_mutex_unlock(&sampler->lock);
+    }
+    pyprof__unlock();
+}
+
 /* Gives back all that the sampler holds but the profile and the path to save it to. */
 static void pyprof__sampler_clear(pyprof__sampler *sampler) {
     pyprof__memory *memory = sampler->memory;
@@ -9403,21 +9414,15 @@ static struct pyprof__fork {
 static void pyprof__before_fork(void) {
     bool is_strange = pyprof__active != NULL && pyprof__running() == NULL;
     if (!is_strange && pyprof__get(&pyprof__lifecycle_holder) != (uint32_t)pyprof__tid()) {
-        pyprof__lock();
+        pyprof__lock_running();
         pyprof__fork.has_lock = true;
-        if (pyprof__active != NULL) {
-            pthread_mutex_lock(&pyprof__active->lock);
-        }
     }
 }
 
 static void pyprof__after_fork(void) {
     if (pyprof__fork.has_lock) {
         pyprof__fork.has_lock = false;
-        if (pyprof__active != NULL) {
-            pthread_mutex_unlock(&pyprof__active->lock);
-        }
-        pyprof__unlock();
+        pyprof__unlock_running(pyprof__active);
     }
 }
 
@@ -9450,10 +9455,9 @@ static void pyprof__follow_child(const pyprof__sampler *parents) {
     pyprof_desc desc = parents->desc;
     char path[4200];
     if (desc.output_path != NULL) {
-        if (strlen(desc.output_path) >= sizeof path) {
+        if (snprintf(path, sizeof path, "%s", desc.output_path) >= (int)sizeof path) {
             return; /* longer than any path may be: the parent cannot save either */
         }
-        memcpy(path, desc.output_path, strlen(desc.output_path) + 1);
         desc.output_path = path;
     }
     (void)pyprof_start(&desc);
@@ -9465,10 +9469,7 @@ static void pyprof__in_child_of_fork(void) {
     if (pyprof__fork.has_lock) {
         pyprof__fork.has_lock = false;
         pyprof__forget_parent(true);
-        if (parents != NULL) {
-            pthread_mutex_unlock(&parents->lock);
-        }
-        pyprof__unlock();
+        pyprof__unlock_running(parents);
         if (parents != NULL && parents->desc.children == PYPROF_CHILDREN_FOLLOW) {
             pyprof__follow_child(parents);
         }
@@ -9826,6 +9827,7 @@ static void pyprof__end_recording(pyprof__sampler *sampler) {
     pyprof__was_active = true;
     pyprof__sampler_clear(sampler);
     pyprof__profile_seal(sampler->profile);
+    pyprof__set_active(NULL);
 }
 
 static void pyprof__warn_of_limits(const pyprof__sampler *sampler) {
@@ -9881,7 +9883,6 @@ PYPROF_API pyprof_result pyprof_stop(pyprof_profile **profile) {
     pyprof__sampler *sampler = pyprof__running();
     if (sampler != NULL) {
         pyprof__end_recording(sampler);
-        pyprof__set_active(NULL);
     } else {
         sampler = pyprof__take_inherited();
     }
@@ -9913,7 +9914,6 @@ __attribute__((destructor)) static void pyprof__on_unload(void) {
     if (sampler != NULL) {
         sampler->is_unloaded = true;
         pyprof__end_recording(sampler);
-        pyprof__set_active(NULL);
     }
     pthread_mutex_unlock(&pyprof__lifecycle);
     if (sampler != NULL) {
@@ -9930,23 +9930,6 @@ PYPROF_API bool pyprof_is_active(void) {
 
 // >>public
 // The other functions that the header declares at its top.
-
-/* The recording that runs, with the sampler held still; NULL = none. */
-static pyprof__sampler *pyprof__lock_running(void) {
-    pyprof__lock();
-    pyprof__sampler *sampler = pyprof__running();
-    if (sampler != NULL) {
-        pthread_mutex_lock(&sampler->lock);
-    }
-    return sampler;
-}
-
-static void pyprof__unlock_running(pyprof__sampler *sampler) {
-    if (sampler != NULL) {
-        pthread_mutex_unlock(&sampler->lock);
-    }
-    pyprof__unlock();
-}
 
 PYPROF_API pyprof_result pyprof_snapshot(pyprof_profile **profile) {
     pyprof_result result = PYPROF_OK;
@@ -10142,11 +10125,8 @@ PYPROF_API pyprof_result pyprof_dump(pyprof_write_fn write, void *user) {
     }
     pyprof__memory memory = {sampler->desc.allocator, SIZE_MAX, 0, 0, 0, sampler->memory->budget};
     pyprof__add(&memory.budget->holders, 1); /* it may outlive the recording */
-    pyprof__gathered gathered;
+    pyprof__gathered gathered = {&memory, {NULL, 1, 0, 0}};
     pyprof_profile copy;
-    memset(&gathered, 0, sizeof gathered);
-    gathered.memory = &memory;
-    gathered.bytes.item_size = 1;
     pyprof__profile_init(&copy, &memory);
     pyprof_result result = pyprof__dump_threads(sampler, &copy, &gathered);
     pyprof__profile_clear(&copy);
@@ -10241,8 +10221,7 @@ static bool pyprof__follow_links(const char *path, char *target, size_t size) {
         if (found < 0) {
             return errno == EINVAL || errno == ENOENT; /* no link, or nothing there yet */
         }
-        const char *slash = strrchr(target, '/');
-        size_t folder = next[0] == '/' || slash == NULL ? 0 : (size_t)(slash - target) + 1;
+        size_t folder = next[0] == '/' ? 0 : pyprof__last_part(target, strlen(target));
         if (folder + (size_t)found >= size || (size_t)found == sizeof next) {
             errno = ENAMETOOLONG;
             return false;
@@ -10257,10 +10236,6 @@ static bool pyprof__follow_links(const char *path, char *target, size_t size) {
 static pyprof_result pyprof__save_at(const pyprof_profile *profile, const pyprof_output *output, const char *path) {
     struct stat status;
     bool exists = stat(path, &status) == 0;
-    if (exists && S_ISDIR(status.st_mode)) {
-        errno = EISDIR;
-        return PYPROF_ERROR_IO;
-    }
     if (exists && !S_ISREG(status.st_mode)) {
         return pyprof__save_into(profile, output, path);
     }
