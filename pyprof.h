@@ -8205,8 +8205,7 @@ static void pyprof__flush(pyprof__out *out) {
 
 static void pyprof__put(pyprof__out *out, const char *text, size_t size) {
     while (size > 0 && !out->is_broken) {
-        size_t room = sizeof out->buffer - out->size;
-        size_t part = size < room ? size : room;
+        size_t part = pyprof__min_size(size, sizeof out->buffer - out->size);
         memcpy(out->buffer + out->size, text, part);
         out->size += part;
         text += part;
@@ -9697,12 +9696,6 @@ static bool pyprof__spawn(pyprof__sampler *sampler) {
     return true;
 }
 
-static void pyprof__say_no_memory(const pyprof_desc *desc) {
-    pyprof__say("a recording could not be begun: memory_limit (%zu bytes) is too small for max_depth (%lu), or the "
-                "allocator gave nothing",
-                desc->memory_limit, (unsigned long)desc->max_depth);
-}
-
 /* Takes what belongs to the process: the way to read memory, the signal, the thread. */
 static pyprof_result pyprof__sampler_start(pyprof__sampler *sampler) {
     bool takes_signal = sampler->desc.capture == PYPROF_CAPTURE_DEFAULT;
@@ -9713,12 +9706,8 @@ static pyprof_result pyprof__sampler_start(pyprof__sampler *sampler) {
     if (result == PYPROF_OK && sampler->layout.ts_size > PYPROF__TSTATE_COPY) {
         result = PYPROF_ERROR_PYTHON;
     }
-    if (result == PYPROF_ERROR_MEMORY) {
-        pyprof__say_no_memory(&sampler->desc);
-    } else if (result != PYPROF_OK) {
-        pyprof__say_python(result);
-    }
     if (result != PYPROF_OK) {
+        pyprof__say_python(result); /* no memory: said by the caller instead */
         return result;
     }
     if (!pyprof__reads_start()) {
@@ -9748,15 +9737,16 @@ static pyprof_result pyprof__sampler_start(pyprof__sampler *sampler) {
 
 static pyprof_result pyprof__begin_recording(const pyprof_desc *desc) {
     pyprof__sampler *sampler = pyprof__sampler_new(desc);
-    if (sampler == NULL) {
-        pyprof__say_no_memory(desc);
-        return PYPROF_ERROR_MEMORY;
-    }
-    pyprof_result result = pyprof__sampler_start(sampler);
+    pyprof_result result = sampler != NULL ? pyprof__sampler_start(sampler) : PYPROF_ERROR_MEMORY;
     if (result == PYPROF_OK) {
         pyprof__set_active(sampler);
-    } else {
+    } else if (sampler != NULL) {
         pyprof__recording_free(sampler);
+    }
+    if (result == PYPROF_ERROR_MEMORY) {
+        pyprof__say("a recording could not be begun: memory_limit (%zu bytes) is too small for max_depth (%lu), or "
+                    "the allocator gave nothing",
+                    desc->memory_limit, (unsigned long)desc->max_depth);
     }
     return result;
 }
