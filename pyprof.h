@@ -8278,7 +8278,7 @@ static void pyprof__put_collapsed(pyprof__out *out, const char *text, size_t siz
 }
 
 /* The inside of a JSON string (RFC 8259). */
-static void pyprof__put_json_inside(pyprof__out *out, const char *text, size_t size) {
+static void pyprof__put_json(pyprof__out *out, const char *text, size_t size) {
     size_t length;
     for (; size > 0; text += length, size -= length) {
         uint32_t c = pyprof__utf8_get(text, size, &length);
@@ -8291,12 +8291,6 @@ static void pyprof__put_json_inside(pyprof__out *out, const char *text, size_t s
             pyprof__put(out, text, length);
         }
     }
-}
-
-static void pyprof__put_json(pyprof__out *out, const char *text, size_t size) {
-    pyprof__put_text(out, "\"");
-    pyprof__put_json_inside(out, text, size);
-    pyprof__put_text(out, "\"");
 }
 
 static bool pyprof__has_init_file(const char *path, size_t directory_size) {
@@ -8996,6 +8990,7 @@ static void pyprof__put_json_string(pyprof__writing *writing, const char *key, u
     const char *text = pyprof__string_text(writing->profile, string, &size);
     pyprof__put_text(&writing->out, key);
     pyprof__put_json(&writing->out, text, size);
+    pyprof__put_text(&writing->out, "\"");
 }
 
 static void pyprof__put_frames(pyprof__writing *writing, const pyprof__speedscope *speedscope) {
@@ -9006,9 +9001,9 @@ static void pyprof__put_frames(pyprof__writing *writing, const pyprof__speedscop
         size_t file_size;
         pyprof__string_text(writing->profile, function->file, &file_size);
         pyprof__put_text(&writing->out, i == 0 ? "\n" : ",\n");
-        pyprof__put_json_string(writing, "{\"name\":", function->name);
+        pyprof__put_json_string(writing, "{\"name\":\"", function->name);
         if (file_size > 0) {
-            pyprof__put_json_string(writing, ",\"file\":", function->file);
+            pyprof__put_json_string(writing, ",\"file\":\"", function->file);
             pyprof__put_text(&writing->out, ",\"line\":");
             pyprof__put_line_number(&writing->out, frame->line);
         }
@@ -9102,7 +9097,7 @@ static uint64_t pyprof__put_track(pyprof__writing *writing, const pyprof__speeds
         value += weights[0];
     }
     pyprof__put_text(&writing->out, "\n{\"type\":\"sampled\",\"name\":\"");
-    pyprof__put_thread_name(writing, pyprof__put_json_inside, track->name, pyprof__shown_tid(writing, track));
+    pyprof__put_thread_name(writing, pyprof__put_json, track->name, pyprof__shown_tid(writing, track));
     pyprof__put_text(&writing->out, is_time ? "\",\"unit\":\"nanoseconds\"" : "\",\"unit\":\"none\"");
     pyprof__put_text(&writing->out, ",\"startValue\":0,\"samples\":[");
     uint64_t end = pyprof__put_track_list(writing, speedscope, track, excess);
@@ -9833,10 +9828,8 @@ static void pyprof__warn_of_limits(const pyprof__sampler *sampler) {
 
 /* Saves what has ended, and lets the sampler go. Without the lock: whoever reads what is written may be slow. */
 static pyprof_result pyprof__close_recording(pyprof__sampler *sampler) {
-    pyprof_result result = PYPROF_OK;
-    if (sampler->output_path != NULL) {
-        result = pyprof_save(sampler->profile, NULL, sampler->output_path);
-    }
+    const char *path = sampler->output_path;
+    pyprof_result result = path != NULL ? pyprof_save(sampler->profile, NULL, path) : PYPROF_OK;
     int error = errno;
     pyprof__warn_of_limits(sampler);
     pyprof__sampler_free(sampler);
