@@ -610,6 +610,7 @@ PYPROF_API const char *pyprof_result_string(pyprof_result result);
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -4204,6 +4205,10 @@ static uint32_t pyprof__intern_function(pyprof_profile *profile, uint32_t name, 
     return has_both ? pyprof__table_intern(&profile->memory, &profile->functions, &key, &is_new) : PYPROF__NONE;
 }
 
+static const pyprof__function *pyprof__function_at(const pyprof_profile *profile, uint32_t function) {
+    return &PYPROF__ITEM(const pyprof__function, &profile->functions.items, function);
+}
+
 static uint32_t pyprof__intern_marker(pyprof_profile *profile, const char *name) {
     uint32_t text = pyprof__intern_text(profile, name, strlen(name));
     return pyprof__intern_function(profile, text, pyprof__intern_text(profile, "", 0), 0);
@@ -5169,7 +5174,7 @@ static uint32_t pyprof__mark_of_name(const pyprof_profile *profile, const char *
     const size_t digits = sizeof begin - 1;
     snprintf(end, sizeof end, ": %s]", name);
     for (uint32_t i = 0; i < profile->functions.items.count; i++) {
-        const pyprof__function *function = &PYPROF__ITEM(const pyprof__function, &profile->functions.items, i);
+        const pyprof__function *function = pyprof__function_at(profile, i);
         size_t size, file_size;
         const char *text = pyprof__string_text(profile, function->name, &size);
         pyprof__string_text(profile, function->file, &file_size);
@@ -7720,8 +7725,7 @@ static void pyprof__flush(pyprof__out *out) {
 
 static void pyprof__put(pyprof__out *out, const char *text, size_t size) {
     while (size > 0 && !out->is_broken) {
-        size_t room = sizeof out->buffer - out->size;
-        size_t part = size < room ? size : room;
+        size_t part = pyprof__min_size(size, sizeof out->buffer - out->size);
         memcpy(out->buffer + out->size, text, part);
         out->size += part;
         text += part;
@@ -7794,7 +7798,7 @@ static void pyprof__put_collapsed(pyprof__out *out, const char *text, size_t siz
 }
 
 /* The inside of a JSON string (RFC 8259). */
-static void pyprof__put_json_inside(pyprof__out *out, const char *text, size_t size) {
+static void pyprof__put_json(pyprof__out *out, const char *text, size_t size) {
     size_t length;
     for (; size > 0; text += length, size -= length) {
         uint32_t c = pyprof__utf8_get(text, size, &length);
@@ -7809,35 +7813,25 @@ static void pyprof__put_json_inside(pyprof__out *out, const char *text, size_t s
     }
 }
 
-static void pyprof__put_json(pyprof__out *out, const char *text, size_t size) {
-    pyprof__put_text(out, "\"");
-    pyprof__put_json_inside(out, text, size);
-    pyprof__put_text(out, "\"");
-}
-
 static bool pyprof__has_init_file(const char *path, size_t directory_size) {
     char name[4200];
-    if (directory_size + sizeof "/__init__.py" > sizeof name) {
-        return false;
+    int size = snprintf(name, sizeof name, "%.*s/__init__.py", (int)directory_size, path);
+    return size > 0 && (size_t)size < sizeof name && access(name, F_OK) == 0;
+}
+
+/* Where the last part of a path begins. */
+static size_t pyprof__last_part(const char *path, size_t size) {
+    while (size > 0 && path[size - 1] != '/') {
+        size--;
     }
-    memcpy(name, path, directory_size);
-    memcpy(name + directory_size, "/__init__.py", sizeof "/__init__.py");
-    return access(name, F_OK) == 0;
+    return size;
 }
 
 /* How much of a path to leave out: as py-spy does, all up to the outermost package that the file is in. */
 static size_t pyprof__short_path_offset(const char *path, size_t size) {
-    size_t at = size;
-    while (at > 0 && path[at - 1] != '/') {
-        at--;
-    }
-    size_t offset = at;
-    while (at > 1 && pyprof__has_init_file(path, at - 1)) {
-        at--;
-        while (at > 0 && path[at - 1] != '/') {
-            at--;
-        }
-        offset = at;
+    size_t offset = pyprof__last_part(path, size);
+    while (offset > 1 && pyprof__has_init_file(path, offset - 1)) {
+        offset = pyprof__last_part(path, offset - 1);
     }
     return offset;
 }
@@ -7897,22 +7891,11 @@ static const char *pyprof__short_path(const pyprof__writing *writing, uint32_t s
 
 /* Whether two paths, one of which may begin where the program was started, lead to one file. */
 static bool pyprof__are_one_file(const pyprof_profile *profile, uint32_t a, uint32_t b) {
-    struct stat status[2];
-    const uint32_t strings[2] = {a, b};
-    for (int i = 0; i < 2; i++) {
-        char path[4200];
-        size_t size;
-        const char *text = pyprof__string_text(profile, strings[i], &size);
-        if (size >= sizeof path) {
-            return false;
-        }
-        memcpy(path, text, size);
-        path[size] = '\0';
-        if (stat(path, &status[i]) != 0) {
-            return false;
-        }
-    }
-    return status[0].st_dev == status[1].st_dev && status[0].st_ino == status[1].st_ino;
+    struct stat one, other;
+    size_t size;
+    return stat(pyprof__string_text(profile, a, &size), &one) == 0 &&
+           stat(pyprof__string_text(profile, b, &size), &other) == 0 && one.st_dev == other.st_dev &&
+           one.st_ino == other.st_ino;
 }
 
 /* Of a file's path one folder more. False: all of it is shown already. */
@@ -7923,10 +7906,7 @@ static bool pyprof__show_more(pyprof__writing *writing, uint32_t string) {
     if (at == 0) {
         return false;
     }
-    do {
-        at--;
-    } while (at > 0 && path[at - 1] != '/');
-    writing->short_paths[string] = (uint32_t)at + 1;
+    writing->short_paths[string] = (uint32_t)pyprof__last_part(path, at - 1) + 1;
     return true;
 }
 
@@ -7954,22 +7934,22 @@ static bool pyprof__part_paths(pyprof__writing *writing, pyprof__table *paths, b
     bool is_new;
     *has_parted = false;
     for (uint32_t i = 0; i < profile->strings.items.count; i++) {
-        pyprof__shown_path *path =
-            writing->short_paths[i] != 0 ? pyprof__intern_path(writing, paths, i, &is_new) : NULL;
-        if (writing->short_paths[i] != 0 && path == NULL) {
+        if (writing->short_paths[i] == 0) {
+            continue;
+        }
+        pyprof__shown_path *path = pyprof__intern_path(writing, paths, i, &is_new);
+        if (path == NULL) {
             return false;
         }
-        if (path != NULL && is_new) {
+        if (is_new) {
             path->string = i;
-        } else if (path != NULL && !pyprof__are_one_file(profile, path->string, i)) {
+        } else if (!pyprof__are_one_file(profile, path->string, i)) {
             path->is_shared = true;
         }
     }
     for (uint32_t i = 0; i < profile->strings.items.count; i++) {
-        pyprof__shown_path *path =
-            writing->short_paths[i] != 0 ? pyprof__intern_path(writing, paths, i, &is_new) : NULL;
-        if (path != NULL && path->is_shared && pyprof__show_more(writing, i)) {
-            *has_parted = true;
+        if (writing->short_paths[i] != 0 && pyprof__intern_path(writing, paths, i, &is_new)->is_shared) {
+            *has_parted = pyprof__show_more(writing, i) || *has_parted;
         }
     }
     return true;
@@ -7980,7 +7960,7 @@ static bool pyprof__shorten_paths(pyprof__writing *writing) {
     const pyprof_profile *profile = writing->profile;
     bool has_parted = true, has_room = true;
     for (uint32_t i = 0; i < profile->functions.items.count; i++) {
-        uint32_t file = PYPROF__ITEM(const pyprof__function, &profile->functions.items, i).file;
+        uint32_t file = pyprof__function_at(profile, i)->file;
         if (writing->short_paths[file] == 0) {
             size_t size;
             const char *path = pyprof__string_text(profile, file, &size);
@@ -7996,16 +7976,53 @@ static bool pyprof__shorten_paths(pyprof__writing *writing) {
     return has_room;
 }
 
+static void pyprof__writing_free(pyprof__writing *writing) {
+    pyprof__memory memory = writing->memory;
+    pyprof__release(&memory, writing->short_paths,
+                    2 * ((size_t)writing->profile->strings.items.count + 1) * sizeof(uint32_t));
+    pyprof__release(&memory, writing, sizeof *writing);
+}
+
+/* The working set of a writer; NULL = no room. Not on the stack: hosts' threads may have small ones. */
+static pyprof__writing *pyprof__writing_new(const pyprof_profile *profile, const pyprof_output *output,
+                                            pyprof_write_fn write, void *user) {
+    pyprof__memory memory = {profile->memory.allocator, SIZE_MAX, 0, 0, 0, profile->memory.budget};
+    size_t paths_size = ((size_t)profile->strings.items.count + 1) * sizeof(uint32_t);
+    pyprof__writing *writing = (pyprof__writing *)pyprof__alloc(&memory, sizeof *writing);
+    if (writing == NULL) {
+        return NULL;
+    }
+    memset(writing, 0, sizeof *writing);
+    writing->memory = memory;
+    writing->profile = profile;
+    writing->out.write = write;
+    writing->out.user = user;
+    if (output != NULL) {
+        writing->output = *output;
+    }
+    writing->short_paths = (uint32_t *)pyprof__alloc(&writing->memory, 2 * paths_size);
+    if (writing->short_paths == NULL) {
+        pyprof__release(&memory, writing, sizeof *writing);
+        return NULL;
+    }
+    memset(writing->short_paths, 0, 2 * paths_size);
+    writing->owners = (int32_t *)writing->short_paths + profile->strings.items.count + 1;
+    pyprof__learn_owners(writing);
+    if (!pyprof__shorten_paths(writing)) {
+        pyprof__writing_free(writing);
+        return NULL;
+    }
+    return writing;
+}
+
 static int32_t pyprof__shown_line(const pyprof__writing *writing, const pyprof__node *node) {
-    const pyprof__function *function =
-        &PYPROF__ITEM(const pyprof__function, &writing->profile->functions.items, node->function);
-    return writing->output.detail == PYPROF_DETAIL_FUNCTION ? function->first_line : node->line;
+    bool is_line = writing->output.detail != PYPROF_DETAIL_FUNCTION;
+    return is_line ? node->line : pyprof__function_at(writing->profile, node->function)->first_line;
 }
 
 /* "qualname (file.py:LINE)"; a marker is its name alone. */
 static void pyprof__put_frame(pyprof__writing *writing, uint32_t function_index, int32_t line) {
-    const pyprof__function *function =
-        &PYPROF__ITEM(const pyprof__function, &writing->profile->functions.items, function_index);
+    const pyprof__function *function = pyprof__function_at(writing->profile, function_index);
     size_t size;
     const char *text = pyprof__string_text(writing->profile, function->name, &size);
     pyprof__put_collapsed(&writing->out, text, size);
@@ -8019,24 +8036,10 @@ static void pyprof__put_frame(pyprof__writing *writing, uint32_t function_index,
     }
 }
 
-/* The value that a node has of its own in the metric that was asked for. */
-static uint64_t pyprof__node_value(const pyprof_output *output, const pyprof__node *node) {
-    switch (output->metric) {
-    case PYPROF_METRIC_CPU:
-        return node->cpu_ns;
-    case PYPROF_METRIC_GIL:
-        return node->gil_ns;
-    case PYPROF_METRIC_SAMPLES:
-        return node->samples - (output->include_idle ? 0 : node->samples_idle);
-    case PYPROF_METRIC_WALL:
-        break;
-    }
-    return node->wall_ns - (output->include_idle ? 0 : node->wall_idle_ns);
-}
-
 /* The tree as it is shown: lines or threads may have been merged. What is shown as one goes by the first of its nodes. A
    full tree leaves little room beside it, so this takes few bytes a node. */
 typedef struct pyprof__shown_tree {
+    size_t size;        /* of the three arrays, which lie one behind the other */
     uint32_t *first_of; /* of each node */
     uint32_t *next_of;  /* of each node: one more that is shown as the same; PYPROF__NONE = it is the last */
     uint32_t *slots;    /* the first ones by hash: index + 1, 0 = free; once all are in, zeros for whoever walks it */
@@ -8085,9 +8088,9 @@ static uint32_t pyprof__first_shown(const pyprof__writing *writing, pyprof__show
 }
 
 /* Parents come before their children, so one pass does. */
-static void pyprof__fill_shown(const pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t count) {
+static void pyprof__fill_shown(const pyprof__writing *writing, pyprof__shown_tree *tree) {
     memset(tree->slots, 0, tree->slot_count * sizeof *tree->slots);
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < writing->profile->nodes.items.count; i++) {
         uint32_t first = tree->first_of[i] = pyprof__first_shown(writing, tree, i);
         tree->next_of[i] = PYPROF__NONE;
         if (first != i) {
@@ -8098,10 +8101,26 @@ static void pyprof__fill_shown(const pyprof__writing *writing, pyprof__shown_tre
     memset(tree->slots, 0, tree->slot_count * sizeof *tree->slots); /* for who works on the tree */
 }
 
+/* The value that a node has of its own in the metric that was asked for. */
+static uint64_t pyprof__node_value(const pyprof_output *output, const pyprof_node *node) {
+    switch (output->metric) {
+    case PYPROF_METRIC_CPU:
+        return node->cpu_ns;
+    case PYPROF_METRIC_GIL:
+        return node->gil_ns;
+    case PYPROF_METRIC_SAMPLES:
+        return node->samples - (output->include_idle ? 0 : node->samples_idle);
+    case PYPROF_METRIC_WALL:
+        break;
+    }
+    return node->wall_ns - (output->include_idle ? 0 : node->wall_idle_ns);
+}
+
 /* The figures of all nodes that are shown as the given one, which is the first of them. */
-static pyprof__node pyprof__sum_shown(const pyprof__writing *writing, const pyprof__shown_tree *tree, uint32_t first) {
-    pyprof__node sum = *pyprof__node_at(writing->profile, first);
-    for (uint32_t i = tree->next_of[first]; i != PYPROF__NONE; i = tree->next_of[i]) {
+static pyprof_node pyprof__sum_shown(const pyprof__writing *writing, const pyprof__shown_tree *tree, uint32_t first) {
+    pyprof_node sum;
+    memset(&sum, 0, sizeof sum);
+    for (uint32_t i = first; i != PYPROF__NONE; i = tree->next_of[i]) {
         const pyprof__node *node = pyprof__node_at(writing->profile, i);
         sum.samples += node->samples;
         sum.samples_idle += node->samples_idle;
@@ -8110,6 +8129,7 @@ static pyprof__node pyprof__sum_shown(const pyprof__writing *writing, const pypr
         sum.cpu_ns += node->cpu_ns;
         sum.gil_ns += node->gil_ns;
     }
+    sum.value = pyprof__node_value(&writing->output, &sum);
     return sum;
 }
 
@@ -8139,9 +8159,8 @@ static bool pyprof__find_path(pyprof__writing *writing, pyprof__shown_tree *tree
     return true;
 }
 
-/* Takes a node that has a value of its own, in microseconds or samples. False: no room. */
-typedef bool (*pyprof__stack_fn)(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t node, uint64_t value,
-                                 void *user);
+/* Takes the stack in the tree's path, with its value in microseconds or samples. False: no room. */
+typedef bool (*pyprof__stack_fn)(pyprof__writing *writing, pyprof__shown_tree *tree, uint64_t value, void *user);
 
 /* One call a stack. Times are rounded to microseconds so that the sum stays right: what one stack lost in
    rounding, the next one gets. */
@@ -8152,24 +8171,22 @@ static bool pyprof__each_stack(pyprof__writing *writing, pyprof__shown_tree *tre
         if (tree->first_of[i] != i) {
             continue;
         }
-        pyprof__node sum = pyprof__sum_shown(writing, tree, i);
-        uint64_t value = pyprof__node_value(&writing->output, &sum);
+        uint64_t value = pyprof__sum_shown(writing, tree, i).value;
         value += value == 0 ? 0 : carry;
         if (value < unit) {
             carry = value == 0 ? carry : value;
             continue;
         }
         carry = value % unit;
-        if (!pyprof__find_path(writing, tree, i) || !take(writing, tree, i, value / unit, user)) {
+        if (!pyprof__find_path(writing, tree, i) || !take(writing, tree, value / unit, user)) {
             return false;
         }
     }
     return true;
 }
 
-static bool pyprof__put_stack(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t node, uint64_t value,
-                              void *user) {
-    (void)node, (void)user;
+static bool pyprof__put_stack(pyprof__writing *writing, pyprof__shown_tree *tree, uint64_t value, void *user) {
+    (void)user;
     for (uint32_t depth = tree->path.count; depth-- > 0;) {
         pyprof__shown shown = pyprof__shown_of(writing, tree, PYPROF__ITEM(uint32_t, &tree->path, depth));
         pyprof__put_shown(writing, &shown);
@@ -8182,43 +8199,39 @@ static bool pyprof__put_stack(pyprof__writing *writing, pyprof__shown_tree *tree
     return true;
 }
 
-static void pyprof__shown_tree_free(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t count) {
-    pyprof__memory *memory = &writing->memory;
-    pyprof__release(memory, tree->first_of, (size_t)count * sizeof *tree->first_of);
-    pyprof__release(memory, tree->next_of, (size_t)count * sizeof *tree->next_of);
-    pyprof__release(memory, tree->slots, tree->slot_count * sizeof *tree->slots);
-    pyprof__array_free(memory, &tree->path);
-}
-
 /* False: no room, and nothing to free. */
-static bool pyprof__shown_tree_init(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t count) {
-    pyprof__memory *memory = &writing->memory;
+static bool pyprof__shown_tree_init(pyprof__writing *writing, pyprof__shown_tree *tree) {
+    size_t count = writing->profile->nodes.items.count;
     memset(tree, 0, sizeof *tree);
     tree->path.item_size = sizeof(uint32_t);
     tree->slot_count = 64;
-    while (tree->slot_count < count + (size_t)count / 4) {
+    while (tree->slot_count < count + count / 4) {
         tree->slot_count *= 2;
     }
-    tree->first_of = (uint32_t *)pyprof__alloc(memory, (size_t)count * sizeof *tree->first_of);
-    tree->next_of = (uint32_t *)pyprof__alloc(memory, (size_t)count * sizeof *tree->next_of);
-    tree->slots = (uint32_t *)pyprof__alloc(memory, tree->slot_count * sizeof *tree->slots);
-    if (tree->first_of == NULL || tree->next_of == NULL || tree->slots == NULL) {
-        pyprof__shown_tree_free(writing, tree, count);
+    tree->size = (2 * count + tree->slot_count) * sizeof(uint32_t);
+    tree->first_of = (uint32_t *)pyprof__alloc(&writing->memory, tree->size);
+    if (tree->first_of == NULL) {
         return false;
     }
-    pyprof__fill_shown(writing, tree, count);
+    tree->next_of = tree->first_of + count;
+    tree->slots = tree->next_of + count;
+    pyprof__fill_shown(writing, tree);
     return true;
+}
+
+static void pyprof__shown_tree_free(pyprof__writing *writing, pyprof__shown_tree *tree) {
+    pyprof__release(&writing->memory, tree->first_of, tree->size);
+    pyprof__array_free(&writing->memory, &tree->path);
 }
 
 /* All stacks that are shown. */
 static pyprof_result pyprof__take_stacks(pyprof__writing *writing, pyprof__stack_fn take, void *user) {
-    uint32_t count = writing->profile->nodes.items.count;
     pyprof__shown_tree tree;
-    if (!pyprof__shown_tree_init(writing, &tree, count)) {
+    if (!pyprof__shown_tree_init(writing, &tree)) {
         return PYPROF_ERROR_MEMORY;
     }
     bool has_room = pyprof__each_stack(writing, &tree, take, user);
-    pyprof__shown_tree_free(writing, &tree, count);
+    pyprof__shown_tree_free(writing, &tree);
     return has_room ? PYPROF_OK : PYPROF_ERROR_MEMORY;
 }
 
@@ -8235,14 +8248,11 @@ static pyprof_text pyprof__text_of(const pyprof_profile *profile, uint32_t strin
 /* The node that is shown, but for its number and that of its parent. */
 static pyprof_node pyprof__shown_node(const pyprof__writing *writing, const pyprof__shown_tree *tree, uint32_t first) {
     const pyprof_profile *profile = writing->profile;
-    pyprof__node sum = pyprof__sum_shown(writing, tree, first);
     pyprof__shown shown = pyprof__shown_of(writing, tree, first);
-    pyprof_node node;
-    memset(&node, 0, sizeof node);
+    pyprof_node node = pyprof__sum_shown(writing, tree, first);
     node.name.data = node.path.data = node.file.data = "";
     if (shown.function != PYPROF__NONE) {
-        const pyprof__function *function =
-            &PYPROF__ITEM(const pyprof__function, &profile->functions.items, shown.function);
+        const pyprof__function *function = pyprof__function_at(profile, shown.function);
         node.name = pyprof__text_of(profile, function->name);
         node.path = pyprof__text_of(profile, function->file);
         node.file.data = pyprof__short_path(writing, function->file, &node.file.size);
@@ -8251,21 +8261,14 @@ static pyprof_node pyprof__shown_node(const pyprof__writing *writing, const pypr
         node.name = pyprof__text_of(profile, (uint32_t)shown.line);
         node.tid = shown.tid;
     }
-    node.value = pyprof__node_value(&writing->output, &sum);
-    node.samples = sum.samples;
-    node.samples_idle = sum.samples_idle;
-    node.wall_ns = sum.wall_ns;
-    node.wall_idle_ns = sum.wall_idle_ns;
-    node.cpu_ns = sum.cpu_ns;
-    node.gil_ns = sum.gil_ns;
     return node;
 }
 
 /* Numbers the nodes that are shown, in the tree's slots. */
-static bool pyprof__visit_nodes(const pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t count,
+static bool pyprof__visit_nodes(const pyprof__writing *writing, pyprof__shown_tree *tree,
                                 const pyprof_visitor *visitor) {
     uint32_t *numbers = tree->slots, next = 0;
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < writing->profile->nodes.items.count; i++) {
         if (tree->first_of[i] != i) {
             continue;
         }
@@ -8311,13 +8314,12 @@ static bool pyprof__visit_spans(const pyprof__writing *writing, const pyprof__sh
 }
 
 static pyprof_result pyprof__visit_all(pyprof__writing *writing, const pyprof_visitor *visitor) {
-    uint32_t count = writing->profile->nodes.items.count;
     pyprof__shown_tree tree;
-    if (!pyprof__shown_tree_init(writing, &tree, count)) {
+    if (!pyprof__shown_tree_init(writing, &tree)) {
         return PYPROF_ERROR_MEMORY;
     }
-    bool is_whole = pyprof__visit_nodes(writing, &tree, count, visitor) && pyprof__visit_spans(writing, &tree, visitor);
-    pyprof__shown_tree_free(writing, &tree, count);
+    bool is_whole = pyprof__visit_nodes(writing, &tree, visitor) && pyprof__visit_spans(writing, &tree, visitor);
+    pyprof__shown_tree_free(writing, &tree);
     return is_whole ? PYPROF_OK : PYPROF_ERROR_WRITE;
 }
 
@@ -8389,8 +8391,7 @@ static const char *pyprof__why_empty(const pyprof__writing *writing) {
     uint64_t idle = 0, samples = pyprof__all_samples(writing->profile, &idle);
     if (samples == 0) {
         return "No thread ran Python while it was recorded, or for less than an interval: record for longer, "
-               "or with a "
-               "smaller interval_us.";
+               "or with a smaller interval_us.";
     }
     return samples == idle ? "All threads only waited: include_idle shows where."
                            : "Nothing was recorded of what is to be shown: another metric shows more.";
@@ -8425,11 +8426,9 @@ static uint32_t pyprof__draw_frame(pyprof__writing *writing, pyprof__picture *pi
 }
 
 /* Which frame of the graph a node is stands in the tree's slots; 0 = none yet. */
-static bool pyprof__draw_stack(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t node, uint64_t value,
-                               void *user) {
+static bool pyprof__draw_stack(pyprof__writing *writing, pyprof__shown_tree *tree, uint64_t value, void *user) {
     pyprof__picture *picture = (pyprof__picture *)user;
     uint32_t frame = FLAMEGRAPH_ROOT;
-    (void)node;
     for (uint32_t depth = tree->path.count; depth-- > 0;) {
         uint32_t index = PYPROF__ITEM(uint32_t, &tree->path, depth);
         if (tree->slots[index] == 0) {
@@ -8457,12 +8456,8 @@ static pyprof_result pyprof__put_picture(pyprof__writing *writing, const flamegr
 }
 
 static pyprof_result pyprof__write_svg(pyprof__writing *writing) {
-    pyprof__picture picture;
+    pyprof__picture picture = {flamegraph_create(), {&writing->memory, {NULL, 1, 0, 0}}};
     pyprof_result result = PYPROF_ERROR_MEMORY;
-    memset(&picture, 0, sizeof picture);
-    picture.name.memory = &writing->memory;
-    picture.name.bytes.item_size = 1;
-    picture.graph = flamegraph_create();
     if (picture.graph != NULL) {
         result = pyprof__take_stacks(writing, pyprof__draw_stack, &picture);
     }
@@ -8515,20 +8510,20 @@ static void pyprof__put_json_string(pyprof__writing *writing, const char *key, u
     const char *text = pyprof__string_text(writing->profile, string, &size);
     pyprof__put_text(&writing->out, key);
     pyprof__put_json(&writing->out, text, size);
+    pyprof__put_text(&writing->out, "\"");
 }
 
 static void pyprof__put_frames(pyprof__writing *writing, const pyprof__speedscope *speedscope) {
     for (uint32_t i = 0; i < speedscope->frames.items.count; i++) {
         const pyprof__speedscope_frame *frame =
             &PYPROF__ITEM(const pyprof__speedscope_frame, &speedscope->frames.items, i);
-        const pyprof__function *function =
-            &PYPROF__ITEM(const pyprof__function, &writing->profile->functions.items, frame->function);
+        const pyprof__function *function = pyprof__function_at(writing->profile, frame->function);
         size_t file_size;
         pyprof__string_text(writing->profile, function->file, &file_size);
         pyprof__put_text(&writing->out, i == 0 ? "\n" : ",\n");
-        pyprof__put_json_string(writing, "{\"name\":", function->name);
+        pyprof__put_json_string(writing, "{\"name\":\"", function->name);
         if (file_size > 0) {
-            pyprof__put_json_string(writing, ",\"file\":", function->file);
+            pyprof__put_json_string(writing, ",\"file\":\"", function->file);
             pyprof__put_text(&writing->out, ",\"line\":");
             pyprof__put_line_number(&writing->out, frame->line);
         }
@@ -8557,10 +8552,11 @@ static void pyprof__split_span(const pyprof_output *output, const pyprof__span *
     uint32_t kind = pyprof__span_kind(span);
     bool is_shown = !(kind & PYPROF__AWAY) && (output->include_idle || !(kind & PYPROF__IDLE));
     uint64_t wall = span->wall_ns;
+    weights[0] = is_shown ? wall : 0;
+    weights[1] = 0;
     switch (output->metric) {
     case PYPROF_METRIC_SAMPLES:
         weights[0] = is_shown ? span->samples : 0;
-        weights[1] = 0;
         return;
     case PYPROF_METRIC_CPU:
         weights[0] = span->cpu_ns;
@@ -8569,7 +8565,6 @@ static void pyprof__split_span(const pyprof_output *output, const pyprof__span *
         weights[0] = (kind & PYPROF__GIL) ? wall : 0;
         break;
     case PYPROF_METRIC_WALL:
-        weights[0] = is_shown ? wall : 0;
         break;
     }
     *excess += weights[0] > wall ? weights[0] - wall : 0;
@@ -8579,81 +8574,59 @@ static void pyprof__split_span(const pyprof_output *output, const pyprof__span *
     weights[1] = empty - paid;
 }
 
-/* What a track could not place by its end: its empty spans before have to make room for it. */
-static uint64_t pyprof__track_excess(const pyprof__writing *writing, const pyprof__track *track) {
-    const pyprof__span *items = (const pyprof__span *)writing->profile->timeline.data;
-    uint64_t excess = 0;
-    for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
-        uint64_t weights[2] = {0, 0};
-        pyprof__split_span(&writing->output, &items[i], &excess, weights);
-    }
-    return excess;
-}
-
-typedef enum pyprof__list {
-    PYPROF__STACKS,
-    PYPROF__WEIGHTS
-} pyprof__list;
-
-/* One of the two parallel lists of a track; returns the sum of the weights. */
-static uint64_t pyprof__put_track_list(pyprof__writing *writing, const pyprof__speedscope *speedscope,
-                                       const pyprof__track *track, pyprof__list list) {
-    const pyprof__span *items = (const pyprof__span *)writing->profile->timeline.data;
-    const char *separator = "";
-    uint64_t sum = 0, excess = pyprof__track_excess(writing, track);
-    for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
-        uint64_t weights[2] = {0, 0};
-        pyprof__split_span(&writing->output, &items[i], &excess, weights);
-        for (int part = 0; part < 2; part++) {
-            if (weights[part] == 0) {
-                continue;
-            }
-            pyprof__put_text(&writing->out, separator);
-            separator = ",";
-            sum += weights[part];
-            if (list == PYPROF__WEIGHTS) {
-                pyprof__put_number(&writing->out, weights[part]);
-            } else if (part == 0) {
-                pyprof__put_path(writing, speedscope, items[i].node);
-            } else {
-                pyprof__put_text(&writing->out, "[]");
-            }
+/* Adds to one of a track's two parallel lists: a stack, or (speedscope is NULL) its weight. */
+static void pyprof__put_item(pyprof__writing *writing, const pyprof__speedscope *speedscope, uint32_t node,
+                             uint64_t weight, uint64_t *sum) {
+    if (weight > 0) {
+        pyprof__put_text(&writing->out, *sum > 0 ? "," : "");
+        *sum += weight;
+        if (speedscope != NULL) {
+            pyprof__put_path(writing, speedscope, node);
+        } else {
+            pyprof__put_number(&writing->out, weight);
         }
     }
-    return sum;
 }
 
-/* The weight of all stacks that are not empty. */
-static uint64_t pyprof__track_value(const pyprof__writing *writing, const pyprof__track *track) {
+/* One of the lists, from the first moment to the last; returns the sum of the weights. The root is an empty stack. */
+static uint64_t pyprof__put_track_list(pyprof__writing *writing, const pyprof__speedscope *speedscope,
+                                       const pyprof__track *track, uint64_t excess) {
     const pyprof__span *items = (const pyprof__span *)writing->profile->timeline.data;
-    uint64_t sum = 0, excess = 0;
+    uint64_t sum = 0, duration = writing->profile->duration_ns;
     for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
-        uint64_t weights[2] = {0, 0};
+        uint64_t weights[2];
         pyprof__split_span(&writing->output, &items[i], &excess, weights);
-        sum += weights[0];
+        pyprof__put_item(writing, speedscope, items[i].node, weights[0], &sum);
+        pyprof__put_item(writing, speedscope, track->root, weights[1], &sum);
+    }
+    if (writing->output.metric != PYPROF_METRIC_SAMPLES && duration > sum) {
+        pyprof__put_item(writing, speedscope, track->root, duration - sum, &sum);
     }
     return sum;
 }
 
-static void pyprof__put_track(pyprof__writing *writing, const pyprof__speedscope *speedscope,
-                              const pyprof__track *track) {
+/* Returns the weight of all its stacks that are not empty. */
+static uint64_t pyprof__put_track(pyprof__writing *writing, const pyprof__speedscope *speedscope,
+                                  const pyprof__track *track) {
+    const pyprof__span *items = (const pyprof__span *)writing->profile->timeline.data;
     bool is_time = writing->output.metric != PYPROF_METRIC_SAMPLES;
+    uint64_t value = 0, excess = 0; /* CPU time that has no room by the end: it is taken from empty spans before */
+    for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
+        uint64_t weights[2];
+        pyprof__split_span(&writing->output, &items[i], &excess, weights);
+        value += weights[0];
+    }
     pyprof__put_text(&writing->out, "\n{\"type\":\"sampled\",\"name\":\"");
-    pyprof__put_thread_name(writing, pyprof__put_json_inside, track->name, pyprof__shown_tid(writing, track));
+    pyprof__put_thread_name(writing, pyprof__put_json, track->name, pyprof__shown_tid(writing, track));
     pyprof__put_text(&writing->out, is_time ? "\",\"unit\":\"nanoseconds\"" : "\",\"unit\":\"none\"");
     pyprof__put_text(&writing->out, ",\"startValue\":0,\"samples\":[");
-    uint64_t end = pyprof__put_track_list(writing, speedscope, track, PYPROF__STACKS);
-    uint64_t rest = is_time && writing->profile->duration_ns > end ? writing->profile->duration_ns - end : 0;
-    pyprof__put_text(&writing->out, rest == 0 ? "" : end > 0 ? ",[]" : "[]");
+    uint64_t end = pyprof__put_track_list(writing, speedscope, track, excess);
     pyprof__put_text(&writing->out, "],\"weights\":[");
-    pyprof__put_track_list(writing, speedscope, track, PYPROF__WEIGHTS);
-    if (rest > 0) {
-        pyprof__put_text(&writing->out, end > 0 ? "," : "");
-        pyprof__put_number(&writing->out, rest);
-    }
+    pyprof__put_track_list(writing, NULL, track, excess);
     pyprof__put_text(&writing->out, "],\"endValue\":");
-    pyprof__put_number(&writing->out, end + rest);
+    pyprof__put_number(&writing->out, end);
     pyprof__put_text(&writing->out, "}");
+    return value;
 }
 
 /* Source of the format: speedscope's file-format-spec.ts. */
@@ -8667,10 +8640,8 @@ static void pyprof__put_speedscope(pyprof__writing *writing, const pyprof__speed
     pyprof__put_frames(writing, speedscope);
     pyprof__put_text(&writing->out, "]},\n\"profiles\":[");
     for (uint32_t i = 0; i < profile->tracks.count; i++) {
-        const pyprof__track *track = pyprof__track_at(profile, i);
         pyprof__put_text(&writing->out, i == 0 ? "" : ",");
-        pyprof__put_track(writing, speedscope, track);
-        uint64_t value = pyprof__track_value(writing, track);
+        uint64_t value = pyprof__put_track(writing, speedscope, pyprof__track_at(profile, i));
         if (value > most) {
             most = value;
             busiest = i;
@@ -8685,22 +8656,46 @@ static void pyprof__put_speedscope(pyprof__writing *writing, const pyprof__speed
 
 static pyprof_result pyprof__write_speedscope(pyprof__writing *writing) {
     pyprof__speedscope speedscope;
-    size_t size = ((size_t)writing->profile->nodes.items.count + 1) * sizeof(uint32_t);
+    size_t count = (size_t)writing->profile->nodes.items.count + 1, size = 2 * count * sizeof(uint32_t);
     pyprof_result result = PYPROF_ERROR_MEMORY;
     pyprof__table_init(&speedscope.frames, sizeof(pyprof__speedscope_frame), sizeof(pyprof__speedscope_frame));
     speedscope.frame_of = (uint32_t *)pyprof__alloc(&writing->memory, size);
-    speedscope.path = (uint32_t *)pyprof__alloc(&writing->memory, size);
-    if (speedscope.frame_of != NULL && speedscope.path != NULL && pyprof__build_frames(writing, &speedscope)) {
+    if (speedscope.frame_of != NULL && pyprof__build_frames(writing, &speedscope)) {
+        speedscope.path = speedscope.frame_of + count;
         pyprof__put_speedscope(writing, &speedscope);
         result = PYPROF_OK;
     }
     pyprof__table_free(&writing->memory, &speedscope.frames);
     pyprof__release(&writing->memory, speedscope.frame_of, size);
-    pyprof__release(&writing->memory, speedscope.path, size);
     return result;
 }
 
-/* Files: beside first, then renamed. */
+static void pyprof__say_full(const char *what, const pyprof__memory *memory) {
+    pyprof__say("no memory %s: memory_limit (%zu bytes) leaves too little beside what is held already (%zu), or the "
+                "allocator gave nothing",
+                what, memory->limit, memory->used);
+}
+
+static pyprof_result pyprof__write_checked(const pyprof_profile *profile, const pyprof_output *output,
+                                           pyprof_write_fn write, void *user) {
+    pyprof__writing *writing = pyprof__writing_new(profile, output, write, user);
+    pyprof_result result = PYPROF_ERROR_MEMORY;
+    if (writing != NULL) {
+        result = output->format == PYPROF_FORMAT_SVG          ? pyprof__write_svg(writing)
+                 : output->format == PYPROF_FORMAT_SPEEDSCOPE ? pyprof__write_speedscope(writing)
+                                                              : pyprof__write_collapsed(writing);
+        pyprof__flush(&writing->out);
+        if (result == PYPROF_OK && writing->out.is_broken) {
+            pyprof__say("the write function answered false");
+            result = PYPROF_ERROR_WRITE;
+        }
+        pyprof__writing_free(writing);
+    }
+    if (result == PYPROF_ERROR_MEMORY) {
+        pyprof__say_full("to write the profile", &profile->memory);
+    }
+    return result;
+}
 
 // >>files
 // Files: beside first, then renamed. False or a result code: errno says why, and there is no partial file.
@@ -8728,12 +8723,8 @@ static bool pyprof__write_file(void *user, const void *data, size_t size) {
     return true;
 }
 
-static pyprof_result pyprof__write_checked(const pyprof_profile *profile, const pyprof_output *output,
-                                           pyprof_write_fn write, void *user);
-
-/* A reader that went away must be an error code for us, not a SIGPIPE for the host. */
-static pyprof_result pyprof__write_guarded(const pyprof_profile *profile, const pyprof_output *output,
-                                           pyprof__file *file) {
+/* Writes to a file and closes it. A reader that went away must be an error code for us, not a SIGPIPE for the host. */
+static pyprof_result pyprof__fill_file(const pyprof_profile *profile, const pyprof_output *output, pyprof__file *file) {
     sigset_t pipe_only, before, pending;
     struct timespec no_time = {0, 0};
     sigemptyset(&pipe_only);
@@ -8746,48 +8737,32 @@ static pyprof_result pyprof__write_guarded(const pyprof_profile *profile, const 
         }
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return result;
-}
-
-static pyprof_result pyprof__io_result(pyprof_result result, const pyprof__file *file) {
-    if (result == PYPROF_OK && file->error == 0) {
-        return PYPROF_OK;
-    }
-    if (result != PYPROF_OK && result != PYPROF_ERROR_WRITE) {
-        return result;
-    }
-    errno = file->error;
-    return PYPROF_ERROR_IO; /* pyprof__save says which file and why */
-}
-
-static void pyprof__close_file(pyprof__file *file) {
     if (close(file->descriptor) != 0 && file->error == 0) {
         file->error = errno;
     }
+    if (file->error == 0 || (result != PYPROF_OK && result != PYPROF_ERROR_WRITE)) {
+        return result;
+    }
+    errno = file->error;
+    return PYPROF_ERROR_IO; /* pyprof_save says which file and why */
 }
 
 /* Into what exists and is no regular file. */
 static pyprof_result pyprof__save_into(const pyprof_profile *profile, const pyprof_output *output, const char *path) {
     pyprof__file file = {open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY), 0};
-    if (file.descriptor < 0) {
-        return PYPROF_ERROR_IO;
-    }
-    pyprof_result result = pyprof__write_guarded(profile, output, &file);
-    pyprof__close_file(&file);
-    return pyprof__io_result(result, &file);
+    return file.descriptor < 0 ? PYPROF_ERROR_IO : pyprof__fill_file(profile, output, &file);
 }
 
 /* Opens a new file beside path; its name stays in the given buffer. A name that has no room for more is replaced. */
 static int pyprof__open_beside(const char *path, char *name, size_t size) {
-    const char *slash = strrchr(path, '/');
-    int whole = (int)strnlen(path, size), folder = slash != NULL ? (int)(slash + 1 - path) : 0;
-    for (unsigned attempt = 0, kept = (unsigned)whole; attempt < 100; attempt++) {
-        int length = snprintf(name, size, "%.*s.%ld-%u.part", (int)kept, path, (long)getpid(), attempt);
+    int kept = (int)strnlen(path, size), folder = (int)pyprof__last_part(path, strlen(path));
+    for (unsigned attempt = 0; attempt < 100; attempt++) {
+        int length = snprintf(name, size, "%.*s.%ld-%u.part", kept, path, (long)getpid(), attempt);
         bool has_room = length >= 0 && (size_t)length < size;
         int descriptor = has_room ? open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
         int error = has_room ? errno : ENAMETOOLONG;
-        if (descriptor < 0 && error == ENAMETOOLONG && kept != (unsigned)folder) {
-            kept = (unsigned)folder;
+        if (descriptor < 0 && error == ENAMETOOLONG && kept != folder) {
+            kept = folder;
         } else if (descriptor >= 0 || error != EEXIST) {
             errno = error;
             return descriptor;
@@ -8806,12 +8781,10 @@ static pyprof_result pyprof__save_beside(const pyprof_profile *profile, const py
     if (mode != 0 && fchmod(file.descriptor, mode & 07777) != 0) {
         file.error = errno;
     }
-    pyprof_result result = pyprof__write_guarded(profile, output, &file);
-    pyprof__close_file(&file);
-    if (result == PYPROF_OK && file.error == 0 && rename(name, path) != 0) {
-        file.error = errno;
+    pyprof_result result = pyprof__fill_file(profile, output, &file);
+    if (result == PYPROF_OK && rename(name, path) != 0) {
+        result = PYPROF_ERROR_IO;
     }
-    result = pyprof__io_result(result, &file);
     if (result != PYPROF_OK) {
         int error = errno;
         unlink(name);
@@ -8823,12 +8796,7 @@ static pyprof_result pyprof__save_beside(const pyprof_profile *profile, const py
 /* The ending in capitals (X.SVG) means the same. */
 static bool pyprof__path_ends_with(const char *path, const char *end) {
     size_t length = strlen(path), size = strlen(end);
-    bool is_same = length >= size;
-    for (size_t i = 0; is_same && i < size; i++) {
-        char letter = path[length - size + i];
-        is_same = (letter >= 'A' && letter <= 'Z' ? letter - 'A' + 'a' : letter) == end[i];
-    }
-    return is_same;
+    return length >= size && strcasecmp(path + length - size, end) == 0;
 }
 
 /* NULL = defaults; where no format is named, the path's ending names it. */
@@ -8847,9 +8815,8 @@ static pyprof_output pyprof__resolve_output(const pyprof_output *output, const c
 }
 
 #define PYPROF__NO_PICTURE                                                                                             \
-    "an .svg needs tools/flamegraph.h, included before pyprof.h in the file that defines "                             \
-    "PYPROF_IMPLEMENTATION; without "                                                                                  \
-    "it, save a .txt and run 'pyprof-svg x.txt x.svg', or save a .json and open it in "                                \
+    "an .svg needs tools/flamegraph.h, included before pyprof.h in the file that defines PYPROF_IMPLEMENTATION; "      \
+    "without it, save a .txt and run 'pyprof-svg x.txt x.svg', or save a .json and open it in "                        \
     "https://www.speedscope.app"
 
 // >>lifecycle
@@ -8888,6 +8855,23 @@ static pyprof__sampler *pyprof__running(void) {
     return pyprof__active != NULL && pyprof__pid == getpid() ? pyprof__active : NULL;
 }
 
+/* The recording that runs, with the sampler held still; NULL = none. */
+static pyprof__sampler *pyprof__lock_running(void) {
+    pyprof__lock();
+    pyprof__sampler *sampler = pyprof__running();
+    if (sampler != NULL) {
+        pthread_mutex_lock(&sampler->lock);
+    }
+    return sampler;
+}
+
+static void pyprof__unlock_running(pyprof__sampler *sampler) {
+    if (sampler != NULL) {
+        pthread_mutex_unlock(&sampler->lock);
+    }
+    pyprof__unlock();
+}
+
 /* Gives back all that the sampler holds but the profile and the path to save it to. */
 static void pyprof__sampler_clear(pyprof__sampler *sampler) {
     pyprof__memory *memory = sampler->memory;
@@ -8906,19 +8890,15 @@ static void pyprof__sampler_clear(pyprof__sampler *sampler) {
         pyprof__array_free(memory, &pyprof__thread_at(sampler, i)->frames);
         pyprof__array_free(memory, &pyprof__thread_at(sampler, i)->nodes);
     }
-    pyprof__array_free(memory, &sampler->interps);
-    pyprof__array_free(memory, &sampler->tstates);
-    pyprof__array_free(memory, &sampler->fresh);
-    pyprof__array_free(memory, &sampler->threads);
-    pyprof__array_free(memory, &sampler->waiting.members);
-    pyprof__array_free(memory, &sampler->waiting.places);
-    pyprof__array_free(memory, &sampler->waiting.then);
-    pyprof__array_free(memory, &sampler->waiting.now);
-    pyprof__array_free(memory, &sampler->waiting.awake);
     pyprof__table_free(memory, &sampler->codes);
     pyprof__table_free(memory, &sampler->sites);
-    pyprof__array_free(memory, &sampler->lines);
-    pyprof__array_free(memory, &sampler->scratch);
+    pyprof__array *arrays[] = {&sampler->interps,         &sampler->tstates,        &sampler->fresh,
+                               &sampler->threads,         &sampler->waiting.places, &sampler->waiting.then,
+                               &sampler->waiting.members, &sampler->waiting.now,    &sampler->waiting.awake,
+                               &sampler->lines,           &sampler->scratch};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
+        pyprof__array_free(memory, arrays[i]);
+    }
 }
 
 static void pyprof__sampler_free(pyprof__sampler *sampler) {
@@ -8948,21 +8928,15 @@ static struct pyprof__fork {
 static void pyprof__before_fork(void) {
     bool is_strange = pyprof__active != NULL && pyprof__running() == NULL;
     if (!is_strange && pyprof__get(&pyprof__lifecycle_holder) != (uint32_t)pyprof__tid()) {
-        pyprof__lock();
+        pyprof__lock_running();
         pyprof__fork.has_lock = true;
-        if (pyprof__active != NULL) {
-            pthread_mutex_lock(&pyprof__active->lock);
-        }
     }
 }
 
 static void pyprof__after_fork(void) {
     if (pyprof__fork.has_lock) {
         pyprof__fork.has_lock = false;
-        if (pyprof__active != NULL) {
-            pthread_mutex_unlock(&pyprof__active->lock);
-        }
-        pyprof__unlock();
+        pyprof__unlock_running(pyprof__active);
     }
 }
 
@@ -8995,10 +8969,9 @@ static void pyprof__follow_child(const pyprof__sampler *parents) {
     pyprof_desc desc = parents->desc;
     char path[4200];
     if (desc.output_path != NULL) {
-        if (strlen(desc.output_path) >= sizeof path) {
+        if (snprintf(path, sizeof path, "%s", desc.output_path) >= (int)sizeof path) {
             return; /* longer than any path may be: the parent cannot save either */
         }
-        memcpy(path, desc.output_path, strlen(desc.output_path) + 1);
         desc.output_path = path;
     }
     (void)pyprof_start(&desc);
@@ -9010,10 +8983,7 @@ static void pyprof__in_child_of_fork(void) {
     if (pyprof__fork.has_lock) {
         pyprof__fork.has_lock = false;
         pyprof__forget_parent(true);
-        if (parents != NULL) {
-            pthread_mutex_unlock(&parents->lock);
-        }
-        pyprof__unlock();
+        pyprof__unlock_running(parents);
         if (parents != NULL && parents->desc.children == PYPROF_CHILDREN_FOLLOW) {
             pyprof__follow_child(parents);
         }
@@ -9039,8 +9009,7 @@ static bool pyprof__desc_is_valid(const pyprof_desc *desc) {
     if (desc->interval_us < 50 || desc->interval_us > 10000000) {
         pyprof__say("interval_us is %lu: it has to be 50 to 10000000, or 0 for 10000",
                     (unsigned long)desc->interval_us);
-    } else if (desc->capture != PYPROF_CAPTURE_DEFAULT && desc->capture != PYPROF_CAPTURE_QUIET &&
-               desc->capture != PYPROF_CAPTURE_HELD) {
+    } else if ((unsigned)desc->capture > PYPROF_CAPTURE_HELD) {
         pyprof__say("capture is %d: it has to be PYPROF_CAPTURE_DEFAULT (0), PYPROF_CAPTURE_QUIET (1) or "
                     "PYPROF_CAPTURE_HELD (2)",
                     (int)desc->capture);
@@ -9060,8 +9029,7 @@ static bool pyprof__desc_is_valid(const pyprof_desc *desc) {
     } else if (desc->children == PYPROF_CHILDREN_FOLLOW && desc->output_path != NULL &&
                strstr(desc->output_path, "%p") == NULL) {
         pyprof__say("output_path is %s: for children that are followed it has to have a %%p, or each would "
-                    "replace the "
-                    "file of another",
+                    "replace the file of another",
                     desc->output_path);
     } else if (desc->output_path != NULL && desc->output_path[0] == '\0') {
         pyprof__say("output_path is empty: it has to name a file, or be NULL for none");
@@ -9214,46 +9182,33 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
         profile->unresolved == PYPROF__NONE || profile->unsettled == PYPROF__NONE ||
         !pyprof__copy_output_path(sampler) ||
         !pyprof__array_reserve(sampler->memory, &sampler->scratch, 2 * (size_t)desc->max_depth)) {
-        pyprof__sampler_clear(sampler);
-        pyprof__sampler_free(sampler);
-        pyprof_free(profile);
+        pyprof__recording_free(sampler);
         return NULL;
     }
     pyprof__keep_reserve(&profile->memory);
     return sampler;
 }
 
-static bool pyprof__spawn_failed(int error) {
-    pyprof__say("the sampler thread could not be started: %s", strerror(error));
-    return false;
-}
-
 static bool pyprof__spawn(pyprof__sampler *sampler) {
-    enum {
-        stack_size = 1 << 20
-    };
     pthread_attr_t attributes;
     sigset_t all, before;
     sigfillset(&all);
     int error = pthread_attr_init(&attributes);
-    if (error != 0) {
-        return pyprof__spawn_failed(error);
+    if (error == 0) {
+        pthread_attr_setstacksize(&attributes, 1 << 20);
+        pthread_sigmask(SIG_SETMASK, &all, &before); /* the new thread inherits the mask */
+        error = pthread_create(&sampler->thread, &attributes, pyprof__sampler_main, sampler);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        pthread_attr_destroy(&attributes);
     }
-    pthread_attr_setstacksize(&attributes, stack_size);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* the new thread inherits the mask */
-    error = pthread_create(&sampler->thread, &attributes, pyprof__sampler_main, sampler);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    while (error == 0 && !pyprof__get(&sampler->ready)) {
+    if (error != 0) {
+        pyprof__say("the sampler thread could not be started: %s", strerror(error));
+        return false;
+    }
+    while (!pyprof__get(&sampler->ready)) {
         pyprof__wait_until(&sampler->ready, 0, pyprof__now() + 1000000000u);
     }
-    return error == 0 || pyprof__spawn_failed(error);
-}
-
-static void pyprof__say_no_memory(const pyprof_desc *desc) {
-    pyprof__say("a recording could not be begun: memory_limit (%zu bytes) is too small for max_depth (%lu), or the "
-                "allocator gave nothing",
-                desc->memory_limit, (unsigned long)desc->max_depth);
+    return true;
 }
 
 /* Takes what belongs to the process: the way to read memory, the signal, the thread. */
@@ -9266,12 +9221,8 @@ static pyprof_result pyprof__sampler_start(pyprof__sampler *sampler) {
     if (result == PYPROF_OK && sampler->layout.ts_size > PYPROF__TSTATE_COPY) {
         result = PYPROF_ERROR_PYTHON;
     }
-    if (result == PYPROF_ERROR_MEMORY) {
-        pyprof__say_no_memory(&sampler->desc);
-    } else if (result != PYPROF_OK) {
-        pyprof__say_python(result);
-    }
     if (result != PYPROF_OK) {
+        pyprof__say_python(result); /* no memory: said by the caller instead */
         return result;
     }
     if (!pyprof__reads_start()) {
@@ -9285,32 +9236,32 @@ static pyprof_result pyprof__sampler_start(pyprof__sampler *sampler) {
     pyprof__forget_codes(sampler);
     pyprof__add(&pyprof__handler.session, 1);
     if (takes_signal && !pyprof__handler_start(sampler->desc.signal_number)) {
-        pyprof__add(&pyprof__handler.session, 1);
-        pyprof__reads_stop();
-        return PYPROF_ERROR_SIGNAL;
-    }
-    if (!pyprof__spawn(sampler)) {
+        result = PYPROF_ERROR_SIGNAL;
+    } else if (!pyprof__spawn(sampler)) {
+        result = PYPROF_ERROR_THREAD;
         if (takes_signal) {
             pyprof__handler_stop(false);
         }
+    }
+    if (result != PYPROF_OK) {
         pyprof__add(&pyprof__handler.session, 1);
         pyprof__reads_stop();
-        return PYPROF_ERROR_THREAD;
     }
-    return PYPROF_OK;
+    return result;
 }
 
 static pyprof_result pyprof__begin_recording(const pyprof_desc *desc) {
     pyprof__sampler *sampler = pyprof__sampler_new(desc);
-    if (sampler == NULL) {
-        pyprof__say_no_memory(desc);
-        return PYPROF_ERROR_MEMORY;
-    }
-    pyprof_result result = pyprof__sampler_start(sampler);
+    pyprof_result result = sampler != NULL ? pyprof__sampler_start(sampler) : PYPROF_ERROR_MEMORY;
     if (result == PYPROF_OK) {
         pyprof__set_active(sampler);
-    } else {
+    } else if (sampler != NULL) {
         pyprof__recording_free(sampler);
+    }
+    if (result == PYPROF_ERROR_MEMORY) {
+        pyprof__say("a recording could not be begun: memory_limit (%zu bytes) is too small for max_depth (%lu), or "
+                    "the allocator gave nothing",
+                    desc->memory_limit, (unsigned long)desc->max_depth);
     }
     return result;
 }
@@ -9381,6 +9332,7 @@ static void pyprof__end_recording(pyprof__sampler *sampler) {
     pyprof__was_active = true;
     pyprof__sampler_clear(sampler);
     pyprof__profile_seal(sampler->profile);
+    pyprof__set_active(NULL);
 }
 
 static void pyprof__warn_of_limits(const pyprof__sampler *sampler) {
@@ -9396,10 +9348,8 @@ static void pyprof__warn_of_limits(const pyprof__sampler *sampler) {
 
 /* Saves what has ended, and lets the sampler go. Without the lock: whoever reads what is written may be slow. */
 static pyprof_result pyprof__close_recording(pyprof__sampler *sampler) {
-    pyprof_result result = PYPROF_OK;
-    if (sampler->output_path != NULL) {
-        result = pyprof_save(sampler->profile, NULL, sampler->output_path);
-    }
+    const char *path = sampler->output_path;
+    pyprof_result result = path != NULL ? pyprof_save(sampler->profile, NULL, path) : PYPROF_OK;
     int error = errno;
     pyprof__warn_of_limits(sampler);
     pyprof__sampler_free(sampler);
@@ -9436,7 +9386,6 @@ PYPROF_API pyprof_result pyprof_stop(pyprof_profile **profile) {
     pyprof__sampler *sampler = pyprof__running();
     if (sampler != NULL) {
         pyprof__end_recording(sampler);
-        pyprof__set_active(NULL);
     } else {
         sampler = pyprof__take_inherited();
     }
@@ -9468,7 +9417,6 @@ __attribute__((destructor)) static void pyprof__on_unload(void) {
     if (sampler != NULL) {
         sampler->is_unloaded = true;
         pyprof__end_recording(sampler);
-        pyprof__set_active(NULL);
     }
     pthread_mutex_unlock(&pyprof__lifecycle);
     if (sampler != NULL) {
@@ -9487,33 +9435,27 @@ PYPROF_API bool pyprof_is_active(void) {
 // The other functions that the header declares at its top.
 
 PYPROF_API pyprof_result pyprof_snapshot(pyprof_profile **profile) {
-    pyprof_result result = PYPROF_ERROR_NOT_ACTIVE;
+    pyprof_result result = PYPROF_OK;
     if (profile == NULL) {
         pyprof__say("pyprof_snapshot: profile is NULL: it has to say where the copy's address goes");
         return PYPROF_ERROR_ARGUMENT;
     }
     *profile = NULL;
-    pyprof__lock();
-    pyprof__sampler *sampler = pyprof__running();
+    pyprof__sampler *sampler = pyprof__lock_running();
     if (sampler == NULL) {
         pyprof__say_not_active();
+        result = PYPROF_ERROR_NOT_ACTIVE;
     } else {
-        pthread_mutex_lock(&sampler->lock);
         pyprof__settle_waiting(sampler);
         *profile = pyprof__profile_copy(sampler->profile);
         if (*profile != NULL) {
             (*profile)->duration_ns = pyprof__now() - sampler->start;
-            result = PYPROF_OK;
         } else {
-            pyprof__say("no memory for a copy of the profile: memory_limit (%zu bytes) leaves too little "
-                        "beside what is held already (%zu), or "
-                        "the allocator gave nothing",
-                        sampler->desc.memory_limit, sampler->memory->used);
+            pyprof__say_full("for a copy of the profile", sampler->memory);
             result = PYPROF_ERROR_MEMORY;
         }
-        pthread_mutex_unlock(&sampler->lock);
     }
-    pyprof__unlock();
+    pyprof__unlock_running(sampler);
     return result;
 }
 
@@ -9523,91 +9465,37 @@ PYPROF_API pyprof_result pyprof_get_stats(pyprof_stats *stats) {
         pyprof__say("pyprof_get_stats: stats is NULL: it has to say where the figures go");
         return PYPROF_ERROR_ARGUMENT;
     }
-    pyprof__lock();
-    pyprof__sampler *sampler = pyprof__running();
+    pyprof__sampler *sampler = pyprof__lock_running();
     if (sampler != NULL) {
-        pthread_mutex_lock(&sampler->lock);
         pyprof__fill_stats(sampler, stats);
         stats->sampler_cpu_ns = pyprof__clock(pyprof__cpu_clock(sampler->tid));
-        pthread_mutex_unlock(&sampler->lock);
     } else if (pyprof__was_active) {
         *stats = pyprof__last_stats;
     } else {
         pyprof__say("nothing was recorded in this process yet: there are no figures");
         result = PYPROF_ERROR_NOT_ACTIVE;
     }
-    pyprof__unlock();
+    pyprof__unlock_running(sampler);
     return result;
 }
 
-/* A thread in a dump. */
-typedef struct pyprof__dumped {
-    int32_t tid;
-    uint32_t kind;
-    uint32_t track;
-    uint32_t node;
-} pyprof__dumped;
-
-/* A thread's paragraph. */
-static void pyprof__put_thread(pyprof__writing *writing, const pyprof__dumped *dumped) {
-    const pyprof__track *track = pyprof__track_at(writing->profile, dumped->track);
-    const char *state = (dumped->kind & PYPROF__GIL)    ? "active, holds the GIL"
-                        : (dumped->kind & PYPROF__IDLE) ? "idle"
-                                                        : "active";
-    size_t size;
-    const char *name = pyprof__string_text(writing->profile, track->name, &size);
+/* A thread's paragraph: its track has one span. */
+static void pyprof__put_thread(pyprof__writing *writing, const pyprof__track *track) {
+    const pyprof__span *span = &PYPROF__ITEM(const pyprof__span, &writing->profile->timeline, track->first);
+    uint32_t kind = pyprof__span_kind(span);
     pyprof__put_text(&writing->out, "Thread ");
-    pyprof__put_number(&writing->out, (uint64_t)dumped->tid);
+    pyprof__put_number(&writing->out, (uint64_t)track->tid);
     pyprof__put_text(&writing->out, " \"");
-    pyprof__put_collapsed(&writing->out, name, size);
-    pyprof__put_text(&writing->out, "\" (");
-    pyprof__put_text(&writing->out, state);
-    pyprof__put_text(&writing->out, ")\n");
-    for (uint32_t at = dumped->node; at != track->root; at = pyprof__node_at(writing->profile, at)->parent) {
+    pyprof__put_thread_name(writing, pyprof__put_collapsed, track->name, 0);
+    pyprof__put_text(&writing->out, (kind & PYPROF__GIL)    ? "\" (active, holds the GIL)\n"
+                                    : (kind & PYPROF__IDLE) ? "\" (idle)\n"
+                                                            : "\" (active)\n");
+    for (uint32_t at = span->node; at != track->root; at = pyprof__node_at(writing->profile, at)->parent) {
         const pyprof__node *node = pyprof__node_at(writing->profile, at);
         pyprof__put_text(&writing->out, "    ");
         pyprof__put_frame(writing, node->function, node->line);
         pyprof__put_text(&writing->out, "\n");
     }
-}
-
-static void pyprof__writing_free(pyprof__writing *writing) {
-    pyprof__memory memory = writing->memory;
-    pyprof__release(&memory, writing->short_paths,
-                    2 * ((size_t)writing->profile->strings.items.count + 1) * sizeof(uint32_t));
-    pyprof__release(&memory, writing, sizeof *writing);
-}
-
-/* The working set of a writer; NULL = no room. Not on the stack: hosts' threads may have small ones. */
-static pyprof__writing *pyprof__writing_new(const pyprof_profile *profile, const pyprof_output *output,
-                                            pyprof_write_fn write, void *user) {
-    pyprof__memory memory = {profile->memory.allocator, SIZE_MAX, 0, 0, 0, profile->memory.budget};
-    size_t paths_size = ((size_t)profile->strings.items.count + 1) * sizeof(uint32_t);
-    pyprof__writing *writing = (pyprof__writing *)pyprof__alloc(&memory, sizeof *writing);
-    if (writing == NULL) {
-        return NULL;
-    }
-    memset(writing, 0, sizeof *writing);
-    writing->memory = memory;
-    writing->profile = profile;
-    writing->out.write = write;
-    writing->out.user = user;
-    if (output != NULL) {
-        writing->output = *output;
-    }
-    writing->short_paths = (uint32_t *)pyprof__alloc(&writing->memory, 2 * paths_size);
-    if (writing->short_paths == NULL) {
-        pyprof__release(&memory, writing, sizeof *writing);
-        return NULL;
-    }
-    memset(writing->short_paths, 0, 2 * paths_size);
-    writing->owners = (int32_t *)writing->short_paths + profile->strings.items.count + 1;
-    pyprof__learn_owners(writing);
-    if (!pyprof__shorten_paths(writing)) {
-        pyprof__writing_free(writing);
-        return NULL;
-    }
-    return writing;
 }
 
 /* Copies a string, a function or a stack to another profile; PYPROF__NONE = no room. */
@@ -9619,7 +9507,7 @@ static uint32_t pyprof__copy_string(const pyprof_profile *from, uint32_t string,
 }
 
 static uint32_t pyprof__copy_function(const pyprof_profile *from, uint32_t index, pyprof_profile *to) {
-    const pyprof__function *function = &PYPROF__ITEM(const pyprof__function, &from->functions.items, index);
+    const pyprof__function *function = pyprof__function_at(from, index);
     uint32_t name = pyprof__copy_string(from, function->name, to);
     return pyprof__intern_function(to, name, pyprof__copy_string(from, function->file, to), function->first_line);
 }
@@ -9643,40 +9531,39 @@ static uint32_t pyprof__copy_stack(const pyprof_profile *from, uint32_t node, py
     return root;
 }
 
-/* Copies where each thread is. */
-static bool pyprof__copy_threads(const pyprof__sampler *sampler, pyprof_profile *to, pyprof__array *threads,
-                                 pyprof__array *path) {
+/* Copies where each thread is, as one sample. False: no room. */
+static bool pyprof__copy_threads(const pyprof__sampler *sampler, pyprof_profile *to, pyprof__array *path) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         const pyprof__thread *thread = pyprof__thread_at(sampler, i);
         if (!thread->last.is_there) {
             continue;
         }
-        const pyprof__track *track = pyprof__track_at(sampler->profile, thread->track);
-        uint32_t copy = pyprof__add_track(to, thread->tid, pyprof__copy_string(sampler->profile, track->name, to));
-        uint32_t index = pyprof__array_add(&to->memory, threads);
-        if (copy == PYPROF__NONE || index == PYPROF__NONE) {
+        uint32_t name = pyprof__track_at(sampler->profile, thread->track)->name;
+        uint32_t copy = pyprof__add_track(to, thread->tid, pyprof__copy_string(sampler->profile, name, to));
+        if (copy == PYPROF__NONE) {
             return false;
         }
-        uint32_t node =
-            pyprof__copy_stack(sampler->profile, thread->last.node, to, path, pyprof__track_at(to, copy)->root);
+        uint32_t root = pyprof__track_at(to, copy)->root;
+        uint32_t node = pyprof__copy_stack(sampler->profile, thread->last.node, to, path, root);
         if (node == PYPROF__NONE) {
             return false;
         }
-        pyprof__dumped dumped = {thread->tid, thread->last.kind, copy, node};
-        PYPROF__ITEM(pyprof__dumped, threads, index) = dumped;
+        pyprof__count_samples(to, copy, node, thread->last.kind, 1);
+        if (pyprof__track_at(to, copy)->first == PYPROF__NONE) {
+            return false;
+        }
     }
     return true;
 }
 
-static pyprof_result pyprof__write_threads(const pyprof_profile *profile, const pyprof__array *threads,
-                                           pyprof__gathered *gathered) {
+static pyprof_result pyprof__write_threads(const pyprof_profile *profile, pyprof__gathered *gathered) {
     pyprof__writing *writing = pyprof__writing_new(profile, NULL, pyprof__gather, gathered);
     if (writing == NULL) {
         return PYPROF_ERROR_MEMORY;
     }
-    for (uint32_t i = 0; i < threads->count; i++) {
+    for (uint32_t i = 0; i < profile->tracks.count; i++) {
         pyprof__put_text(&writing->out, i == 0 ? "" : "\n");
-        pyprof__put_thread(writing, &PYPROF__ITEM(const pyprof__dumped, threads, i));
+        pyprof__put_thread(writing, pyprof__track_at(profile, i));
     }
     pyprof__flush(&writing->out);
     pyprof_result result = writing->out.is_broken ? PYPROF_ERROR_MEMORY : PYPROF_OK;
@@ -9715,17 +9602,16 @@ static void pyprof__leave(pyprof__sampler *sampler) {
 /* Where all threads are now. The copy is made under the sampler's lock, and nothing else: paths are looked up, and text is
    written, without. */
 static pyprof_result pyprof__dump_threads(pyprof__sampler *sampler, pyprof_profile *copy, pyprof__gathered *gathered) {
-    pyprof__array threads = {NULL, sizeof(pyprof__dumped), 0, 0}, path = {NULL, sizeof(uint32_t), 0, 0};
+    pyprof__array path = {NULL, sizeof(uint32_t), 0, 0};
     pyprof__look_now(sampler);
     pthread_mutex_lock(&sampler->lock);
     copy->process_name = pyprof__copy_string(sampler->profile, sampler->profile->process_name, copy);
     copy->truncated = pyprof__intern_marker(copy, "[truncated]");
     bool has_room = copy->process_name != PYPROF__NONE && copy->truncated != PYPROF__NONE &&
-                    pyprof__copy_threads(sampler, copy, &threads, &path);
+                    pyprof__copy_threads(sampler, copy, &path);
     pthread_mutex_unlock(&sampler->lock);
     pyprof__leave(sampler);
-    pyprof_result result = has_room ? pyprof__write_threads(copy, &threads, gathered) : PYPROF_ERROR_MEMORY;
-    pyprof__array_free(&copy->memory, &threads);
+    pyprof_result result = has_room ? pyprof__write_threads(copy, gathered) : PYPROF_ERROR_MEMORY;
     pyprof__array_free(&copy->memory, &path);
     return result;
 }
@@ -9742,11 +9628,8 @@ PYPROF_API pyprof_result pyprof_dump(pyprof_write_fn write, void *user) {
     }
     pyprof__memory memory = {sampler->desc.allocator, SIZE_MAX, 0, 0, 0, sampler->memory->budget};
     pyprof__add(&memory.budget->holders, 1); /* it may outlive the recording */
-    pyprof__gathered gathered;
+    pyprof__gathered gathered = {&memory, {NULL, 1, 0, 0}};
     pyprof_profile copy;
-    memset(&gathered, 0, sizeof gathered);
-    gathered.memory = &memory;
-    gathered.bytes.item_size = 1;
     pyprof__profile_init(&copy, &memory);
     pyprof_result result = pyprof__dump_threads(sampler, &copy, &gathered);
     pyprof__profile_clear(&copy);
@@ -9764,53 +9647,22 @@ PYPROF_API pyprof_result pyprof_dump(pyprof_write_fn write, void *user) {
 
 /* Whether it can be written so: if not, it is said why. */
 static pyprof_result pyprof__check_output(const pyprof_profile *profile, const pyprof_output *output) {
+    pyprof_result result = PYPROF_ERROR_ARGUMENT;
     if (profile == NULL) {
         pyprof__say("profile is NULL: it has to come from pyprof_stop or pyprof_snapshot");
-        return PYPROF_ERROR_ARGUMENT;
-    }
-    if ((unsigned)output->metric > PYPROF_METRIC_SAMPLES) {
+    } else if ((unsigned)output->metric > PYPROF_METRIC_SAMPLES) {
         pyprof__say("output.metric is %d: it has to be a PYPROF_METRIC_", (int)output->metric);
-        return PYPROF_ERROR_ARGUMENT;
-    }
-    if ((unsigned)output->detail > PYPROF_DETAIL_FUNCTION) {
+    } else if ((unsigned)output->detail > PYPROF_DETAIL_FUNCTION) {
         pyprof__say("output.detail is %d: it has to be a PYPROF_DETAIL_", (int)output->detail);
-        return PYPROF_ERROR_ARGUMENT;
-    }
-    if ((unsigned)output->format > PYPROF_FORMAT_SVG) {
+    } else if ((unsigned)output->format > PYPROF_FORMAT_SVG) {
         pyprof__say("output.format is %d: it has to be a PYPROF_FORMAT_", (int)output->format);
-        return PYPROF_ERROR_FORMAT;
-    }
-    if (output->format == PYPROF_FORMAT_SVG && !PYPROF__DRAWS) {
+        result = PYPROF_ERROR_FORMAT;
+    } else if (output->format == PYPROF_FORMAT_SVG && !PYPROF__DRAWS) {
         pyprof__say(PYPROF__NO_PICTURE);
-        return PYPROF_ERROR_FORMAT;
+        result = PYPROF_ERROR_FORMAT;
+    } else {
+        result = PYPROF_OK;
     }
-    return PYPROF_OK;
-}
-
-static void pyprof__say_memory(const pyprof_profile *profile, pyprof_result result) {
-    if (result == PYPROF_ERROR_MEMORY) {
-        pyprof__say("no memory to write the profile: memory_limit (%zu bytes) leaves too little beside what is held "
-                    "already (%zu), or the allocator gave nothing",
-                    profile->memory.limit, profile->memory.used);
-    }
-}
-
-static pyprof_result pyprof__write_checked(const pyprof_profile *profile, const pyprof_output *output,
-                                           pyprof_write_fn write, void *user) {
-    pyprof__writing *writing = pyprof__writing_new(profile, output, write, user);
-    pyprof_result result = PYPROF_ERROR_MEMORY;
-    if (writing != NULL) {
-        result = output->format == PYPROF_FORMAT_SVG          ? pyprof__write_svg(writing)
-                 : output->format == PYPROF_FORMAT_SPEEDSCOPE ? pyprof__write_speedscope(writing)
-                                                              : pyprof__write_collapsed(writing);
-        pyprof__flush(&writing->out);
-        if (result == PYPROF_OK && writing->out.is_broken) {
-            pyprof__say("the write function answered false");
-            result = PYPROF_ERROR_WRITE;
-        }
-        pyprof__writing_free(writing);
-    }
-    pyprof__say_memory(profile, result);
     return result;
 }
 
@@ -9821,8 +9673,7 @@ PYPROF_API pyprof_result pyprof_write(const pyprof_profile *profile, const pypro
     if (result == PYPROF_OK && write == NULL) {
         pyprof__say("pyprof_write: write is NULL: it has to be the function that takes the output");
         result = PYPROF_ERROR_ARGUMENT;
-    }
-    if (result == PYPROF_OK) {
+    } else if (result == PYPROF_OK) {
         result = pyprof__write_checked(profile, &resolved, write, user);
     }
     return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
@@ -9836,8 +9687,7 @@ PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pypro
     if (result == PYPROF_OK && visitor == NULL) {
         pyprof__say("pyprof_visit: visitor is NULL: it has to name the functions to call");
         result = PYPROF_ERROR_ARGUMENT;
-    }
-    if (result == PYPROF_OK) {
+    } else if (result == PYPROF_OK) {
         pyprof__writing *writing = pyprof__writing_new(profile, &resolved, NULL, NULL);
         result = PYPROF_ERROR_MEMORY;
         if (writing != NULL) {
@@ -9846,8 +9696,9 @@ PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pypro
         }
         if (result == PYPROF_ERROR_WRITE) {
             pyprof__say("a function of the visitor answered false");
+        } else if (result == PYPROF_ERROR_MEMORY) {
+            pyprof__say_full("to write the profile", &profile->memory);
         }
-        pyprof__say_memory(profile, result);
     }
     return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
 }
@@ -9873,8 +9724,7 @@ static bool pyprof__follow_links(const char *path, char *target, size_t size) {
         if (found < 0) {
             return errno == EINVAL || errno == ENOENT; /* no link, or nothing there yet */
         }
-        const char *slash = strrchr(target, '/');
-        size_t folder = next[0] == '/' || slash == NULL ? 0 : (size_t)(slash - target) + 1;
+        size_t folder = next[0] == '/' ? 0 : pyprof__last_part(target, strlen(target));
         if (folder + (size_t)found >= size || (size_t)found == sizeof next) {
             errno = ENAMETOOLONG;
             return false;
@@ -9889,10 +9739,6 @@ static bool pyprof__follow_links(const char *path, char *target, size_t size) {
 static pyprof_result pyprof__save_at(const pyprof_profile *profile, const pyprof_output *output, const char *path) {
     struct stat status;
     bool exists = stat(path, &status) == 0;
-    if (exists && S_ISDIR(status.st_mode)) {
-        errno = EISDIR;
-        return PYPROF_ERROR_IO;
-    }
     if (exists && !S_ISREG(status.st_mode)) {
         return pyprof__save_into(profile, output, path);
     }
@@ -9909,8 +9755,7 @@ PYPROF_API pyprof_result pyprof_save(const pyprof_profile *profile, const pyprof
     if (result == PYPROF_OK && (path == NULL || path[0] == '\0')) {
         pyprof__say("pyprof_save: path is %s: it has to name the file to write", path == NULL ? "NULL" : "empty");
         result = PYPROF_ERROR_ARGUMENT;
-    }
-    if (result == PYPROF_OK) {
+    } else if (result == PYPROF_OK) {
         result = pyprof__save_at(profile, &resolved, path);
         if (result == PYPROF_ERROR_IO) {
             pyprof__say_file(path);
@@ -9921,10 +9766,9 @@ PYPROF_API pyprof_result pyprof_save(const pyprof_profile *profile, const pyprof
 
 /* Copies what has room, without half a character. */
 static void pyprof__copy_name(char *to, size_t room, const char *text) {
-    size_t size = strlen(text);
-    if (size >= room) {
-        for (size = room - 1; size > 0 && ((unsigned char)text[size] & 0xc0) == 0x80; size--) {
-        }
+    size_t size = strnlen(text, room - 1);
+    while (size > 0 && ((unsigned char)text[size] & 0xc0) == 0x80) {
+        size--;
     }
     memcpy(to, text, size);
     to[size] = '\0';
@@ -9953,37 +9797,21 @@ static pyprof_result pyprof__set_name(int64_t id, const char *text) {
         }
         return PYPROF_OK;
     }
-    if (name == NULL && pyprof__names.count == PYPROF__NAMES_MAX && pyprof__first_of_name(text) != NULL) {
-        pyprof__drop_name(pyprof__first_of_name(text));
-    }
-    if (name == NULL) {
-        if (pyprof__names.count == PYPROF__NAMES_MAX) {
+    if (name == NULL && pyprof__names.count == PYPROF__NAMES_MAX) {
+        pyprof__name *first = pyprof__first_of_name(text);
+        if (first == NULL) {
             pyprof__say("%d interpreters have names: pyprof_name_interpreter(id, NULL) takes one away",
                         (int)PYPROF__NAMES_MAX);
             return PYPROF_ERROR_MEMORY;
         }
+        pyprof__drop_name(first);
+    }
+    if (name == NULL) {
         name = &pyprof__names.items[pyprof__names.count++];
         name->id = id;
     }
     pyprof__copy_name(name->text, sizeof name->text, text);
     return PYPROF_OK;
-}
-
-/* What a call that names something changes is the sampler's, too. */
-static pyprof__sampler *pyprof__lock_names(void) {
-    pyprof__lock();
-    pyprof__sampler *sampler = pyprof__running();
-    if (sampler != NULL) {
-        pthread_mutex_lock(&sampler->lock);
-    }
-    return sampler;
-}
-
-static void pyprof__unlock_names(pyprof__sampler *sampler) {
-    if (sampler != NULL) {
-        pthread_mutex_unlock(&sampler->lock);
-    }
-    pyprof__unlock();
 }
 
 static void pyprof__drop_names_of_the_dead(void) {
@@ -10023,10 +9851,10 @@ static pyprof_result pyprof__give_name(int32_t tid, uintptr_t thread_id, const c
 }
 
 PYPROF_API pyprof_result pyprof_name_thread(const char *name) {
-    pyprof__sampler *sampler = pyprof__lock_names();
+    pyprof__sampler *sampler = pyprof__lock_running();
     pyprof_result result = pyprof__give_name(pyprof__tid(), (uintptr_t)pthread_self(), name);
     pyprof__given_names.generation++;
-    pyprof__unlock_names(sampler);
+    pyprof__unlock_running(sampler);
     return result;
 }
 
@@ -10035,10 +9863,10 @@ PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name) {
         pyprof__say("pyprof_name_interpreter: id is %lld: it has to be 0 or more", (long long)id);
         return PYPROF_ERROR_ARGUMENT;
     }
-    pyprof__sampler *sampler = pyprof__lock_names();
+    pyprof__sampler *sampler = pyprof__lock_running();
     pyprof_result result = pyprof__set_name(id, name);
     pyprof__names.generation++;
-    pyprof__unlock_names(sampler);
+    pyprof__unlock_running(sampler);
     return result;
 }
 
@@ -10056,37 +9884,24 @@ PYPROF_API const char *pyprof_last_error(void) {
 }
 
 PYPROF_API const char *pyprof_result_string(pyprof_result result) {
-    switch (result) {
-    case PYPROF_OK:
-        return "success";
-    case PYPROF_ERROR_ARGUMENT:
-        return "an argument is missing or out of its range";
-    case PYPROF_ERROR_ALREADY_ACTIVE:
-        return "a recording is already running";
-    case PYPROF_ERROR_NOT_ACTIVE:
-        return "no recording is running";
-    case PYPROF_ERROR_MEMORY:
-        return "out of memory, or memory_limit is too small";
-    case PYPROF_ERROR_THREAD:
-        return "the sampler thread could not be started";
-    case PYPROF_ERROR_SIGNAL:
-        return "the signal cannot be used";
-    case PYPROF_ERROR_MEMORY_READ:
-        return "neither process_vm_writev nor /proc/self/mem can be used here";
-    case PYPROF_ERROR_PYTHON:
-        return "this version of CPython is not known, or not as it describes itself";
-    case PYPROF_ERROR_PYTHON_MISMATCH:
-        return "compiled against another CPython than the one that runs";
-    case PYPROF_ERROR_PYTHON_DEBUG:
-        return "this debug build of CPython is not supported";
-    case PYPROF_ERROR_IO:
-        return "the file could not be written";
-    case PYPROF_ERROR_WRITE:
-        return "the write function gave up";
-    case PYPROF_ERROR_FORMAT:
-        return "unknown output format";
-    }
-    return "unknown result";
+    static const char *const texts[] = {
+        "success",
+        "an argument is missing or out of its range",
+        "a recording is already running",
+        "no recording is running",
+        "out of memory, or memory_limit is too small",
+        "the sampler thread could not be started",
+        "the signal cannot be used",
+        "neither process_vm_writev nor /proc/self/mem can be used here",
+        "this version of CPython is not known, or not as it describes itself",
+        "compiled against another CPython than the one that runs",
+        "the file could not be written",
+        "the write function gave up",
+        "unknown output format",
+        "this debug build of CPython is not supported",
+    }; /* in the order of their numbers, 0, -1, ... */
+    unsigned number = 0u - (unsigned)result;
+    return number < sizeof texts / sizeof *texts ? texts[number] : "unknown result";
 }
 
 #ifdef __cplusplus

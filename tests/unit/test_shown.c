@@ -30,6 +30,12 @@ static void assert_puts(put_function function, const char *bytes, size_t size, c
     free(exact);
 }
 
+static void put_json_string(pyprof__out *out, const char *text, size_t size) {
+    pyprof__put_text(out, "\"");
+    pyprof__put_json(out, text, size);
+    pyprof__put_text(out, "\"");
+}
+
 static void test_collapsed_escapes(void **state) {
     (void)state;
     assert_puts(pyprof__put_collapsed, "", 0, "");
@@ -46,12 +52,12 @@ static void test_collapsed_escapes(void **state) {
 
 static void test_json_escapes(void **state) {
     (void)state;
-    assert_puts(pyprof__put_json, "", 0, "\"\"");
-    assert_puts(pyprof__put_json, "a;b/c'd", 7, "\"a;b/c'd\"");
-    assert_puts(pyprof__put_json, "\"\\", 2, "\"\\\"\\\\\"");
-    assert_puts(pyprof__put_json, "\n\0\x1f\x7f", 4, "\"\\u000a\\u0000\\u001f\x7f\"");
-    assert_puts(pyprof__put_json, "\xed\xa0\x80\xed\xbf\xbf", 6, "\"\\ud800\\udfff\"");
-    assert_puts(pyprof__put_json, "\xe2\x80\xa8\xf0\x9f\x98\x80", 7, "\"\xe2\x80\xa8\xf0\x9f\x98\x80\"");
+    assert_puts(put_json_string, "", 0, "\"\"");
+    assert_puts(put_json_string, "a;b/c'd", 7, "\"a;b/c'd\"");
+    assert_puts(put_json_string, "\"\\", 2, "\"\\\"\\\\\"");
+    assert_puts(put_json_string, "\n\0\x1f\x7f", 4, "\"\\u000a\\u0000\\u001f\x7f\"");
+    assert_puts(put_json_string, "\xed\xa0\x80\xed\xbf\xbf", 6, "\"\\ud800\\udfff\"");
+    assert_puts(put_json_string, "\xe2\x80\xa8\xf0\x9f\x98\x80", 7, "\"\xe2\x80\xa8\xf0\x9f\x98\x80\"");
 }
 
 /* Bytes that are no UTF-8 at all, as a thread's name from outside of Python may be: the output must be strict UTF-8,
@@ -60,7 +66,7 @@ static void assert_valid_output(const char *bytes, size_t size) {
     char *exact = (char *)malloc(size > 0 ? size : 1);
     memcpy(exact, bytes, size);
     text_sink line = put(pyprof__put_collapsed, exact, size);
-    text_sink json = put(pyprof__put_json, exact, size);
+    text_sink json = put(put_json_string, exact, size);
     PyObject *decoded = PyUnicode_DecodeUTF8(line.text, (Py_ssize_t)line.size, "strict");
     bool is_line = decoded != NULL && strpbrk(line.text, ";\n\r") == NULL;
     Py_XDECREF(decoded);
