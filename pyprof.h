@@ -915,8 +915,12 @@ static bool pyprof__thread_is_runnable(int32_t tid) {
     return name_end != NULL && name_end[1] == ' ' && name_end[2] == 'R';
 }
 
-/* A number that the system tells of a process, or below self/task/ of a thread of this one, by its place in the list of
-   proc(5); 0 = it is gone. */
+/* Places in the list of proc(5). */
+#define PYPROF__STAT_PARENT 4
+#define PYPROF__STAT_BEGIN 22
+#define PYPROF__STAT_CORE 39
+
+/* A number that the system tells of a process, or below self/task/ of a thread of this one; 0 = it is gone. */
 static uint64_t pyprof__stat_number(const char *below, int32_t id, int place) {
     char path[64], text[512];
     snprintf(path, sizeof path, "/proc/%s%d/stat", below, (int)id);
@@ -933,7 +937,8 @@ static uint64_t pyprof__stat_number(const char *below, int32_t id, int place) {
 static bool pyprof__thread_began_after(int32_t tid, uint64_t moment) {
     uint64_t since_boot = pyprof__clock(CLOCK_BOOTTIME) - (pyprof__now() - moment);
     long ticks = sysconf(_SC_CLK_TCK);
-    return ticks > 0 && pyprof__stat_number("self/task/", tid, 22) > since_boot / (1000000000u / (uint64_t)ticks);
+    uint64_t begin = pyprof__stat_number("self/task/", tid, PYPROF__STAT_BEGIN);
+    return ticks > 0 && begin > since_boot / (1000000000u / (uint64_t)ticks);
 }
 
 /* Sets of signals as the kernel shows them: bit n - 1 for signal n. */
@@ -4597,9 +4602,6 @@ static bool pyprof__is_one_core(const pyprof__cores *cores, uint32_t core) {
     return pyprof__same_cores(cores, &one);
 }
 
-#define PYPROF__STAT_PARENT 4
-#define PYPROF__STAT_CORE 39
-
 /* The id of the process or thread that was made last, as far as this process can see them; 0 = not to be told. */
 static uint32_t pyprof__last_made(void) {
     char text[128];
@@ -7725,7 +7727,7 @@ static void pyprof__flush(pyprof__out *out) {
 
 static void pyprof__put(pyprof__out *out, const char *text, size_t size) {
     while (size > 0 && !out->is_broken) {
-        size_t part = pyprof__min_size(size, sizeof out->buffer - out->size);
+        size_t part = (size_t)pyprof__min64(size, sizeof out->buffer - out->size);
         memcpy(out->buffer + out->size, text, part);
         out->size += part;
         text += part;
