@@ -1,6 +1,8 @@
 """Programs that embed CPython and that nobody here wrote, recorded by a plugin: their stacks and shares are right, and
 they behave as without it. Each must have the CPython that this build is for."""
 
+import concurrent.futures
+import glob
 import json
 import os
 import re
@@ -120,21 +122,39 @@ class Uwsgi(Host):
                 self.check(self.answer(options), ["application", "recorded"])
 
     def answer(self, options):
-        """What the application answers: where the profiles are."""
-        env = dict(os.environ, PYPROF_TEST_OUT=os.path.join(self.work, "uwsgi"), PYPROF_TEST_PLUGIN=PLUGIN,
+        """What the application answers: where the profiles are. Workers that end before one of them was asked do so without
+        us."""
+        work = tempfile.mkdtemp(dir=self.work)
+        env = dict(os.environ, PYPROF_TEST_OUT=os.path.join(work, "uwsgi"), PYPROF_TEST_PLUGIN=PLUGIN,
                    PYPROF_TEST_SECONDS=str(SECONDS), PYPROF_TEST_RUNS=str(RUNS))
-        log = os.path.join(self.work, "log")
+        log = os.path.join(work, "log")
         with open(log, "wb") as file:
             server = subprocess.Popen(["uwsgi", "--plugin", "python3", "--master", "--processes", "2", "--need-app",
                                        "--http-socket", "127.0.0.1:0", "--pythonpath", HERE, "--module", "app"] + options,
                                       stdout=file, stderr=file, env=env)
         try:
-            address = self.address(server, log)
-            with urllib.request.urlopen("http://%s/" % address, timeout=120) as answer:
-                return answer.read().decode()
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                answer = pool.submit(self.ask, self.address(server, log))
+                while not answer.done():
+                    if self.has_lost_workers(log) and not glob.glob(os.path.join(work, "uwsgi.*")):
+                        self.end(server)
+                        self.leave_out("uwsgi %s: its workers end before they are asked" % " ".join(options))
+                    time.sleep(0.1)
+                return answer.result()
         finally:
-            server.send_signal(signal.SIGINT)
-            server.wait(60)
+            self.end(server)
+
+    def ask(self, address):
+        with urllib.request.urlopen("http://%s/" % address, timeout=120) as answer:
+            return answer.read().decode()
+
+    def has_lost_workers(self, log):
+        with open(log, encoding="utf-8", errors="replace") as file:
+            return "died, killed by signal" in file.read()
+
+    def end(self, server):
+        server.send_signal(signal.SIGINT)
+        server.wait(60)
 
     def address(self, server, log):
         while server.poll() is None:
