@@ -90,8 +90,13 @@ static void test_full_tree_keeps_what_it_has(void **state) {
     pyprof_profile *profile = NULL;
     (void)state;
     assert_int_equal(pyprof_start(&desc), PYPROF_OK);
-    while (stats_now().truncated_memory < 2000) { /* a run whose code is new by then has no room for its names */
-        unit_run("many_stacks(200)");
+    /* One code object: what runs anew once there is no room has none for its names. */
+    PyObject *globals = PyModule_GetDict(PyImport_AddModule("__main__"));
+    PyObject *code = Py_CompileString("many_stacks(200)", "<string>", Py_file_input);
+    while (stats_now().truncated_memory < 1000) {
+        PyObject *result = PyEval_EvalCode(code, globals, globals);
+        assert_non_null(result);
+        Py_DECREF(result);
     }
     uint64_t truncated = stats_now().truncated_memory;
     unit_run("t = threading.Thread(target=important, name='important'); t.start(); t.join()");
@@ -102,7 +107,7 @@ static void test_full_tree_keeps_what_it_has(void **state) {
     char *text = collapsed(profile, true);
     assert_true(has_stack(text, "thread important;", ""));
     free(text);
-    text = collapsed(profile, false); /* without the wait for that thread: what runs anew has no room for its names */
+    text = collapsed(profile, false); /* without the wait for that thread, which ran anew */
     uint64_t below = 0, at_root = 0;
     for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1) {
         const char *cut = strstr(line, ";[truncated] ");
@@ -117,6 +122,7 @@ static void test_full_tree_keeps_what_it_has(void **state) {
     assert_true(at_root <= truncated / 10);
     free(text);
     pyprof_free(profile);
+    Py_DECREF(code);
     assert_int_equal(counts.blocks, 0);
 }
 
