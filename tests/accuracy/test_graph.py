@@ -12,6 +12,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'common'))
 import checker
+import collapsed
 import generate
 import harness
 
@@ -64,7 +65,7 @@ class GraphTest(unittest.TestCase):
         missing, taken = None, collections.Counter()
         for _ in range(RUNS):
             run, stacks, wrong, functions = self.record(rate, seconds, seed, cores)
-            self.check_run(run, stacks, wrong)
+            self.check_run(run, stacks, wrong, functions)
             seen = {frame.name for stack in stacks for frame in stack.frames}
             missing = (set(functions) if missing is None else missing) - seen
             taken.update({name: run.stats[name] for name in ('samples', 'samples_signalled')})
@@ -73,7 +74,7 @@ class GraphTest(unittest.TestCase):
                 return
         self.fail('in %d runs never seen: %s; wanted %s, had %s' % (RUNS, sorted(missing), wanted, dict(taken)))
 
-    def check_run(self, run, stacks, wrong):
+    def check_run(self, run, stacks, wrong, functions):
         stats = run.stats
         self.assertEqual(count(wrong), 0, explain(wrong))
         self.assertEqual(sum(stack.value for stack in stacks), stats['samples'],
@@ -81,8 +82,10 @@ class GraphTest(unittest.TestCase):
         self.assertEqual({stack.thread for stack in stacks}, {'MainThread', 'worker 0', 'worker 1', 'worker 2'})
         self.assertLess(stats['samples_partial'] * 20, stats['samples'] - stats['samples_idle'])
         self.assertLess(stats['lost_unreadable'] * 1000, stats['samples'])
-        # Only what starts the interpreter has code objects that die.
-        self.assertLess(stats['frames_unresolved'], 5)
+        # Only what is imported has code objects that die, and on a busy machine more of it is seen.
+        for stack in stacks:
+            names = collapsed.names(stack)
+            self.assertFalse('[unresolved]' in names and (functions.keys() - {'<module>'}) & set(names), stack)
 
     def test_default(self):
         for rate, seconds, seed in ((1000, 4, 1), (10000, 3, 2)):

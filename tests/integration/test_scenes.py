@@ -141,7 +141,7 @@ class ScenesTest(unittest.TestCase):
     def test_calls_that_hold_the_gil(self):
         self.assert_leaf('holds_sort', 'sort')
         self.assert_leaf('holds_regex', 'regex')
-        self.assert_leaf('holds_zlib', 'zlib')
+        self.assert_leaf('holds_crc', 'crc')
         self.assert_leaf('holds_power', 'power')
 
     def test_calls_that_let_it_go(self):

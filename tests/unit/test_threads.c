@@ -168,38 +168,60 @@ static void *churn(void *interpreter) {
     return NULL;
 }
 
+static struct {
+    pyprof_profile *profile;
+    pyprof_stats stats;
+} recorded;
+
+static PyObject *begin_recording(PyObject *self, PyObject *unused) {
+    pyprof_desc desc;
+    (void)self;
+    (void)unused;
+    memset(&desc, 0, sizeof desc);
+    desc.interval_us = 500;
+    desc.memory_limit = 256 * MIB;
+    return PyLong_FromLong(pyprof_start(&desc));
+}
+
+static PyObject *end_recording(PyObject *self, PyObject *unused) {
+    (void)self;
+    (void)unused;
+    pyprof_get_stats(&recorded.stats);
+    return PyLong_FromLong(pyprof_stop(&recorded.profile));
+}
+
+static PyMethodDef begin_method = {"begin_recording", begin_recording, METH_NOARGS, NULL};
+static PyMethodDef end_method = {"end_recording", end_recording, METH_NOARGS, NULL};
+
+/* Begun and ended by functions that Python calls: so the thread has frames at each tick. */
+static void record_from_python(void) {
+    PyObject *seen = PyObject_CallFunction(unit_main("until_seen"), "NN", PyCFunction_New(&begin_method, NULL),
+                                           PyCFunction_New(&end_method, NULL));
+    assert_non_null(seen);
+    Py_DECREF(seen);
+    assert_non_null(recorded.profile);
+}
+
 static void test_threads_behind_a_broken_link_are_counted(void **state) {
     enum {
         threads = 4
     };
     pthread_t churners[threads];
-    pyprof_profile *profile = NULL;
-    pyprof_desc desc;
     uint64_t samples = 0;
     (void)state;
-    memset(&desc, 0, sizeof desc);
-    desc.interval_us = 500;
-    desc.memory_limit = 256 * MIB;
     PyInterpreterState *interpreter = PyThreadState_Get()->interp;
     pyprof__set(&churn_is_over, 0);
     for (int i = 0; i < threads; i++) {
         assert_int_equal(pthread_create(&churners[i], NULL, churn, interpreter), 0);
     }
-    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
-    PyObject *busy = unit_main("until_seen");
-    PyObject *seen = PyObject_CallFunctionObjArgs(busy, NULL); /* one call: the thread has frames all the time */
-    assert_non_null(seen);
-    pyprof_stats stats = stats_now();
-    assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
-    Py_DECREF(seen);
-    Py_DECREF(busy);
+    record_from_python();
     pyprof__set(&churn_is_over, 1);
     Py_BEGIN_ALLOW_THREADS;
     for (int i = 0; i < threads; i++) {
         pthread_join(churners[i], NULL);
     }
     Py_END_ALLOW_THREADS;
-    char *text = collapsed(profile, true);
+    char *text = collapsed(recorded.profile, true);
     for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1) {
         if (strncmp(line, "thread MainThread;", 18) == 0) {
             size_t at = strcspn(line, "\n");
@@ -209,13 +231,14 @@ static void test_threads_behind_a_broken_link_are_counted(void **state) {
             samples += strtoull(line + at, NULL, 10);
         }
     }
+    pyprof_stats stats = recorded.stats;
     uint64_t lost = stats.lost_late + stats.lost_pending + stats.lost_unsettled + stats.lost_unreadable;
     print_message("%lu ticks: %lu samples of the main thread, %lu lost of all\n", (unsigned long)stats.ticks,
                   (unsigned long)samples, (unsigned long)lost);
     assert_int_equal(stats.lost_memory, 0);
     assert_true(samples + lost + 3 + stats.ticks / 1000 >= stats.ticks);
     free(text);
-    pyprof_free(profile);
+    pyprof_free(recorded.profile);
 }
 
 static int start(void **state) {
@@ -233,7 +256,7 @@ static int start(void **state) {
         "    def run(self):\n"
         "        short(); self.done.release()\n"
         "    def join(self): self.done.acquire()\n"
-        "def until_seen(): spin(1.5)\n"
+        "def until_seen(begin, end): assert begin() == 0; spin(1.5); assert end() == 0\n"
         "def alpha_work(): spin(0.1)\n"
         "def beta_work(): spin(0.1)\n"
         "def ids(name, target):\n"
