@@ -76,7 +76,7 @@ class GraphTest(unittest.TestCase):
 
     def check_run(self, run, stacks, wrong, functions):
         stats = run.stats
-        self.assertEqual(count(wrong), 0, explain(wrong))
+        self.assertEqual(count(wrong), 0, 'not even once:\n' + explain(wrong))
         self.assertEqual(sum(stack.value for stack in stacks), stats['samples'],
                          'the file does not hold what the figures say')
         self.assertEqual({stack.thread for stack in stacks}, {'MainThread', 'worker 0', 'worker 1', 'worker 2'})
@@ -109,7 +109,7 @@ class GraphTest(unittest.TestCase):
         """Without a signal, and though all are blocked: as true as with one."""
         for options in ['-k', '-B', '-f'], ['-B', '-f']:
             run, stacks, wrong, _ = self.record(1000, 2, 5, 'together', options, threads=0)
-            self.assertEqual(count(wrong), 0, explain(wrong))
+            self.assertEqual(count(wrong), 0, 'not even once:\n' + explain(wrong))
             stats = run.stats
             busy = stats['samples'] - stats['samples_idle']
             self.assertGreater(busy, 500)

@@ -28,12 +28,12 @@ class HeldTest(unittest.TestCase):
 
     def test_masks(self):
         found, _ = self.run_scene('masks')
-        self.assertEqual(found['wrong'], 0, 'of %d' % found['changes'])
+        self.assertEqual(found['wrong'], 0, 'not even once of %d' % found['changes'])
 
     def test_born(self):
         found, _ = self.run_scene('born')
         self.assertGreater(found['processes'], 40)
-        self.assertEqual(found['wrong'], [])
+        self.assertEqual(found['wrong'], [], 'not even once')
 
     def test_ends(self):
         self.run_scene('ends')

@@ -1,0 +1,75 @@
+"""What tools/dev makes of meson's logs: which failures are run again, and what they count for."""
+
+import os
+import sys
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'common'))
+import results
+
+
+def test(name, result='OK', stdout='', stderr='', returncode=None):
+    returncode = (0 if result == 'OK' else 1) if returncode is None else returncode
+    return {'name': 'pyprof:unit+long / ' + name, 'result': result, 'stdout': stdout, 'stderr': stderr,
+            'returncode': returncode}
+
+
+FIGURE = test('share', 'FAIL', stderr='AssertionError: 0.81 not greater than 0.85 : zlib')
+
+
+class ResultsTest(unittest.TestCase):
+    def count(self, tests, *again, ci=True):
+        lines, told, figures = results.count(tests, again, ci)
+        return lines, told, tuple(figures.values())
+
+    def test_all_pass(self):
+        self.assertEqual(self.count([test('a'), test('b')]), ([], [], (2, 0, 0, 0)))
+
+    def test_no_test(self):
+        self.assertEqual(self.count([])[2], (0, 1, 0, 0))
+
+    def test_figure_that_holds_twice_is_unsteady(self):
+        self.assertEqual(results.to_be_run_again([test('a'), FIGURE]), ['share'])
+        lines, told, figures = self.count([test('a'), FIGURE], [test('share')], [test('share')])
+        self.assertEqual(figures, (2, 0, 0, 1))
+        self.assertEqual(lines, ['unsteady, failed once and held twice: pyprof:unit+long / share (FAIL)'])
+        self.assertEqual(told, lines + ['    AssertionError: 0.81 not greater than 0.85 : zlib'])
+
+    def test_figure_that_fails_again_failed(self):
+        for again in ([FIGURE], [test('share')]), ([test('share')], [FIGURE]), ([test('share')], []), ():
+            lines, _, figures = self.count([FIGURE], *again)
+            self.assertEqual((lines, figures), (['failed: pyprof:unit+long / share (FAIL)'], (0, 1, 0, 0)), again)
+
+    def test_figures_of_cmocka(self):
+        failure = test('threads', 'FAIL', stderr='[  ERROR   ] --- samples + lost >= ticks', returncode=2)
+        self.assertEqual(results.to_be_run_again([failure]), ['threads'])
+
+    def test_what_no_machine_excuses(self):
+        for failure in (test('t', 'TIMEOUT', returncode=-15), test('t', 'ERROR', returncode=99),
+                        test('t', 'FAIL', returncode=-11), test('t', 'FAIL', returncode=66),
+                        test('t', 'FAIL', stderr='==1==ERROR: AddressSanitizer: heap-use-after-free'),
+                        test('t', 'FAIL', stderr='pyprof.h:9:2: runtime error: shift exponent'),
+                        test('t', 'FAIL', stderr='AssertionError: -11 != 0'),
+                        test('t', 'FAIL', stderr='AssertionError: 139 != 0 : host'),
+                        test('t', 'FAIL', stderr='AssertionError: 0 != -6'),
+                        test('t', 'FAIL', stderr='AssertionError: host\nended with -6'),
+                        test('t', 'FAIL', stderr='subprocess.TimeoutExpired: Command'),
+                        test('t', 'FAIL', stderr='AssertionError: 1 != 0 : not even once: main calls f9')):
+            self.assertEqual(results.to_be_run_again([failure]), [], failure)
+            self.assertEqual(self.count([failure], [test('t')], [test('t')])[2], (0, 1, 0, 0), failure)
+
+    def test_where_many_fail_it_is_not_the_machine(self):
+        failures = [test(name, 'FAIL', stderr='AssertionError: 1 not less than 0') for name in 'abcd']
+        self.assertEqual(len(results.to_be_run_again(failures[:3])), 3)
+        self.assertEqual(results.to_be_run_again(failures), [])
+
+    def test_skipped_part_is_a_failure_on_ci(self):
+        tests = [test('a', stdout='skipped: no gdb\n'), test('b', 'SKIP')]
+        self.assertEqual(self.count(tests, ci=False)[2], (1, 0, 2, 0))
+        lines, _, figures = self.count(tests)
+        self.assertEqual(figures, (1, 2, 0, 0))
+        self.assertEqual(lines[1], 'skipped: it did not say why (pyprof:unit+long / b)')
+
+
+if __name__ == '__main__':
+    unittest.main(verbosity=2)
