@@ -54,7 +54,8 @@ UNIT_UNUSED static int unit_stop_python(void **state) {
 }
 
 /* Runs statements in __main__; a Python exception fails the test. Their code object lives as long as its interpreter: a
-   sampler that comes late must still find what it is called. */
+   sampler that comes late must still find what it is called. (Py_DecRef: a unit may have the headers of another build than
+   its library.) */
 UNIT_UNUSED static void unit_run(const char *statements) {
     PyObject *globals = PyModule_GetDict(PyImport_AddModule("__main__"));
     PyObject *code = Py_CompileString(statements, "<string>", Py_file_input);
@@ -63,10 +64,10 @@ UNIT_UNUSED static void unit_run(const char *statements) {
     if (kept == NULL) {
         kept = PyList_New(0);
         PyDict_SetItemString(globals, "codes_of_unit_run", kept);
-        Py_DECREF(kept);
+        Py_DecRef(kept);
     }
     PyList_Append(kept, code);
-    Py_DECREF(code);
+    Py_DecRef(code);
     unit_runs++;
     PyObject *result = PyEval_EvalCode(code, globals, globals);
     unit_runs--;
@@ -74,7 +75,7 @@ UNIT_UNUSED static void unit_run(const char *statements) {
         PyErr_Print();
     }
     assert_non_null(result);
-    Py_DECREF(result);
+    Py_DecRef(result);
 }
 
 /* A new reference to what __main__ knows by this name. */
