@@ -53,6 +53,7 @@ class ResultsTest(unittest.TestCase):
                         test('t', 'FAIL', stderr='AssertionError: 139 != 0 : host'),
                         test('t', 'FAIL', stderr='AssertionError: 0 != -6'),
                         test('t', 'FAIL', stderr='AssertionError: host\nended with -6'),
+                        test('t', 'FAIL', stderr='AssertionError: 2 != 0 : child 2 did not end by itself'),
                         test('t', 'FAIL', stderr='subprocess.TimeoutExpired: Command'),
                         test('t', 'FAIL', stderr='AssertionError: 1 != 0 : not even once: main calls f9')):
             self.assertEqual(results.to_be_run_again([failure]), [], failure)

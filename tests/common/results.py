@@ -17,7 +17,7 @@ import sys
 AGAIN_MOST = 3
 WHY = re.compile(r'(FAIL|ERROR): |\w*(Error|Exception)\b|\[  (FAILED|ERROR)|==\d+==|.*: (runtime )?error: |.*[Aa]ssert')
 NEVER = re.compile(r'Sanitizer|runtime error: |Segmentation|Aborted|core dumped|Fatal Python error|not even once|'
-                   r'killed by signal|ended with -|TimeoutExpired|timed out')
+                   r'killed by signal|did not end by itself|ended with -|TimeoutExpired|timed out')
 # What unittest says when the status of a program that ended by a signal is compared with 0, as Python and a shell say it.
 BY_SIGNAL = re.compile(r'AssertionError: (-\d+|1[2-5]\d) != |AssertionError: 0 != (-\d+|1[2-5]\d)\b')
 
