@@ -5778,7 +5778,9 @@ static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *th
     if (has_mark) {
         stack->frames[stack->count++] = last[0];
     }
-    stack->is_cut = stack->has_gap = false;
+    /* What else it says is of the walk that failed, or of whom the place served before. */
+    stack->root_first_local = 0;
+    stack->root_is_generator = stack->is_cut = stack->is_headless = stack->has_gap = stack->is_in_jit = false;
     stack->is_partial = true;
     return true;
 }

@@ -442,6 +442,42 @@ static void test_ended_frames_are_not_the_outermost(void **state) {
     assert_false(pyprof__is_outermost(&world.layout, frame_at(2)));
 }
 
+/* Of a thread that runs nobody knows where, the outermost frame: nothing of what another walk left in its place. */
+static void test_root_that_is_kept_is_a_stack_of_its_own(void **state) {
+    static pyprof__sampler sampler;
+    pyprof__frame last[3];
+    pyprof__thread thread;
+    pyprof__observation observed;
+    (void)state;
+    make_stack(3);
+    assert_true(walk(VIEW, frame_at(0)));
+    for (size_t i = 0; i < 3; i++) {
+        last[i] = world.frames[2 - i];
+    }
+    memset(&thread, 0, sizeof thread);
+    memset(&observed, 0, sizeof observed);
+    sampler.layout = world.layout;
+    thread.outermost.address = frame_at(2);
+    thread.outermost.tstate = 7;
+    thread.frames.data = last;
+    thread.frames.count = 3;
+    observed.levels.count = 1;
+    observed.levels.items[0].tstate = 7;
+    memset(&observed.stack, 1, sizeof observed.stack);
+    observed.stack.frames = world.frames;
+    assert_true(pyprof__keep_root(&sampler, &thread, &observed));
+    const pyprof__stack *stack = &observed.stack;
+    assert_frame(0, 2, 14);
+    assert_int_equal(stack->count, 1);
+    assert_int_equal(stack->inner, 1);
+    assert_int_equal(stack->root, frame_at(2));
+    assert_int_equal(stack->root_first_local, 0);
+    assert_true(stack->is_partial);
+    assert_false(stack->root_is_generator || stack->is_cut || stack->is_headless || stack->has_gap || stack->is_in_jit);
+    thread.outermost.tstate = 8;
+    assert_false(pyprof__keep_root(&sampler, &thread, &observed));
+}
+
 static void test_instruction_outside_of_its_code(void **state) {
     (void)state;
     if (world.layout.instr_scale != 0) {
@@ -745,6 +781,7 @@ int main(void) {
         cmocka_unit_test(test_frames_of_c_are_skipped),
         cmocka_unit_test(test_stacks_that_end_at_a_generator),
         cmocka_unit_test(test_ended_frames_are_not_the_outermost),
+        cmocka_unit_test(test_root_that_is_kept_is_a_stack_of_its_own),
         cmocka_unit_test(test_instruction_outside_of_its_code),
         cmocka_unit_test(test_copy_that_is_not_there),
         cmocka_unit_test(test_code_objects_have_prints_of_their_own),
