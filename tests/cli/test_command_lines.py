@@ -251,7 +251,7 @@ ANSWERED = [
     ("pyprof-run record --help", "usage: pyprof-run"),
     ("pyprof-run -V", r"pyprof-run \d+\.\d+, CPython %d\.%d" % VERSION),
     ("pyprof-run --version", r"pyprof-run \d+\.\d+, CPython %d\.%d" % VERSION),
-    ("pyprof-run -f raw -o - script.py > both; grep -c '\\(^{\\|^thread MainThread;\\)' both; rm both", "[2-9]"),
+    ("pyprof-run -f raw -o - script.py > both; grep -c '\\(^{\\|^thread MainThread;\\)' both; rm both", "^([2-9]|[0-9]{2,})$"),
     ("echo old > both; pyprof-run -f raw -o - script.py >> both; grep -c '^old\\|^{' both; rm both", "2"),
     ("pyprof-run -q -f raw -o /dev/fd/3 script.py 3> profile >/dev/null; grep -c ^thread profile; rm profile", "[1-9]"),
     ("pyprof-run -f raw -o - script.py | grep -c 'thread MainThread;<module> (script.py:'", "[1-9]"),
