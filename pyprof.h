@@ -666,6 +666,52 @@ static inline void pyprof__set64(pyprof__atomic64 *atomic, uint64_t value) {
     __atomic_store_n(&atomic->value, value, __ATOMIC_RELEASE);
 }
 
+/* A name that the host gave to an interpreter or a thread. */
+typedef struct pyprof__name {
+    int64_t id;          /* of an interpreter; or of a thread, */
+    uintptr_t thread_id; /* and its pthread_t */
+    char text[64];
+} pyprof__name;
+
+#define PYPROF__NAMES_MAX 64u
+#define PYPROF__THREAD_NAMES_MAX 1024u
+
+/* What outlives a recording: all there is, beside what the signal handler works with (pyprof__handler), the lock that
+   guards the second half of this, and each thread's last error. */
+static struct pyprof__process {
+    /* Set when a recording starts; then the sampler's, and to be read by the handler. */
+    pid_t pid; /* asked for once, as each system call counts; in a child that was forked still its parent's */
+    /* /proc/self/mem, where process_vm_writev is not allowed. Its numbers tell it from a file of the program's that took
+       its place: a program may close all descriptors, and open its own. */
+    bool has_memory_file;
+    int memory_file;
+    struct stat memory_status;
+    /* The system refused to read at all, as opposed to a bad address: a program may take rights from itself. */
+    pyprof__atomic32 reads_refused;
+
+    /* Under the lock of >>lifecycle; names under the sampler's, too. */
+    pyprof__atomic32 lock_holder;   /* thread id; 0 = nobody */
+    struct pyprof__sampler *active; /* NULL = nothing is recorded */
+    pyprof__atomic32 active_in;     /* the process that it records; 0 = none. To look at without the lock */
+    bool was_active;
+    pyprof_stats last_stats;
+    struct {
+        bool is_registered; /* fork calls us */
+        bool has_lock;      /* not if a signal handler forks in a thread that is inside one of our functions */
+        struct pyprof__sampler *inherited; /* in a child: the parent's recording, to be given back */
+    } fork;
+    struct {
+        int32_t generation; /* part of every mark, so that a new name makes new ones */
+        uint32_t count;
+        pyprof__name items[PYPROF__NAMES_MAX];
+    } interpreter_names;
+    struct {
+        uint32_t generation;
+        uint32_t count;
+        pyprof__name items[PYPROF__THREAD_NAMES_MAX];
+    } thread_names;
+} pyprof__process;
+
 #if !defined(PYPROF__CLOCK_GETTIME)
 #define PYPROF__CLOCK_GETTIME clock_gettime /* a test may have clocks of its own */
 #endif
@@ -714,13 +760,9 @@ static int32_t pyprof__tid(void) {
     return (int32_t)syscall(SYS_gettid);
 }
 
-/* This process, asked for once a recording: it is needed where each system call counts. A child that was forked
-   has no recording until it starts its own. */
-static pid_t pyprof__pid;
-
 /* Where a filter refuses the one question the other one is asked, which only threads of this process answer. */
 static bool pyprof__thread_lives(int32_t tid) {
-    if (tid <= 0 || syscall(SYS_tgkill, pyprof__pid, tid, 0) == 0) {
+    if (tid <= 0 || syscall(SYS_tgkill, pyprof__process.pid, tid, 0) == 0) {
         return tid > 0;
     }
     return errno != ESRCH && pyprof__clock(pyprof__cpu_clock(tid)) != 0;
@@ -744,9 +786,9 @@ static bool pyprof__signal_thread(int32_t tid, int signal_number, void *value) {
     memset(&info, 0, sizeof info);
     info.si_signo = signal_number;
     info.si_code = SI_QUEUE;
-    info.si_pid = pyprof__pid;
+    info.si_pid = pyprof__process.pid;
     info.si_value.sival_ptr = value;
-    return syscall(SYS_rt_tgsigqueueinfo, pyprof__pid, tid, signal_number, &info) == 0;
+    return syscall(SYS_rt_tgsigqueueinfo, pyprof__process.pid, tid, signal_number, &info) == 0;
 }
 
 #if defined(__x86_64__)
@@ -1444,28 +1486,21 @@ typedef struct pyprof__piece {
 
 #define PYPROF__PIECES_MAX 64
 
-/* /proc/self/mem, where process_vm_writev is not allowed. Its numbers tell it from a file of the program's that took
-   its place: a program may close all descriptors, and open its own. */
-static int pyprof__memory_file = -1;
-static struct stat pyprof__memory_status;
-
-/* Set when the system refused to read at all, as opposed to a bad address: a program may take rights from itself. */
-static pyprof__atomic32 pyprof__reads_refused;
-
 static bool pyprof__memory_file_is_ours(void) {
     struct stat status;
-    return pyprof__memory_file >= 0 && fstat(pyprof__memory_file, &status) == 0 &&
-           status.st_dev == pyprof__memory_status.st_dev && status.st_ino == pyprof__memory_status.st_ino;
+    return pyprof__process.has_memory_file && fstat(pyprof__process.memory_file, &status) == 0 &&
+           status.st_dev == pyprof__process.memory_status.st_dev &&
+           status.st_ino == pyprof__process.memory_status.st_ino;
 }
 
 static bool pyprof__pread(const struct iovec *from, size_t count, void *to) {
     char *out = (char *)to;
     if (!pyprof__memory_file_is_ours()) {
-        pyprof__set(&pyprof__reads_refused, 1);
+        pyprof__set(&pyprof__process.reads_refused, 1);
         return false;
     }
     for (size_t i = 0; i < count; i++) {
-        ssize_t size = pread(pyprof__memory_file, out, from[i].iov_len, (off_t)(uintptr_t)from[i].iov_base);
+        ssize_t size = pread(pyprof__process.memory_file, out, from[i].iov_len, (off_t)(uintptr_t)from[i].iov_base);
         if (size < 0 || (size_t)size != from[i].iov_len) {
             return false;
         }
@@ -1477,17 +1512,17 @@ static bool pyprof__pread(const struct iovec *from, size_t count, void *to) {
 /* Reads total bytes from count places, one behind the other; all, or nothing that may be used. Async-signal-safe;
    changes errno. The kernel is asked to write them to this process's own memory: of the two sides of such a copy it is
    the far one that is dear, page by page, and what lies in many pieces can be the near one. process_vm_readv,
-   the other way round, takes up to six times as long. Nothing reads in a forked child, where pyprof__pid would still be
+   the other way round, takes up to six times as long. Nothing reads in a forked child, where pyprof__process.pid would still be
    its parent, before pyprof_start there has set it. */
 static bool pyprof__read_places(const struct iovec *from, size_t count, void *to, size_t total) {
-    if (pyprof__memory_file >= 0) {
+    if (pyprof__process.has_memory_file) {
         return pyprof__pread(from, count, to);
     }
     struct iovec far = {to, total};
     /* The seventh argument travels on the stack, as a whole word. */
-    long done = syscall(SYS_process_vm_writev, pyprof__pid, from, count, &far, (size_t)1, 0ul);
+    long done = syscall(SYS_process_vm_writev, pyprof__process.pid, from, count, &far, (size_t)1, 0ul);
     if (done < 0 && (errno == EPERM || errno == ENOSYS || errno == EACCES)) {
-        pyprof__set(&pyprof__reads_refused, 1);
+        pyprof__set(&pyprof__process.reads_refused, 1);
     }
     return done >= 0 && (size_t)done == total;
 }
@@ -1529,22 +1564,24 @@ static bool pyprof__reads_work(void) {
 
 static void pyprof__reads_stop(void) {
     if (pyprof__memory_file_is_ours()) {
-        close(pyprof__memory_file);
+        close(pyprof__process.memory_file);
     }
-    pyprof__memory_file = -1;
+    pyprof__process.has_memory_file = false;
 }
 
 static bool pyprof__open_memory_file(void) {
     pyprof__reads_stop();
-    pyprof__memory_file = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
-    return pyprof__memory_file >= 0 && fstat(pyprof__memory_file, &pyprof__memory_status) == 0 && pyprof__reads_work();
+    pyprof__process.memory_file = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+    pyprof__process.has_memory_file = pyprof__process.memory_file >= 0;
+    return pyprof__process.has_memory_file && fstat(pyprof__process.memory_file, &pyprof__process.memory_status) == 0 &&
+           pyprof__reads_work();
 }
 
 /* Finds the way that works here: it must read what is there and refuse what is not. */
 static bool pyprof__reads_start(void) {
     uint64_t got = 0;
-    pyprof__pid = getpid();
-    pyprof__memory_file = -1;
+    pyprof__process.pid = getpid();
+    pyprof__process.has_memory_file = false;
     bool works = pyprof__reads_work();
     int refused = errno;
     if (!works && !pyprof__open_memory_file()) {
@@ -1553,7 +1590,7 @@ static bool pyprof__reads_start(void) {
                     strerror(refused), strerror(error));
         return false;
     }
-    pyprof__set(&pyprof__reads_refused, 0);
+    pyprof__set(&pyprof__process.reads_refused, 0);
     if (pyprof__read((uintptr_t)8, &got, sizeof got)) {
         pyprof__say("memory cannot be read safely here: address 8, where nothing should be, can be read");
         return false;
@@ -1562,7 +1599,7 @@ static bool pyprof__reads_start(void) {
 }
 
 static bool pyprof__reads_are_refused(void) {
-    return pyprof__get(&pyprof__reads_refused) != 0;
+    return pyprof__get(&pyprof__process.reads_refused) != 0;
 }
 
 /* Finds another way if the one in use was refused since it was found; false if there is none. By the sampler, while it
@@ -1574,7 +1611,7 @@ static bool pyprof__reads_mend(void) {
     if (!pyprof__reads_work() && !pyprof__open_memory_file()) {
         return false;
     }
-    pyprof__set(&pyprof__reads_refused, 0);
+    pyprof__set(&pyprof__process.reads_refused, 0);
     return true;
 }
 
@@ -3179,7 +3216,7 @@ typedef struct pyprof__levels {
     uint32_t known;                          /* of all items: behind the first count, thread states without frames */
     bool is_cut;                             /* there were more, further out */
     bool is_whole;                           /* the thread has no thread state beside these */
-    int32_t naming;                          /* see pyprof__names */
+    int32_t naming;                          /* see pyprof__process.interpreter_names */
     uintptr_t thread_id;                     /* pthread_t */
     pyprof__level items[PYPROF__LEVELS_MAX]; /* innermost first */
 } pyprof__levels;
@@ -3305,8 +3342,21 @@ PYPROF__INLINE bool pyprof__walk_outer(const pyprof__layout *layout, pyprof__rea
 // >>handler
 // What a thread does that is asked. In: the signal, with a request's number. Out: its stack and clocks in that request. All of
 // it down to >>signals runs in the signal handler, in any thread, at any time, also when the recording is over.
-// A request's life:  FREE -> SENT -> IN_WORK -> ANSWERED, LATE or UNSETTLED -> FREE
+// A request's life:  FREE -> SENT -> IN_WORK -> ANSWERED -> FREE
 //                            SENT -> CANCELLED -> FREE, when the signal has come
+
+/* What a look at a thread comes to. Each look ends in one of these, and each of them is a sample, or leads to one, or
+   is counted. */
+typedef enum pyprof__verdict {
+    PYPROF__SAME,       /* it has not run since its last sample: the stack is that one's */
+    PYPROF__SEEN,       /* its stack is known */
+    PYPROF__ASKED,      /* it was asked: its answer comes to one of the others */
+    PYPROF__PENDING,    /* it has not answered by the next tick, or not as it was asked */
+    PYPROF__LATE,       /* when the signal came it no longer ran Python */
+    PYPROF__UNSETTLED,  /* it runs Python, and where cannot be told */
+    PYPROF__UNREADABLE, /* it is gone, or what belongs to it */
+    PYPROF__NO_ROOM     /* memory_limit */
+} pyprof__verdict;
 
 /* A question to one thread, and its answer. Belongs to the sampler when free or answered, to the handler
    while it is being answered. Which of the two it is, one swap decides, and only for the very question that the signal
@@ -3316,9 +3366,7 @@ typedef enum pyprof__request_state {
     PYPROF__REQUEST_SENT,
     PYPROF__REQUEST_CANCELLED, /* sent, but no longer of interest */
     PYPROF__REQUEST_IN_WORK,
-    PYPROF__REQUEST_ANSWERED, /* stack and clocks are there */
-    PYPROF__REQUEST_LATE,     /* the thread was no longer attached, or it cannot be told where */
-    PYPROF__REQUEST_UNSETTLED /* the thread was interrupted where its stack cannot be told */
+    PYPROF__REQUEST_ANSWERED /* the handler is through with it */
 } pyprof__request_state;
 
 #define PYPROF__STATE_BITS 3u
@@ -3326,6 +3374,7 @@ typedef struct pyprof__request {
     pyprof__atomic32 state; /* pyprof__request_state; the bits above are the question's number */
     pyprof__stack stack;
     pyprof__levels levels;
+    pyprof__verdict verdict; /* of the handler: SEEN (stack and clocks are there), LATE or UNSETTLED */
     int32_t tid;
     int signal_number;  /* by which it was asked */
     uintptr_t borrowed; /* a thread state of these levels that another thread was seen to run; 0 = none */
@@ -3522,40 +3571,40 @@ static bool pyprof__leave_out_borrowed(const pyprof__layout *layout, const void 
 }
 
 /* Where the thread that was asked is; word is what the thread state has for its ts_frame. */
-static pyprof__request_state pyprof__find_self(pyprof__request *request, const void *context, uintptr_t *tstate,
-                                               uintptr_t *word) {
+static pyprof__verdict pyprof__find_self(pyprof__request *request, const void *context, uintptr_t *tstate,
+                                         uintptr_t *word) {
     const pyprof__layout *layout = &pyprof__handler.layout;
     uintptr_t asked = request->levels.items[0].tstate;
     *tstate = pyprof__current_thread_state();
     request->borrowed = *tstate != asked && pyprof__is_attached_now(layout, asked) ? asked : 0;
     if (*tstate == 0 || !pyprof__is_own_thread_state(layout, *tstate)) {
-        return PYPROF__REQUEST_LATE;
+        return PYPROF__LATE;
     }
     if (layout->ts_status != PYPROF__ABSENT) {
         memcpy(word, (const void *)(*tstate + layout->ts_frame), sizeof *word);
     } else if (!pyprof__read(*tstate + layout->ts_frame, word, sizeof *word)) {
-        return PYPROF__REQUEST_LATE;
+        return PYPROF__LATE;
     } else if (pyprof__points_to_frames(layout, *tstate, *word, 0)) {
         pyprof__whose whose = pyprof__whose_frames(layout, &request->stack, context, *word);
         if (whose == PYPROF__FOREIGN) {
             request->borrowed = *tstate;
-            return PYPROF__REQUEST_LATE;
+            return PYPROF__LATE;
         }
         if (whose == PYPROF__UNCLEAR) {
-            return PYPROF__REQUEST_UNSETTLED;
+            return PYPROF__UNSETTLED;
         }
     }
     bool is_alone = request->levels.count == 1 && asked == *tstate;
     bool is_found = is_alone || pyprof__follow(layout, &request->levels, *tstate);
-    return is_found ? PYPROF__REQUEST_ANSWERED : PYPROF__REQUEST_LATE;
+    return is_found ? PYPROF__SEEN : PYPROF__LATE;
 }
 
 /* In the thread that was asked: its own attached thread state cannot vanish, and its frames stand still meanwhile. */
-static pyprof__request_state pyprof__capture_own(pyprof__request *request, const void *context) {
+static pyprof__verdict pyprof__capture_own(pyprof__request *request, const void *context) {
     const pyprof__layout *layout = &pyprof__handler.layout;
     uintptr_t tstate = 0, word = 0, leaf = 0;
-    pyprof__request_state found = pyprof__find_self(request, context, &tstate, &word);
-    if (found == PYPROF__REQUEST_LATE) {
+    pyprof__verdict found = pyprof__find_self(request, context, &tstate, &word);
+    if (found == PYPROF__LATE) {
         return found;
     }
     /* The thread ran when it was asked; if that was just now it ran all the time, and need not ask the kernel. */
@@ -3563,13 +3612,13 @@ static pyprof__request_state pyprof__capture_own(pyprof__request *request, const
     uint64_t passed = now - request->wall;
     request->cpu = passed < PYPROF__JUST_NOW_NS ? request->cpu + passed : pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
     request->wall = now;
-    if (found == PYPROF__REQUEST_UNSETTLED || !pyprof__leave_out_borrowed(layout, context, request) ||
+    if (found == PYPROF__UNSETTLED || !pyprof__leave_out_borrowed(layout, context, request) ||
         !pyprof__own_leaf_frame(layout, tstate, word, &leaf) || !pyprof__walk(layout, NULL, leaf, &request->stack) ||
         !pyprof__walk_outer(layout, NULL, &request->levels, &request->stack)) {
-        return PYPROF__REQUEST_UNSETTLED;
+        return PYPROF__UNSETTLED;
     }
     request->stack.is_in_jit = pyprof__is_in_jit(layout, NULL, tstate);
-    return PYPROF__REQUEST_ANSWERED;
+    return PYPROF__SEEN;
 }
 
 /* Takes the question over from the sampler, which may take it back and put it anew at any moment. False: it was
@@ -3584,7 +3633,8 @@ static bool pyprof__accept(pyprof__request *request, uint32_t number, bool ended
         if (pyprof__pass_state(request, number, PYPROF__REQUEST_CANCELLED, if_cancelled)) {
             if (ended_call) {
                 request->ended_call = true;
-                pyprof__set_state(request, PYPROF__REQUEST_LATE);
+                request->verdict = PYPROF__LATE;
+                pyprof__set_state(request, PYPROF__REQUEST_ANSWERED);
             }
             return false;
         }
@@ -3596,10 +3646,10 @@ static void pyprof__answer(pyprof__request *request, uint32_t number, bool ended
     if (!pyprof__accept(request, number, ended_call)) {
         return;
     }
-    pyprof__request_state state = pyprof__capture_own(request, context);
-    bool has_new = state == PYPROF__REQUEST_ANSWERED && !pyprof__knows_all(&request->stack);
+    request->verdict = pyprof__capture_own(request, context);
+    bool has_new = request->verdict == PYPROF__SEEN && !pyprof__knows_all(&request->stack);
     request->has_new = has_new;
-    pyprof__set_state(request, state); /* from here on it is the sampler's */
+    pyprof__set_state(request, PYPROF__REQUEST_ANSWERED); /* from here on it is the sampler's */
     if (has_new) {
         pyprof__wake(&pyprof__handler.bell); /* before a short-lived code object is gone, and its name with it */
     }
@@ -3679,7 +3729,7 @@ static void pyprof__on_signal(int number, siginfo_t *info, void *context) {
     int saved_errno = errno;
     uint64_t word = 0;
     pyprof__add(&pyprof__handler.running, 1);
-    if (info->si_code == SI_QUEUE && info->si_pid == pyprof__pid) {
+    if (info->si_code == SI_QUEUE && info->si_pid == pyprof__process.pid) {
         word = (uint64_t)(uintptr_t)info->si_value.sival_ptr;
     } else if (info->si_code == SI_USER && info->si_pid == 0) {
         word = pyprof__question_without_word(number);
@@ -4771,7 +4821,7 @@ static void pyprof__free_one_born(const pyprof__holder *holder, const pyprof__ho
     }
     for (int i = 0; !is_ours && parent > 1 && i < generations; i++) {
         parent = (uint32_t)pyprof__stat_number("", (int32_t)parent, PYPROF__STAT_PARENT);
-        is_ours = parent == (uint32_t)pyprof__pid;
+        is_ours = parent == (uint32_t)pyprof__process.pid;
     }
     if (is_ours) {
         pyprof__give_cores(holder, (int32_t)pid, &hold->cores);
@@ -4943,7 +4993,7 @@ typedef struct pyprof__thread {
         char comm[16];        /* what the system calls it */
         uint64_t due;         /* when to ask anew, */
         uint64_t wait;        /* after so long */
-        uint32_t generation;  /* see pyprof__given_names */
+        uint32_t generation;  /* see pyprof__process.thread_names */
     } name;
 } pyprof__thread;
 
@@ -4974,7 +5024,7 @@ typedef struct pyprof__waiting {
     uint64_t wall;                  /* the last one at this moment, */
     uint64_t walls[PYPROF__RECENT]; /* and those before: by their number */
     uint64_t name_due;              /* the earliest of all */
-    uint32_t naming;                /* see pyprof__given_names */
+    uint32_t naming;                /* see pyprof__process.thread_names */
     uintptr_t holder;               /* the thread state that was seen attached last; 0 = none */
     uint32_t candidates;            /* threads that were seen to be calm in this tick */
     uint32_t cut;                   /* members whose stack is not whole */
@@ -5131,27 +5181,6 @@ static bool pyprof__read_new_code(pyprof__sampler *sampler, pyprof__code *code) 
     return true;
 }
 
-/* Names that the host gave to interpreters and threads. Changed under the locks of both the host's call and the sampler. */
-typedef struct pyprof__name {
-    int64_t id;          /* of an interpreter; or of a thread, */
-    uintptr_t thread_id; /* and its pthread_t */
-    char text[64];
-} pyprof__name;
-
-#define PYPROF__NAMES_MAX 64u
-static struct pyprof__names {
-    int32_t generation; /* of the names: part of every mark, so that a new name makes new ones */
-    uint32_t count;
-    pyprof__name items[PYPROF__NAMES_MAX];
-} pyprof__names;
-
-#define PYPROF__THREAD_NAMES_MAX 1024u
-static struct pyprof__given_names {
-    uint32_t generation;
-    uint32_t count;
-    pyprof__name items[PYPROF__THREAD_NAMES_MAX];
-} pyprof__given_names;
-
 static pyprof__name *pyprof__find_name(pyprof__name *items, uint32_t count, int64_t id, uintptr_t thread_id) {
     for (uint32_t i = 0; i < count; i++) {
         if (items[i].id == id && items[i].thread_id == thread_id) {
@@ -5162,11 +5191,11 @@ static pyprof__name *pyprof__find_name(pyprof__name *items, uint32_t count, int6
 }
 
 static pyprof__name *pyprof__name_of(int64_t id) {
-    return pyprof__find_name(pyprof__names.items, pyprof__names.count, id, 0);
+    return pyprof__find_name(pyprof__process.interpreter_names.items, pyprof__process.interpreter_names.count, id, 0);
 }
 
 static pyprof__name *pyprof__given_name_of(int32_t tid, uintptr_t thread_id) {
-    return pyprof__find_name(pyprof__given_names.items, pyprof__given_names.count, tid, thread_id);
+    return pyprof__find_name(pyprof__process.thread_names.items, pyprof__process.thread_names.count, tid, thread_id);
 }
 
 /* The mark of an interpreter that bears the same name; PYPROF__NONE = none. */
@@ -5396,7 +5425,8 @@ static bool pyprof__is_its_own(pyprof__sampler *sampler, const pyprof__thread *t
 /* Whether a Thread object that threading has for a thread's ident is of that thread, and not of one that has ended: those
    that threading did not make are never taken out. The thread that forked has its parent's id in the child. */
 static bool pyprof__is_still_of(pyprof__sampler *sampler, const pyprof__thread *thread, uintptr_t object) {
-    return thread->tid == pyprof__pid || pyprof__is_number(sampler, object, "_native_id", (uint64_t)thread->tid);
+    return thread->tid == pyprof__process.pid ||
+           pyprof__is_number(sampler, object, "_native_id", (uint64_t)thread->tid);
 }
 
 /* What threading calls those that nobody named: host threads that it met, and the thread that it was imported in, which
@@ -5416,7 +5446,7 @@ static bool pyprof__find_python_name(pyprof__sampler *sampler, const pyprof__thr
     uintptr_t threads = pyprof__thread_objects(sampler, thread->outermost.tstate, now);
     uintptr_t object = threads != 0 ? pyprof__dict_value(threads, NULL, thread->thread_id) : 0;
     return object != 0 && pyprof__is_still_of(sampler, thread, object) && pyprof__read_name(sampler, object) &&
-           pyprof__is_given_name(&sampler->text, thread->tid == pyprof__pid) &&
+           pyprof__is_given_name(&sampler->text, thread->tid == pyprof__process.pid) &&
            pyprof__dict_value(threads, NULL, thread->thread_id) == object;
 }
 
@@ -5478,10 +5508,10 @@ static void pyprof__choose_track(pyprof__sampler *sampler, pyprof__thread *threa
 static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now) {
     static const char main_name[] = "MainThread";
     bool is_new = thread->track == PYPROF__NONE;
-    if (now < thread->name.due && thread->name.generation == pyprof__given_names.generation && !is_new) {
+    if (now < thread->name.due && thread->name.generation == pyprof__process.thread_names.generation && !is_new) {
         return;
     }
-    thread->name.generation = pyprof__given_names.generation;
+    thread->name.generation = pyprof__process.thread_names.generation;
     thread->name.wait =
         pyprof__min64(thread->name.wait == 0 ? PYPROF__NAME_WAIT_NS : 2 * thread->name.wait, PYPROF__NAME_WAIT_MAX_NS);
     thread->name.due = now + thread->name.wait;
@@ -5491,7 +5521,7 @@ static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread
         pyprof__choose_track(sampler, thread, given->text, strlen(given->text), true, now);
     } else if (pyprof__find_python_name(sampler, thread, now)) {
         pyprof__choose_track(sampler, thread, sampler->text.utf8, sampler->text.size, true, now);
-    } else if (is_new && thread->tid == pyprof__pid) {
+    } else if (is_new && thread->tid == pyprof__process.pid) {
         pyprof__choose_track(sampler, thread, main_name, sizeof main_name - 1, true, now);
     } else if (is_new || (thread->name.fingerprint & 1) == 0) {
         pyprof__read_system_name(thread);
@@ -5703,18 +5733,6 @@ static bool pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
     return true;
 }
 
-/* What that comes to. Each look ends in one of these, and each of them is a sample, or leads to one, or is counted. */
-typedef enum pyprof__verdict {
-    PYPROF__SAME,       /* it has not run since its last sample: the stack is that one's */
-    PYPROF__SEEN,       /* its stack is known */
-    PYPROF__ASKED,      /* it was asked: its answer comes to one of the others */
-    PYPROF__PENDING,    /* it has not answered by the next tick, or not as it was asked */
-    PYPROF__LATE,       /* when the signal came it no longer ran Python */
-    PYPROF__UNSETTLED,  /* it runs Python, and where cannot be told */
-    PYPROF__UNREADABLE, /* it is gone, or what belongs to it */
-    PYPROF__NO_ROOM     /* memory_limit */
-} pyprof__verdict;
-
 /* The one place where a tick is counted as lost for some threads. */
 static void pyprof__lose(pyprof__sampler *sampler, pyprof__verdict cause, uint64_t threads) {
     pyprof_stats *stats = &sampler->stats;
@@ -5866,17 +5884,15 @@ static void pyprof__confirm(pyprof__sampler *sampler, const pyprof__levels *leve
     }
 }
 
-static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__request *request,
-                                uint32_t state) {
+static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__request *request) {
     pyprof__observation observed = {request->wall, request->cpu, request->stack, true,           true,
                                     false,         false,        false,          request->levels};
-    pyprof__verdict verdict = PYPROF__LATE;
+    pyprof__verdict verdict = request->verdict;
     thread->asking.request = PYPROF__NONE;
-    if (state == PYPROF__REQUEST_ANSWERED) {
+    if (verdict == PYPROF__SEEN) {
         pyprof__confirm(sampler, &request->levels);
+    } else if (verdict == PYPROF__UNSETTLED && pyprof__keep_root(sampler, thread, &observed)) {
         verdict = PYPROF__SEEN;
-    } else if (state == PYPROF__REQUEST_UNSETTLED) {
-        verdict = pyprof__keep_root(sampler, thread, &observed) ? PYPROF__SEEN : PYPROF__UNSETTLED;
     }
     sampler->stats.samples_signalled += pyprof__book(sampler, thread, verdict, &observed);
     if (verdict == PYPROF__SEEN) {
@@ -5892,8 +5908,7 @@ static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread
 static void pyprof__collect(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < pyprof__handler.requests_used; i++) {
         pyprof__request *request = &pyprof__handler.requests[i];
-        uint32_t state = pyprof__state_of(request);
-        if (state < PYPROF__REQUEST_ANSWERED) {
+        if (pyprof__state_of(request) != PYPROF__REQUEST_ANSWERED) {
             continue;
         }
         if (request->is_left) {
@@ -5904,9 +5919,9 @@ static void pyprof__collect(pyprof__sampler *sampler) {
         pyprof__deny(sampler, request->borrowed);
         if (thread != NULL) {
             bool is_waited_for = thread->asking.request == i;
-            pyprof__judge(thread, is_waited_for && state == PYPROF__REQUEST_LATE, request->ended_call);
+            pyprof__judge(thread, is_waited_for && request->verdict == PYPROF__LATE, request->ended_call);
             if (is_waited_for) {
-                pyprof__take_answer(sampler, thread, request, state);
+                pyprof__take_answer(sampler, thread, request);
             }
         }
         pyprof__set_state(request, PYPROF__REQUEST_FREE);
@@ -6051,7 +6066,7 @@ static pyprof__level pyprof__level_of(const pyprof__tstate *tstate) {
 static void pyprof__find_levels(const pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__levels *levels) {
     uint32_t at = thread->tstate;
     levels->count = levels->known = 0;
-    levels->naming = pyprof__names.generation;
+    levels->naming = pyprof__process.interpreter_names.generation;
     levels->thread_id = thread->thread_id;
     for (; at != PYPROF__NONE && levels->known < PYPROF__LEVELS_MAX; at = pyprof__tstate_at(sampler, at)->sibling) {
         const pyprof__tstate *tstate = pyprof__tstate_at(sampler, at);
@@ -6670,7 +6685,7 @@ static bool pyprof__is_on_own_stack(const pyprof__sampler *sampler, pyprof__thre
     if (!thread->knows_stacks) {
         pyprof__find_mappings(thread->thread_id, &thread->stacks[0], &thread->stacks[1]);
         thread->knows_stacks = true;
-        if (thread->tid != pyprof__pid) {
+        if (thread->tid != pyprof__process.pid) {
             memset(&thread->stacks[1], 0, sizeof thread->stacks[1]);
         } else if (thread->stacks[1].high > most) {
             thread->stacks[1].low = thread->stacks[1].high - most;
@@ -6803,7 +6818,7 @@ static int32_t pyprof__native_id(const pyprof__sampler *sampler, const pyprof__t
         return tstate->told_id;
     }
     int32_t tid = pyprof__tid_of_pthread(sampler, tstate->thread_id);
-    return is_told && tid != pyprof__pid ? 0 : tid;
+    return is_told && tid != pyprof__process.pid ? 0 : tid;
 }
 
 static uint32_t pyprof__new_thread(pyprof__sampler *sampler) {
@@ -7347,7 +7362,7 @@ static void pyprof__tend_waiting(pyprof__sampler *sampler) {
     uint64_t now = pyprof__now();
     bool is_in_balance = pyprof__is_in_balance(sampler);
     bool is_told = is_in_balance && pyprof__holds_only_gil(sampler);
-    if (waiting->must_wake || waiting->naming != pyprof__given_names.generation ||
+    if (waiting->must_wake || waiting->naming != pyprof__process.thread_names.generation ||
         (!is_told && !pyprof__wake_by_heads(sampler))) {
         pyprof__wake_all(sampler);
         return;
@@ -7429,7 +7444,7 @@ static void pyprof__park_candidates(pyprof__sampler *sampler) {
         !sampler->has_whole_lists) {
         return;
     }
-    waiting->naming = pyprof__given_names.generation;
+    waiting->naming = pyprof__process.thread_names.generation;
     waiting->name_due = waiting->members.count == 0 ? UINT64_MAX : waiting->name_due;
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         if (pyprof__may_park(sampler, pyprof__thread_at(sampler, i))) {
@@ -8826,12 +8841,8 @@ static pyprof_output pyprof__resolve_output(const pyprof_output *output, const c
 // >>lifecycle
 // A recording begins and ends. Guarded by one lock, which no thread holds while it waits for the host or for the GIL.
 
-static pthread_mutex_t pyprof__lifecycle = PTHREAD_MUTEX_INITIALIZER; /* guards all below */
-static pyprof__atomic32 pyprof__lifecycle_holder;                     /* thread id; 0 = nobody */
-static pyprof__sampler *pyprof__active;
-static pyprof__atomic32 pyprof__active_in; /* the process that it records; 0 = none. To look at without the lock */
-static pyprof_stats pyprof__last_stats;
-static bool pyprof__was_active;
+/* Guards pyprof__process from its lock_holder on. */
+static pthread_mutex_t pyprof__lifecycle = PTHREAD_MUTEX_INITIALIZER;
 
 static void pyprof__register_for_forks(void);
 
@@ -8840,23 +8851,23 @@ static void pyprof__lock(void) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, pyprof__register_for_forks);
     pthread_mutex_lock(&pyprof__lifecycle);
-    pyprof__set(&pyprof__lifecycle_holder, (uint32_t)pyprof__tid());
+    pyprof__set(&pyprof__process.lock_holder, (uint32_t)pyprof__tid());
 }
 
 static void pyprof__unlock(void) {
-    pyprof__set(&pyprof__lifecycle_holder, 0);
+    pyprof__set(&pyprof__process.lock_holder, 0);
     pthread_mutex_unlock(&pyprof__lifecycle);
 }
 
 /* NULL = none. */
 static void pyprof__set_active(pyprof__sampler *sampler) {
-    pyprof__active = sampler;
-    pyprof__set(&pyprof__active_in, sampler != NULL ? (uint32_t)getpid() : 0);
+    pyprof__process.active = sampler;
+    pyprof__set(&pyprof__process.active_in, sampler != NULL ? (uint32_t)getpid() : 0);
 }
 
 /* The recording that runs in this process. A forked child has none: it has no sampler thread. */
 static pyprof__sampler *pyprof__running(void) {
-    return pyprof__active != NULL && pyprof__pid == getpid() ? pyprof__active : NULL;
+    return pyprof__process.active != NULL && pyprof__process.pid == getpid() ? pyprof__process.active : NULL;
 }
 
 /* The recording that runs, with the sampler held still; NULL = none. */
@@ -8922,32 +8933,26 @@ static void pyprof__recording_free(pyprof__sampler *sampler) {
 /* Fork. It copies locks and memory as they are, so both are held still meanwhile. That also keeps our signals away
    from it: the kernel begins anew whenever one comes, and with a large process would never get through. */
 
-static struct pyprof__fork {
-    bool is_registered;         /* fork calls us */
-    bool has_lock;              /* not if a signal handler forks in a thread that is inside one of our functions */
-    pyprof__sampler *inherited; /* in a child: the parent's recording, to be given back */
-} pyprof__fork;
-
 /* A child that was made without these handlers, and forks itself, has locks that nobody will ever let go. */
 static void pyprof__before_fork(void) {
-    bool is_strange = pyprof__active != NULL && pyprof__running() == NULL;
-    if (!is_strange && pyprof__get(&pyprof__lifecycle_holder) != (uint32_t)pyprof__tid()) {
+    bool is_strange = pyprof__process.active != NULL && pyprof__running() == NULL;
+    if (!is_strange && pyprof__get(&pyprof__process.lock_holder) != (uint32_t)pyprof__tid()) {
         pyprof__lock_running();
-        pyprof__fork.has_lock = true;
+        pyprof__process.fork.has_lock = true;
     }
 }
 
 static void pyprof__after_fork(void) {
-    if (pyprof__fork.has_lock) {
-        pyprof__fork.has_lock = false;
-        pyprof__unlock_running(pyprof__active);
+    if (pyprof__process.fork.has_lock) {
+        pyprof__process.fork.has_lock = false;
+        pyprof__unlock_running(pyprof__process.active);
     }
 }
 
 /* What the parent's recording leaves behind in a child: no thread, but a handler, and questions that nobody will
    answer. Its memory is of use only if it was held still; else the sampler may have been at work on it. */
 static void pyprof__forget_parent(bool is_still) {
-    if (pyprof__active == NULL || (!is_still && pyprof__pid == getpid())) {
+    if (pyprof__process.active == NULL || (!is_still && pyprof__process.pid == getpid())) {
         return;
     }
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
@@ -8963,9 +8968,9 @@ static void pyprof__forget_parent(bool is_still) {
     pyprof__set(&pyprof__handler.at_large, 0);
     pyprof__add(&pyprof__handler.session, 1);
     pyprof__reads_stop();
-    pyprof__fork.inherited = is_still ? pyprof__active : NULL;
+    pyprof__process.fork.inherited = is_still ? pyprof__process.active : NULL;
     pyprof__set_active(NULL);
-    pyprof__was_active = false;
+    pyprof__process.was_active = false;
 }
 
 /* A recording of the child's own, as its parent's. What is said goes to the logger. */
@@ -8983,9 +8988,9 @@ static void pyprof__follow_child(const pyprof__sampler *parents) {
 
 /* Frees nothing yet, unless it goes on recording: the host's allocator may itself be in the middle of its fork. */
 static void pyprof__in_child_of_fork(void) {
-    pyprof__sampler *parents = pyprof__active;
-    if (pyprof__fork.has_lock) {
-        pyprof__fork.has_lock = false;
+    pyprof__sampler *parents = pyprof__process.active;
+    if (pyprof__process.fork.has_lock) {
+        pyprof__process.fork.has_lock = false;
         pyprof__forget_parent(true);
         pyprof__unlock_running(parents);
         if (parents != NULL && parents->desc.children == PYPROF_CHILDREN_FOLLOW) {
@@ -8995,18 +9000,19 @@ static void pyprof__in_child_of_fork(void) {
 }
 
 static void pyprof__register_for_forks(void) {
-    pyprof__fork.is_registered = pthread_atfork(pyprof__before_fork, pyprof__after_fork, pyprof__in_child_of_fork) == 0;
+    pyprof__process.fork.is_registered =
+        pthread_atfork(pyprof__before_fork, pyprof__after_fork, pyprof__in_child_of_fork) == 0;
 }
 
 /* Before a recording begins: whatever a parent left behind is given back. A child that was made without fork's handlers
    (_Fork, a bare system call) comes here with its parent's recording. */
 static bool pyprof__prepare_for_forks(void) {
     pyprof__forget_parent(false);
-    if (pyprof__fork.inherited != NULL) {
-        pyprof__recording_free(pyprof__fork.inherited);
-        pyprof__fork.inherited = NULL;
+    if (pyprof__process.fork.inherited != NULL) {
+        pyprof__recording_free(pyprof__process.fork.inherited);
+        pyprof__process.fork.inherited = NULL;
     }
-    return pyprof__fork.is_registered;
+    return pyprof__process.fork.is_registered;
 }
 
 static bool pyprof__desc_is_valid(const pyprof_desc *desc) {
@@ -9332,8 +9338,8 @@ static void pyprof__end_recording(pyprof__sampler *sampler) {
     if (sampler->is_unreturned || pyprof__is_handler_awaited()) {
         pyprof__stay_loaded(sampler);
     }
-    pyprof__fill_stats(sampler, &pyprof__last_stats);
-    pyprof__was_active = true;
+    pyprof__fill_stats(sampler, &pyprof__process.last_stats);
+    pyprof__process.was_active = true;
     pyprof__sampler_clear(sampler);
     pyprof__profile_seal(sampler->profile);
     pyprof__set_active(NULL);
@@ -9368,19 +9374,19 @@ static void pyprof__say_not_active(void) {
 
 /* In a forked child: what its parent had recorded, with PYPROF_CHILDREN_STOP; NULL = nothing. */
 static pyprof__sampler *pyprof__take_inherited(void) {
-    pyprof__sampler *sampler = pyprof__fork.inherited;
+    pyprof__sampler *sampler = pyprof__process.fork.inherited;
     if (sampler == NULL || sampler->desc.children != PYPROF_CHILDREN_STOP) {
         return NULL;
     }
-    pyprof__fork.inherited = NULL;
+    pyprof__process.fork.inherited = NULL;
     if (sampler->output_path != NULL) {
         pyprof__expand(sampler->output_pattern, sampler->profile->epoch_ns, sampler->output_path,
                        (size_t)(sampler->output_pattern - sampler->output_path));
     }
     pyprof__settle_waiting(sampler);
     sampler->profile->duration_ns = sampler->last_tick - sampler->start;
-    pyprof__fill_stats(sampler, &pyprof__last_stats);
-    pyprof__was_active = true;
+    pyprof__fill_stats(sampler, &pyprof__process.last_stats);
+    pyprof__process.was_active = true;
     pyprof__sampler_clear(sampler);
     return sampler;
 }
@@ -9432,7 +9438,7 @@ __attribute__((destructor)) static void pyprof__on_unload(void) {
 #endif
 
 PYPROF_API bool pyprof_is_active(void) {
-    return pyprof__get(&pyprof__active_in) == (uint32_t)getpid();
+    return pyprof__get(&pyprof__process.active_in) == (uint32_t)getpid();
 }
 
 // >>public
@@ -9473,8 +9479,8 @@ PYPROF_API pyprof_result pyprof_get_stats(pyprof_stats *stats) {
     if (sampler != NULL) {
         pyprof__fill_stats(sampler, stats);
         stats->sampler_cpu_ns = pyprof__clock(pyprof__cpu_clock(sampler->tid));
-    } else if (pyprof__was_active) {
-        *stats = pyprof__last_stats;
+    } else if (pyprof__process.was_active) {
+        *stats = pyprof__process.last_stats;
     } else {
         pyprof__say("nothing was recorded in this process yet: there are no figures");
         result = PYPROF_ERROR_NOT_ACTIVE;
@@ -9780,17 +9786,20 @@ static void pyprof__copy_name(char *to, size_t room, const char *text) {
 
 /* The interpreter that was the first of all to get a name, which it shares with a later one. */
 static pyprof__name *pyprof__first_of_name(const char *text) {
-    for (uint32_t i = 0; i < pyprof__names.count; i++) {
-        if (strncmp(pyprof__names.items[i].text, text, sizeof pyprof__names.items[i].text - 1) == 0) {
-            return &pyprof__names.items[i];
+    for (uint32_t i = 0; i < pyprof__process.interpreter_names.count; i++) {
+        if (strncmp(pyprof__process.interpreter_names.items[i].text, text,
+                    sizeof pyprof__process.interpreter_names.items[i].text - 1) == 0) {
+            return &pyprof__process.interpreter_names.items[i];
         }
     }
     return NULL;
 }
 
 static void pyprof__drop_name(pyprof__name *name) {
-    pyprof__names.count--;
-    memmove(name, name + 1, (size_t)(&pyprof__names.items[pyprof__names.count] - name) * sizeof *name);
+    pyprof__process.interpreter_names.count--;
+    memmove(name, name + 1,
+            (size_t)(&pyprof__process.interpreter_names.items[pyprof__process.interpreter_names.count] - name) *
+                sizeof *name);
 }
 
 static pyprof_result pyprof__set_name(int64_t id, const char *text) {
@@ -9801,7 +9810,7 @@ static pyprof_result pyprof__set_name(int64_t id, const char *text) {
         }
         return PYPROF_OK;
     }
-    if (name == NULL && pyprof__names.count == PYPROF__NAMES_MAX) {
+    if (name == NULL && pyprof__process.interpreter_names.count == PYPROF__NAMES_MAX) {
         pyprof__name *first = pyprof__first_of_name(text);
         if (first == NULL) {
             pyprof__say("%d interpreters have names: pyprof_name_interpreter(id, NULL) takes one away",
@@ -9811,7 +9820,7 @@ static pyprof_result pyprof__set_name(int64_t id, const char *text) {
         pyprof__drop_name(first);
     }
     if (name == NULL) {
-        name = &pyprof__names.items[pyprof__names.count++];
+        name = &pyprof__process.interpreter_names.items[pyprof__process.interpreter_names.count++];
         name->id = id;
     }
     pyprof__copy_name(name->text, sizeof name->text, text);
@@ -9820,33 +9829,33 @@ static pyprof_result pyprof__set_name(int64_t id, const char *text) {
 
 static void pyprof__drop_names_of_the_dead(void) {
     uint32_t kept = 0;
-    for (uint32_t i = 0; i < pyprof__given_names.count; i++) {
-        const pyprof__name item = pyprof__given_names.items[i];
+    for (uint32_t i = 0; i < pyprof__process.thread_names.count; i++) {
+        const pyprof__name item = pyprof__process.thread_names.items[i];
         if (syscall(SYS_tgkill, getpid(), (int32_t)item.id, 0) == 0) {
-            pyprof__given_names.items[kept++] = item;
+            pyprof__process.thread_names.items[kept++] = item;
         }
     }
-    pyprof__given_names.count = kept;
+    pyprof__process.thread_names.count = kept;
 }
 
 static pyprof_result pyprof__give_name(int32_t tid, uintptr_t thread_id, const char *text) {
     pyprof__name *name = pyprof__given_name_of(tid, thread_id);
     if (text == NULL) {
         if (name != NULL) {
-            *name = pyprof__given_names.items[--pyprof__given_names.count];
+            *name = pyprof__process.thread_names.items[--pyprof__process.thread_names.count];
         }
         return PYPROF_OK;
     }
-    if (name == NULL && pyprof__given_names.count == PYPROF__THREAD_NAMES_MAX) {
+    if (name == NULL && pyprof__process.thread_names.count == PYPROF__THREAD_NAMES_MAX) {
         pyprof__drop_names_of_the_dead();
     }
-    if (name == NULL && pyprof__given_names.count == PYPROF__THREAD_NAMES_MAX) {
+    if (name == NULL && pyprof__process.thread_names.count == PYPROF__THREAD_NAMES_MAX) {
         pyprof__say("%d threads have names: pyprof_name_thread(NULL) takes the calling thread's away",
                     (int)PYPROF__THREAD_NAMES_MAX);
         return PYPROF_ERROR_MEMORY;
     }
     if (name == NULL) {
-        name = &pyprof__given_names.items[pyprof__given_names.count++];
+        name = &pyprof__process.thread_names.items[pyprof__process.thread_names.count++];
         name->id = tid;
         name->thread_id = thread_id;
     }
@@ -9857,7 +9866,7 @@ static pyprof_result pyprof__give_name(int32_t tid, uintptr_t thread_id, const c
 PYPROF_API pyprof_result pyprof_name_thread(const char *name) {
     pyprof__sampler *sampler = pyprof__lock_running();
     pyprof_result result = pyprof__give_name(pyprof__tid(), (uintptr_t)pthread_self(), name);
-    pyprof__given_names.generation++;
+    pyprof__process.thread_names.generation++;
     pyprof__unlock_running(sampler);
     return result;
 }
@@ -9869,7 +9878,7 @@ PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name) {
     }
     pyprof__sampler *sampler = pyprof__lock_running();
     pyprof_result result = pyprof__set_name(id, name);
-    pyprof__names.generation++;
+    pyprof__process.interpreter_names.generation++;
     pyprof__unlock_running(sampler);
     return result;
 }

@@ -211,7 +211,7 @@ static pyprof__sampler *start_by_hand(script as) {
     main_tid = pyprof__tid();
     clocks = as;
     check(pyprof_start(NULL) == PYPROF_OK, "pyprof_start failed");
-    return pyprof__active;
+    return pyprof__process.active;
 }
 
 /* The name by which growth.py has the instructions counted. */

@@ -45,7 +45,7 @@ static bool was_said(const char *what) {
 /* A thread that stands still need not be asked, and does whenever the sampler takes its core. So each gets one. */
 static void part_cores(void) {
     cpu_set_t all, one;
-    int32_t tids[2] = {pyprof__tid(), pyprof__active->tid};
+    int32_t tids[2] = {pyprof__tid(), pyprof__process.active->tid};
     if (sched_getaffinity(0, sizeof all, &all) != 0 || CPU_COUNT(&all) < 2) {
         return;
     }
@@ -325,7 +325,7 @@ static void *wait_for_signal(void *unused) {
 /* While it waits its mask does not show it. */
 static void test_another_waits(void) {
     pthread_t thread;
-    pyprof__pid = getpid(); /* what is read here is this process */
+    pyprof__process.pid = getpid(); /* what is read here is this process */
     CHECK(pthread_create(&thread, NULL, wait_for_signal, NULL) == 0);
     while (!is_waiting || !(pyprof__signals_in_use(0) & pyprof__signal_bit(SIGURG))) {
         usleep(1000);

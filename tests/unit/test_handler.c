@@ -18,11 +18,17 @@ static uint32_t state_of(uint32_t index) {
     return pyprof__state_of(&pyprof__handler.requests[index]);
 }
 
+/* The handler is through with the question, and came to this. */
+static void assert_verdict(uint32_t index, pyprof__verdict verdict) {
+    assert_int_equal(state_of(index), PYPROF__REQUEST_ANSWERED);
+    assert_int_equal(pyprof__handler.requests[index].verdict, verdict);
+}
+
 static void test_question_is_answered(void **state) {
     (void)state;
     open_session(number);
     ask(0, (uintptr_t)PyThreadState_Get());
-    assert_int_equal(state_of(0), PYPROF__REQUEST_ANSWERED);
+    assert_verdict(0, PYPROF__SEEN);
     assert_int_equal(pyprof__handler.requests[0].stack.count, 0);
     assert_true(pyprof__handler.requests[0].wall > 0);
     assert_true(pyprof__handler.requests[0].cpu > 0);
@@ -35,10 +41,10 @@ static void test_thread_that_has_left_is_late(void **state) {
     open_session(number);
     PyThreadState *tstate = PyEval_SaveThread();
     ask(0, (uintptr_t)tstate);
-    assert_int_equal(state_of(0), PYPROF__REQUEST_LATE);
+    assert_verdict(0, PYPROF__LATE);
     PyEval_RestoreThread(tstate);
     ask(1, (uintptr_t)tstate + 8); /* came back with another thread state */
-    assert_int_equal(state_of(1), PYPROF__REQUEST_LATE);
+    assert_verdict(1, PYPROF__LATE);
     close_session();
 }
 
@@ -59,7 +65,7 @@ static void test_question_of_another_session_is_dropped(void **state) {
     pyprof__add(&pyprof__handler.session, 1);
     assert_true(pyprof__take_signal(number)); /* what comes between sessions gives it back */
     send_question(number, pyprof__question(0));
-    assert_int_equal(state_of(0), PYPROF__REQUEST_ANSWERED);
+    assert_verdict(0, PYPROF__SEEN);
     close_session();
 }
 
@@ -68,8 +74,7 @@ static void test_answered_question_is_not_answered_again(void **state) {
     open_session(number);
     uintptr_t tstate = (uintptr_t)PyThreadState_Get();
     ask(0, tstate);
-    static const uint32_t states[] = {PYPROF__REQUEST_FREE, PYPROF__REQUEST_IN_WORK, PYPROF__REQUEST_ANSWERED,
-                                      PYPROF__REQUEST_LATE, PYPROF__REQUEST_UNSETTLED};
+    static const uint32_t states[] = {PYPROF__REQUEST_FREE, PYPROF__REQUEST_IN_WORK, PYPROF__REQUEST_ANSWERED};
     for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
         pyprof__handler.requests[0].wall = 12345;
         pyprof__set_state(&pyprof__handler.requests[0], (pyprof__request_state)states[i]);
@@ -112,6 +117,7 @@ static void test_cancelled_question_can_be_renewed(void **state) {
         }
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         assert_int_equal(state_of(1), renewed ? PYPROF__REQUEST_ANSWERED : PYPROF__REQUEST_FREE);
+        assert_true(!renewed || pyprof__handler.requests[1].verdict == PYPROF__SEEN);
     }
     close_session();
 }
@@ -140,7 +146,8 @@ static void test_call_ended_by_a_cancelled_question_is_told(void **state) {
         assert_false(pyprof__accept(&pyprof__handler.requests[1], question - 1, ended));
         assert_int_equal(state_of(1), PYPROF__REQUEST_CANCELLED);
         assert_false(pyprof__accept(&pyprof__handler.requests[1], question, ended));
-        assert_int_equal(state_of(1), ended ? PYPROF__REQUEST_LATE : PYPROF__REQUEST_FREE);
+        assert_int_equal(state_of(1), ended ? PYPROF__REQUEST_ANSWERED : PYPROF__REQUEST_FREE);
+        assert_true(!ended || pyprof__handler.requests[1].verdict == PYPROF__LATE);
         pyprof__collect(&sampler);
         assert_int_equal(state_of(1), PYPROF__REQUEST_FREE);
         assert_int_equal(threads[0].asking.debt + threads[1].asking.debt, 0);
@@ -161,7 +168,8 @@ static void test_answer_without_frames_is_no_sample(void **state) {
     pyprof__handler.requests[1].stack.count = 0;
     pyprof__handler.requests[1].stack.root = 0;
     pyprof__handler.requests[1].levels.count = 1;
-    pyprof__take_answer(&sampler, &thread, &pyprof__handler.requests[1], PYPROF__REQUEST_ANSWERED);
+    pyprof__handler.requests[1].verdict = PYPROF__SEEN;
+    pyprof__take_answer(&sampler, &thread, &pyprof__handler.requests[1]);
     assert_int_equal(thread.asking.request, PYPROF__NONE);
     assert_int_equal(sampler.stats.samples, 0);
     assert_int_equal(sampler.stats.samples_signalled, 0);
@@ -198,7 +206,7 @@ static void test_wait_with_deadline_goes_on(void **state) {
         pyprof__number_question(&pyprof__handler.requests[1]);
         assert_true(pyprof__signal_thread((int32_t)pyprof__get(&waiter), number, pyprof__question(1)));
         usleep(20000);
-        assert_int_equal(state_of(1), PYPROF__REQUEST_LATE);
+        assert_verdict(1, PYPROF__LATE);
     }
     pthread_join(thread, NULL);
     assert_int_equal(result, ETIMEDOUT);
@@ -271,7 +279,7 @@ static PyObject *compare_stacks(PyObject *module, PyObject *unused) {
     outside.frames = frames[1];
     outside.capacity = depth;
     ask(0, tstate);
-    assert_int_equal(state_of(0), PYPROF__REQUEST_ANSWERED);
+    assert_verdict(0, PYPROF__SEEN);
     const pyprof__stack *own = &pyprof__handler.requests[0].stack;
     assert_true(pyprof__leaf_frame(&pyprof__handler.layout, &reader, tstate, &leaf));
     assert_true(pyprof__walk(&pyprof__handler.layout, &reader, leaf, &outside));
@@ -368,7 +376,7 @@ static void test_ignored_signals_stay_ignored(void **state) {
         open_session(number);
         send_foreign(number, 1);
         ask(0, (uintptr_t)PyThreadState_Get());
-        assert_int_equal(state_of(0), PYPROF__REQUEST_ANSWERED);
+        assert_verdict(0, PYPROF__SEEN);
         close_session();
         assert_action_is(number, &ignored);
     }
@@ -387,7 +395,7 @@ static void test_harmless_defaults_keep_the_handler(void **state) {
             send_foreign(harmless[i], 1);
             raise(harmless[i]);
             ask(0, (uintptr_t)PyThreadState_Get());
-            assert_int_equal(state_of(0), PYPROF__REQUEST_ANSWERED);
+            assert_verdict(0, PYPROF__SEEN);
             close_session();
             assert_action_is(harmless[i], &normal);
         }
@@ -403,7 +411,7 @@ static void test_errno_is_kept(void **state) {
     pyprof__signal_thread(pyprof__tid(), number, pyprof__question(0));
     int after = errno;
     PyEval_RestoreThread(tstate);
-    assert_int_equal(state_of(0), PYPROF__REQUEST_LATE);
+    assert_verdict(0, PYPROF__LATE);
     assert_int_equal(after, EDOM);
     close_session();
 }

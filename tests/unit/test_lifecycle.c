@@ -20,8 +20,8 @@ static int watched_access(const char *path, int mode);
 static unsigned asked_free, asked_locked;
 
 static int watched_access(const char *path, int mode) {
-    pyprof__sampler *sampler = pyprof__active;
-    bool is_locked = pyprof__get(&pyprof__lifecycle_holder) == (uint32_t)pyprof__tid();
+    pyprof__sampler *sampler = pyprof__process.active;
+    bool is_locked = pyprof__get(&pyprof__process.lock_holder) == (uint32_t)pyprof__tid();
     for (int turn = 0; sampler != NULL && !is_locked; turn++) { /* others have it, too, and let it go */
         if (pthread_mutex_trylock(&sampler->lock) == 0) {
             pthread_mutex_unlock(&sampler->lock);
@@ -305,7 +305,7 @@ static void test_missed_moments_are_counted(void **state) {
         memset(&desc, 0, sizeof desc);
         desc.interval_us = 1000;
         assert_int_equal(pyprof_start(&desc), PYPROF_OK);
-        pyprof__sampler *sampler = pyprof__active;
+        pyprof__sampler *sampler = pyprof__process.active;
         unit_run("before()");
         pthread_mutex_lock(&sampler->lock);
         unit_run("during()");

@@ -203,7 +203,7 @@ static void test_wrong_moments(void **state) {
     pyprof_profile *profile;
     pyprof_stats stats;
     (void)state;
-    pyprof__was_active = false;
+    pyprof__process.was_active = false;
     assert_int_equal(pyprof_stop(&profile), PYPROF_ERROR_NOT_ACTIVE);
     assert_says("no recording is running");
     pyprof_save(NULL, NULL, "x");

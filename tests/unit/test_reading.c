@@ -151,10 +151,10 @@ static void test_whose_c_stack_it_is(void **state) {
     void *is_on_own = NULL;
     pyprof__thread *self = &two_threads[0], *another = &two_threads[1];
     (void)state;
-    pyprof__pid = (int32_t)getpid();
+    pyprof__process.pid = (int32_t)getpid();
     *self = *another = unit_thread();
     self->is_alive = another->is_alive = true;
-    self->tid = pyprof__pid;
+    self->tid = pyprof__process.pid;
     self->thread_id = (uintptr_t)pthread_self();
     assert_true(pyprof__is_on_own_stack(&of_two, self, (uintptr_t)&here));
     assert_int_equal(pthread_create(&other, NULL, own_stack_of_another, another), 0);

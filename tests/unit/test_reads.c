@@ -34,13 +34,13 @@ static void unmap_island(unsigned char *island) {
 
 static int use_memory_file(void **state) {
     (void)state;
-    pyprof__pid = getpid();
+    pyprof__process.pid = getpid();
     return pyprof__open_memory_file() ? 0 : -1;
 }
 
 /* An emulator of another processor may lack the call. */
 static bool have_system_call(void) {
-    pyprof__memory_file = -1;
+    pyprof__process.has_memory_file = false;
     return pyprof__reads_work();
 }
 
@@ -57,7 +57,7 @@ static int use_system_call(void **state) {
 static int stop_reads(void **state) {
     (void)state;
     pyprof__reads_stop();
-    return pyprof__memory_file == -1 ? 0 : -1;
+    return pyprof__process.has_memory_file ? -1 : 0;
 }
 
 static void test_reads_what_is_there(void **state) {
@@ -299,7 +299,7 @@ static void test_start_chooses_the_system_call(void **state) {
     (void)state;
     bool is_there = have_system_call();
     assert_true(pyprof__reads_start());
-    assert_true((pyprof__memory_file == -1) == is_there);
+    assert_true(pyprof__process.has_memory_file != is_there);
     pyprof__reads_stop();
 }
 
@@ -322,7 +322,7 @@ static bool forbid(unsigned first, unsigned second) {
 
 static int falls_back(void) {
     uint64_t word = 42, got = 0;
-    if (!pyprof__reads_start() || pyprof__memory_file < 0) {
+    if (!pyprof__reads_start() || !pyprof__process.has_memory_file) {
         return 1;
     }
     if (!pyprof__read((uintptr_t)&word, &got, sizeof got) || got != 42) {
@@ -331,9 +331,9 @@ static int falls_back(void) {
     if (pyprof__read(8, &got, sizeof got)) {
         return 3;
     }
-    int file = pyprof__memory_file;
+    int file = pyprof__process.memory_file;
     pyprof__reads_stop();
-    return pyprof__memory_file == -1 && fcntl(file, F_GETFD) == -1 ? 0 : 4;
+    return !pyprof__process.has_memory_file && fcntl(file, F_GETFD) == -1 ? 0 : 4;
 }
 
 static bool reads_a_word(void) {
@@ -343,7 +343,7 @@ static bool reads_a_word(void) {
 
 /* A program that takes the right from itself in mid-recording, and one that closes all descriptors and opens its own. */
 static int mends(void) {
-    if (!pyprof__reads_start() || pyprof__memory_file >= 0) {
+    if (!pyprof__reads_start() || pyprof__process.has_memory_file) {
         return 1;
     }
     if (!forbid(SYS_process_vm_writev, SYS_process_vm_writev)) {
@@ -352,16 +352,16 @@ static int mends(void) {
     if (reads_a_word() || !pyprof__reads_are_refused() || !pyprof__reads_mend() || !reads_a_word()) {
         return 2;
     }
-    int file = pyprof__memory_file;
+    int file = pyprof__process.memory_file;
     if (file < 0 || close(file) != 0 || open("/dev/zero", O_RDONLY) != file) {
         return 3;
     }
-    if (reads_a_word() || !pyprof__reads_mend() || !reads_a_word() || pyprof__memory_file == file) {
+    if (reads_a_word() || !pyprof__reads_mend() || !reads_a_word() || pyprof__process.memory_file == file) {
         return 4;
     }
-    (void)close(pyprof__memory_file);
+    (void)close(pyprof__process.memory_file);
     int own = open("/dev/zero", O_RDONLY);
-    bool took_its_place = own == pyprof__memory_file;
+    bool took_its_place = own == pyprof__process.memory_file;
     pyprof__reads_stop();
     return took_its_place && fcntl(own, F_GETFD) >= 0 && fcntl(file, F_GETFD) >= 0 ? 0 : 5;
 }

@@ -99,7 +99,7 @@ static void test_threads_without_end(void **state) {
         while (stats_now().threads < 1000) {
             snprintf(code, sizeof code, "for n in range(200): t = %s; t.start(); t.join()", kinds[kind]);
             unit_run(code);
-            entries = pyprof__active->threads.count;
+            entries = pyprof__process.active->threads.count;
         }
         unit_run("t = threading.Thread(target=important, name='important'); t.start(); t.join()\n"
                  "is_over = True\n"

@@ -114,7 +114,7 @@ static void check_run(uint64_t used_us, uint64_t ran) {
     thread.last.wall = 100 * ms;
     thread.last.cpu = 10 * ms;
     thread.name.due = UINT64_MAX;
-    thread.name.generation = pyprof__given_names.generation;
+    thread.name.generation = pyprof__process.thread_names.generation;
     waiting->ticks = thread.parking.ticks = 62; /* the ring begins anew meanwhile */
     for (uint64_t i = 1; i <= 5; i++) {
         waiting->wall = waiting->walls[++waiting->ticks % PYPROF__RECENT] = 100 * ms + i * ms;
