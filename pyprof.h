@@ -5804,25 +5804,36 @@ static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *th
 }
 
 // >>asking
-// Who is asked by the signal, and what comes back. In: a thread that runs Python. Out: a request that is sent, or the reason
-// why not; and answers, which become samples or are counted as lost. Here is decided, too, who runs a thread state
-// (pyprof__doubt), in which order interpreters nest, and whether the signal is still ours.
+// Sends requests to threads that run Python, and takes in their answers. >>reading decides which threads are asked.
+// In: a thread that was just seen attached, and its clocks (pyprof__ask); requests that the handler has answered
+// (pyprof__collect). Out: whether a request is under way; for each answer, a sample or a count of its cause
+// (pyprof__book).
+// Also decided here: which thread states are borrowed (pyprof__doubt), in which order a thread's levels lie
+// (pyprof__find_levels), and whether the signal is still ours (pyprof__is_signal_ours).
+// All of it runs in the sampler's thread, under the sampler's lock, never in the handler. The handler works on requests
+// at the same time: a request that is SENT or CANCELLED is changed by a compare-and-swap only (see >>handler).
+// Invariants: of each thread the answer to at most one request is waited for (thread->asking.request). The tick in
+// which that was sent counts as one sample or one loss, when the answer is taken in or given up.
+// Begin with pyprof__ask, pyprof__send_request, pyprof__collect, pyprof__take_answer, pyprof__check_blocked.
 
-/* Whom to ask. A thread that computes answers in time; one that runs Python in short bursts between system
-   calls is often gone when the signal comes, and such a signal may end its call early. So every thread has a
-   debt: a call that was ended costs as many looks at the thread as shall lie between two of them, a late answer
-   a few, and each look pays off one. A thread that owes more than two ended calls is asked only after a whole interval
-   on its core, when it is not likely to be at the end of what it does; one that owes more than four is not asked. */
+/* Keeps a thread's ask debt. A thread that computes answers in time. One that runs Python in short bursts between
+   system calls has often left Python when the signal comes, and the signal may end its call with EINTR. An ended call
+   adds PYPROF__COST_OF_ENDED_CALL, a late answer PYPROF__COST_OF_LATE_ANSWER, each look pays off one.
+     debt               the thread is asked
+     to 2 ended calls   whenever it is seen to run Python
+     to 4 ended calls   only if it was on a core for the whole interval: then it is hardly about to leave Python
+     more               not at all: it is read quietly */
 static void pyprof__judge(pyprof__thread *thread, bool was_late, bool ended_call) {
     thread->asking.debt += ended_call ? PYPROF__COST_OF_ENDED_CALL : was_late ? PYPROF__COST_OF_LATE_ANSWER : 0;
 }
 
-/* At each look. */
+/* Once for each look at a thread. A parked thread is not looked at, and pays off nothing. */
 static void pyprof__pay_off(pyprof__thread *thread) {
     thread->asking.debt -= thread->asking.debt > 0;
 }
 
-/* The thread that was asked, whether its answer is still waited for or not. */
+/* The thread that a request was put to: the one that waits for the answer, else (it has given up waiting) a living one
+   with that id. NULL = none: it has ended. The runner is tried first, as it is the likeliest. */
 static pyprof__thread *pyprof__asked_thread(const pyprof__sampler *sampler, uint32_t request) {
     pyprof__thread *asked = NULL;
     if (sampler->runner != PYPROF__NONE && pyprof__thread_at(sampler, sampler->runner)->asking.request == request) {
@@ -5840,10 +5851,14 @@ static pyprof__thread *pyprof__asked_thread(const pyprof__sampler *sampler, uint
     return asked;
 }
 
-/* A thread state names the thread that made it; whoever uses it since cannot be told from outside. If that thread says
-   that it is elsewhere, or stands still while the stack moves, or was entered from another C stack, again and again
-   and without ever being seen to run it meanwhile, the thread state counts as that of a thread of its own, which has the
-   same name but no clock, and which nobody can ask; for a while, as it may be given back. */
+/* Adds one to a count of signs that a thread state is borrowed. A thread state names the thread that made it, but any
+   thread may run it since, and nothing that can be read from outside says which one. The signs, each counted in a row:
+     moved     its stack changed while its thread's CPU clock stood still, or its thread has ended and it is attached
+     outside   it was entered on a C stack that is not its thread's
+     denied    its thread has answered a request, and another one runs it
+   Enough of one kind, without its thread once seen to run it (pyprof__trust), make it borrowed for PYPROF__BORROWED_NS,
+   as it may be given back. pyprof__bind then gives it a thread of its own, which has the same name, no CPU clock, and
+   cannot be asked. */
 static void pyprof__doubt(pyprof__sampler *sampler, pyprof__tstate *tstate, uint32_t *count) {
     sampler->has_doubts = true;
     ++*count;
@@ -5855,6 +5870,8 @@ static void pyprof__doubt(pyprof__sampler *sampler, pyprof__tstate *tstate, uint
     }
 }
 
+/* The thread that a thread state names runs it, or is believed to run it until there are new signs. One that was
+   borrowed is bound anew. */
 static void pyprof__trust(pyprof__tstate *tstate) {
     tstate->moved = tstate->outside = tstate->denied = 0;
     if (tstate->is_borrowed) {
@@ -5863,6 +5880,7 @@ static void pyprof__trust(pyprof__tstate *tstate) {
     }
 }
 
+/* A thread that was asked has found that another one runs the thread state at this address; 0 = none. */
 static void pyprof__deny(pyprof__sampler *sampler, uintptr_t address) {
     for (uint32_t i = 0; address != 0 && i < sampler->tstates.count; i++) {
         pyprof__tstate *tstate = pyprof__tstate_at(sampler, i);
@@ -5872,7 +5890,7 @@ static void pyprof__deny(pyprof__sampler *sampler, uintptr_t address) {
     }
 }
 
-/* The thread runs these. */
+/* A thread that was asked has found itself in these levels: it runs their thread states. */
 static void pyprof__confirm(pyprof__sampler *sampler, const pyprof__levels *levels) {
     for (uint32_t i = 0; sampler->has_doubts && i < sampler->tstates.count; i++) {
         pyprof__tstate *tstate = pyprof__tstate_at(sampler, i);
@@ -5884,6 +5902,9 @@ static void pyprof__confirm(pyprof__sampler *sampler, const pyprof__levels *leve
     }
 }
 
+/* Books an answer that is waited for. If the thread could not read its own stack, its outermost frame is kept where
+   that still stands. An answer also shows that the thread lets the signal in, and makes the code objects of its stack
+   known to the handler, which then does not ring the bell for them again. */
 static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__request *request) {
     pyprof__observation observed = {request->wall, request->cpu, request->stack, true,           true,
                                     false,         false,        false,          request->levels};
@@ -5904,7 +5925,9 @@ static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread
     }
 }
 
-/* Takes in what the threads have answered since. */
+/* Takes in all answers that have come, and frees their requests. An answer that is not waited for any more gives no
+   sample, but counts in the thread's debt if it has ended a system call. One to an earlier recording's request
+   (is_left) is dropped. */
 static void pyprof__collect(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < pyprof__handler.requests_used; i++) {
         pyprof__request *request = &pyprof__handler.requests[i];
@@ -5928,6 +5951,8 @@ static void pyprof__collect(pyprof__sampler *sampler) {
     }
 }
 
+/* The index of a FREE request. Its stack gets its room, max_depth frames, at its first use, from the reserve if need
+   be. PYPROF__NONE: all requests are under way, or there is no memory. */
 static uint32_t pyprof__free_request(pyprof__sampler *sampler) {
     uint32_t index = 0;
     while (index < PYPROF__REQUESTS_MAX && pyprof__state_of(&pyprof__handler.requests[index]) != PYPROF__REQUEST_FREE) {
@@ -5947,12 +5972,16 @@ static uint32_t pyprof__free_request(pyprof__sampler *sampler) {
     return stack->frames != NULL ? index : PYPROF__NONE;
 }
 
+/* Reads the moment of a look, then the thread's CPU time. Whatever was seen of the thread earlier is not fresh any
+   more. */
 static void pyprof__read_clocks(const pyprof__thread *thread, pyprof__observation *observed) {
     observed->wall = pyprof__now();
     observed->cpu = pyprof__cpu_time(thread);
     observed->is_fresh = false;
 }
 
+/* Fills in what the handler needs: the levels to begin with, and the clocks of this look, from which it derives its own
+   (pyprof__capture_own). Only while the request is FREE or CANCELLED, as the handler then reads none of it. */
 static void pyprof__put_question(pyprof__request *request, const pyprof__thread *thread,
                                  const pyprof__observation *seen) {
     request->tid = thread->tid;
@@ -5963,8 +5992,9 @@ static void pyprof__put_question(pyprof__request *request, const pyprof__thread 
     request->cpu = seen->cpu;
 }
 
-/* A thread that was asked, and then not waited for, still has the signal before it: the question is put anew
-   in its place. */
+/* Puts a request anew whose signal has not come yet: the signal of a CANCELLED request to this thread still waits
+   before it, so no second one is sent. The number stays, as the signal carries it. The handler may take the request up
+   at this moment: then the swap fails. The request's index; PYPROF__NONE: there is no such request. */
 static uint32_t pyprof__renew_request(const pyprof__thread *thread, const pyprof__observation *seen) {
     for (uint32_t i = 0; i < pyprof__handler.requests_used; i++) {
         pyprof__request *request = &pyprof__handler.requests[i];
@@ -5978,7 +6008,9 @@ static uint32_t pyprof__renew_request(const pyprof__thread *thread, const pyprof
     return PYPROF__NONE;
 }
 
-/* Whether the thread is, by now, in one of its interpreters; from 1: in another one than was thought. */
+/* Whether the thread is attached at this moment in one of the levels from an index on: 0 = any of them; 1 = any but the
+   one in which it was thought to be. A thread state other than that one may have ended since, and its memory be
+   another's: so its ids are compared, too. */
 static bool pyprof__is_attached_in(const pyprof__sampler *sampler, const pyprof__levels *levels, uint32_t from) {
     for (uint32_t i = from; i < levels->known; i++) {
         const pyprof__level *level = &levels->items[i];
@@ -5990,7 +6022,10 @@ static bool pyprof__is_attached_in(const pyprof__sampler *sampler, const pyprof_
     return false;
 }
 
-/* Reads what a walk will need of code objects, many in one call: for a thread that is held it is worth a walk more. */
+/* Reads into the view, ahead of a walk, what that needs of the innermost frames' code objects: all of them in one
+   system call, and to 3.11 what their fingerprints are made of in another. The walk alone would make a call for each.
+   The frames are followed twice for it, which is worth it only for a thread that stands still because the sampler has
+   its core. What cannot be read is left to the walk. */
 static void pyprof__fetch_codes(pyprof__sampler *sampler, uintptr_t tstate) {
     enum {
         most = PYPROF__BLOCKS / 4
@@ -6016,7 +6051,9 @@ static void pyprof__fetch_codes(pyprof__sampler *sampler, uintptr_t tstate) {
     pyprof__view_fetch(&sampler->view, places, more);
 }
 
-/* Reads a stack once: what it lay in last time at once, in one system call, so that little changes meanwhile. */
+/* Reads a thread's stack once, through all its levels. What the last walk over this thread state has read is read at
+   once, in one system call, so that little changes meanwhile; stands: see pyprof__fetch_codes. False: something on the
+   way was no frame, or the thread is attached in another level by now. */
 static bool pyprof__read_stack(pyprof__sampler *sampler, bool stands, pyprof__observation *observed) {
     const pyprof__levels *levels = &observed->levels;
     pyprof__stack *stack = &observed->stack;
@@ -6034,15 +6071,17 @@ static bool pyprof__read_stack(pyprof__sampler *sampler, bool stands, pyprof__ob
     return pyprof__walk_outer(&sampler->layout, &reader, levels, stack) && !pyprof__is_attached_in(sampler, levels, 1);
 }
 
-/* Where on a C stack a thread state was entered, as far as is known; 0 = it is not. */
+/* Where on a C stack a thread state was entered last; 0 = it has no frames, or that is not known, as to 3.10. The
+   caller resets the view. */
 static uintptr_t pyprof__entry_of(pyprof__sampler *sampler, const pyprof__tstate *tstate) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     uintptr_t word = pyprof__tstate_word(tstate, sampler->layout.ts_frame);
     return tstate->framed_since != 0 ? pyprof__entry_address(&sampler->layout, &reader, word) : 0;
 }
 
-/* Which of two thread states of one thread was entered later: that is where the thread is. Those without frames come
-   last, in any order. */
+/* Whether a is further in than b, of two thread states of one thread. What is attached is where the thread is. Else
+   what was entered at the lower address was entered later, as C stacks grow downwards; where addresses are not known,
+   what was seen later to have frames. Those without frames come last, in any order. */
 static bool pyprof__is_inner(pyprof__sampler *sampler, const pyprof__tstate *a, const pyprof__tstate *b) {
     bool is_attached = pyprof__is_attached(&sampler->layout, a->address, a->copy);
     if (is_attached || pyprof__is_attached(&sampler->layout, b->address, b->copy)) {
@@ -6061,8 +6100,8 @@ static pyprof__level pyprof__level_of(const pyprof__tstate *tstate) {
     return level;
 }
 
-/* A thread's levels: where it is, then its other thread states that have frames, from the inside out; and known beside,
-   those that have none: it may enter one at any time. */
+/* The levels of a thread, from the order that pyprof__join has brought its thread states in: the first count of them
+   are those it is in, the innermost first; the others, up to known, have no frames, and may be entered at any time. */
 static void pyprof__find_levels(const pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__levels *levels) {
     uint32_t at = thread->tstate;
     levels->count = levels->known = 0;
@@ -6077,8 +6116,9 @@ static void pyprof__find_levels(const pyprof__sampler *sampler, const pyprof__th
     levels->is_whole = at == PYPROF__NONE && sampler->has_whole_lists;
 }
 
-/* The one that is attached is the innermost, whatever was thought of it before: two may have been entered between two
-   ticks. */
+/* Corrects the order in which a thread's interpreters were entered, before its levels are found. Two that were entered
+   between two ticks were put in an order by guess (pyprof__join). What is attached while the other still has frames was
+   entered after it. */
 static void pyprof__learn_order(pyprof__sampler *sampler, const pyprof__thread *thread) {
     const pyprof__layout *layout = &sampler->layout;
     pyprof__tstate *inner = pyprof__tstate_at(sampler, thread->tstate);
@@ -6093,8 +6133,9 @@ static void pyprof__learn_order(pyprof__sampler *sampler, const pyprof__thread *
     }
 }
 
-/* The thread was looked at before it answered: what is read now stands in its stead. The tick at which it was asked
-   has no sample. */
+/* Gives up waiting for a thread's answer, and counts the tick in which it was asked as PENDING. A signal that has not
+   come yet finds the request CANCELLED and copies nothing. If the handler is at work already, its answer gives no
+   sample. */
 static void pyprof__cancel(pyprof__sampler *sampler, pyprof__thread *thread) {
     if (thread->asking.request != PYPROF__NONE) {
         pyprof__lose(sampler, PYPROF__PENDING, 1);
@@ -6104,10 +6145,12 @@ static void pyprof__cancel(pyprof__sampler *sampler, pyprof__thread *thread) {
     }
 }
 
-/* Which signal asks, and whether it is ours. The program may take it at any time, and each of its threads may block
-   it: before each question its action is looked at, and of each thread the mask before the first one, and again once it
-   has run without an answer. */
+/* Which signal asks, and whether it is still ours. The program may give it another action at any time, and each thread
+   may block it. So its action is looked at before each request (sigaction, 0.3 us). A thread's mask is looked at before
+   its first request, and again when it has run without an answer: that is a file below /proc, and costs as much as
+   several looks. */
 
+/* For the log. Those with a name are the ones that pyprof__free_signal chooses from. */
 static const char *pyprof__signal_name(int number, char text[32]) {
     snprintf(text, 32, "signal %d", number);
     return number == SIGURG ? "SIGURG" : number == SIGWINCH ? "SIGWINCH" : text;
@@ -6117,6 +6160,8 @@ static const char pyprof__none_is_free[] =
     "no signal is free: threads that run Python are held while they are read from now on, or, where that "
     "cannot be, short functions may show as [unsettled]";
 
+/* Tells the host's log that another signal asks; 0 = none. why continues a sentence that begins with the old one's
+   name. */
 static void pyprof__tell_change(const pyprof__sampler *sampler, int before, int after, const char *why) {
     char text[320], room[2][32];
     const char *old = pyprof__signal_name(before, room[0]), *new_one = pyprof__signal_name(after, room[1]);
@@ -6132,7 +6177,8 @@ static void pyprof__tell_change(const pyprof__sampler *sampler, int before, int 
     pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING, text);
 }
 
-/* What was asked by the signal will not be answered, or not in time. */
+/* Ends all requests, as their signal is given up: no answer will come, or none in time. Those that are waited for count
+   as PENDING. */
 static void pyprof__drop_questions(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         pyprof__cancel(sampler, pyprof__thread_at(sampler, i));
@@ -6142,7 +6188,8 @@ static void pyprof__drop_questions(pyprof__sampler *sampler) {
     }
 }
 
-/* The next look for a free signal: a second later, and not so often that it takes more than a fiftieth of the time. */
+/* Looks for a signal that is free, and takes it; 0 = none is. It reads the mask of every thread of the process, so the
+   next look comes a second later, and not so often that looking takes more than a fiftieth of the time. */
 static int pyprof__look_for_signal(pyprof__sampler *sampler) {
     uint64_t begin = pyprof__now();
     int number = pyprof__free_signal(sampler->tid);
@@ -6151,7 +6198,8 @@ static int pyprof__look_for_signal(pyprof__sampler *sampler) {
     return number != 0 && pyprof__take_signal(number) ? number : 0;
 }
 
-/* Lets go of the signal, if there is one, and takes another one, if there is one that is free. */
+/* Gives up the signal that asks, if there is one, and takes another one, if one is free and it is time to look for
+   one. */
 static void pyprof__change_signal(pyprof__sampler *sampler, const char *why) {
     int before = pyprof__handler.signal_number, after = 0;
     pyprof__handler.signal_number = 0;
@@ -6169,14 +6217,18 @@ static void pyprof__change_signal(pyprof__sampler *sampler, const char *why) {
     }
 }
 
-/* While nobody can be asked, from time to time. */
+/* At each tick: while there is no signal to ask by, looks for one when it is time. Not where the host wants none
+   sent. */
 static void pyprof__seek_signal(pyprof__sampler *sampler) {
     if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && pyprof__handler.signal_number == 0) {
         pyprof__change_signal(sampler, "");
     }
 }
 
-/* The thread blocks the signal. If it does so in particular it has a use for it, and nobody is to be asked by it. */
+/* The thread blocks the signal, by this mask; UINT64_MAX: its mask is not known, but it does not answer, or it cannot
+   be sent a signal. It is not asked for a while, and each time for twice as long: a thread that makes another one
+   blocks all signals for a moment only. If the mask holds few signals the thread has a use for this one, by sigwait or
+   a signalfd: then another one is taken, by which this thread may be asked at once. */
 static void pyprof__note_blocked(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t blocked) {
     pyprof__cancel(sampler, thread);
     thread->asking.hears = 0;
@@ -6190,8 +6242,9 @@ static void pyprof__note_blocked(pyprof__sampler *sampler, pyprof__thread *threa
     }
 }
 
-/* Whether the thread lets the signal in, as far as is known: by its mask, or by its last answer. Where masks cannot be
-   read (no /proc, no descriptor left) it is asked all the same, and whether it answers tells. */
+/* Whether the thread lets the signal in, as far as is known: by its last answer, else by its mask. Where masks cannot
+   be read (no /proc, no descriptor left) it is asked all the same, and pyprof__check_blocked sees whether it
+   answers. */
 static bool pyprof__is_heard(pyprof__sampler *sampler, pyprof__thread *thread) {
     pyprof__signals signals;
     int number = pyprof__handler.signal_number;
@@ -6208,6 +6261,9 @@ static bool pyprof__is_heard(pyprof__sampler *sampler, pyprof__thread *thread) {
     return true;
 }
 
+/* Whether the signal's action is ours at this moment. False: the program has given it another one, and another signal
+   was taken, if one was free. Where only its flags were changed (siginterrupt takes SA_RESTART from whatever action
+   there is) they are set again. */
 static bool pyprof__is_signal_ours(pyprof__sampler *sampler) {
     const int ones_that_count = PYPROF__ACTION_FLAGS | (int)SA_RESETHAND | SA_NODEFER;
     struct sigaction action;
@@ -6222,9 +6278,14 @@ static bool pyprof__is_signal_ours(pyprof__sampler *sampler) {
     return true;
 }
 
-/* A thread that was asked and has run since without an answer may block the signal by now. What is pending is discarded
-   before it can come to anybody who waits for it. If nothing is, somebody has taken it (sigwait), or it met another one:
-   the question goes with it. */
+/* Finds out why a thread that was asked does not answer, once it has used PYPROF__UNANSWERED_NS of CPU time since; cpu:
+   its clock now.
+     it blocks the signal         it is not asked for a while; where nothing else is lost by that, what is pending of
+                                  ours is discarded, before a thread that waits for that signal gets it
+     not blocked, one pending     it will come
+     not blocked, none pending    it was taken by sigwait, or merged with another one (standard signals do not queue):
+                                  the request is given up
+     its mask cannot be read      after PYPROF__UNANSWERED_MAX_NS it counts as one that blocks the signal */
 static void pyprof__check_blocked(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t cpu) {
     pyprof__signals signals;
     if (thread->asking.request == PYPROF__NONE || cpu - thread->asking.cpu < PYPROF__UNANSWERED_NS ||
@@ -6255,6 +6316,9 @@ static void pyprof__check_blocked(pyprof__sampler *sampler, pyprof__thread *thre
     pyprof__note_blocked(sampler, thread, signals.blocked);
 }
 
+/* Sends a new request to a thread. The request is SENT before its signal is, as the handler may run before the system
+   call returns. Its index; PYPROF__NONE: none is free, or the thread has left Python since it was seen, or it could not
+   be sent a signal. */
 static uint32_t pyprof__send_request(pyprof__sampler *sampler, pyprof__thread *thread,
                                      const pyprof__observation *seen) {
     uint32_t index = pyprof__free_request(sampler);
@@ -6264,7 +6328,8 @@ static uint32_t pyprof__send_request(pyprof__sampler *sampler, pyprof__thread *t
     pyprof__request *request = &pyprof__handler.requests[index];
     pyprof__put_question(request, thread, seen);
     pyprof__number_question(request);
-    /* The last look just before sending is what spares the program's system calls. */
+    /* This last look, just before sending, spares system calls: of a thread that does little else, one was ended at
+       0.085 % of the ticks, and without this look at 0.4 % (1 kHz). */
     bool is_attached = seen->is_fresh || pyprof__is_attached_in(sampler, &seen->levels, 0);
     if (!is_attached || !pyprof__signal_thread(thread->tid, pyprof__handler.signal_number, pyprof__question(index))) {
         pyprof__set_state(request, PYPROF__REQUEST_FREE);
@@ -6277,7 +6342,8 @@ static uint32_t pyprof__send_request(pyprof__sampler *sampler, pyprof__thread *t
     return index;
 }
 
-/* Asks the thread for its own stack; false if that cannot be done now. */
+/* Asks the thread for its own stack. True: a request is under way, and pyprof__collect takes in its answer, at the next
+   tick or when the bell rings. False: it cannot be asked now, and the caller reads it from outside. */
 static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__observation *seen) {
     if (!pyprof__is_signal_ours(sampler) || !pyprof__is_heard(sampler, thread)) {
         return false;
