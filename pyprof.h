@@ -5811,7 +5811,7 @@ static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *th
 // Also decided here: which thread states are borrowed (pyprof__doubt), in which order a thread's levels lie
 // (pyprof__find_levels), and whether the signal is still ours (pyprof__is_signal_ours).
 // All of it runs in the sampler's thread, under the sampler's lock, never in the handler. The handler works on requests
-// at the same time: a request that is SENT or CANCELLED is changed by a compare-and-swap only (see >>handler).
+// at the same time: once its signal is sent, a request's state is changed by a compare-and-swap only (see >>handler).
 // Invariants: of each thread the answer to at most one request is waited for (thread->asking.request). The tick in
 // which that was sent counts as one sample or one loss, when the answer is taken in or given up.
 // Begin with pyprof__ask, pyprof__send_request, pyprof__collect, pyprof__take_answer, pyprof__check_blocked.
@@ -6359,9 +6359,38 @@ static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, const 
 }
 
 // >>reading
-// A thread read from outside, quietly or held, and one look at one thread (pyprof__look): it waits, it is asked, it is held,
-// it is read quietly, in this order. Out: one sample or one count of what was lost, always.
+// One look at one thread: it is asked, or its stack is read from outside, held or quietly.
+// In: a thread, its thread states as this tick's lists have them, and its clocks (pyprof__begin_look). Out: one
+// verdict, which pyprof__book turns into one sample or one count; a thread without Python frames gives neither.
+// All of it runs in the sampler's thread, under the sampler's lock, never in the handler. It waits for no thread.
+// Invariant: what is read from outside counts only if the thread's CPU clock stood still from before the read until
+// after it, or as far as three reads agree.
+// From an observation to a verdict, in the order in which it is tried (pyprof__decide, then pyprof__observe):
+//
+//  a look finds                           what is done              verdict            counted as (pyprof_stats)
+//  its clock is gone: it has ended        its time ends             UNREADABLE         lost_unreadable
+//  not attached, clock did not move       nothing                   SAME               samples_idle, as its last one
+//  attached, on a core, may be asked      a request is sent         ASKED              by the answer:
+//                                           the answer              SEEN               samples_signalled
+//                                                                   LATE, UNSETTLED    lost_late, lost_unsettled
+//  a level entered on another C stack     a doubt                   UNSETTLED          lost_unsettled
+//  asked before, no answer yet            it stands still: read     SEEN               samples, and lost_pending for
+//                                                                                        the tick in which it was asked
+//                                         it runs: nothing          PENDING            lost_pending
+//  it stands still (waits, or has no      read once                 SEEN               samples, or samples_idle
+//    core)
+//  it runs Python, cannot be asked        held, read once           SEEN               samples_held
+//  it runs, cannot be asked or held       read quietly              SEEN               samples, samples_partial
+//  reads fail, or do not agree            attached: its outermost   SEEN               samples_partial
+//                                           frame is looked at      or UNSETTLED       lost_unsettled
+//                                         not attached: nothing     UNSETTLED          lost_unsettled
+//  the thread state is another's by now   nothing                   UNREADABLE         lost_unreadable
+//  memory_limit                           nothing                   NO_ROOM            lost_memory
+//
+// Begin with pyprof__look, pyprof__decide, pyprof__observe, pyprof__read_once, pyprof__read_quietly, pyprof__read_held.
 
+/* Whether two reads found the same. The place of the leaf frame counts, too, as a function may have been left and
+   called again. */
 static bool pyprof__stacks_agree(const pyprof__stack *a, const pyprof__stack *b) {
     return a->leaf == b->leaf && a->count == b->count && a->is_cut == b->is_cut &&
            memcmp(a->frames, b->frames, a->count * sizeof *a->frames) == 0;
@@ -6371,8 +6400,9 @@ static bool pyprof__same_code(const pyprof__frame *a, const pyprof__frame *b) {
     return a->code == b->code && a->fingerprint == b->fingerprint;
 }
 
-/* Whether a stack begins as the thread's last one did: one that was read while it changed may end at a frame whose
-   link outwards had just been cut. */
+/* Whether a stack that was read while it changed goes as far out as it should: its outermost frame runs the same code
+   as that of the thread's last stack. True also if no such stack is known. A frame that is being left has lost its link
+   outwards, and a walk ends there as at a root. */
 static bool pyprof__has_known_root(const pyprof__thread *thread, const pyprof__levels *levels,
                                    const pyprof__stack *stack) {
     return !pyprof__knows_root(thread, levels) ||
@@ -6389,8 +6419,9 @@ static bool pyprof__holds_gap(const pyprof__stack *stack) {
     return false;
 }
 
-/* Of a stack that was read twice and had changed, keeps the outer frames that had not, and the function in which they
-   part; if both ended in that, it is whole. False: nothing would be left, and nothing was changed. */
+/* Cuts a stack down to what it has in common with a second read: from the root on, the frames that are equal, and then
+   one in which only the instruction differs. If that was the leaf of both the stack is whole, else partial. False: they
+   have nothing in common, are cut, or do not begin as the thread's stacks do; nothing was changed. */
 static bool pyprof__keep_common(const pyprof__thread *thread, const pyprof__levels *levels, pyprof__stack *stack,
                                 const pyprof__stack *second) {
     uint32_t common = 0;
@@ -6415,8 +6446,8 @@ static bool pyprof__keep_common(const pyprof__thread *thread, const pyprof__leve
     return true;
 }
 
-/* Whether a stack agrees with an earlier read, if need be by claiming no more than both: what that one could not tell
-   this one does not make known. */
+/* Whether a stack agrees with an earlier read of it, if need be after pyprof__keep_common. What was partial in the
+   earlier read stays partial. */
 static bool pyprof__settle(const pyprof__thread *thread, const pyprof__levels *levels, pyprof__stack *stack,
                            const pyprof__stack *earlier) {
     bool agrees = pyprof__stacks_agree(earlier, stack) || pyprof__keep_common(thread, levels, stack, earlier);
@@ -6424,7 +6455,8 @@ static bool pyprof__settle(const pyprof__thread *thread, const pyprof__levels *l
     return agrees;
 }
 
-/* Where a thread of several interpreters is by now: where it is attached, else what it has entered last. */
+/* Brings the levels of a thread of several interpreters up to date: it is where it is attached, else where it entered
+   last. That is looked for first in those that had no frames before. Where it cannot be told, the levels stay. */
 static void pyprof__catch_up(const pyprof__sampler *sampler, pyprof__levels *levels) {
     const pyprof__layout *layout = &sampler->layout;
     uint32_t at = 0, i = 0;
@@ -6445,13 +6477,14 @@ static void pyprof__catch_up(const pyprof__sampler *sampler, pyprof__levels *lev
     }
 }
 
+/* Whether the thread is still in the levels in which its stack was just read. */
 static bool pyprof__has_stayed(const pyprof__sampler *sampler, const pyprof__levels *levels) {
     pyprof__levels now = *levels;
     pyprof__catch_up(sampler, &now);
     return now.count == levels->count && memcmp(now.items, levels->items, levels->known * sizeof *levels->items) == 0;
 }
 
-/* Words, and where they lie. */
+/* Some words of this process's memory: what was read, and where it lies, so that it can be read again. */
 #define PYPROF__LEAF_WORDS 4u
 typedef struct pyprof__words {
     uint32_t count;
@@ -6465,7 +6498,9 @@ static bool pyprof__add_word(pyprof__reader *reader, uintptr_t address, pyprof__
     return pyprof__load_word(reader, address, &words->items[words->count++]);
 }
 
-/* What of a stack changes with every step of whoever runs it: its innermost frame, where that is, and what it came from. */
+/* Finds the words that change with every step of a thread that runs this thread state: its leaf frame (3.11 and 3.12:
+   by way of a cframe), the instruction that it is at, and its link outwards. They have the values that the view holds,
+   so those of the last walk. */
 static bool pyprof__find_leaf_words(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t tstate,
                                     pyprof__words *words) {
     memset(words, 0, sizeof *words);
@@ -6478,7 +6513,9 @@ static bool pyprof__find_leaf_words(const pyprof__layout *layout, pyprof__reader
                                       pyprof__add_word(reader, frame + layout->frame_previous, words)));
 }
 
-/* Whether a stack that was just read while its thread stood still changes all the same. */
+/* Whether a stack that was just read changes although its thread has not run: then another thread runs it. Its leaf is
+   compared with what is there now; a difference is a sign that the thread state is borrowed (pyprof__doubt), unless the
+   thread is attached in another level. False if the thread itself runs again by now. */
 static bool pyprof__is_borrowed(pyprof__sampler *sampler, const pyprof__thread *thread,
                                 const pyprof__observation *observed) {
     const pyprof__levels *levels = &observed->levels;
@@ -6500,7 +6537,9 @@ static bool pyprof__is_borrowed(pyprof__sampler *sampler, const pyprof__thread *
     return !agrees;
 }
 
-/* A thread may stand anywhere: also where a frame is just being made or left, and what is outside of it cannot be told. */
+/* Whether the stack of a thread that stood still can be whole. An attached thread may be taken off its core anywhere,
+   also where CPython is just making or leaving a frame. Then a generator may lie at the root, without its link
+   outwards, or (3.11, 3.12) the cframe may lead to what is no frame. */
 static bool pyprof__is_sound(pyprof__sampler *sampler, const pyprof__observation *observed) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     return !observed->attached || ((observed->stack.is_cut || !observed->stack.root_is_generator) &&
@@ -6508,15 +6547,18 @@ static bool pyprof__is_sound(pyprof__sampler *sampler, const pyprof__observation
                                     pyprof__codes_are_real(&sampler->layout, &reader, observed->stack.leaf)));
 }
 
-/* Reads a stack once. A thread whose CPU clock stood still meanwhile cannot have changed it: then what is read is true, or
-   it cannot be told. */
+/* Reads a stack once, between two looks at the thread's CPU clock. *stood: the clock did not move, so the thread has
+   not run and cannot have changed its stack; never for a borrowed thread state, as it is not known whose clock that
+   would be. True: the stack was read; it is the thread's if *stood, else it may be torn. observed->cpu is 0 if the
+   thread has ended meanwhile. */
 static bool pyprof__read_once(pyprof__sampler *sampler, const pyprof__thread *thread, bool stands,
                               pyprof__observation *observed, bool *stood) {
     pyprof__read_clocks(thread, observed);
     pyprof__catch_up(sampler, &observed->levels);
     observed->attached = pyprof__is_attached_now(&sampler->layout, observed->levels.items[0].tstate);
     bool is_read = pyprof__read_stack(sampler, stands, observed);
-    /* If it ran on, it may by now wait elsewhere: it is the earlier clock that belongs to this stack. */
+    /* The earlier clock belongs to this stack: if the thread ran on it may wait elsewhere by now, and the next look has
+       to see that it has run. */
     uint64_t after = pyprof__cpu_time(thread);
     *stood = after == observed->cpu && thread->borrowed == 0;
     observed->cpu = after != 0 ? observed->cpu : 0;
@@ -6530,8 +6572,10 @@ static bool pyprof__read_once(pyprof__sampler *sampler, const pyprof__thread *th
     return is_read && observed->cpu != 0 && pyprof__is_sound(sampler, observed);
 }
 
-/* Reads a stack from outside. Of a thread that runs, three reads count as far as they agree: to read on until they do would
-   favour what moves little. But not if its answer is waited_for, and not if it runs Python and can be asked. */
+/* Reads a stack from outside, once if the thread stands still. If it runs, three reads in a row count as far as they
+   agree, within PYPROF__QUIET_READS_MAX attempts: to read on until all is equal would favour what moves little. But a
+   thread that runs is left alone if its answer is waited_for, and if it runs Python and can be asked (can_ask): false,
+   with observed->ran, and attached in the second case. observed->stack lies in the sampler's scratch. */
 static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread, bool waited_for, bool can_ask,
                                  pyprof__observation *observed) {
     const pyprof__levels *levels = &observed->levels;
@@ -6557,7 +6601,7 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
             observed->attached = true;
             return false;
         }
-        /* A generator at the root of a running thread's stack is one whose caller's link had just been cut. */
+        /* A generator at the root of a running thread's stack has just lost its link outwards: it is being left. */
         is_read = is_read && !observed->stack.root_is_generator &&
                   (observed->stack.is_cut || pyprof__is_outermost(&sampler->layout, observed->stack.root)) &&
                   pyprof__has_stayed(sampler, levels);
@@ -6578,19 +6622,22 @@ static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread 
     return false;
 }
 
-/* Whether a thread that runs Python would be asked at present, or is read from outside. */
+/* Whether the thread can be asked at present, its ask debt aside. If not, it is held, or read quietly, when it runs
+   Python. */
 static bool pyprof__can_hear(const pyprof__thread *thread, uint64_t now) {
     return pyprof__handler.signal_number != 0 && thread->borrowed == 0 && now >= thread->asking.blocked_until;
 }
 
+/* Whether the thread may be asked now. is_steady: it was on a core for the whole interval (see pyprof__judge). */
 static bool pyprof__may_ask(const pyprof__thread *thread, uint64_t now, bool is_steady) {
     return thread->asking.request == PYPROF__NONE && pyprof__can_hear(thread, now) &&
            thread->asking.debt <= (is_steady ? PYPROF__ASK_DEBT_MAX_STEADY : PYPROF__ASK_DEBT_MAX);
 }
 
-/* Where a thread may run is the host's to say, and there is no way to change it only if it is still what it was. Who
-   changes it in the microsecond between our look and our own change would lose his. So a thread is held only after it
-   was seen unchanged for a while, and of one that was seen to change hands are kept off. */
+/* Whether it is safe to change for a moment on which cores the thread may run. That is the host's to say, and Linux
+   cannot be told to change it only if it still is what it was: what the host sets in the microsecond between our look
+   and our change is lost. So a thread is held only after it had the same cores at PYPROF__CORES_LOOKS looks, and after
+   a change not for PYPROF__HANDS_OFF_NS. False also if they cannot be read. */
 static bool pyprof__watch_cores(pyprof__thread *thread) {
     pyprof__cores cores;
     if (!pyprof__get_cores(thread->tid, &cores)) {
@@ -6607,13 +6654,14 @@ static bool pyprof__watch_cores(pyprof__thread *thread) {
            (thread->holding.from == 0 || pyprof__now() >= thread->holding.from);
 }
 
-/* Whether a thread that cannot be asked may be held instead. */
+/* Whether a thread that cannot be asked may be held instead. Looks at its cores, so once a look at most. */
 static bool pyprof__may_hold(const pyprof__sampler *sampler, pyprof__thread *thread) {
     bool is_wanted = sampler->desc.capture != PYPROF_CAPTURE_QUIET && !sampler->desc.never_hold;
     return is_wanted && thread->borrowed == 0 && !sampler->holder.is_refused && pyprof__watch_cores(thread);
 }
 
-/* A thread that cannot be held is left alone for a while. */
+/* After PYPROF__HOLDS_FAILED_MAX holds in a row that came to nothing a thread is not held for PYPROF__HANDS_OFF_NS: a
+   hold costs several system calls. */
 static void pyprof__note_hold(pyprof__sampler *sampler, pyprof__thread *thread, bool is_held) {
     thread->holding.failed = is_held ? 0 : thread->holding.failed + 1;
     sampler->stats.holds_failed += !is_held;
@@ -6623,7 +6671,9 @@ static void pyprof__note_hold(pyprof__sampler *sampler, pyprof__thread *thread, 
     }
 }
 
-/* Reads the stack of a thread that runs and cannot be asked, while it is kept off its core. */
+/* Keeps a thread off its core, reads its stack once, and lets it go. observed->held: it stood still, so what was read
+   is what it was doing at a random moment; else it has to be read quietly. A system that refuses is not asked again in
+   this recording, and the host's log is told. */
 static bool pyprof__read_held(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__observation *observed) {
     pyprof__hold hold;
     bool is_read = false;
@@ -6650,7 +6700,10 @@ static bool pyprof__read_held(pyprof__sampler *sampler, pyprof__thread *thread, 
     return is_read;
 }
 
-/* A thread that cannot be asked, and may be held: while the sampler shares its core, it stands still by itself. */
+/* Reads a thread that cannot be asked and may be held. If its clock stands still between two looks it waits, or the
+   sampler has its core: then it is read as it stands, which counts as held where the sampler was bound to that core and
+   the thread has run since its last sample. If it runs Python it is held; if that fails, or it runs something else, it
+   is read quietly. */
 static bool pyprof__read_unasked(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__observation *observed) {
     bool is_read = false;
     uint64_t cpu = pyprof__cpu_time(thread);
@@ -6669,8 +6722,9 @@ static bool pyprof__read_unasked(pyprof__sampler *sampler, pyprof__thread *threa
     return observed->held ? is_read : pyprof__read_quietly(sampler, thread, false, false, observed);
 }
 
-/* A sample of a thread that ran Python, and that should have been asked. Who blocks signals for a moment is not worth a
-   warning. */
+/* Counts a sample of a thread that ran Python and could not be asked. The host's log is told of it once a thread, by
+   its name, and of no more than PYPROF__WARNINGS_MAX threads; not of threads that block signals for a moment, as a
+   thread does that makes another one. */
 static void pyprof__count_unasked(pyprof__sampler *sampler, pyprof__thread *thread) {
     char text[320];
     size_t size = 0;
@@ -6694,13 +6748,15 @@ static void pyprof__count_unasked(pyprof__sampler *sampler, pyprof__thread *thre
                     : "more threads block signals: pyprof_stats.threads_unasked counts them");
 }
 
-/* A thread that is not asked: held or quietly, unless it can be asked after all. */
+/* Reads a thread that was not asked, and says what that comes to. It is asked all the same if the read shows that it
+   does run Python and can be asked. Its answer is waited for in PYPROF__BLOCKED_AFTER_TICKS looks: meanwhile it is read
+   only if it stands still, afterwards as one that cannot be asked. */
 static pyprof__verdict pyprof__observe(pyprof__sampler *sampler, pyprof__thread *thread,
                                        pyprof__observation *observed) {
     bool can_ask = pyprof__may_ask(thread, observed->wall, false);
     bool is_asked = thread->asking.request != PYPROF__NONE;
     bool waited_for = is_asked && ++thread->asking.ticks < PYPROF__BLOCKED_AFTER_TICKS;
-    /* Who is only asked less is not held. */
+    /* A thread that is only asked less, as it is in debt, is not held. */
     bool is_blocked = is_asked || !pyprof__can_hear(thread, observed->wall);
     bool can_hold = is_blocked && pyprof__may_hold(sampler, thread) && !waited_for;
     bool is_read = can_hold ? pyprof__read_unasked(sampler, thread, observed)
@@ -6734,7 +6790,8 @@ static pyprof__verdict pyprof__observe(pyprof__sampler *sampler, pyprof__thread 
     return PYPROF__SEEN;
 }
 
-/* Stacks that the C library makes end with what their pthread_t points to, and may lie side by side in one mapping
+/* Whether no other thread's pthread_t lies between this address and the thread's own. The C library keeps what a
+   pthread_t points to at the upper end of each stack that it makes, and such stacks may lie side by side in one mapping
    (glibc 2.42). */
 static bool pyprof__is_nearest_above(const pyprof__sampler *sampler, const pyprof__thread *thread, uintptr_t entry) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
@@ -6746,8 +6803,10 @@ static bool pyprof__is_nearest_above(const pyprof__sampler *sampler, const pypro
     return entry < thread->thread_id;
 }
 
+/* Whether an address lies on a C stack of the thread's own: the one that holds its pthread_t, or [stack] for the
+   process's first thread. /proc/self/maps is read once a thread. */
 static bool pyprof__is_on_own_stack(const pyprof__sampler *sampler, pyprof__thread *thread, uintptr_t entry) {
-    const uintptr_t most = 64 << 20; /* the kernel's grows, and leaves more than this below it */
+    const uintptr_t most = 64 << 20; /* [stack] grows downwards, and the kernel keeps more than this free for it */
     if (!thread->knows_stacks) {
         pyprof__find_mappings(thread->thread_id, &thread->stacks[0], &thread->stacks[1]);
         thread->knows_stacks = true;
@@ -6761,8 +6820,9 @@ static bool pyprof__is_on_own_stack(const pyprof__sampler *sampler, pyprof__thre
            (pyprof__is_within(&thread->stacks[0], entry) && pyprof__is_nearest_above(sampler, thread, entry));
 }
 
-/* Of a thread that seems to be in several interpreters: whether it, or somebody else, has entered one of them on another
-   C stack than its own, as far as is known where. While that is in doubt the thread cannot be told. */
+/* Whether a thread that seems to be in several interpreters has one of them entered on a C stack that is not its own:
+   then another thread may run that one, and where this one is cannot be told. Counts as a doubt of that thread state.
+   To 3.10 no such address is known, and the answer is false. */
 static bool pyprof__is_spread(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__levels *levels) {
     bool is_spread = false;
     for (uint32_t at = thread->tstate; at != PYPROF__NONE && levels->count > 1;) {
@@ -6780,12 +6840,14 @@ static bool pyprof__is_spread(pyprof__sampler *sampler, pyprof__thread *thread, 
     return is_spread;
 }
 
-/* Whether the thread, whose clock was just read, has been on a core all the time since its last sample. */
+/* Whether the thread, whose clocks were just read (ns), has been on a core all the time since its last sample. */
 static bool pyprof__is_steady(const pyprof__thread *thread, uint64_t now, uint64_t cpu) {
     return thread->last.is_there && cpu + PYPROF__STEADY_SLACK_NS >= thread->last.cpu + (now - thread->last.wall);
 }
 
-/* Which way one thread is looked at at one tick, and what comes of it. */
+/* Decides how one thread is looked at at one tick, by its clocks and the copy of its thread state, does so, and says
+   what that comes to: see the table above. It sends a request only to a thread that is on a core at this moment (its
+   clock moves): one that waits for a core cannot answer, and stands still for a read. */
 static pyprof__verdict pyprof__decide(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__observation *observed) {
     pyprof__tstate *tstate = pyprof__tstate_at(sampler, thread->tstate);
     bool attached = pyprof__is_attached(&sampler->layout, tstate->address, tstate->copy);
@@ -6801,7 +6863,8 @@ static pyprof__verdict pyprof__decide(pyprof__sampler *sampler, pyprof__thread *
         pyprof__end_time(sampler, thread, now, false);
         return PYPROF__UNREADABLE;
     }
-    /* Who lets go of Python has run, whatever its clock says: a virtual machine's may stand still for a while. */
+    /* A thread that had the GIL at its last sample has run since, whatever its clock says: that of a virtual machine
+       may stand still for a while. */
     if (thread->last.is_there && cpu == thread->last.cpu && tstate->address == thread->last.tstate && !attached &&
         !(thread->last.kind & PYPROF__GIL) && thread->borrowed == 0) {
         pyprof__cancel(sampler, thread);
@@ -6819,12 +6882,13 @@ static pyprof__verdict pyprof__decide(pyprof__sampler *sampler, pyprof__thread *
                                                                  : pyprof__observe(sampler, thread, observed);
 }
 
+/* Empties an observation, and reads the clocks of the moment for which it stands. */
 static void pyprof__begin_look(const pyprof__thread *thread, pyprof__observation *observed) {
     memset(observed, 0, offsetof(pyprof__observation, levels)); /* these are found when they are needed */
     pyprof__read_clocks(thread, observed);
 }
 
-/* One thread at one tick. */
+/* One look at one thread at one tick. The caller has called pyprof__begin_look, perhaps before other work. */
 static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__observation *observed) {
     uint64_t now = observed->wall;
     pyprof__pay_off(thread);
@@ -6840,12 +6904,24 @@ static void pyprof__look(pyprof__sampler *sampler, pyprof__thread *thread, pypro
 }
 
 // >>threads
-// Which thread states and threads there are. In: the interpreters' lists, which change while they are read. Out: arrays of
-// both, as of one moment, or as near to it as can be had; what could not be read is counted by who asks.
+// Lists the thread states and the threads that there are.
+// In: CPython's linked lists of interpreters and thread states. They change while they are read: the lock that guards
+// them (HEAD_LOCK, Include/internal/pycore_pystate.h) is private to CPython. Out: sampler->interps, ->tstates and
+// ->threads, as of one moment or as near to it as can be; has_whole_lists: nothing is missing there.
+// All of it runs in the sampler's thread, under the sampler's lock, never in the handler; what is gone is an error
+// (>>reads).
+// Invariants: a thread state counts only if it names its interpreter and its predecessor, and is known again by
+// address, id and interpreter together. Its index holds until the lists are walked anew. A thread's index holds as long
+// as the thread lives.
+//  every tick             pyprof__reread_lists, pyprof__lists_unchanged: all copies anew, a few system calls
+//  if they have changed   pyprof__walk_lists: link by link, a system call each, at most twice
+//  then, of each          pyprof__bind: which thread it belongs to; pyprof__join: which level of that it is
 
-/* To 3.10 a thread state has no native id, and later it may be wrong: glibc and musl keep it inside what a pthread_t
-   points to. Where, is learnt from two threads whose ids are known; or from the sampler's own alone, as for a thread
-   that went through a bare clone or fork call the C library still has its id in the parent. */
+/* Finds out where in what a pthread_t points to the C library (glibc, musl) keeps the thread's id. To 3.10 a thread
+   state has no native id, and later it may be wrong (pyprof__native_id). An offset is certain if the known ids of two
+   threads lie there: the sampler's and that of the thread that started it. Else the first one will do that holds the
+   sampler's id and some other of that thread: one that went through a bare clone or fork still has its id in the parent
+   there. */
 static void pyprof__learn_tid_offset(pyprof__sampler *sampler) {
     for (uint32_t offset = 0; offset < 4096; offset += 4) {
         int32_t own = 0, other = 0;
@@ -6864,7 +6940,8 @@ static void pyprof__learn_tid_offset(pyprof__sampler *sampler) {
     }
 }
 
-/* The id that the C library keeps for a pthread_t; 0 = none, or not to be told. */
+/* The id of the living thread of this process that a pthread_t stands for; 0 = none, or it cannot be told. The
+   pthread_t may be stale. */
 static int32_t pyprof__tid_of_pthread(const pyprof__sampler *sampler, uintptr_t thread_id) {
     int32_t tid = 0;
     bool is_read = thread_id != 0 && sampler->pthread_tid_offset != PYPROF__ABSENT &&
@@ -6876,8 +6953,10 @@ static int32_t pyprof__tid_of_pthread(const pyprof__sampler *sampler, uintptr_t 
     return is_starter && pyprof__thread_lives(sampler->starter_tid) ? sampler->starter_tid : 0;
 }
 
-/* The id of the OS thread that a thread state is bound to; 0 = none (yet), or not to be told. After a fork that CPython
-   was not told of, the one thread that is left has a thread state that still bears its id in the parent. */
+/* The id of the OS thread that a thread state is bound to; 0 = none yet, or it cannot be told. What the thread state
+   says is believed if such a thread lives in this process. In a child that was forked without CPython's knowledge it is
+   the id in the parent: there the C library is asked instead, and believed if it names the first thread, which is the
+   one that is left. */
 static int32_t pyprof__native_id(const pyprof__sampler *sampler, const pyprof__tstate *tstate) {
     bool is_told = sampler->layout.ts_native_id != PYPROF__ABSENT;
     if (is_told && (tstate->told_id <= 0 || pyprof__thread_lives(tstate->told_id))) {
@@ -6887,6 +6966,8 @@ static int32_t pyprof__native_id(const pyprof__sampler *sampler, const pyprof__t
     return is_told && tid != pyprof__process.pid ? 0 : tid;
 }
 
+/* Room for one more thread, to be filled by pyprof__begin_thread: that of a thread that has ended, else more.
+   PYPROF__NONE = there is none. */
 static uint32_t pyprof__new_thread(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         const pyprof__thread *thread = pyprof__thread_at(sampler, i);
@@ -6903,6 +6984,8 @@ static uint32_t pyprof__new_thread(pyprof__sampler *sampler) {
     return index;
 }
 
+/* Makes an entry that of the thread to which a thread state is bound. Of the thread that had it before, its arrays'
+   memory stays, and its track is left to the next one of its name. */
 static void pyprof__begin_thread(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__tstate *tstate) {
     pyprof__array frames = thread->frames, nodes = thread->nodes;
     if (thread->track != PYPROF__NONE) {
@@ -6924,11 +7007,12 @@ static void pyprof__begin_thread(pyprof__sampler *sampler, pyprof__thread *threa
     sampler->stats.threads++;
 }
 
-/* Whether what has a thread's ids by now is another one, that came after it had ended: the system gives ids anew. Its
-   own clock begins anew, too; and it began to run after the first was seen last. */
+/* Whether the thread that has these two ids now is another one than the entry's, which has ended: Linux and the C
+   library give ids anew. It is if its CPU clock is behind that of the entry's last sample, or if it began to run after
+   that sample. */
 static bool pyprof__is_another(const pyprof__sampler *sampler, const pyprof__thread *thread) {
-    const uint64_t long_ago = 20000000; /* the system says in hundredths of a second when a thread began */
-    const uint64_t clearly = 1000000;   /* a sample's CPU time may be a little more than the clock's */
+    const uint64_t long_ago = 20000000; /* ns; the system says in hundredths of a second when a thread began */
+    const uint64_t clearly = 1000000;   /* ns; a sample's CPU time may be a little ahead of the clock */
     if (thread->borrowed != 0) {
         return false;
     }
@@ -6940,8 +7024,9 @@ static bool pyprof__is_another(const pyprof__sampler *sampler, const pyprof__thr
            pyprof__thread_began_after(thread->tid, thread->last.wall);
 }
 
-/* The thread that a thread state belongs to. A thread that comes back to Python with a new thread state, as
-   host threads do all the time, is still the same thread. */
+/* The index of the thread that a thread state belongs to, which is begun if it is not known; PYPROF__NONE = no room,
+   which is counted. A host thread comes back to Python with a new thread state each time (PyGILState_Ensure), and is
+   still the same thread. A borrowed thread state has a thread of its own. */
 static uint32_t pyprof__find_thread(pyprof__sampler *sampler, const pyprof__tstate *tstate) {
     for (uint32_t i = sampler->threads.count; i-- > 0;) {
         pyprof__thread *thread = pyprof__thread_at(sampler, i);
@@ -6963,7 +7048,9 @@ static uint32_t pyprof__find_thread(pyprof__sampler *sampler, const pyprof__tsta
     return index;
 }
 
-/* Takes the fields that matter out of a fresh copy; the thread is looked up only when they have changed. */
+/* Takes a thread state's ids out of its fresh copy. Its thread is looked up only when these have changed, or it has
+   none: tstate->thread is PYPROF__NONE as long as no living thread bears its ids. A borrowed one is given back to its
+   thread here, when its time is over. */
 static void pyprof__bind(pyprof__sampler *sampler, pyprof__tstate *tstate) {
     if (tstate->is_borrowed && sampler->last_tick > tstate->borrowed_until) {
         pyprof__trust(tstate);
@@ -6973,7 +7060,7 @@ static void pyprof__bind(pyprof__sampler *sampler, pyprof__tstate *tstate) {
     uintptr_t thread_id = pyprof__tstate_word(tstate, layout->ts_thread_id);
     int32_t told_id = is_told ? (int32_t)pyprof__tstate_word(tstate, layout->ts_native_id) : 0;
     if (thread_id != tstate->thread_id || told_id != tstate->told_id) {
-        pyprof__trust(tstate); /* that of a thread being born was run by it before it was its own */
+        pyprof__trust(tstate); /* a new thread runs its thread state while that still bears its maker's ids */
     } else if (tstate->thread != PYPROF__NONE) {
         return;
     }
@@ -6983,6 +7070,7 @@ static void pyprof__bind(pyprof__sampler *sampler, pyprof__tstate *tstate) {
     tstate->thread = tstate->native_id > 0 ? pyprof__find_thread(sampler, tstate) : PYPROF__NONE;
 }
 
+/* What is read of an interpreter: its two links and its id. */
 static void pyprof__interp_pieces(const pyprof__sampler *sampler, pyprof__interp *interp, pyprof__piece *pieces) {
     const pyprof__layout *layout = &sampler->layout;
     const pyprof__piece all[] = {
@@ -6993,7 +7081,8 @@ static void pyprof__interp_pieces(const pyprof__sampler *sampler, pyprof__interp
     memcpy(pieces, all, sizeof all);
 }
 
-/* Reads all known interpreters and thread states again, many in one call; but not those that are parked. */
+/* Reads all interpreters and thread states that are known again, many in one system call. Those that are parked keep
+   their copies: >>waiting looks at them. False: something is gone. */
 static bool pyprof__reread_lists(pyprof__sampler *sampler) {
     pyprof__piece pieces[PYPROF__PIECES_MAX];
     size_t count = 0;
@@ -7017,7 +7106,8 @@ static bool pyprof__reread_lists(pyprof__sampler *sampler) {
     return pyprof__read_pieces(pieces, count);
 }
 
-/* Whether the lists are what they were: every link leads where it led. */
+/* Whether the lists, by the fresh copies, are those that are known: every link leads where it led, to something with
+   the same id. */
 static bool pyprof__lists_unchanged(const pyprof__sampler *sampler) {
     uint32_t at = 0;
     uintptr_t interp = pyprof__first_interpreter();
@@ -7031,7 +7121,7 @@ static bool pyprof__lists_unchanged(const pyprof__sampler *sampler) {
             const pyprof__tstate *tstate = pyprof__tstate_at(sampler, at);
             if (at == sampler->tstates.count || tstate->address != next || tstate->interp != interp ||
                 (!tstate->is_parked && pyprof__tstate_word(tstate, sampler->layout.ts_id) != tstate->id)) {
-                return false; /* of one that is parked the head is what it was */
+                return false; /* the copy of a parked one is old, but its links are known to be the same */
             }
             next = pyprof__tstate_word(tstate, sampler->layout.ts_next);
         }
@@ -7040,13 +7130,14 @@ static bool pyprof__lists_unchanged(const pyprof__sampler *sampler) {
     return interp == 0 && at == sampler->tstates.count;
 }
 
-/* Reads what a thread state holds now. False: it is gone. */
+/* Copies a thread state. False: it is gone, or is not one of the interpreter in whose list it was. */
 static bool pyprof__read_tstate(const pyprof__sampler *sampler, pyprof__tstate *tstate) {
     return pyprof__read(tstate->address, tstate->copy, sampler->layout.ts_size) &&
            pyprof__tstate_word(tstate, sampler->layout.ts_interp) == tstate->interp;
 }
 
-/* What was known of a thread state before; the lists keep their order, so the search rarely takes long. */
+/* Takes over what was known of a thread state when the lists were walked last, the cursor saying where that is likely
+   found: the lists keep their order, so the search is short. */
 static void pyprof__inherit(const pyprof__sampler *sampler, pyprof__tstate *tstate, uint32_t *cursor) {
     for (uint32_t i = 0; i < sampler->tstates.count; i++) {
         uint32_t at = (*cursor + i) % sampler->tstates.count;
@@ -7061,7 +7152,9 @@ static void pyprof__inherit(const pyprof__sampler *sampler, pyprof__tstate *tsta
     }
 }
 
-/* Follows one interpreter's list of thread states, link by link. False: it changed meanwhile, or no room. */
+/* Follows one interpreter's list of thread states, link by link, into sampler->fresh. Each has to name its predecessor:
+   CPython takes a thread state out of the list before it frees it, so a link that leads astray is seen. False: the list
+   changed meanwhile, or there is no room; what was met up to there is kept. */
 static bool pyprof__walk_threads(pyprof__sampler *sampler, const pyprof__interp *interp, uint32_t *cursor) {
     uintptr_t previous = 0, address = interp->links[1];
     while (address != 0) {
@@ -7087,9 +7180,9 @@ static bool pyprof__walk_threads(pyprof__sampler *sampler, const pyprof__interp 
     return true;
 }
 
-/* The lists could be followed only up to a link that was just being changed. What was known from before, and not met this
-   time, is looked at where it was: if it still is what it was there, it stands behind that link. (One that was freed
-   just now has no frames any more.) */
+/* Adds what the last walk did not reach, as a link was just being changed. Each thread state that was known before, and
+   is not among those met, is looked at where it was: if it bears the same id there, it stands behind that link. One
+   that was freed just now may do so, too, but has no frames. sampler->fresh has the list of before. */
 static void pyprof__keep_unmet(pyprof__sampler *sampler) {
     uint32_t met = sampler->tstates.count, cursor = 0;
     for (uint32_t i = 0; i < sampler->fresh.count; i++) {
@@ -7115,8 +7208,8 @@ static void pyprof__keep_unmet(pyprof__sampler *sampler) {
     }
 }
 
-/* Follows all lists anew. They may change meanwhile (we do not take the runtime's lock): every link is
-   checked both ways, and what was read up to a broken one is still true. False: they did change. */
+/* Follows all lists anew: afterwards the indices of thread states are others, so nothing may be parked. What was met up
+   to a link that does not hold is true all the same. False: a list changed meanwhile; something may be missing. */
 static bool pyprof__walk_lists(pyprof__sampler *sampler) {
     uint32_t cursor = 0;
     bool is_whole = true;
@@ -7149,12 +7242,13 @@ static bool pyprof__walk_lists(pyprof__sampler *sampler) {
     return is_whole;
 }
 
-/* Adds a thread state to those that its thread has at this tick, in its place from the inside out. */
+/* Adds a thread state to those that its thread has at this tick: a list by sibling, from the innermost outwards, that
+   begins at thread->tstate. Marks the thread as seen, and notes since when this one has frames: by tick, and within a
+   tick by interpreter, as of two that are seen at once the later interpreter was likely entered later. */
 static void pyprof__join(pyprof__sampler *sampler, uint32_t index) {
     pyprof__tstate *tstate = pyprof__tstate_at(sampler, index);
     pyprof__thread *thread = pyprof__thread_at(sampler, tstate->thread);
     bool has_frames = pyprof__may_have_frames(&sampler->layout, tstate->address, tstate->copy);
-    /* Of two that are seen at once, the later interpreter was likely entered later. */
     uint64_t order = sampler->stats.ticks << 16 | (uint64_t)(tstate->interp_id & 0xffff);
     tstate->framed_since = !has_frames ? 0 : tstate->framed_since > 0 ? tstate->framed_since : order;
     thread->absent_at = thread->seen + 1 < sampler->stats.ticks ? sampler->last_tick : thread->absent_at;
