@@ -6350,7 +6350,7 @@ static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, const 
     }
     thread->asking.request = pyprof__renew_request(thread, seen);
     if (thread->asking.request == PYPROF__NONE) {
-        thread->asking.cpu = seen->cpu; /* a signal that is before it already has been there for longer */
+        thread->asking.cpu = seen->cpu; /* not where a signal waits already: that was sent before */
         thread->asking.request = pyprof__send_request(sampler, thread, seen);
     }
     thread->asking.was_asked = thread->asking.was_asked || thread->asking.request != PYPROF__NONE;
@@ -6527,7 +6527,7 @@ static bool pyprof__is_borrowed(pyprof__sampler *sampler, const pyprof__thread *
                   pyprof__read_places(then.places, then.count, now, then.count * sizeof *now) &&
                   memcmp(then.items, now, then.count * sizeof *now) == 0;
     if (pyprof__cpu_time(thread) != observed->cpu) {
-        return false; /* it runs again, but did not then */
+        return false; /* it runs again by now, but did not during the walk */
     }
     if (agrees) {
         tstate->moved = 0;
@@ -6572,10 +6572,11 @@ static bool pyprof__read_once(pyprof__sampler *sampler, const pyprof__thread *th
     return is_read && observed->cpu != 0 && pyprof__is_sound(sampler, observed);
 }
 
-/* Reads a stack from outside, once if the thread stands still. If it runs, three reads in a row count as far as they
-   agree, within PYPROF__QUIET_READS_MAX attempts: to read on until all is equal would favour what moves little. But a
-   thread that runs is left alone if its answer is waited_for, and if it runs Python and can be asked (can_ask): false,
-   with observed->ran, and attached in the second case. observed->stack lies in the sampler's scratch. */
+/* Reads a stack from outside, once if the thread stands still. If it runs, three reads one after the other, not
+   counting those that fail, are kept as far as they agree, within PYPROF__QUIET_READS_MAX attempts: to read on until
+   all is equal would favour what moves little. But a thread that runs is left alone if its answer is waited_for, and if
+   it runs Python and can be asked (can_ask): false, with observed->ran, and attached in the second case.
+   observed->stack lies in the sampler's scratch. */
 static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread, bool waited_for, bool can_ask,
                                  pyprof__observation *observed) {
     const pyprof__levels *levels = &observed->levels;
@@ -6695,7 +6696,7 @@ static bool pyprof__read_held(pyprof__sampler *sampler, pyprof__thread *thread, 
     }
     pyprof__note_hold(sampler, thread, observed->held);
     if (!hold.is_steady) {
-        thread->holding.cores = 1; /* somebody changes it right now */
+        thread->holding.cores = 1; /* the host changes them right now: the next look will see others than these */
     }
     return is_read;
 }
@@ -6733,7 +6734,7 @@ static void pyprof__count_unasked(pyprof__sampler *sampler, pyprof__thread *thre
     thread->asking.was_unasked = true;
     if (thread->asking.was_told || thread->asking.blocked_ns < PYPROF__BLOCKED_TOLD_NS ||
         pyprof__handler.signal_number == 0 || sampler->warnings > PYPROF__WARNINGS_MAX) {
-        return; /* of the whole program that was told */
+        return; /* that nobody can be asked was told of the whole program */
     }
     thread->asking.was_told = true;
     const pyprof__track *track = pyprof__track_at(sampler->profile, thread->track);
@@ -7263,19 +7264,38 @@ static void pyprof__join(pyprof__sampler *sampler, uint32_t index) {
 }
 
 // >>waiting
-/* The threads that wait. One that has long stood still is parked: it is no longer looked at one by one, and its samples
-   are counted together with those of all the others. In: at each tick, what shows that somebody has run. Out: the same
-   samples, times and figures as if each had been looked at.
-   - Parked is who, at the looks before, was not attached and had not run, has one thread state in lists that are whole,
-     is asked nothing, and is nobody's in doubt.
-   - It stays so from tick to tick while its clock stands still, or the balance shows that nobody's moved; and while the
-     head of its thread state, read with all others' in one call, shows the same links and the same leaf frame, and not
-     that it is attached: but where another has the GIL that is not read. Else it is woken, and looked at as any other in
-     that very tick. When the lists have changed, all are. A name that is due wakes, too: so each is looked at once a
-     second at least.
-   - The profile has its time up to when that was last settled. Whoever reads the profile has it settled before. */
+// Threads that have long stood still are parked: they are not looked at one by one, and their samples are counted
+// together.
+// In: at each tick, what shows that one of them has run. Out: the same samples, times and figures as if each had been
+// looked at.
+// All of it runs in the sampler's thread, under the sampler's lock, never in the handler; pyprof__settle_waiting also
+// in a thread that copies the profile, under that lock, and in a forked child, where no sampler runs.
+//
+//  awake    looked at one by one
+//    |        pyprof__park_candidates, at the end of a tick: calm for some looks (pyprof__note_calm), not attached,
+//    v        with one thread state only, no request, no doubt, and all lists whole
+//  parked   pyprof__count_waiting, at every tick: one more sample for each
+//    |        pyprof__tend_waiting, at the beginning of a tick, wakes
+//    |          all, if a list has changed, a thread state is in doubt, or the host has named a thread
+//    |          one, if its CPU clock has moved: read only where the balance does not answer for all (pyprof__weigh)
+//    |          one, if it is attached or has another leaf frame: the heads of all are read in one system call, but
+//    |            not where a thread that is awake has the only GIL
+//    v          one, if its name is due: so each is looked at once a second at least
+//  awake    looked at in that very tick
+//
+// A head is the first part of a thread state (pyprof__layout.ts_head): its links, its interpreter, its leaf frame, and
+// whether it is attached.
+// Invariant: the profile has a parked thread's time and samples up to the common tick parking.ticks, at last.wall; what
+// came after is settled when it is woken, and before anybody reads the profile:
+//
+//  common ticks   ... |    |    |    |    |
+//                     ^ parking.ticks     ^ waiting->ticks, waiting->wall
+//  in the profile  <--|  to be settled -->|
+//
+// Begin with pyprof__tend_waiting, pyprof__is_in_balance, pyprof__wake_by_heads, pyprof__settle_run, pyprof__park.
 
-/* The samples since that was done last. */
+/* Brings a parked thread up to date in the profile: a sample for each common tick since that was done last, and the
+   time until the last of them. It has used no CPU time. */
 static void pyprof__settle_time(pyprof__sampler *sampler, pyprof__thread *thread) {
     uint64_t ticks = sampler->waiting.ticks - thread->parking.ticks, wall = sampler->waiting.wall;
     thread->parking.ticks = sampler->waiting.ticks;
@@ -7286,8 +7306,10 @@ static void pyprof__settle_time(pyprof__sampler *sampler, pyprof__thread *thread
     }
 }
 
-/* Who has used more CPU time than has passed since some tick ran in it already, though the balance did not show that yet:
-   those samples are not of one that waits. */
+/* Brings a parked thread up to date that is found to have run: now, with this CPU clock. If it has used more CPU time
+   than has passed since a common tick it ran at that tick already, though the balance did not show it: it is taken to
+   have run without a break up to now. Samples at and after that moment, up to PYPROF__RECENT, were counted as idle:
+   they are taken back, and booked as running without the GIL. The caller wakes it. */
 static void pyprof__settle_run(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now, uint64_t cpu) {
     pyprof__waiting *waiting = &sampler->waiting;
     uint64_t ticks = waiting->ticks, wall = waiting->wall, used = pyprof__passed(thread->last.cpu, cpu);
@@ -7308,21 +7330,24 @@ static void pyprof__settle_run(pyprof__sampler *sampler, pyprof__thread *thread,
     }
 }
 
+/* place: among the members; not the thread's index. */
 static pyprof__thread *pyprof__member_at(const pyprof__sampler *sampler, uint32_t place) {
     return pyprof__thread_at(sampler, PYPROF__ITEM(uint32_t, &sampler->waiting.members, place));
 }
 
+/* Before the profile is read, under the sampler's lock: brings all parked threads up to date there. */
 static void pyprof__settle_waiting(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < sampler->waiting.members.count; i++) {
         pyprof__settle_time(sampler, pyprof__member_at(sampler, i));
     }
 }
 
+/* Heads have the size that the layout says, which no type has. */
 static void *pyprof__head_at(const pyprof__array *heads, uint32_t index) {
     return (char *)heads->data + (size_t)index * heads->item_size;
 }
 
-/* The last member takes the place of another one. */
+/* The last member takes the place of the one that goes. */
 static void pyprof__remove_member(pyprof__sampler *sampler, uint32_t place) {
     pyprof__waiting *waiting = &sampler->waiting;
     uint32_t last = --waiting->members.count;
@@ -7334,7 +7359,7 @@ static void pyprof__remove_member(pyprof__sampler *sampler, uint32_t place) {
     waiting->places.count = waiting->then.count = last;
 }
 
-/* Adds a thread to those that stand in the balance. False: no room. */
+/* Adds a thread to those whose clocks are part of the balance. False: no room. */
 static bool pyprof__add_awake(pyprof__sampler *sampler, uint32_t index) {
     pyprof__array *awake = &sampler->waiting.awake;
     uint32_t place = pyprof__array_add(sampler->memory, awake);
@@ -7345,7 +7370,8 @@ static bool pyprof__add_awake(pyprof__sampler *sampler, uint32_t index) {
     return place != PYPROF__NONE;
 }
 
-/* Puts a thread into the balance; its clock is read anew, as more in it is looked for elsewhere at worst. */
+/* Makes a thread that was woken part of the balance, by its clock as it is now. If it has run since the last weighing,
+   the next one shows a difference, and members' clocks are read one by one: that costs time, but nothing is missed. */
 static void pyprof__weigh_in(pyprof__sampler *sampler, uint32_t index) {
     pyprof__waiting *waiting = &sampler->waiting;
     pyprof__thread *thread = pyprof__thread_at(sampler, index);
@@ -7356,7 +7382,8 @@ static void pyprof__weigh_in(pyprof__sampler *sampler, uint32_t index) {
     }
 }
 
-/* Takes a thread that stands still out of the balance. False: it does not. */
+/* Takes a thread that is to be parked out of the balance. False: it has run between the last weighing and its last
+   sample, or is not part of it; it stays awake. */
 static bool pyprof__weigh_out(pyprof__sampler *sampler, uint32_t index) {
     pyprof__waiting *waiting = &sampler->waiting;
     pyprof__thread *thread = pyprof__thread_at(sampler, index);
@@ -7374,6 +7401,8 @@ static bool pyprof__weigh_out(pyprof__sampler *sampler, uint32_t index) {
     return true;
 }
 
+/* Wakes the member at a place. It counts as seen at the last tick, so that its time goes on without an absence
+   (pyprof__join). */
 static void pyprof__wake_member(pyprof__sampler *sampler, uint32_t place) {
     uint32_t index = PYPROF__ITEM(uint32_t, &sampler->waiting.members, place);
     pyprof__thread *thread = pyprof__thread_at(sampler, index);
@@ -7385,6 +7414,8 @@ static void pyprof__wake_member(pyprof__sampler *sampler, uint32_t place) {
     pyprof__weigh_in(sampler, index);
 }
 
+/* Wakes all members. It has to be called before the lists are walked anew, as parking.tstate is an index in the old
+   ones. */
 static void pyprof__wake_all(pyprof__sampler *sampler) {
     sampler->waiting.is_balanced = sampler->waiting.must_wake = false;
     sampler->waiting.holder = 0;
@@ -7393,7 +7424,7 @@ static void pyprof__wake_all(pyprof__sampler *sampler) {
     }
 }
 
-/* Wakes whose name is to be looked up. */
+/* Wakes the members whose names are to be looked up: that is part of a look (pyprof__update_name). */
 static void pyprof__wake_for_names(pyprof__sampler *sampler, uint64_t now) {
     uint64_t next = UINT64_MAX;
     for (uint32_t i = sampler->waiting.members.count; i-- > 0;) {
@@ -7407,7 +7438,8 @@ static void pyprof__wake_for_names(pyprof__sampler *sampler, uint64_t now) {
     sampler->waiting.name_due = next;
 }
 
-/* Reads the heads of all their thread states. */
+/* Reads the heads of all members' thread states into waiting->now. False: one cannot be read, so the lists have
+   changed. */
 static bool pyprof__read_heads(pyprof__sampler *sampler) {
     const uint32_t most = 1024; /* UIO_MAXIOV */
     pyprof__waiting *waiting = &sampler->waiting;
@@ -7422,7 +7454,8 @@ static bool pyprof__read_heads(pyprof__sampler *sampler) {
     return true;
 }
 
-/* Wakes whose thread states show that they have run. False: the lists have changed, or cannot be read. */
+/* Wakes the members whose thread states are attached, or have another leaf frame than when they were parked. False: a
+   link has changed, or something cannot be read: the lists are not what they were. */
 static bool pyprof__wake_by_heads(pyprof__sampler *sampler) {
     pyprof__waiting *waiting = &sampler->waiting;
     const pyprof__layout *layout = &sampler->layout;
@@ -7448,13 +7481,14 @@ static bool pyprof__wake_by_heads(pyprof__sampler *sampler) {
     return true;
 }
 
-/* The balance: what the process's CPU clock has beyond those of the sampler and of all threads that are not parked. While
-   that stays the same, no parked thread has run, and neither have others that Python does not know. A thread's clock
-   that is read is up to date, but the process's is up to date only for threads whose clocks were just read, and for those
-   that do not run: of one that runs at this moment, some is added with the next clock tick of its core only, within 4 ms
-   mostly. That hides who was parked, runs now, and has not taken the GIL: see pyprof__settle_run. What had ended again when
-   that is seen stays hidden; so who ran before has to stand still for 512 times as long before it is parked: no more than
-   a five-hundredth of its time can be. */
+/* The balance, in ns: what the process's CPU clock shows beyond the clocks of the sampler and of all threads that are
+   awake. While it stays the same, no parked thread has run, and none that Python does not know.
+   A thread's clock is brought up to date when it is read. In the process's clock a thread is up to date only if its own
+   clock was just read, or if it does not run: of one that runs at this moment, the time since the last clock tick of
+   its core is missing, up to 4 ms on most kernels. So a parked thread that runs now, and has not taken the GIL, shows
+   that late; pyprof__settle_run makes up for it. One that has stopped again before it shows counts as idle: so what has
+   run must have stood still for PYPROF__RESTLESS_TIMES as long before it is parked, and no more than that part of its
+   time can be lost to view. */
 static int64_t pyprof__weigh(pyprof__sampler *sampler) {
     pyprof__waiting *waiting = &sampler->waiting;
     int64_t rest = 0;
@@ -7471,7 +7505,7 @@ static int64_t pyprof__weigh(pyprof__sampler *sampler) {
     return rest + (int64_t)pyprof__clock(CLOCK_PROCESS_CPUTIME_ID);
 }
 
-/* All that are not parked, anew. False: no room. */
+/* Lists all threads that are not parked, for the balance. False: no room. */
 static bool pyprof__list_awake(pyprof__sampler *sampler) {
     sampler->waiting.awake.count = 0;
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
@@ -7483,8 +7517,9 @@ static bool pyprof__list_awake(pyprof__sampler *sampler) {
     return true;
 }
 
-/* Whether the balance shows that no parked thread has run. Where it does not, again and again, as other threads of the
-   program run, it is left alone for a while. */
+/* Whether the balance shows that no parked thread has run since the last tick. It is weighed only where that reads less
+   than half as many clocks as there are members. If it fails to show that several times in a row, as threads without
+   Python run, it is left alone for PYPROF__UNWEIGHED_TICKS. */
 static bool pyprof__is_in_balance(pyprof__sampler *sampler) {
     pyprof__waiting *waiting = &sampler->waiting;
     bool was_balanced = waiting->is_balanced;
@@ -7506,14 +7541,15 @@ static bool pyprof__is_in_balance(pyprof__sampler *sampler) {
     return shows_none;
 }
 
-/* Whether a thread that is not parked has the one GIL that there is: then no parked one is attached. Their heads are read
-   from time to time all the same. */
+/* Whether a thread that is awake has the only GIL of the process: then no parked one is attached, and their heads need
+   not be read. False from time to time all the same, so that they are. */
 static bool pyprof__holds_only_gil(const pyprof__sampler *sampler) {
     return sampler->interps.count == 1 && sampler->stats.ticks % PYPROF__HEADS_READ_TICKS != 0 &&
            pyprof__has_the_gil(&sampler->layout, sampler->waiting.holder);
 }
 
-/* Wakes who has run since the last tick, or may have. */
+/* Wakes the members that have run since the last tick, or that may have. At the beginning of a tick, before the lists
+   are read: what is woken is read with them. */
 static void pyprof__tend_waiting(pyprof__sampler *sampler) {
     pyprof__waiting *waiting = &sampler->waiting;
     if (waiting->members.count == 0) {
@@ -7542,7 +7578,7 @@ static void pyprof__tend_waiting(pyprof__sampler *sampler) {
     }
 }
 
-/* All that are parked have a sample in this tick. */
+/* Gives each member a sample at this tick: in the figures at once, in the profile when it is settled. */
 static void pyprof__count_waiting(pyprof__sampler *sampler, uint64_t now) {
     pyprof__waiting *waiting = &sampler->waiting;
     const pyprof__array *timeline = &sampler->profile->timeline;
@@ -7553,10 +7589,11 @@ static void pyprof__count_waiting(pyprof__sampler *sampler, uint64_t now) {
     sampler->stats.samples_idle += waiting->members.count;
     sampler->stats.truncated_depth += waiting->cut;
     if (waiting->members.count > 0 && timeline->capacity - timeline->count < 4 * others + 64) {
-        pyprof__settle_waiting(sampler); /* when the time line is made coarser, how long each span is counts */
+        pyprof__settle_waiting(sampler); /* the time line may be made coarser, by the lengths of its spans */
     }
 }
 
+/* Whether a thread stands still, by its last looks, and nothing about it is in question. */
 static bool pyprof__may_park(const pyprof__sampler *sampler, const pyprof__thread *thread) {
     if (thread->is_parked || !thread->is_alive || !thread->last.is_there || thread->parking.calm < PYPROF__CALM_LOOKS ||
         thread->parking.restless > 0 || thread->last.kind != PYPROF__IDLE || thread->borrowed != 0 ||
@@ -7577,6 +7614,8 @@ static bool pyprof__has_room_for_member(pyprof__sampler *sampler) {
            pyprof__array_reserve(sampler->memory, &waiting->now, count);
 }
 
+/* Makes a thread a member, with its thread state's head as this tick's copy has it. If there is no room, or it has just
+   run, it stays awake. */
 static void pyprof__park(pyprof__sampler *sampler, uint32_t index) {
     pyprof__waiting *waiting = &sampler->waiting;
     pyprof__thread *thread = pyprof__thread_at(sampler, index);
@@ -7597,7 +7636,7 @@ static void pyprof__park(pyprof__sampler *sampler, uint32_t index) {
     waiting->cut += thread->last.is_cut || thread->last.has_gap;
 }
 
-/* At the end of a tick. Few cost less as they are. */
+/* Parks the threads that may be, at the end of a tick. Few cost less if each is looked at. */
 static void pyprof__park_candidates(pyprof__sampler *sampler) {
     pyprof__waiting *waiting = &sampler->waiting;
     if (waiting->candidates == 0 || waiting->candidates + waiting->members.count < PYPROF__PARK_LEAST ||
@@ -7614,9 +7653,30 @@ static void pyprof__park_candidates(pyprof__sampler *sampler) {
 }
 
 // >>sampler
-// The sampler's thread: a tick, when the next one comes, dumps and saves between them, and its end.
+// The sampler's thread: a tick, when the next one comes, dumps and saves between ticks, and the end.
+// In: the sampler that pyprof__spawn gives to the thread; must_stop, dumps_wanted and the bell (a word that the thread
+// sleeps on) from other threads. Out: the profile and the figures, which others may look at whenever sampler->lock is
+// free, after pyprof__settle_waiting.
+// All functions here run in the sampler's thread. It has the lock during a tick, but not while it sleeps, saves, or
+// waits for handlers at the end. It never takes the GIL.
+// A tick, in this order (pyprof__tick):
+//  1  answers that have come are booked                              pyprof__collect             >>asking
+//  2  can this process still read its own memory? else all is lost   pyprof__can_read
+//  3  the clocks of the runner, the thread asked last, are read      pyprof__begin_look          >>reading
+//  4  a signal is looked for while there is none                     pyprof__seek_signal         >>asking
+//  5  parked threads that have run are woken                         pyprof__tend_waiting        >>waiting
+//  6  thread states are read, and put to their threads               pyprof__list_threads        >>threads
+//  7  each parked thread has its sample                              pyprof__count_waiting       >>waiting
+//  8  the runner, then each other thread, is looked at: a sample, a  pyprof__look                >>reading
+//     request, or a loss; the time of one without a thread state     pyprof__end_time            >>records
+//     ends
+//  9  threads that stand still are parked                            pyprof__park_candidates     >>waiting
+// 10  at every 64th, requests to threads that have ended are freed   pyprof__drop_dead_requests  >>signals
+// 11  the sampler leaves a core that it stayed on for nothing        pyprof__leave_core          >>holding
+// Begin with pyprof__sampler_main, pyprof__sample_until_stopped, pyprof__tick, pyprof__list_threads.
 
-/* Which thread states exist, and what they hold now. */
+/* Finds out which thread states exist, what they hold now, and to which threads they belong. Only where the lists have
+   changed are they walked, and once more if they change meanwhile. */
 static void pyprof__list_threads(pyprof__sampler *sampler) {
     pyprof__tend_waiting(sampler);
     bool is_known = pyprof__reread_lists(sampler) && pyprof__lists_unchanged(sampler);
@@ -7636,14 +7696,15 @@ static void pyprof__list_threads(pyprof__sampler *sampler) {
     }
 }
 
-/* A tick in which the lists of threads could not be read: those that were known are lost in it. */
+/* Counts a tick in which nothing could be read as lost for all threads that were there at the last one. */
 static void pyprof__count_unreadable(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         pyprof__lose(sampler, PYPROF__UNREADABLE, pyprof__thread_at(sampler, i)->is_alive);
     }
 }
 
-/* Whether this process can still read its own memory. A program may take that right from itself. */
+/* Whether this process can still read its own memory. A program may take that right from itself (a seccomp filter). The
+   host's log is told when it ends. */
 static bool pyprof__can_read(pyprof__sampler *sampler) {
     bool can_read = pyprof__reads_mend();
     if (!can_read && !sampler->is_blind) {
@@ -7654,8 +7715,10 @@ static bool pyprof__can_read(pyprof__sampler *sampler) {
     return can_read;
 }
 
-/* The thread that was asked at the last tick is likely the one to ask again. So its clocks are read first, then the
-   lists, and it comes before the others: if there are few, the lists are the last look at it, and save another. */
+/* Looks at all threads once. The thread that was asked at the last tick (the runner) likely runs Python again: its
+   clocks are read first, then the lists, then it is looked at before the others. With few lists (PYPROF__FRESH_LISTS)
+   their copies are so young that they serve as the last look before a signal is sent (observed.is_fresh), which saves a
+   system call. */
 static void pyprof__tick(pyprof__sampler *sampler) {
     uint64_t now = pyprof__now();
     uint32_t runner = sampler->runner;
@@ -7706,6 +7769,8 @@ static void pyprof__tick(pyprof__sampler *sampler) {
     sampler->last_tick = now;
 }
 
+/* Ends the dump that is being served: its answers have come, or its time is over. Those who wait for it see
+   dumps_served reach the number that they wanted; the last one is added by pyprof__wake. */
 static void pyprof__end_dump(pyprof__sampler *sampler) {
     pthread_mutex_lock(&sampler->lock);
     pyprof__collect(sampler);
@@ -7722,8 +7787,9 @@ static uint64_t pyprof__random(uint64_t *state) {
     return *state;
 }
 
-/* Rung while asleep: somebody wants something before the next tick. For pyprof_dump one comes now, and the answers to it
-   are waited for beside all else. */
+/* Does what cannot wait for the next tick, when the bell has rung: pyprof_dump wants a tick at once, whose answers are
+   then waited for beside all else; or a handler has met code objects without a known name, which may not live until the
+   next tick (pyprof__answer). */
 static void pyprof__answer_bell(pyprof__sampler *sampler) {
     const uint64_t patience = 100000000;
     uint32_t wanted = pyprof__get(&sampler->dumps_wanted);
@@ -7738,8 +7804,9 @@ static void pyprof__answer_bell(pyprof__sampler *sampler) {
     pthread_mutex_unlock(&sampler->lock);
 }
 
-/* The moment of the next tick: a random one in each interval, as a fixed rhythm would beat with the program's
-   own. Those that have passed already are missed; a tick that came a little late misses none. */
+/* The moment of the next tick, on the monotonic clock: one random moment in each interval (stratified sampling), as a
+   fixed rhythm would beat with the program's own. *stratum is the number of the next interval that has none yet.
+   Moments that have passed already are counted as missed; a tick that comes a little late misses none. */
 static uint64_t pyprof__next_deadline(pyprof__sampler *sampler, uint64_t *stratum, uint64_t now) {
     uint64_t interval = sampler->desc.interval_us * (uint64_t)1000;
     for (;; sampler->stats.ticks_missed++) {
@@ -7758,7 +7825,7 @@ static uint64_t pyprof__next_deadline(pyprof__sampler *sampler, uint64_t *stratu
     }
 }
 
-/* A tick whose moment was the deadline, and when the next one comes. */
+/* Does the tick of a deadline that has come, at now; returns the next deadline. */
 static uint64_t pyprof__keep_deadline(pyprof__sampler *sampler, uint64_t deadline, uint64_t *stratum, uint64_t now) {
     pthread_mutex_lock(&sampler->lock);
     pyprof__note_lateness(&sampler->holder, now, now - deadline);
@@ -7768,7 +7835,9 @@ static uint64_t pyprof__keep_deadline(pyprof__sampler *sampler, uint64_t deadlin
     return next;
 }
 
-/* Saves what there is. Only the sampler's own thread changes the profile, so that nobody has to wait meanwhile. */
+/* Saves what was recorded so far, when it is time. Without the lock: only this thread changes the profile, so others
+   may copy it meanwhile, and none has to wait for the disk. Not into a pipe or a device, which would get one profile
+   behind the other. */
 static void pyprof__autosave(pyprof__sampler *sampler, uint64_t now) {
     struct stat status;
     if (sampler->desc.autosave_s == 0 || now < sampler->autosave_at) {
@@ -7779,15 +7848,17 @@ static void pyprof__autosave(pyprof__sampler *sampler, uint64_t now) {
         pyprof__settle_waiting(sampler);
         sampler->profile->duration_ns = now - sampler->start;
         pthread_mutex_unlock(&sampler->lock);
-        (void)pyprof_save(sampler->profile, NULL, sampler->output_path); /* says what fails itself */
+        (void)pyprof_save(sampler->profile, NULL, sampler->output_path); /* tells the host's log if it fails */
     }
     sampler->autosave_at = pyprof__now() + sampler->desc.autosave_s * UINT64_C(1000000000);
 }
 
+/* Sleeps, ticks, and answers the bell, until must_stop. While a dump waits for answers it sleeps a millisecond at a
+   time at most. */
 static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
     uint64_t stratum = 0;
     uint64_t deadline = pyprof__next_deadline(sampler, &stratum, sampler->start);
-    uint32_t heard = 0; /* the bell may ring while the sampler is at work */
+    uint32_t heard = 0; /* the bell as it was when last looked at: it may ring while the sampler is at work */
     while (!pyprof__get(&sampler->must_stop)) {
         uint32_t bell = pyprof__get(&pyprof__handler.bell);
         if (bell != heard) {
@@ -7799,7 +7870,7 @@ static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
         if (sampler->dump_until != 0 &&
             (now >= sampler->dump_until || !pyprof__any_request(1u << PYPROF__REQUEST_SENT))) {
             pyprof__end_dump(sampler);
-            heard--; /* another one may have been wanted meanwhile */
+            heard--; /* looks again: another dump may have been wanted meanwhile */
             continue;
         }
         if (now < deadline) {
@@ -7812,14 +7883,15 @@ static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
     }
     uint64_t end = pyprof__now();
     if (end >=
-        deadline) { /* moments that have passed since the last tick are made up for by one, and missed but for that */
+        deadline) { /* one tick makes up for the moments that have passed since the last one; the others are missed */
         pyprof__keep_deadline(sampler, deadline, &stratum, end);
     }
 }
 
 #if PYPROF__UNLOADABLE
-/* Whether a thread is in our handler, be it only before its first or behind its last statement: its mask shows it. One
-   that blocks all signals by itself blocks those of faults, too. */
+/* Whether a thread is in our handler, even before its first or after its last statement: it has the mask of our action,
+   all signals but those of faults. A thread that blocks all signals by itself blocks those of faults, too. What the C
+   library keeps for itself is in neither mask. */
 static bool pyprof__is_in_handler(int32_t tid) {
     pyprof__signals signals;
     const uint64_t not_told = pyprof__signal_bit(SIGKILL) | pyprof__signal_bit(SIGSTOP) | pyprof__signal_bit(32) |
@@ -7829,7 +7901,8 @@ static bool pyprof__is_in_handler(int32_t tid) {
            (signals.blocked & faults) != faults;
 }
 
-/* A handler that has said that it is done has still to return. */
+/* Waits until the handlers have returned that have said that they are done: their last instructions must not be
+   unloaded with this code. 20 ms at most, or 2 s if it is being unloaded; is_unreturned: one was still there. */
 static void pyprof__await_returns(pyprof__sampler *sampler) {
     const int enough = sampler->is_unloaded ? 20000 : 200; /* of 100 us, in all */
     int waited = 0;
@@ -7845,10 +7918,13 @@ static void pyprof__await_returns(pyprof__sampler *sampler) {
 }
 #endif
 
+/* The sampler's thread, from pyprof__spawn, which waits until the first tick is done (ready), to the join in
+   pyprof__end_recording. At its end no more signals are sent, answers that are under way are taken in, and each
+   thread's time is brought up to now. */
 static void *pyprof__sampler_main(void *argument) {
     pyprof__sampler *sampler = (pyprof__sampler *)argument;
     prctl(PR_SET_NAME, "pyprof", 0, 0, 0);
-    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); /* ns; by default a sleep may end 50 us late: prctl(2) */
     pthread_mutex_lock(&sampler->lock);
     sampler->tid = pyprof__tid();
     pyprof__learn_tid_offset(sampler);
@@ -7856,7 +7932,7 @@ static void *pyprof__sampler_main(void *argument) {
     sampler->autosave_at = sampler->start + sampler->desc.autosave_s * UINT64_C(1000000000);
     sampler->stats.signal_number = pyprof__handler.signal_number;
     if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && pyprof__handler.signal_number == 0) {
-        sampler->move_due = sampler->start + 1000000000u; /* it was just now that one was looked for */
+        sampler->move_due = sampler->start + 1000000000u; /* one was looked for just now */
         pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING, pyprof__none_is_free);
     }
     pyprof__tick(sampler);
