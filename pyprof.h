@@ -7960,14 +7960,21 @@ static void *pyprof__sampler_main(void *argument) {
 }
 
 // >>shown
-// What outputs show. In: a profile that nobody changes, and a pyprof_output. Out: texts and paths as they are shown, and the
-// tree with what is shown as one: on it stand pyprof_visit and the collapsed format. Any thread; no lock.
+// What all outputs have in common. In: a profile that nobody changes meanwhile, and a pyprof_output. Out: escaped text;
+// paths and thread names as they are shown; the tree, with nodes merged that are shown as one; from these, collapsed
+// text and pyprof_visit. Runs in the thread that writes, in any number of these at once: each call has a
+// pyprof__writing of its own, and takes no lock. Never in the signal handler.
+// Merged: with PYPROF_DETAIL_FUNCTION all lines of a function that one parent calls; tracks that show the same name and
+// id, and with merge_threads all tracks; and below parents that were merged, equal children.
+// Order: nodes as they entered the profile, so that each comes after its parent; tracks as they came; spans by time.
+// Begin with pyprof__writing_new, pyprof__shown_of, pyprof__fill_shown, pyprof__each_stack, pyprof__visit_nodes.
 
+/* Bytes on their way to a write function, which gets them in pieces of up to 16 KiB. */
 typedef struct pyprof__out {
-    pyprof_write_fn write;
+    pyprof_write_fn write; /* NULL: for pyprof_visit, which puts nothing */
     void *user;
-    size_t size;
-    bool is_broken;
+    size_t size;    /* bytes in the buffer */
+    bool is_broken; /* write has answered false: it is not called again, and all that is put is dropped */
     char buffer[16384];
 } pyprof__out;
 
@@ -7978,6 +7985,7 @@ static void pyprof__flush(pyprof__out *out) {
     out->size = 0;
 }
 
+/* That write has failed is kept in is_broken, so that writers need not look after each piece. */
 static void pyprof__put(pyprof__out *out, const char *text, size_t size) {
     while (size > 0 && !out->is_broken) {
         size_t part = (size_t)pyprof__min64(size, sizeof out->buffer - out->size);
@@ -8005,12 +8013,15 @@ static void pyprof__put_number(pyprof__out *out, uint64_t number) {
     pyprof__put(out, digits + at, sizeof digits - at);
 }
 
+/* A line below 1, which means that none is known, is written as 0. */
 static void pyprof__put_line_number(pyprof__out *out, int32_t line) {
     pyprof__put_number(out, line > 0 ? (uint64_t)line : 0);
 }
 
-/* The code point that begins at text. A byte that begins none (system names may hold any) counts as the lone
-   surrogate that Python's surrogateescape makes of it. */
+/* The code point that begins at text, which has at least one byte; *length: how many bytes it takes. Surrogates in
+   three bytes are taken as they are: CPython's texts may hold lone ones. A byte that begins no code point (a name that
+   the system has may hold any) counts as the lone surrogate that Python's surrogateescape makes of it: U+DC00 + byte
+   (PEP 383). */
 static uint32_t pyprof__utf8_get(const char *text, size_t size, size_t *length) {
     static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
     const unsigned char *at = (const unsigned char *)text;
@@ -8032,8 +8043,9 @@ static void pyprof__put_escape(pyprof__out *out, const char *prefix, uint32_t c,
     pyprof__put_text(out, text);
 }
 
-/* The part of a line of collapsed text: what would end a frame or a line, or is no character, is written as
-   Python would write it in a string. */
+/* Part of a line of collapsed text. What would end a frame or a line, or is no character, is written as Python would
+   write it in a string; U+0085, U+2028 and U+2029 end lines for Python's str.splitlines. Blanks stay: the value stands
+   behind the last one. */
 static void pyprof__put_collapsed(pyprof__out *out, const char *text, size_t size) {
     size_t length;
     for (; size > 0; text += length, size -= length) {
@@ -8052,7 +8064,8 @@ static void pyprof__put_collapsed(pyprof__out *out, const char *text, size_t siz
     }
 }
 
-/* The inside of a JSON string (RFC 8259). */
+/* The inside of a JSON string (RFC 8259, section 7). Lone surrogates are escaped, as their bytes would not be UTF-8,
+   which section 8.1 asks for. */
 static void pyprof__put_json(pyprof__out *out, const char *text, size_t size) {
     size_t length;
     for (; size > 0; text += length, size -= length) {
@@ -8068,13 +8081,15 @@ static void pyprof__put_json(pyprof__out *out, const char *text, size_t size) {
     }
 }
 
+/* Whether the folder that the first bytes of a path name is a package. That is looked up while writing: where the
+   sources are not there, no folder is one. */
 static bool pyprof__has_init_file(const char *path, size_t directory_size) {
     char name[4200];
     int size = snprintf(name, sizeof name, "%.*s/__init__.py", (int)directory_size, path);
     return size > 0 && (size_t)size < sizeof name && access(name, F_OK) == 0;
 }
 
-/* Where the last part of a path begins. */
+/* Where the last part of a path begins: behind its last slash; 0 = it has none. */
 static size_t pyprof__last_part(const char *path, size_t size) {
     while (size > 0 && path[size - 1] != '/') {
         size--;
@@ -8082,7 +8097,7 @@ static size_t pyprof__last_part(const char *path, size_t size) {
     return size;
 }
 
-/* How much of a path to leave out: as py-spy does, all up to the outermost package that the file is in. */
+/* How many bytes of a path to leave out: as py-spy does, all up to the outermost package that the file is in. */
 static size_t pyprof__short_path_offset(const char *path, size_t size) {
     size_t offset = pyprof__last_part(path, size);
     while (offset > 1 && pyprof__has_init_file(path, offset - 1)) {
@@ -8091,20 +8106,21 @@ static size_t pyprof__short_path_offset(const char *path, size_t size) {
     return offset;
 }
 
-/* What a writer works on: the profile, how to show it, and memory of its own. */
+/* What one call that writes or visits works on: the profile, how to show it, and memory of its own. It lives as long as
+   the call. */
 typedef struct pyprof__writing {
     const pyprof_profile *profile;
     pyprof_output output;
-    pyprof__memory memory;
-    uint32_t *short_paths; /* of each string that is a file: how much of it is left out, + 1; 0 = it is none */
-    int32_t *owners;       /* of each string: the thread whose name it is; 0 = none, PYPROF__SEVERAL */
+    pyprof__memory memory; /* an account of its own within the recording's budget: several may write one profile */
+    uint32_t *short_paths; /* of each string that is a file: how many bytes of it are left out, + 1; 0 = it is none */
+    int32_t *owners;       /* of each string: id of the thread whose name it is; 0 = none, PYPROF__SEVERAL */
     pyprof__out out;
 } pyprof__writing;
 
 #define PYPROF__SEVERAL (-1)
 
-/* Threads that nobody named have the name of the process, or of the thread that made them. Those, and all others that
-   share what the system calls them, are told apart by their ids. */
+/* Finds out which names tell a thread from all others. Threads that nobody named have the name of the process, or of
+   the thread that made them. Those, and all others that share a name of the system's, are told apart by their ids. */
 static void pyprof__learn_owners(pyprof__writing *writing) {
     const pyprof_profile *profile = writing->profile;
     writing->owners[profile->process_name] = PYPROF__SEVERAL;
@@ -8115,7 +8131,7 @@ static void pyprof__learn_owners(pyprof__writing *writing) {
     }
 }
 
-/* The id that is shown behind the name of a thread, or for want of one; 0 = none. */
+/* The id to show behind the name of a thread, or in its place if it has none; 0 = the name is enough. */
 static int32_t pyprof__shown_tid(const pyprof__writing *writing, const pyprof__track *track) {
     size_t size;
     pyprof__string_text(writing->profile, track->name, &size);
@@ -8123,9 +8139,10 @@ static int32_t pyprof__shown_tid(const pyprof__writing *writing, const pyprof__t
     return is_told_apart ? 0 : track->tid;
 }
 
+/* pyprof__put_collapsed or pyprof__put_json. */
 typedef void (*pyprof__put_escaped)(pyprof__out *out, const char *text, size_t size);
 
-/* "NAME" or "NAME (ID)". */
+/* "NAME", "NAME (ID)" or "(ID)"; tid 0 = without an id. */
 static void pyprof__put_thread_name(pyprof__writing *writing, pyprof__put_escaped put, uint32_t name, int32_t tid) {
     size_t size;
     const char *text = pyprof__string_text(writing->profile, name, &size);
@@ -8137,6 +8154,7 @@ static void pyprof__put_thread_name(pyprof__writing *writing, pyprof__put_escape
     }
 }
 
+/* The end of a path by which a file is shown. Only for strings that are files: the others have no offset. */
 static const char *pyprof__short_path(const pyprof__writing *writing, uint32_t string, size_t *size) {
     const char *path = pyprof__string_text(writing->profile, string, size);
     size_t offset = writing->short_paths[string] - 1;
@@ -8144,7 +8162,8 @@ static const char *pyprof__short_path(const pyprof__writing *writing, uint32_t s
     return path + offset;
 }
 
-/* Whether two paths, one of which may begin where the program was started, lead to one file. */
+/* Whether two paths lead to one file: one of them may begin where the program was started. False also if a file is
+   gone. */
 static bool pyprof__are_one_file(const pyprof_profile *profile, uint32_t a, uint32_t b) {
     struct stat one, other;
     size_t size;
@@ -8153,7 +8172,7 @@ static bool pyprof__are_one_file(const pyprof_profile *profile, uint32_t a, uint
            one.st_ino == other.st_ino;
 }
 
-/* Of a file's path one folder more. False: all of it is shown already. */
+/* Shows one folder more of a file's path. False: all of it is shown already. */
 static bool pyprof__show_more(pyprof__writing *writing, uint32_t string) {
     size_t size;
     const char *path = pyprof__string_text(writing->profile, string, &size);
@@ -8165,13 +8184,14 @@ static bool pyprof__show_more(pyprof__writing *writing, uint32_t string) {
     return true;
 }
 
-/* What files are told apart by. */
+/* A text by which files are shown, in one round of telling them apart. */
 typedef struct pyprof__shown_path {
-    uint64_t hash[2];
-    uint32_t string; /* the first that is shown so */
-    bool is_shared;
+    uint64_t hash[2]; /* stands for the text */
+    uint32_t string;  /* the first file that is shown so */
+    bool is_shared;   /* another file is, too */
 } pyprof__shown_path;
 
+/* The entry for how a file is shown now; NULL = no room. */
 static pyprof__shown_path *pyprof__intern_path(pyprof__writing *writing, pyprof__table *paths, uint32_t string,
                                                bool *is_new) {
     pyprof__shown_path key;
@@ -8183,11 +8203,12 @@ static pyprof__shown_path *pyprof__intern_path(pyprof__writing *writing, pyprof_
     return index == PYPROF__NONE ? NULL : &PYPROF__ITEM(pyprof__shown_path, &paths->items, index);
 }
 
-/* One round of telling files apart: those that look alike show a folder more. False: there is no room. */
+/* One round of telling files apart: those that look alike show a folder more. *has_parted: some did. False: no room. */
 static bool pyprof__part_paths(pyprof__writing *writing, pyprof__table *paths, bool *has_parted) {
     const pyprof_profile *profile = writing->profile;
     bool is_new;
     *has_parted = false;
+    /* Which texts do several files share? Then all of these show more, the first one, too. */
     for (uint32_t i = 0; i < profile->strings.items.count; i++) {
         if (writing->short_paths[i] == 0) {
             continue;
@@ -8210,7 +8231,8 @@ static bool pyprof__part_paths(pyprof__writing *writing, pyprof__table *paths, b
     return true;
 }
 
-/* Files are shown from their outermost package on, and so far that no two look alike. False: there is no room. */
+/* Files are shown from their outermost package on, and so far that no two look alike: /a/x/util.py and /b/y/util.py are
+   first util.py both, then x/util.py and y/util.py. It ends, as each round shows more of some path. False: no room. */
 static bool pyprof__shorten_paths(pyprof__writing *writing) {
     const pyprof_profile *profile = writing->profile;
     bool has_parted = true, has_room = true;
@@ -8232,13 +8254,13 @@ static bool pyprof__shorten_paths(pyprof__writing *writing) {
 }
 
 static void pyprof__writing_free(pyprof__writing *writing) {
-    pyprof__memory memory = writing->memory;
+    pyprof__memory memory = writing->memory; /* a copy, as the account lies in what is freed */
     pyprof__release(&memory, writing->short_paths,
                     2 * ((size_t)writing->profile->strings.items.count + 1) * sizeof(uint32_t));
     pyprof__release(&memory, writing, sizeof *writing);
 }
 
-/* The working set of a writer; NULL = no room. Not on the stack: hosts' threads may have small ones. */
+/* NULL = no room. It is not on the stack, as hosts' threads may have small ones. */
 static pyprof__writing *pyprof__writing_new(const pyprof_profile *profile, const pyprof_output *output,
                                             pyprof_write_fn write, void *user) {
     pyprof__memory memory = {profile->memory.allocator, SIZE_MAX, 0, 0, 0, profile->memory.budget};
@@ -8270,12 +8292,13 @@ static pyprof__writing *pyprof__writing_new(const pyprof_profile *profile, const
     return writing;
 }
 
+/* As the detail asks: the line of a node, or the first one of its function. */
 static int32_t pyprof__shown_line(const pyprof__writing *writing, const pyprof__node *node) {
     bool is_line = writing->output.detail != PYPROF_DETAIL_FUNCTION;
     return is_line ? node->line : pyprof__function_at(writing->profile, node->function)->first_line;
 }
 
-/* "qualname (file.py:LINE)"; a marker is its name alone. */
+/* "qualname (file.py:LINE)", as py-spy writes it (src/flamegraph.rs). A marker, as [truncated], is its name alone. */
 static void pyprof__put_frame(pyprof__writing *writing, uint32_t function_index, int32_t line) {
     const pyprof__function *function = pyprof__function_at(writing->profile, function_index);
     size_t size;
@@ -8291,25 +8314,30 @@ static void pyprof__put_frame(pyprof__writing *writing, uint32_t function_index,
     }
 }
 
-/* The tree as it is shown: lines or threads may have been merged. What is shown as one goes by the first of its nodes. A
-   full tree leaves little room beside it, so this takes few bytes a node. */
+/* The tree as it is shown. Nodes that are shown as one go by that of them which comes first. A full tree leaves little
+   room beside it, so this takes few bytes a node: 13 to 18. An example, with PYPROF_DETAIL_FUNCTION:
+     node      0: a thread   1: f, line 3   2: f, line 7   3: g, called by 1   4: g, called by 2
+     first_of  0             1              1              3                   3
+     next_of   none          2              none           4                   none */
 typedef struct pyprof__shown_tree {
     size_t size;        /* of the three arrays, which lie one behind the other */
     uint32_t *first_of; /* of each node */
     uint32_t *next_of;  /* of each node: one more that is shown as the same; PYPROF__NONE = it is the last */
-    uint32_t *slots;    /* the first ones by hash: index + 1, 0 = free; once all are in, zeros for whoever walks it */
+    uint32_t *slots;    /* the first ones by hash: index + 1, 0 = free; once all are in, a zero for each node, to use */
     size_t slot_count;  /* a power of two, more than there are nodes */
-    pyprof__array path;
+    pyprof__array path; /* nodes of one stack, leaf first: see pyprof__find_path */
 } pyprof__shown_tree;
 
-/* What makes nodes be shown as one. */
+/* What a node is shown as: nodes that are alike in all four are one. It has no padding, as it is hashed and compared as
+   bytes. */
 typedef struct pyprof__shown {
-    uint32_t parent;
+    uint32_t parent;   /* the first one that is shown as its parent is; PYPROF__NONE: a thread */
     uint32_t function; /* PYPROF__NONE: a thread */
     int32_t line;      /* of a thread: its name */
     int32_t tid;       /* see pyprof__shown_tid */
 } pyprof__shown;
 
+/* Needs first_of for the parent of the node. */
 static pyprof__shown pyprof__shown_of(const pyprof__writing *writing, const pyprof__shown_tree *tree, uint32_t index) {
     const pyprof__node *node = pyprof__node_at(writing->profile, index);
     pyprof__shown shown = {PYPROF__NONE, PYPROF__NONE, 0, 0};
@@ -8325,7 +8353,8 @@ static pyprof__shown pyprof__shown_of(const pyprof__writing *writing, const pypr
     return shown;
 }
 
-/* The first node that is shown as this one is. */
+/* The first node that is shown as this one is; itself, if there was none. There are more slots than nodes, so the
+   search for a free one ends. */
 static uint32_t pyprof__first_shown(const pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t index) {
     pyprof__shown shown = pyprof__shown_of(writing, tree, index);
     size_t at = pyprof__hash(&shown, sizeof shown);
@@ -8342,7 +8371,7 @@ static uint32_t pyprof__first_shown(const pyprof__writing *writing, pyprof__show
     }
 }
 
-/* Parents come before their children, so one pass does. */
+/* Finds what is shown as one, in one pass: parents come before their children. */
 static void pyprof__fill_shown(const pyprof__writing *writing, pyprof__shown_tree *tree) {
     memset(tree->slots, 0, tree->slot_count * sizeof *tree->slots);
     for (uint32_t i = 0; i < writing->profile->nodes.items.count; i++) {
@@ -8353,10 +8382,11 @@ static void pyprof__fill_shown(const pyprof__writing *writing, pyprof__shown_tre
             tree->next_of[first] = i;
         }
     }
-    memset(tree->slots, 0, tree->slot_count * sizeof *tree->slots); /* for who works on the tree */
+    memset(tree->slots, 0, tree->slot_count * sizeof *tree->slots); /* for use by what walks the tree */
 }
 
-/* The value that a node has of its own in the metric that was asked for. */
+/* The value that a node has of its own in the metric that was asked for: nanoseconds, or samples. Only wall time and
+   samples are also counted apart for a thread that waits, so only these can leave it out. */
 static uint64_t pyprof__node_value(const pyprof_output *output, const pyprof_node *node) {
     switch (output->metric) {
     case PYPROF_METRIC_CPU:
@@ -8371,7 +8401,7 @@ static uint64_t pyprof__node_value(const pyprof_output *output, const pyprof_nod
     return node->wall_ns - (output->include_idle ? 0 : node->wall_idle_ns);
 }
 
-/* The figures of all nodes that are shown as the given one, which is the first of them. */
+/* The figures, and only these, of all nodes that are shown as the given one, which is the first of them. */
 static pyprof_node pyprof__sum_shown(const pyprof__writing *writing, const pyprof__shown_tree *tree, uint32_t first) {
     pyprof_node sum;
     memset(&sum, 0, sizeof sum);
@@ -8388,6 +8418,7 @@ static pyprof_node pyprof__sum_shown(const pyprof__writing *writing, const pypro
     return sum;
 }
 
+/* A frame of a line of collapsed text; the outermost one is "thread NAME". */
 static void pyprof__put_shown(pyprof__writing *writing, const pyprof__shown *shown) {
     if (shown->function != PYPROF__NONE) {
         pyprof__put_frame(writing, shown->function, shown->line);
@@ -8397,7 +8428,8 @@ static void pyprof__put_shown(pyprof__writing *writing, const pyprof__shown *sho
     pyprof__put_thread_name(writing, pyprof__put_collapsed, (uint32_t)shown->line, shown->tid);
 }
 
-/* The nodes from one outwards. False: no room. */
+/* Puts into the tree's path what is shown from a node outwards; where threads are merged, without the thread. False: no
+   room. */
 static bool pyprof__find_path(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t node) {
     tree->path.count = 0;
     for (uint32_t at = node; at != PYPROF__NONE;) {
@@ -8414,14 +8446,14 @@ static bool pyprof__find_path(pyprof__writing *writing, pyprof__shown_tree *tree
     return true;
 }
 
-/* Takes the stack in the tree's path, with its value in microseconds or samples. False: no room. */
+/* Takes the stack in the tree's path, with its value, above 0, in microseconds or samples. False: no room. */
 typedef bool (*pyprof__stack_fn)(pyprof__writing *writing, pyprof__shown_tree *tree, uint64_t value, void *user);
 
-/* One call a stack. Times are rounded to microseconds so that the sum stays right: what one stack lost in
-   rounding, the next one gets. */
+/* One call for each stack that has a value of its own. Times are rounded to microseconds so that the sum stays right to
+   half of one: what one stack lost in rounding, the next one gets. */
 static bool pyprof__each_stack(pyprof__writing *writing, pyprof__shown_tree *tree, pyprof__stack_fn take, void *user) {
     uint64_t unit = writing->output.metric == PYPROF_METRIC_SAMPLES ? 1 : 1000;
-    uint64_t carry = unit / 2;
+    uint64_t carry = unit / 2; /* what was not shown yet of the stacks so far */
     for (uint32_t i = 0; i < writing->profile->nodes.items.count; i++) {
         if (tree->first_of[i] != i) {
             continue;
@@ -8440,6 +8472,8 @@ static bool pyprof__each_stack(pyprof__writing *writing, pyprof__shown_tree *tre
     return true;
 }
 
+/* A line of collapsed text, "thread NAME;root;...;leaf VALUE". Source of the format: the stackcollapse scripts of
+   https://github.com/brendangregg/FlameGraph. */
 static bool pyprof__put_stack(pyprof__writing *writing, pyprof__shown_tree *tree, uint64_t value, void *user) {
     (void)user;
     for (uint32_t depth = tree->path.count; depth-- > 0;) {
@@ -8454,7 +8488,7 @@ static bool pyprof__put_stack(pyprof__writing *writing, pyprof__shown_tree *tree
     return true;
 }
 
-/* False: no room, and nothing to free. */
+/* Its memory is for pyprof__shown_tree_free. False: no room, and nothing to free. */
 static bool pyprof__shown_tree_init(pyprof__writing *writing, pyprof__shown_tree *tree) {
     size_t count = writing->profile->nodes.items.count;
     memset(tree, 0, sizeof *tree);
@@ -8479,7 +8513,7 @@ static void pyprof__shown_tree_free(pyprof__writing *writing, pyprof__shown_tree
     pyprof__array_free(&writing->memory, &tree->path);
 }
 
-/* All stacks that are shown. */
+/* Goes through all stacks that are shown, in the order in which their innermost nodes came. */
 static pyprof_result pyprof__take_stacks(pyprof__writing *writing, pyprof__stack_fn take, void *user) {
     pyprof__shown_tree tree;
     if (!pyprof__shown_tree_init(writing, &tree)) {
@@ -8500,7 +8534,7 @@ static pyprof_text pyprof__text_of(const pyprof_profile *profile, uint32_t strin
     return text;
 }
 
-/* The node that is shown, but for its number and that of its parent. */
+/* What a visitor is given of a node, but for its number and that of its parent. Texts are the profile's. */
 static pyprof_node pyprof__shown_node(const pyprof__writing *writing, const pyprof__shown_tree *tree, uint32_t first) {
     const pyprof_profile *profile = writing->profile;
     pyprof__shown shown = pyprof__shown_of(writing, tree, first);
@@ -8519,7 +8553,8 @@ static pyprof_node pyprof__shown_node(const pyprof__writing *writing, const pypr
     return node;
 }
 
-/* Numbers the nodes that are shown, in the tree's slots. */
+/* Numbers the nodes that are shown, in the tree's slots, and gives each to the visitor, if it takes nodes. False: it
+   said so. */
 static bool pyprof__visit_nodes(const pyprof__writing *writing, pyprof__shown_tree *tree,
                                 const pyprof_visitor *visitor) {
     uint32_t *numbers = tree->slots, next = 0;
@@ -8541,12 +8576,14 @@ static bool pyprof__visit_nodes(const pyprof__writing *writing, pyprof__shown_tr
     return true;
 }
 
+/* Gives the visitor the spans of one track after the other. The first one of each begins with the recording, and each
+   follows the one before, so the sum of these tells when one begins. Spans away from Python are passed over. */
 static bool pyprof__visit_spans(const pyprof__writing *writing, const pyprof__shown_tree *tree,
                                 const pyprof_visitor *visitor) {
     const pyprof_profile *profile = writing->profile;
     const pyprof__span *items = (const pyprof__span *)profile->timeline.data;
     for (uint32_t track = 0; track < profile->tracks.count && visitor->span != NULL; track++) {
-        uint64_t now = 0;
+        uint64_t now = 0; /* since the recording began */
         for (uint32_t i = pyprof__track_at(profile, track)->first; i != PYPROF__NONE; i = items[i].next) {
             uint32_t kind = pyprof__span_kind(&items[i]);
             pyprof_span span;
@@ -8568,6 +8605,7 @@ static bool pyprof__visit_spans(const pyprof__writing *writing, const pyprof__sh
     return true;
 }
 
+/* Errors: MEMORY; WRITE: a function of the visitor answered false. */
 static pyprof_result pyprof__visit_all(pyprof__writing *writing, const pyprof_visitor *visitor) {
     pyprof__shown_tree tree;
     if (!pyprof__shown_tree_init(writing, &tree)) {
@@ -8579,15 +8617,26 @@ static pyprof_result pyprof__visit_all(pyprof__writing *writing, const pyprof_vi
 }
 
 // >>writers
-// From that to pictures and speedscope's format. In: what >>shown has made. Out: bytes to the host's function, in pieces; once
-// that has said no, nothing more. Any thread that holds the profile; no lock.
+// Pictures and speedscope's format. In: a pyprof__writing, and what >>shown makes of it. Out: bytes to the write
+// function, in pieces; once that has answered false, nothing more. Any thread that holds the profile; no lock; never
+// the signal handler.
+// Errors: a writer itself fails only where there is no memory. That the write function failed is kept in pyprof__out,
+// which then drops what is put; pyprof__write_checked, which alone calls the writers, makes PYPROF_ERROR_WRITE of it.
+//   format       what comes, in this order                               source of the format
+//   collapsed    a line a stack, in the order of >>shown                 see pyprof__put_stack
+//   SVG          the same stacks, in the drawer's own order              see tools/flamegraph.h
+//   speedscope   frames; each track: its stacks, then their weights;     speedscope's src/lib/file-format-spec.ts
+//                the profile's name; which track to show first
+// Begin with pyprof__write_checked, pyprof__write_svg, pyprof__put_speedscope, pyprof__split_span.
 
-/* Text gathered in memory, for what needs all of it at once, or must not call the host's function yet. */
+/* Text gathered in memory, for what needs all of it at once, or must not call the host's function yet. The function
+   that declares it frees the bytes. */
 typedef struct pyprof__gathered {
     pyprof__memory *memory;
     pyprof__array bytes;
 } pyprof__gathered;
 
+/* A pyprof_write_fn; user is a pyprof__gathered. False: no room. */
 static bool pyprof__gather(void *user, const void *data, size_t size) {
     pyprof__gathered *gathered = (pyprof__gathered *)user;
     if (!pyprof__array_reserve(gathered->memory, &gathered->bytes, gathered->bytes.count + size)) {
@@ -8598,7 +8647,7 @@ static bool pyprof__gather(void *user, const void *data, size_t size) {
     return true;
 }
 
-/* Those that waited, too: *idle. */
+/* All samples of a profile. How many of them are of threads that waited is added to *idle. */
 static uint64_t pyprof__all_samples(const pyprof_profile *profile, uint64_t *idle) {
     uint64_t samples = 0;
     for (uint32_t i = 0; i < profile->nodes.items.count; i++) {
@@ -8610,7 +8659,8 @@ static uint64_t pyprof__all_samples(const pyprof_profile *profile, uint64_t *idl
 
 #define PYPROF__NOTE_MAX 128
 
-/* What has to be said of a profile with innermost lines that may not be right; "" = nothing. */
+/* What titles say of a profile whose innermost lines may not be right, as CPython's JIT keeps no others; "" = nothing.
+   The share is that of the samples that did not wait. Returns note. */
 static const char *pyprof__jit_note(const pyprof__writing *writing, char note[PYPROF__NOTE_MAX]) {
     uint64_t jit = writing->profile->samples_jit, idle = 0;
     uint64_t busy = pyprof__all_samples(writing->profile, &idle) - idle;
@@ -8622,7 +8672,8 @@ static const char *pyprof__jit_note(const pyprof__writing *writing, char note[PY
     return note;
 }
 
-/* The picture is drawn by tools/flamegraph.h. Without it there is none. */
+/* The picture is drawn by tools/flamegraph.h, if that was included before. Its memory is from malloc, outside of
+   memory_limit. */
 
 #if defined(FLAMEGRAPH_H)
 #define PYPROF__DRAWS true
@@ -8641,7 +8692,7 @@ static const char *pyprof__metric_text(const pyprof_output *output) {
     return output->include_idle ? "wall time, waiting included" : "wall time, waiting left out";
 }
 
-/* What a picture without a stack says. */
+/* What a picture without a stack says: why there is none, and what to do. */
 static const char *pyprof__why_empty(const pyprof__writing *writing) {
     uint64_t idle = 0, samples = pyprof__all_samples(writing->profile, &idle);
     if (samples == 0) {
@@ -8652,18 +8703,22 @@ static const char *pyprof__why_empty(const pyprof__writing *writing) {
                            : "Nothing was recorded of what is to be shown: another metric shows more.";
 }
 
+/* A flamegraph_write_fn; user is a pyprof__out. */
 static bool pyprof__put_piece(void *user, const void *data, size_t size) {
     pyprof__out *out = (pyprof__out *)user;
     pyprof__put(out, (const char *)data, size);
     return !out->is_broken;
 }
 
+/* A picture in the making; it lives as long as pyprof__write_svg runs. */
 typedef struct pyprof__picture {
     flamegraph *graph;
-    pyprof__gathered name; /* of the frame at hand */
+    pyprof__gathered name; /* of the frame that is being added */
 } pyprof__picture;
 
-/* Adds a frame below another: its name is what a line of collapsed text would have. */
+/* Adds a frame below another one, under the name that it has in collapsed text: the output is led into picture->name
+   while that is put. Nothing else is in its buffer, as the picture is written only after all frames were added.
+   FLAMEGRAPH_NONE = no room. */
 static uint32_t pyprof__draw_frame(pyprof__writing *writing, pyprof__picture *picture, const pyprof__shown *shown,
                                    uint32_t parent) {
     pyprof_write_fn write = writing->out.write;
@@ -8680,7 +8735,8 @@ static uint32_t pyprof__draw_frame(pyprof__writing *writing, pyprof__picture *pi
                                   : flamegraph_add_frame(picture->graph, parent, name, picture->name.bytes.count);
 }
 
-/* Which frame of the graph a node is stands in the tree's slots; 0 = none yet. */
+/* A pyprof__stack_fn; user is a pyprof__picture. The tree's slots keep which frame of the graph each node is; 0 = none
+   yet, as that is FLAMEGRAPH_ROOT, which no node is. */
 static bool pyprof__draw_stack(pyprof__writing *writing, pyprof__shown_tree *tree, uint64_t value, void *user) {
     pyprof__picture *picture = (pyprof__picture *)user;
     uint32_t frame = FLAMEGRAPH_ROOT;
@@ -8698,6 +8754,7 @@ static bool pyprof__draw_stack(pyprof__writing *writing, pyprof__shown_tree *tre
     return tree->path.count == 0 || flamegraph_add_value(picture->graph, frame, value) == FLAMEGRAPH_OK;
 }
 
+/* Writes the finished graph. A failed write function is no error here: see the opening. */
 static pyprof_result pyprof__put_picture(pyprof__writing *writing, const flamegraph *graph) {
     flamegraph_options options;
     char note[PYPROF__NOTE_MAX], subtitle[2 * PYPROF__NOTE_MAX];
@@ -8726,17 +8783,19 @@ static pyprof_result pyprof__write_svg(pyprof__writing *writing) {
 #else
 #define PYPROF__DRAWS false
 
+/* Not called: pyprof__check_output refuses the format before. */
 static pyprof_result pyprof__write_svg(pyprof__writing *writing) {
     (void)writing;
     return PYPROF_ERROR_FORMAT;
 }
 #endif
 
-/* Speedscope's frame table: a frame is a function at a line. */
+/* Speedscope's frame table, in which a frame is a function at a line. It lives as long as pyprof__write_speedscope
+   runs. */
 typedef struct pyprof__speedscope {
-    pyprof__table frames; /* of struct {function, line} */
-    uint32_t *frame_of;   /* of each node */
-    uint32_t *path;
+    pyprof__table frames; /* of pyprof__speedscope_frame; a frame's index is its number in the file */
+    uint32_t *frame_of;   /* of each node: its frame; PYPROF__NONE: a thread */
+    uint32_t *path;       /* room for the frames of one stack, leaf first */
 } pyprof__speedscope;
 
 typedef struct pyprof__speedscope_frame {
@@ -8744,6 +8803,7 @@ typedef struct pyprof__speedscope_frame {
     int32_t line;
 } pyprof__speedscope_frame;
 
+/* Gives each node its frame; with PYPROF_DETAIL_FUNCTION the lines of a function share one. False: no room. */
 static bool pyprof__build_frames(pyprof__writing *writing, pyprof__speedscope *speedscope) {
     for (uint32_t i = 0; i < writing->profile->nodes.items.count; i++) {
         const pyprof__node *node = pyprof__node_at(writing->profile, i);
@@ -8760,6 +8820,7 @@ static bool pyprof__build_frames(pyprof__writing *writing, pyprof__speedscope *s
     return true;
 }
 
+/* key comes with all that stands before the text, its opening quotation mark included. */
 static void pyprof__put_json_string(pyprof__writing *writing, const char *key, uint32_t string) {
     size_t size;
     const char *text = pyprof__string_text(writing->profile, string, &size);
@@ -8768,6 +8829,7 @@ static void pyprof__put_json_string(pyprof__writing *writing, const char *key, u
     pyprof__put_text(&writing->out, "\"");
 }
 
+/* The list shared.frames. Files have their whole paths; a marker has neither file nor line. */
 static void pyprof__put_frames(pyprof__writing *writing, const pyprof__speedscope *speedscope) {
     for (uint32_t i = 0; i < speedscope->frames.items.count; i++) {
         const pyprof__speedscope_frame *frame =
@@ -8786,6 +8848,7 @@ static void pyprof__put_frames(pyprof__writing *writing, const pyprof__speedscop
     }
 }
 
+/* The stack of a node as a list of frames, root first; for the root of a track the empty stack, []. */
 static void pyprof__put_path(pyprof__writing *writing, const pyprof__speedscope *speedscope, uint32_t node) {
     uint32_t depth = 0;
     for (; speedscope->frame_of[node] != PYPROF__NONE; node = pyprof__node_at(writing->profile, node)->parent) {
@@ -8799,9 +8862,15 @@ static void pyprof__put_path(pyprof__writing *writing, const pyprof__speedscope 
     pyprof__put_text(&writing->out, "]");
 }
 
-/* How much of a span is shown with its stack, and how much as an empty stack, so that the threads stay
-   aligned in time. The CPU time of a span may exceed its wall time: what exceeds it is taken from the empty
-   spans around it. */
+/* Shares out a span between its stack, weights[0], and the empty stack, weights[1]. Together they make its wall time,
+   so that all tracks stay aligned in time:
+     metric    its stack                         the empty stack
+     wall      all of it, if it is shown         all of it, if not: away from Python, or idle
+     CPU       its CPU time                      the rest of its wall time
+     GIL       all of it, if it had the GIL      all of it, if not
+     samples   its samples, if it is shown       nothing: the axis counts samples, and no tracks are aligned
+   The CPU time of a span, which is partly estimated (pyprof__claim), may exceed its wall time: the sum of that is
+   *excess, and empty stacks that follow are made shorter by it. */
 static void pyprof__split_span(const pyprof_output *output, const pyprof__span *span, uint64_t *excess,
                                uint64_t weights[2]) {
     uint32_t kind = pyprof__span_kind(span);
@@ -8829,7 +8898,8 @@ static void pyprof__split_span(const pyprof_output *output, const pyprof__span *
     weights[1] = empty - paid;
 }
 
-/* Adds to one of a track's two parallel lists: a stack, or (speedscope is NULL) its weight. */
+/* Adds to one of a track's two parallel lists: a stack, or (speedscope is NULL) its weight. What weighs nothing is in
+   neither list, so *sum is 0 only before the first item. */
 static void pyprof__put_item(pyprof__writing *writing, const pyprof__speedscope *speedscope, uint32_t node,
                              uint64_t weight, uint64_t *sum) {
     if (weight > 0) {
@@ -8843,7 +8913,8 @@ static void pyprof__put_item(pyprof__writing *writing, const pyprof__speedscope 
     }
 }
 
-/* One of the lists, from the first moment to the last; returns the sum of the weights. The root is an empty stack. */
+/* One of the two lists, from the first moment of the recording to the last, where no Python ran as an empty stack: the
+   root's. excess: see pyprof__split_span, what it begins with. Returns the sum of the weights. */
 static uint64_t pyprof__put_track_list(pyprof__writing *writing, const pyprof__speedscope *speedscope,
                                        const pyprof__track *track, uint64_t excess) {
     const pyprof__span *items = (const pyprof__span *)writing->profile->timeline.data;
@@ -8860,7 +8931,9 @@ static uint64_t pyprof__put_track_list(pyprof__writing *writing, const pyprof__s
     return sum;
 }
 
-/* Returns the weight of all its stacks that are not empty. */
+/* A track as a profile of the type "sampled". Its spans are walked three times: for the CPU time that finds no empty
+   stack behind it, and so is taken from the first ones; for the list of stacks; and for that of weights, which the
+   format wants behind. Returns the weight of all its stacks that are not empty. */
 static uint64_t pyprof__put_track(pyprof__writing *writing, const pyprof__speedscope *speedscope,
                                   const pyprof__track *track) {
     const pyprof__span *items = (const pyprof__span *)writing->profile->timeline.data;
@@ -8884,7 +8957,8 @@ static uint64_t pyprof__put_track(pyprof__writing *writing, const pyprof__speeds
     return value;
 }
 
-/* Source of the format: speedscope's file-format-spec.ts. */
+/* The file. Source of the format: https://github.com/jlfwong/speedscope, src/lib/file-format-spec.ts. The track with
+   the most weight is the one that speedscope shows first. */
 static void pyprof__put_speedscope(pyprof__writing *writing, const pyprof__speedscope *speedscope) {
     const pyprof_profile *profile = writing->profile;
     char note[PYPROF__NOTE_MAX];
@@ -8925,12 +8999,15 @@ static pyprof_result pyprof__write_speedscope(pyprof__writing *writing) {
     return result;
 }
 
+/* what: "to write the profile", or what else there was no memory for. */
 static void pyprof__say_full(const char *what, const pyprof__memory *memory) {
     pyprof__say("no memory %s: memory_limit (%zu bytes) leaves too little beside what is held already (%zu), or the "
                 "allocator gave nothing",
                 what, memory->limit, memory->used);
 }
 
+/* Writes a profile by a resolved output, which pyprof__check_output has passed. Errors, each of which it says: MEMORY,
+   WRITE. */
 static pyprof_result pyprof__write_checked(const pyprof_profile *profile, const pyprof_output *output,
                                            pyprof_write_fn write, void *user) {
     pyprof__writing *writing = pyprof__writing_new(profile, output, write, user);
@@ -8953,13 +9030,22 @@ static pyprof_result pyprof__write_checked(const pyprof_profile *profile, const 
 }
 
 // >>files
-// Files: beside first, then renamed. False or a result code: errno says why, and there is no partial file.
+// A profile becomes a file. In: a profile, a resolved output, and a path (see pyprof__save_at). Out: a result code;
+// with PYPROF_ERROR_IO errno says why. Runs in the thread that calls pyprof_save or pyprof_stop, or in the sampler's
+// (autosave_s); no lock; never in the signal handler.
+// Invariant: at any moment path is the whole new file or as it was, also if the process is killed:
+//   open PATH.PID-0.part -> fill it, close it -> rename it to PATH          any failure: remove it
+// What is no regular file is written into. There is no fsync: the machine may lose what it has not written when it
+// fails.
+// Begin with pyprof__save_beside, pyprof__fill_file, pyprof__resolve_output.
 
+/* A file that is being written. */
 typedef struct pyprof__file {
     int descriptor;
-    int error;
+    int error; /* errno of what failed first; 0 = nothing did */
 } pyprof__file;
 
+/* A pyprof_write_fn; user is a pyprof__file. False: the error is in there. */
 static bool pyprof__write_file(void *user, const void *data, size_t size) {
     pyprof__file *file = (pyprof__file *)user;
     const char *at = (const char *)data;
@@ -8978,7 +9064,9 @@ static bool pyprof__write_file(void *user, const void *data, size_t size) {
     return true;
 }
 
-/* Writes to a file and closes it. A reader that went away must be an error code for us, not a SIGPIPE for the host. */
+/* Writes to a file and closes it. A reader that went away must be an error code for us, not a SIGPIPE for the host:
+   Linux sends that signal to the thread that writes. So this one blocks it meanwhile, and discards it unless one was
+   pending before. Errors: MEMORY; IO with errno, in place of WRITE. */
 static pyprof_result pyprof__fill_file(const pyprof_profile *profile, const pyprof_output *output, pyprof__file *file) {
     sigset_t pipe_only, before, pending;
     struct timespec no_time = {0, 0};
@@ -9002,13 +9090,15 @@ static pyprof_result pyprof__fill_file(const pyprof_profile *profile, const pypr
     return PYPROF_ERROR_IO; /* pyprof_save says which file and why */
 }
 
-/* Into what exists and is no regular file. */
+/* Into what exists and is no regular file: a pipe, a device. To open a pipe waits for a reader; a terminal does not
+   become the one that controls the process. What was written before a failure stays written. */
 static pyprof_result pyprof__save_into(const pyprof_profile *profile, const pyprof_output *output, const char *path) {
     pyprof__file file = {open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY), 0};
     return file.descriptor < 0 ? PYPROF_ERROR_IO : pyprof__fill_file(profile, output, &file);
 }
 
-/* Opens a new file beside path; its name stays in the given buffer. A name that has no room for more is replaced. */
+/* Opens a new file beside path, "PATH.PID-N.part", N = 0 to 99; its name stays in the given buffer. A name that is too
+   long for that becomes ".PID-N.part" in the same folder. -1: errno says why. */
 static int pyprof__open_beside(const char *path, char *name, size_t size) {
     int kept = (int)strnlen(path, size), folder = (int)pyprof__last_part(path, strlen(path));
     for (unsigned attempt = 0; attempt < 100; attempt++) {
@@ -9026,6 +9116,8 @@ static int pyprof__open_beside(const char *path, char *name, size_t size) {
     return -1;
 }
 
+/* Makes a new file beside path and renames it to path. mode: the rights of the file that it replaces; 0 = there is
+   none, so the umask says them. */
 static pyprof_result pyprof__save_beside(const pyprof_profile *profile, const pyprof_output *output, const char *path,
                                          mode_t mode) {
     char name[4200];
@@ -9048,13 +9140,14 @@ static pyprof_result pyprof__save_beside(const pyprof_profile *profile, const py
     return result;
 }
 
-/* The ending in capitals (X.SVG) means the same. */
+/* An ending in capitals (X.SVG) means the same. */
 static bool pyprof__path_ends_with(const char *path, const char *end) {
     size_t length = strlen(path), size = strlen(end);
     return length >= size && strcasecmp(path + length - size, end) == 0;
 }
 
-/* NULL = defaults; where no format is named, the path's ending names it. */
+/* The output with its defaults filled in; NULL = all of them. Where no format is named, the path's ending names it:
+   .json, .svg, anything else is collapsed. path NULL = there is none. */
 static pyprof_output pyprof__resolve_output(const pyprof_output *output, const char *path) {
     pyprof_output resolved;
     memset(&resolved, 0, sizeof resolved);
@@ -9069,20 +9162,37 @@ static pyprof_output pyprof__resolve_output(const pyprof_output *output, const c
     return resolved;
 }
 
+/* Said where an .svg is asked for, and tools/flamegraph.h was not included. */
 #define PYPROF__NO_PICTURE                                                                                             \
     "an .svg needs tools/flamegraph.h, included before pyprof.h in the file that defines PYPROF_IMPLEMENTATION; "      \
     "without it, save a .txt and run 'pyprof-svg x.txt x.svg', or save a .json and open it in "                        \
     "https://www.speedscope.app"
 
 // >>lifecycle
-// A recording begins and ends. Guarded by one lock, which no thread holds while it waits for the host or for the GIL.
+// A recording begins, ends, and meets a fork. In: a pyprof_desc. Out: the recording that runs, pyprof__process.active;
+// when it ends, its profile and its figures. Runs in any thread of the host, with or without the GIL, which it never
+// takes; never in the signal handler, nor in the sampler's thread.
+//   pyprof_start   check -> memory -> layout, way to read, signal, thread, its first tick -> active
+//   pyprof_stop    dumps end -> must_stop, join -> way to read given up -> figures kept -> not active -> save
+//   pyprof__lifecycle     guards pyprof__process from lock_holder on. Taken while a recording begins, ends or is read;
+//                         not while it is saved, or a result is told to the logger.
+//   pyprof__sampler.lock  guards the sampler's state and the profile; both locks together, names that the host gave.
+//                         Taken by the sampler's thread for each tick, by others for as long as they read or copy.
+//   no lock               atomics: lock_holder, active_in, visitors, must_stop, ready, dumps_wanted, dumps_served; and
+//                         pyprof__handler, see >>handler.
+// Order: pyprof__lifecycle first. The sampler's thread takes only its own lock, so pyprof_stop may take
+// pyprof__lifecycle and wait for that thread to end. pyprof_dump takes the sampler's lock alone: by visitors it keeps
+// the recording from ending.
+// Under pyprof__lifecycle the host's allocator is called, under the sampler's lock its logger, too; a write function
+// under neither, as it may be slow, or wait for a thread that waits for us.
+// Begin with pyprof_start, pyprof_stop, pyprof__sampler_start, pyprof__end_recording; forks: pyprof__before_fork.
 
-/* Guards pyprof__process from its lock_holder on. */
 static pthread_mutex_t pyprof__lifecycle = PTHREAD_MUTEX_INITIALIZER;
 
 static void pyprof__register_for_forks(void);
 
-/* Every use of the lock has to be seen through by a fork. */
+/* Takes pyprof__lifecycle. The fork handlers are registered before: without them a fork by another thread would make a
+   child in which the lock stays locked for ever. */
 static void pyprof__lock(void) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, pyprof__register_for_forks);
@@ -9095,18 +9205,20 @@ static void pyprof__unlock(void) {
     pthread_mutex_unlock(&pyprof__lifecycle);
 }
 
-/* NULL = none. */
+/* The recording that runs from here on; NULL = none. */
 static void pyprof__set_active(pyprof__sampler *sampler) {
     pyprof__process.active = sampler;
     pyprof__set(&pyprof__process.active_in, sampler != NULL ? (uint32_t)getpid() : 0);
 }
 
-/* The recording that runs in this process. A forked child has none: it has no sampler thread. */
+/* The recording that runs in this process; NULL = none. A child that was made without the fork handlers has no sampler
+   thread, though active is still its parent's; so is pyprof__process.pid, which shows it. */
 static pyprof__sampler *pyprof__running(void) {
     return pyprof__process.active != NULL && pyprof__process.pid == getpid() ? pyprof__process.active : NULL;
 }
 
-/* The recording that runs, with the sampler held still; NULL = none. */
+/* Takes both locks, so that the sampler stands still between two ticks. NULL = no recording runs, and only
+   pyprof__lifecycle was taken. In either case pyprof__unlock_running has to follow. */
 static pyprof__sampler *pyprof__lock_running(void) {
     pyprof__lock();
     pyprof__sampler *sampler = pyprof__running();
@@ -9116,6 +9228,7 @@ static pyprof__sampler *pyprof__lock_running(void) {
     return sampler;
 }
 
+/* sampler: what pyprof__lock_running answered. */
 static void pyprof__unlock_running(pyprof__sampler *sampler) {
     if (sampler != NULL) {
         pthread_mutex_unlock(&sampler->lock);
@@ -9123,14 +9236,15 @@ static void pyprof__unlock_running(pyprof__sampler *sampler) {
     pyprof__unlock();
 }
 
-/* Gives back all that the sampler holds but the profile and the path to save it to. */
+/* Gives back all that the sampler holds but the profile and the path to save it to. The sampler's thread has ended, or
+   was never there. */
 static void pyprof__sampler_clear(pyprof__sampler *sampler) {
     pyprof__memory *memory = sampler->memory;
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
         pyprof__request *request = &pyprof__handler.requests[i];
         size_t size = request->stack.capacity * sizeof *request->stack.frames;
         if (request->is_left) {
-            memory->used -= size;
+            memory->used -= size; /* a handler may still write there: booked as given back, and never freed */
             continue;
         }
         pyprof__release(memory, request->stack.frames, size);
@@ -9152,6 +9266,7 @@ static void pyprof__sampler_clear(pyprof__sampler *sampler) {
     }
 }
 
+/* After pyprof__sampler_clear: the rest of the sampler, but not the profile. */
 static void pyprof__sampler_free(pyprof__sampler *sampler) {
     pyprof__memory *memory = sampler->memory;
     pthread_mutex_destroy(&sampler->lock);
@@ -9159,6 +9274,7 @@ static void pyprof__sampler_free(pyprof__sampler *sampler) {
     pyprof__release(memory, sampler, sizeof *sampler);
 }
 
+/* The profile goes last: the account of all this memory is in it. */
 static void pyprof__recording_free(pyprof__sampler *sampler) {
     pyprof_profile *profile = sampler->profile;
     pyprof__sampler_clear(sampler);
@@ -9166,10 +9282,26 @@ static void pyprof__recording_free(pyprof__sampler *sampler) {
     pyprof_free(profile);
 }
 
-/* Fork. It copies locks and memory as they are, so both are held still meanwhile. That also keeps our signals away
-   from it: the kernel begins anew whenever one comes, and with a large process would never get through. */
+/* Fork. It copies locks and memory as they are, but no thread beside the forking one, so both locks are taken
+   meanwhile. That also keeps our signals away from it: the kernel begins a fork anew whenever one comes, and with a
+   large process would never end.
+     parent, before   pyprof__before_fork takes both locks: it waits for a tick that is under way, and for other calls
+     parent, after    pyprof__after_fork lets them go; the recording goes on
+     child            pyprof__in_child_of_fork:
+                      1. all requests are free, and no handler is at work: the threads that were asked are not here
+                      2. the signal's action is the host's again
+                      3. session is even: a signal that comes all the same finds no recording
+                      4. /proc/self/mem, if it was open, is closed: it is the parent's memory
+                      5. the parent's recording becomes inherited, and none is active
+                      6. both locks are let go
+                      7. with PYPROF_CHILDREN_FOLLOW a recording of its own begins, and frees the inherited one
+     child, later     pyprof_stop gives away what is inherited (PYPROF_CHILDREN_STOP), or pyprof_start frees it
+   A child that was made without these handlers (_Fork, clone) takes the steps 1 to 5 in its first pyprof_start. What
+   the sampler had in memory is forgotten there, not freed: it may have been in the middle of a change. */
 
-/* A child that was made without these handlers, and forks itself, has locks that nobody will ever let go. */
+/* Takes no lock in two cases. A child that was made without these handlers, and forks itself, may have copies of locked
+   locks. And a signal handler of the host that forks may have interrupted one of our functions, in a thread that has
+   taken them. */
 static void pyprof__before_fork(void) {
     bool is_strange = pyprof__process.active != NULL && pyprof__running() == NULL;
     if (!is_strange && pyprof__get(&pyprof__process.lock_holder) != (uint32_t)pyprof__tid()) {
@@ -9185,31 +9317,33 @@ static void pyprof__after_fork(void) {
     }
 }
 
-/* What the parent's recording leaves behind in a child: no thread, but a handler, and questions that nobody will
-   answer. Its memory is of use only if it was held still; else the sampler may have been at work on it. */
+/* Steps 1 to 5: ends what the parent's recording leaves behind in a child: a handler, and requests that nobody will
+   answer. is_still: both locks were taken at the fork, so its memory is whole, and is kept as inherited. Else that is
+   forgotten, with the room for answers. Does nothing where there is no recording of a parent. */
 static void pyprof__forget_parent(bool is_still) {
     if (pyprof__process.active == NULL || (!is_still && pyprof__process.pid == getpid())) {
         return;
     }
-    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+    for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) { /* step 1 */
         pyprof__set_state(&pyprof__handler.requests[i], PYPROF__REQUEST_FREE);
         if (!is_still) {
             memset(&pyprof__handler.requests[i], 0, sizeof pyprof__handler.requests[i]);
         }
     }
     pyprof__set(&pyprof__handler.running, 0);
-    if (pyprof__get64(&pyprof__handler.taken) != 0) {
+    if (pyprof__get64(&pyprof__handler.taken) != 0) { /* step 2; nothing is waited for, as all requests are free */
         pyprof__handler_stop(false);
     }
     pyprof__set(&pyprof__handler.at_large, 0);
-    pyprof__add(&pyprof__handler.session, 1);
-    pyprof__reads_stop();
+    pyprof__add(&pyprof__handler.session, 1); /* step 3 */
+    pyprof__reads_stop();                     /* step 4, then step 5 */
     pyprof__process.fork.inherited = is_still ? pyprof__process.active : NULL;
     pyprof__set_active(NULL);
     pyprof__process.was_active = false;
 }
 
-/* A recording of the child's own, as its parent's. What is said goes to the logger. */
+/* Step 7: begins a recording as its parent's. Its path is made anew from the pattern, which is copied before:
+   pyprof_start frees the parent's recording. What fails is told to the logger by pyprof_start. */
 static void pyprof__follow_child(const pyprof__sampler *parents) {
     pyprof_desc desc = parents->desc;
     char path[4200];
@@ -9222,7 +9356,9 @@ static void pyprof__follow_child(const pyprof__sampler *parents) {
     (void)pyprof_start(&desc);
 }
 
-/* Frees nothing yet, unless it goes on recording: the host's allocator may itself be in the middle of its fork. */
+/* Without the locks (see pyprof__before_fork) it leaves all to a later pyprof_start. It frees nothing, unless the child
+   goes on recording: if the host's allocator has fork handlers, and registered them later, they have not run in the
+   child yet. */
 static void pyprof__in_child_of_fork(void) {
     pyprof__sampler *parents = pyprof__process.active;
     if (pyprof__process.fork.has_lock) {
@@ -9235,13 +9371,15 @@ static void pyprof__in_child_of_fork(void) {
     }
 }
 
+/* Once in a process: there is no call that takes such handlers back. */
 static void pyprof__register_for_forks(void) {
     pyprof__process.fork.is_registered =
         pthread_atfork(pyprof__before_fork, pyprof__after_fork, pyprof__in_child_of_fork) == 0;
 }
 
-/* Before a recording begins: whatever a parent left behind is given back. A child that was made without fork's handlers
-   (_Fork, a bare system call) comes here with its parent's recording. */
+/* Before a recording begins, with pyprof__lifecycle taken: what a parent left behind is given back. A child that was
+   made without fork's handlers comes here with its parent's recording. False: forks would not be noticed, as
+   pthread_atfork had no memory. */
 static bool pyprof__prepare_for_forks(void) {
     pyprof__forget_parent(false);
     if (pyprof__process.fork.inherited != NULL) {
@@ -9251,6 +9389,7 @@ static bool pyprof__prepare_for_forks(void) {
     return pyprof__process.fork.is_registered;
 }
 
+/* Of a description with its defaults filled in. False: what is wrong was said. */
 static bool pyprof__desc_is_valid(const pyprof_desc *desc) {
     if (desc->interval_us < 50 || desc->interval_us > 10000000) {
         pyprof__say("interval_us is %lu: it has to be 50 to 10000000, or 0 for 10000",
@@ -9290,6 +9429,7 @@ static bool pyprof__desc_is_valid(const pyprof_desc *desc) {
     return false;
 }
 
+/* 0 stands for the default of each figure. One function of the allocator without the other stays, and is refused. */
 static void pyprof__apply_defaults(pyprof_desc *desc) {
     desc->interval_us = desc->interval_us == 0 ? 10000 : desc->interval_us;
     desc->memory_limit = desc->memory_limit == 0 ? (size_t)64 << 20 : desc->memory_limit;
@@ -9300,7 +9440,8 @@ static void pyprof__apply_defaults(pyprof_desc *desc) {
     }
 }
 
-/* "20261128-185130-042", UTC. By hand, as a forked child may come here while another thread had libc's lock for it. */
+/* "20261128-185130-042", UTC, of nanoseconds since 1970. Not by gmtime_r: libc takes a lock for that, which stays
+   locked in a forked child if another thread had it at the fork. */
 static void pyprof__put_time(char *text, size_t size, uint64_t epoch_ns) {
     uint64_t seconds = epoch_ns / 1000000000u, days = seconds / 86400, of_day = seconds % 86400;
     uint64_t shifted = days + 719468; /* since 0000-03-01: Howard Hinnant, chrono-Compatible Date Algorithms */
@@ -9314,7 +9455,7 @@ static void pyprof__put_time(char *text, size_t size, uint64_t epoch_ns) {
              (unsigned)(of_day / 60 % 60), (unsigned)(of_day % 60), (unsigned)(epoch_ns / 1000000u % 1000));
 }
 
-/* What stands for one letter after a %; NULL = both stay as they are. */
+/* What % and this letter stand for: in the given room, or static; NULL = nothing, both stay as they are. */
 static const char *pyprof__placeholder(char letter, uint64_t epoch_ns, char *text, size_t size) {
     extern char *program_invocation_short_name; /* errno.h may have been included before _GNU_SOURCE was defined */
     switch (letter) {
@@ -9333,7 +9474,8 @@ static const char *pyprof__placeholder(char letter, uint64_t epoch_ns, char *tex
     }
 }
 
-/* Writes what a pattern means, ending in a zero, as far as size allows; returns the bytes that all of it needs. */
+/* Writes what a pattern means, ending in a zero, as far as size allows; returns the bytes that all of it needs, with
+   the zero. */
 static size_t pyprof__expand(const char *pattern, uint64_t epoch_ns, char *to, size_t size) {
     size_t needed = 0;
     for (const char *at = pattern; *at != '\0'; at++) {
@@ -9352,6 +9494,8 @@ static size_t pyprof__expand(const char *pattern, uint64_t epoch_ns, char *to, s
     return needed + 1;
 }
 
+/* Notes the time of the start, and makes the path to save to. One block has the path, with room to make it anew in a
+   child that takes the recording over, and behind it the pattern, which desc.output_path then is. False: no room. */
 static bool pyprof__copy_output_path(pyprof__sampler *sampler) {
     const char *pattern = sampler->desc.output_path;
     uint64_t epoch = pyprof__clock(CLOCK_REALTIME);
@@ -9372,13 +9516,15 @@ static bool pyprof__copy_output_path(pyprof__sampler *sampler) {
     return sampler->output_path != NULL;
 }
 
-/* A recording that is full can be saved all the same, and a snapshot of it can be made and saved. So it takes less than half
-   of what there is beside what it needs from its start: for each byte of a tree, its copy takes up to 0.84, and writing 0.32. */
+/* A recording that is full can be saved all the same, and a snapshot of it can be made and saved. For each byte of a
+   tree its copy takes up to 0.84, and writing 0.32: together 2.16. So it takes at most 7 of 16 parts of what the limit
+   leaves beside what it needs from its start; the other 9 are the reserve. */
 static void pyprof__keep_reserve(pyprof__memory *memory) {
     memory->reserve = (memory->limit - memory->used) / 16 * 9;
 }
 
-/* The profile and the sampler, with all that a recording needs from its start; NULL = no room. */
+/* The profile and the sampler, with all that a recording needs from its start; NULL = no room. The profile has the
+   account on which both book their memory, as it outlives the sampler. */
 static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
     pyprof__memory memory = {desc->allocator, desc->memory_limit, 0, 0, 0, NULL};
     memory.budget = pyprof__budget_new(&memory.allocator, desc->memory_limit);
@@ -9404,7 +9550,7 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
     sampler->memory = &profile->memory;
     sampler->starter = pthread_self();
     sampler->starter_tid = pyprof__tid();
-    sampler->random = (pyprof__now() ^ (uint64_t)(uintptr_t)sampler) | 1;
+    sampler->random = (pyprof__now() ^ (uint64_t)(uintptr_t)sampler) | 1; /* xorshift never leaves 0 */
     sampler->bootstrap = sampler->runner = PYPROF__NONE;
     sampler->pthread_tid_offset = PYPROF__ABSENT;
     sampler->interps.item_size = sizeof(pyprof__interp);
@@ -9435,6 +9581,8 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
     return sampler;
 }
 
+/* Starts the sampler's thread, and waits until its first tick is done. It inherits the mask in which all signals are
+   blocked, so that none of the host's is ever delivered to it. False: why was said. */
 static bool pyprof__spawn(pyprof__sampler *sampler) {
     pthread_attr_t attributes;
     sigset_t all, before;
@@ -9457,7 +9605,9 @@ static bool pyprof__spawn(pyprof__sampler *sampler) {
     return true;
 }
 
-/* Takes what belongs to the process: the way to read memory, the signal, the thread. */
+/* Takes what belongs to the process, in this order, as each needs those before: where things lie in CPython, the way to
+   read memory, the signal's action, the thread. session is odd before the first signal can come. Where one fails, those
+   before are given back, and why was said; MEMORY is left to the caller to say. */
 static pyprof_result pyprof__sampler_start(pyprof__sampler *sampler) {
     bool takes_signal = sampler->desc.capture == PYPROF_CAPTURE_DEFAULT;
     size_t reserve = pyprof__open_reserve(sampler->memory);
@@ -9496,6 +9646,7 @@ static pyprof_result pyprof__sampler_start(pyprof__sampler *sampler) {
     return result;
 }
 
+/* With pyprof__lifecycle taken. Why it failed was said. */
 static pyprof_result pyprof__begin_recording(const pyprof_desc *desc) {
     pyprof__sampler *sampler = pyprof__sampler_new(desc);
     pyprof_result result = sampler != NULL ? pyprof__sampler_start(sampler) : PYPROF_ERROR_MEMORY;
@@ -9512,6 +9663,7 @@ static pyprof_result pyprof__begin_recording(const pyprof_desc *desc) {
     return result;
 }
 
+/* The logger is called only without the lock: it is the host's. */
 PYPROF_API pyprof_result pyprof_start(const pyprof_desc *desc) {
     pyprof_desc resolved;
     memset(&resolved, 0, sizeof resolved);
@@ -9540,6 +9692,7 @@ PYPROF_API pyprof_result pyprof_start(const pyprof_desc *desc) {
     return pyprof__report(&resolved.logger, result);
 }
 
+/* The figures of a recording whose sampler stands still, or has ended. */
 static void pyprof__fill_stats(const pyprof__sampler *sampler, pyprof_stats *stats) {
     *stats = sampler->stats;
     stats->timeline_coarsened = sampler->profile->timeline_coarsened;
@@ -9549,8 +9702,9 @@ static void pyprof__fill_stats(const pyprof__sampler *sampler, pyprof_stats *sta
     stats->bytes_peak = sampler->memory->peak;
 }
 
-/* Where a signal is still on its way, its handler's code has to stay for good. Not by the sampler: dlopen waits for whoever
-   loads or unloads something, and that one may wait for us. */
+/* Where a signal is still on its way, its handler's code has to stay for good: dlclose would take it away. The
+   sampler's thread does not do this: dlopen waits for a thread that loads or unloads something, and that may be waiting
+   for the sampler. */
 static void pyprof__stay_loaded(const pyprof__sampler *sampler) {
 #if PYPROF__UNLOADABLE
     Dl_info here;
@@ -9562,9 +9716,13 @@ static void pyprof__stay_loaded(const pyprof__sampler *sampler) {
 #endif
 }
 
+/* Ends the recording that runs, with pyprof__lifecycle taken, but not the sampler's lock, which its thread needs to
+   end. Calls of pyprof_dump need that thread, so they end first. That thread gives the signal back: see
+   pyprof__sampler_main. Only then is session even, and the way to read memory given up. What is left of the sampler is
+   the sealed profile, and the path to save it to. */
 static void pyprof__end_recording(pyprof__sampler *sampler) {
     while (pyprof__get(&sampler->visitors) != 0) {
-        pyprof__sleep_ns(100000); /* they are answered within 100 ms */
+        pyprof__sleep_ns(100000); /* calls of pyprof_dump are answered within 100 ms */
     }
     pyprof__set(&sampler->must_stop, 1);
     pyprof__wake(&pyprof__handler.bell);
@@ -9592,7 +9750,8 @@ static void pyprof__warn_of_limits(const pyprof__sampler *sampler) {
     }
 }
 
-/* Saves what has ended, and lets the sampler go. Without the lock: whoever reads what is written may be slow. */
+/* Saves what has ended, and frees the sampler; the profile stays. Without the lock, as a reader of what is written, at
+   the other end of a pipe, may be slow. */
 static pyprof_result pyprof__close_recording(pyprof__sampler *sampler) {
     const char *path = sampler->output_path;
     pyprof_result result = path != NULL ? pyprof_save(sampler->profile, NULL, path) : PYPROF_OK;
@@ -9608,7 +9767,9 @@ static void pyprof__say_not_active(void) {
                 "parent's)");
 }
 
-/* In a forked child: what its parent had recorded, with PYPROF_CHILDREN_STOP; NULL = nothing. */
+/* In a forked child, with pyprof__lifecycle taken: what its parent had recorded up to the fork, with
+   PYPROF_CHILDREN_STOP; NULL = nothing. Its path gets the child's id in the place of the parent's; its duration ends
+   with the parent's last tick. */
 static pyprof__sampler *pyprof__take_inherited(void) {
     pyprof__sampler *sampler = pyprof__process.fork.inherited;
     if (sampler == NULL || sampler->desc.children != PYPROF_CHILDREN_STOP) {
@@ -9627,6 +9788,7 @@ static pyprof__sampler *pyprof__take_inherited(void) {
     return sampler;
 }
 
+/* The recording ends with the lock, and is saved without it. */
 PYPROF_API pyprof_result pyprof_stop(pyprof_profile **profile) {
     pyprof__lock();
     pyprof__sampler *sampler = pyprof__running();
@@ -9651,9 +9813,9 @@ PYPROF_API pyprof_result pyprof_stop(pyprof_profile **profile) {
     return result;
 }
 
-/* A plugin that is unloaded while it records would leave a thread and a signal's action behind, and take their code away.
-   It is too late to save: what the host gave us to write and log with may be gone. Whoever has the lock, in a program
-   that ends from inside one of our functions, may never give it back. */
+/* A plugin that is unloaded while it records would leave a thread and a signal's action behind, and take their code
+   away. It is too late to save: what the host gave us to write and log with may be gone. The lock is only tried: a
+   program that calls exit from inside one of our functions, as its allocator may, never lets it go. */
 #if PYPROF__UNLOADABLE
 __attribute__((destructor)) static void pyprof__on_unload(void) {
     if (pthread_mutex_trylock(&pyprof__lifecycle) != 0) {
@@ -9673,13 +9835,22 @@ __attribute__((destructor)) static void pyprof__on_unload(void) {
 }
 #endif
 
+/* Never waits: active_in is an atomic beside active for this. A forked child has another id. */
 PYPROF_API bool pyprof_is_active(void) {
     return pyprof__get(&pyprof__process.active_in) == (uint32_t)getpid();
 }
 
 // >>public
-// The other functions that the header declares at its top.
+// The other functions that the header declares at its top, where each has its contract. In: arguments, which are
+// checked here and nowhere further in. Out: a result; why it failed was said, and is told to the logger where a profile
+// names one (write, visit, save). Run in any thread of the host; never in the signal handler. pyprof_save is also
+// called by the sampler's thread.
+// Locks, see >>lifecycle: pyprof_snapshot, _get_stats, _name_thread and _name_interpreter take both for as long as they
+// run, pyprof_dump each for a moment; those that work on a profile that was given away take none.
+// Begin with pyprof_snapshot, pyprof_dump, pyprof_save.
 
+/* The sampler stands still while the profile is copied. Parked threads have no samples there since theirs were settled
+   last, so that is done first. */
 PYPROF_API pyprof_result pyprof_snapshot(pyprof_profile **profile) {
     pyprof_result result = PYPROF_OK;
     if (profile == NULL) {
@@ -9705,6 +9876,7 @@ PYPROF_API pyprof_result pyprof_snapshot(pyprof_profile **profile) {
     return result;
 }
 
+/* What the sampler's thread has used is in its figures only at its end; before, its clock is asked. */
 PYPROF_API pyprof_result pyprof_get_stats(pyprof_stats *stats) {
     pyprof_result result = PYPROF_OK;
     if (stats == NULL) {
@@ -9725,7 +9897,7 @@ PYPROF_API pyprof_result pyprof_get_stats(pyprof_stats *stats) {
     return result;
 }
 
-/* A thread's paragraph: its track has one span. */
+/* A thread's paragraph in pyprof_dump's text, leaf first. Its track has one span: see pyprof__copy_threads. */
 static void pyprof__put_thread(pyprof__writing *writing, const pyprof__track *track) {
     const pyprof__span *span = &PYPROF__ITEM(const pyprof__span, &writing->profile->timeline, track->first);
     uint32_t kind = pyprof__span_kind(span);
@@ -9744,7 +9916,8 @@ static void pyprof__put_thread(pyprof__writing *writing, const pyprof__track *tr
     }
 }
 
-/* Copies a string, a function or a stack to another profile; PYPROF__NONE = no room. */
+/* Three functions that copy a string, a function or a stack to another profile, which has it only once. Each returns
+   its index there; PYPROF__NONE = no room. */
 
 static uint32_t pyprof__copy_string(const pyprof_profile *from, uint32_t string, pyprof_profile *to) {
     size_t size;
@@ -9758,6 +9931,7 @@ static uint32_t pyprof__copy_function(const pyprof_profile *from, uint32_t index
     return pyprof__intern_function(to, name, pyprof__copy_string(from, function->file, to), function->first_line);
 }
 
+/* Copies a node and those outside of it below root. path is room for them, kept from one stack to the next. */
 static uint32_t pyprof__copy_stack(const pyprof_profile *from, uint32_t node, pyprof_profile *to, pyprof__array *path,
                                    uint32_t root) {
     path->count = 0;
@@ -9777,7 +9951,8 @@ static uint32_t pyprof__copy_stack(const pyprof_profile *from, uint32_t node, py
     return root;
 }
 
-/* Copies where each thread is, as one sample. False: no room. */
+/* Copies where each thread was last seen to be: each gets a track of its own, with one span of one sample. Threads that
+   have no Python stack are left out. False: no room. */
 static bool pyprof__copy_threads(const pyprof__sampler *sampler, pyprof_profile *to, pyprof__array *path) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         const pyprof__thread *thread = pyprof__thread_at(sampler, i);
@@ -9795,13 +9970,14 @@ static bool pyprof__copy_threads(const pyprof__sampler *sampler, pyprof_profile 
             return false;
         }
         pyprof__count_samples(to, copy, node, thread->last.kind, 1);
-        if (pyprof__track_at(to, copy)->first == PYPROF__NONE) {
+        if (pyprof__track_at(to, copy)->first == PYPROF__NONE) { /* there was no room for its span */
             return false;
         }
     }
     return true;
 }
 
+/* The text for all threads of such a copy, into memory. The only error is MEMORY. */
 static pyprof_result pyprof__write_threads(const pyprof_profile *profile, pyprof__gathered *gathered) {
     pyprof__writing *writing = pyprof__writing_new(profile, NULL, pyprof__gather, gathered);
     if (writing == NULL) {
@@ -9817,7 +9993,8 @@ static pyprof_result pyprof__write_threads(const pyprof_profile *profile, pyprof
     return result;
 }
 
-/* Has the sampler look once more, and waits until it has. */
+/* Has the sampler take one tick more, and waits until that is done and its requests are answered, or 100 ms have
+   passed. The numbers wanted and served run on and may wrap around, so only their difference counts. */
 static void pyprof__look_now(pyprof__sampler *sampler) {
     uint32_t wanted = pyprof__add(&sampler->dumps_wanted, 1);
     pyprof__wake(&pyprof__handler.bell);
@@ -9830,7 +10007,8 @@ static void pyprof__look_now(pyprof__sampler *sampler) {
     }
 }
 
-/* The recording that runs, kept from ending until it is left; NULL = none. */
+/* The recording that runs, kept from ending until pyprof__leave: pyprof__end_recording waits for that. NULL = none
+   runs. No lock is taken meanwhile, so that other calls, and ticks, need not wait. */
 static pyprof__sampler *pyprof__visit(void) {
     pyprof__lock();
     pyprof__sampler *sampler = pyprof__running();
@@ -9845,8 +10023,8 @@ static void pyprof__leave(pyprof__sampler *sampler) {
     pyprof__add(&sampler->visitors, (uint32_t)-1);
 }
 
-/* Where all threads are now. The copy is made under the sampler's lock, and nothing else: paths are looked up, and text is
-   written, without. */
+/* Where all threads are now, as text. The copy is made under the sampler's lock, and nothing else: paths are looked up,
+   and text is made, without it, and after the recording was left. */
 static pyprof_result pyprof__dump_threads(pyprof__sampler *sampler, pyprof_profile *copy, pyprof__gathered *gathered) {
     pyprof__array path = {NULL, sizeof(uint32_t), 0, 0};
     pyprof__look_now(sampler);
@@ -9862,6 +10040,13 @@ static pyprof_result pyprof__dump_threads(pyprof__sampler *sampler, pyprof_profi
     return result;
 }
 
+/* Step by step:
+     1. pyprof__visit      pyprof__lifecycle for a moment: from here on the recording cannot end
+     2. pyprof__look_now   no lock: the sampler takes a tick, and collects the answers to its requests
+     3. copy               the sampler's lock: where each thread is, into a small profile of its own
+     4. pyprof__leave      no lock: the recording may end; the text is made of the copy, in memory
+     5. write              no lock: the host's function gets all of it at once
+   The copy and the text are within the recording's budget, which is kept until they are freed. */
 PYPROF_API pyprof_result pyprof_dump(pyprof_write_fn write, void *user) {
     if (write == NULL) {
         pyprof__say("pyprof_dump: write is NULL: it has to be the function that takes the text");
@@ -9891,7 +10076,7 @@ PYPROF_API pyprof_result pyprof_dump(pyprof_write_fn write, void *user) {
     return result;
 }
 
-/* Whether it can be written so: if not, it is said why. */
+/* Whether a profile can be written by a resolved output. Errors, each said: ARGUMENT, FORMAT. */
 static pyprof_result pyprof__check_output(const pyprof_profile *profile, const pyprof_output *output) {
     pyprof_result result = PYPROF_ERROR_ARGUMENT;
     if (profile == NULL) {
@@ -9928,7 +10113,7 @@ PYPROF_API pyprof_result pyprof_write(const pyprof_profile *profile, const pypro
 PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pyprof_output *output,
                                       const pyprof_visitor *visitor) {
     pyprof_output resolved = pyprof__resolve_output(output, NULL);
-    resolved.format = PYPROF_FORMAT_COLLAPSED;
+    resolved.format = PYPROF_FORMAT_COLLAPSED; /* the caller's does not matter, even one that cannot be written */
     pyprof_result result = pyprof__check_output(profile, &resolved);
     if (result == PYPROF_OK && visitor == NULL) {
         pyprof__say("pyprof_visit: visitor is NULL: it has to name the functions to call");
@@ -9949,14 +10134,15 @@ PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pypro
     return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
 }
 
-/* Says what happened to a file; of a long path the end. errno stays. */
+/* Says that a file could not be written, and why by errno, which stays; of a long path the end. */
 static void pyprof__say_file(const char *path) {
     size_t size = strlen(path), most = 300;
     pyprof__say("cannot write %s%s: %s", size > most ? "..." : "", size > most ? path + size - most : path,
                 strerror(errno));
 }
 
-/* Through links, the file that they lead to is replaced or made, not the link. False: errno says why. */
+/* Where a path leads to through links, into target: rename replaces a link, not the file that it leads to. 40 in a row
+   are followed, as by Linux (include/linux/namei.h: MAXSYMLINKS). False: errno says why. */
 static bool pyprof__follow_links(const char *path, char *target, size_t size) {
     char next[4200];
     size_t length = strlen(path);
@@ -9982,6 +10168,8 @@ static bool pyprof__follow_links(const char *path, char *target, size_t size) {
     return false;
 }
 
+/* Chooses how to write to a path: into what is there, or beside it. With PYPROF_ERROR_IO errno says why. What cannot be
+   looked at counts as not there: to make it then fails, and errno says why. */
 static pyprof_result pyprof__save_at(const pyprof_profile *profile, const pyprof_output *output, const char *path) {
     struct stat status;
     bool exists = stat(path, &status) == 0;
@@ -10010,7 +10198,7 @@ PYPROF_API pyprof_result pyprof_save(const pyprof_profile *profile, const pyprof
     return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
 }
 
-/* Copies what has room, without half a character. */
+/* Copies what has room of a text, and a zero; a UTF-8 character that has room in part only is left out. */
 static void pyprof__copy_name(char *to, size_t room, const char *text) {
     size_t size = strnlen(text, room - 1);
     while (size > 0 && ((unsigned char)text[size] & 0xc0) == 0x80) {
@@ -10020,7 +10208,8 @@ static void pyprof__copy_name(char *to, size_t room, const char *text) {
     to[size] = '\0';
 }
 
-/* The interpreter that was the first of all to get a name, which it shares with a later one. */
+/* Of the interpreters that bear a name, the one that got it first; NULL = none does. What was not kept of a longer text
+   does not count. */
 static pyprof__name *pyprof__first_of_name(const char *text) {
     for (uint32_t i = 0; i < pyprof__process.interpreter_names.count; i++) {
         if (strncmp(pyprof__process.interpreter_names.items[i].text, text,
@@ -10031,6 +10220,7 @@ static pyprof__name *pyprof__first_of_name(const char *text) {
     return NULL;
 }
 
+/* Those behind move up: they stand in the order in which they were named first. */
 static void pyprof__drop_name(pyprof__name *name) {
     pyprof__process.interpreter_names.count--;
     memmove(name, name + 1,
@@ -10038,6 +10228,8 @@ static void pyprof__drop_name(pyprof__name *name) {
                 sizeof *name);
 }
 
+/* Names an interpreter; text NULL = takes its name away. With the locks of pyprof__lock_running. The only error is
+   MEMORY: too many have names. */
 static pyprof_result pyprof__set_name(int64_t id, const char *text) {
     pyprof__name *name = pyprof__name_of(id);
     if (text == NULL) {
@@ -10063,6 +10255,8 @@ static pyprof_result pyprof__set_name(int64_t id, const char *text) {
     return PYPROF_OK;
 }
 
+/* Makes room: takes away the names of threads that have ended, as signal 0 shows, and in a forked child those of its
+   parent's. One whose id is borne by a later thread stays. */
 static void pyprof__drop_names_of_the_dead(void) {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < pyprof__process.thread_names.count; i++) {
@@ -10074,6 +10268,8 @@ static void pyprof__drop_names_of_the_dead(void) {
     pyprof__process.thread_names.count = kept;
 }
 
+/* Names a thread; text NULL = takes its name away, and the last one takes its place, as their order does not matter.
+   With the locks of pyprof__lock_running. The only error is MEMORY: too many have names. */
 static pyprof_result pyprof__give_name(int32_t tid, uintptr_t thread_id, const char *text) {
     pyprof__name *name = pyprof__given_name_of(tid, thread_id);
     if (text == NULL) {
@@ -10099,6 +10295,7 @@ static pyprof_result pyprof__give_name(int32_t tid, uintptr_t thread_id, const c
     return PYPROF_OK;
 }
 
+/* By generation the sampler sees that it has to look for the names of all threads anew. */
 PYPROF_API pyprof_result pyprof_name_thread(const char *name) {
     pyprof__sampler *sampler = pyprof__lock_running();
     pyprof_result result = pyprof__give_name(pyprof__tid(), (uintptr_t)pthread_self(), name);
@@ -10107,6 +10304,7 @@ PYPROF_API pyprof_result pyprof_name_thread(const char *name) {
     return result;
 }
 
+/* generation is part of each mark, so that frames from here on get a mark with the new name. */
 PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name) {
     if (id < 0) {
         pyprof__say("pyprof_name_interpreter: id is %lld: it has to be 0 or more", (long long)id);
@@ -10119,6 +10317,7 @@ PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name) {
     return result;
 }
 
+/* The account lies in the profile, so a copy of it books that the profile itself is freed. */
 PYPROF_API void pyprof_free(pyprof_profile *profile) {
     if (profile != NULL) {
         pyprof__profile_clear(profile);
