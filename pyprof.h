@@ -631,9 +631,17 @@ extern "C" {
 #endif
 
 // >>platform
-// Threads, signals and clocks of the operating system; a port replaces this part and >>reads. Atomics, clocks and what reads
-// the interrupted thread's registers may run in the signal handler; what opens files below /proc never does.
+// What the operating system gives: atomic words, clocks, thread ids, waiting, signals, files below /proc. A port
+// replaces this part and >>reads. In: thread ids, addresses, moments of the monotonic clock. Out: nanoseconds, ids,
+// sets of signals; 0, false or an empty range where the system does not tell. Nothing here takes a lock of ours or
+// allocates, and any thread may call it.
+// In the signal handler run: the atomics, the clocks, pyprof__tid, pyprof__wake, and what takes the interrupted
+// thread's context. What opens files below /proc never does.
+// Begin with: pyprof__process, pyprof__clock, pyprof__cpu_clock, pyprof__signal_thread, pyprof__call_was_interrupted.
 
+/* A word that several threads, or a thread and its signal handler, share. Atomics have types of their own, so that no
+   plain load or store touches one by mistake. The compiler's builtins serve C and C++ alike, which <stdatomic.h> does
+   not before C++23; at these sizes they need no lock, so that the handler may use them. */
 typedef struct pyprof__atomic32 {
     uint32_t value;
 } pyprof__atomic32;
@@ -642,6 +650,7 @@ typedef struct pyprof__atomic64 {
     uint64_t value;
 } pyprof__atomic64;
 
+/* Acquire and release: a thread that sees a value also sees all that was written before the value was set. */
 static inline uint32_t pyprof__get(const pyprof__atomic32 *atomic) {
     return __atomic_load_n(&atomic->value, __ATOMIC_ACQUIRE);
 }
@@ -650,6 +659,7 @@ static inline void pyprof__set(pyprof__atomic32 *atomic, uint32_t value) {
     __atomic_store_n(&atomic->value, value, __ATOMIC_RELEASE);
 }
 
+/* Returns the sum, modulo 2^32: (uint32_t)-1 takes one away. */
 static inline uint32_t pyprof__add(pyprof__atomic32 *atomic, uint32_t value) {
     return __atomic_add_fetch(&atomic->value, value, __ATOMIC_ACQ_REL);
 }
@@ -666,47 +676,48 @@ static inline void pyprof__set64(pyprof__atomic64 *atomic, uint64_t value) {
     __atomic_store_n(&atomic->value, value, __ATOMIC_RELEASE);
 }
 
-/* A name that the host gave to an interpreter or a thread. */
+/* A name that the host gave: pyprof_name_interpreter, pyprof_name_thread. */
 typedef struct pyprof__name {
-    int64_t id;          /* of an interpreter; or of a thread, */
-    uintptr_t thread_id; /* and its pthread_t */
-    char text[64];
+    int64_t id;          /* an interpreter's id, or a thread's */
+    uintptr_t thread_id; /* the thread's pthread_t; 0 for an interpreter */
+    char text[64];       /* UTF-8, ends in a zero */
 } pyprof__name;
 
 #define PYPROF__NAMES_MAX 64u
 #define PYPROF__THREAD_NAMES_MAX 1024u
 
-/* What outlives a recording: all there is, beside what the signal handler works with (pyprof__handler), the lock that
-   guards the second half of this, and each thread's last error. */
+/* All that outlives a recording, but for three things: what the signal handler works with (pyprof__handler), the lock
+   that guards the second half of this (>>lifecycle), and each thread's last error (>>base). */
 static struct pyprof__process {
-    /* Set when a recording starts; then the sampler's, and to be read by the handler. */
+    /* Set when a recording starts; while it runs only the sampler changes these, and the handler reads them. */
     pid_t pid; /* asked for once, as each system call counts; in a child that was forked still its parent's */
-    /* /proc/self/mem, where process_vm_writev is not allowed. Its numbers tell it from a file of the program's that took
-       its place: a program may close all descriptors, and open its own. */
+    /* /proc/self/mem, where process_vm_writev is not allowed. Device and inode tell it from a file of the program's
+       that took its place: a program may close all descriptors, and open its own. */
     bool has_memory_file;
     int memory_file;
     struct stat memory_status;
-    /* The system refused to read at all, as opposed to a bad address: a program may take rights from itself. */
+    /* The system refused to read at all, as opposed to a bad address: a program may take rights from itself. Set in the
+       handler, too. */
     pyprof__atomic32 reads_refused;
 
-    /* Under the lock of >>lifecycle; names under the sampler's, too. */
+    /* Guarded by the lock of >>lifecycle; names by the sampler's, too. */
     pyprof__atomic32 lock_holder;   /* thread id; 0 = nobody */
     struct pyprof__sampler *active; /* NULL = nothing is recorded */
-    pyprof__atomic32 active_in;     /* the process that it records; 0 = none. To look at without the lock */
-    bool was_active;
-    pyprof_stats last_stats;
+    pyprof__atomic32 active_in;     /* the process that it records; 0 = none. May be read without the lock */
+    bool was_active;                /* a recording has ended in this process, */
+    pyprof_stats last_stats;        /* and these were its figures */
     struct {
         bool is_registered; /* fork calls us */
-        bool has_lock;      /* not if a signal handler forks in a thread that is inside one of our functions */
+        bool has_lock;      /* fork holds our locks; not if a signal handler forks inside one of our functions */
         struct pyprof__sampler *inherited; /* in a child: the parent's recording, to be given back */
     } fork;
     struct {
-        int32_t generation; /* part of every mark, so that a new name makes new ones */
+        int32_t generation; /* goes up with each name; part of every mark, so that a new name makes new ones */
         uint32_t count;
         pyprof__name items[PYPROF__NAMES_MAX];
     } interpreter_names;
     struct {
-        uint32_t generation;
+        uint32_t generation; /* goes up with each name: threads then look theirs up anew */
         uint32_t count;
         pyprof__name items[PYPROF__THREAD_NAMES_MAX];
     } thread_names;
@@ -716,6 +727,7 @@ static struct pyprof__process {
 #define PYPROF__CLOCK_GETTIME clock_gettime /* a test may have clocks of its own */
 #endif
 
+/* Nanoseconds; 0 = there is no such clock, or its thread has ended. Async-signal-safe. */
 static uint64_t pyprof__clock(clockid_t id) {
     struct timespec time;
     if (PYPROF__CLOCK_GETTIME(id, &time) != 0) {
@@ -724,8 +736,9 @@ static uint64_t pyprof__clock(clockid_t id) {
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-/* While some timer of the process's CPU clock is set the kernel keeps its sum up to date, which else it adds up over all
-   threads at each look. This one would ring after ten years of CPU time. -1: it is refused, and each look takes longer. */
+/* While some timer of the process's CPU clock is set, the kernel keeps that clock's sum up to date, which else it adds
+   up over all threads at each look. This one would ring after ten years of CPU time. -1 = the system refuses it, and
+   each look takes longer. */
 static int pyprof__keep_process_clock(void) {
     const struct itimerspec when = {{0, 0}, {10L * 365 * 24 * 3600, 0}};
     struct sigevent event;
@@ -746,12 +759,13 @@ static void pyprof__leave_process_clock(int timer) {
     }
 }
 
+/* Nanoseconds of the monotonic clock. All moments in this file are of that clock, unless it says otherwise. */
 static uint64_t pyprof__now(void) {
     return pyprof__clock(CLOCK_MONOTONIC);
 }
 
-/* The clock of one thread's CPU time, made from its id: unlike pthread_getcpuclockid it is an error, not
-   undefined, once the thread is gone. Layout: Linux, include/linux/posix-timers_types.h. */
+/* The clock of one thread's CPU time, made from its id. Once the thread is gone to read it is an error; of
+   pthread_getcpuclockid that would be undefined. Layout: Linux, include/linux/posix-timers_types.h. */
 static clockid_t pyprof__cpu_clock(int32_t tid) {
     return (clockid_t)((~(uint32_t)tid << 3) | 6u);
 }
@@ -760,7 +774,8 @@ static int32_t pyprof__tid(void) {
     return (int32_t)syscall(SYS_gettid);
 }
 
-/* Where a filter refuses the one question the other one is asked, which only threads of this process answer. */
+/* Whether some thread of this process has the id. Signal 0 asks and sends nothing; where a filter refuses that, the
+   thread's CPU clock tells, which can be read of threads of this process only. */
 static bool pyprof__thread_lives(int32_t tid) {
     if (tid <= 0 || syscall(SYS_tgkill, pyprof__process.pid, tid, 0) == 0) {
         return tid > 0;
@@ -768,19 +783,21 @@ static bool pyprof__thread_lives(int32_t tid) {
     return errno != ESRCH && pyprof__clock(pyprof__cpu_clock(tid)) != 0;
 }
 
-/* Sleeps until the word differs from expected, somebody wakes it, or the monotonic clock reaches deadline. */
+/* Sleeps until the word differs from expected, somebody wakes it, or the monotonic clock reaches deadline. It may
+   return early, so the caller looks again. A futex and no condition variable, as the handler rings, too. */
 static void pyprof__wait_until(pyprof__atomic32 *word, uint32_t expected, uint64_t deadline) {
     const struct timespec time = {(time_t)(deadline / 1000000000u), (long)(deadline % 1000000000u)};
     syscall(SYS_futex, &word->value, FUTEX_WAIT_BITSET_PRIVATE, expected, &time, NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
-/* Async-signal-safe. */
+/* Changes the word, so that a thread that is about to wait does not, and wakes all that wait. Async-signal-safe. */
 static void pyprof__wake(pyprof__atomic32 *word) {
     pyprof__add(word, 1);
     syscall(SYS_futex, &word->value, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 
-/* Sends a signal with a value to one thread. */
+/* Sends a signal with a value to one thread. False: errno says why (ESRCH: the thread has ended). The handler knows our
+   signals by SI_QUEUE, the sender, and a tag in the value. */
 static bool pyprof__signal_thread(int32_t tid, int signal_number, void *value) {
     siginfo_t info;
     memset(&info, 0, sizeof info);
@@ -790,6 +807,8 @@ static bool pyprof__signal_thread(int32_t tid, int signal_number, void *value) {
     info.si_value.sival_ptr = value;
     return syscall(SYS_rt_tgsigqueueinfo, pyprof__process.pid, tid, signal_number, &info) == 0;
 }
+
+/* What the handler learns of the code that it interrupted. context: its third argument, a ucontext_t. */
 
 #if defined(__x86_64__)
 enum { /* <sys/ucontext.h> names them for _GNU_SOURCE only */
@@ -807,7 +826,8 @@ static bool pyprof__are_of_wait(const greg_t *registers) {
            (uint32_t)registers[PYPROF__R9] == (uint32_t)FUTEX_BITSET_MATCH_ANY;
 }
 
-/* Whether a signal of the program's waits for the handler to return: what it interrupts then is the program's to say. */
+/* Whether a signal of the program's comes as soon as the handler returns: it is pending, and the interrupted code does
+   not block it. Whether the interrupted call goes on is then that signal's to say. */
 static bool pyprof__another_comes(const void *context) {
     uint64_t pending = 0, blocked = 0;
     memcpy(&blocked, &((const ucontext_t *)context)->uc_sigmask, sizeof blocked);
@@ -815,9 +835,9 @@ static bool pyprof__another_comes(const void *context) {
 }
 #endif
 
-/* Whether the interrupted code had just come back from a system call with EINTR: the result register says
-   so, and the instruction before is the one that enters the kernel. Waiting on a futex does not count: the C
-   library takes that up again by itself, and the program never sees it. */
+/* Whether the interrupted code had just come back from a system call with EINTR: the result register says so, and the
+   instruction before is the one that enters the kernel (x86-64: syscall, 0f 05; aarch64: svc #0). Waiting on a futex
+   does not count: the C library takes that up again by itself, and the program never sees it. */
 static bool pyprof__call_was_interrupted(const void *context) {
     const ucontext_t *user = (const ucontext_t *)context;
 #if defined(__x86_64__)
@@ -835,10 +855,11 @@ static bool pyprof__call_was_interrupted(const void *context) {
 #endif
 }
 
-/* A wait on a futex with a deadline that our signal has ended goes on: SA_RESTART does not hold for it, and sem_timedwait
-   would fail with EINTR (sem_wait, which has none, does not). The kernel has kept all that the call was made with but its
-   number, and the deadline is a point in time. That it was this call, the code before shows: the number is loaded just
-   there, or it is where glibc, since 2.41, makes all calls that can be cancelled, with six arguments each. */
+/* Makes a wait on a futex with a deadline go on that our signal has ended: SA_RESTART does not hold for it, and
+   sem_timedwait would fail with EINTR (sem_wait, which has no deadline, does not). The kernel has kept all that the
+   call was made with but its number, and the deadline is a point in time. The code before shows that it was this call:
+   it loads the number right there; or it is where glibc, since 2.41, makes all calls that can be cancelled, with six
+   arguments each. */
 static void pyprof__resume_wait(void *context) {
 #if defined(__x86_64__)
     static const unsigned char numbered[] = {0xb8, SYS_futex, 0, 0, 0, 0x0f, 0x05}; /* mov $SYS_futex, %eax; syscall */
@@ -860,7 +881,8 @@ static void pyprof__resume_wait(void *context) {
 #endif
 }
 
-/* The innermost address that the interrupted code may use of its stack; 0 = not to be told. */
+/* The innermost address that the interrupted code may use of its stack; 0 = it cannot be told. On processors whose
+   stack pointer is not known here it is where the kernel laid the context, unless that is on an alternate stack. */
 static uintptr_t pyprof__interrupted_stack(const void *context) {
 #if defined(__x86_64__)
     const uintptr_t red_zone = 128;
@@ -874,6 +896,8 @@ static uintptr_t pyprof__interrupted_stack(const void *context) {
 #endif
 }
 
+/* Whether a register of the interrupted code holds a word: to 3.10 the address of a frame that is evaluated may be in a
+   register and nowhere on the stack. */
 static bool pyprof__registers_hold(const void *context, uintptr_t word) {
     const ucontext_t *user = (const ucontext_t *)context;
     const char *registers = (const char *)&user->uc_mcontext;
@@ -887,7 +911,7 @@ static bool pyprof__registers_hold(const void *context, uintptr_t word) {
     return false;
 }
 
-/* Reads a small file as a string, "" if it cannot be read; returns the number of bytes. */
+/* Reads the beginning of a file as a string, "" if it cannot be read; returns the number of bytes. */
 static size_t pyprof__read_small_file(const char *path, char *text, size_t size) {
     int file = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t length = file >= 0 ? read(file, text, size - 1) : 0;
@@ -899,14 +923,14 @@ static size_t pyprof__read_small_file(const char *path, char *text, size_t size)
     return (size_t)length;
 }
 
-/* One of /proc/self/task/TID. */
+/* The same for /proc/self/task/TID/NAME, of a thread of this process. */
 static size_t pyprof__read_task_file(int32_t tid, const char *name, char *text, size_t size) {
     char path[64];
     snprintf(path, sizeof path, "/proc/self/task/%d/%s", (int)tid, name);
     return pyprof__read_small_file(path, text, size);
 }
 
-/* Memory from low on, up to high. */
+/* Addresses from low on, below high; both 0 = none. */
 typedef struct pyprof__range {
     uintptr_t low, high;
 } pyprof__range;
@@ -915,7 +939,7 @@ static bool pyprof__is_within(const pyprof__range *range, uintptr_t address) {
     return address >= range->low && address < range->high;
 }
 
-/* One line of /proc/self/maps. */
+/* Takes one line of /proc/self/maps: the addresses, and at its end what is mapped there. */
 static void pyprof__take_mapping(const char *line, uintptr_t address, pyprof__range *holds, pyprof__range *stack) {
     unsigned long low = 0, high = 0;
     if (sscanf(line, "%lx-%lx ", &low, &high) == 2) {
@@ -925,8 +949,8 @@ static void pyprof__take_mapping(const char *line, uintptr_t address, pyprof__ra
     }
 }
 
-/* The mapping of this process that holds an address, and the one that the kernel calls the stack: of the thread that
-   the process began with. What is not found is empty. */
+/* Finds the mapping of this process that holds an address, and the one that the kernel calls [stack]: that of the
+   thread that the process began with. What is not found is empty. */
 static void pyprof__find_mappings(uintptr_t address, pyprof__range *holds, pyprof__range *stack) {
     char line[128], part[4096]; /* of longer lines the beginning is enough */
     size_t size = 0;
@@ -949,7 +973,7 @@ static void pyprof__find_mappings(uintptr_t address, pyprof__range *holds, pypro
     }
 }
 
-/* Whether the thread runs or could run at this moment, as opposed to waiting. */
+/* Whether the thread runs, or waits for a core, at this moment. False also if that cannot be read. */
 static bool pyprof__thread_is_runnable(int32_t tid) {
     char text[256];
     pyprof__read_task_file(tid, "stat", text, sizeof text);
@@ -957,25 +981,26 @@ static bool pyprof__thread_is_runnable(int32_t tid) {
     return name_end != NULL && name_end[1] == ' ' && name_end[2] == 'R';
 }
 
-/* Places in the list of proc(5). */
+/* Fields of /proc/PID/stat, counted from 1 as in proc(5). */
 #define PYPROF__STAT_PARENT 4
 #define PYPROF__STAT_BEGIN 22
 #define PYPROF__STAT_CORE 39
 
-/* A number that the system tells of a process, or below self/task/ of a thread of this one; 0 = it is gone. */
+/* One field of a stat file as a number; 0 = it cannot be read. below is "" for a process, "self/task/" for a thread of
+   this one. The name, the second field, may hold spaces and parentheses. */
 static uint64_t pyprof__stat_number(const char *below, int32_t id, int place) {
     char path[64], text[512];
     snprintf(path, sizeof path, "/proc/%s%d/stat", below, (int)id);
     pyprof__read_small_file(path, text, sizeof text);
-    const char *at = strrchr(text, ')'); /* behind the second */
+    const char *at = strrchr(text, ')'); /* the second field ends there */
     for (int i = 2; at != NULL && i < place; i++) {
         at = strchr(at + 1, ' ');
     }
     return at != NULL ? strtoull(at, NULL, 10) : 0;
 }
 
-/* Whether the thread with this id began later than a moment of the monotonic clock, as far as that is told: in ticks of
-   the system since it was booted. */
+/* Whether the thread with this id began after a moment of the monotonic clock. The system tells its beginning in ticks
+   (mostly of 10 ms) since boot: within one tick the answer is false. */
 static bool pyprof__thread_began_after(int32_t tid, uint64_t moment) {
     uint64_t since_boot = pyprof__clock(CLOCK_BOOTTIME) - (pyprof__now() - moment);
     long ticks = sysconf(_SC_CLK_TCK);
@@ -983,17 +1008,18 @@ static bool pyprof__thread_began_after(int32_t tid, uint64_t moment) {
     return ticks > 0 && begin > since_boot / (1000000000u / (uint64_t)ticks);
 }
 
-/* Sets of signals as the kernel shows them: bit n - 1 for signal n. */
+/* Sets of signals are as the kernel shows them: bit n - 1 for signal n; no bit for 0, which is no signal. */
 static uint64_t pyprof__signal_bit(int number) {
     return number > 0 ? (uint64_t)1 << (number - 1) : 0;
 }
 
 typedef struct pyprof__signals {
     uint64_t blocked;
-    uint64_t pending;         /* for this thread; */
-    uint64_t process_pending; /* for any thread that takes it */
+    uint64_t pending;         /* for this thread alone */
+    uint64_t process_pending; /* for any thread of the process that takes it */
 } pyprof__signals;
 
+/* The set of signals, in hexadecimal, of one line of a status file. False: the file has no such line. */
 static bool pyprof__read_set(const char *text, const char *title, uint64_t *set) {
     const char *found = strstr(text, title);
     if (found != NULL) {
@@ -1002,7 +1028,7 @@ static bool pyprof__read_set(const char *text, const char *title, uint64_t *set)
     return found != NULL;
 }
 
-/* What a thread does with signals at this moment; false: it is gone, or it cannot be told. */
+/* What a thread does with signals at this moment. False: it is gone, or its status cannot be read. */
 static bool pyprof__read_signals(int32_t tid, pyprof__signals *signals) {
     char text[4096];
     return pyprof__read_task_file(tid, "status", text, sizeof text) > 0 &&
@@ -1011,11 +1037,11 @@ static bool pyprof__read_signals(int32_t tid, pyprof__signals *signals) {
            pyprof__read_set(text, "\nSigBlk:", &signals->blocked);
 }
 
-/* The threads of this process, one after the other, without the allocator: as getdents64 lists /proc/self/task. */
+/* Goes through the threads of this process, as getdents64 lists /proc/self/task: opendir would allocate. */
 typedef struct pyprof__tasks {
-    int file;
-    long size;
-    long at;
+    int file;  /* -1 = it could not be opened: the list is empty */
+    long size; /* bytes of entries that are filled, */
+    long at;   /* and where the next entry begins */
     char entries[1024];
 } pyprof__tasks;
 
@@ -1056,103 +1082,121 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 }
 
 // >>tuning
-// The figures that trade one thing for another, each with what it trades and what chose it. Used by the sampler, and the first
-// by the handler. Whoever changes one runs `tools/dev bench` and the suite.
+// The figures that trade one thing for another, each with what it trades and what chose it. _NS are nanoseconds, _TICKS
+// are ticks, COSTs and debts are looks. Used by the sampler; the first one also by the handler. After a change run
+// `tools/dev bench` and the suite.
 
-/* Asking. An answer takes 2 to 9 us: up to here the thread's clock went on as time did, which saves the handler a system
-   call. Longer would book CPU time to who was taken off its core meanwhile. */
+/* Asking. An answer takes 2 to 9 us. Up to this figure the handler takes it that the thread's clock went on as time
+   did, which saves it a system call. Longer would book CPU time to threads that were off their cores. */
 #define PYPROF__JUST_NOW_NS UINT64_C(20000)
-/* Looks that shall lie between two system calls that a signal has ended: fewer would show in programs that do not repeat
-   calls, more would show [unsettled] frames in those that wait often. A late answer costs a sample and no more. */
+/* Looks that shall lie between two system calls that a signal has ended: fewer would show in programs that do not
+   repeat calls, more would show [unsettled] frames in those that wait often. A late answer costs a sample and no more.
+   Above the first maximum a thread is asked only if it has not left its core, above the second it is not asked. */
 #define PYPROF__COST_OF_ENDED_CALL 4096
 #define PYPROF__COST_OF_LATE_ANSWER 8
 #define PYPROF__ASK_DEBT_MAX (2 * PYPROF__COST_OF_ENDED_CALL)
 #define PYPROF__ASK_DEBT_MAX_STEADY (4 * PYPROF__COST_OF_ENDED_CALL)
-/* How far a clock may lag behind time of who never left its core: the two are read one after the other. */
+/* How far the clock of a thread that never left its core may lag behind time: the two are read one after the other. */
 #define PYPROF__STEADY_SLACK_NS UINT64_C(10000)
-/* With so few lists to read, reading them is the last look at who ran at the last tick, and saves another. */
+/* So few thread states and interpreters are read so fast that this serves as the last look at the thread that ran at
+   the last tick, before it is asked. */
 #define PYPROF__FRESH_LISTS 16u
 
-/* Who does not answer. A thread that ran for so long since it was asked may block the signal: its mask is read from a file
-   below /proc, which costs as much as several looks. A thread that does not answer for so many ticks is read from outside. */
+/* Threads that do not answer. A thread that ran for so long since it was asked may block the signal: its mask is read
+   from a file below /proc, which costs as much as several looks. A thread that does not answer for so many ticks is
+   read from outside. */
 #define PYPROF__UNANSWERED_NS UINT64_C(100000)
-/* Where masks cannot be read, who ran for so long without an answer counts as one that blocks the signal. */
+/* Where masks cannot be read, a thread that ran for so long without an answer counts as one that blocks the signal. */
 #define PYPROF__UNANSWERED_MAX_NS UINT64_C(10000000)
 #define PYPROF__BLOCKED_AFTER_TICKS 8u
-/* The mask is read again after so long, and after twice as long each time: who makes a thread or a process blocks all for a
-   moment, who blocks for good need not be asked for. Told only of those who have blocked for longer than a moment. */
+/* The mask is read again after so long, and after twice as long each time: a program that starts a thread or a process
+   blocks all signals for a moment; one that blocks them for good need not be looked at often. The logger hears of those
+   that block for longer. */
 #define PYPROF__BLOCKED_WAIT_NS UINT64_C(10000000)
 #define PYPROF__BLOCKED_WAIT_MAX_NS UINT64_C(1000000000)
 #define PYPROF__BLOCKED_TOLD_NS UINT64_C(100000000)
 #define PYPROF__WARNINGS_MAX 16u
-/* A free signal is looked for so often, and for no more than this part of the time. */
+/* A free signal is looked for once in this time, or less often: for no more than a fiftieth of all time. */
 #define PYPROF__SEEK_SIGNAL_NS UINT64_C(1000000000)
 #define PYPROF__SEEK_SIGNAL_PART 50u
 
-/* Reading quietly. Three reads that agree take 34 us; who goes on for long sees what comes after, and favours what moves
-   little. Where frames come and go many reads come to nothing. */
+/* Reading quietly. Three reads that agree take 34 us; to read on for long would show what comes after, and favour what
+   moves little. Where frames come and go many reads come to nothing: then up to the second number are made, within so
+   much time. */
 #define PYPROF__QUIET_READS 4
 #define PYPROF__QUIET_READS_MAX 8
 #define PYPROF__QUIET_NS UINT64_C(150000)
 
-/* Holding. The sampler stays on a held thread's core for so many ticks without use: a longer stay takes time from whoever
-   else is there. Where the kernel lets it wait there, for a millisecond and more at every fourth tick, it goes for a while. */
+/* Holding. The sampler stays on a held thread's core for so many ticks without use: a longer stay takes time from
+   whatever else runs there. Where the kernel lets the sampler wait there, by a millisecond and more at every fourth
+   tick, it does not stay on a core for a while. */
 #define PYPROF__STAY_ON_CORE_TICKS 8u
 #define PYPROF__TICK_LATE_NS UINT64_C(1000000)
 #define PYPROF__COST_OF_LATE_TICK 4u
 #define PYPROF__LATE_TICKS_MAX 64u
 #define PYPROF__ROAM_NS UINT64_C(10000000000)
-/* A thread's cores were the same at so many looks, and it was not in vain so often; else hands off for so long. What the host
-   sets in the microsecond of a hold would be lost: a host that sets them a thousand times a second loses none so. */
+/* A thread is held after its cores were the same at so many looks. If they change, or so many holds in a row come to
+   nothing, it is not held for the last figure. What the host sets in the microsecond of a hold would be lost: a host
+   that sets cores a thousand times a second loses nothing with these figures. */
 #define PYPROF__CORES_LOOKS 8u
 #define PYPROF__HOLDS_FAILED_MAX 8u
 #define PYPROF__HANDS_OFF_NS UINT64_C(60000000000)
 
-/* Whose a thread state is. So many signs in a row: clocks of virtual machines stand still for a moment now and then. It may
-   be given back: after so long it is believed anew. */
+/* Borrowed thread states. So many signs in a row are believed: clocks of virtual machines stand still for a moment now
+   and then. After so long the thread state is taken for its maker's again, as it may have been given back. */
 #define PYPROF__DOUBTS_ENOUGH 3u
 #define PYPROF__BORROWED_NS UINT64_C(30000000000)
 
-/* Names. A new thread is named within a millisecond or two, as whoever makes it names it; a change is seen in a second. */
+/* Names. A new thread is named within a millisecond or two by the code that makes it; a change is seen in a second. */
 #define PYPROF__NAME_WAIT_NS UINT64_C(1000000)
 #define PYPROF__NAME_WAIT_MAX_NS UINT64_C(1000000000)
 
-/* CPU time beside waiting, in half gaps: a longer memory is steadier where bursts are alike, a shorter one follows a program
-   that changes. The stock keeps a rate that was estimated too high from running dry. */
+/* CPU time beside waiting (pyprof__claim), in half gaps: a longer memory is steadier where bursts are alike, a shorter
+   one follows a program that changes. The stock keeps a rate that was estimated too high from running dry. */
 #define PYPROF__CLAIM_MEMORY 128.0
 #define PYPROF__CLAIM_STOCK 4.0
 
-/* Parking. Fewer threads cost less looked at one by one. Who is parked and then runs has to be woken, which costs more
-   than a look: so it has to be calm for so many looks, and for so many times the CPU time that it has used. */
+/* Parking. Fewer threads than this cost less when they are looked at one by one. A thread that is parked and then runs
+   has to be woken, which costs more than a look: so it has to be calm for so many looks, and for so many times the CPU
+   time that it has used. */
 #define PYPROF__PARK_LEAST 8u
 #define PYPROF__CALM_LOOKS 4u
 #define PYPROF__RESTLESS_TIMES UINT64_C(512)
 #define PYPROF__RESTLESS_MAX_NS UINT64_C(2000000000)
-/* The process's clock and those of who is awake are not read all at once; but who wakes and waits again uses more than this. */
+/* The process's clock and those of the threads that are awake are not read all at once; a thread that wakes and waits
+   again uses more than this. */
 #define PYPROF__BALANCE_SLACK_NS INT64_C(1000)
-/* Where the balance shows nothing so often in a row, as threads without Python run, it is left alone for so many ticks. */
+/* If the balance shows nothing so often in a row, as threads without Python run, it is left alone for so many ticks. */
 #define PYPROF__UNBALANCED_MAX 4u
 #define PYPROF__UNWEIGHED_TICKS 32u
-/* While one that is not parked has the only GIL, the heads of those that are need not be read; but are, so often. */
+/* While one that is not parked has the only GIL, the heads of parked thread states need not be read; once in so many
+   ticks they are. */
 #define PYPROF__HEADS_READ_TICKS 32u
 
 // >>base
-// Memory within a limit, and the host's log. In: the host's allocator and logger. Out: NULL where the limit or the allocator
-// says no. Any thread, never the handler. Invariant: what a budget counts is what was allocated and not yet released.
+// Memory within a limit, the host's log, and the calling thread's last error. In: the host's allocator and logger. Out:
+// blocks; NULL where the limit or the allocator says no. Any thread, never the handler: the host's functions may lock,
+// or allocate.
+// Invariants: a budget counts what was allocated with it and not yet released; that never exceeds the limit, not even
+// while one block takes the place of another. A pyprof__memory has no lock: its owner's guards it. A budget needs none.
+// Begin with: pyprof__memory, pyprof__alloc, pyprof__release, pyprof__open_reserve, pyprof__say.
 
-/* What a recording, its snapshots, and whatever writes them hold together. */
+/* What a recording, its snapshots, and whatever writes them hold together. They use it from several threads at once,
+   and it lives until the last of them has dropped it, which may be long after the recording. */
 typedef struct pyprof__budget {
-    pyprof__atomic64 used;
-    size_t limit;
+    pyprof__atomic64 used; /* bytes, with its own */
+    size_t limit;          /* bytes: pyprof_desc.memory_limit */
     pyprof__atomic32 holders;
 } pyprof__budget;
 
+/* What one holder has of a budget: a recording (with its profile), a snapshot, or whatever writes one. All sizes are
+   bytes. */
 typedef struct pyprof__memory {
     pyprof_allocator allocator;
-    size_t limit;
+    size_t limit; /* SIZE_MAX = the budget alone sets a limit */
     size_t used;
-    size_t peak;
-    size_t reserve;         /* so much is left for those who open it */
+    size_t peak;            /* the most that was ever used */
+    size_t reserve;         /* so much of the limit is left for what opens it: pyprof__open_reserve */
     pyprof__budget *budget; /* shared with others; NULL = there are none */
 } pyprof__memory;
 
@@ -1172,6 +1216,8 @@ static void pyprof__budget_give(pyprof__budget *budget, size_t size) {
     }
 }
 
+/* False: that would exceed the limit, and nothing was taken. It is added first, and taken back if it is too much: of
+   two threads that want the last bytes both may be refused, but never both get them. */
 static bool pyprof__budget_take(pyprof__budget *budget, size_t size) {
     if (budget == NULL || __atomic_add_fetch(&budget->used.value, size, __ATOMIC_ACQ_REL) <= budget->limit) {
         return true;
@@ -1180,7 +1226,7 @@ static bool pyprof__budget_take(pyprof__budget *budget, size_t size) {
     return false;
 }
 
-/* For one more holder; NULL = no memory. */
+/* A budget with one holder; NULL = the allocator gives nothing. */
 static pyprof__budget *pyprof__budget_new(const pyprof_allocator *allocator, size_t limit) {
     pyprof__budget *budget = (pyprof__budget *)allocator->alloc_fn(sizeof *budget, allocator->user);
     if (budget != NULL) {
@@ -1191,14 +1237,16 @@ static pyprof__budget *pyprof__budget_new(const pyprof_allocator *allocator, siz
     return budget;
 }
 
+/* One holder less; the last one frees the budget. */
 static void pyprof__budget_drop(pyprof__budget *budget, const pyprof_allocator *allocator) {
     if (budget != NULL && pyprof__add(&budget->holders, (uint32_t)-1) == 0) {
         allocator->free_fn(budget, allocator->user);
     }
 }
 
-/* For what takes the place of something that is given back right after, of replaced bytes: until then both are there. That
-   may be at the cost of the reserve, but not beyond the limit. NULL when the limit or the allocator says no. */
+/* A block for what takes the place of another block, of replaced bytes, which the caller releases right after: until
+   then both are there. That may be at the cost of the reserve, but not beyond the limit. NULL when the limit or the
+   allocator says no. */
 static void *pyprof__alloc_instead(pyprof__memory *memory, size_t size, size_t replaced) {
     size_t kept = memory->used - replaced;
     if (kept + memory->reserve > memory->limit || size > memory->limit - kept - memory->reserve ||
@@ -1221,6 +1269,8 @@ static void *pyprof__alloc(pyprof__memory *memory, size_t size) {
     return pyprof__alloc_instead(memory, size, 0);
 }
 
+/* Gives back a block, which may be NULL. size is what it was allocated with: the caller keeps it, as blocks have no
+   header. */
 static void pyprof__release(pyprof__memory *memory, void *block, size_t size) {
     if (block != NULL) {
         memory->used -= size;
@@ -1229,25 +1279,27 @@ static void pyprof__release(pyprof__memory *memory, void *block, size_t size) {
     }
 }
 
-/* For what has to have room when all else is full. Returns what the caller puts back into reserve afterwards. */
+/* Lets the caller allocate from the reserve, too: for what has to have room when all else is full, as lists of threads,
+   requests, and code objects that were met. Returns what the caller puts back into memory->reserve afterwards. */
 static size_t pyprof__open_reserve(pyprof__memory *memory) {
     size_t reserve = memory->reserve;
     memory->reserve = 0;
     return reserve;
 }
 
+/* Calls the host's logger, if there is one. That may take long: what is logged in a tick holds up the tick. */
 static void pyprof__log(const pyprof_logger *logger, pyprof_log_level level, const char *message) {
     if (logger->log_fn != NULL) {
         logger->log_fn(level, message, logger->user);
     }
 }
 
-/* Errors. Where something fails it is said in words, into a text of the thread's own: the host's functions must not be
-   called under our locks. The public function that fails reports it. */
+/* Errors. The code that fails says so in words, into a text of the calling thread's own, often under a lock of ours.
+   The public function then reports it to the host's logger, when it has let go of the lock. */
 
-static __thread char pyprof__error_text[512]; /* pyprof_last_error */
+static __thread char pyprof__error_text[512]; /* what pyprof_last_error returns in this thread; "" = nothing failed */
 
-/* Says what is wrong; errno stays. */
+/* Sets the calling thread's last error, one English sentence that names what it is about. errno stays. */
 #if defined(__GNUC__)
 __attribute__((format(printf, 1, 2)))
 #endif
@@ -1261,7 +1313,8 @@ pyprof__say(const char *format, ...) {
     errno = error;
 }
 
-/* Tells the host's log what was said, if the result is an error; errno stays. */
+/* Tells the host's logger the calling thread's last error, if the result is an error. Returns the result; errno
+   stays. */
 static pyprof_result pyprof__report(const pyprof_logger *logger, pyprof_result result) {
     int error = errno;
     if (result != PYPROF_OK && logger != NULL) {
@@ -1275,26 +1328,40 @@ static pyprof_result pyprof__report(const pyprof_logger *logger, pyprof_result r
 }
 
 // >>containers
-// An array that grows, and a table: an array of items found again by the bytes that they begin with. Whoever owns one guards
-// it. To add an item may move the others in memory; their indices stay.
+// An array that grows, and a table: an array whose items are found again by the bytes that they begin with, their key.
+// In: a pyprof__memory, from which all room is taken. Out: an item's index; PYPROF__NONE or false where there is no
+// room, and then all items are as they were.
+// Invariants: an item's index stays, its address only until the next item is added, which may move all of them. A table
+// loses items only all at once. There are no locks: the owner's guards a container. Any thread; the handler calls
+// nothing of this but pyprof__mix.
+//   key --hash--> slots:  | free | hash, 3 | hash, 1 | free | hash, 2 | free | ...     an item's index + 1
+//                 items:  | key, rest | key, rest | key, rest |                        in the order they came in
+// Begin with: pyprof__array_add, PYPROF__ITEM, pyprof__table_intern, pyprof__table_find.
 
+/* No index: nothing was found, or there is no room. No array grows so far that it has this index. */
 #define PYPROF__NONE UINT32_MAX
 
+/* Items of one size, one behind the other. All zero but for item_size is an array without items, and without memory. */
 typedef struct pyprof__array {
-    void *data;
+    void *data; /* NULL while capacity is 0 */
     size_t item_size;
-    uint32_t count;
-    uint32_t capacity;
+    uint32_t count;    /* items that are there */
+    uint32_t capacity; /* items that there is room for */
 } pyprof__array;
 
+/* The item itself, to read or write, as the type that the array is of. The index is not checked. */
 #define PYPROF__ITEM(type, array, index) (((type *)(array)->data)[index])
 
+/* Gives the memory back: an empty array is left, that may be used anew. */
 static void pyprof__array_free(pyprof__memory *memory, pyprof__array *array) {
     pyprof__release(memory, array->data, (size_t)array->capacity * array->item_size);
     array->data = NULL;
     array->count = array->capacity = 0;
 }
 
+/* Makes room for just capacity items, which must not be fewer than there are. The host's allocator has no realloc: for
+   a moment the old block and the new one are both there, and count against the limit. False: no room; all is as it
+   was. */
 static bool pyprof__array_resize(pyprof__memory *memory, pyprof__array *array, size_t capacity) {
     if (capacity > PYPROF__NONE - 1) {
         return false;
@@ -1313,7 +1380,8 @@ static bool pyprof__array_resize(pyprof__memory *memory, pyprof__array *array, s
     return true;
 }
 
-/* Room for count items; doubles, or grows by a quarter or a sixteenth where the memory limit is near. */
+/* Makes room for count items; doubles, so that items are seldom moved, or grows by a quarter or a sixteenth where the
+   memory limit is near. False: no room. */
 static bool pyprof__array_reserve(pyprof__memory *memory, pyprof__array *array, size_t count) {
     size_t minimum = array->capacity == 0 ? 16 : array->capacity;
     bool has_room = count <= array->capacity;
@@ -1333,6 +1401,8 @@ static uint32_t pyprof__array_add(pyprof__memory *memory, pyprof__array *array) 
     return array->count++;
 }
 
+/* Fills copy, whatever it held before, with the items of array, in a block of their size. False: no room, and copy is
+   empty. */
 static bool pyprof__array_copy(pyprof__memory *memory, pyprof__array *copy, const pyprof__array *array) {
     const pyprof__array empty = {NULL, array->item_size, 0, 0};
     *copy = empty;
@@ -1343,25 +1413,30 @@ static bool pyprof__array_copy(pyprof__memory *memory, pyprof__array *copy, cons
     return copy->count == array->count;
 }
 
+/* Where a table looks for an item. A key's slot was the first free one from hash modulo slot_count on (linear probing),
+   so a search ends at a free slot. */
 typedef struct pyprof__slot {
-    uint32_t hash;
+    uint32_t hash; /* of the whole key: compared first, which spares most looks at items */
     uint32_t item; /* index + 1; 0 = free */
 } pyprof__slot;
 
+/* Items found by key. Keys are compared as bytes: those between their fields have to be zero. */
 typedef struct pyprof__table {
     pyprof__array items;
-    size_t key_size; /* every item begins with its key; a multiple of 4 */
+    size_t key_size; /* bytes; every item begins with its key; a multiple of 4 */
     pyprof__slot *slots;
     uint32_t slot_count; /* a power of two, or 0 */
 } pyprof__table;
 
+/* Adds a word to a hash. The factor, 2^64 divided by the golden ratio, carries each bit upwards; the shift brings the
+   upper bits down again. Fingerprints are made by it, too, also in the handler. */
 static uint64_t pyprof__mix(uint64_t hash, uint64_t word) {
     hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
     return hash ^ (hash >> 29);
 }
 
-/* Keys are short, and met at every frame of every sample: they are taken by words, without a call. Their size is a
-   multiple of four. */
+/* The hash of a key of size bytes, a multiple of four. Keys are short, and hashed for most frames of each new stack:
+   they are taken by words, without a call. */
 static uint32_t pyprof__hash(const void *key, size_t size) {
     const unsigned char *at = (const unsigned char *)key;
     uint64_t hash = size, word;
@@ -1376,6 +1451,8 @@ static uint32_t pyprof__hash(const void *key, size_t size) {
     return (uint32_t)(pyprof__mix(hash, rest) >> 32);
 }
 
+/* Whether two keys are the same, by words of four bytes: memcmp with a size that the compiler does not know is a
+   call. */
 static bool pyprof__same_key(const void *a, const void *b, size_t size) {
     const unsigned char *one = (const unsigned char *)a, *other = (const unsigned char *)b;
     for (; size > 0; size -= 4, one += 4, other += 4) {
@@ -1389,12 +1466,14 @@ static bool pyprof__same_key(const void *a, const void *b, size_t size) {
     return true;
 }
 
+/* An empty table; takes no memory yet. */
 static void pyprof__table_init(pyprof__table *table, size_t item_size, size_t key_size) {
     memset(table, 0, sizeof *table);
     table->items.item_size = item_size;
     table->key_size = key_size;
 }
 
+/* Gives the memory back: an empty table is left, that may be used anew. */
 static void pyprof__table_free(pyprof__memory *memory, pyprof__table *table) {
     pyprof__array_free(memory, &table->items);
     pyprof__release(memory, table->slots, table->slot_count * sizeof *table->slots);
@@ -1410,7 +1489,7 @@ static void pyprof__table_clear(pyprof__table *table) {
     }
 }
 
-/* A slot goes to the first place from its own on that is free. */
+/* Puts a slot into its place: the first from its own on that is free. There is one, see pyprof__table_reserve. */
 static void pyprof__put_slot(pyprof__slot *slots, uint32_t count, pyprof__slot slot) {
     uint32_t at = slot.hash & (count - 1);
     while (slots[at].item != 0) {
@@ -1419,7 +1498,9 @@ static void pyprof__put_slot(pyprof__slot *slots, uint32_t count, pyprof__slot s
     slots[at] = slot;
 }
 
-/* Room for more items; keeps at least a third of the slots free. */
+/* Makes sure that a third of the slots at least stays free with more items, so that searches are short; doubles once,
+   so more must not be beyond that. The items have their room by pyprof__array_reserve. False: no room; all is as it
+   was. */
 static bool pyprof__table_reserve(pyprof__memory *memory, pyprof__table *table, size_t more) {
     if (table->items.count + more <= table->slot_count - table->slot_count / 3) {
         return true;
@@ -1442,7 +1523,7 @@ static bool pyprof__table_reserve(pyprof__memory *memory, pyprof__table *table, 
     return true;
 }
 
-/* The index of the item with this key; PYPROF__NONE = there is none. */
+/* The index of the item with this key, whose pyprof__hash is hash; PYPROF__NONE = there is none. */
 static uint32_t pyprof__table_find(const pyprof__table *table, const void *key, uint32_t hash) {
     uint32_t mask = table->slot_count - 1;
     for (uint32_t at = hash & mask; table->slot_count > 0 && table->slots[at].item != 0; at = (at + 1) & mask) {
@@ -1455,7 +1536,8 @@ static uint32_t pyprof__table_find(const pyprof__table *table, const void *key, 
     return PYPROF__NONE;
 }
 
-/* The same, added (zero but for the key) if it is new; PYPROF__NONE = no room. */
+/* The index of the item with this key. If there is none yet it is added, zero but for the key, and is_new is set;
+   PYPROF__NONE = no room. */
 static uint32_t pyprof__table_intern(pyprof__memory *memory, pyprof__table *table, const void *key, bool *is_new) {
     uint32_t hash = pyprof__hash(key, table->key_size);
     uint32_t known = pyprof__table_find(table, key, hash);
@@ -1475,9 +1557,14 @@ static uint32_t pyprof__table_intern(pyprof__memory *memory, pyprof__table *tabl
 }
 
 // >>reads
-// Reading this process's own memory where it may vanish: a bad address is an error code, never a fault. In: addresses that
-// may be stale. Out: bytes, or false. pyprof__read may run in the handler; a view is the sampler's alone.
+// Reading this process's own memory where it may vanish: a bad address is an error code, never a fault. In: addresses
+// that may be stale. Out: bytes, or false. They need not be of one moment, as other threads go on writing. Three
+// layers:
+// - pyprof__read_places, pyprof__read (also in the handler), pyprof__read_pieces: one system call for many places.
+// - pyprof__view: blocks of memory that are read once in a walk; the sampler's alone, 64 KiB.
+// - pyprof__load with a pyprof__reader: what walks use. Plain loads where memory is known to live, else one of these.
 
+/* One of several places that are read at once, and where its bytes go. */
 typedef struct pyprof__piece {
     uintptr_t address;
     void *to;
@@ -1486,6 +1573,8 @@ typedef struct pyprof__piece {
 
 #define PYPROF__PIECES_MAX 64
 
+/* Whether the descriptor still is the /proc/self/mem that we opened: a program may close it, and get the number for a
+   file of its own. Async-signal-safe. */
 static bool pyprof__memory_file_is_ours(void) {
     struct stat status;
     return pyprof__process.has_memory_file && fstat(pyprof__process.memory_file, &status) == 0 &&
@@ -1493,6 +1582,7 @@ static bool pyprof__memory_file_is_ours(void) {
            status.st_ino == pyprof__process.memory_status.st_ino;
 }
 
+/* What pyprof__read_places does where only /proc/self/mem can be read: one call a place. */
 static bool pyprof__pread(const struct iovec *from, size_t count, void *to) {
     char *out = (char *)to;
     if (!pyprof__memory_file_is_ours()) {
@@ -1509,11 +1599,11 @@ static bool pyprof__pread(const struct iovec *from, size_t count, void *to) {
     return true;
 }
 
-/* Reads total bytes from count places, one behind the other; all, or nothing that may be used. Async-signal-safe;
-   changes errno. The kernel is asked to write them to this process's own memory: of the two sides of such a copy it is
-   the far one that is dear, page by page, and what lies in many pieces can be the near one. process_vm_readv,
-   the other way round, takes up to six times as long. Nothing reads in a forked child, where pyprof__process.pid would still be
-   its parent, before pyprof_start there has set it. */
+/* Reads total bytes from count places, at most 1,024 (UIO_MAXIOV), to one place, one behind the other; all, or nothing
+   that may be used. Async-signal-safe; changes errno. The kernel is asked to write them to this process's own memory:
+   of the two sides of such a copy the far one costs most, page by page, and what lies in many pieces can be the near
+   one. process_vm_readv, the other way round, takes up to six times as long. Nothing reads in a forked child, where
+   pyprof__process.pid would still be its parent, before pyprof_start there has set it. */
 static bool pyprof__read_places(const struct iovec *from, size_t count, void *to, size_t total) {
     if (pyprof__process.has_memory_file) {
         return pyprof__pread(from, count, to);
@@ -1527,14 +1617,16 @@ static bool pyprof__read_places(const struct iovec *from, size_t count, void *to
     return done >= 0 && (size_t)done == total;
 }
 
+/* Reads one place. Async-signal-safe; changes errno. */
 static bool pyprof__read(uintptr_t address, void *to, size_t size) {
     struct iovec from = {(void *)address, size};
     return pyprof__read_places(&from, 1, to, size);
 }
 
-/* Reads so many pieces, none larger than the copy, in as few calls as fit it. */
+/* Reads pieces, none larger than the copy here, each to its own place, in as few calls as fit the copy. False: one
+   cannot be read, and those before it may have been. Takes 3 KiB of stack: not for the handler. */
 static bool pyprof__read_pieces(const pyprof__piece *pieces, size_t count) {
-    unsigned char copy[2048] = {0}; /* valgrind does not see that the kernel writes to it */
+    unsigned char copy[2048] = {0}; /* set, as valgrind does not see that the kernel writes to it */
     struct iovec from[PYPROF__PIECES_MAX];
     while (count > 0) {
         size_t total = 0, taken = 0;
@@ -1555,7 +1647,7 @@ static bool pyprof__read_pieces(const pyprof__piece *pieces, size_t count) {
     return true;
 }
 
-/* Whether what is there can be read. */
+/* Whether the way that is in use reads a word of ours as it is. If not, errno says why. */
 static bool pyprof__reads_work(void) {
     static const uint64_t probe = 0x707970726f662e68u;
     uint64_t got = 0;
@@ -1569,6 +1661,7 @@ static void pyprof__reads_stop(void) {
     pyprof__process.has_memory_file = false;
 }
 
+/* From here on reads go by /proc/self/mem. False: it cannot be opened, or not be read; errno says why. */
 static bool pyprof__open_memory_file(void) {
     pyprof__reads_stop();
     pyprof__process.memory_file = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
@@ -1577,7 +1670,8 @@ static bool pyprof__open_memory_file(void) {
            pyprof__reads_work();
 }
 
-/* Finds the way that works here: it must read what is there and refuse what is not. */
+/* Finds the way that works here: it must read what is there and refuse what is not. Before there is a sampler. False:
+   no way works, and the last error says why. */
 static bool pyprof__reads_start(void) {
     uint64_t got = 0;
     pyprof__process.pid = getpid();
@@ -1598,6 +1692,8 @@ static bool pyprof__reads_start(void) {
     return true;
 }
 
+/* Whether the system has refused a read as such since the way was found: then a read that failed says nothing of
+   memory. */
 static bool pyprof__reads_are_refused(void) {
     return pyprof__get(&pyprof__process.reads_refused) != 0;
 }
@@ -1615,22 +1711,23 @@ static bool pyprof__reads_mend(void) {
     return true;
 }
 
-/* Blocks of memory as they were when they were first touched since pyprof__view_reset: a walk over many
-   small structures costs one system call a block instead of one a field. */
+/* A view holds blocks of memory as they were when the walk first touched them: a walk over many small structures costs
+   one system call a block instead of one a field, and sees each field once and for all. pyprof__view_reset or
+   pyprof__view_renew begins a walk. There is one view, in the sampler. */
 #define PYPROF__BLOCK_SIZE 1024u /* divides any page size, so a block is wholly there or wholly not */
 #define PYPROF__BLOCKS 64u       /* a power of two below 256 */
 
 typedef struct pyprof__view {
-    uintptr_t subject; /* what the last walk was over; 0 = nothing that comes again */
-    uint32_t count;
+    uintptr_t subject;                 /* what the walk is over: a thread state, say; 0 = nothing that comes again */
+    uint32_t count;                    /* blocks that are held, at the first positions */
     uint32_t last;                     /* the block that was used last; PYPROF__BLOCKS = none */
-    uintptr_t numbers[PYPROF__BLOCKS]; /* which blocks, in the order of their first use */
+    uintptr_t numbers[PYPROF__BLOCKS]; /* of each block: its address / PYPROF__BLOCK_SIZE */
     bool is_used[PYPROF__BLOCKS];      /* in this walk */
     uint8_t index[2 * PYPROF__BLOCKS]; /* by hash: position + 1; 0 = free */
     unsigned char blocks[PYPROF__BLOCKS][PYPROF__BLOCK_SIZE];
 } pyprof__view;
 
-/* Where a block's number stands in the index, or may be put. */
+/* Where a block's number stands in the index, or may be put. It has twice as many places as there are blocks. */
 static uint8_t *pyprof__view_slot(pyprof__view *view, uintptr_t number) {
     size_t at = (size_t)(pyprof__mix(0, number) >> 32);
     for (;; at++) {
@@ -1641,7 +1738,7 @@ static uint8_t *pyprof__view_slot(pyprof__view *view, uintptr_t number) {
     }
 }
 
-/* The view holds so many blocks, whose numbers are in their places. */
+/* Makes the index for the first count blocks, whose numbers and bytes are in place; any others are forgotten. */
 static void pyprof__view_hold(pyprof__view *view, uint32_t count) {
     memset(view->index, 0, sizeof view->index);
     view->last = PYPROF__BLOCKS;
@@ -1651,13 +1748,14 @@ static void pyprof__view_hold(pyprof__view *view, uint32_t count) {
     }
 }
 
+/* Begins a walk that shares nothing with the last one: nothing is held. */
 static void pyprof__view_reset(pyprof__view *view) {
     view->subject = 0;
     pyprof__view_hold(view, 0);
 }
 
-/* As pyprof__view_reset, for a walk that will likely need what the last one over the same subject did: that is read
-   at once, in one system call, and in the same order. */
+/* Begins a walk over a subject. What the last walk over the same subject used is likely needed again: it is read at
+   once, in one system call. If one of these blocks is gone, nothing is held. */
 static void pyprof__view_renew(pyprof__view *view, uintptr_t subject) {
     struct iovec from[PYPROF__BLOCKS];
     uint32_t known = view->subject == subject ? view->count : 0, kept = 0;
@@ -1674,7 +1772,7 @@ static void pyprof__view_renew(pyprof__view *view, uintptr_t subject) {
     pyprof__view_hold(view, is_read ? kept : 0);
 }
 
-/* The position of a block, read now if it has not been; PYPROF__BLOCKS: it is not there. */
+/* The position of a block, which is read if the view does not hold it; PYPROF__BLOCKS: it cannot be read. */
 static uint32_t pyprof__view_block(pyprof__view *view, uintptr_t number) {
     if (view->last != PYPROF__BLOCKS && view->numbers[view->last] == number) {
         return view->last;
@@ -1696,8 +1794,8 @@ static uint32_t pyprof__view_block(pyprof__view *view, uintptr_t number) {
     return view->last;
 }
 
-/* Reads the blocks that hold these addresses and are not held yet, as far as there is room, in one system call. What
-   is not there is left to the walk. */
+/* Reads the blocks that hold these addresses and are not held yet, as far as there is room, in one system call. If one
+   cannot be read none is taken, and the walk reads them one by one. */
 static void pyprof__view_fetch(pyprof__view *view, const uintptr_t *addresses, uint32_t count) {
     struct iovec from[PYPROF__BLOCKS];
     uint32_t first = view->count, more = 0;
@@ -1715,6 +1813,7 @@ static void pyprof__view_fetch(pyprof__view *view, const uintptr_t *addresses, u
     pyprof__view_hold(view, is_read ? first + more : first);
 }
 
+/* Copies bytes, of which some may be held; false: some cannot be read. */
 static bool pyprof__view_read(pyprof__view *view, uintptr_t address, void *to, size_t size) {
     unsigned char *out = (unsigned char *)to;
     while (size > 0) {
@@ -1732,21 +1831,23 @@ static bool pyprof__view_read(pyprof__view *view, uintptr_t address, void *to, s
     return true;
 }
 
-/* How a walk gets at memory. What is known to live is loaded plainly: the range [low, high), and of the thread
-   itself its data stack chunks (chunk is the newest one, older ones follow as the walk goes outwards) and its thread
-   state. All else is read through the view, or by one safe read each. No reader at all (NULL): everything lives, as
-   for a thread that walks its own stack; the code for that is compiled apart, so that it is loads and nothing else. */
+/* How a walk gets at memory; lives as long as the walk. What is known to live is loaded plainly, all else is read
+   through the view, or by one safe read each. No reader at all (NULL): everything lives, as for a thread that walks its
+   own stack; the code for that is compiled apart, so that it is loads and nothing else. The sampler's have a view and
+   nothing else. */
 typedef struct pyprof__reader {
-    uintptr_t low;
+    uintptr_t low; /* from here to below high all lives */
     uintptr_t high;
-    uintptr_t chunk;
-    uintptr_t tstate;
-    pyprof__view *view;
+    uintptr_t chunk;    /* of the thread itself: its newest data stack chunk; goes outwards with the walk. 0 = none */
+    uintptr_t tstate;   /* of the thread itself: its thread state; 0 = none */
+    pyprof__view *view; /* NULL = one safe read each */
 } pyprof__reader;
 
+/* Outside of [low, high): see >>frames, as it knows CPython's chunks. */
 static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, void *to, size_t size);
 
-/* Without optimisation each copy would have variables of its own on the stack, and the handler has little of it. */
+/* Walks are inlined where they are used, so that each is compiled for its kind of reader. Not without
+   optimisation: each copy would have variables of its own on the stack, and the handler has little of it. */
 #if defined(__GNUC__) && defined(__OPTIMIZE__)
 #define PYPROF__INLINE static inline __attribute__((always_inline))
 #else
@@ -1758,6 +1859,8 @@ static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, vo
 #define PYPROF__ALIGNED(size)
 #endif
 
+/* Copies size bytes from an address, by whichever way the reader has for it. False: they cannot be read; never without
+   a reader. */
 PYPROF__INLINE bool pyprof__load(pyprof__reader *reader, uintptr_t address, void *to, size_t size) {
     if (reader != NULL && (address - reader->low >= reader->high - reader->low || reader->high - address < size)) {
         return pyprof__load_elsewhere(reader, address, to, size);
@@ -1772,11 +1875,14 @@ PYPROF__INLINE bool pyprof__load_word(pyprof__reader *reader, uintptr_t address,
 
 // >>cpython
 // Where things lie in CPython's structures: what differs between its versions is here and in the two parts that follow,
-// and nowhere else. In: the headers that this is compiled with, and what the CPython that runs says of itself. Out: one row of
-// offsets, pyprof__layout, that never changes while a recording runs.
+// and nowhere else. In: the headers that this is compiled with, and what the CPython that runs says of itself. Out: one
+// row of offsets, pyprof__layout. It is filled before a recording's sampler runs, and does not change meanwhile (but
+// for interp_modules, in the sampler's copy).
+// Invariant: a CPython that is not known is refused; nothing is guessed. Begin with: pyprof__layout,
+// pyprof__layout_init.
 
-/* Whose memory is read here, who may free it meanwhile, and what then happens. From outside all of it is read through
-   >>reads, so that a page that is gone is an error; a page that is there may hold something else by now, so:
+/* What memory of CPython's is read, which thread may free it meanwhile, and what then happens. From outside it is all
+   read through >>reads, so that a page that is gone is an error; a page that is there may hold something else, so:
    - interpreter states (Py_EndInterpreter, Py_Finalize): reached from a global by the lists. Every thread state has to
      name its interpreter and its predecessor; a list is believed up to the first link that does not hold.
    - thread states (their own thread, Py_EndInterpreter, Py_Finalize, a forked child): known again by address, id and
@@ -1785,9 +1891,9 @@ PYPROF__INLINE bool pyprof__load_word(pyprof__reader *reader, uintptr_t address,
      3.11 and 3.12 also a cframe and the entry frames, since 3.13 the entry frames, on the thread's C stack
      (unmapped when it ends). What is read counts if the thread's CPU clock stood still from before to after, or
      as far as several reads agree. Depth is bounded; what a frame runs has to be a code object.
-   - code objects (any thread that lets go of the last reference): a print of what they refer to is part of every frame.
-     Name, file and lines are read once, between two looks at that print; if it is another one, or the object has no
-     references, the frame is [unresolved].
+   - code objects (any thread that lets go of the last reference): a fingerprint of what they refer to is part of every
+     frame. Name, file and lines are read once, between two looks at that fingerprint; if it is another one, or the
+     object has no references, the frame is [unresolved].
    - str and bytes (with their code object): covered by that; types and lengths are checked before what follows.
    - copies of bytecode (3.14, free-threaded; with their code object, or when outgrown): index and length are checked.
    - sys.modules, threading._active and the Thread objects there, their dicts, keys and values (any thread): only for the
@@ -1798,11 +1904,11 @@ PYPROF__INLINE bool pyprof__load_word(pyprof__reader *reader, uintptr_t address,
    In the signal handler a thread reads by plain loads, and only what cannot vanish while it is interrupted: its own
    attached thread state, its frames, and the code objects that these hold. 3.11 and 3.12 publish a cframe before it
    points to a frame: there the way from it has to lead, inside the thread's own chunks or by safe reads, to the cframe
-   before. A thread state names the thread that made it, and any other may use it since. So what is attached before
-   3.12, and those further out since then, are walked only if the C stack of this thread shows that it runs them.
+   before. A thread state names the thread that made it, and any other may use it since. So the attached one to 3.11,
+   and on any version those further out, are walked only if the C stack of this thread shows that it runs them.
    Copied data (what >>profile holds) outlives all of these. */
 
-#define PYPROF__ABSENT UINT32_MAX
+#define PYPROF__ABSENT UINT32_MAX /* an offset of what a version does not have */
 #define PYPROF__IDENTITY_WORDS 6
 
 /* Where things lie in the running interpreter: offsets in bytes, PYPROF__ABSENT where a version has no such
@@ -1822,39 +1928,39 @@ typedef struct pyprof__layout {
     uint32_t ts_id;
     uint32_t ts_thread_id; /* pthread_t */
     uint32_t ts_native_id;
-    uint32_t ts_status; /* absent: the process has one holder of the GIL, which the runtime names */
-    uint32_t status_mask;
-    uint32_t status_attached;
-    uint32_t ts_frame;    /* the leaf frame, or the cframe that points to it */
-    uint32_t ts_base;     /* the helper frame that is there when no other is: since 3.15 */
-    uint32_t ts_executor; /* what the JIT runs of the thread now, or NULL: since 3.14 */
-    uint32_t ts_chunk;    /* newest data stack chunk */
-    uint32_t ts_size;     /* bytes of a thread state that hold what of the above is read in copies, */
-    uint32_t ts_head;     /* and those that hold its links, its interpreter, its status and its leaf frame */
+    uint32_t ts_status;       /* absent to 3.11: the process has one holder of the GIL, which the runtime names */
+    uint32_t status_mask;     /* 32 bits there, masked with this, */
+    uint32_t status_attached; /* are this while the thread state is attached */
+    uint32_t ts_frame;        /* the leaf frame, or the cframe that points to it */
+    uint32_t ts_base;         /* the helper frame that is there when no other is: since 3.15 */
+    uint32_t ts_executor;     /* what the JIT runs of the thread now, or NULL: since 3.14 */
+    uint32_t ts_chunk;        /* newest data stack chunk: 3.11 and 3.12 */
+    uint32_t ts_size;         /* bytes at its beginning that are copied at each look: up to its id */
+    uint32_t ts_head;         /* bytes at its beginning that hold its links, its interpreter, status and leaf frame */
     /* _PyCFrame, on the C stack of the thread: 3.11 and 3.12 */
     uint32_t cframe_frame;
     uint32_t cframe_previous;
     /* frame */
     uint32_t frame_previous;
     uint32_t frame_code;
-    uint32_t frame_instr;
-    uint32_t frame_owner;
-    uint32_t frame_locals;
-    uint32_t frame_generator; /* to 3.10: the generator that the frame belongs to, */
-    uint32_t frame_state;     /* and whether it runs, itself or what it has called */
+    uint32_t frame_instr;     /* where it is: f_lasti (to 3.10), prev_instr (3.11, 3.12), instr_ptr */
+    uint32_t frame_owner;     /* a byte, since 3.11: what kind of frame it is */
+    uint32_t frame_locals;    /* its first local variable */
+    uint32_t frame_generator; /* to 3.10: the generator that the frame belongs to */
+    uint32_t frame_state;     /* to 3.10: a byte that says whether it runs, itself or what it has called */
     uint32_t instr_scale;     /* bytes of one f_lasti; 0: frame_instr holds a pointer into the code */
     uint32_t frame_tlbc;      /* which of the code object's bytecodes runs: free-threaded, since 3.14 */
     uint32_t owner_helper;    /* frames of this owner, or a later one, are no Python frames */
     uint32_t owner_generator;
     uintptr_t executable_tags; /* bits of frame_code that are not the pointer's */
-    uintptr_t helper_code;     /* what frame_code has in frames that are no Python frames; 0 = not to be told */
+    uintptr_t helper_code;     /* what frame_code has in frames that are no Python frames; 0 = it does not tell */
     /* code object */
-    uint32_t code_name;
+    uint32_t code_name; /* the qualified one, since 3.11 */
     uint32_t code_filename;
     uint32_t code_first_line;
-    uint32_t code_lines;
-    uint32_t code_instructions;
-    uint32_t code_tlbc; /* pointer to the array of the bytecodes, free-threaded, since 3.14 */
+    uint32_t code_lines;        /* its line table, a bytes object */
+    uint32_t code_instructions; /* since 3.11: they lie in the code object itself */
+    uint32_t code_tlbc;         /* pointer to the array of the bytecodes, free-threaded, since 3.14 */
     uint32_t code_first_traceable;
     uint32_t code_identity[PYPROF__IDENTITY_WORDS]; /* words that together tell one code object from its
                                                        successor at the same address */
@@ -1872,7 +1978,8 @@ typedef struct pyprof__layout {
 
 #define PYPROF__OFFSET(type, field) ((uint32_t)offsetof(type, field))
 
-/* Where the last of the words ends whose change shows that a thread has run, or that a list has changed. */
+/* Where the last of the words ends whose change shows that a thread has run, or that a list has changed: so much of a
+   waiting thread's state is read at a tick. */
 static uint32_t pyprof__end_of_head(const pyprof__layout *layout) {
     const uint32_t words[] = {layout->ts_prev, layout->ts_next, layout->ts_interp, layout->ts_frame, layout->ts_status};
     uint32_t end = 0;
@@ -1884,6 +1991,7 @@ static uint32_t pyprof__end_of_head(const pyprof__layout *layout) {
     return end;
 }
 
+/* From the public headers alone. Attached shows in a bit of _status in 3.12, in state since 3.13. */
 static void pyprof__layout_thread_state(pyprof__layout *layout) {
     layout->ts_prev = PYPROF__OFFSET(PyThreadState, prev);
     layout->ts_next = PYPROF__OFFSET(PyThreadState, next);
@@ -1923,6 +2031,8 @@ static void pyprof__layout_thread_state(pyprof__layout *layout) {
     layout->ts_head = pyprof__end_of_head(layout);
 }
 
+/* To 3.10 a frame is public. Include/internal does not compile as C++ before 3.13, and many hosts lack it: so 3.11 and
+   3.12 are constants here. pyprof__layout_adopt adds the rest since 3.13. */
 static void pyprof__layout_frame(pyprof__layout *layout) {
     layout->frame_owner = layout->frame_generator = layout->frame_state = layout->frame_tlbc = PYPROF__ABSENT;
     layout->owner_generator = 1;
@@ -1954,6 +2064,8 @@ static void pyprof__layout_frame(pyprof__layout *layout) {
 #endif
 }
 
+/* From the public headers alone. The words of the identity are read whole: those of smaller fields begin at a multiple
+   of 8. */
 static void pyprof__layout_code(pyprof__layout *layout) {
     layout->code_instructions = layout->code_first_traceable = layout->code_tlbc = PYPROF__ABSENT;
     layout->code_filename = PYPROF__OFFSET(PyCodeObject, co_filename);
@@ -1988,8 +2100,9 @@ static void pyprof__layout_code(pyprof__layout *layout) {
 /* How far inside PyInterpreterState the fields lie that are looked for: far more than in any version that is known. */
 #define PYPROF__INTERP_WORDS (PYPROF__PY_SINCE(13) ? 8192u : 512u)
 
-/* The offsets inside PyInterpreterState, which is not public: each accessor is a single load, so applied to
-   words that hold their own number it tells which one it loads. */
+/* The offsets inside PyInterpreterState, which is not public: each accessor is a single load, so applied to words that
+   hold their own number it tells which one it loads. Needs 64 KiB for a moment (4 KiB to 3.12). ERROR_PYTHON: what came
+   out cannot be offsets. */
 static pyprof_result pyprof__layout_interpreter(pyprof__layout *layout, pyprof__memory *memory) {
     const size_t words = PYPROF__INTERP_WORDS;
     uintptr_t *fake = (uintptr_t *)pyprof__alloc(memory, words * sizeof *fake);
@@ -2013,8 +2126,8 @@ static pyprof_result pyprof__layout_interpreter(pyprof__layout *layout, pyprof__
 }
 
 #if PYPROF__PY_SINCE(13)
-/* What _PyRuntime begins with (3.13: Include/internal/pycore_runtime.h, later pycore_debug_offsets.h), up to the code
-   object. */
+/* What _PyRuntime begins with, up to the code object: _Py_DebugOffsets, offsets and sizes in bytes. Source:
+   Include/internal/pycore_runtime.h (3.13), pycore_debug_offsets.h (later). */
 typedef struct pyprof__description {
     char cookie[8];
     uint64_t version, free_threaded;
@@ -2063,8 +2176,9 @@ typedef struct pyprof__description {
     } object;
 } pyprof__description;
 
-/* Where the interpreter keeps it. Asked of the global offset table: a plain reference would have the linker put a copy
-   of the whole structure into the program, of the size that it had in the CPython that the program was linked with. */
+/* Where the interpreter keeps its description; NULL = it has none. The address comes from the global offset table: for
+   a plain reference the linker would put a copy of the whole structure into the program, of the size that it had in the
+   CPython that the program was linked with. */
 static const void *pyprof__runtime(void) {
     const void *runtime;
 #if defined(__x86_64__)
@@ -2101,7 +2215,9 @@ static bool pyprof__interp_is_near(const pyprof__description *self) {
     return self->interp.next < end && self->interp.threads_head < end && self->interp.id < end;
 }
 
-/* Whether fields of words, and at the end a byte, lie apart inside a frame. */
+/* Whether the described fields of a frame can be those of one: words that are aligned and lie apart, a byte for the
+   owner beside them, and the local variables behind all. Nothing public says where they lie, so there is nothing to
+   compare with. */
 static bool pyprof__frame_is_sound(const pyprof__description *self) {
     const uint64_t words[] = {self->frame.previous, self->frame.executable, self->frame.instr_ptr,
                               self->frame.localsplus};
@@ -2118,7 +2234,9 @@ static bool pyprof__frame_is_sound(const pyprof__description *self) {
            self->frame.localsplus < self->frame.size;
 }
 
-/* Takes over what the interpreter says of itself, if it adds up; built_for: the version of the headers. */
+/* Takes over what the interpreter says of itself, if it adds up. built_for: the version of the headers. MISMATCH: the
+   version, or whether it is free-threaded, is not the headers'; ERROR_PYTHON: no description, or one that does not add
+   up. */
 static pyprof_result pyprof__layout_adopt(pyprof__layout *layout, const pyprof__description *self, uint32_t built_for) {
     if (memcmp(self->cookie, "xdebugpy", sizeof self->cookie) != 0) {
         return PYPROF_ERROR_PYTHON;
@@ -2175,7 +2293,7 @@ static pyprof_result pyprof__layout_init(pyprof__layout *layout, pyprof__memory 
 #endif
 }
 
-/* Why pyprof__layout_init refused. */
+/* Sets the last error to why pyprof__layout_init refused. */
 static void pyprof__say_python(pyprof_result result) {
     const char *built_as = PYPROF__FREE_THREADED ? ", free-threaded" : "";
     const char *version = Py_GetVersion(); /* "3.13.0 experimental free-threading build (...) [...]" */
@@ -2197,9 +2315,17 @@ static void pyprof__say_python(pyprof_result result) {
 }
 
 // >>frames
-// Thread states and frames, read by that row. In: an address that may be stale, and a reader: none (the thread reads itself,
-// in the handler) or the sampler's view. Out: a frame's parts, or false where there is no frame. All of it may run in the
-// signal handler: no locks, no allocation, no call of CPython.
+// Thread states and frames, read by pyprof__layout. In: an address that may be stale, and a reader: none, or one
+// without a view, in the handler, where a thread reads itself; the sampler's, with its view, from outside. Out: a
+// frame's parts, or false where there is no frame: then the caller gives up that stack. No locks, no allocation; of
+// CPython only accessors are called that load a word.
+// What takes a pyprof__reader may run in the signal handler; what takes a copy of a thread state is the sampler's
+// alone.
+//   to 3.10        thread state -> frame -> f_back ... -> NULL
+//   3.11, 3.12     thread state -> cframe (on the C stack) -> current_frame -> previous ... -> NULL
+//   since 3.13     thread state -> current_frame -> previous ... -> NULL
+// Since 3.12 a helper frame, which is not shown, stands in that chain wherever C code has entered Python.
+// Begin with: pyprof__leaf_frame, pyprof__read_frame, pyprof__found, pyprof__code_fingerprint.
 
 /* The thread state that is attached: of the calling thread (3.12 and later), of the process (before).
    Async-signal-safe in a thread that was ever attached: its thread-local storage exists. */
@@ -2211,7 +2337,8 @@ static uintptr_t pyprof__current_thread_state(void) {
 #endif
 }
 
-/* Whether the attached thread state of the process, as seen in a signal handler, belongs to this thread. */
+/* Whether the attached thread state of the process, as seen in a signal handler, names this thread. Since 3.12 the
+   calling thread's is what is asked for. */
 static bool pyprof__is_own_thread_state(const pyprof__layout *layout, uintptr_t tstate) {
     if (layout->ts_status != PYPROF__ABSENT || tstate == (uintptr_t)PyGILState_GetThisThreadState()) {
         return true;
@@ -2221,11 +2348,13 @@ static bool pyprof__is_own_thread_state(const pyprof__layout *layout, uintptr_t 
            thread_id == (unsigned long)pthread_self();
 }
 
+/* The head of the list of interpreters; 0 = Python is not initialised. */
 static uintptr_t pyprof__first_interpreter(void) {
     return (uintptr_t)PyInterpreterState_Head();
 }
 
-/* Whether a copied thread state was attached: it held its interpreter's GIL. */
+/* Whether a copied thread state (ts_size or ts_head bytes) was attached: it held its interpreter's GIL. To 3.11 the
+   copy does not show it: then whether it is attached now. */
 static bool pyprof__is_attached(const pyprof__layout *layout, uintptr_t tstate, const void *copy) {
     if (layout->ts_status == PYPROF__ABSENT) {
         return pyprof__current_thread_state() == tstate;
@@ -2235,7 +2364,7 @@ static bool pyprof__is_attached(const pyprof__layout *layout, uintptr_t tstate, 
     return (status & layout->status_mask) == layout->status_attached;
 }
 
-/* The same by a fresh look. */
+/* The same by a fresh look. False also if it cannot be read. Async-signal-safe. */
 static bool pyprof__is_attached_now(const pyprof__layout *layout, uintptr_t tstate) {
     if (layout->ts_status == PYPROF__ABSENT) {
         return pyprof__current_thread_state() == tstate;
@@ -2249,26 +2378,28 @@ static bool pyprof__same_word(const void *a, const void *b, uint32_t offset) {
     return memcmp((const char *)a + offset, (const char *)b + offset, sizeof(uintptr_t)) == 0;
 }
 
-/* Whether a thread state has the neighbours that it had, by two copies of its head. */
+/* Whether a thread state has the neighbours and the interpreter that it had, by two copies of its head: else the lists
+   have changed. */
 static bool pyprof__is_linked_as(const pyprof__layout *layout, const void *then, const void *now) {
     return pyprof__same_word(then, now, layout->ts_prev) && pyprof__same_word(then, now, layout->ts_next) &&
            pyprof__same_word(then, now, layout->ts_interp);
 }
 
-/* Whether a thread state that was not attached may still not be, and be where it was: as far as its head shows. Other
-   words there are changed by other threads. */
+/* Whether a thread state that was not attached may still not be, and have the leaf frame that it had, as far as two
+   copies of its head show. Other words there are changed by other threads. */
 static bool pyprof__may_stand_as(const pyprof__layout *layout, const void *then, const void *now) {
     bool is_attached = layout->ts_status != PYPROF__ABSENT && pyprof__is_attached(layout, 0, now);
     return !is_attached && pyprof__same_word(then, now, layout->ts_frame);
 }
 
-/* Whether a thread state is attached, and no other of its interpreter's can be. */
+/* Whether a thread state is attached, and no other of its interpreter's can be. On a free-threaded build never. */
 static bool pyprof__has_the_gil(const pyprof__layout *layout, uintptr_t tstate) {
     return !PYPROF__FREE_THREADED && tstate != 0 && pyprof__is_attached_now(layout, tstate);
 }
 
-/* Whether a thread state belongs to a thread at this moment: that of a thread being born changes hands, one id after
-   the other (3.11: Modules/_threadmodule.c, thread_run), and a dead one's memory may be another's by now. */
+/* Whether a thread state belongs to a thread at this moment, by its pthread_t and its id; told is what it said for an
+   id before, which may be wrong after a fork. A thread state changes hands when its thread is born, one id after the
+   other (3.11: Modules/_threadmodule.c, thread_run), and a dead one's memory may be another's by now. */
 static bool pyprof__is_bound_to(const pyprof__layout *layout, uintptr_t tstate, uintptr_t thread_id, int32_t tid,
                                 int32_t told) {
     unsigned long now = 0, native = (unsigned long)tid;
@@ -2279,14 +2410,16 @@ static bool pyprof__is_bound_to(const pyprof__layout *layout, uintptr_t tstate, 
            (native == (unsigned long)tid || native == (unsigned long)told);
 }
 
-/* Whether what a thread state has for its leaf frame, and for its base, means that it has frames. */
+/* Whether what a thread state has for its leaf frame, and for its base, means that it has frames. 3.11 and 3.12:
+   outside of Python it points to a cframe inside itself. Since 3.15 it points to its base frame then, on other versions
+   to nothing. */
 static bool pyprof__points_to_frames(const pyprof__layout *layout, uintptr_t tstate, uintptr_t leaf, uintptr_t base) {
     bool is_root_cframe = layout->cframe_frame != PYPROF__ABSENT && leaf - tstate < sizeof(PyThreadState);
     return leaf != base && !is_root_cframe;
 }
 
-/* Whether a copied thread state may have frames: an unborn thread's has none, and until it is
-   born it goes under the id of the thread that made it. */
+/* The same of a copied thread state. That of an unborn thread has none: until it is born it goes under the id of the
+   thread that made it. */
 static bool pyprof__may_have_frames(const pyprof__layout *layout, uintptr_t tstate, const void *copy) {
     uintptr_t word, base = 0;
     memcpy(&word, (const char *)copy + layout->ts_frame, sizeof word);
@@ -2296,6 +2429,8 @@ static bool pyprof__may_have_frames(const pyprof__layout *layout, uintptr_t tsta
     return pyprof__points_to_frames(layout, tstate, word, base);
 }
 
+/* Chunks and thread state are given only where the thread reads itself: so they live. Chunks that were tried are left
+   behind, as a walk goes outwards, too. */
 static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, void *to, size_t size) {
 #if PYPROF__PY_SINCE(11) && !PYPROF__PY_SINCE(13)
     if (reader->tstate != 0 && address - reader->tstate <= sizeof(PyThreadState) - size) {
@@ -2318,8 +2453,9 @@ static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, vo
     return pyprof__read(address, to, size);
 }
 
-/* 3.11 and 3.12: a new cframe is published before its frame pointer is set, and in between that holds whatever
-   was on the C stack. It is sound if the chain that begins there leads to the frame of the cframe before. */
+/* Whether a cframe's leaf frame is sound. 3.11 and 3.12: a new cframe is published before its frame pointer is set, and
+   in between that holds whatever was on the C stack. It is sound if the chain that begins there leads to the frame of
+   the cframe before, within a million steps. */
 static bool pyprof__leaf_is_linked(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t cframe,
                                    uintptr_t leaf) {
     uintptr_t before = 0, below = 0;
@@ -2338,7 +2474,8 @@ static bool pyprof__leaf_is_linked(const pyprof__layout *layout, pyprof__reader 
     return true;
 }
 
-/* The leaf frame of a thread state whose ts_frame is word; 0 = none. False: it cannot be told just now. */
+/* Finds the leaf frame of a thread state whose ts_frame is word; 0 = it has no frames. False: it cannot be told just
+   now. */
 static bool pyprof__leaf_from(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t word, uintptr_t *leaf) {
     *leaf = word;
     if (layout->cframe_frame == PYPROF__ABSENT || word == 0) {
@@ -2348,22 +2485,24 @@ static bool pyprof__leaf_from(const pyprof__layout *layout, pyprof__reader *read
            pyprof__leaf_is_linked(layout, reader, word, *leaf);
 }
 
+/* The same for a thread state whose ts_frame is read now. */
 static bool pyprof__leaf_frame(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t tstate,
                                uintptr_t *leaf) {
     uintptr_t word = 0;
     return pyprof__load_word(reader, tstate + layout->ts_frame, &word) && pyprof__leaf_from(layout, reader, word, leaf);
 }
 
-/* Whether the thread is in what the JIT made of its innermost frames: these say only where they were when they last called
-   something. */
+/* Whether the thread is in what the JIT made of its innermost frames: these say only where they were when they last
+   called something. False also if that cannot be read. */
 PYPROF__INLINE bool pyprof__is_in_jit(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t tstate) {
     uintptr_t executor = 0;
     return layout->ts_executor != PYPROF__ABSENT &&
            pyprof__load_word(reader, tstate + layout->ts_executor, &executor) && executor != 0;
 }
 
-/* Whether what looks like the innermost frames has code objects: the last doubt that a chain of links leaves,
-   as one that is not sound may end by chance. Asks the kernel once. */
+/* Whether the two innermost frames, as far as they are Python frames, have code objects: the last doubt that a chain of
+   links leaves, as one that is not sound may end by chance. Their types are read by a system call, one for both, as
+   such a link may lead anywhere. */
 static bool pyprof__codes_are_real(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame) {
     enum {
         most = 2
@@ -2393,8 +2532,8 @@ static bool pyprof__codes_are_real(const pyprof__layout *layout, pyprof__reader 
     return count == 0;
 }
 
-/* The same for the calling thread's own, attached thread state, whose ts_frame is word: a plain load wherever it is
-   sound. */
+/* What pyprof__leaf_from finds, for the calling thread's own, attached thread state, in the handler: by plain loads
+   wherever they are sound. Those are near the cframe, in the thread state, and in its data stack chunks. */
 static bool pyprof__own_leaf_frame(const pyprof__layout *layout, uintptr_t tstate, uintptr_t word, uintptr_t *leaf) {
     if (layout->cframe_frame == PYPROF__ABSENT) {
         *leaf = word;
@@ -2412,18 +2551,19 @@ static bool pyprof__own_leaf_frame(const pyprof__layout *layout, uintptr_t tstat
     return pyprof__codes_are_real(layout, &reader, *leaf);
 }
 
-/* One frame as a walk meets it. */
+/* One frame as a walk meets it: copied, so that it holds also when the frame is gone. */
 typedef struct pyprof__found {
-    uintptr_t previous;
-    uintptr_t code;
-    int32_t instr;  /* byte offset of the current instruction */
-    bool is_shown;  /* not a helper frame of C */
-    bool has_begun; /* if not, it is shown only as the caller of others: of a trace function, say */
+    uintptr_t previous; /* the caller's frame; 0 = there is none */
+    uintptr_t code;     /* the code object's address, or helper_code */
+    int32_t instr;      /* byte offset of the current instruction */
+    bool is_shown;      /* not a helper frame of C */
+    bool has_begun;     /* if not, it is shown only as the caller of others: of a trace function, say */
     bool is_generator;
 } pyprof__found;
 
-/* The owner of a frame, where frames have one. From 3.12 on, C code enters Python through a frame of its own: any
-   other frame that nothing follows is a generator's that is just being left, and its callers cannot be told. */
+/* Reads which kind of frame it is, where frames have an owner. False: its callers cannot be told. From 3.12 on, C code
+   enters Python through a helper frame: any other frame that nothing follows is a generator's that is just being
+   left. */
 PYPROF__INLINE bool pyprof__read_owner(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
                                        pyprof__found *found) {
     unsigned char owner = 0;
@@ -2436,7 +2576,7 @@ PYPROF__INLINE bool pyprof__read_owner(const pyprof__layout *layout, pyprof__rea
     return !has_helpers || !found->is_shown || found->previous != 0;
 }
 
-/* To 3.10: f_lasti, -1 before the first instruction. */
+/* To 3.10: where a frame is by its f_lasti, which is -1 before the first instruction. */
 PYPROF__INLINE bool pyprof__read_last_index(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
                                             pyprof__found *found) {
     int32_t last = 0;
@@ -2451,8 +2591,8 @@ PYPROF__INLINE bool pyprof__read_last_index(const pyprof__layout *layout, pyprof
     return true;
 }
 
-/* Whether what ended a walk from outside had not just lost its caller: to 3.10 a frame does when it ends, and by then it
-   does not run. */
+/* Whether the frame at which a walk from outside ended has no caller indeed, and had not just lost it: to 3.10 a frame
+   loses it when it ends, and by then it does not run. Since 3.11 always true. The sampler's alone. */
 static bool pyprof__is_outermost(const pyprof__layout *layout, uintptr_t frame) {
     signed char state = 0;
     uintptr_t previous = 0;
@@ -2470,8 +2610,9 @@ static bool pyprof__is_outermost(const pyprof__layout *layout, uintptr_t frame) 
     return is_read && is_running && previous == 0;
 }
 
-/* Whether a generator that nothing follows has callers all the same: to 3.10, while an exception is thrown into what it
-   waits for (a task is cancelled), it stands in the chain without them, and is not evaluated. */
+/* Finds out whether a generator that nothing follows has callers all the same: to 3.10, while an exception is thrown
+   into what it waits for (a task is cancelled), it stands in the chain without them, and is not evaluated. False:
+   unreadable. */
 PYPROF__INLINE bool pyprof__is_cut_off(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
                                        bool *is_cut_off) {
     unsigned char state = 0;
@@ -2483,8 +2624,8 @@ PYPROF__INLINE bool pyprof__is_cut_off(const pyprof__layout *layout, pyprof__rea
     return is_read;
 }
 
-/* Where the instructions lie that a frame runs. A free-threaded build has copies of them, in an array of the code
-   object that begins with its length; one that is outgrown is kept until no attached thread can look at it
+/* Finds where the instructions lie that a frame runs. A free-threaded build has copies of them since 3.14, in an array
+   of the code object that begins with its length; one that is outgrown is kept until no attached thread can look at it
    (3.14: Objects/codeobject.c, create_tlbc_lock_held). */
 PYPROF__INLINE bool pyprof__read_bytecode(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
                                           uintptr_t code, uintptr_t *bytecode) {
@@ -2501,7 +2642,9 @@ PYPROF__INLINE bool pyprof__read_bytecode(const pyprof__layout *layout, pyprof__
            pyprof__load_word(reader, copies + sizeof count + (uintptr_t)index * sizeof copies, bytecode);
 }
 
-/* Since 3.11: a pointer into the code; before its first traceable instruction a frame is incomplete. */
+/* Since 3.11: where a frame is by a pointer into the code. Before its code's first traceable instruction (counted in
+   units of 2 bytes) it is incomplete, and has not begun. prev_instr (3.11, 3.12) may lie a unit before the code: offset
+   -2. */
 PYPROF__INLINE bool pyprof__read_instruction(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
                                              pyprof__found *found) {
     int32_t first = 0;
@@ -2517,7 +2660,8 @@ PYPROF__INLINE bool pyprof__read_instruction(const pyprof__layout *layout, pypro
     return !found->has_begun || (offset >= -2 && offset <= INT32_MAX);
 }
 
-/* False: not what a frame looks like, as it is being changed. */
+/* Reads one frame. False: it does not look like a frame, as it is being changed or is gone. What a Python frame runs
+   has to be a code object: that is what tells garbage. */
 PYPROF__INLINE bool pyprof__read_frame(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
                                        pyprof__found *found) {
     uintptr_t type = 0;
@@ -2544,7 +2688,7 @@ PYPROF__INLINE bool pyprof__read_frame(const pyprof__layout *layout, pyprof__rea
 }
 
 #if !PYPROF__PY_SINCE(12)
-/* Adds the length and the end of some bytes to a hash. */
+/* Adds the length and the last 16 bytes of some memory to a hash. */
 PYPROF__INLINE bool pyprof__mix_bytes(pyprof__reader *reader, uintptr_t data, size_t size, uint64_t *hash) {
     uint64_t end[2] = {0, 0};
     size_t part = size < sizeof end ? size : sizeof end;
@@ -2569,8 +2713,8 @@ PYPROF__INLINE bool pyprof__mix_text(pyprof__reader *reader, uintptr_t object, u
     return pyprof__mix_bytes(reader, data, (size_t)head.length * head.state.kind, hash);
 }
 
-/* Before 3.12 code objects have no version, and in a loop of exec or eval all parts of one tend to lie where
-   those of the one before lay: what they hold has to count. */
+/* Adds what a code object holds. Before 3.12 code objects have no version, and in a loop of exec or eval all parts of
+   one tend to lie where those of the one before lay, so that their addresses do not tell the two apart. */
 PYPROF__INLINE bool pyprof__mix_content(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
                                         uint64_t *hash) {
     uintptr_t name = 0, filename = 0, lines = 0;
@@ -2584,8 +2728,8 @@ PYPROF__INLINE bool pyprof__mix_content(const pyprof__layout *layout, pyprof__re
 }
 #endif
 
-/* Whether what looks like an object is one: of a dead one the allocators use the first word, which counts its
-   references, for links of their own, and what it refers to may be reused while it still looks the same. */
+/* Whether an object has references, as what is alive has. The allocators use the first word of a dead one for links of
+   their own; what it refers to may be reused while it still looks the same. False also if it cannot be read. */
 static bool pyprof__object_lives(pyprof__reader *reader, uintptr_t object) {
 #if PYPROF__FREE_THREADED /* there the first word names a thread; the counts follow (Include/object.h) */
     PyObject head;
@@ -2600,7 +2744,8 @@ static bool pyprof__object_lives(pyprof__reader *reader, uintptr_t object) {
 #endif
 }
 
-/* What pyprof__code_fingerprint reads of a code object that is in the view, and what is not: two addresses at most. */
+/* Where pyprof__code_fingerprint will read outside of a code object that the view holds, but for the file's name: so
+   that the view can fetch it in one call. Returns how many addresses, two at most. */
 static uint32_t pyprof__places_of_code(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
                                        uintptr_t *places) {
 #if !PYPROF__PY_SINCE(12)
@@ -2614,7 +2759,8 @@ static uint32_t pyprof__places_of_code(const pyprof__layout *layout, pyprof__rea
 #endif
 }
 
-/* A number that tells this code object from others that lie or lay at the same address. */
+/* A fingerprint that tells this code object from others that lie or lay at the same address. False: it cannot be
+   read. */
 PYPROF__INLINE bool pyprof__code_fingerprint(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
                                              uint64_t *print) {
     uint64_t hash = 0;
@@ -2635,10 +2781,17 @@ PYPROF__INLINE bool pyprof__code_fingerprint(const pyprof__layout *layout, pypro
 }
 
 // >>objects
-// Texts, line tables, attributes and dicts, read by the sampler and by nobody else: through >>reads, so that what is gone is
-// an error. Objects may change while they are read: what matters is looked at again afterwards.
+// Python objects: code objects, line tables, texts, ints, attributes and dicts, read from outside, so that what is gone
+// is an error. In: addresses that may be stale. Out: copies; false, or 0 for an address, where there is no such object.
+// The sampler's alone, but for pyprof__entry_address, which the handler calls, too.
+// Invariant: a type is checked before what follows from it, a length before it is used. Objects may change while they
+// are read: what matters is looked at again afterwards, by the caller.
+//   a frame's function and line:  code object -> name, filename, line table -> pyprof__read_text, pyprof__line_at
+//   a thread's name:  interpreter -> sys.modules["threading"]._active[ident]._name -> pyprof__read_text
+// Begin with: pyprof__read_code, pyprof__read_text, pyprof__line_at, pyprof__value_of.
 
-/* Appends a code point; lone surrogates come out as generalised UTF-8 (three bytes), which writers escape. */
+/* Writes a code point as UTF-8, 1 to 4 bytes, and returns how many. Lone surrogates come out as generalised UTF-8
+   (three bytes), which writers escape. */
 static size_t pyprof__utf8_put(char *out, uint32_t c) {
     static const uint32_t first[] = {0, 0xc0, 0xe0, 0xf0};
     const size_t more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
@@ -2651,12 +2804,13 @@ static size_t pyprof__utf8_put(char *out, uint32_t c) {
 
 #define PYPROF__TEXT_CHARS 4096u /* names beyond that are cut and end in "..." */
 
+/* A text as UTF-8, without a zero at its end. 16 KiB: the sampler has one, and uses it for each text anew. */
 typedef struct pyprof__text {
-    size_t size;
+    size_t size; /* bytes */
     char utf8[PYPROF__TEXT_CHARS * 4 + 4];
 } pyprof__text;
 
-/* Copies a str object's text as UTF-8; false if there is no such object there (any more). */
+/* Copies a str object's text as UTF-8. False: there is no such object there (any more). */
 static bool pyprof__read_text(uintptr_t object, pyprof__text *text) {
     PyASCIIObject head;
     if (!pyprof__read(object, &head, sizeof head) ||
@@ -2669,8 +2823,8 @@ static bool pyprof__read_text(uintptr_t object, pyprof__text *text) {
     if (width != 1 && width != 2 && width != 4) {
         return false;
     }
-    /* At the end of the room for the UTF-8, which takes at most one byte more a character, and four: what is not read yet
-       is not written over. */
+    /* The characters are read to the end of the room, and made UTF-8 from its beginning on. That takes one byte more
+       for each at most, and four at most: so none is written over before it was taken. */
     char *raw = text->utf8 + sizeof text->utf8 - count * width;
     if (count > 0 && !pyprof__read(data, raw, count * width)) {
         return false;
@@ -2691,7 +2845,7 @@ static bool pyprof__read_text(uintptr_t object, pyprof__text *text) {
     return true;
 }
 
-/* A code object's fields, read from outside. */
+/* A code object's fields as they were read: the addresses may be stale by now. */
 typedef struct pyprof__code_fields {
     uintptr_t name;
     uintptr_t filename;
@@ -2699,6 +2853,8 @@ typedef struct pyprof__code_fields {
     int32_t first_line;
 } pyprof__code_fields;
 
+/* False: unreadable. Through the view by which the caller has just taken the fingerprint, these are of the same
+   copy. */
 static bool pyprof__read_code(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t code,
                               pyprof__code_fields *fields) {
     return pyprof__load_word(reader, code + layout->code_name, &fields->name) &&
@@ -2707,7 +2863,8 @@ static bool pyprof__read_code(const pyprof__layout *layout, pyprof__reader *read
            pyprof__load(reader, code + layout->code_first_line, &fields->first_line, sizeof fields->first_line);
 }
 
-/* Where a bytes object's data lies and how long it is. */
+/* Where a bytes object's data lies and how long it is; the data is for the caller to read. False: there is no such
+   object. */
 static bool pyprof__bytes_data(uintptr_t object, uintptr_t *data, size_t *size) {
     PyVarObject head;
     if (!pyprof__read(object, &head, sizeof head) ||
@@ -2719,7 +2876,7 @@ static bool pyprof__bytes_data(uintptr_t object, uintptr_t *data, size_t *size) 
     return true;
 }
 
-/* Lines come from tables that may hold anything, so a sum may overflow. */
+/* The sum of two lines. Tables may hold anything, so it may overflow, which of signed numbers is undefined. */
 static int32_t pyprof__add_line(int32_t line, int32_t delta) {
     return (int32_t)((uint32_t)line + (uint32_t)delta);
 }
@@ -2741,7 +2898,10 @@ static bool pyprof__varint(const unsigned char **at, const unsigned char *end, u
     return false;
 }
 
-/* The line of the instruction at a byte offset. Entries without a line keep the line before. */
+/* The line of the instruction at a byte offset. An entry of the table is a byte with bit 7 set, then others without.
+   The first one has a kind in bits 3 to 6, and in bits 0 to 2 how many code units of 2 bytes it is for, less one. The
+   line changes by a signed number in kinds 13 and 14 (lowest bit = sign), by 0 to 2 in kinds 10 to 12; else it stays as
+   it was, also where there is none (15). What is no entry ends the search. */
 static int32_t pyprof__line_at(const unsigned char *table, size_t size, int32_t first_line, int32_t instr) {
     const unsigned char *at = table, *end = table + size;
     int32_t line = first_line;
@@ -2772,8 +2932,9 @@ static int32_t pyprof__line_at(const unsigned char *table, size_t size, int32_t 
     return line;
 }
 #else
-/* Pairs of (length in bytes, signed line delta). Since 3.10 the line changes where a range begins, to 3.9 where it ends; and
-   -128 is no line: such ranges keep the line before. Source: CPython 3.8 and 3.10, Objects/lnotab_notes.txt. */
+/* The line of the instruction at a byte offset. The table has pairs of (length in bytes, signed line delta). Since 3.10
+   the line changes where a range begins, to 3.9 where it ends. Since 3.10 -128 is no line: such ranges keep the line
+   before. Source: CPython 3.8 and 3.10, Objects/lnotab_notes.txt. */
 static int32_t pyprof__line_at(const unsigned char *table, size_t size, int32_t first_line, int32_t instr) {
     int32_t line = first_line, next = 0;
     for (size_t i = 0; i + 1 < size; i += 2) {
@@ -2797,9 +2958,10 @@ typedef struct pyprof__attributes {
     uintptr_t values; /* array of values beside the keys; 0 = they lie between the keys */
 } pyprof__attributes;
 
-/* Where PyDictValues keeps its array. Source: Include/internal/pycore_dict.h. */
+/* Where PyDictValues keeps its array: since 3.13 four bytes come before it. Source: Include/internal/pycore_dict.h. */
 #define PYPROF__VALUES_OFFSET (PYPROF__PY_SINCE(13) ? 8u : 0u)
 
+/* Finds the keys and values of a dict, whose type the caller knows. False: dict is 0, or unreadable. */
 static bool pyprof__dict_attributes(pyprof__reader *reader, uintptr_t dict, pyprof__attributes *attributes) {
     uintptr_t values = 0;
     bool is_read = dict != 0 && pyprof__load_word(reader, dict + offsetof(PyDictObject, ma_keys), &attributes->keys) &&
@@ -2812,8 +2974,11 @@ static bool pyprof__dict_attributes(pyprof__reader *reader, uintptr_t dict, pypr
 #define PYPROF__MANAGED_DICT_BEFORE ((PYPROF__FREE_THREADED ? 1 : 3) * sizeof(uintptr_t))
 #define PYPROF__INLINE_VALUES_FLAG (1ul << 2) /* Py_TPFLAGS_INLINE_VALUES, since 3.13 */
 
-/* Managed dicts lie before the object: values at -4 words and dict at -3 (3.11), one tagged word at -3 (3.12),
-   dict at -3, free-threaded -1, with the values behind the object (3.13). Source: Include/internal/pycore_object.h. */
+/* Finds the attributes of an instance with a managed dict. As long as nobody has asked for its __dict__ it mostly has
+   none, but values alone, whose keys all instances of its type share. The words lie before the object: values at -4
+   words and dict at -3 (3.11); one word at -3, which is values if its lowest bit is set (3.12); dict at -3,
+   free-threaded -1, and the values behind the object, with a byte that says whether they are valid (3.13). Source:
+   Include/internal/pycore_object.h. False: unreadable, or there are neither. */
 static bool pyprof__managed_attributes(pyprof__reader *reader, uintptr_t object, uintptr_t type, uintptr_t flags,
                                        pyprof__attributes *attributes) {
     uintptr_t dict = 0, values = 0;
@@ -2846,6 +3011,8 @@ static bool pyprof__managed_attributes(pyprof__reader *reader, uintptr_t object,
 }
 #endif
 
+/* Finds the attributes of an instance of a heap type, as all classes are that Python code makes. False: it is none, has
+   no dict, or is unreadable. */
 static bool pyprof__instance_attributes(pyprof__reader *reader, uintptr_t object, pyprof__attributes *attributes) {
     uintptr_t type = 0, flags = 0, offset = 0, dict = 0;
     if (!pyprof__load_word(reader, object + offsetof(PyObject, ob_type), &type) ||
@@ -2863,25 +3030,26 @@ static bool pyprof__instance_attributes(pyprof__reader *reader, uintptr_t object
            pyprof__dict_attributes(reader, dict, attributes);
 }
 
-/* The keys of a dict. Source: Objects/dict-common.h (to 3.10), Include/internal/pycore_dict.h (from 3.11). */
+/* What the keys of a dict begin with (PyDictKeysObject); a hash index follows, then the entries, in the order in which
+   they were added. Source: Objects/dict-common.h (to 3.10), Include/internal/pycore_dict.h (from 3.11). */
 typedef struct pyprof__dict_keys {
 #if PYPROF__PY_SINCE(11)
     Py_ssize_t references;
-    uint8_t log2_size, log2_index_bytes, kind;
+    uint8_t log2_size, log2_index_bytes, kind; /* kind 0: keys of any type; else all are str objects */
 #if PYPROF__FREE_THREADED
     uint8_t mutex;
 #endif
     uint32_t version;
-    Py_ssize_t usable, count;
+    Py_ssize_t usable, count; /* count: entries, with those that were deleted */
 #else
-    Py_ssize_t references, size;
+    Py_ssize_t references, size; /* size: of the index, in places */
     void *lookup;
-    Py_ssize_t usable, count;
+    Py_ssize_t usable, count; /* count: entries, with those that were deleted */
 #endif
 } pyprof__dict_keys;
 
-/* Where the entries of the keys begin, and of how many words each is: a key, its value, and before them its hash where not
-   all keys are str objects. */
+/* Where the entries of the keys at an address begin, and of how many words each is: a key, its value, and before them
+   its hash where not all keys are str objects. The hash index between is skipped: entries are searched one by one. */
 static uintptr_t pyprof__dict_entries(const pyprof__dict_keys *keys, uintptr_t address, size_t *words) {
 #if PYPROF__PY_SINCE(11)
     *words = keys->kind == 0 ? 3 : 2;
@@ -2893,7 +3061,8 @@ static uintptr_t pyprof__dict_entries(const pyprof__dict_keys *keys, uintptr_t a
 #endif
 }
 
-/* An int that is not negative; false: there is no such object, or it has more than 60 bits. */
+/* The value of an int of up to 60 bits (two digits of 30). False: there is no such object, or it is larger. Of a
+   negative one: to 3.11 false, since then its absolute value. */
 static bool pyprof__read_int(uintptr_t object, uint64_t *value) {
     struct {
         PyObject head;
@@ -2909,8 +3078,9 @@ static bool pyprof__read_int(uintptr_t object, uint64_t *value) {
     return size <= 2;
 }
 
-/* Whether str objects, each so many words behind the one before, have a text that is ASCII, one bit for each; those that
-   cannot be read have not. */
+/* Which of count objects (at most 32), each step words behind the one before, are str objects of an ASCII text of at
+   most 32 bytes: a bit for each, the first in the lowest. All are read in one call; if one cannot be read, each in its
+   own. */
 static uint32_t pyprof__are_text(const uintptr_t *objects, size_t step, uint32_t count, const char *text) {
     enum {
         most = 32,
@@ -2943,8 +3113,9 @@ static uint32_t pyprof__are_text(const uintptr_t *objects, size_t step, uint32_t
     return bits;
 }
 
-/* The value that a dict, or an instance, of no more keys than most has for one: for this text, or, if that is NULL, for the
-   int that is its own hash. 0 = none, or it cannot be told: what is found has to be looked at, as it may change. */
+/* The value that a dict, or an instance, of no more than most keys has for one: for this text, or, if that is NULL, for
+   the int that is its own hash. 0 = none, or it cannot be told. Dicts are changed by their threads meanwhile, so what
+   is found has to be looked at. */
 static uintptr_t pyprof__value_of(pyprof__reader *reader, const pyprof__attributes *attributes, uint32_t most,
                                   const char *text, uintptr_t number) {
     enum {
@@ -2980,7 +3151,8 @@ static uintptr_t pyprof__value_of(pyprof__reader *reader, const pyprof__attribut
     return 0;
 }
 
-/* The value of an instance's attribute; 0 = it cannot be found. */
+/* The value of an instance's attribute, an object's address; 0 = it cannot be found. Through a view, as the next one
+   likely lies near by. */
 static uintptr_t pyprof__read_attribute(pyprof__view *view, uintptr_t object, const char *name) {
     pyprof__reader reader = {0, 0, 0, 0, view};
     pyprof__attributes attributes;
@@ -2988,7 +3160,7 @@ static uintptr_t pyprof__read_attribute(pyprof__view *view, uintptr_t object, co
     return is_found ? pyprof__value_of(&reader, &attributes, 256, name, 0) : 0;
 }
 
-/* The value that a dict has for a key: see pyprof__value_of. */
+/* The value that a dict has for a key: see pyprof__value_of. Without a view, as it reads each entry once. */
 static uintptr_t pyprof__dict_value(uintptr_t dict, const char *text, uintptr_t number) {
     pyprof__reader reader = {0, 0, 0, 0, NULL};
     pyprof__attributes attributes;
@@ -2996,13 +3168,14 @@ static uintptr_t pyprof__dict_value(uintptr_t dict, const char *text, uintptr_t 
     return is_found ? pyprof__value_of(&reader, &attributes, 1 << 20, text, number) : 0;
 }
 
+/* Whether what lies at an address, which may be 0, has this type, and none derived from it. */
 static bool pyprof__is_a(uintptr_t object, const void *type) {
     uintptr_t found = 0;
     return object != 0 && pyprof__read(object + offsetof(PyObject, ob_type), &found, sizeof found) &&
            found == (uintptr_t)type;
 }
 
-/* The dict of a module that was imported; 0 = none. */
+/* The dict of an imported module, by its name in sys.modules; 0 = none. */
 static uintptr_t pyprof__module_dict(uintptr_t modules, const char *name) {
     uintptr_t module = pyprof__dict_value(modules, name, 0), dict = 0;
     const uintptr_t md_dict = sizeof(PyObject); /* Include/internal/pycore_moduleobject.h */
@@ -3010,8 +3183,9 @@ static uintptr_t pyprof__module_dict(uintptr_t modules, const char *name) {
     return is_read && pyprof__is_a(dict, &PyDict_Type) ? dict : 0;
 }
 
-/* Learns where interpreters keep sys.modules, which to 3.12 no public header says: the dict that has `sys` and
-   `builtins`. */
+/* Learns where interpreters keep sys.modules, which to 3.12 no public header says: in the first word of an
+   interpreter's first 8 KiB that points to a dict with `sys` and `builtins` in it. Takes about a millisecond; if there
+   is none, nothing is learnt. */
 static void pyprof__find_modules(pyprof__layout *layout, uintptr_t interp) {
     enum {
         part = 128,
@@ -3033,7 +3207,8 @@ static void pyprof__find_modules(pyprof__layout *layout, uintptr_t interp) {
     }
 }
 
-/* sys.modules of an interpreter, and how many there are; 0 = not known. */
+/* The address of an interpreter's sys.modules; 0 = not known. count: how many modules, so that the caller sees new
+   ones. */
 static uintptr_t pyprof__modules_of(pyprof__layout *layout, uintptr_t interp, uint64_t *count) {
     uintptr_t modules = 0;
     if (layout->interp_modules == PYPROF__ABSENT) {
@@ -3046,14 +3221,15 @@ static uintptr_t pyprof__modules_of(pyprof__layout *layout, uintptr_t interp, ui
     return is_read ? modules : 0;
 }
 
-/* threading._active: the Thread objects of an interpreter by their idents; 0 = not imported. */
+/* The address of threading._active, a dict of an interpreter's Thread objects by their idents; 0 = not imported. */
 static uintptr_t pyprof__active_threads(uintptr_t modules) {
     uintptr_t active = pyprof__dict_value(pyprof__module_dict(modules, "threading"), "_active", 0);
     return pyprof__is_a(active, &PyDict_Type) ? active : 0;
 }
 
-/* Where on the C stack of its thread a thread state was last entered from C; the lower, the later. 0 = not to be told:
-   to 3.10 nothing of it lies there. */
+/* Where on the C stack of its thread a thread state was last entered from C, by its ts_frame; stacks grow downwards, so
+   the lower address is the later entry. That is where its cframe lies (3.11, 3.12), or the first helper frame outwards.
+   0 = it cannot be told: to 3.10 nothing of it lies there. Async-signal-safe with a reader without a view. */
 static uintptr_t pyprof__entry_address(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame) {
     uintptr_t code;
     int steps = 0;
