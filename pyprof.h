@@ -3249,33 +3249,49 @@ static uintptr_t pyprof__entry_address(const pyprof__layout *layout, pyprof__rea
 }
 
 // >>stacks
-// One stack. In: a leaf frame, and the levels that the thread is in. Out: its frames, leaf first, in room that the caller
-// gives; too deep a one keeps both its ends. Used by the thread itself, in the handler, and by the sampler from outside.
+// One stack of one thread, from its leaf frame to its root, through all levels (interpreters) that the thread is in.
+// In: the layout; a leaf frame; the levels, innermost first; a reader, or NULL where the thread reads itself by loads.
+// Out: frames in room that the caller gives, leaf first. False: something on the way was no frame, as it was being
+// changed; then what is in the room counts for nothing.
+// Who: the thread itself, in the signal handler, and the sampler from outside. All of it is async-signal-safe.
+// Invariants: a stack never has more frames than its capacity; every walk ends, also where the links close a circle.
+//
+// How frames lie in the room, of a thread that went from the main interpreter to number 1, and of a stack too deep:
+//   | leaf ... what runs in interpreter 1 | mark: 1   | ... what runs in the main one, to the root |
+//   | leaf ... three quarters of the room | mark: gap | ... a quarter of the room, to the root     |
+//
+// Begin with pyprof__walk (one level), pyprof__walk_outer (levels further out), pyprof__follow (where it is by now).
 
+/* A place in the program at which a thread was met; or a mark, see pyprof__mark. Frames are compared, and found in
+   tables, as bytes: the whole is the key of a pyprof__call_site, the first two fields are that of a pyprof__code. The
+   address alone would not do: it is used again once a code object has died. */
 typedef struct pyprof__frame {
-    uintptr_t code;
-    uint64_t fingerprint; /* see pyprof__code_fingerprint */
-    int32_t instr;        /* byte offset of the current instruction */
+    uintptr_t code;       /* code object; 0 = a mark */
+    uint64_t fingerprint; /* see pyprof__code_fingerprint; of a mark: the id of the interpreter, or PYPROF__GAP */
+    int32_t instr;        /* byte offset of the current instruction; of a mark: pyprof__levels.naming */
     uint32_t unused;      /* zero: frames are compared as bytes */
 } pyprof__frame;
 
+/* A stack, and what the walk learnt of it. The frames belong to a request or are the sampler's scratch; the struct is
+   copied freely, and then both copies mean the same frames. */
 typedef struct pyprof__stack {
-    pyprof__frame *frames; /* leaf first */
-    uint32_t count;
-    uint32_t capacity;
+    pyprof__frame *frames;      /* leaf first */
+    uint32_t count;             /* frames and marks that are there */
+    uint32_t capacity;          /* room, in frames: desc.max_depth, or what is left of it */
     uintptr_t leaf;             /* address of the innermost frame */
-    uintptr_t root;             /* of the outermost; 0 = none */
-    uint32_t inner;             /* so many of them are of the interpreter that the thread is in; of these, */
+    uintptr_t root;             /* of the outermost, of whatever level; 0 = there are no frames */
+    uint32_t inner;             /* so many of them are of the innermost level; and of these, */
     uintptr_t root_first_local; /* the outermost's first local variable */
-    bool root_is_generator;
-    bool is_cut;      /* there were more, further out, */
+    bool root_is_generator;     /* that outermost is the frame of a generator or coroutine */
+    bool is_cut;                /* there were more, further out, */
     bool is_headless; /* as CPython itself does not link the outermost to its caller: see pyprof__is_cut_off */
     bool has_gap;     /* there were more, between those that a mark parts: see pyprof__leave_gap */
-    bool is_partial;  /* there were more, further in, that cannot be told */
+    bool is_partial;  /* there were more, further in, that cannot be told: [unsettled] */
     bool is_in_jit;   /* see pyprof__is_in_jit */
 } pyprof__stack;
 
-/* Among the frames of a stack, a mark says in which interpreter those further in run; or that some were left out. */
+/* A mark, among the frames of a stack: it says in which interpreter those before it run, which are further in; or that
+   frames were left out there (PYPROF__GAP). naming is part of it: an interpreter with a new name gets a new mark. */
 static inline pyprof__frame pyprof__mark(int64_t interpreter, int32_t naming) {
     pyprof__frame mark = {0, (uint64_t)interpreter, naming, 0};
     return mark;
@@ -3287,6 +3303,7 @@ static inline bool pyprof__is_mark(const pyprof__frame *frame) {
     return frame->code == 0;
 }
 
+/* Reverses the order of the addresses that pyprof__leave_gap keeps in the frames' code fields. */
 static void pyprof__turn_round(pyprof__frame *frames, uint32_t count) {
     for (uint32_t i = 0; i < count / 2; i++) {
         uintptr_t code = frames[i].code;
@@ -3295,12 +3312,14 @@ static void pyprof__turn_round(pyprof__frame *frames, uint32_t count) {
     }
 }
 
-/* Of a stack with more frames than there is room for the ends are kept: the innermost, a mark, and the outermost, which
-   tell whose work it is. The frames from the given one on are followed by their links alone, with the addresses of the
-   last ones going round and round in the room for the outermost: there they stand afterwards, the innermost first. */
+/* Keeps both ends of a stack that is too deep for the room: the innermost frames, which tell what runs; a mark; and the
+   outermost, which tell whose work it is. from is the frame whose place the mark takes. From there on nothing is read
+   but the links. The addresses of the last frames met are kept in the room for the outermost ones, which serves as a
+   ring; at the end they stand there innermost first, for pyprof__walk to read. If the root is too far away that is no
+   error: is_cut, and only the innermost are kept. False: a link cannot be read, or closes a circle. */
 static bool pyprof__leave_gap(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t from, uint32_t outer,
                               pyprof__stack *stack) {
-    const uint32_t most = 1u << 17; /* far more than C stacks, or recursion limits, let be */
+    const uint32_t most = 1u << 17; /* links; far more than C stacks, or recursion limits, let be */
     uint32_t inner = stack->capacity - outer - 1, met = 0;
     pyprof__frame *ring = &stack->frames[inner + 1];
     uintptr_t circle = 0; /* a link that leads back to it closes one (Brent, 1980) */
@@ -3324,7 +3343,9 @@ static bool pyprof__leave_gap(const pyprof__layout *layout, pyprof__reader *read
     return true;
 }
 
-/* Follows the frames outwards. False: something on the way was no frame. */
+/* Reads the frames of one level, from its leaf frame outwards (0 = it has none). The caller has set frames and capacity
+   of the stack, and the rest of it is set here. Frame by frame, as long as there is room; then, behind a gap, those
+   whose addresses pyprof__leave_gap has kept. A frame that has not begun to run counts only as the caller of others. */
 PYPROF__INLINE bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t leaf,
                                  pyprof__stack *stack) {
     pyprof__found found;
@@ -3336,12 +3357,13 @@ PYPROF__INLINE bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *r
     stack->root_is_generator = stack->is_cut = stack->is_headless = false;
     stack->has_gap = stack->is_partial = stack->is_in_jit = false;
     for (uintptr_t frame = leaf; frame != 0;) {
+        /* Frames that are not shown take a step, too; so a circle of links ends here. */
         if (++steps > 4 * stack->capacity || !pyprof__read_frame(layout, reader, frame, &found)) {
             return false;
         }
         bool is_shown = found.is_shown && (found.has_begun || stack->count > 0);
         if (is_shown && stack->count == stack->capacity) {
-            stack->is_cut = outer == 0;
+            stack->is_cut = outer == 0; /* room for fewer than four: the innermost only */
             if (!stack->is_cut && !pyprof__leave_gap(layout, reader, gap, outer, stack)) {
                 return false;
             }
@@ -3354,6 +3376,7 @@ PYPROF__INLINE bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *r
         }
         if (is_shown) {
             pyprof__frame *out = &stack->frames[stack->count];
+            /* Where a gap would begin, if one is needed. */
             gap = stack->count + outer + 1 == stack->capacity ? frame : gap;
             if (!pyprof__code_fingerprint(layout, reader, found.code, &out->fingerprint)) {
                 return false;
@@ -3371,29 +3394,32 @@ PYPROF__INLINE bool pyprof__walk(const pyprof__layout *layout, pyprof__reader *r
         !pyprof__load_word(reader, stack->root + layout->frame_locals, &stack->root_first_local)) {
         return false;
     }
-    stack->root_first_local &= ~layout->executable_tags;
+    stack->root_first_local &= ~layout->executable_tags; /* a local has the tag bits that frame_code has */
     return stack->is_cut || !stack->root_is_generator ||
            pyprof__is_cut_off(layout, reader, stack->root, &stack->is_headless);
 }
 
-/* One OS thread in several interpreters: it has a thread state in each. It leaves the one that it entered last before it
-   goes on with one further out, so those that have frames are nested, and all but the innermost stand still. */
+/* One of the interpreters that a thread is in, by the thread state that it has there. A thread leaves the interpreter
+   that it entered last before it goes on with one further out. So the levels that have frames are nested, and all but
+   the first stand still. */
 typedef struct pyprof__level {
     uintptr_t tstate;
     uintptr_t interp;
-    uint64_t id; /* of the thread state */
-    int64_t interp_id;
-    uintptr_t word; /* in the handler: what its ts_frame was when it was found to be this thread's */
+    uint64_t id;       /* of the thread state: what comes to lie at its address has another one */
+    int64_t interp_id; /* 0 = the main interpreter */
+    uintptr_t word;    /* in the handler: its ts_frame when it was found to be this thread's */
 } pyprof__level;
 
 #define PYPROF__LEVELS_MAX 8u
+/* The levels of one thread, as the lists had them (pyprof__find_levels) or as pyprof__follow has found them since. Each
+   observation and each request has a copy of its own. */
 typedef struct pyprof__levels {
-    uint32_t count;
-    uint32_t known;                          /* of all items: behind the first count, thread states without frames */
-    bool is_cut;                             /* there were more, further out */
-    bool is_whole;                           /* the thread has no thread state beside these */
-    int32_t naming;                          /* see pyprof__process.interpreter_names */
-    uintptr_t thread_id;                     /* pthread_t */
+    uint32_t count;      /* the thread is in the first of the items, and has frames in all of these */
+    uint32_t known;      /* of all items: behind the first count, thread states without frames */
+    bool is_cut;         /* there were more, further out */
+    bool is_whole;       /* the thread has no thread state beside these */
+    int32_t naming;      /* generation of the interpreters' names: see pyprof__process.interpreter_names */
+    uintptr_t thread_id; /* pthread_t */
     pyprof__level items[PYPROF__LEVELS_MAX]; /* innermost first */
 } pyprof__levels;
 
@@ -3403,7 +3429,8 @@ typedef enum pyprof__level_state {
     PYPROF__LEVEL_STANDS
 } pyprof__level_state;
 
-/* What became of a level since the lists were read. Async-signal-safe. */
+/* What became of a level since the lists were read. Something else may lie there by now: a thread state is known again
+   by interpreter, id and thread. Async-signal-safe. */
 static pyprof__level_state pyprof__level_now(const pyprof__layout *layout, uintptr_t thread_id,
                                              const pyprof__level *level) {
     const uint32_t offsets[] = {layout->ts_interp, layout->ts_id, layout->ts_thread_id, layout->ts_frame,
@@ -3423,14 +3450,18 @@ static pyprof__level_state pyprof__level_now(const pyprof__layout *layout, uintp
     return stands ? PYPROF__LEVEL_STANDS : PYPROF__LEVEL_LEFT;
 }
 
+/* Moves a level further in, from one place to another; those between move outwards by one. */
 static void pyprof__move_level(pyprof__levels *levels, uint32_t from, uint32_t to) {
     const pyprof__level moved = levels->items[from];
     memmove(&levels->items[to + 1], &levels->items[to], (from - to) * sizeof moved);
     levels->items[to] = moved;
 }
 
-/* A thread may have gone to other interpreters since; tstate is where it is. What it entered on its way is further in than
-   what it was in, and what it left has no frames. False: it cannot be told, nothing was changed. Async-signal-safe. */
+/* Brings levels up to date: the thread may have entered and left interpreters since they were read, and tstate is where
+   it is now. Levels that still have frames keep their order; one that has got frames since is further in than those;
+   one that has lost them no longer counts; tstate comes first. False, and nothing is changed: a level is gone; two have
+   got frames, in an order that cannot be told; or tstate is not among them, or there may be others.
+   Async-signal-safe. */
 static bool pyprof__follow(const pyprof__layout *layout, pyprof__levels *levels, uintptr_t tstate) {
     uint32_t stand = 0, entered = 0, place = 0, at = 0;
     while (at < levels->known && levels->items[at].tstate != tstate) {
@@ -3450,7 +3481,7 @@ static bool pyprof__follow(const pyprof__layout *layout, pyprof__levels *levels,
         }
     }
     if (entered > 1) {
-        return false; /* in which order were they? */
+        return false; /* nothing tells in which order */
     }
     for (uint32_t i = 0; i < levels->known; i++) {
         if (stand >> i & 1) {
@@ -3466,7 +3497,9 @@ static bool pyprof__follow(const pyprof__layout *layout, pyprof__levels *levels,
     return true;
 }
 
-/* Adds the stack of one level further out. */
+/* Adds the frames of a level further out behind those that are there; without room for them the stack is_cut. In the
+   handler (reader NULL) the level is known to be this thread's own, so its frames stand still; from outside it may have
+   gone since, and is looked at first. False: it is gone, has no frames, or not only frames. */
 PYPROF__INLINE bool pyprof__walk_level(const pyprof__layout *layout, pyprof__reader *reader,
                                        const pyprof__levels *levels, const pyprof__level *level, pyprof__stack *stack) {
     uintptr_t leaf = 0;
@@ -3493,8 +3526,8 @@ PYPROF__INLINE bool pyprof__walk_level(const pyprof__layout *layout, pyprof__rea
     return true;
 }
 
-/* What lies outside of the stack in the interpreter that a thread is in: marks, and its stacks in the interpreters from
-   which it came. A thread that is in the main interpreter alone, as most are, has none. False: it cannot be told. */
+/* Completes a stack that pyprof__walk has read of the innermost level: adds the marks, and the frames of the levels
+   further out. A thread that is in the main interpreter alone, as most are, gets neither. False: it cannot be told. */
 PYPROF__INLINE bool pyprof__walk_outer(const pyprof__layout *layout, pyprof__reader *reader,
                                        const pyprof__levels *levels, pyprof__stack *stack) {
     for (uint32_t i = 0; i < levels->count && !stack->is_cut; i++) {
@@ -3516,13 +3549,34 @@ PYPROF__INLINE bool pyprof__walk_outer(const pyprof__layout *layout, pyprof__rea
 }
 
 // >>handler
-// What a thread does that is asked. In: the signal, with a request's number. Out: its stack and clocks in that request. All of
-// it down to >>signals runs in the signal handler, in any thread, at any time, also when the recording is over.
-// A request's life:  FREE -> SENT -> IN_WORK -> ANSWERED -> FREE
-//                            SENT -> CANCELLED -> FREE, when the signal has come
+// What a thread does that is asked: in the signal handler it copies its own stack, and reads its own clock.
+// In: the signal, which carries the index of a request and the number of its question.
+// Out: stack, levels, clocks and verdict in that request; the bell is rung for code objects without a known name.
+// Who: what is marked "In the handler" runs there only: in any thread, at any moment, also when the recording is over.
+// What is marked "By the sampler" does not; the rest may run on both sides.
+// Invariants: the handler allocates nothing, takes no lock, waits for nothing, and keeps errno. It reads what its own
+// thread holds, which cannot vanish meanwhile, and all else by pyprof__read. It writes to pyprof__handler, and to the
+// frames of the request that it has taken, and to nothing of the sampler's. A request belongs to one side at a time: to
+// the handler while IN_WORK, else to the sampler.
+//
+// The states of a request, and who takes each step:
+//            the sampler asks        a handler begins           it is done
+//       FREE ----------------> SENT ------------------> IN_WORK ----------> ANSWERED
+//        ^                     |  ^                        ^                   |
+//        |         the sampler |  | the sampler            | a handler begins, |
+//        |         gives it up v  | asks anew              | and its signal    |
+//        |<------------------- CANCELLED ------------------+ has ended a call  |
+//        |  a handler begins                                                   |
+//        +---------------------------------------------------------------------+
+//                                                 the sampler has taken it in
+// The sampler makes SENT and CANCELLED FREE where no signal will come: it could not be sent, was discarded, its thread
+// has ended, or the recording ends. Once it is sent, both sides may take a step from these two states: so each is one
+// compare-and-swap, which succeeds only for the question with that very number.
+//
+// Begin with pyprof__on_signal, pyprof__answer, pyprof__capture_own, pyprof__find_self; pyprof__request.
 
-/* What a look at a thread comes to. Each look ends in one of these, and each of them is a sample, or leads to one, or
-   is counted. */
+/* What one look at a thread comes to: a sample (SAME, SEEN), a request whose answer will be another of these (ASKED),
+   or the cause why there is none, which pyprof__lose counts (the others). A handler gives SEEN, LATE or UNSETTLED. */
 typedef enum pyprof__verdict {
     PYPROF__SAME,       /* it has not run since its last sample: the stack is that one's */
     PYPROF__SEEN,       /* its stack is known */
@@ -3534,9 +3588,7 @@ typedef enum pyprof__verdict {
     PYPROF__NO_ROOM     /* memory_limit */
 } pyprof__verdict;
 
-/* A question to one thread, and its answer. Belongs to the sampler when free or answered, to the handler
-   while it is being answered. Which of the two it is, one swap decides, and only for the very question that the signal
-   carries: so a handler may begin as late as it likes, also after the recording has ended and another one has begun. */
+/* See the picture above. */
 typedef enum pyprof__request_state {
     PYPROF__REQUEST_FREE,
     PYPROF__REQUEST_SENT,
@@ -3545,35 +3597,41 @@ typedef enum pyprof__request_state {
     PYPROF__REQUEST_ANSWERED /* the handler is through with it */
 } pyprof__request_state;
 
-#define PYPROF__STATE_BITS 3u
+/* A question to one thread, and its answer: a slot of pyprof__handler, used again and again. Each question has a number
+   of its own, which its signal carries. So a handler may begin as late as it likes, also after the recording has ended
+   and another one has begun: it finds that its question is no longer there. The frames are allocated when a recording
+   first needs the slot (pyprof__free_request), and given back when it ends. */
+#define PYPROF__STATE_BITS 3u /* of pyprof__request.state, for a pyprof__request_state */
 typedef struct pyprof__request {
     pyprof__atomic32 state; /* pyprof__request_state; the bits above are the question's number */
     pyprof__stack stack;
-    pyprof__levels levels;
+    pyprof__levels levels;   /* as the sampler has seen them; then, the handler's */
     pyprof__verdict verdict; /* of the handler: SEEN (stack and clocks are there), LATE or UNSETTLED */
-    int32_t tid;
-    int signal_number;  /* by which it was asked */
-    uintptr_t borrowed; /* a thread state of these levels that another thread was seen to run; 0 = none */
-    bool ended_call;    /* the signal was seen to end a system call with EINTR */
-    bool has_new;       /* there are code objects in the stack whose names are not known */
-    bool is_left;       /* the recording ended while this was answered: the frames are for ever the handler's */
-    uint64_t wall;      /* when it was asked, then when the stack was read: monotonic clock, */
-    uint64_t cpu;       /* and CPU clock of the thread */
+    int32_t tid;             /* of the thread that is asked */
+    int signal_number;       /* by which it was asked */
+    uintptr_t borrowed;      /* a thread state of these levels that another thread was seen to run; 0 = none */
+    bool ended_call;         /* the signal was seen to end a system call with EINTR */
+    bool has_new;            /* there are code objects in the stack whose names are not known */
+    bool is_left;            /* the recording ended while this was answered: the frames are for ever the handler's */
+    uint64_t wall;           /* when it was asked, then when the stack was read: monotonic clock, */
+    uint64_t cpu;            /* and CPU clock of the thread */
 } pyprof__request;
 
-#define PYPROF__REQUESTS_MAX 64u
+#define PYPROF__REQUESTS_MAX 64u /* threads that can be asked at a time; any more are read from outside */
+/* The cache of code objects whose names the sampler knows, 64 KiB: of others the handler rings the bell. */
 #define PYPROF__KNOWN_SETS 2048u /* a power of two */
 #define PYPROF__KNOWN_WAYS 4u
 
-/* What the signal handler works with: it outlives recordings, as a signal may. */
+/* What the signal handler works with. It is static and outlives recordings, as a signal may come after the recording
+   that sent it, or in a forked child. */
 static struct pyprof__handler {
     pyprof__request requests[PYPROF__REQUESTS_MAX];
-    uint32_t requests_used; /* those behind were never needed; the sampler's */
-    pyprof__layout layout;
-    pyprof__atomic32 session;        /* odd while signals are expected */
-    pyprof__atomic32 running;        /* handlers at work */
+    uint32_t requests_used;          /* slots behind these were never needed; the sampler's */
+    pyprof__layout layout;           /* written before the first signal of a recording */
+    pyprof__atomic32 session;        /* odd while something is recorded */
+    pyprof__atomic32 running;        /* handlers that have begun and not ended */
     pyprof__atomic32 interrupted;    /* system calls seen to end early */
-    pyprof__atomic32 bell;           /* rung to wake the sampler */
+    pyprof__atomic32 bell;           /* changes, and wakes the sampler: see pyprof__wake */
     int signal_number;               /* the one that asks; 0 = none */
     pyprof__atomic64 taken;          /* signals whose action is ours, or was when it was last looked at */
     struct sigaction previous[NSIG]; /* of these, the host's own actions */
@@ -3582,37 +3640,40 @@ static struct pyprof__handler {
     pyprof__atomic64 known[PYPROF__KNOWN_SETS][PYPROF__KNOWN_WAYS] PYPROF__ALIGNED(32); /* a set in one cache line */
 } pyprof__handler;
 
+/* The upper 16 bits of what our signals carry ("PY"): a signal of the same number that the program queues, with a
+   number or an address of its own, does not have them. */
 #define PYPROF__QUESTION_TAG 0x5059u
 
+/* A request's state, without the number of its question. */
 static uint32_t pyprof__state_of(const pyprof__request *request) {
     return pyprof__get(&request->state) & ((1u << PYPROF__STATE_BITS) - 1);
 }
 
-/* Only by whom it belongs to. */
+/* Keeps the number. Only for the side that the request belongs to: a plain store would undo a swap of the other one. */
 static void pyprof__set_state(pyprof__request *request, pyprof__request_state state) {
     uint32_t number = pyprof__get(&request->state) >> PYPROF__STATE_BITS;
     pyprof__set(&request->state, number << PYPROF__STATE_BITS | (uint32_t)state);
 }
 
-/* From one state to another, of the question with this number; false if it is in neither by now. */
+/* From one state to another, for the question with this number. False: state or question is another one by now. */
 static bool pyprof__pass_state(pyprof__request *request, uint32_t number, pyprof__request_state from,
                                pyprof__request_state to) {
     uint32_t above = number << PYPROF__STATE_BITS;
     return pyprof__swap_if(&request->state, above | (uint32_t)from, above | (uint32_t)to);
 }
 
-/* By the sampler, which alone gives numbers. */
+/* By the sampler, which alone gives numbers: the same for the question that is there. */
 static bool pyprof__swap_state(pyprof__request *request, pyprof__request_state from, pyprof__request_state to) {
     return pyprof__pass_state(request, pyprof__get(&request->state) >> PYPROF__STATE_BITS, from, to);
 }
 
-/* Puts a question that no signal carries yet. */
+/* By the sampler: makes a free request a new question, SENT, with a number that no signal carries yet. */
 static void pyprof__number_question(pyprof__request *request) {
     uint32_t number = (pyprof__get(&request->state) >> PYPROF__STATE_BITS) + 1;
     pyprof__set(&request->state, number << PYPROF__STATE_BITS | (uint32_t)PYPROF__REQUEST_SENT);
 }
 
-/* What the signal carries: a tag, the request, and the question's number. */
+/* By the sampler: what the signal carries. From the top, 16 bits of tag, 16 of index, 32 of number. */
 static void *pyprof__question(uint32_t index) {
     uint32_t number = pyprof__get(&pyprof__handler.requests[index].state) >> PYPROF__STATE_BITS;
     return (void *)(uintptr_t)((uint64_t)PYPROF__QUESTION_TAG << 48 | (uint64_t)index << 32 | number);
@@ -3622,6 +3683,8 @@ static pyprof__atomic64 *pyprof__known_set(const pyprof__frame *frame) {
     return pyprof__handler.known[pyprof__mix(frame->fingerprint, frame->code) >> 16 & (PYPROF__KNOWN_SETS - 1)];
 }
 
+/* Whether the name of a frame's code object is known. A mark has none to learn. What has been displaced from the cache,
+   or is stored at this moment, counts as not known: then the bell is rung without need. */
 static bool pyprof__knows(const pyprof__frame *frame) {
     const pyprof__atomic64 *set = pyprof__known_set(frame);
     if (pyprof__is_mark(frame)) {
@@ -3644,7 +3707,7 @@ static bool pyprof__knows_all(const pyprof__stack *stack) {
     return true;
 }
 
-/* Handlers may look meanwhile: at worst they take for new what is not. */
+/* By the sampler: puts the code objects of a stack into the cache; the oldest of a full set goes. */
 static void pyprof__make_known(const pyprof__stack *stack) {
     for (uint32_t i = 0; i < stack->count; i++) {
         pyprof__atomic64 *set = pyprof__known_set(&stack->frames[i]);
@@ -3657,6 +3720,7 @@ static void pyprof__make_known(const pyprof__stack *stack) {
     }
 }
 
+/* By the sampler, or before it begins: what it has forgotten itself has to be told to it anew. */
 static void pyprof__forget_known(void) {
     for (uint32_t set = 0; set < PYPROF__KNOWN_SETS; set++) {
         for (uint32_t way = 0; way < PYPROF__KNOWN_WAYS; way++) {
@@ -3665,19 +3729,23 @@ static void pyprof__forget_known(void) {
     }
 }
 
+/* Which thread runs a thread state: the one that asks, another one, or it cannot be told. */
 typedef enum pyprof__whose {
     PYPROF__OWN,
     PYPROF__FOREIGN,
     PYPROF__UNCLEAR
 } pyprof__whose;
 
-/* C libraries keep what pthread_self points to at the end of the stacks that they make. */
+/* In the handler. Where the C stack from an address on ends, but no more than most bytes away. C libraries keep what
+   pthread_self points to at the end of the stacks that they make; of the process's first thread it lies elsewhere. */
 static uintptr_t pyprof__stack_end(uintptr_t stack, uintptr_t most) {
     uintptr_t own = (uintptr_t)pthread_self();
     return own > stack && own - stack < most ? own : stack + most;
 }
 
-/* Whether the interrupted thread keeps a word in a register or on its C stack. That is read into the answer's frames. */
+/* In the handler, to 3.10. Whether the interrupted thread keeps a word in a register or on its C stack: OWN if it does,
+   UNCLEAR if its innermost MiB was searched in vain and it has more. A stack may end at any page, so it is read safely,
+   in pieces that lie within one page each. room is the answer's own, in which there are no frames yet. */
 static pyprof__whose pyprof__search_stack(const pyprof__stack *room, const void *context, uintptr_t word) {
     const uintptr_t page = 4096, far_away = 1 << 20; /* 4096 divides any page */
     uintptr_t begin = pyprof__interrupted_stack(context) & ~(sizeof word - 1), most = sizeof word;
@@ -3703,9 +3771,9 @@ static pyprof__whose pyprof__search_stack(const pyprof__stack *room, const void 
     return end - begin < far_away ? PYPROF__FOREIGN : PYPROF__UNCLEAR;
 }
 
-/* Who runs a thread state that has frames and bears the ids of the interrupted thread: these are of the thread that
-   made it, and any other may use it since. word is its ts_frame. Since 3.11 cframes or entry frames lie on the C stack
-   of whoever runs it; before, what evaluates a frame keeps its address there. */
+/* In the handler. Who runs a thread state that has frames and bears the ids of the interrupted thread: these are of the
+   thread that made it, and any other may use it since. word is its ts_frame. What runs it keeps something on its own C
+   stack: since 3.11 the cframe or the entry frame lies there; before, what evaluates a frame keeps its address. */
 static pyprof__whose pyprof__whose_frames(const pyprof__layout *layout, const pyprof__stack *room, const void *context,
                                           uintptr_t word) {
     pyprof__reader safely = {0, 0, 0, 0, NULL};
@@ -3723,7 +3791,8 @@ static pyprof__whose pyprof__whose_frames(const pyprof__layout *layout, const py
     return entry >= stack && entry < pyprof__stack_end(stack, 64 << 20) ? PYPROF__OWN : PYPROF__FOREIGN;
 }
 
-/* Leaves out the levels further out that another thread runs. False: it cannot be told. */
+/* In the handler. Leaves out the levels further out that another thread runs, and tells of one of them in
+   request->borrowed; keeps the ts_frame of the others for pyprof__walk_level. False: it cannot be told. */
 static bool pyprof__leave_out_borrowed(const pyprof__layout *layout, const void *context, pyprof__request *request) {
     pyprof__levels *levels = &request->levels;
     for (uint32_t i = 1; i < levels->count;) {
@@ -3746,7 +3815,10 @@ static bool pyprof__leave_out_borrowed(const pyprof__layout *layout, const void 
     return true;
 }
 
-/* Where the thread that was asked is; word is what the thread state has for its ts_frame. */
+/* In the handler: where the thread that was asked is. SEEN: *tstate is its attached thread state, *word what that has
+   for its ts_frame, and the levels are up to date. LATE: it runs no Python, another thread does, or its levels cannot
+   be followed. UNSETTLED: whose the frames are cannot be told. request->borrowed: one that another thread was seen to
+   run, or 0. */
 static pyprof__verdict pyprof__find_self(pyprof__request *request, const void *context, uintptr_t *tstate,
                                          uintptr_t *word) {
     const pyprof__layout *layout = &pyprof__handler.layout;
@@ -3757,6 +3829,7 @@ static pyprof__verdict pyprof__find_self(pyprof__request *request, const void *c
         return PYPROF__LATE;
     }
     if (layout->ts_status != PYPROF__ABSENT) {
+        /* Since 3.12 it is this thread's own, and cannot vanish; before, the process's, which may be freed now. */
         memcpy(word, (const void *)(*tstate + layout->ts_frame), sizeof *word);
     } else if (!pyprof__read(*tstate + layout->ts_frame, word, sizeof *word)) {
         return PYPROF__LATE;
@@ -3775,7 +3848,8 @@ static pyprof__verdict pyprof__find_self(pyprof__request *request, const void *c
     return is_found ? PYPROF__SEEN : PYPROF__LATE;
 }
 
-/* In the thread that was asked: its own attached thread state cannot vanish, and its frames stand still meanwhile. */
+/* In the handler: the stack and the clocks of the thread itself, whose attached thread state cannot vanish, and whose
+   frames stand still meanwhile. LATE: nothing was read. UNSETTLED: the clocks only. */
 static pyprof__verdict pyprof__capture_own(pyprof__request *request, const void *context) {
     const pyprof__layout *layout = &pyprof__handler.layout;
     uintptr_t tstate = 0, word = 0, leaf = 0;
@@ -3783,7 +3857,7 @@ static pyprof__verdict pyprof__capture_own(pyprof__request *request, const void 
     if (found == PYPROF__LATE) {
         return found;
     }
-    /* The thread ran when it was asked; if that was just now it ran all the time, and need not ask the kernel. */
+    /* The thread ran when it was asked; if that was just now, it has run all the time: no need to ask the kernel. */
     uint64_t now = pyprof__now();
     uint64_t passed = now - request->wall;
     request->cpu = passed < PYPROF__JUST_NOW_NS ? request->cpu + passed : pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
@@ -3797,8 +3871,9 @@ static pyprof__verdict pyprof__capture_own(pyprof__request *request, const void 
     return PYPROF__SEEN;
 }
 
-/* Takes the question over from the sampler, which may take it back and put it anew at any moment. False: it was
-   taken back, or is not one; that a call was ended for it is told all the same. */
+/* In the handler: takes a question over from the sampler, which may cancel it and ask it anew at any moment; hence the
+   loop. False: there is nothing to answer. Where the signal of a cancelled question has ended a system call, that alone
+   is the answer (LATE), so that the ask debt of the thread counts it. */
 static bool pyprof__accept(pyprof__request *request, uint32_t number, bool ended_call) {
     const pyprof__request_state if_cancelled = ended_call ? PYPROF__REQUEST_IN_WORK : PYPROF__REQUEST_FREE;
     do {
@@ -3818,6 +3893,7 @@ static bool pyprof__accept(pyprof__request *request, uint32_t number, bool ended
     return false;
 }
 
+/* In the handler: answers one question, if it is still asked. */
 static void pyprof__answer(pyprof__request *request, uint32_t number, bool ended_call, const void *context) {
     if (!pyprof__accept(request, number, ended_call)) {
         return;
@@ -3831,12 +3907,13 @@ static void pyprof__answer(pyprof__request *request, uint32_t number, bool ended
     }
 }
 
+/* Whether an action does nothing with the signal; by default that is so for three. */
 static bool pyprof__ignores(int number, const struct sigaction *action) {
     bool by_default = number == SIGCHLD || number == SIGURG || number == SIGWINCH;
     return action->sa_handler == SIG_IGN || (action->sa_handler == SIG_DFL && by_default);
 }
 
-/* A signal that is not ours goes where it went before we came. */
+/* In the handler: gives a signal that is not ours to the action that was there before we came. */
 static void pyprof__pass_on(int number, siginfo_t *info, void *context) {
     const struct sigaction *previous = &pyprof__handler.previous[number];
     if (pyprof__ignores(number, previous)) {
@@ -3865,7 +3942,7 @@ static bool pyprof__has_our_action(int number) {
     return sigaction(number, NULL, &action) == 0 && pyprof__is_our_action(&action);
 }
 
-/* Puts the host's action back, unless it has another one by now. Async-signal-safe. */
+/* Puts the host's action back; one that the host has set since stays. Async-signal-safe. */
 static void pyprof__put_back(int number) {
     if (pyprof__has_our_action(number)) {
         sigaction(number, &pyprof__handler.previous[number], NULL);
@@ -3873,7 +3950,8 @@ static void pyprof__put_back(int number) {
     pyprof__set64(&pyprof__handler.taken, pyprof__get64(&pyprof__handler.taken) & ~pyprof__signal_bit(number));
 }
 
-/* An action that was left in place, as one of our signals had not come when the recording ended. */
+/* In the handler, while nothing is recorded. An action of ours was left in place when a recording ended
+   (pyprof__release_signal); once none of our signals is at large any more, the host's is put back. */
 static void pyprof__after_late_signal(int number, bool is_ours) {
     if (is_ours && pyprof__get(&pyprof__handler.at_large) > 0) {
         pyprof__add(&pyprof__handler.at_large, (uint32_t)-1);
@@ -3884,9 +3962,9 @@ static void pyprof__after_late_signal(int number, bool is_ours) {
     }
 }
 
-/* A user may have so many signals under way, in all processes (RLIMIT_SIGPENDING). Beyond, the kernel sends them without
-   what they carry, and nobody is named as the sender: then the question is the one that this thread was asked last.
-   What the signal would have carried; 0 = it is not ours. */
+/* In the handler: what a signal would have carried that came without it; 0 = it is not ours. A user may have so many
+   signals under way, in all processes (RLIMIT_SIGPENDING). Beyond, the kernel sends them without what they carry, and
+   names nobody as the sender. Then it is the question that this thread was asked last. */
 static uint64_t pyprof__question_without_word(int number) {
     int32_t tid = pyprof__tid();
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
@@ -3901,6 +3979,9 @@ static uint64_t pyprof__question_without_word(int number) {
     return pyprof__get(&pyprof__handler.at_large) != 0 ? (uint64_t)PYPROF__QUESTION_TAG << 48 : 0;
 }
 
+/* The handler. A signal is ours if this process has queued it and it bears the tag, or if it has lost what it carried.
+   Ours is answered while something is recorded, else only counted off; any other one goes on to the host's action. The
+   count of running handlers is what pyprof__handler_stop waits for, so it is the first thing and nearly the last. */
 static void pyprof__on_signal(int number, siginfo_t *info, void *context) {
     int saved_errno = errno;
     uint64_t word = 0;
@@ -3932,10 +4013,19 @@ static void pyprof__on_signal(int number, siginfo_t *info, void *context) {
 }
 
 // >>signals
-// Which signal asks, whose it is, and how it is given back. Run by the sampler and by who starts and stops, never in the
-// handler. Invariant: as long as a signal of ours may come, its action is ours, and what the handler uses stays.
+// Which signal asks, whose action it has, and how it is given back to the host.
+// In: the signal that the host wants, or 0 for one that is free; actions, masks and what is pending.
+// Out: pyprof__handler.signal_number, taken and previous; at the end of a recording, the host's own actions.
+// Who: the sampler's thread, and who starts a recording or comes out of a fork, under the lock of >>lifecycle. Never
+// the handler; much of it opens files below /proc.
+// Invariants: as long as a signal of ours may come, its action is ours, unless the host has set another one, which then
+// stays; and what the handler uses stays. None of the host's that is pending is discarded, unless this code is to go.
+//
+// Begin with pyprof__handler_start, pyprof__take_signal, pyprof__free_signal, pyprof__handler_stop.
 
-/* What a thread waits for in sigwait and its kin; while it does, its mask does not show it. */
+/* The signals that a thread waits for in sigwait and its kin, which all call rt_sigtimedwait: meanwhile its mask does
+   not show them. The file "syscall" has the number of the call and its arguments, of which the first points to the set.
+   0 = it does not wait, or cannot be told. */
 static uint64_t pyprof__waited_for(int32_t tid) {
     char text[256];
     uint64_t set = 0;
@@ -3947,26 +4037,28 @@ static uint64_t pyprof__waited_for(int32_t tid) {
     return set;
 }
 
+/* Whether a set is so large that its thread blocks signals as such, rather than to have a use for each. */
 static bool pyprof__are_most(uint64_t set) {
     return __builtin_popcountll(set) >= 32;
 }
 
-/* What tells of a fault in what a thread does itself. */
+/* The signals that tell of a fault in what a thread does itself: they stay open in the handler. */
 static uint64_t pyprof__faults(void) {
     return pyprof__signal_bit(SIGSEGV) | pyprof__signal_bit(SIGBUS) | pyprof__signal_bit(SIGILL) |
            pyprof__signal_bit(SIGFPE) | pyprof__signal_bit(SIGTRAP) | pyprof__signal_bit(SIGABRT) |
            pyprof__signal_bit(SIGSYS);
 }
 
+/* Not a signal of faults, nor one that cannot be caught, nor SIGCONT, which acts whatever its action is. */
 static bool pyprof__signal_is_usable(int number) {
     uint64_t refused =
         pyprof__faults() | pyprof__signal_bit(SIGKILL) | pyprof__signal_bit(SIGSTOP) | pyprof__signal_bit(SIGCONT);
     return number > 0 && number < NSIG && !(refused & pyprof__signal_bit(number));
 }
 
-/* Which signals the program has a use for beside their actions: those that some thread blocks or waits for in
+/* The signals that the program has a use for whatever their actions: those that some thread blocks or waits for in
    particular, as who reads them from sigwait or a signalfd does, and those that every thread blocks. A thread that
-   blocks most of them wants none, and has a use for none. The sampler's own does not count. */
+   blocks most signals wants none, and has a use for none. The sampler's own mask does not count (0 = none yet). */
 static uint64_t pyprof__signals_in_use(int32_t sampler) {
     pyprof__tasks tasks;
     pyprof__signals signals;
@@ -3981,9 +4073,11 @@ static uint64_t pyprof__signals_in_use(int32_t sampler) {
         }
     }
     pyprof__tasks_close(&tasks);
-    return everywhere != UINT64_MAX ? particular | everywhere : 0; /* nobody can block SIGKILL */
+    /* Nobody can block SIGKILL: with that bit, no mask could be read. */
+    return everywhere != UINT64_MAX ? particular | everywhere : 0;
 }
 
+/* Whether a signal's action, or the host's that ours stands for, is SIG_DFL or SIG_IGN, whichever is wanted. */
 static bool pyprof__is_action(int number, void (*wanted)(int)) {
     struct sigaction action;
     return sigaction(number, NULL, &action) == 0 &&
@@ -3991,8 +4085,9 @@ static bool pyprof__is_action(int number, void (*wanted)(int)) {
                                            : action.sa_handler == wanted);
 }
 
-/* One that nobody has an action for, else one that is ignored; 0 = none. By default they do nothing: one that comes when
-   the program has just taken the action away, or calls exec, harms nobody. SIGCHLD is everybody's, SIGCONT does things. */
+/* A signal that nobody has an action for, else one that is ignored; 0 = none. Only those that do nothing by default:
+   one of ours that comes when the program has just taken the action away, or calls exec, then harms nobody. Not
+   SIGCHLD, which most programs that make processes wait for, nor SIGCONT, which does more than its action. */
 static int pyprof__free_signal(int32_t sampler) {
     static const int harmless[] = {SIGURG, SIGWINCH, SIGURG, SIGWINCH};
     uint64_t in_use = pyprof__signals_in_use(sampler);
@@ -4004,8 +4099,8 @@ static int pyprof__free_signal(int32_t sampler) {
     return 0;
 }
 
-/* The loader binds a function when it is first called, which takes up to 3 KiB of stack. So whatever the handler calls is
-   called here before, in a way that the compiler has to leave as it is. */
+/* Calls everything that the handler calls. The loader binds a function when it is first called, which takes up to 3 KiB
+   of stack: too much for a small stack for signals. The arguments are such that the compiler has to keep each call. */
 static void pyprof__bind_functions(void) {
     volatile size_t one = 1;
     char from[2] = {0, 0}, to[2] = {0, 0};
@@ -4024,7 +4119,7 @@ static void pyprof__bind_functions(void) {
     (void)pyprof__now();
 }
 
-/* Of faults in the handler a host's crash handler has to hear, too. */
+/* All signals are masked in the handler but those of faults: a host's crash handler has to hear of one there, too. */
 static struct sigaction pyprof__our_action(void) {
     struct sigaction action;
     memset(&action, 0, sizeof action);
@@ -4039,7 +4134,8 @@ static struct sigaction pyprof__our_action(void) {
     return action;
 }
 
-/* Gives our action its flags again: siginterrupt changes those of whatever there is, but means the program's own. */
+/* Gives our action its flags again. siginterrupt changes those of the action that is there, but means the program's
+   own: so its wish for SA_RESTART goes to the action that is put back. */
 static void pyprof__mend_flags(int number, const struct sigaction *changed) {
     struct sigaction action = pyprof__our_action(), *previous = &pyprof__handler.previous[number], now;
     if (sigaction(number, &action, &now) == 0 && !pyprof__is_our_action(&now)) {
@@ -4049,7 +4145,7 @@ static void pyprof__mend_flags(int number, const struct sigaction *changed) {
     }
 }
 
-/* Makes it the signal that asks. */
+/* Makes it the signal that asks, and keeps the host's action. False, with errno: it cannot be caught. */
 static bool pyprof__take_signal(int number) {
     struct sigaction action = pyprof__our_action(), before;
     pyprof__bind_functions();
@@ -4067,7 +4163,8 @@ static bool pyprof__take_signal(int number) {
     return true;
 }
 
-/* Takes the signal that is wanted, or one that is free (0). If none is, nobody is asked: that is no error. */
+/* Takes the signal that is wanted, or one that is free (0). False: it cannot be had, and pyprof_last_error says why.
+   That none is free is no error: then nobody is asked. */
 static bool pyprof__handler_start(int wanted) {
     int number = wanted != 0 ? wanted : pyprof__free_signal(0);
     if (number == 0) {
@@ -4086,7 +4183,7 @@ static bool pyprof__handler_start(int wanted) {
     return true;
 }
 
-/* Sets of states: a bit each. */
+/* A set of states, a bit each: those of requests whose signal may still come. */
 #define PYPROF__OUTSTANDING (1u << PYPROF__REQUEST_SENT | 1u << PYPROF__REQUEST_CANCELLED)
 
 static bool pyprof__any_request(uint32_t states) {
@@ -4098,6 +4195,7 @@ static bool pyprof__any_request(uint32_t states) {
     return false;
 }
 
+/* Whether a handler is answering, or has not returned yet. */
 static bool pyprof__any_at_work(void) {
     return pyprof__any_request(1u << PYPROF__REQUEST_IN_WORK) || pyprof__get(&pyprof__handler.running) != 0;
 }
@@ -4106,13 +4204,13 @@ static bool pyprof__is_outstanding(const pyprof__request *request) {
     return PYPROF__OUTSTANDING >> pyprof__state_of(request) & 1;
 }
 
-/* False: it was not outstanding any more. */
+/* Makes an outstanding request free, whatever becomes of its signal. False: it was not outstanding any more. */
 static bool pyprof__take_back(pyprof__request *request) {
     return pyprof__swap_state(request, PYPROF__REQUEST_SENT, PYPROF__REQUEST_FREE) ||
            pyprof__swap_state(request, PYPROF__REQUEST_CANCELLED, PYPROF__REQUEST_FREE);
 }
 
-/* Gives back what was asked of threads that no longer exist. */
+/* Frees the requests to threads that have ended: no signal will come. */
 static void pyprof__drop_dead_requests(void) {
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
         pyprof__request *request = &pyprof__handler.requests[i];
@@ -4127,14 +4225,14 @@ static void pyprof__sleep_ns(long nanoseconds) {
     clock_nanosleep(CLOCK_MONOTONIC, 0, &time, NULL);
 }
 
-/* Whether a signal of ours waits before a thread that blocks it: then it does not come, however long one waits. */
+/* Whether the signal of a request is pending for a thread that blocks it: then waiting for it is in vain. */
 static bool pyprof__is_held_up(const pyprof__request *request) {
     pyprof__signals signals;
     uint64_t bit = pyprof__signal_bit(request->signal_number);
     return pyprof__read_signals(request->tid, &signals) && (signals.pending & bit) && (signals.blocked & bit);
 }
 
-/* The questions whose signal is still on its way to a thread that can take it. */
+/* Whether the signal of some request is still on its way to a thread that lets it in. */
 static bool pyprof__any_on_its_way(void) {
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
         const pyprof__request *request = &pyprof__handler.requests[i];
@@ -4145,7 +4243,9 @@ static bool pyprof__any_on_its_way(void) {
     return false;
 }
 
-/* Threads answer within microseconds, unless they block the signal, are gone, or are not let on a core. */
+/* Waits until no signal is on its way and no handler is at work, but not for ever: 20 ms and 100 ms, or 2 s each if the
+   code is about to go (at_once). Threads answer within microseconds, unless they block the signal, have ended, or are
+   not let on a core. */
 static void pyprof__await_handlers(bool at_once) {
     const int some = 20, enough = 200, if_at_work = 1000, if_code_goes = 20000; /* of 100 us */
     int patience = at_once ? if_code_goes : enough;
@@ -4162,8 +4262,8 @@ static void pyprof__await_handlers(bool at_once) {
     }
 }
 
-/* Whether a signal that waits before a thread may be somebody else's: not if it is one of ours that has not come. Of
-   real-time signals several may wait, so that cannot be told. */
+/* Whether what is pending for a thread may be a signal of somebody else's: not if one of ours has not come, as of an
+   ordinary signal one at most is pending. Of a real-time signal there may be several, so that cannot be told. */
 static bool pyprof__is_foreign_pending(int32_t tid, int number) {
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX && number < SIGRTMIN; i++) {
         const pyprof__request *request = &pyprof__handler.requests[i];
@@ -4174,7 +4274,8 @@ static bool pyprof__is_foreign_pending(int32_t tid, int number) {
     return true;
 }
 
-/* Whether a pending signal that may not be ours would be lost with its action: POSIX discards those that are ignored. */
+/* Whether a pending signal that may not be ours would be lost with its action: POSIX has those discarded that come to
+   be ignored, and the host's action may be to ignore it. */
 static bool pyprof__would_discard(int number) {
     pyprof__tasks tasks;
     pyprof__signals signals;
@@ -4190,7 +4291,8 @@ static bool pyprof__would_discard(int number) {
     return would;
 }
 
-/* Discards what is pending of a signal, in every thread, and takes back the questions that it carried. */
+/* Discards what is pending of a signal, in every thread, by ignoring it for a moment (POSIX), and takes back the
+   questions that were held up. That none of the host's goes with it, the caller sees to. */
 static void pyprof__discard(int number) {
     struct sigaction action, own;
     bool is_held_up[PYPROF__REQUESTS_MAX];
@@ -4212,8 +4314,8 @@ static void pyprof__discard(int number) {
     }
 }
 
-/* Puts the host's action back. It has to wait where a signal is pending that would be lost, or that would end the
-   process: then it is put back by the handler once that has come, or by the next recording. */
+/* Puts the host's action back. Unless the code is about to go, that waits while a signal is pending that would be lost,
+   or that would end the process: then the handler puts it back once that has come, or the next recording takes over. */
 static void pyprof__release_signal(int number, bool at_once) {
     if (pyprof__has_our_action(number)) {
         bool would_discard = pyprof__would_discard(number);
@@ -4227,15 +4329,16 @@ static void pyprof__release_signal(int number, bool at_once) {
     pyprof__put_back(number);
 }
 
-/* A question that was left to its handler is answered. Its frames cannot be given back: whoever gave them is gone. */
+/* Frees a request that was IN_WORK when its recording ended, and is answered by now. The frames cannot be given back:
+   the memory that they came from is gone. */
 static void pyprof__release_left(pyprof__request *request) {
     request->stack.frames = NULL;
     request->is_left = false;
     pyprof__set_state(request, PYPROF__REQUEST_FREE);
 }
 
-/* Ends what the handler has to do with a recording: at_once, if its code is about to go. What was asked is taken back, and
-   what is being answered is left: a handler that comes later, however late, touches nothing but pyprof__handler. */
+/* Ends what the handler has to do with a recording; at_once: its code is about to go. What was asked is taken back;
+   what is being answered is left to its handler, with its frames. However late one comes, it finds pyprof__handler. */
 static void pyprof__handler_stop(bool at_once) {
     uint32_t at_large = 0;
     pyprof__await_handlers(at_once);
@@ -4253,70 +4356,87 @@ static void pyprof__handler_stop(bool at_once) {
     pyprof__handler.signal_number = 0;
 }
 
-/* Whether some handler may still begin, or has not ended. */
+/* Whether some handler may still begin, or has not ended: then its code has to stay loaded. */
 static bool pyprof__is_handler_awaited(void) {
     return pyprof__get(&pyprof__handler.at_large) != 0 || pyprof__get64(&pyprof__handler.taken) != 0 ||
            pyprof__any_at_work();
 }
 
 // >>profile
-// The calling-context tree and the time line. In: nodes below nodes, and time for them. Out: the same to whoever walks it.
-// Knows nothing of CPython and nothing of threads but their names. Changed by the sampler under its lock; a snapshot of it
-// belongs to its holder. Invariant: a node comes after its parent; a track's spans follow each other without a gap.
+// The calling-context tree and the time line: what a recording has gathered, and all that an output needs.
+// In: nodes below nodes, and spans of time and samples for them.
+// Out: the same, to whoever walks it (>>shown, >>writers). It knows nothing of CPython, and of threads the names.
+// Who: the sampler's thread, under its lock; a profile that was given to the host belongs to whoever has it, and is
+// only read. Never the handler.
+// Invariants: items refer to each other by index, and none is ever removed from the tree: so an index stays good. A
+// node comes after its parent. The sums of a node are of stacks that end there. A track's spans leave no gap.
+//
+//   strings <-- functions <-- nodes: parent, line, sums <-- spans: node, kind, time, next
+//      ^    name, file        a root has a track for its line          |
+//      |                                                               |
+//      +---- tracks: name, root, first and last span <-----------------+
+//
+// Begin with the structs; pyprof__child (the tree grows), pyprof__take_track, pyprof__add_time (both grow).
 
+/* The kind of a span of time: with the GIL, idle, away from Python; 0 = the thread ran without the GIL. */
 enum {
     PYPROF__GIL = 1,
     PYPROF__IDLE = 2,
     PYPROF__AWAY = 4
-}; /* what a span of a thread's time was */
+};
 
+/* A text that was interned: the same text is the same string. Its bytes are in pyprof_profile.bytes. */
 typedef struct pyprof__string {
-    uint64_t hash[2]; /* 128 bits stand for the text when it is looked up */
+    uint64_t hash[2]; /* the key, with size: 128 bits stand for the text, which is not compared itself */
     uint32_t size;
-    uint32_t offset;
+    uint32_t offset; /* of its first byte; behind the last one is a zero byte */
 } pyprof__string;
 
+/* A function of the program; all of it is its key, so that code objects that agree in it are one. Or a marker, which
+   has a name only: [truncated], an interpreter. */
 typedef struct pyprof__function {
-    uint32_t name;
-    uint32_t file; /* empty: not a Python function, but a marker such as [truncated] */
+    uint32_t name; /* string */
+    uint32_t file; /* string; empty: it is a marker */
     int32_t first_line;
 } pyprof__function;
 
+/* A line of a function as called by its parent, or the root of a track. The first three fields are its key: see
+   pyprof__place. Times are in nanoseconds. */
 typedef struct pyprof__node {
     uint32_t parent;   /* PYPROF__NONE: the root of a track */
     uint32_t function; /* of a root: PYPROF__NONE */
     int32_t line;      /* of a root: the track */
     uint32_t unused;
-    uint64_t samples; /* this and all below: of stacks that end here ("self") */
-    uint64_t samples_idle;
-    uint64_t wall_ns;
+    uint64_t samples;      /* this and all below are of stacks that end here */
+    uint64_t samples_idle; /* of the samples, those of kind PYPROF__IDLE */
+    uint64_t wall_ns;      /* idle time included */
     uint64_t wall_idle_ns;
     uint64_t cpu_ns;
-    uint64_t gil_ns;
+    uint64_t gil_ns; /* wall time with the GIL */
 } pyprof__node;
 
-/* One OS thread; or several of one name, one after the other: who comes goes on with the track of one that has ended, so
-   that threads without end need no more tracks than live at a time. */
+/* A thread's time line; or that of several of one name, one after the other: who comes goes on with the track of one
+   that has ended, so that threads without end need no more tracks than live at a time. */
 typedef struct pyprof__track {
-    uint32_t name;
-    bool is_named;  /* by Python, or as the main thread; else the name is the system's */
-    bool is_free;   /* its thread has ended */
-    bool is_shared; /* it has or had more than one thread, or is for such: its name stays */
-    int32_t tid;    /* of the first one */
-    uint32_t root;
+    uint32_t name;      /* string */
+    bool is_named;      /* by Python, or as the main thread; else the name is the system's */
+    bool is_free;       /* its thread has ended, or has gone to another track */
+    bool is_shared;     /* it has or had more than one thread, or is for such: its name stays */
+    int32_t tid;        /* of the first one */
+    uint32_t root;      /* node */
     uint32_t truncated; /* node for what the full tree cannot take */
-    uint32_t first;     /* its time line; PYPROF__NONE = empty */
-    uint32_t last;
-    uint64_t end_ns; /* how far the time line reaches, since the recording began */
+    uint32_t first;     /* span; PYPROF__NONE: there is none */
+    uint32_t last;      /* span, likewise */
+    uint64_t end_ns;    /* how far the time line reaches, since the recording began */
 } pyprof__track;
 
-/* A span of one track's time in which stack and kind stayed the same. */
+/* A stretch of the time of one track in which stack and kind stayed the same. */
 typedef struct pyprof__span {
     uint64_t wall_ns;
     uint64_t cpu_ns;
     uint32_t node;
     uint32_t samples;
-    uint32_t next;           /* of the same track */
+    uint32_t next;           /* of the same track; PYPROF__NONE: it is the last */
     uint32_t track_and_kind; /* track * 8 + PYPROF__GIL ... */
 } pyprof__span;
 
@@ -4324,23 +4444,25 @@ static uint32_t pyprof__span_kind(const pyprof__span *span) {
     return span->track_and_kind & 7u;
 }
 
+/* Made by pyprof_start, and filled until pyprof_stop gives it to the host; or a copy, made by pyprof_snapshot. All that
+   it holds is from its own memory, within a budget that it shares with its copies. */
 struct pyprof_profile {
     pyprof__memory memory;
     pyprof_logger logger;
     uint32_t process_name; /* what the system calls threads that nobody named */
-    uint32_t names_limit;  /* see pyprof__thread_name */
-    uint32_t names_count;
-    pyprof__array bytes; /* of all strings */
+    uint32_t names_limit;  /* so many threads have names and tracks of their own: see pyprof__thread_name */
+    uint32_t names_count;  /* names that were added for threads, patterns included */
+    pyprof__array bytes;   /* of all strings */
     pyprof__table strings;
     pyprof__table functions;
     pyprof__table nodes;
     pyprof__array tracks;
-    pyprof__array timeline;
-    uint64_t timeline_coarsened;
+    pyprof__array timeline;      /* spans, in the order in which they began */
+    uint64_t timeline_coarsened; /* how often its resolution was lowered */
     uint64_t samples_jit;
     uint64_t duration_ns;
     uint64_t epoch_ns;   /* wall-clock time of the start, since 1970 */
-    uint32_t unresolved; /* functions */
+    uint32_t unresolved; /* functions: the markers that stand for what cannot be told */
     uint32_t truncated;
     uint32_t unsettled;
 };
@@ -4361,6 +4483,7 @@ static void pyprof__profile_init(pyprof_profile *profile, const pyprof__memory *
     pyprof__table_init(&profile->nodes, sizeof(pyprof__node), offsetof(pyprof__node, unused));
 }
 
+/* Gives back what a profile holds, but not the struct. */
 static void pyprof__profile_clear(pyprof_profile *profile) {
     pyprof__array_free(&profile->memory, &profile->bytes);
     pyprof__table_free(&profile->memory, &profile->strings);
@@ -4370,7 +4493,7 @@ static void pyprof__profile_clear(pyprof_profile *profile) {
     pyprof__array_free(&profile->memory, &profile->timeline);
 }
 
-/* Nothing is looked up in it any more: that room is better used for writing it. */
+/* At the end of a recording: nothing is looked up in it any more, and that room serves better for writing it. */
 static void pyprof__profile_seal(pyprof_profile *profile) {
     pyprof__table *tables[] = {&profile->strings, &profile->functions, &profile->nodes};
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
@@ -4380,7 +4503,7 @@ static void pyprof__profile_seal(pyprof_profile *profile) {
     }
 }
 
-/* 128 bits that stand for a text. */
+/* Two hashes of different kinds: that two texts agree in both is not reckoned with. */
 static void pyprof__hash_text(const char *text, size_t size, uint64_t hash[2]) {
     hash[0] = 1;
     hash[1] = 0;
@@ -4398,12 +4521,13 @@ static pyprof__string pyprof__string_key(const char *text, size_t size) {
     return key;
 }
 
-/* PYPROF__NONE = it was never interned. */
+/* The string for a text; PYPROF__NONE = it was never interned. */
 static uint32_t pyprof__find_text(const pyprof_profile *profile, const char *text, size_t size) {
     pyprof__string key = pyprof__string_key(text, size);
     return pyprof__table_find(&profile->strings, &key, pyprof__hash(&key, profile->strings.key_size));
 }
 
+/* The string for a text, added if it is new; PYPROF__NONE = no room. */
 static uint32_t pyprof__intern_text(pyprof_profile *profile, const char *text, size_t size) {
     bool is_new;
     uint32_t known = pyprof__find_text(profile, text, size);
@@ -4423,12 +4547,14 @@ static uint32_t pyprof__intern_text(pyprof_profile *profile, const char *text, s
     return string;
 }
 
+/* A string's text, which ends in a zero byte. Good until the next one is interned, as that may move it. */
 static const char *pyprof__string_text(const pyprof_profile *profile, uint32_t string, size_t *size) {
     const pyprof__string *item = &PYPROF__ITEM(const pyprof__string, &profile->strings.items, string);
     *size = item->size;
     return item->size > 0 ? (const char *)profile->bytes.data + item->offset : "";
 }
 
+/* PYPROF__NONE: no room, or there was none for the name or the file before. */
 static uint32_t pyprof__intern_function(pyprof_profile *profile, uint32_t name, uint32_t file, int32_t first_line) {
     pyprof__function key = {name, file, first_line};
     bool is_new;
@@ -4440,6 +4566,7 @@ static const pyprof__function *pyprof__function_at(const pyprof_profile *profile
     return &PYPROF__ITEM(const pyprof__function, &profile->functions.items, function);
 }
 
+/* A function that stands for what is no function: [truncated], [interpreter 1]. */
 static uint32_t pyprof__intern_marker(pyprof_profile *profile, const char *name) {
     uint32_t text = pyprof__intern_text(profile, name, strlen(name));
     return pyprof__intern_function(profile, text, pyprof__intern_text(profile, "", 0), 0);
@@ -4452,14 +4579,15 @@ typedef struct pyprof__place {
     int32_t line;
 } pyprof__place;
 
-/* Room for one more node, and besides for so many that have to be there when the tree is full: what says that it is, and
-   roots. Where it cannot grow any more, a part of what it has is kept for these. */
+/* Room for one more node, and for so many more that are kept for what has to be there when the tree is full:
+   [truncated] nodes, and roots. Where the table cannot grow any more, a part of its room is left. */
 static bool pyprof__has_room_for_node(pyprof_profile *profile, size_t kept) {
     pyprof__table *nodes = &profile->nodes;
     return pyprof__table_reserve(&profile->memory, nodes, 1 + kept) &&
            pyprof__array_reserve(&profile->memory, &nodes->items, nodes->items.count + 1 + kept);
 }
 
+/* As pyprof__child, but also from the room that is kept. */
 static uint32_t pyprof__vital_child(pyprof_profile *profile, uint32_t parent, uint32_t function, int32_t line) {
     pyprof__place place = {parent, function, line};
     bool is_new;
@@ -4480,8 +4608,8 @@ static pyprof__node *pyprof__node_at(const pyprof_profile *profile, uint32_t nod
     return &PYPROF__ITEM(pyprof__node, &profile->nodes.items, node);
 }
 
-/* What stands for frames that the tree has no room for: "[truncated]" below those that it has. If there is no room for
-   even that, below the innermost of these that has one; the root does. */
+/* The node that stands for frames that the tree has no room for: [truncated] below the last frame that has a node. If
+   there is no room for even that, the one below the innermost of its callers that has one; the root always does. */
 static uint32_t pyprof__truncated_below(pyprof_profile *profile, uint32_t node) {
     pyprof__place place = {node, profile->truncated, 0};
     if (pyprof__node_at(profile, node)->function == profile->truncated) {
@@ -4502,7 +4630,7 @@ static pyprof__track *pyprof__track_at(const pyprof_profile *profile, uint32_t t
     return &PYPROF__ITEM(pyprof__track, &profile->tracks, track);
 }
 
-/* A new track; PYPROF__NONE = no room. */
+/* A new track, with its root and the [truncated] node below that; PYPROF__NONE = no room. */
 static uint32_t pyprof__add_track(pyprof_profile *profile, int32_t tid, uint32_t name) {
     uint32_t index = name == PYPROF__NONE ? name : pyprof__array_add(&profile->memory, &profile->tracks);
     if (index == PYPROF__NONE) {
@@ -4523,7 +4651,7 @@ static uint32_t pyprof__add_track(pyprof_profile *profile, int32_t tid, uint32_t
     return index;
 }
 
-/* The string for a name, if it is there or there are fewer than most; PYPROF__NONE: neither, or no room. */
+/* The string for a name, which is added if fewer than most were before; else, or without room, PYPROF__NONE. */
 static uint32_t pyprof__limited_name(pyprof_profile *profile, const char *text, size_t size, uint32_t most) {
     uint32_t name = pyprof__find_text(profile, text, size);
     if (name != PYPROF__NONE || profile->names_count >= most) {
@@ -4533,8 +4661,9 @@ static uint32_t pyprof__limited_name(pyprof_profile *profile, const char *text, 
     return pyprof__intern_text(profile, text, size);
 }
 
-/* Threads whose names differ in digits only: "Thread-12 (work)" and "Thread-7 (work)" are "Thread-* (work)", and those
-   that only their ids tell apart, "game (4711)", are "game (*)". */
+/* The name that threads share whose names differ in digits only: "Thread-12 (work)" and "Thread-7 (work)" are "Thread-*
+   (work)", and those that only their ids tell apart, "game (4711)", are "game (*)". PYPROF__NONE: there are too many,
+   or no room. */
 static uint32_t pyprof__name_pattern(pyprof_profile *profile, const char *text, size_t size, bool is_named) {
     char pattern[256];
     size_t out = 0;
@@ -4561,7 +4690,8 @@ static uint32_t pyprof__thread_name(pyprof_profile *profile, const char *text, s
     return *is_pattern ? pyprof__name_pattern(profile, text, size, is_named) : name;
 }
 
-/* A track of this name whose thread has ended by then, else a new one if there are fewer than most, else PYPROF__NONE. */
+/* A track of this name whose thread has ended by now_ns (since the recording began), else a new one if there are fewer
+   than most; PYPROF__NONE = neither. A track with the system's name is for the same id only. */
 static uint32_t pyprof__track_of_name(pyprof_profile *profile, int32_t tid, uint32_t name, bool is_named,
                                       uint64_t now_ns, uint32_t most) {
     for (uint32_t i = 0; i < profile->tracks.count; i++) {
@@ -4580,6 +4710,7 @@ static uint32_t pyprof__track_of_name(pyprof_profile *profile, int32_t tid, uint
     return index;
 }
 
+/* A track for several threads; PYPROF__NONE = no room, or there is no name. */
 static uint32_t pyprof__shared_track(pyprof_profile *profile, uint32_t name, uint64_t now_ns, uint32_t most) {
     uint32_t track = name == PYPROF__NONE ? name : pyprof__track_of_name(profile, 0, name, true, now_ns, most);
     if (track != PYPROF__NONE) {
@@ -4610,11 +4741,12 @@ static uint32_t pyprof__take_track(pyprof_profile *profile, int32_t tid, const c
     return track;
 }
 
-/* Its thread has ended, or goes on with another one. */
+/* Its thread has ended, or goes on with another track: who comes may take it. */
 static void pyprof__leave_track(pyprof_profile *profile, uint32_t track) {
     pyprof__track_at(profile, track)->is_free = true;
 }
 
+/* Makes every track one without spans; the spans themselves stay. */
 static void pyprof__unlink_timeline(pyprof_profile *profile) {
     for (uint32_t i = 0; i < profile->tracks.count; i++) {
         pyprof__track_at(profile, i)->first = pyprof__track_at(profile, i)->last = PYPROF__NONE;
@@ -4631,8 +4763,9 @@ static void pyprof__link_span(pyprof_profile *profile, uint32_t index) {
     track->last = index;
 }
 
-/* Merges neighbours of a track two by two; the longer one lends its stack. Spans of different kinds stay
-   apart, so that idle time stays idle, unless that frees too little. */
+/* Halves the resolution: merges neighbours of a track two by two, and the longer one lends its stack. Spans of
+   different kinds stay apart, so that idle time stays idle, unless any_kind. Sums of nodes are not touched, so they
+   stay exact. The first loop packs the spans, with each track's last one as the first of a pair that is still open. */
 static void pyprof__coarsen(pyprof_profile *profile, bool any_kind) {
     pyprof__span *items = (pyprof__span *)profile->timeline.data;
     uint32_t count = profile->timeline.count, kept = 0;
@@ -4662,7 +4795,8 @@ static void pyprof__coarsen(pyprof_profile *profile, bool any_kind) {
     }
 }
 
-/* Room for one more span, at the price of resolution when the time line is full. */
+/* Room for one more span. The time line takes 3/16 of the memory limit at most; beyond, it is made coarser, and if
+   merging within kinds frees less than a quarter, across them. False: there is no room for a time line at all. */
 static bool pyprof__timeline_reserve(pyprof_profile *profile) {
     size_t most = profile->memory.limit / 16 * 3 / sizeof(pyprof__span);
     size_t doubled = profile->timeline.capacity == 0 ? 32 : 2 * (size_t)profile->timeline.capacity;
@@ -4683,7 +4817,8 @@ static bool pyprof__timeline_reserve(pyprof_profile *profile) {
     return profile->timeline.count < profile->timeline.capacity;
 }
 
-/* Adds to the end of a track's time line. */
+/* Adds time and samples to the end of a track: to its last span, if node and kind are the same, else to a new one.
+   Without room for spans only the end of the track moves. */
 static void pyprof__extend_timeline(pyprof_profile *profile, uint32_t track_index, uint32_t node, uint32_t kind,
                                     uint64_t wall, uint64_t cpu, uint32_t samples) {
     pyprof__track *track = pyprof__track_at(profile, track_index);
@@ -4705,7 +4840,7 @@ static void pyprof__extend_timeline(pyprof_profile *profile, uint32_t track_inde
     items[index].samples += samples;
 }
 
-/* Adds a span of time to a stack and to the end of its track. */
+/* Adds a stretch of time to the node in which a stack ends, and to the end of its track. In ns. */
 static void pyprof__add_time(pyprof_profile *profile, uint32_t track, uint32_t node, uint32_t kind, uint64_t wall,
                              uint64_t cpu) {
     pyprof__node *sums = pyprof__node_at(profile, node);
@@ -4718,6 +4853,7 @@ static void pyprof__add_time(pyprof_profile *profile, uint32_t track, uint32_t n
     }
 }
 
+/* Adds samples, which have no time of their own: that is given out when the next one comes. */
 static void pyprof__count_samples(pyprof_profile *profile, uint32_t track, uint32_t node, uint32_t kind,
                                   uint32_t count) {
     pyprof__node *sums = pyprof__node_at(profile, node);
@@ -4726,7 +4862,7 @@ static void pyprof__count_samples(pyprof_profile *profile, uint32_t track, uint3
     pyprof__extend_timeline(profile, track, node, kind, 0, 0, count);
 }
 
-/* The thread had no Python stack up to the given moment. */
+/* The thread had no Python stack since the end of its track: that is time of the root, PYPROF__AWAY. */
 static void pyprof__add_absence(pyprof_profile *profile, uint32_t track, uint64_t until_ns) {
     const pyprof__track *item = pyprof__track_at(profile, track);
     if (until_ns > item->end_ns) {
@@ -4734,7 +4870,8 @@ static void pyprof__add_absence(pyprof_profile *profile, uint32_t track, uint64_
     }
 }
 
-/* A deep copy within the same memory limit; NULL = no room. */
+/* A copy of everything but what things are looked up by, within the same budget; NULL = no room. The caller frees it by
+   pyprof_free. Nobody may change the profile meanwhile. */
 static pyprof_profile *pyprof__profile_copy(const pyprof_profile *profile) {
     pyprof__memory memory = profile->memory;
     memory.used = memory.peak = memory.reserve = 0;
@@ -4765,21 +4902,34 @@ static pyprof_profile *pyprof__profile_copy(const pyprof_profile *profile) {
 }
 
 // >>holding
-/* In comes a thread that runs, out goes one that does not: what is read of it then stands still. It is held without a
-   signal: the sampler and the thread are confined to one core, and while the sampler is on it, the thread is not. The
-   thread's own clock, read before and after, proves that.
-   - Where a thread may run is the host's to say: it is changed for one read, and given back unless changed meanwhile.
-   - What the thread makes in the moment between its confinement and its standstill is born confined, and freed.
-   - Where the sampler may run is changed for longer: a thread that shares its core stands still whenever the sampler
-     wakes, and need not be confined. */
+// A thread that runs is kept off its core while its stack is read: held, without a signal.
+// In: a thread that runs and is not asked. Out: it stands still; after pyprof__let_go it may run where it might.
+// How: the sampler and the thread are confined to one core, and while the sampler is on it, the thread is not. The
+// thread's own clock, read before and after, proves that.
+//
+//                          the sampler                              the thread
+//    pyprof__hold_thread   goes to core c, if it is not there yet   is moved to core c at once
+//    pyprof__read_once     runs on c: clock, stack, clock           stands still
+//    pyprof__let_go        stays on c, for some ticks               and what it has made may run where it might before
+//
+// Who: the sampler's thread, under its lock. Never the handler.
+// Invariants, of where threads may run:
+// - That of a thread is the host's to say: it is changed for one read, and given back unless the host has changed it
+//   since.
+// - What the thread makes between its confinement and its standstill, threads and processes, is born confined, and is
+//   freed.
+// - That of the sampler is changed for longer: a thread that shares its core stands still whenever the sampler wakes,
+//   and need not be confined.
+//
+// Begin with pyprof__hold_thread, pyprof__let_go, pyprof__bind_to, pyprof__give_cores, pyprof__free_the_born.
 
-/* Cores as the kernel has them: a bit each, the first in the lowest of the first byte. */
+/* A set of cores as the kernel has it: a bit each, the first in the lowest of the first byte. */
 typedef struct pyprof__cores {
     unsigned char bits[1024];
     size_t size; /* bytes that the kernel uses */
 } pyprof__cores;
 
-/* tid 0: of the calling thread. */
+/* Where a thread may run, within its cpuset; tid 0: the calling one. False, with errno. */
 static bool pyprof__get_cores(int32_t tid, pyprof__cores *cores) {
     memset(cores, 0, sizeof *cores);
     long size = syscall(SYS_sched_getaffinity, tid, sizeof cores->bits, cores->bits);
@@ -4787,6 +4937,8 @@ static bool pyprof__get_cores(int32_t tid, pyprof__cores *cores) {
     return size > 0;
 }
 
+/* When it returns, a thread that ran elsewhere has been moved. False, with errno; EINVAL: its cpuset allows none of
+   these. */
 static bool pyprof__set_cores(int32_t tid, const pyprof__cores *cores) {
     return syscall(SYS_sched_setaffinity, tid, cores->size, cores->bits) == 0;
 }
@@ -4799,6 +4951,7 @@ static bool pyprof__has_core(const pyprof__cores *cores, uint32_t core) {
     return core / 8 < cores->size && (cores->bits[core / 8] >> core % 8 & 1);
 }
 
+/* Whether a set has all of the others. */
 static bool pyprof__has_cores(const pyprof__cores *cores, const pyprof__cores *others) {
     for (size_t i = 0; i < others->size; i++) {
         if (i >= cores->size || (others->bits[i] & ~cores->bits[i]) != 0) {
@@ -4838,7 +4991,7 @@ static uint32_t pyprof__last_made(void) {
     return number != NULL ? (uint32_t)strtoul(number, NULL, 10) : 0;
 }
 
-/* Real-time priorities count from 1; deadlines come before all of them. */
+/* 0: an ordinary thread. Real-time priorities count from 1; a deadline, or what is refused, counts as above all. */
 static int pyprof__priority(int32_t tid) {
     const long fifo = 1, round_robin = 2, deadline = 6, reset_on_fork = 0x40000000; /* <linux/sched.h> */
     const int above_all = 1000;
@@ -4850,7 +5003,8 @@ static int pyprof__priority(int32_t tid) {
     return syscall(SYS_sched_getparam, tid, &priority) == 0 ? priority : above_all;
 }
 
-/* A thread that asks for little at a time is let on a core at once (Linux 6.12; before, this does nothing). */
+/* Asks for slices of 100 us for the calling thread: who asks for little at a time is let on a core at once (Linux 6.12;
+   before, this does nothing). The struct is the kernel's sched_attr, which C libraries name since lately only. */
 static void pyprof__ask_for_little(void) {
 #if defined(SYS_sched_getattr) && defined(SYS_sched_setattr)
     struct {
@@ -4862,15 +5016,16 @@ static void pyprof__ask_for_little(void) {
     } attributes;
     memset(&attributes, 0, sizeof attributes);
     if (syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0u) == 0 && attributes.policy == 0) {
-        attributes.runtime = 100000;
+        attributes.runtime = 100000; /* ns */
         syscall(SYS_sched_setattr, 0, &attributes, 0u);
     }
 #endif
 }
 
+/* Where the sampler may run, and whether it may hold threads. One a recording, the sampler's. */
 typedef struct pyprof__holder {
     bool is_ready;
-    bool is_refused;      /* the system does not let us; it was told */
+    bool is_refused;      /* the system does not let us, and the logger was told */
     bool is_bound;        /* the sampler keeps to one core, */
     uint32_t core;        /* to this one, */
     uint64_t used_at;     /* and that served its purpose at this tick */
@@ -4880,16 +5035,18 @@ typedef struct pyprof__holder {
     pyprof__cores widest; /* where any thread may that has no wish of its own */
 } pyprof__holder;
 
-/* A thread that is held. */
+/* A thread that is held, for the time of one read. */
 typedef struct pyprof__hold {
     int32_t tid;
-    bool is_confined;
+    bool is_confined;    /* it was, by us, and has to be given back */
     bool is_steady;      /* nobody else has changed where it may run */
-    uint32_t last_made;  /* see there; before */
+    uint32_t last_made;  /* pyprof__last_made, before it was confined */
     pyprof__cores cores; /* where it may run else */
 } pyprof__hold;
 
-/* Gives a thread back where it may run. If that was wherever the system allows, it is told just that: cpusets change. */
+/* Gives a thread back where it may run. If that was wherever its cpuset allows, it is told every core: a set that names
+   these would stay when the cpuset grows. If the cpuset has shrunk to others meanwhile (EINVAL), every core, too.
+   False, with errno: it is refused. */
 static bool pyprof__give_cores(const pyprof__holder *holder, int32_t tid, const pyprof__cores *cores) {
     pyprof__cores now, every = pyprof__every_core(cores->size);
     if (pyprof__same_cores(cores, &holder->widest) && pyprof__set_cores(tid, &every) && pyprof__get_cores(tid, &now) &&
@@ -4899,6 +5056,7 @@ static bool pyprof__give_cores(const pyprof__holder *holder, int32_t tid, const 
     return pyprof__set_cores(tid, cores) || (errno == EINVAL && pyprof__set_cores(tid, &every));
 }
 
+/* Lets the sampler run where it might before, unless the host has changed that since. */
 static void pyprof__unbind(pyprof__holder *holder) {
     pyprof__cores now;
     if (holder->is_bound && pyprof__get_cores(0, &now) && pyprof__is_one_core(&now, holder->core)) {
@@ -4907,7 +5065,8 @@ static void pyprof__unbind(pyprof__holder *holder) {
     holder->is_bound = false;
 }
 
-/* Keeps the sampler on one core. */
+/* Keeps the sampler on one core, and learns before where it may run else, and where any thread may. False, with errno:
+   it is refused, or (EINVAL) the core is one that the sampler may not use. */
 static bool pyprof__bind_to(pyprof__holder *holder, uint32_t core) {
     pyprof__cores now;
     if (!pyprof__get_cores(0, &now)) {
@@ -4935,7 +5094,7 @@ static bool pyprof__bind_to(pyprof__holder *holder, uint32_t core) {
     return holder->is_bound;
 }
 
-/* The core to hold a thread on: the sampler's own, else the thread's. */
+/* The core to hold a thread on: the sampler's, if the thread may run there, else the one that it was on last. */
 static uint32_t pyprof__choose_core(const pyprof__cores *cores, int32_t tid) {
     unsigned core = 0;
     if (syscall(SYS_getcpu, &core, NULL, NULL) == 0 && pyprof__has_core(cores, core)) {
@@ -4948,7 +5107,9 @@ static uint32_t pyprof__choose_core(const pyprof__cores *cores, int32_t tid) {
     return core;
 }
 
-/* False, or somebody takes the core from the sampler: the thread runs. It has to be let go all the same. */
+/* Holds a thread: true = it stands still while the sampler runs, unless somebody takes the core from the sampler.
+   False: it runs on; but also then, pyprof__let_go has to follow. A thread that would preempt the sampler by its
+   priority is not held; one that the program has confined to that core itself needs no confinement. */
 static bool pyprof__hold_thread(pyprof__holder *holder, int32_t tid, pyprof__hold *hold) {
     pyprof__cores now;
     hold->tid = tid;
@@ -4970,6 +5131,7 @@ static bool pyprof__hold_thread(pyprof__holder *holder, int32_t tid, pyprof__hol
         holder->is_refused = errno != EINVAL; /* that is a core that we may not use */
         return false;
     }
+    /* The program itself keeps it there: it does not run while the sampler does. */
     if (pyprof__is_one_core(&hold->cores, core)) {
         return true;
     }
@@ -4978,15 +5140,17 @@ static bool pyprof__hold_thread(pyprof__holder *holder, int32_t tid, pyprof__hol
     if (hold->last_made == 0 || !pyprof__get_cores(tid, &now)) {
         return false;
     }
+    /* Once more, right before the change: what the program sets between the two calls is lost. */
     hold->is_steady = pyprof__same_cores(&now, &hold->cores);
     hold->is_confined = hold->is_steady && pyprof__set_cores(tid, &one);
     if (hold->is_steady && !hold->is_confined) {
-        holder->is_refused = !pyprof__set_cores(0, &one); /* this thread, or any by now? */
+        holder->is_refused = !pyprof__set_cores(0, &one); /* if not even the sampler, then no thread */
     }
     return hold->is_confined;
 }
 
-/* Frees one that was made while its maker was confined. */
+/* Frees a thread or process, if it was made while its maker was confined: it is confined to that core, and is a thread
+   of this process or descends from it. A process that this one has made may have made others by now. */
 static void pyprof__free_one_born(const pyprof__holder *holder, const pyprof__hold *hold, uint32_t pid) {
     const int generations = 4;
     pyprof__cores now;
@@ -5004,6 +5168,7 @@ static void pyprof__free_one_born(const pyprof__holder *holder, const pyprof__ho
     }
 }
 
+/* Frees what was born with ids from first to last, or the first 1,024 of these. */
 static void pyprof__free_range(const pyprof__holder *holder, const pyprof__hold *hold, uint32_t first, uint32_t last) {
     const uint32_t most = 1024; /* few are made within microseconds */
     for (uint32_t pid = first; pid <= last && pid - first < most; pid++) {
@@ -5011,14 +5176,15 @@ static void pyprof__free_range(const pyprof__holder *holder, const pyprof__hold 
     }
 }
 
-/* What the thread has made since has ids behind what was made last before: in turn, and at the end from the first on. */
+/* What the thread has made since has ids behind that which was made last before: ids go up, and then begin anew. */
 static void pyprof__free_the_born(const pyprof__holder *holder, const pyprof__hold *hold, uint32_t last) {
     bool is_in_turn = last > hold->last_made;
     pyprof__free_range(holder, hold, hold->last_made + 1, is_in_turn ? last : UINT32_MAX);
     pyprof__free_range(holder, hold, 1, is_in_turn ? 0 : last);
 }
 
-/* False: the thread could not be given back where it may run. */
+/* Gives a thread and what it made back where they may run. False: that was refused, and it stays on one core. What the
+   host has set since, stays; hold->is_steady tells. */
 static bool pyprof__let_go(const pyprof__holder *holder, pyprof__hold *hold) {
     pyprof__cores now;
     bool is_given = true;
@@ -5036,7 +5202,8 @@ static bool pyprof__let_go(const pyprof__holder *holder, pyprof__hold *hold) {
     return is_given;
 }
 
-/* On a kernel that does not let the sampler on a core that is in use, staying there would cost it its ticks. */
+/* At the beginning of each tick. A kernel that lets the sampler wait for a core that is in use makes its ticks late
+   while it stays there: if that goes on, it roams for a while. */
 static void pyprof__note_lateness(pyprof__holder *holder, uint64_t now, uint64_t late_ns) {
     if (!holder->is_bound) {
         return;
@@ -5049,7 +5216,7 @@ static void pyprof__note_lateness(pyprof__holder *holder, uint64_t now, uint64_t
     }
 }
 
-/* At the end of a tick: the sampler leaves its core unless it is of use there. */
+/* At the end of each tick: the sampler leaves its core if it was of no use there for some ticks, or is to roam. */
 static void pyprof__leave_core(pyprof__holder *holder, uint64_t tick, uint64_t now) {
     if (holder->is_bound && (tick - holder->used_at > PYPROF__STAY_ON_CORE_TICKS || now < holder->roams_until)) {
         pyprof__unbind(holder);
@@ -5057,50 +5224,65 @@ static void pyprof__leave_core(pyprof__holder *holder, uint64_t tick, uint64_t n
 }
 
 // >>state
-// What the sampler keeps. All of it is the sampler's own thread's, or guarded by its lock. And what code objects mean: in, a
-// frame as it was read; out, a call site with the function's name, its file, and the line.
+// What the sampler keeps (pyprof__sampler); and what code objects mean, and so which node a stack has.
+// In: frames as they were read. Out: a call site for each (function, line), and the node of the innermost one.
+// Who: the sampler's thread; others only with its lock, or by its atomics. Never the handler: that has pyprof__handler.
+// Invariants: items refer to each other by index, as arrays move when they grow; so a pointer to an item is good until
+// something is added to its array. Indices of thread states are good until the lists change, those of threads until a
+// slot is used again. Codes and call sites are forgotten all at once only.
+//
+//   interps, tstates: this tick's lists                   sites: a frame -> function, line, node below a parent
+//              | thread                                      | code and fingerprint
+//           threads: last sample, last stack, name ...    codes: a code object -> function, line table
+//              | track, node                                 | function
+//           tracks, nodes and functions of the profile <-----+
+//
+// Begin with pyprof__sampler, pyprof__thread, pyprof__tstate; pyprof__node_of, pyprof__call_site_of.
 
+/* A code object that was met, and what it was when it was read: it may be gone by now. Its key is code and fingerprint,
+   with which a pyprof__frame begins. */
 typedef struct pyprof__code {
     uintptr_t code;
     uint64_t fingerprint;
-    uint32_t function;
+    uint32_t function; /* of the profile; PYPROF__NONE = no room; may be [unresolved] */
     int32_t first_line;
-    uint32_t lines; /* its line table, in the sampler's bytes */
-    uint32_t lines_size;
+    uint32_t lines;      /* its line table: an offset in the sampler's lines, */
+    uint32_t lines_size; /* and its length, in bytes */
 } pyprof__code;
 
-/* A place in the program that was met: a frame, and what it means. */
+/* A place in the program that was met: a frame or a mark, which is the key, and what it means. */
 typedef struct pyprof__call_site {
     pyprof__frame frame;
-    uint32_t function;
+    uint32_t function; /* of the profile */
     int32_t line;
-    uint32_t parent; /* below which node it was met last, */
-    uint32_t node;   /* and its own there: mostly the same again */
+    uint32_t parent; /* the node below which it was met last, */
+    uint32_t node;   /* and its own there: mostly the same again; PYPROF__NONE = none yet */
 } pyprof__call_site;
 
-/* A thread state in the interpreters' lists, as it was at this tick. */
-#define PYPROF__TSTATE_COPY 512u
+/* A thread state in the interpreters' lists. When these have changed its entry is made anew: see pyprof__inherit. */
+#define PYPROF__TSTATE_COPY 512u /* bytes; a recording is refused where what matters lies further back */
 typedef struct pyprof__tstate {
     uintptr_t address;
-    uint64_t id;
+    uint64_t id; /* told from a successor at the same address by this */
     uintptr_t interp;
     int64_t interp_id;
-    uintptr_t thread_id;
+    uintptr_t thread_id;   /* pthread_t */
     int32_t native_id;     /* of its thread; 0 = not to be told */
     int32_t told_id;       /* what it says itself, from 3.11 on; see pyprof__native_id */
     uint32_t thread;       /* PYPROF__NONE: not bound to an OS thread yet */
     uint32_t sibling;      /* the next one of the same thread, further out; PYPROF__NONE = none */
     uint64_t framed_since; /* when it was first seen to have frames, in an order of our own; 0 = it has none */
-    uint32_t moved;        /* see pyprof__doubt: looks in a row, */
-    uint32_t outside;      /* others in a row, */
-    uint32_t denied;       /* and answers */
+    uint32_t moved;        /* in a row, see pyprof__doubt: it changed while its thread stood still, */
+    uint32_t outside;      /* it was entered on another C stack than its thread's, */
+    uint32_t denied;       /* its thread says that another one runs it */
     bool is_borrowed;
-    uint64_t borrowed_until; /* then it is looked at anew */
-    bool is_parked;          /* see pyprof__waiting */
-    unsigned char copy[PYPROF__TSTATE_COPY];
+    uint64_t borrowed_until;                 /* then it is looked at anew */
+    bool is_parked;                          /* see pyprof__waiting */
+    unsigned char copy[PYPROF__TSTATE_COPY]; /* its first layout.ts_size bytes; of a parked one, as it was then */
 } pyprof__tstate;
 
-/* An OS thread. */
+/* An OS thread that was seen in Python; or, if borrowed is not 0, whoever runs a borrowed thread state. Its slot is
+   used again once it has ended: see pyprof__new_thread. */
 typedef struct pyprof__thread {
     int32_t tid;
     int32_t told_id;     /* what its first thread state said */
@@ -5109,12 +5291,12 @@ typedef struct pyprof__thread {
     clockid_t cpu_clock;
     uint32_t track;     /* PYPROF__NONE: it had no sample yet */
     uint64_t seen;      /* the last tick in which it had a thread state */
-    uint32_t tstate;    /* of that tick: where the thread is, if it has several */
+    uint32_t tstate;    /* of that tick: the innermost one, which leads to the others */
     uint64_t absent_at; /* when it was last seen to have no Python stack */
-    bool is_alive;
-    bool has_ended;    /* for good; else it may come back to Python */
-    bool is_parked;    /* see pyprof__waiting */
-    bool knows_stacks; /* the C stacks that are its own: what holds its pthread_t, and the process's first */
+    bool is_alive;      /* it has a thread state */
+    bool has_ended;     /* for good; else it may come back to Python */
+    bool is_parked;     /* see pyprof__waiting */
+    bool knows_stacks;  /* the C stacks that are its own: what holds its pthread_t, and the process's first */
     pyprof__range stacks[2];
     pyprof__array frames; /* of its last stack, root first, and the node of each: the next one likely begins the same */
     pyprof__array nodes;
@@ -5123,11 +5305,11 @@ typedef struct pyprof__thread {
         bool is_cut; /* see pyprof__stack */
         bool has_gap;
         bool is_in_jit;
-        uint32_t node;
-        uint32_t kind;
-        uintptr_t tstate;
-        uint64_t wall;
-        uint64_t cpu;
+        uint32_t node;    /* in which its stack ended */
+        uint32_t kind;    /* PYPROF__GIL ... */
+        uintptr_t tstate; /* of its innermost level */
+        uint64_t wall;    /* when it was taken, on the monotonic clock; ns */
+        uint64_t cpu;     /* and on the thread's own */
         double edge_wall; /* see pyprof__claim */
         double edge_cpu;
         double unassigned_cpu;
@@ -5149,11 +5331,11 @@ typedef struct pyprof__thread {
         uint64_t blocked_until; /* it blocks the signal; its mask is looked at again then, */
         uint64_t blocked_ns;    /* after so long: at first soon, as whoever makes a thread blocks all for a moment */
     } asking;
-    struct {            /* whether to hold it: see pyprof__watch_cores */
-        uint64_t cores; /* their fingerprint */
-        uint32_t looks;
-        uint32_t failed; /* in a row */
-        uint64_t from;
+    struct {             /* whether to hold it: see pyprof__watch_cores */
+        uint64_t cores;  /* their fingerprint, odd; 0 = not looked at yet; 1 = they have just been changed */
+        uint32_t looks;  /* in a row at which they were the same */
+        uint32_t failed; /* holds in a row that came to nothing */
+        uint64_t from;   /* not before; 0 = at once */
     } holding;
     struct {               /* see pyprof__waiting: */
         uint32_t place;    /* where it stands among those that are awake; */
@@ -5173,6 +5355,7 @@ typedef struct pyprof__thread {
     } name;
 } pyprof__thread;
 
+/* An interpreter, as the lists had it at this tick. */
 typedef struct pyprof__interp {
     uintptr_t address;
     uintptr_t links[2]; /* next interpreter, first thread state */
@@ -5180,17 +5363,17 @@ typedef struct pyprof__interp {
     int64_t id_now; /* another one may have come to lie at the same address */
 } pyprof__interp;
 
-/* Where an interpreter's threading module keeps its threads. */
+/* Where an interpreter's threading module keeps its threads: a small cache, as it takes many reads to find. */
 #define PYPROF__REGISTRIES_MAX 16u
 typedef struct pyprof__registry {
     uintptr_t interp;
     uintptr_t threads; /* see pyprof__active_threads; 0 = not found among so many */
-    uint64_t modules;
-    uint64_t due; /* when to look anew */
+    uint64_t modules;  /* so many had been imported when it was looked for last */
+    uint64_t due;      /* when to look anew */
 } pyprof__registry;
 
-/* Threads that wait cost next to nothing: see pyprof__tend_waiting. */
-#define PYPROF__RECENT 64u
+/* The threads that are parked, looked at together: see >>waiting, and there pyprof__tend_waiting. */
+#define PYPROF__RECENT 64u /* ticks whose moments are remembered: see pyprof__settle_run */
 typedef struct pyprof__waiting {
     pyprof__array members;          /* indices of threads */
     pyprof__array places;           /* of each: struct iovec, where its thread state's head lies, */
@@ -5214,8 +5397,10 @@ typedef struct pyprof__waiting {
     pyprof__array awake; /* indices of threads that stand in the balance */
 } pyprof__waiting;
 
+/* One recording. pyprof_start makes it, from the memory of the profile; pyprof_stop frees it once its thread has ended,
+   and gives the profile away. What stands before the lock is set before that, is atomic, or that thread's alone. */
 typedef struct pyprof__sampler {
-    pyprof_desc desc;
+    pyprof_desc desc;     /* with its defaults filled in */
     char *output_path;    /* NULL = none */
     char *output_pattern; /* behind it: what it was made of */
     size_t output_path_size;
@@ -5225,46 +5410,47 @@ typedef struct pyprof__sampler {
     pthread_t starter; /* two threads whose ids are known teach where a pthread_t keeps its own */
     int32_t starter_tid;
     int32_t tid;
-    pyprof__atomic32 ready; /* 1: the first tick is done */
-    pyprof__atomic32 must_stop;
-    pyprof__atomic32 dumps_wanted;
-    pyprof__atomic32 dumps_served;
-    uint32_t dump_wanted;      /* the sampler's: the one that it serves, */
-    uint64_t dump_until;       /* and for how long; 0 = none */
-    pyprof__atomic32 visitors; /* calls that use the sampler without the lifecycle's lock */
-    pthread_mutex_t lock;      /* guards all below */
+    pyprof__atomic32 ready;        /* 1: the first tick is done */
+    pyprof__atomic32 must_stop;    /* set by pyprof_stop, which then rings the handler's bell */
+    pyprof__atomic32 dumps_wanted; /* calls of pyprof_dump, counted; and how many of these */
+    pyprof__atomic32 dumps_served; /* have what they need */
+    uint32_t dump_wanted;          /* the sampler's: the one that it serves, */
+    uint64_t dump_until;           /* and for how long; 0 = none */
+    pyprof__atomic32 visitors;     /* calls that use the sampler without the lifecycle's lock */
+    pthread_mutex_t lock;          /* guards all below */
     pyprof_profile *profile;
     pyprof__memory *memory; /* the profile's */
     pyprof_stats stats;
-    uint64_t start;
-    uint32_t warnings;  /* of threads that cannot be asked */
-    uint64_t move_due;  /* not before may another signal be looked for */
-    bool is_unloaded;   /* it is stopped because its code goes */
-    bool is_unreturned; /* at the end, a thread may still have been in the handler */
-    bool is_blind;      /* memory cannot be read any more, and that was told */
-    uint64_t last_tick;
-    uint64_t random;
-    uint32_t pthread_tid_offset;
-    uint32_t runner; /* the thread that was asked at the last tick; PYPROF__NONE = none */
-    pyprof__array interps;
-    pyprof__array tstates;
-    pyprof__array fresh;  /* the list being read */
-    bool has_whole_lists; /* nothing was left out of them at this tick */
-    bool has_doubts;      /* see pyprof__doubt; of some thread state, ever */
+    uint64_t start;              /* monotonic clock; ns */
+    uint32_t warnings;           /* of threads that cannot be asked */
+    uint64_t move_due;           /* not before may another signal be looked for */
+    bool is_unloaded;            /* it is stopped because its code goes */
+    bool is_unreturned;          /* at the end, a thread may still have been in the handler */
+    bool is_blind;               /* memory cannot be read any more, and that was told */
+    uint64_t last_tick;          /* when it was; monotonic clock */
+    uint64_t random;             /* state of pyprof__random */
+    uint32_t pthread_tid_offset; /* see pyprof__learn_tid_offset; PYPROF__ABSENT = not known */
+    uint32_t runner;             /* the thread that was asked at the last tick; PYPROF__NONE = none */
+    pyprof__array interps;       /* of pyprof__interp */
+    pyprof__array tstates;       /* of pyprof__tstate, one interpreter after the other */
+    pyprof__array fresh;         /* the list being read */
+    bool has_whole_lists;        /* nothing was left out of them at this tick */
+    bool has_doubts;             /* see pyprof__doubt; of some thread state, ever */
     pyprof__holder holder;
-    pyprof__array threads;
+    pyprof__array threads; /* of pyprof__thread */
     pyprof__waiting waiting;
-    pyprof__table codes;
-    pyprof__table sites;
-    pyprof__array lines;
+    pyprof__table codes;   /* of pyprof__code */
+    pyprof__table sites;   /* of pyprof__call_site */
+    pyprof__array lines;   /* bytes: the line tables of all codes */
     pyprof__array scratch; /* frames of two stacks */
     uint32_t bootstrap;    /* the function that every threading.Thread begins with; PYPROF__NONE = not met */
     pyprof__registry registries[PYPROF__REGISTRIES_MAX];
-    uint32_t next_registry;
-    pyprof__view view;
-    pyprof__text text;
+    uint32_t next_registry; /* the one that makes room next */
+    pyprof__view view;      /* room for what is read from outside, */
+    pyprof__text text;      /* and for a text; both hold until the next use */
 } pyprof__sampler;
 
+/* Good until a thread is added. */
 static pyprof__thread *pyprof__thread_at(const pyprof__sampler *sampler, uint32_t index) {
     return &PYPROF__ITEM(pyprof__thread, &sampler->threads, index);
 }
@@ -5273,6 +5459,7 @@ static pyprof__tstate *pyprof__tstate_at(const pyprof__sampler *sampler, uint32_
     return &PYPROF__ITEM(pyprof__tstate, &sampler->tstates, index);
 }
 
+/* A word of the copy, by its offset. */
 static uintptr_t pyprof__tstate_word(const pyprof__tstate *tstate, uint32_t offset) {
     uintptr_t word;
     memcpy(&word, tstate->copy + offset, sizeof word);
@@ -5284,6 +5471,8 @@ static bool pyprof__ends_with(const char *text, size_t size, const char *end) {
     return size >= length && memcmp(text + size - length, end, length) == 0;
 }
 
+/* Forgets all that frames mean. Threads keep the nodes of their last stacks, which stay good; what is met again is read
+   again, so the handler has to hear that nothing is known. */
 static void pyprof__forget_codes(pyprof__sampler *sampler) {
     pyprof__table_clear(&sampler->codes);
     pyprof__table_clear(&sampler->sites);
@@ -5291,7 +5480,8 @@ static void pyprof__forget_codes(pyprof__sampler *sampler) {
     pyprof__forget_known();
 }
 
-/* What is met has its place also when the recording is full: it takes little, see pyprof__call_site_of. */
+/* Room for what is met, also from the reserve, when the recording is full: without it not even a stack that the tree
+   has could be found again. Codes and call sites take a sixteenth of the limit at most: see pyprof__call_site_of. */
 static bool pyprof__reserve_met(pyprof__sampler *sampler, pyprof__array *array, size_t count) {
     size_t reserve = pyprof__open_reserve(sampler->memory);
     bool has_room = pyprof__array_reserve(sampler->memory, array, count);
@@ -5299,6 +5489,7 @@ static bool pyprof__reserve_met(pyprof__sampler *sampler, pyprof__array *array, 
     return has_room;
 }
 
+/* The same for an entry of codes or sites. The key of either is what a frame begins with. */
 static uint32_t pyprof__intern_met(pyprof__sampler *sampler, pyprof__table *table, const pyprof__frame *frame,
                                    bool *is_new) {
     size_t reserve = pyprof__open_reserve(sampler->memory);
@@ -5307,7 +5498,7 @@ static uint32_t pyprof__intern_met(pyprof__sampler *sampler, pyprof__table *tabl
     return index;
 }
 
-/* Copies the line table. False: it is gone, or there is no room. */
+/* Copies a line table, a bytes object, behind those that are there. False: it is gone, or there is no room. */
 static bool pyprof__copy_lines(pyprof__sampler *sampler, uintptr_t object, pyprof__code *code) {
     uintptr_t data;
     size_t size;
@@ -5322,7 +5513,7 @@ static bool pyprof__copy_lines(pyprof__sampler *sampler, uintptr_t object, pypro
     return true;
 }
 
-/* Whether a code object lives and is still the one that was met. */
+/* Whether a code object lives and is still the one that was met. Another one may lie there by now. */
 static bool pyprof__is_same_code(pyprof__sampler *sampler, const pyprof__code *code) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     uint64_t fingerprint = 0;
@@ -5332,7 +5523,8 @@ static bool pyprof__is_same_code(pyprof__sampler *sampler, const pyprof__code *c
            fingerprint == code->fingerprint;
 }
 
-/* Reads name, file and lines of a code object that is now, and was all the time, the one that was met. */
+/* Reads name, file and lines of a code object, between two looks that show it to be the one that was met: so what was
+   read is its own. False: it has died, or there is no room for its lines. Notes the _bootstrap of threading.py. */
 static bool pyprof__read_new_code(pyprof__sampler *sampler, pyprof__code *code) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
     pyprof__code_fields fields;
@@ -5357,6 +5549,7 @@ static bool pyprof__read_new_code(pyprof__sampler *sampler, pyprof__code *code) 
     return true;
 }
 
+/* A name that the host gave to an interpreter (thread_id 0) or a thread; NULL = none. */
 static pyprof__name *pyprof__find_name(pyprof__name *items, uint32_t count, int64_t id, uintptr_t thread_id) {
     for (uint32_t i = 0; i < count; i++) {
         if (items[i].id == id && items[i].thread_id == thread_id) {
@@ -5374,7 +5567,7 @@ static pyprof__name *pyprof__given_name_of(int32_t tid, uintptr_t thread_id) {
     return pyprof__find_name(pyprof__process.thread_names.items, pyprof__process.thread_names.count, tid, thread_id);
 }
 
-/* The mark of an interpreter that bears the same name; PYPROF__NONE = none. */
+/* The function that stands for interpreters of this name already, which are shown as one; PYPROF__NONE = none. */
 static uint32_t pyprof__mark_of_name(const pyprof_profile *profile, const char *name) {
     char end[80];
     static const char begin[] = "[interpreter ";
@@ -5393,7 +5586,7 @@ static uint32_t pyprof__mark_of_name(const pyprof_profile *profile, const char *
     return PYPROF__NONE;
 }
 
-/* The function that stands for an interpreter; PYPROF__NONE = no room. */
+/* The function that stands for a mark; PYPROF__NONE = no room. */
 static uint32_t pyprof__function_of_mark(pyprof__sampler *sampler, const pyprof__frame *mark) {
     char text[128];
     int64_t id = (int64_t)mark->fingerprint;
@@ -5410,7 +5603,8 @@ static uint32_t pyprof__function_of_mark(pyprof__sampler *sampler, const pyprof_
     return pyprof__intern_marker(sampler->profile, text);
 }
 
-/* The entry of a code object; NULL: it has died, or there is no room. */
+/* What a frame's code object is, read when it is met first; [unresolved] if it had died by then, and for as long as it
+   is kept. NULL = no room. */
 static const pyprof__code *pyprof__code_of(pyprof__sampler *sampler, const pyprof__frame *frame) {
     bool is_new;
     uint32_t index = pyprof__intern_met(sampler, &sampler->codes, frame, &is_new);
@@ -5425,7 +5619,7 @@ static const pyprof__code *pyprof__code_of(pyprof__sampler *sampler, const pypro
     return code->function != PYPROF__NONE ? code : NULL;
 }
 
-/* False: there is no room. */
+/* Finds function and line of a call site that is new. False: no room. */
 static bool pyprof__fill_call_site(pyprof__sampler *sampler, pyprof__call_site *site) {
     site->node = PYPROF__NONE;
     if (pyprof__is_mark(&site->frame)) {
@@ -5444,7 +5638,9 @@ static bool pyprof__fill_call_site(pyprof__sampler *sampler, pyprof__call_site *
     return true;
 }
 
-/* What a frame means: known from before, or read now. NULL = no room. */
+/* What a frame means: known from before, or read now. NULL = no room. Good until the next call. What is kept takes a
+   sixteenth of the memory limit at most: then all is forgotten, as a program that compiles code without end does not
+   meet most of it again. */
 static pyprof__call_site *pyprof__call_site_of(pyprof__sampler *sampler, const pyprof__frame *frame) {
     bool is_new;
     size_t held = sampler->sites.items.count * sizeof(pyprof__call_site) +
@@ -5464,7 +5660,7 @@ static pyprof__call_site *pyprof__call_site_of(pyprof__sampler *sampler, const p
     return site;
 }
 
-/* The node for a site below another node; PYPROF__NONE = the tree is full. */
+/* The node for a call site below another node; PYPROF__NONE = the tree is full. */
 static uint32_t pyprof__call_site_node(pyprof_profile *profile, pyprof__call_site *site, uint32_t parent) {
     if (site->parent != parent || site->node == PYPROF__NONE) {
         site->parent = parent;
@@ -5473,7 +5669,7 @@ static uint32_t pyprof__call_site_node(pyprof_profile *profile, pyprof__call_sit
     return site->node;
 }
 
-/* How many frames, from the root, are the same as in the thread's last stack. */
+/* How many frames, from the root inwards, are those of the thread's last stack: nothing is looked up for these. */
 static uint32_t pyprof__common_frames(const pyprof__thread *thread, const pyprof__stack *stack) {
     uint32_t common = 0;
     uint32_t most = thread->frames.count < stack->count ? thread->frames.count : stack->count;
@@ -5487,7 +5683,8 @@ static uint32_t pyprof__common_frames(const pyprof__thread *thread, const pyprof
     return common;
 }
 
-/* The tree's node for a stack of a thread, and what to remember of it for the next one. */
+/* The node in which a stack ends, below base; its frames and their nodes are kept with the thread, for the next one.
+   What the tree or the tables have no room for ends in a [truncated] node, and is counted. */
 static uint32_t pyprof__node_of(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack,
                                 uint32_t base) {
     uint32_t common = pyprof__common_frames(thread, stack);
@@ -5518,7 +5715,7 @@ static uint32_t pyprof__node_of(pyprof__sampler *sampler, pyprof__thread *thread
     return node;
 }
 
-/* Where a stack is known only so far. */
+/* The node for what is further in than a node, and cannot be told: [unsettled]. */
 static uint32_t pyprof__unsettled_below(pyprof__sampler *sampler, uint32_t node) {
     uint32_t below = pyprof__child(sampler->profile, node, sampler->profile->unsettled, 0);
     sampler->stats.samples_partial++;
@@ -5526,10 +5723,18 @@ static uint32_t pyprof__unsettled_below(pyprof__sampler *sampler, uint32_t node)
 }
 
 // >>names
-// What threads are called, and which track each has. In: threading's own registry, what the host has named, or else the
-// system's names. Asked anew from time to time, as names change.
+// What each thread is called, and so which track its samples go to.
+// In, the first that there is: the name that the host gave (pyprof_name_thread); that of its object in Python's
+// threading, which lies in its outermost frame or is found by its ident; "MainThread" for the first one; the system's.
+// Out: thread->track, and the name of that track. A thread that no name is known of again keeps the last one.
+// Who: the sampler's thread, under its lock. Never the handler. Python may change its objects meanwhile: so they are
+// read by system calls (>>reads), and types, idents and ids are checked.
+// Invariants: a thread has a track before its first sample enters. A track of its own takes each new name; one that it
+// shares with others keeps its name, and the thread goes to another. Names may change: they are asked anew.
+//
+// Begin with pyprof__update_name, pyprof__find_python_name, pyprof__choose_track.
 
-/* Threads of the threading module keep their object as first local variable of their outermost frame. */
+/* A thread of the threading module has its Thread object as the first local variable, self, of its outermost frame. */
 static void pyprof__learn_object(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack) {
     if (thread->name.object == 0 && stack->inner > 0 && !stack->is_cut) {
         const pyprof__call_site *root = pyprof__call_site_of(sampler, &stack->frames[stack->inner - 1]);
@@ -5540,6 +5745,7 @@ static void pyprof__learn_object(pyprof__sampler *sampler, pyprof__thread *threa
     }
 }
 
+/* An interpreter's entry, a new one in the place of the oldest if it has none. */
 static pyprof__registry *pyprof__registry_of(pyprof__sampler *sampler, uintptr_t interp) {
     for (uint32_t i = 0; i < PYPROF__REGISTRIES_MAX; i++) {
         if (sampler->registries[i].interp == interp) {
@@ -5552,15 +5758,15 @@ static pyprof__registry *pyprof__registry_of(pyprof__sampler *sampler, uintptr_t
     return registry;
 }
 
-/* threading._active of the interpreter that a thread state is of; 0 = not known. Looked for once a second, or, as long as
-   it was not there, when modules were imported. */
+/* threading._active of the interpreter of a thread state; 0 = not known. Looked for once a second; as long as it was
+   not there, at each call, if modules were imported since and sys.modules is found without a search. */
 static uintptr_t pyprof__thread_objects(pyprof__sampler *sampler, uintptr_t tstate, uint64_t now) {
     uintptr_t interp = 0;
     if (!pyprof__read(tstate + sampler->layout.ts_interp, &interp, sizeof interp)) {
         return 0;
     }
     pyprof__registry *registry = pyprof__registry_of(sampler, interp);
-    bool is_known = sampler->layout.interp_modules != PYPROF__ABSENT; /* to search for it takes a millisecond */
+    bool is_known = sampler->layout.interp_modules != PYPROF__ABSENT; /* else to search for it takes a millisecond */
     if ((registry->threads == 0 && is_known) || now >= registry->due) {
         uint64_t count = 0;
         uintptr_t modules = pyprof__modules_of(&sampler->layout, interp, &count);
@@ -5573,7 +5779,7 @@ static uintptr_t pyprof__thread_objects(pyprof__sampler *sampler, uintptr_t tsta
     return pyprof__is_a(registry->threads, &PyDict_Type) ? registry->threads : 0;
 }
 
-/* What names are found by lies mostly where the last one's did: see pyprof__view_renew. */
+/* What names are found by lies mostly where they lay last: the subject for pyprof__view_renew. */
 #define PYPROF__OF_NAMES ((uintptr_t)1)
 
 /* Reads a Thread object's name into the sampler's text. False: it cannot be found, as it is being changed. */
@@ -5593,20 +5799,21 @@ static bool pyprof__is_number(pyprof__sampler *sampler, uintptr_t object, const 
     return pyprof__read_int(found, &number) && number == wanted;
 }
 
-/* Whether a Thread object that lies in a thread's outermost frame is of that thread: one of a greenlet is not. */
+/* Whether the Thread object that lies in a thread's outermost frame is that of the thread: one of a greenlet is not. */
 static bool pyprof__is_its_own(pyprof__sampler *sampler, const pyprof__thread *thread) {
     return thread->name.object != 0 && pyprof__is_number(sampler, thread->name.object, "_ident", thread->thread_id);
 }
 
-/* Whether a Thread object that threading has for a thread's ident is of that thread, and not of one that has ended: those
-   that threading did not make are never taken out. The thread that forked has its parent's id in the child. */
+/* Whether the Thread object that threading has for a thread's ident is of that thread, and not of one that has ended:
+   those that threading did not make are never taken out, and idents are given anew. The native id is not compared for
+   the process's first thread: in a forked child the object still has the parent's. */
 static bool pyprof__is_still_of(pyprof__sampler *sampler, const pyprof__thread *thread, uintptr_t object) {
     return thread->tid == pyprof__process.pid ||
            pyprof__is_number(sampler, object, "_native_id", (uint64_t)thread->tid);
 }
 
-/* What threading calls those that nobody named: host threads that it met, and the thread that it was imported in, which
-   is not the main thread of a program that runs Python in another one. */
+/* Whether somebody gave this name. threading itself gives "Dummy-1" to a host thread that it met, and "MainThread" to
+   the thread that it was imported in, which is not the main one where a program runs Python in another. */
 static bool pyprof__is_given_name(const pyprof__text *text, bool is_main) {
     static const char dummy[] = "Dummy-", main_thread[] = "MainThread";
     bool is_dummy = text->size > sizeof dummy - 1 && memcmp(text->utf8, dummy, sizeof dummy - 1) == 0;
@@ -5614,7 +5821,7 @@ static bool pyprof__is_given_name(const pyprof__text *text, bool is_main) {
     return !is_dummy && (is_main || !is_main_name);
 }
 
-/* Finds the name that Python's threading has for a thread, into the sampler's text. */
+/* Finds the name that Python's threading has for a thread, into the sampler's text. False: none. */
 static bool pyprof__find_python_name(pyprof__sampler *sampler, const pyprof__thread *thread, uint64_t now) {
     if (pyprof__is_its_own(sampler, thread) && pyprof__read_name(sampler, thread->name.object)) {
         return true;
@@ -5626,7 +5833,7 @@ static bool pyprof__find_python_name(pyprof__sampler *sampler, const pyprof__thr
            pyprof__dict_value(threads, NULL, thread->thread_id) == object;
 }
 
-/* Ends what has ended for good, so that its track is free. */
+/* Before a new track is needed: frees the tracks of threads that have ended for good. */
 static void pyprof__bury_threads(pyprof__sampler *sampler) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         pyprof__thread *thread = pyprof__thread_at(sampler, i);
@@ -5639,7 +5846,7 @@ static void pyprof__bury_threads(pyprof__sampler *sampler) {
     }
 }
 
-/* What the system calls the thread; if it has ended, what it was called last. */
+/* What the system calls the thread; once it has ended, what it was called last. */
 static void pyprof__read_system_name(pyprof__thread *thread) {
     char comm[sizeof thread->name.comm + 1]; /* and a newline */
     size_t size = pyprof__read_task_file(thread->tid, "comm", comm, sizeof comm);
@@ -5649,7 +5856,9 @@ static void pyprof__read_system_name(pyprof__thread *thread) {
     }
 }
 
-/* The thread's samples go where its name says. A track of its own takes a new name, one from others keeps theirs. */
+/* Gives the thread the track that its name asks for: at first, and again when its name has changed. is_named: by the
+   host, by Python, or as the main thread; else it is the system's name. A thread that changes tracks leaves a gap in
+   neither: the new one has it away until now. Without room for a track it stays where it was. */
 static void pyprof__choose_track(pyprof__sampler *sampler, pyprof__thread *thread, const char *text, size_t size,
                                  bool is_named, uint64_t now) {
     pyprof_profile *profile = sampler->profile;
@@ -5679,8 +5888,8 @@ static void pyprof__choose_track(pyprof__sampler *sampler, pyprof__thread *threa
     thread->track = taken != PYPROF__NONE ? taken : thread->track;
 }
 
-/* The name that Python gave the thread, else the system's. Looked up again from time to time, at first more often: it may
-   change, and a thread begins before it has one. */
+/* Looks up a thread's name, if it is new, if the host has named a thread since, or if it is time: soon after it began,
+   as it may not have its name yet, and at longer and longer intervals then. The system's name replaces no other. */
 static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now) {
     static const char main_name[] = "MainThread";
     bool is_new = thread->track == PYPROF__NONE;
@@ -5707,20 +5916,36 @@ static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread
 }
 
 // >>records
-// A sample enters the profile, or why there is none is counted. In: a thread, what one look at it saw, and the verdict on that.
-// Out: a node, and time for it and for the one before: the gap between two samples is shared half and half, its CPU time as
-// the two kinds let it.
-//   ticks      |      absent      A         B              C     has left Python
-//   wall time             [A: 1/2][A: 1/2|B: 1/2][B: 1/2  |  C: 1/2][C: 1/2]
-//   CPU time   what the thread's clock moved between A and B goes to both by halves if both ran; if one waited, to the other,
-//              as much as pyprof__claim says
-// Invariants: the wall time of a track adds up to the time that its thread was seen, CPU time to its clock; each tick gives
-// each thread a sample or a cause (pyprof__book).
+// A sample enters the profile, with its time; or the cause why there is none is counted.
+// In: a thread, what a look at it has found (the observation), and the verdict on that.
+// Out: the node of its stack; time for that node, and for the node of the sample before; or a count in pyprof_stats.
+// Who: the sampler's thread, under its lock. Never the handler.
+// Invariants: the wall time of a track adds up to the time that its threads were seen, CPU time to what their clocks
+// moved meanwhile. Each look ends in pyprof__book, in one sample or one cause, or in neither (no Python stack).
+//
+// How time is shared out. Ticks are a stratified random sample of time: one at a random moment of each interval. The
+// gap between two samples of a thread is halved (the trapezoidal rule), so each stands for the time around it:
+//
+//     looks       x             A             B             C             x      x: it had no Python stack
+//     wall time   | away |------A------|------B------|------C------| away |
+//
+// The CPU time that was used in a gap is known. Where an end was idle, it goes to a stock, and a ratio estimator
+// (pyprof__claim) gives it out again, to all that ran beside idle samples:
+//
+//     in the gap from A to B        goes to A         goes to B
+//     A ran, B ran                  one half          one half
+//     A ran, B was idle             pyprof__claim     nothing
+//     A was idle, B ran             nothing           pyprof__claim
+//     both were idle                nothing           nothing
+//
+// Begin with pyprof__book, pyprof__record, pyprof__share_time, pyprof__claim, pyprof__take_in.
 
-/* The CPU time for a sample that runs, for the half gap between it and one that waited. What the thread used in
-   that gap is known, but to give it just that would be a bias: of what runs for less than an interval, only a part
-   is ever seen, which has to stand for the rest, as it does by its wall time. So CPU time that was used beside or
-   between samples that waited is given out at the rate of the last hundred such half gaps, from a small stock. */
+/* The CPU time, in ns, for a sample that ran, for the half gap between it and one that was idle. What the thread used
+   in that very gap is known; but to give it just that would be a bias: of what runs for less than an interval only a
+   part is ever seen, and that part has to stand for the rest, as it does by its wall time. So a half gap gets, by its
+   length, the rate of the last hundred or so: edge_cpu by edge_wall, both of which fade by a 128th each time. It gets a
+   little more or less as the stock is more or less than four such shares, and never more than the stock: so nothing is
+   given out twice, and the stock stays small. */
 static uint64_t pyprof__claim(pyprof__thread *thread, uint64_t half_gap) {
     thread->last.edge_wall += (double)half_gap;
     double due = thread->last.edge_wall > 0 ? thread->last.edge_cpu * ((double)half_gap / thread->last.edge_wall) : 0;
@@ -5733,18 +5958,17 @@ static uint64_t pyprof__claim(pyprof__thread *thread, uint64_t half_gap) {
     return claimed;
 }
 
-/* Nanoseconds; 0 = the thread is gone. Of whoever runs what was borrowed no clock is known: it stands still. */
+/* A thread's CPU clock, in ns; 0 = it is gone. Of who runs a borrowed thread state none is known: 1. */
 static uint64_t pyprof__cpu_time(const pyprof__thread *thread) {
     return thread->borrowed != 0 ? 1 : pyprof__clock(thread->cpu_clock);
 }
 
-/* Clocks may step back: then nothing has passed. */
+/* How far a clock went on; a clock may step back, and then nothing has passed. */
 static uint64_t pyprof__passed(uint64_t since, uint64_t now) {
     return now - pyprof__min64(now, since);
 }
 
-/* Splits the time since the last sample between the two: half to each, so that a sample stands for the time
-   around it, and strata of random length stay unbiased. What waited used no CPU time. */
+/* Gives out the gap since the last sample, to that one and to the new one. What was idle used no CPU time. */
 static void pyprof__share_time(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t node, uint32_t kind,
                                uint64_t wall, uint64_t cpu) {
     uint64_t gap = pyprof__passed(thread->last.wall, wall), used = pyprof__passed(thread->last.cpu, cpu);
@@ -5760,7 +5984,8 @@ static void pyprof__share_time(pyprof__sampler *sampler, pyprof__thread *thread,
     pyprof__add_time(sampler->profile, thread->track, node, kind, gap - gap / 2, after);
 }
 
-/* A thread without a sample came, on average, half way between when it was last missed and now. */
+/* The time before the first sample of a thread, or the first since it had no Python stack: it came, on average, half
+   way since it was last missed. Before that it was away. CPU time is bounded by wall time: it may be older. */
 static void pyprof__begin_time(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t node, uint32_t kind,
                                uint64_t wall, uint64_t cpu) {
     uint64_t end = wall - sampler->start;
@@ -5771,7 +5996,8 @@ static void pyprof__begin_time(pyprof__sampler *sampler, pyprof__thread *thread,
     pyprof__add_time(sampler->profile, thread->track, node, kind, half, pyprof__min64(half, used));
 }
 
-/* The thread is no longer where its last sample saw it: its time ended, on average, half way since. */
+/* The time after the last sample, when the thread is no longer where it was: it left, on average, half way since. At
+   the end of a recording (is_whole) it is there still. It gets the rest of the stock. */
 static void pyprof__end_time(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now, bool is_whole) {
     if (thread->last.is_there) {
         uint64_t gap = pyprof__passed(thread->last.wall, now) / (is_whole ? 1 : 2);
@@ -5784,7 +6010,7 @@ static void pyprof__end_time(pyprof__sampler *sampler, pyprof__thread *thread, u
     }
 }
 
-/* Whether a thread's outermost frame is still one of the same code; and where that is by now. */
+/* Whether a thread's outermost frame is still one of the same code; and where in that it is by now. */
 static bool pyprof__read_outermost(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__found *found,
                                    pyprof__frame *frame) {
     pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
@@ -5812,7 +6038,8 @@ static uint32_t pyprof__standing_root(pyprof__sampler *sampler, const pyprof__th
     return site != NULL ? pyprof__call_site_node(sampler->profile, site, root) : PYPROF__NONE;
 }
 
-/* Below which node a stack begins: one that has lost its callers, as far inside as the thread is known to be. */
+/* The node below which a stack begins: the root of the track if the stack is whole, else a [truncated] node. A headless
+   one keeps the thread's outermost frame above that, if it still stands. */
 static uint32_t pyprof__base_of(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack) {
     pyprof_profile *profile = sampler->profile;
     uint32_t root = stack->is_headless ? pyprof__standing_root(sampler, thread) : PYPROF__NONE;
@@ -5821,20 +6048,21 @@ static uint32_t pyprof__base_of(pyprof__sampler *sampler, pyprof__thread *thread
     return !stack->is_cut && !stack->is_headless ? track->root : cut != PYPROF__NONE ? cut : track->truncated;
 }
 
-/* What one look at a thread, or its answer, has shown. */
+/* What one look at a thread, or its answer, has found. It lives as long as the look; its frames are the sampler's
+   scratch, or the request's own. */
 typedef struct pyprof__observation {
     uint64_t wall;       /* before what was read last; and right after it, */
     uint64_t cpu;        /* the thread's clock; 0 = the thread is gone */
     pyprof__stack stack; /* in the sampler's scratch, or the answer's own */
-    bool attached;
-    bool ran;      /* its clock went on while it was looked at first */
-    bool is_fresh; /* it was just now that it was seen to be attached */
-    bool stands;   /* its clock did not go on, between two looks before the first */
-    bool held;     /* it ran, and was kept from it */
+    bool attached;       /* it may run Python: its kind is PYPROF__GIL */
+    bool ran;            /* its clock went on while it was looked at first */
+    bool is_fresh;       /* it was just now that it was seen to be attached */
+    bool stands;         /* its clock did not go on, between two looks before the first */
+    bool held;           /* it ran, and was kept from it */
     pyprof__levels levels;
 } pyprof__observation;
 
-/* The tree's node for what was read of a thread. */
+/* The tree's node for what was read of a thread, whose outermost frame is kept in mind for stacks that lack it. */
 static uint32_t pyprof__take_in(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__observation *seen) {
     const pyprof__stack *stack = &seen->stack;
     if (!stack->is_partial && !stack->is_headless) {
@@ -5853,8 +6081,8 @@ static uint32_t pyprof__take_in(pyprof__sampler *sampler, pyprof__thread *thread
     return stack->is_partial ? pyprof__unsettled_below(sampler, node) : node;
 }
 
-/* A thread may be parked once it was calm for some looks, and for 512 times the CPU time that it has used before, or two
-   seconds: see pyprof__weigh. */
+/* Counts towards parking: a thread may be parked once it was calm for some looks in a row, and for 512 times the CPU
+   time that it had used before, or two seconds. Why: see pyprof__weigh. */
 static void pyprof__note_calm(pyprof__sampler *sampler, pyprof__thread *thread, bool is_calm, uint64_t wall,
                               uint64_t cpu) {
     uint64_t gap = thread->last.is_there ? pyprof__passed(thread->last.wall, wall) : 0;
@@ -5865,8 +6093,8 @@ static void pyprof__note_calm(pyprof__sampler *sampler, pyprof__thread *thread, 
     sampler->waiting.candidates += thread->parking.calm >= PYPROF__CALM_LOOKS && thread->parking.restless == 0;
 }
 
-/* A sample enters the profile. seen NULL = its stack is the same as last time. False: it has no frames, or there is no
-   room. */
+/* A sample enters the profile. seen NULL: its stack is the same as last time. The clocks are those of the observation.
+   False: the thread has no Python frames, which ends its time, or there is no room. */
 static bool pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__observation *seen,
                            uint32_t kind, uint64_t wall, uint64_t cpu) {
     uint32_t node = thread->last.node;
@@ -5909,7 +6137,7 @@ static bool pyprof__record(pyprof__sampler *sampler, pyprof__thread *thread, con
     return true;
 }
 
-/* The one place where a tick is counted as lost for some threads. */
+/* The one place where a tick is counted as lost for some threads. A verdict that is no cause counts nowhere. */
 static void pyprof__lose(pyprof__sampler *sampler, pyprof__verdict cause, uint64_t threads) {
     pyprof_stats *stats = &sampler->stats;
     stats->lost_pending += cause == PYPROF__PENDING ? threads : 0;
@@ -5919,7 +6147,8 @@ static void pyprof__lose(pyprof__sampler *sampler, pyprof__verdict cause, uint64
     stats->lost_memory += cause == PYPROF__NO_ROOM ? threads : 0;
 }
 
-/* What a thread did when it was seen. */
+/* What a thread did when it was seen: it was attached; or its clock has moved, and it ran during the look, or /proc has
+   it as runnable; else it was idle. */
 static uint32_t pyprof__kind_of(const pyprof__thread *thread, const pyprof__observation *observed) {
     if (observed->attached) {
         return PYPROF__GIL;
@@ -5929,8 +6158,8 @@ static uint32_t pyprof__kind_of(const pyprof__thread *thread, const pyprof__obse
                : PYPROF__IDLE;
 }
 
-/* A look's end: a sample, or a cause why there is none, or neither where a thread has no Python stack. Whether it was a
-   sample. */
+/* Ends a look: in a sample; in a cause why there is none; or in neither, where a thread has no Python stack. True: it
+   was a sample. No room for one is a cause. */
 static bool pyprof__book(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__verdict verdict,
                          const pyprof__observation *observed) {
     bool is_sample = false;
@@ -5945,7 +6174,7 @@ static bool pyprof__book(pyprof__sampler *sampler, pyprof__thread *thread, pypro
     return is_sample;
 }
 
-/* Whether the thread's outermost frame of its last sample was known, and belonged to what is its outermost level now. */
+/* Whether the outermost frame of a thread's last sample is known, and belongs to what is its outermost level now. */
 static bool pyprof__knows_root(const pyprof__thread *thread, const pyprof__levels *levels) {
     const pyprof__frame *last = (const pyprof__frame *)thread->frames.data;
     return thread->outermost.address != 0 && thread->frames.count > 0 &&
@@ -5953,8 +6182,8 @@ static bool pyprof__knows_root(const pyprof__thread *thread, const pyprof__level
            thread->outermost.tstate == levels->items[levels->count - 1].tstate;
 }
 
-/* A thread that runs Python, but not where: its outermost frame stays where it is as long as it does. False: not
-   even that is known. */
+/* Of a thread that runs Python, but not where: makes its outermost frame, which stays where it is as long as it runs,
+   the whole stack, with is_partial. False: not even that is known. */
 static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *thread, pyprof__observation *observed) {
     pyprof__stack *stack = &observed->stack;
     pyprof__found found;
@@ -5972,7 +6201,7 @@ static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *th
     if (has_mark) {
         stack->frames[stack->count++] = last[0];
     }
-    /* What else it says is of the walk that failed, or of whom the place served before. */
+    /* The rest of the stack still says what the walk that failed, or an earlier use of it, has found. */
     stack->root_first_local = 0;
     stack->root_is_generator = stack->is_cut = stack->is_headless = stack->has_gap = stack->is_in_jit = false;
     stack->is_partial = true;
