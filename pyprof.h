@@ -325,7 +325,9 @@ typedef struct pyprof_allocator {
 } pyprof_allocator;
 
 /* Who hears of what happens; NULL = nobody. Called as the allocator is, with a text without newline that
-   lives as long as the call; of a failing pyprof_write or pyprof_save, too, until the profile is freed. */
+   lives as long as the call; of a failing pyprof_write or pyprof_save, too, until the profile is freed. It may be slow:
+   only the sampler waits for it. But pyprof_start and pyprof_stop wait for the sampler: so it must neither take the GIL
+   nor a lock that your program holds while it calls these two. */
 typedef struct pyprof_logger {
     void (*log_fn)(pyprof_log_level level, const char *message, void *user);
     void *user;
@@ -1287,7 +1289,7 @@ static size_t pyprof__open_reserve(pyprof__memory *memory) {
     return reserve;
 }
 
-/* Calls the host's logger, if there is one. That may take long: what is logged in a tick holds up the tick. */
+/* Calls the host's logger, if there is one. Without a lock of ours, as it may take long, or wait for another thread. */
 static void pyprof__log(const pyprof_logger *logger, pyprof_log_level level, const char *message) {
     if (logger->log_fn != NULL) {
         logger->log_fn(level, message, logger->user);
@@ -1506,6 +1508,9 @@ static bool pyprof__table_reserve(pyprof__memory *memory, pyprof__table *table, 
         return true;
     }
     uint32_t count = table->slot_count == 0 ? 64 : 2 * table->slot_count;
+    while (table->items.count + more > count - count / 3) {
+        count *= 2;
+    }
     size_t held = table->slot_count * sizeof(pyprof__slot);
     pyprof__slot *slots = (pyprof__slot *)pyprof__alloc_instead(memory, count * sizeof *slots, held);
     if (slots == NULL) {
@@ -3073,6 +3078,11 @@ static bool pyprof__read_int(uintptr_t object, uint64_t *value) {
         (uintptr_t)Py_TYPE(&number.head) != (uintptr_t)&PyLong_Type) {
         return false;
     }
+    const uintptr_t sign = 3,
+                    negative = 2; /* since 3.12: Include/cpython/longintrepr.h; before, the size is negative */
+    if (PYPROF__PY_SINCE(12) && (number.size & sign) == negative) {
+        return false;
+    }
     uintptr_t size = PYPROF__PY_SINCE(12) ? number.size >> 3 : number.size;
     *value = (size > 0 ? number.digits[0] : 0) | (size > 1 ? (uint64_t)number.digits[1] << 30 : 0);
     return size <= 2;
@@ -3334,6 +3344,9 @@ static bool pyprof__leave_gap(const pyprof__layout *layout, pyprof__reader *read
         if (!pyprof__load_word(reader, frame + layout->frame_previous, &frame)) {
             return false;
         }
+    }
+    if (met < outer) {
+        return false; /* the chain was longer a moment ago: it changes while it is read */
     }
     pyprof__turn_round(ring, met % outer); /* in two parts, and then as a whole: the oldest comes first */
     pyprof__turn_round(ring + met % outer, outer - met % outer);
@@ -3613,6 +3626,7 @@ typedef struct pyprof__request {
     bool ended_call;         /* the signal was seen to end a system call with EINTR */
     bool has_new;            /* there are code objects in the stack whose names are not known */
     bool is_left;            /* the recording ended while this was answered: the frames are for ever the handler's */
+    bool is_written_off;     /* and the recording that gave them no longer counts them */
     uint64_t wall;           /* when it was asked, then when the stack was read: monotonic clock, */
     uint64_t cpu;            /* and CPU clock of the thread */
 } pyprof__request;
@@ -3953,8 +3967,9 @@ static void pyprof__put_back(int number) {
 /* In the handler, while nothing is recorded. An action of ours was left in place when a recording ended
    (pyprof__release_signal); once none of our signals is at large any more, the host's is put back. */
 static void pyprof__after_late_signal(int number, bool is_ours) {
-    if (is_ours && pyprof__get(&pyprof__handler.at_large) > 0) {
-        pyprof__add(&pyprof__handler.at_large, (uint32_t)-1);
+    uint32_t before = pyprof__get(&pyprof__handler.at_large);
+    while (is_ours && before > 0 && !pyprof__swap_if(&pyprof__handler.at_large, before, before - 1)) {
+        before = pyprof__get(&pyprof__handler.at_large); /* another handler was quicker */
     }
     if (pyprof__get(&pyprof__handler.at_large) == 0 &&
         (pyprof__get64(&pyprof__handler.taken) & pyprof__signal_bit(number))) {
@@ -4333,7 +4348,7 @@ static void pyprof__release_signal(int number, bool at_once) {
    the memory that they came from is gone. */
 static void pyprof__release_left(pyprof__request *request) {
     request->stack.frames = NULL;
-    request->is_left = false;
+    request->is_left = request->is_written_off = false;
     pyprof__set_state(request, PYPROF__REQUEST_FREE);
 }
 
@@ -4350,7 +4365,7 @@ static void pyprof__handler_stop(bool at_once) {
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
         pyprof__request *request = &pyprof__handler.requests[i];
         at_large += pyprof__take_back(request);
-        request->is_left = pyprof__state_of(request) == PYPROF__REQUEST_IN_WORK;
+        request->is_left = request->is_left || pyprof__state_of(request) == PYPROF__REQUEST_IN_WORK;
     }
     pyprof__set(&pyprof__handler.at_large, at_large);
     pyprof__handler.signal_number = 0;
@@ -5096,13 +5111,14 @@ static bool pyprof__bind_to(pyprof__holder *holder, uint32_t core) {
 
 /* The core to hold a thread on: the sampler's, if the thread may run there, else the one that it was on last. */
 static uint32_t pyprof__choose_core(const pyprof__cores *cores, int32_t tid) {
+    const uint32_t most = 8 * sizeof cores->bits;
     unsigned core = 0;
     if (syscall(SYS_getcpu, &core, NULL, NULL) == 0 && pyprof__has_core(cores, core)) {
         return core;
     }
-    core = (uint32_t)pyprof__stat_number("self/task/", tid, PYPROF__STAT_CORE);
-    while (!pyprof__has_core(cores, core) && core < 8 * sizeof cores->bits) {
-        core++;
+    core = (uint32_t)pyprof__stat_number("self/task/", tid, PYPROF__STAT_CORE) % most;
+    for (uint32_t tried = 0; tried < most && !pyprof__has_core(cores, core); tried++) {
+        core = (core + 1) % most;
     }
     return core;
 }
@@ -5421,8 +5437,12 @@ typedef struct pyprof__sampler {
     pyprof_profile *profile;
     pyprof__memory *memory; /* the profile's */
     pyprof_stats stats;
-    uint64_t start;              /* monotonic clock; ns */
-    uint32_t warnings;           /* of threads that cannot be asked */
+    uint64_t start;          /* monotonic clock; ns */
+    uint32_t warned_threads; /* warnings of threads that cannot be asked, so far */
+    struct {                 /* see pyprof__warn: one behind the other, each with its zero byte */
+        size_t size;
+        char texts[4096];
+    } warnings;
     uint64_t move_due;           /* not before may another signal be looked for */
     bool is_unloaded;            /* it is stopped because its code goes */
     bool is_unreturned;          /* at the end, a thread may still have been in the handler */
@@ -5451,6 +5471,26 @@ typedef struct pyprof__sampler {
 } pyprof__sampler;
 
 /* Good until a thread is added. */
+/* By the sampler's thread: a warning for the host's logger, which hears it as soon as the sampler's lock is let go. The
+   logger may be slow, or wait for a thread that waits for that lock. There is room for all that one tick can say. */
+static void pyprof__warn(pyprof__sampler *sampler, const char *message) {
+    size_t size = strlen(message) + 1;
+    if (size <= sizeof sampler->warnings.texts - sampler->warnings.size) {
+        memcpy(sampler->warnings.texts + sampler->warnings.size, message, size);
+        sampler->warnings.size += size;
+    }
+}
+
+/* By the sampler's thread: lets go of the sampler's lock, then tells the logger what it was warned of meanwhile. */
+static void pyprof__unlock_and_tell(pyprof__sampler *sampler) {
+    const char *texts = sampler->warnings.texts;
+    pthread_mutex_unlock(&sampler->lock);
+    for (size_t at = 0; at < sampler->warnings.size; at += strlen(texts + at) + 1) {
+        pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING, texts + at);
+    }
+    sampler->warnings.size = 0;
+}
+
 static pyprof__thread *pyprof__thread_at(const pyprof__sampler *sampler, uint32_t index) {
     return &PYPROF__ITEM(pyprof__thread, &sampler->threads, index);
 }
@@ -6567,7 +6607,7 @@ static const char pyprof__none_is_free[] =
 
 /* Tells the host's log that another signal asks; 0 = none. why continues a sentence that begins with the old one's
    name. */
-static void pyprof__tell_change(const pyprof__sampler *sampler, int before, int after, const char *why) {
+static void pyprof__tell_change(pyprof__sampler *sampler, int before, int after, const char *why) {
     char text[320], room[2][32];
     const char *old = pyprof__signal_name(before, room[0]), *new_one = pyprof__signal_name(after, room[1]);
     if (before == 0) {
@@ -6579,7 +6619,19 @@ static void pyprof__tell_change(const pyprof__sampler *sampler, int before, int 
     } else {
         snprintf(text, sizeof text, "%s %s: threads are asked by %s from now on", old, why, new_one);
     }
-    pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING, text);
+    pyprof__warn(sampler, text);
+}
+
+/* Cancels what was asked of threads that no longer exist, and gives their requests back. The thread state of such a
+   thread may still be there; it must not keep a request that is another thread's from here on. */
+static void pyprof__drop_dead_questions(pyprof__sampler *sampler) {
+    for (uint32_t i = 0; i < sampler->threads.count; i++) {
+        pyprof__thread *thread = pyprof__thread_at(sampler, i);
+        if (thread->asking.request != PYPROF__NONE && !pyprof__thread_lives(thread->tid)) {
+            pyprof__cancel(sampler, thread);
+        }
+    }
+    pyprof__drop_dead_requests();
 }
 
 /* Ends all requests, as their signal is given up: no answer will come, or none in time. Those that are waited for count
@@ -6693,7 +6745,7 @@ static bool pyprof__is_signal_ours(pyprof__sampler *sampler) {
      its mask cannot be read      after PYPROF__UNANSWERED_MAX_NS it counts as one that blocks the signal */
 static void pyprof__check_blocked(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t cpu) {
     pyprof__signals signals;
-    if (thread->asking.request == PYPROF__NONE || cpu - thread->asking.cpu < PYPROF__UNANSWERED_NS ||
+    if (thread->asking.request == PYPROF__NONE || pyprof__passed(thread->asking.cpu, cpu) < PYPROF__UNANSWERED_NS ||
         thread->asking.hears == 0 ||
         pyprof__state_of(&pyprof__handler.requests[thread->asking.request]) != PYPROF__REQUEST_SENT) {
         return;
@@ -6702,7 +6754,7 @@ static void pyprof__check_blocked(pyprof__sampler *sampler, pyprof__thread *thre
     int number = request->signal_number;
     uint64_t bit = pyprof__signal_bit(number);
     if (!pyprof__read_signals(thread->tid, &signals)) {
-        if (cpu - thread->asking.cpu >= PYPROF__UNANSWERED_MAX_NS) {
+        if (pyprof__passed(thread->asking.cpu, cpu) >= PYPROF__UNANSWERED_MAX_NS) {
             pyprof__note_blocked(sampler, thread, UINT64_MAX);
         }
         return;
@@ -7092,12 +7144,11 @@ static bool pyprof__read_held(pyprof__sampler *sampler, pyprof__thread *thread, 
     }
     if (!pyprof__let_go(&sampler->holder, &hold)) {
         sampler->holder.is_refused = true;
-        pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING,
-                    "sched_setaffinity was taken away while a thread was held: it stays on one core");
+        pyprof__warn(sampler, "sched_setaffinity was taken away while a thread was held: it stays on one core");
     } else if (sampler->holder.is_refused) {
-        pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING,
-                    "threads that cannot be asked cannot be held either, as sched_setaffinity is refused: short "
-                    "functions in them will show as [unsettled]");
+        pyprof__warn(sampler,
+                     "threads that cannot be asked cannot be held either, as sched_setaffinity is refused: short "
+                     "functions in them will show as [unsettled]");
     }
     pyprof__note_hold(sampler, thread, observed->held);
     if (!hold.is_steady) {
@@ -7138,7 +7189,7 @@ static void pyprof__count_unasked(pyprof__sampler *sampler, pyprof__thread *thre
     sampler->stats.threads_unasked += !thread->asking.was_unasked;
     thread->asking.was_unasked = true;
     if (thread->asking.was_told || thread->asking.blocked_ns < PYPROF__BLOCKED_TOLD_NS ||
-        pyprof__handler.signal_number == 0 || sampler->warnings > PYPROF__WARNINGS_MAX) {
+        pyprof__handler.signal_number == 0 || sampler->warned_threads > PYPROF__WARNINGS_MAX) {
         return; /* that nobody can be asked was told of the whole program */
     }
     thread->asking.was_told = true;
@@ -7148,10 +7199,9 @@ static void pyprof__count_unasked(pyprof__sampler *sampler, pyprof__thread *thre
              "thread \"%.*s\" (%d) blocks the signals by which it could be asked, or does not get them: it is held, "
              "or read from outside, and then short functions may show as [unsettled]",
              size < 100 ? (int)size : 100, name, (int)thread->tid);
-    pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING,
-                sampler->warnings++ < PYPROF__WARNINGS_MAX
-                    ? text
-                    : "more threads block signals: pyprof_stats.threads_unasked counts them");
+    pyprof__warn(sampler, sampler->warned_threads++ < PYPROF__WARNINGS_MAX
+                              ? text
+                              : "more threads block signals: pyprof_stats.threads_unasked counts them");
 }
 
 /* Reads a thread that was not asked, and says what that comes to. It is asked all the same if the read shows that it
@@ -7617,12 +7667,14 @@ static void pyprof__keep_unmet(pyprof__sampler *sampler) {
 /* Follows all lists anew: afterwards the indices of thread states are others, so nothing may be parked. What was met up
    to a link that does not hold is true all the same. False: a list changed meanwhile; something may be missing. */
 static bool pyprof__walk_lists(pyprof__sampler *sampler) {
+    const uint32_t most = 65536; /* interpreters: a list of more goes round in a circle */
     uint32_t cursor = 0;
     bool is_whole = true;
     sampler->interps.count = sampler->fresh.count = 0;
     for (uintptr_t address = pyprof__first_interpreter(); address != 0;) {
-        uint32_t index = pyprof__array_add(sampler->memory, &sampler->interps);
-        if (index == PYPROF__NONE || index > 65535) {
+        uint32_t index =
+            sampler->interps.count < most ? pyprof__array_add(sampler->memory, &sampler->interps) : PYPROF__NONE;
+        if (index == PYPROF__NONE) {
             is_whole = false;
             break;
         }
@@ -8113,8 +8165,7 @@ static void pyprof__count_unreadable(pyprof__sampler *sampler) {
 static bool pyprof__can_read(pyprof__sampler *sampler) {
     bool can_read = pyprof__reads_mend();
     if (!can_read && !sampler->is_blind) {
-        pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING,
-                    "this process may no longer read its own memory: nothing more is recorded");
+        pyprof__warn(sampler, "this process may no longer read its own memory: nothing more is recorded");
     }
     sampler->is_blind = !can_read;
     return can_read;
@@ -8168,7 +8219,7 @@ static void pyprof__tick(pyprof__sampler *sampler) {
     }
     pyprof__park_candidates(sampler);
     if (sampler->stats.ticks % 64 == 0) {
-        pyprof__drop_dead_requests();
+        pyprof__drop_dead_questions(sampler);
     }
     pyprof__leave_core(&sampler->holder, sampler->stats.ticks, now);
     sampler->last_tick = now;
@@ -8179,7 +8230,7 @@ static void pyprof__tick(pyprof__sampler *sampler) {
 static void pyprof__end_dump(pyprof__sampler *sampler) {
     pthread_mutex_lock(&sampler->lock);
     pyprof__collect(sampler);
-    pthread_mutex_unlock(&sampler->lock);
+    pyprof__unlock_and_tell(sampler);
     pyprof__set(&sampler->dumps_served, sampler->dump_wanted - 1);
     pyprof__wake(&sampler->dumps_served);
     sampler->dump_until = 0;
@@ -8206,7 +8257,7 @@ static void pyprof__answer_bell(pyprof__sampler *sampler) {
         sampler->dump_until = pyprof__now() + patience;
     }
     pyprof__collect(sampler);
-    pthread_mutex_unlock(&sampler->lock);
+    pyprof__unlock_and_tell(sampler);
 }
 
 /* The moment of the next tick, on the monotonic clock: one random moment in each interval (stratified sampling), as a
@@ -8236,7 +8287,7 @@ static uint64_t pyprof__keep_deadline(pyprof__sampler *sampler, uint64_t deadlin
     pyprof__note_lateness(&sampler->holder, now, now - deadline);
     pyprof__tick(sampler);
     uint64_t next = pyprof__next_deadline(sampler, stratum, now);
-    pthread_mutex_unlock(&sampler->lock);
+    pyprof__unlock_and_tell(sampler);
     return next;
 }
 
@@ -8252,7 +8303,7 @@ static void pyprof__autosave(pyprof__sampler *sampler, uint64_t now) {
         pthread_mutex_lock(&sampler->lock);
         pyprof__settle_waiting(sampler);
         sampler->profile->duration_ns = now - sampler->start;
-        pthread_mutex_unlock(&sampler->lock);
+        pyprof__unlock_and_tell(sampler);
         (void)pyprof_save(sampler->profile, NULL, sampler->output_path); /* tells the host's log if it fails */
     }
     sampler->autosave_at = pyprof__now() + sampler->desc.autosave_s * UINT64_C(1000000000);
@@ -8338,10 +8389,10 @@ static void *pyprof__sampler_main(void *argument) {
     sampler->stats.signal_number = pyprof__handler.signal_number;
     if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT && pyprof__handler.signal_number == 0) {
         sampler->move_due = sampler->start + 1000000000u; /* one was looked for just now */
-        pyprof__log(&sampler->desc.logger, PYPROF_LOG_WARNING, pyprof__none_is_free);
+        pyprof__warn(sampler, pyprof__none_is_free);
     }
     pyprof__tick(sampler);
-    pthread_mutex_unlock(&sampler->lock);
+    pyprof__unlock_and_tell(sampler);
     pyprof__wake(&sampler->ready);
     pyprof__sample_until_stopped(sampler);
     if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT) {
@@ -8360,7 +8411,7 @@ static void *pyprof__sampler_main(void *argument) {
     }
     sampler->profile->duration_ns = now - sampler->start;
     sampler->stats.sampler_cpu_ns = pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
-    pthread_mutex_unlock(&sampler->lock);
+    pyprof__unlock_and_tell(sampler);
     return NULL;
 }
 
@@ -9588,8 +9639,9 @@ static pyprof_output pyprof__resolve_output(const pyprof_output *output, const c
 // Order: pyprof__lifecycle first. The sampler's thread takes only its own lock, so pyprof_stop may take
 // pyprof__lifecycle and wait for that thread to end. pyprof_dump takes the sampler's lock alone: by visitors it keeps
 // the recording from ending.
-// Under pyprof__lifecycle the host's allocator is called, under the sampler's lock its logger, too; a write function
-// under neither, as it may be slow, or wait for a thread that waits for us.
+// Under both the host's allocator is called. Its logger and its write functions are called under neither, as they may be
+// slow, or wait for a thread that waits for us; but pyprof_start and pyprof_stop wait for the sampler's thread, which
+// may be in the logger.
 // Begin with pyprof_start, pyprof_stop, pyprof__sampler_start, pyprof__end_recording; forks: pyprof__before_fork.
 
 static pthread_mutex_t pyprof__lifecycle = PTHREAD_MUTEX_INITIALIZER;
@@ -9641,6 +9693,17 @@ static void pyprof__unlock_running(pyprof__sampler *sampler) {
     pyprof__unlock();
 }
 
+/* The same at the end of a public function: then tells the recording's logger the calling thread's last error, if the
+   result is one. Returns the result. */
+static pyprof_result pyprof__unlock_and_report(pyprof__sampler *sampler, pyprof_result result) {
+    pyprof_logger logger = {NULL, NULL};
+    if (sampler != NULL) {
+        logger = sampler->desc.logger; /* without the lock the recording may end */
+    }
+    pyprof__unlock_running(sampler);
+    return pyprof__report(&logger, result);
+}
+
 /* Gives back all that the sampler holds but the profile and the path to save it to. The sampler's thread has ended, or
    was never there. */
 static void pyprof__sampler_clear(pyprof__sampler *sampler) {
@@ -9649,7 +9712,8 @@ static void pyprof__sampler_clear(pyprof__sampler *sampler) {
         pyprof__request *request = &pyprof__handler.requests[i];
         size_t size = request->stack.capacity * sizeof *request->stack.frames;
         if (request->is_left) {
-            memory->used -= size; /* a handler may still write there: booked as given back, and never freed */
+            memory->used -= request->is_written_off ? 0 : size; /* a handler may still write there: it is never freed */
+            request->is_written_off = true;
             continue;
         }
         pyprof__release(memory, request->stack.frames, size);
@@ -9730,9 +9794,13 @@ static void pyprof__forget_parent(bool is_still) {
         return;
     }
     for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) { /* step 1 */
-        pyprof__set_state(&pyprof__handler.requests[i], PYPROF__REQUEST_FREE);
+        pyprof__request *request = &pyprof__handler.requests[i];
+        if (request->is_left) {
+            pyprof__release_left(request);
+        }
+        pyprof__set_state(request, PYPROF__REQUEST_FREE);
         if (!is_still) {
-            memset(&pyprof__handler.requests[i], 0, sizeof pyprof__handler.requests[i]);
+            memset(request, 0, sizeof *request);
         }
     }
     pyprof__set(&pyprof__handler.running, 0);
@@ -10190,6 +10258,7 @@ static pyprof__sampler *pyprof__take_inherited(void) {
     pyprof__fill_stats(sampler, &pyprof__process.last_stats);
     pyprof__process.was_active = true;
     pyprof__sampler_clear(sampler);
+    pyprof__profile_seal(sampler->profile);
     return sampler;
 }
 
@@ -10258,13 +10327,14 @@ PYPROF_API bool pyprof_is_active(void) {
    last, so that is done first. */
 PYPROF_API pyprof_result pyprof_snapshot(pyprof_profile **profile) {
     pyprof_result result = PYPROF_OK;
+    if (profile != NULL) {
+        *profile = NULL;
+    }
+    pyprof__sampler *sampler = pyprof__lock_running();
     if (profile == NULL) {
         pyprof__say("pyprof_snapshot: profile is NULL: it has to say where the copy's address goes");
-        return PYPROF_ERROR_ARGUMENT;
-    }
-    *profile = NULL;
-    pyprof__sampler *sampler = pyprof__lock_running();
-    if (sampler == NULL) {
+        result = PYPROF_ERROR_ARGUMENT;
+    } else if (sampler == NULL) {
         pyprof__say_not_active();
         result = PYPROF_ERROR_NOT_ACTIVE;
     } else {
@@ -10277,19 +10347,17 @@ PYPROF_API pyprof_result pyprof_snapshot(pyprof_profile **profile) {
             result = PYPROF_ERROR_MEMORY;
         }
     }
-    pyprof__unlock_running(sampler);
-    return result;
+    return pyprof__unlock_and_report(sampler, result);
 }
 
 /* What the sampler's thread has used is in its figures only at its end; before, its clock is asked. */
 PYPROF_API pyprof_result pyprof_get_stats(pyprof_stats *stats) {
     pyprof_result result = PYPROF_OK;
+    pyprof__sampler *sampler = pyprof__lock_running();
     if (stats == NULL) {
         pyprof__say("pyprof_get_stats: stats is NULL: it has to say where the figures go");
-        return PYPROF_ERROR_ARGUMENT;
-    }
-    pyprof__sampler *sampler = pyprof__lock_running();
-    if (sampler != NULL) {
+        result = PYPROF_ERROR_ARGUMENT;
+    } else if (sampler != NULL) {
         pyprof__fill_stats(sampler, stats);
         stats->sampler_cpu_ns = pyprof__clock(pyprof__cpu_clock(sampler->tid));
     } else if (pyprof__process.was_active) {
@@ -10298,8 +10366,7 @@ PYPROF_API pyprof_result pyprof_get_stats(pyprof_stats *stats) {
         pyprof__say("nothing was recorded in this process yet: there are no figures");
         result = PYPROF_ERROR_NOT_ACTIVE;
     }
-    pyprof__unlock_running(sampler);
-    return result;
+    return pyprof__unlock_and_report(sampler, result);
 }
 
 /* A thread's paragraph in pyprof_dump's text, leaf first. Its track has one span: see pyprof__copy_threads. */
@@ -10455,15 +10522,16 @@ static pyprof_result pyprof__dump_threads(pyprof__sampler *sampler, pyprof_profi
 PYPROF_API pyprof_result pyprof_dump(pyprof_write_fn write, void *user) {
     if (write == NULL) {
         pyprof__say("pyprof_dump: write is NULL: it has to be the function that takes the text");
-        return PYPROF_ERROR_ARGUMENT;
+        return pyprof__unlock_and_report(pyprof__lock_running(), PYPROF_ERROR_ARGUMENT);
     }
     pyprof__sampler *sampler = pyprof__visit();
     if (sampler == NULL) {
         pyprof__say_not_active();
         return PYPROF_ERROR_NOT_ACTIVE;
     }
+    pyprof_logger logger = sampler->desc.logger; /* it may outlive the recording, as the budget may */
     pyprof__memory memory = {sampler->desc.allocator, SIZE_MAX, 0, 0, 0, sampler->memory->budget};
-    pyprof__add(&memory.budget->holders, 1); /* it may outlive the recording */
+    pyprof__add(&memory.budget->holders, 1);
     pyprof__gathered gathered = {&memory, {NULL, 1, 0, 0}};
     pyprof_profile copy;
     pyprof__profile_init(&copy, &memory);
@@ -10478,7 +10546,7 @@ PYPROF_API pyprof_result pyprof_dump(pyprof_write_fn write, void *user) {
     }
     pyprof__array_free(&memory, &gathered.bytes);
     pyprof__budget_drop(memory.budget, &memory.allocator);
-    return result;
+    return pyprof__report(&logger, result);
 }
 
 /* Whether a profile can be written by a resolved output. Errors, each said: ARGUMENT, FORMAT. */
@@ -10705,21 +10773,20 @@ PYPROF_API pyprof_result pyprof_name_thread(const char *name) {
     pyprof__sampler *sampler = pyprof__lock_running();
     pyprof_result result = pyprof__give_name(pyprof__tid(), (uintptr_t)pthread_self(), name);
     pyprof__process.thread_names.generation++;
-    pyprof__unlock_running(sampler);
-    return result;
+    return pyprof__unlock_and_report(sampler, result);
 }
 
 /* generation is part of each mark, so that frames from here on get a mark with the new name. */
 PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name) {
+    pyprof_result result = PYPROF_ERROR_ARGUMENT;
+    pyprof__sampler *sampler = pyprof__lock_running();
     if (id < 0) {
         pyprof__say("pyprof_name_interpreter: id is %lld: it has to be 0 or more", (long long)id);
-        return PYPROF_ERROR_ARGUMENT;
+    } else {
+        result = pyprof__set_name(id, name);
+        pyprof__process.interpreter_names.generation++;
     }
-    pyprof__sampler *sampler = pyprof__lock_running();
-    pyprof_result result = pyprof__set_name(id, name);
-    pyprof__process.interpreter_names.generation++;
-    pyprof__unlock_running(sampler);
-    return result;
+    return pyprof__unlock_and_report(sampler, result);
 }
 
 /* The account lies in the profile, so a copy of it books that the profile itself is freed. */

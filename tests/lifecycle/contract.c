@@ -481,10 +481,79 @@ static void test_failures_are_logged(void **state) {
     assert_int_equal(pyprof_start(&desc), PYPROF_OK);
     assert_int_equal(pyprof_start(&desc), PYPROF_ERROR_ALREADY_ACTIVE);
     assert_int_equal(messages_with(&kept, PYPROF_LOG_ERROR, ""), 1);
+    assert_int_equal(pyprof_snapshot(NULL), PYPROF_ERROR_ARGUMENT);
+    assert_int_equal(messages_with(&kept, PYPROF_LOG_ERROR, "pyprof_snapshot: profile is NULL"), 1);
+    assert_int_equal(pyprof_get_stats(NULL), PYPROF_ERROR_ARGUMENT);
+    assert_int_equal(messages_with(&kept, PYPROF_LOG_ERROR, "pyprof_get_stats: stats is NULL"), 1);
+    assert_int_equal(pyprof_dump(NULL, NULL), PYPROF_ERROR_ARGUMENT);
+    assert_int_equal(messages_with(&kept, PYPROF_LOG_ERROR, "pyprof_dump: write is NULL"), 1);
+    assert_int_equal(pyprof_name_interpreter(-1, "x"), PYPROF_ERROR_ARGUMENT);
+    assert_int_equal(messages_with(&kept, PYPROF_LOG_ERROR, "pyprof_name_interpreter: id is -1"), 1);
     run("many_stacks(1000)\n");
     wait_for_ticks(5);
     assert_int_equal(pyprof_stop(NULL), PYPROF_ERROR_IO);
-    assert_int_equal(messages_with(&kept, PYPROF_LOG_ERROR, ""), 2);
+    assert_int_equal(messages_with(&kept, PYPROF_LOG_ERROR, ""), 6);
+}
+
+/* A logger of a program whose other threads call us, and fork, while it is waited for. */
+typedef struct slow_logger {
+    pyprof__atomic32 is_called;
+    pyprof__atomic32 is_over; /* what the other thread did */
+    pyprof__atomic32 waited;  /* until that was over: 1, or in vain: 2 */
+} slow_logger;
+
+static void wait_for_another(pyprof_log_level level, const char *message, void *user) {
+    slow_logger *logger = (slow_logger *)user;
+    unsigned turn;
+    (void)level;
+    (void)message;
+    pyprof__set(&logger->is_called, 1);
+    for (turn = 0; turn < 4000 && !pyprof__get(&logger->is_over); turn++) {
+        pause_ms(5);
+    }
+    pyprof__set(&logger->waited, pyprof__get(&logger->is_over) ? 1 : 2);
+}
+
+static void *call_while_it_logs(void *argument) {
+    slow_logger *logger = (slow_logger *)argument;
+    pyprof_profile *copy = NULL;
+    pyprof_stats stats;
+    while (!pyprof__get(&logger->is_called)) {
+        pause_ms(1);
+    }
+    assert_int_equal(pyprof_snapshot(&copy), PYPROF_OK);
+    pyprof_free(copy);
+    assert_int_equal(pyprof_get_stats(&stats), PYPROF_OK);
+    assert_int_equal(pyprof_name_thread("caller"), PYPROF_OK);
+    assert_int_equal(pyprof_name_thread(NULL), PYPROF_OK);
+    pid_t child = fork();
+    if (child == 0) {
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    pyprof__set(&logger->is_over, 1);
+    return NULL;
+}
+
+static void test_nobody_waits_for_the_logger(void **state) {
+    static slow_logger logger;
+    pyprof_desc desc = {0};
+    pthread_t caller;
+    struct sigaction ignored = {0}, before;
+    (void)state;
+    desc.logger.log_fn = wait_for_another;
+    desc.logger.user = &logger;
+    desc.interval_us = 1000;
+    assert_int_equal(pthread_create(&caller, NULL, call_while_it_logs, &logger), 0);
+    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+    ignored.sa_handler = SIG_IGN;
+    assert_int_equal(sigaction(stats_now().signal_number, &ignored, &before), 0); /* of which the sampler warns */
+    while (!pyprof__get(&logger.waited)) {
+        run("many_stacks(100)\n");
+    }
+    pthread_join(caller, NULL);
+    assert_int_equal(pyprof__get(&logger.waited), 1);
+    assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
 }
 
 static void assert_writable(const counted_memory *memory, const pyprof_profile *profile, size_t limit) {
@@ -682,6 +751,7 @@ int main(void) {
         TEST(test_waiting_for_the_gil_is_waiting), /* with a function of the one before */
         TEST(test_names_of_interpreters),
         TEST(test_failures_are_logged),
+        TEST(test_nobody_waits_for_the_logger),
         TEST(test_plain_recording_is_small),
         TEST(test_memory_that_writing_takes),
         TEST(test_several_write_one_profile),

@@ -155,6 +155,36 @@ static void test_who_blocks_most_signals_is_asked_later(void **state) {
     free(sampler);
 }
 
+/* A thread has ended and left its thread state behind: its request is given back, and is not the next one's and its own. */
+static void test_dead_thread_keeps_no_request(void **state) {
+    pyprof__sampler *sampler = (pyprof__sampler *)calloc(1, sizeof *sampler);
+    pyprof__thread threads[2] = {unit_thread(), unit_thread()};
+    (void)state;
+    assert_non_null(sampler);
+    pyprof__process.pid = getpid();
+    sampler->runner = PYPROF__NONE;
+    sampler->threads.data = (unsigned char *)threads;
+    sampler->threads.item_size = sizeof *threads;
+    sampler->threads.count = 2;
+    for (uint32_t i = 0; i < 2; i++) {
+        threads[i].tid = i == 0 ? INT32_MAX / 2 : pyprof__tid(); /* the first is beyond any thread id of Linux */
+        threads[i].is_alive = true;
+        threads[i].asking.request = i;
+        pyprof__handler.requests[i].tid = threads[i].tid;
+        pyprof__set_state(&pyprof__handler.requests[i], PYPROF__REQUEST_SENT);
+    }
+    pyprof__drop_dead_questions(sampler);
+    assert_int_equal(threads[0].asking.request, PYPROF__NONE);
+    assert_int_equal(sampler->stats.lost_pending, 1);
+    assert_int_equal(pyprof__state_of(&pyprof__handler.requests[0]), PYPROF__REQUEST_FREE);
+    assert_int_equal(threads[1].asking.request, 1);
+    assert_int_equal(pyprof__state_of(&pyprof__handler.requests[1]), PYPROF__REQUEST_SENT);
+    threads[1].asking.request = 0; /* it is asked by the one that was given back */
+    assert_ptr_equal(pyprof__asked_thread(sampler, 0), &threads[1]);
+    pyprof__set_state(&pyprof__handler.requests[1], PYPROF__REQUEST_FREE);
+    free(sampler);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers_in_time_cost_nothing),
@@ -163,6 +193,7 @@ int main(void) {
         cmocka_unit_test(test_late_answers_are_bounded),
         cmocka_unit_test(test_two_ended_calls_are_an_accident),
         cmocka_unit_test(test_four_ended_calls_are_too_many),
+        cmocka_unit_test(test_dead_thread_keeps_no_request),
         cmocka_unit_test_teardown(test_thread_states_that_are_lent, unit_release_clocks),
         cmocka_unit_test_teardown(test_who_blocks_most_signals_is_asked_later, unit_release_clocks),
     };

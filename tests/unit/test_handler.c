@@ -267,6 +267,36 @@ static void test_requests_of_dead_threads_come_back(void **state) {
     pyprof__set_state(&pyprof__handler.requests[1], PYPROF__REQUEST_FREE);
 }
 
+/* A handler may stay at work for longer than two recordings: its frames are the handler's, and are counted off once. */
+static void test_frames_that_are_left_are_counted_off_once(void **state) {
+    counted_memory counts;
+    pyprof__request *request = &pyprof__handler.requests[1];
+    size_t size = depth * sizeof *frames[1];
+    (void)state;
+    lend_frames(true);
+    pyprof__set_state(request, PYPROF__REQUEST_IN_WORK);
+    request->is_left = true;
+    for (int recording = 0; recording < 3; recording++) {
+        pyprof__memory memory = unit_limited(&counts, (size_t)1 << 20);
+        static pyprof__sampler sampler;
+        memset(&sampler, 0, sizeof sampler);
+        sampler.memory = &memory;
+        memory.used = 2 * size;
+        pyprof__handler.requests[0].stack.frames = NULL;
+        pyprof__sampler_clear(&sampler);
+        assert_int_equal(memory.used, recording == 0 ? size : 2 * size);
+        assert_ptr_equal(request->stack.frames, frames[1]);
+    }
+    pyprof__set_state(request, PYPROF__REQUEST_ANSWERED); /* now it has ended */
+    static pyprof__sampler sampler;
+    pyprof__handler.requests_used = 2;
+    pyprof__collect(&sampler);
+    assert_int_equal(state_of(1), PYPROF__REQUEST_FREE);
+    assert_null(request->stack.frames);
+    assert_false(request->is_left || request->is_written_off);
+    lend_frames(true);
+}
+
 /* The stack that a thread copies of itself is the one that is read from outside. */
 static PyObject *compare_stacks(PyObject *module, PyObject *unused) {
     pyprof__reader reader = {0, 0, 0, 0, NULL};
@@ -470,6 +500,7 @@ int main(void) {
         TEST(test_wait_with_deadline_goes_on),
         TEST(test_wait_ends_for_another_signal),
         TEST(test_requests_of_dead_threads_come_back),
+        TEST(test_frames_that_are_left_are_counted_off_once),
         TEST(test_own_stack_is_the_one_seen_from_outside),
         TEST(test_foreign_signals_go_where_they_went),
         TEST(test_ignored_signals_stay_ignored),

@@ -301,9 +301,26 @@ static void test_who_comes_first_is_not_held(void **state) {
     }
 }
 
+/* The only core that both may run on may be any, also one below that on which the thread was last. */
+static void test_core_is_found_wherever_it_is(void **state) {
+    pyprof__cores all, one;
+    (void)state;
+    assert_true(pyprof__get_cores(0, &all));
+    for (uint32_t core = 0; core < 8 * all.size; core++) {
+        if (core == 0 || core == 8 * all.size - 1 || pyprof__has_core(&all, core)) {
+            one = pyprof__one_core(all.size, core);
+            assert_int_equal(pyprof__choose_core(&one, pyprof__tid()), core);
+        }
+    }
+    memset(&one, 0, sizeof one);
+    one.size = all.size;
+    assert_true(pyprof__choose_core(&one, pyprof__tid()) < 8 * sizeof one.bits);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_held_thread_stands_still),
+        cmocka_unit_test(test_core_is_found_wherever_it_is),
         cmocka_unit_test(test_what_the_host_sets_meanwhile_stays),
         cmocka_unit_test(test_where_the_host_puts_the_sampler_it_stays),
         cmocka_unit_test(test_what_is_born_confined_is_freed),

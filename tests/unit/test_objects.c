@@ -258,6 +258,36 @@ static void test_what_has_no_such_attribute(void **state) {
     assert_true(read_name((PyObject *)(UINTPTR_MAX - 64)) == 0);
 }
 
+static void test_numbers(void **state) {
+    static const struct {
+        const char *text;
+        bool is_read;
+        uint64_t value;
+    } numbers[] = {{"0", true, 0},
+                   {"7", true, 7},
+                   {"2**30 + 5", true, (1u << 30) + 5u},
+                   {"-1", false, 0},
+                   {"-(2**30) - 5", false, 0},
+                   {"2**59", true, UINT64_C(1) << 59},
+                   {"2**60", false, 0},
+                   {"-(2**70)", false, 0},
+                   {"'7'", false, 0}};
+    (void)state;
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        char code[64];
+        uint64_t value = 0;
+        snprintf(code, sizeof code, "number = %s", numbers[i].text);
+        unit_run(code);
+        PyObject *number = unit_main("number");
+        assert_int_equal(pyprof__read_int((uintptr_t)number, &value), numbers[i].is_read);
+        assert_true(!numbers[i].is_read || value == numbers[i].value);
+        Py_DecRef(number);
+    }
+    uint64_t value;
+    assert_false(pyprof__read_int(0, &value));
+    assert_false(pyprof__read_int(8, &value));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_strings_of_every_kind),
@@ -270,6 +300,7 @@ int main(void) {
         cmocka_unit_test(test_names_of_threads_are_found),
         cmocka_unit_test(test_names_that_are_not_interned_are_found),
         cmocka_unit_test(test_what_has_no_such_attribute),
+        cmocka_unit_test(test_numbers),
     };
     return cmocka_run_group_tests(tests, start, unit_stop_python);
 }
