@@ -8128,7 +8128,7 @@ static void pyprof__park_candidates(pyprof__sampler *sampler) {
 //     request, or a loss; the time of one without a thread state     pyprof__end_time            >>records
 //     ends
 //  9  threads that stand still are parked                            pyprof__park_candidates     >>waiting
-// 10  at every 64th, requests to threads that have ended are freed   pyprof__drop_dead_requests  >>signals
+// 10  at every 64th, requests to threads that have ended are freed   pyprof__drop_dead_questions >>asking
 // 11  the sampler leaves a core that it stayed on for nothing        pyprof__leave_core          >>holding
 // Begin with pyprof__sampler_main, pyprof__sample_until_stopped, pyprof__tick, pyprof__list_threads.
 

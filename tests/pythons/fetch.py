@@ -106,7 +106,11 @@ class Emulated(Packaged):
 class FreeThreaded(Kept):
     """Built from the source package of a stable Debian, of which there is one version."""
 
-    OPTIONS = ('--disable-gil', '--enable-shared', '--without-ensurepip', '--disable-test-modules')
+    # Neither debugging information nor the modules that take longest to compile, and that no test imports.
+    OPTIONS = ('--disable-gil', '--enable-shared', '--without-ensurepip', '--disable-test-modules', 'OPT=-DNDEBUG -O2') + \
+        tuple('py_cv_module_%s=n/a' % module for module in (
+            '_codecs_cn', '_codecs_hk', '_codecs_iso2022', '_codecs_jp', '_codecs_kr', '_codecs_tw', '_curses',
+            '_curses_panel', '_dbm', '_decimal', '_gdbm', '_sqlite3', '_tkinter', '_uuid', 'readline'))
 
     def __init__(self, name, version, about, suite):
         super().__init__('python' + name, ' '.join(self.OPTIONS + (suite,)))
