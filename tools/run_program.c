@@ -1,9 +1,9 @@
 /* run_program.c: which program pyprof-run runs, and in which python.
  *
- * The target is a Python script, a python with a command line of its own (pyprof-run -- python3 -O x.py), or
- * the name of a script on PATH (pyprof-run pytest). The python is the one that a shell would take: an active
- * virtual environment's, or python3 on PATH. It is executed itself, so its packages and its sys.* are what
- * they are without us. Needed is a library that was built for its version and build: see library_for.
+ * The target is a Python script, a python with a command line of its own (pyprof-run -- python3 -O x.py), the name of
+ * a script on PATH (pyprof-run pytest), or an env with one of these behind it. The python is the one that a shell
+ * would take: an active virtual environment's, or python3 on PATH. It is executed itself, so its packages and its
+ * sys.* are what they are without us. Needed is a library that was built for its version and build: see library_for.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
