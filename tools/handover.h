@@ -6,8 +6,13 @@
  * started with, whatever the program has done to its own.
  *
  * To the library: one environment variable, which it takes away before Python sees it.
- * To the writer: frames over an abstract Unix socket, whose name is in that variable. After a
+ * To the writer: frames over an abstract Unix socket, whose name is in that variable. After a HANDOVER_DRAFT,
  * HANDOVER_DONE or HANDOVER_REFUSED the writer answers one byte: 0 if all was written.
+ *
+ * Where it is not known yet whether a recording ends, a draft is handed over: all that there is by then. Files get it at
+ * once, so that they are whole whatever follows. It is what counts if nothing comes after it: before an exec, which may
+ * fail, until the connection closes, as only an exec that succeeds closes it; before a limit of CPU time until the program
+ * has ended.
  */
 #ifndef HANDOVER_H
 #define HANDOVER_H
@@ -31,6 +36,8 @@ typedef enum handover_kind {
     HANDOVER_END,        /* a handover_end */
     HANDOVER_COLLAPSED,  /* a piece of the profile as collapsed text, in microseconds */
     HANDOVER_SPEEDSCOPE, /* the same for speedscope */
+    HANDOVER_DRAFT,      /* all that there is by now */
+    HANDOVER_GOES_ON,    /* the exec that the draft was for has failed */
     HANDOVER_DONE,       /* all has been handed over */
     HANDOVER_NEVER_RAN   /* from pyprof-run itself: the program could not be executed */
 } handover_kind;
@@ -44,11 +51,14 @@ typedef struct handover_frame {
 /* What ended the recording. */
 typedef enum handover_cause {
     HANDOVER_NOT_YET = 0,
-    HANDOVER_EXIT,     /* value: the exit status */
-    HANDOVER_SIGNAL,   /* value: its number */
-    HANDOVER_EXEC,     /* text: what replaced the program */
-    HANDOVER_DAEMON,   /* the program goes on in a forked child */
-    HANDOVER_DURATION, /* the program goes on, --duration is over */
+    HANDOVER_EXIT,      /* value: the exit status */
+    HANDOVER_SIGNAL,    /* value: its number */
+    HANDOVER_EXEC,      /* text: what replaced the program */
+    HANDOVER_DAEMON,    /* the program goes on in a forked child */
+    HANDOVER_DURATION,  /* the program goes on, --duration is over */
+    HANDOVER_LIMIT,     /* a draft only: soon the program will be killed, as RLIMIT_CPU says */
+    HANDOVER_NAMESPACE, /* within the program only: it is left alone for a moment */
+    HANDOVER_BROKEN_OFF /* the program goes on, the recording cannot; text: why */
 } handover_cause;
 
 typedef struct handover_end {

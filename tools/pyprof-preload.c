@@ -11,6 +11,10 @@
  *
  * What is recorded is handed over to the writer, in a thread of ours, whatever state the thread that ends
  * the process is in. See handover.h.
+ *
+ * Some calls end the process only if they succeed (exec), or fail while there is a thread of ours (unshare). For them
+ * the recording is interrupted: it ends, and if the program goes on, a new one goes on with it. All of them are one
+ * profile: see joined.h.
  */
 #undef _FILE_OFFSET_BITS /* fopen is to be fopen here, and not the other name of fopen64 */
 #ifndef _GNU_SOURCE
@@ -27,20 +31,24 @@ static int real_sigaction(int number, const struct sigaction *action, struct sig
 #undef sigaction
 
 #include "handover.h"
+#include "joined.h"
 
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <linux/nsfs.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -55,8 +63,9 @@ enum {
 };
 
 enum {
-    OFF,       /* nothing was begun: every function here is libc's */
-    RECORDING, /* until all has been handed over */
+    OFF,         /* nothing was begun: every function here is libc's */
+    RECORDING,   /* until all has been handed over */
+    INTERRUPTED, /* nothing is recorded, and it may go on */
     DONE
 };
 
@@ -65,13 +74,19 @@ static struct {
     pid_t pid; /* a forked child has our memory, but no recording */
     atomic_uint state;
     atomic_ullong cause; /* a handover_cause and its value: who comes first sets it */
-    char replaced_by[256];
-    sem_t wake; /* the supervisor's */
+    char text[256];      /* what replaces the program, or why it is not recorded any more */
+    sem_t wake;          /* the supervisor's */
     atomic_int supervisor_tid;
+    atomic_int sampler_tid;
+    atomic_bool goes_on; /* after an interruption */
+    atomic_bool between; /* one recording ends, or the next begins */
     atomic_uint forks;
     atomic_int ending_signals; /* that came a second and more after the first */
     atomic_ullong first_ending_signal;
-    struct timespec begun;
+    struct timespec begun;    /* the recording that runs, and what those before it have left: */
+    pyprof_profile *recorded; /* all that they recorded; NULL = there were none, or nothing */
+    pyprof_stats stats;
+    double seconds;
     bool failed;
     pthread_mutex_t lock; /* guards what follows */
     int descriptor;       /* to the writer */
@@ -82,6 +97,10 @@ static struct {
 /* A child made by vfork shares our memory, and has another id. */
 static bool is_recording(void) {
     return run.state == RECORDING && getpid() == run.pid;
+}
+
+static uint32_t cause_of_end(void) {
+    return (uint32_t)(run.cause >> 32);
 }
 
 /* libc's own function of a name that is defined here, too, as a variable libc_NAME. */
@@ -124,8 +143,7 @@ static bool is_still_ours(void) {
 
 /* Whether the process ends, and is not replaced or left behind by a daemon. */
 static bool is_ending(void) {
-    uint32_t cause = (uint32_t)(run.cause >> 32);
-    return cause == HANDOVER_EXIT || cause == HANDOVER_SIGNAL;
+    return cause_of_end() == HANDOVER_EXIT || cause_of_end() == HANDOVER_SIGNAL;
 }
 
 /* The connection, made anew if it is gone; -1 = none. With the lock held. */
@@ -155,12 +173,17 @@ static bool tell(handover_kind kind, uint32_t detail, const void *data, size_t s
 static bool ask_whether_written(void) {
     (void)pthread_mutex_lock(&run.lock);
     bool written = handover_answer(run.descriptor);
+    (void)pthread_mutex_unlock(&run.lock);
+    return written;
+}
+
+static void leave_writer(void) {
+    (void)pthread_mutex_lock(&run.lock);
     if (is_still_ours()) {
         (void)close(run.descriptor);
     }
     run.descriptor = -1;
     (void)pthread_mutex_unlock(&run.lock);
-    return written;
 }
 
 /* ---- handing over --------------------------------------------------------------------------------------- */
@@ -232,24 +255,25 @@ static double seconds_since(const struct timespec *begun) {
     return (double)(now.tv_sec - begun->tv_sec) + (double)(now.tv_nsec - begun->tv_nsec) / 1e9;
 }
 
-static handover_end describe_end(const pyprof_profile *profile, pyprof_result result, double seconds) {
-    unsigned long long cause = run.cause;
+static handover_end describe_end(unsigned long long cause, pyprof_result result) {
     handover_end end;
     memset(&end, 0, sizeof end);
     end.cause = (uint32_t)(cause >> 32);
     end.value = (int32_t)(uint32_t)cause;
     end.forks = run.forks;
     end.failed = result != PYPROF_OK;
-    end.seconds = seconds;
-    (void)pyprof_get_stats(&end.stats);
+    end.seconds = run.recorded != NULL ? (double)run.recorded->duration_ns / 1e9 : run.seconds;
+    end.stats = run.stats;
     (void)snprintf(end.python, sizeof end.python, "%.*s", (int)strcspn(Py_GetVersion(), " "), Py_GetVersion());
-    (void)snprintf(end.text, sizeof end.text, "%s",
-                   result != PYPROF_OK ? pyprof_result_string(result) : run.replaced_by);
-    end.never_began = profile != NULL && end.cause == HANDOVER_EXIT && end.value != 0 && !program_began(profile);
+    (void)snprintf(end.text, sizeof end.text, "%s", result != PYPROF_OK ? pyprof_result_string(result) : run.text);
+    end.never_began =
+        run.recorded != NULL && end.cause == HANDOVER_EXIT && end.value != 0 && !program_began(run.recorded);
     return end;
 }
 
-static bool hand_over(const pyprof_profile *profile, const handover_end *end) {
+/* All that was recorded, as a draft or as what is written. */
+static bool hand_over(const handover_end *end, handover_kind kind) {
+    const pyprof_profile *profile = run.recorded;
     pyprof_output output = {.metric = (pyprof_metric)run.settings.metric,
                             .detail = (pyprof_detail)run.settings.detail,
                             .include_idle = run.settings.include_idle != 0};
@@ -262,78 +286,253 @@ static bool hand_over(const pyprof_profile *profile, const handover_end *end) {
         output.format = PYPROF_FORMAT_SPEEDSCOPE;
         sent = pyprof_write(profile, &output, send_speedscope, NULL) == PYPROF_OK;
     }
-    if (!sent || !tell(HANDOVER_DONE, 0, NULL, 0)) {
+    sent = sent && tell(kind, 0, NULL, 0);
+    if (!sent && end->cause != HANDOVER_LIMIT) {
         static const char lost[] = "pyprof-run: the profile could not be handed over to be written: it is lost\n";
         (void)!write(STDERR_FILENO, lost, sizeof lost - 1); /* nobody else is left to say it */
-        return false;
     }
-    return ask_whether_written();
+    return sent && ask_whether_written();
+}
+
+/* ---- parts of the recording ----------------------------------------------------------------------------- */
+
+/* Not malloc's memory: a thread that dies inside malloc must not keep us from handing over. */
+static void *map_memory(size_t size, void *unused) {
+    (void)unused;
+    size_t *block = (size_t *)mmap(NULL, size + 64, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (block == MAP_FAILED) {
+        return NULL;
+    }
+    *block = size + 64;
+    return (char *)block + 64;
+}
+
+static void unmap_memory(void *memory, void *unused) {
+    (void)unused;
+    if (memory != NULL) {
+        size_t *block = (size_t *)(void *)((char *)memory - 64);
+        (void)munmap(block, *block);
+    }
+}
+
+/* Why it cannot begin or go on is told once, by refuse or at the end, and what was lost by the writer, from the figures. */
+static void on_log(pyprof_log_level level, const char *message, void *unused) {
+    (void)unused;
+    if (run.between || (run.state == OFF && level == PYPROF_LOG_ERROR) ||
+        (run.cause != HANDOVER_NOT_YET && level == PYPROF_LOG_WARNING)) {
+        return;
+    }
+    (void)tell(HANDOVER_LOG, (uint32_t)level, message, strlen(message));
+}
+
+/* The memory is what is left by those before. */
+static pyprof_result begin_part(void) {
+    size_t held = run.recorded != NULL ? run.recorded->memory.used : 0, limit = (size_t)run.settings.memory;
+    pyprof_desc desc = {.interval_us = run.settings.interval_us,
+                        .capture = (pyprof_capture)run.settings.capture,
+                        .signal_number = run.settings.signal_number,
+                        .memory_limit = limit > held + (1u << 20) ? limit - held : 1u << 20,
+                        .max_depth = run.settings.depth,
+                        .allocator = {map_memory, unmap_memory, NULL},
+                        .logger = {on_log, NULL}};
+    pyprof_result result = pyprof_start(&desc);
+    (void)clock_gettime(CLOCK_MONOTONIC, &run.begun);
+    if (result == PYPROF_OK) {
+        run.sampler_tid = pyprof__active->tid;
+    }
+    run.between = false;
+    return result;
+}
+
+/* Adds a recording to those before. */
+static void keep_part(pyprof_profile *part) {
+    static const char no_room[] = "there was no room for what was recorded after an interruption: see --memory";
+    if (run.recorded == NULL || part == NULL) {
+        run.recorded = part != NULL ? part : run.recorded;
+        return;
+    }
+    size_t places = (size_t)part->tracks.count + part->nodes.items.count;
+    uint32_t *room = (uint32_t *)map_memory(places * sizeof *room, NULL);
+    if (room == NULL || !join_profiles(run.recorded, part, room)) {
+        (void)tell(HANDOVER_LOG, PYPROF_LOG_WARNING, no_room, sizeof no_room - 1);
+    }
+    unmap_memory(room, NULL);
+    pyprof_free(part);
+}
+
+static pyprof_result end_part(void) {
+    pyprof_profile *part = NULL;
+    pyprof_stats stats;
+    if (!pyprof_is_active()) {
+        return PYPROF_OK;
+    }
+    run.between = true;
+    run.seconds += seconds_since(&run.begun);
+    pyprof_result result = pyprof_stop(&part);
+    if (pyprof_get_stats(&stats) == PYPROF_OK) {
+        join_stats(&run.stats, &stats);
+    }
+    keep_part(part);
+    return result;
 }
 
 static void finish(void) {
-    double seconds = seconds_since(&run.begun);
-    pyprof_profile *profile = NULL;
-    pyprof_result result = pyprof_stop(&profile);
-    handover_end end = describe_end(profile, result, seconds);
-    run.failed = !hand_over(profile, &end);
-    pyprof_free(profile);
+    pyprof_result result = end_part();
+    handover_end end = describe_end(run.cause, result);
+    run.failed = !hand_over(&end, HANDOVER_DONE);
+    leave_writer();
+    pyprof_free(run.recorded);
 }
 
 /* ---- the end of the recording --------------------------------------------------------------------------- */
 
+static void take_signals(void);
 static void restore_signals(void);
 
-static void wait_until_done(void) {
-    while (run.state == RECORDING) {
+static void wait_while(unsigned state) {
+    while (run.state == state) {
+        (void)syscall(SYS_futex, &run.state, FUTEX_WAIT_PRIVATE, state, NULL, NULL, 0);
+    }
+}
+
+static void enter(unsigned state) {
+    run.state = state;
+    (void)syscall(SYS_futex, &run.state, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+static bool set_cause(handover_cause cause, int value) {
+    unsigned long long none = HANDOVER_NOT_YET;
+    return atomic_compare_exchange_strong(&run.cause, &none, (unsigned long long)cause << 32 | (uint32_t)value);
+}
+
+/* Ends the recording, and returns when it has been handed over. Whether it was this end, not another one that came first.
+   Async-signal-safe. */
+static bool end_recording(handover_cause cause, int value) {
+    bool is_first = false;
+    while (run.state == RECORDING) { /* another one may have been an interruption, and is over */
+        is_first = set_cause(cause, value) || is_first;
+        (void)sem_post(&run.wake);
         (void)syscall(SYS_futex, &run.state, FUTEX_WAIT_PRIVATE, RECORDING, NULL, NULL, 0);
     }
+    return is_first;
 }
 
 /* Whether the process exits by itself. */
 static bool is_leaving(void) {
-    return (uint32_t)(run.cause >> 32) == HANDOVER_EXIT && getpid() == run.pid;
+    return cause_of_end() == HANDOVER_EXIT && getpid() == run.pid;
 }
 
 static void be_done(void) {
     if (!is_leaving()) { /* else for timers: see comes_too_late */
         restore_signals();
     }
-    run.state = DONE;
-    (void)syscall(SYS_futex, &run.state, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+    enter(DONE);
 }
 
-/* Ends the recording, and returns when it has been handed over. Async-signal-safe. */
-static void end_recording(handover_cause cause, int value) {
-    unsigned long long none = HANDOVER_NOT_YET;
-    (void)atomic_compare_exchange_strong(&run.cause, &none, (unsigned long long)cause << 32 | (uint32_t)value);
-    (void)sem_post(&run.wake);
-    wait_until_done();
+/* Why the program goes on without being recorded. */
+static void break_off(const char *why) {
+    if (!is_ending()) {
+        (void)snprintf(run.text, sizeof run.text, "%.*s", (int)sizeof run.text - 1, why);
+        run.cause = (unsigned long long)HANDOVER_BROKEN_OFF << 32;
+    }
 }
 
-/* Until a post, or --duration is over. A semaphore knows only the wall clock, which may be set: so it waits in
-   short steps, and asks the monotonic one. */
+/* At its hard limit of CPU time a process is killed at once: getrlimit(2). So what there is by then is handed over as a
+   draft a while before, and again in ever shorter times, as long as these are longer than it takes. */
+static struct {
+    rlim_t limit;        /* seconds, for which this is; 0 = none yet */
+    double left_at_next; /* seconds of CPU time that are left when the next draft is due */
+} drafts;
+
+static double cpu_time_used(void) {
+    struct timespec used;
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return (double)used.tv_sec + (double)used.tv_nsec / 1e9;
+}
+
+/* Seconds of CPU time. */
+static double until_draft(void) {
+    const double never = 1e9, most = 10;
+    struct rlimit limits;
+    if (getrlimit(RLIMIT_CPU, &limits) != 0 || limits.rlim_max == RLIM_INFINITY) {
+        return never;
+    }
+    double limit = (double)limits.rlim_max;
+    if (limits.rlim_max != drafts.limit) {
+        drafts.limit = limits.rlim_max;
+        drafts.left_at_next = limit / 2 < most ? limit / 2 : most;
+    }
+    return drafts.left_at_next > 0 ? limit - drafts.left_at_next - cpu_time_used() : never;
+}
+
+static void hand_over_draft(void) {
+    double begun = cpu_time_used();
+    pyprof_result result = end_part();
+    bool is_recorded = begin_part() == PYPROF_OK;
+    handover_end end = describe_end((unsigned long long)HANDOVER_LIMIT << 32, result);
+    if (!is_recorded) {
+        break_off(pyprof_last_error());
+        return;
+    }
+    (void)hand_over(&end, HANDOVER_DRAFT);
+    double now = cpu_time_used(), next = ((double)drafts.limit - now) / 4;
+    drafts.left_at_next = next > 0.02 && next > 2 * (now - begun) ? next : 0;
+}
+
+static double until_duration(void) {
+    return run.settings.duration > 0 ? run.settings.duration - run.seconds - seconds_since(&run.begun) : 1e9;
+}
+
+/* A semaphore knows only the wall clock, which may be set: so it is waited for in short steps. */
+static void wait_for(double seconds) {
+    struct timespec deadline;
+    (void)clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_nsec += (long)((seconds < 0.5 ? seconds : 0.5) * 1e9);
+    deadline.tv_sec += deadline.tv_nsec / 1000000000;
+    deadline.tv_nsec %= 1000000000;
+    (void)sem_timedwait(&run.wake, &deadline);
+}
+
+/* Until there is a cause to end the recording, be it that --duration is over. */
 static void wait_for_end(void) {
-    while (run.settings.duration <= 0) {
-        if (sem_wait(&run.wake) == 0) {
-            return;
+    cpu_set_t set;
+    int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : CPU_SETSIZE;
+    while (run.cause == HANDOVER_NOT_YET) {
+        double duration = until_duration(), draft = until_draft() / cores; /* no sooner may so much CPU time be used */
+        if (duration <= 0) {
+            (void)set_cause(HANDOVER_DURATION, 0);
+        } else if (draft <= 0) {
+            hand_over_draft();
+        } else {
+            draft = draft > 0.005 ? draft : 0.005;
+            wait_for(duration < draft ? duration : draft);
         }
     }
-    for (;;) {
-        double left = run.settings.duration - seconds_since(&run.begun);
-        if (left <= 0) {
-            unsigned long long none = HANDOVER_NOT_YET;
-            (void)atomic_compare_exchange_strong(&run.cause, &none, (unsigned long long)HANDOVER_DURATION << 32);
-            return;
-        }
-        struct timespec deadline;
-        (void)clock_gettime(CLOCK_REALTIME, &deadline);
-        deadline.tv_nsec += (long)((left < 0.5 ? left : 0.5) * 1e9);
-        deadline.tv_sec += deadline.tv_nsec / 1000000000;
-        deadline.tv_nsec %= 1000000000;
-        if (sem_timedwait(&run.wake, &deadline) == 0) {
-            return;
-        }
+}
+
+/* The program goes on after an interruption, and so does the recording. */
+static void go_on(void) {
+    run.goes_on = false;
+    if (begin_part() != PYPROF_OK) {
+        break_off(pyprof_last_error());
+        return;
     }
+    run.cause = HANDOVER_NOT_YET;
+    take_signals();
+    enter(RECORDING);
+}
+
+/* What is handed over now counts if the exec succeeds. If it fails, the thread that called it says so. */
+static void interrupt_for_exec(void) {
+    pyprof_result result = end_part();
+    handover_end end = describe_end(run.cause, result);
+    (void)hand_over(&end, HANDOVER_DRAFT);
+    enter(INTERRUPTED);
+    while (!run.goes_on) {
+        (void)sem_wait(&run.wake);
+    }
+    (void)tell(HANDOVER_GOES_ON, 0, NULL, 0);
+    go_on();
 }
 
 static void *supervise(void *unused) {
@@ -341,9 +540,19 @@ static void *supervise(void *unused) {
     (void)pthread_setname_np(pthread_self(), "pyprof-run");
     run.supervisor_tid = (int)syscall(SYS_gettid);
     free(malloc(1)); /* an arena of its own, before a thread dies with the lock of another one */
-    wait_for_end();
-    finish();
-    be_done();
+    if (run.state == INTERRUPTED) {
+        go_on();
+    }
+    for (wait_for_end(); cause_of_end() == HANDOVER_EXEC; wait_for_end()) {
+        interrupt_for_exec();
+    }
+    if (cause_of_end() == HANDOVER_NAMESPACE) { /* which asks for a process without this thread */
+        (void)end_part();
+        enter(INTERRUPTED);
+    } else {
+        finish();
+        be_done();
+    }
     return NULL;
 }
 
@@ -459,7 +668,7 @@ static void on_ending_signal(int number, siginfo_t *info, void *unused) {
     }
     if (is_recording() && !is_impatient()) {
         end_recording(HANDOVER_SIGNAL, number);
-        number = (uint32_t)(run.cause >> 32) == HANDOVER_SIGNAL ? (int)(uint32_t)run.cause : number;
+        number = cause_of_end() == HANDOVER_SIGNAL ? (int)(uint32_t)run.cause : number;
     }
     struct sigaction action;
     memset(&action, 0, sizeof action);
@@ -517,7 +726,7 @@ static int set_own_action(int number, const struct sigaction *action, struct sig
 
 static bool asks_for_stacks(int number) {
     bool is_taken = (pyprof__get64(&pyprof__handler.taken) & pyprof__signal_bit(number)) != 0;
-    return is_taken && is_recording() && run.cause == HANDOVER_NOT_YET;
+    return is_taken && is_recording() && run.cause == HANDOVER_NOT_YET && !run.between;
 }
 
 EXPORTED int sigaction(int number, const struct sigaction *action, struct sigaction *old) {
@@ -730,56 +939,54 @@ EXPORTED int daemon(int keep_directory, int keep_files) {
     return libc_daemon(keep_directory, keep_files);
 }
 
-/* Whether execve would take a file: "#!" and an interpreter that is there, or what has zero bytes in its beginning, as
-   programs have and texts have not. */
-static bool is_program(const char *path) {
-    char text[256];
+/* Whether it is worth a try to execute it. */
+static bool may_be_executed(const char *path) {
     struct stat status;
-    if (stat(path, &status) != 0 || !S_ISREG(status.st_mode) || access(path, X_OK) != 0) {
+    return stat(path, &status) == 0 && S_ISREG(status.st_mode) && access(path, X_OK) == 0;
+}
+
+/* A program that is about to be replaced. Whether the recording was interrupted for that: if it then is not replaced,
+   after_exec follows. */
+static bool before_exec(const char *path) {
+    if (path == NULL || !is_recording() || !may_be_executed(path)) {
         return false;
     }
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0) {
-        return true; /* it may be executed, but not be read */
-    }
-    ssize_t length = read(file, text, sizeof text - 1);
-    (void)close(file);
-    text[length > 0 ? length : 0] = '\0';
-    if (strncmp(text, "#!", 2) != 0) {
-        return length > 0 && memchr(text, 0, (size_t)length) != NULL;
-    }
-    char *interpreter = text + 2 + strspn(text + 2, " \t");
-    interpreter[strcspn(interpreter, " \t\r\n")] = '\0';
-    return access(interpreter, X_OK) == 0;
+    (void)snprintf(run.text, sizeof run.text, "%.*s", (int)sizeof run.text - 1, path);
+    return end_recording(HANDOVER_EXEC, 0);
 }
 
-/* A program that is about to be replaced: if it then is not, the recording has ended all the same. */
-static void before_exec(const char *path) {
-    if (path != NULL && is_recording() && is_program(path)) {
-        (void)snprintf(run.replaced_by, sizeof run.replaced_by, "%.*s", (int)sizeof run.replaced_by - 1, path);
-        end_recording(HANDOVER_EXEC, 0);
-    }
-}
-
-static void before_exec_in_path(const char *name) {
+static bool before_exec_in_path(const char *name) {
     const char *place = getenv("PATH");
     char path[PATH_MAX];
+    bool interrupted = false;
     if (name == NULL || strchr(name, '/') != NULL) {
-        before_exec(name);
-        return;
+        return before_exec(name);
     }
-    while (place != NULL && *place != '\0' && is_recording()) {
+    for (place = place != NULL ? place : "/bin:/usr/bin"; *place != '\0' && !interrupted && is_recording();) {
         size_t length = strcspn(place, ":");
         (void)snprintf(path, sizeof path, "%.*s/%s", (int)length, length > 0 ? place : ".", name);
-        before_exec(path);
+        interrupted = before_exec(path);
         place += length;
         place += *place == ':';
     }
+    return interrupted;
+}
+
+/* It has failed. Async-signal-safe, as exec is. */
+static int after_exec(bool interrupted, int result) {
+    int saved = errno;
+    if (interrupted) {
+        run.goes_on = true;
+        (void)sem_post(&run.wake);
+        wait_while(INTERRUPTED);
+    }
+    errno = saved;
+    return result;
 }
 
 EXPORTED int execve(const char *path, char *const arguments[], char *const variables[]) {
-    before_exec(path);
-    return (int)syscall(SYS_execve, path, arguments, variables);
+    bool interrupted = before_exec(path);
+    return after_exec(interrupted, (int)syscall(SYS_execve, path, arguments, variables));
 }
 
 EXPORTED int execv(const char *path, char *const arguments[]) {
@@ -788,8 +995,8 @@ EXPORTED int execv(const char *path, char *const arguments[]) {
 
 EXPORTED int execvpe(const char *name, char *const arguments[], char *const variables[]) {
     LIBC(execvpe);
-    before_exec_in_path(name);
-    return libc_execvpe(name, arguments, variables);
+    bool interrupted = before_exec_in_path(name);
+    return after_exec(interrupted, libc_execvpe(name, arguments, variables));
 }
 
 EXPORTED int execvp(const char *name, char *const arguments[]) {
@@ -848,8 +1055,92 @@ EXPORTED int fexecve(int descriptor, char *const arguments[], char *const variab
     LIBC(fexecve);
     char path[64];
     (void)snprintf(path, sizeof path, "/proc/self/fd/%d", descriptor);
-    before_exec(path);
-    return libc_fexecve(descriptor, arguments, variables);
+    bool interrupted = before_exec(path);
+    return after_exec(interrupted, libc_fexecve(descriptor, arguments, variables));
+}
+
+/* ---- what a process with one thread only may do ---------------------------------------------------------- */
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x00000080
+#endif
+
+static bool lives(int tid) {
+    return tid > 0 && syscall(SYS_tgkill, run.pid, tid, 0) == 0;
+}
+
+/* The signals that would end the process, but for the one that asks for stacks: who blocks that is not asked. */
+static sigset_t ending_signals(void) {
+    sigset_t set;
+    (void)sigemptyset(&set);
+    for (int number = 1; number <= SIGRTMAX; number++) {
+        if (ends_process(number) && number != run.settings.signal_number) {
+            (void)sigaddset(&set, number);
+        }
+    }
+    return set;
+}
+
+/* Our threads go, and with them the recording is interrupted; whether it was. A signal that would end the process has to
+   wait meanwhile, as nobody is there to hand over. */
+static bool leave_alone(sigset_t *before) {
+    const struct timespec step = {0, 100000};
+    sigset_t ending = ending_signals();
+    int saved = errno;
+    if (!is_recording()) {
+        return false;
+    }
+    (void)pthread_sigmask(SIG_BLOCK, &ending, before);
+    bool interrupted = end_recording(HANDOVER_NAMESPACE, 0);
+    while (interrupted && (lives(run.supervisor_tid) || lives(run.sampler_tid))) {
+        (void)nanosleep(&step, NULL);
+    }
+    if (!interrupted) {
+        (void)pthread_sigmask(SIG_SETMASK, before, NULL);
+    }
+    errno = saved;
+    return interrupted;
+}
+
+static int come_back(bool interrupted, const sigset_t *before, int result) {
+    int saved = errno;
+    if (!interrupted) {
+        return result;
+    }
+    run.supervisor_tid = 0;
+    if (start_supervisor()) {
+        wait_while(INTERRUPTED);
+    } else {
+        break_off("in its new namespaces it cannot start a thread");
+        finish();
+        be_done();
+    }
+    (void)pthread_sigmask(SIG_SETMASK, before, NULL);
+    errno = saved;
+    return result;
+}
+
+EXPORTED int unshare(int flags) {
+    LIBC(unshare);
+    sigset_t before;
+    bool is_alone = (flags & (CLONE_NEWUSER | CLONE_VM | CLONE_SIGHAND | CLONE_THREAD)) != 0 && leave_alone(&before);
+    return come_back(is_alone, &before, libc_unshare(flags));
+}
+
+/* What kinds of namespaces it is about: setns(2). */
+static int kinds_of(int descriptor, int kinds) {
+    int saved = errno;
+    int kind = kinds != 0 ? kinds : ioctl(descriptor, NS_GET_NSTYPE);
+    errno = saved;
+    return kind > 0 ? kind : 0;
+}
+
+EXPORTED int setns(int descriptor, int kinds) {
+    LIBC(setns);
+    sigset_t before;
+    int entered = kinds_of(descriptor, kinds);
+    bool is_alone = (entered & (CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWTIME)) != 0 && leave_alone(&before);
+    return come_back(is_alone, &before, libc_setns(descriptor, kinds));
 }
 
 /* ---- children ------------------------------------------------------------------------------------------- */
@@ -861,7 +1152,7 @@ static void count_fork(void) {
 }
 
 static void forget_in_child(void) {
-    if (run.state == RECORDING) {
+    if (run.state == RECORDING || run.state == INTERRUPTED) {
         restore_signals();
         if (is_still_ours()) {
             (void)close(run.descriptor);
@@ -869,10 +1160,6 @@ static void forget_in_child(void) {
         run.descriptor = -1;
         run.state = DONE;
     }
-}
-
-static bool lives(int tid) {
-    return tid > 0 && syscall(SYS_tgkill, run.pid, tid, 0) == 0;
 }
 
 /* The text of /proc/self/stat with fewer threads: proc(5), the 20th field. The second one, a name, is in brackets. */
@@ -927,35 +1214,6 @@ EXPORTED FILE *fopen64(const char *path, const char *mode) {
 
 /* ---- the beginning -------------------------------------------------------------------------------------- */
 
-/* Why it cannot begin is told once, by refuse, and what was lost by the writer, from the figures. */
-static void on_log(pyprof_log_level level, const char *message, void *unused) {
-    (void)unused;
-    if ((run.state == OFF && level == PYPROF_LOG_ERROR) ||
-        (run.cause != HANDOVER_NOT_YET && level == PYPROF_LOG_WARNING)) {
-        return;
-    }
-    (void)tell(HANDOVER_LOG, (uint32_t)level, message, strlen(message));
-}
-
-/* Not malloc's memory: a thread that dies inside malloc must not keep us from handing over. */
-static void *map_memory(size_t size, void *unused) {
-    (void)unused;
-    size_t *block = (size_t *)mmap(NULL, size + 64, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (block == MAP_FAILED) {
-        return NULL;
-    }
-    *block = size + 64;
-    return (char *)block + 64;
-}
-
-static void unmap_memory(void *memory, void *unused) {
-    (void)unused;
-    if (memory != NULL) {
-        size_t *block = (size_t *)(void *)((char *)memory - 64);
-        (void)munmap(block, *block);
-    }
-}
-
 /* The environment as it was before pyprof-run. */
 static void clean_environment(unsigned preload_length) {
     const char *preload = getenv("LD_PRELOAD");
@@ -988,15 +1246,7 @@ static void refuse(const char *why) {
 
 /* The recording comes first: it looks for a free signal before we take those that end the process. */
 static void begin(void) {
-    pyprof_desc desc = {.interval_us = run.settings.interval_us,
-                        .capture = (pyprof_capture)run.settings.capture,
-                        .signal_number = run.settings.signal_number,
-                        .memory_limit = (size_t)run.settings.memory,
-                        .max_depth = run.settings.depth,
-                        .allocator = {map_memory, unmap_memory, NULL},
-                        .logger = {on_log, NULL}};
-    pyprof_result result = pyprof_start(&desc);
-    (void)clock_gettime(CLOCK_MONOTONIC, &run.begun);
+    pyprof_result result = begin_part();
     if (result != PYPROF_OK) {
         refuse(pyprof_result_string(result));
     }

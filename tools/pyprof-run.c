@@ -2,7 +2,7 @@
  *
  *     pyprof-run script.py ARGS...        the picture is script-DATE-TIME.svg
  *     pyprof-run -o out.txt -r 1000 -m package.module ARGS...
- *     pyprof-run -- python3 -O script.py, pyprof-run pytest tests
+ *     pyprof-run -- python3 -O script.py, pyprof-run pytest tests, pyprof-run env -i A=b python3 script.py
  *
  * It reads the command line, finds the python that a shell would run (run_program.c), leaves a process behind that
  * will write the profile (run_writer.c), and becomes that python, with a library preloaded that records
@@ -101,6 +101,7 @@ static const char HELP[] =
     "       pyprof-run [OPTIONS] -c CODE [ARGS...]\n"
     "       pyprof-run [OPTIONS] -- python3 [PYTHON'S OPTIONS] SCRIPT [ARGS...]\n"
     "       pyprof-run [OPTIONS] PROGRAM [ARGS...]     a Python script on PATH: pytest, black\n"
+    "       pyprof-run [OPTIONS] env ... python3 ...   as env would run it: -i, -u, -S, NAME=VALUE\n"
     "\n"
     "Runs a Python program as python3 does, and records where it spends its time.\n"
     "\n"
@@ -141,8 +142,10 @@ static const char HELP[] =
     ",\nof any build and patch version, or one for which pyprof-run was built, too.\n"
     "\n"
     "The profile is written whatever way the program ends: os._exit(), os.exec*(), daemons, signals and\n"
-    "crashes included; a line says what is not in it. A SIGKILL from outside loses it, and is told.\n"
-    "Child processes are not recorded.\n";
+    "crashes included; a line says what is not in it. A SIGKILL from outside loses it, and is told; one at\n"
+    "a limit of CPU time (ulimit -t), the last moments. Child processes are not recorded.\n"
+    "Calls past libc's names are not seen (syscall(), a function of ctypes.CDLL('libc.so.6')): such an exit\n"
+    "loses the profile, and such an unshare() of a user namespace is refused, as our threads are there.\n";
 
 /* ---- the command line ----------------------------------------------------------------------------------- */
 

@@ -3,7 +3,8 @@
  *   pyprof-run.c      the command line, and the way from it to the program
  *   run_program.c     which python runs it, and what it is called
  *   run_writer.c      the process that writes what was recorded
- *   pyprof-preload.c  the library that records, inside the program (handover.h is how it is spoken to)
+ *   pyprof-preload.c  the library that records, inside the program (handover.h is how it is spoken to; joined.h, how
+ *                     the parts of an interrupted recording become one)
  */
 #ifndef PYPROF_RUN_H
 #define PYPROF_RUN_H

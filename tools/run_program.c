@@ -1,9 +1,9 @@
 /* run_program.c: which program pyprof-run runs, and in which python.
  *
- * The target is a Python script, a python with a command line of its own (pyprof-run -- python3 -O x.py), or
- * the name of a script on PATH (pyprof-run pytest). The python is the one that a shell would take: an active
- * virtual environment's, or python3 on PATH. It is executed itself, so its packages and its sys.* are what
- * they are without us. Needed is a library that was built for its version and build: see library_for.
+ * The target is a Python script, a python with a command line of its own (pyprof-run -- python3 -O x.py), the name of
+ * a script on PATH (pyprof-run pytest), or an env with one of these behind it. The python is the one that a shell
+ * would take: an active virtual environment's, or python3 on PATH. It is executed itself, so its packages and its
+ * sys.* are what they are without us. Needed is a library that was built for its version and build: see library_for.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
@@ -55,10 +55,9 @@ static char *beside(const char *path, const char *name) {
     return result;
 }
 
-/* As a shell finds it; NULL = nowhere. */
-static char *find_in_path(const char *name) {
-    const char *place = getenv("PATH");
-    while (place != NULL && *place != '\0') {
+/* In folders with colons between them; NULL = nowhere. */
+static char *find_in(const char *place, const char *name) {
+    while (*place != '\0') {
         size_t length = strcspn(place, ":");
         char *candidate = length > 0 ? text_of("%.*s/%s", (int)length, place, name) : text_of("./%s", name);
         if (is_executable_file(candidate)) {
@@ -69,6 +68,18 @@ static char *find_in_path(const char *name) {
         place += *place == ':';
     }
     return NULL;
+}
+
+/* As a shell finds it; NULL = nowhere. */
+static char *find_in_path(const char *name) {
+    const char *path = getenv("PATH");
+    return path != NULL ? find_in(path, name) : NULL;
+}
+
+/* As env does, by execvp(3), which knows two folders where there is no PATH. */
+static char *find_as_env(const char *name) {
+    const char *path = getenv("PATH");
+    return find_in(path != NULL ? path : "/bin:/usr/bin", name);
 }
 
 /* The beginning of a file as text, "" if it cannot be read. */
@@ -370,69 +381,7 @@ static python active_python(bool quiet) {
     return find_environment(&self) ? self : find_on_path(quiet);
 }
 
-/* ---- scripts that name their python --------------------------------------------------------------------- */
-
-/* A word of a first line; NULL = no more. */
-static char *next_word(char **at) {
-    char *word = *at + strspn(*at, " \t\"'");
-    size_t length = strcspn(word, " \t\"'\r\n");
-    if (length == 0) {
-        return NULL;
-    }
-    *at = word + length + (word[length] != '\0');
-    word[length] = '\0';
-    return word;
-}
-
-/* What is left of a word that may be env itself, its -S, or a variable that it sets. */
-static char *behind_env(char *word, bool apply) {
-    if (strcmp(base_name(word), "env") == 0) {
-        return word + strlen(word);
-    }
-    word += strncmp(word, "-S", 2) == 0 ? 2 : 0;
-    char *equals = strchr(word, '=');
-    if (equals == NULL || equals == word || word[0] == '-' || memchr(word, '/', (size_t)(equals - word)) != NULL) {
-        return word;
-    }
-    *equals = '\0';
-    if (apply && setenv(word, equals + 1, 1) != 0) {
-        refuse("out of memory");
-    }
-    return word + strlen(word);
-}
-
-/* The command that a script's first line names, split into words; answers how many. Knows env, with and without -S, with
-   variables, which it sets if they are to be applied, and the shell line that pip and uv write where the path of python is too long or has blanks:
-   #!/bin/sh, then '''exec' "/path/python" "$0" "$@" */
-static int interpreter_of(const char *script, char *line, size_t size, char **words, int most, bool apply) {
-    int count = 0;
-    read_beginning(script, line, size);
-    if (strncmp(line, "#!", 2) != 0) {
-        return 0;
-    }
-    char *second = strchr(line, '\n');
-    char *at = line + 2;
-    bool is_exec = second != NULL && strncmp(second, "\n'''exec' ", 10) == 0;
-    if (is_exec) {
-        at = second + 10;
-        second = strchr(at, '\n');
-    }
-    if (second != NULL) {
-        *second = '\0';
-    }
-    for (char *word; count < most && (word = next_word(&at)) != NULL;) {
-        if (is_exec && word[0] == '$') {
-            break;
-        }
-        word = count > 0 ? word : behind_env(word, apply);
-        if (*word != '\0') {
-            words[count++] = word;
-        }
-    }
-    return count;
-}
-
-/* ---- the command line of the program -------------------------------------------------------------------- */
+/* ---- words ---------------------------------------------------------------------------------------------- */
 
 typedef struct words {
     char **items;
@@ -450,6 +399,226 @@ static void add_all(words *list, char *const *more) {
         add(list, *more);
     }
 }
+
+/* A text that grows. */
+typedef struct letters {
+    char *text;
+    size_t size;
+} letters;
+
+static void put(letters *to, const char *more, size_t size) {
+    to->text = must(realloc(to->text, to->size + size + 1));
+    memcpy(to->text + to->size, more, size);
+    to->size += size;
+    to->text[to->size] = '\0';
+}
+
+/* What follows a backslash in a text for env -S: env(1). Answers how many letters; 0 = that is not to be. */
+static size_t take_escape(const char *at, char quote, letters *word) {
+    static const char names[] = "fnrtv\"#$'\\_", means[] = "\f\n\r\t\v\"#$'\\ ";
+    const char *name = *at != '\0' ? strchr(names, *at) : NULL;
+    if (name == NULL || (*at == '_' && quote != '"')) {
+        return 0;
+    }
+    put(word, &means[name - names], 1);
+    return 1;
+}
+
+/* ${NAME}; answers how many letters follow the $; 0 = it is something else. */
+static size_t take_variable(const char *at, letters *word) {
+    size_t length = at[0] == '{' ? strcspn(at + 1, "}") : 0;
+    if (length == 0 || at[1 + length] != '}') {
+        return 0;
+    }
+    char *name = text_of("%.*s", (int)length, at + 1);
+    const char *value = getenv(name);
+    free(name);
+    value = value != NULL ? value : "";
+    put(word, value, strlen(value));
+    return length + 2;
+}
+
+/* A word of a text for env -S, up to the blank behind it. NULL = it is none that env takes. */
+static const char *take_split_word(const char *at, letters *word) {
+    char quote = '\0';
+    put(word, "", 0);
+    for (; *at != '\0' && (quote != '\0' || strchr(" \t\n\v\f\r", *at) == NULL); at++) {
+        size_t taken = 1;
+        if (*at == quote) {
+            quote = '\0';
+        } else if (quote == '\0' && (*at == '"' || *at == '\'')) {
+            quote = *at;
+        } else if (*at == '\\' && at[1] == '_' && quote == '\0') {
+            return at + 2;
+        } else if (*at == '\\' && at[1] == 'c' && quote == '\0') {
+            return at + strlen(at);
+        } else if (*at == '\\' && (quote != '\'' || at[1] == '\'' || at[1] == '\\')) {
+            taken = take_escape(at + 1, quote, word);
+            at += taken;
+        } else if (*at == '$' && quote != '\'') {
+            taken = take_variable(at + 1, word);
+            at += taken;
+        } else {
+            put(word, at, 1);
+        }
+        if (taken == 0) {
+            return NULL;
+        }
+    }
+    return quote == '\0' ? at : NULL;
+}
+
+/* A text as env -S splits it; false = it is none that env takes. */
+static bool split(const char *text, words *to) {
+    for (const char *at = text + strspn(text, " \t\n\v\f\r"); *at != '\0' && *at != '#';
+         at += strspn(at, " \t\n\v\f\r")) {
+        letters word = {NULL, 0};
+        at = take_split_word(at, &word);
+        if (at != NULL) {
+            add(to, word.text);
+        }
+        free(word.text);
+        if (at == NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- env ------------------------------------------------------------------------------------------------ */
+
+static bool is_env(const char *path) {
+    return strcmp(base_name(path), "env") == 0 && is_elf(path);
+}
+
+/* The command line of an env, as far as it has been read. */
+typedef struct env_line {
+    words words;
+    size_t at;
+    bool is_empty; /* -i */
+} env_line;
+
+/* The value of an option: what is left of its word, or the next word. NULL = none. */
+static char *take_value(env_line *line, char *rest) {
+    return *rest != '\0' ? rest : line->at < line->words.count ? line->words.items[line->at++] : NULL;
+}
+
+/* -S: what it says takes its place. */
+static bool take_split(env_line *line, const char *text) {
+    words all = {NULL, 0};
+    if (text == NULL || !split(text, &all)) {
+        return false;
+    }
+    add_all(&all, line->words.items + line->at);
+    line->words = all;
+    line->at = 0;
+    return true;
+}
+
+static bool take_env_letters(env_line *line, char *letter) {
+    for (; *letter != '\0'; letter++) {
+        char *value = NULL;
+        switch (*letter) {
+        case 'i':
+            line->is_empty = true;
+            break;
+        case 'u':
+            value = take_value(line, letter + 1);
+            return value != NULL && unsetenv(value) == 0;
+        case 'S':
+            return take_split(line, take_value(line, letter + 1));
+        default:
+            return false;
+        }
+    }
+    return true;
+}
+
+/* One option; false: none that is known here. */
+static bool take_env_option(env_line *line, char *word) {
+    if (strncmp(word, "--", 2) != 0) {
+        line->is_empty = line->is_empty || word[1] == '\0'; /* - */
+        return take_env_letters(line, word + 1);
+    }
+    if (strcmp(word, "--ignore-environment") == 0) {
+        line->is_empty = true;
+        return true;
+    }
+    char none[] = "";
+    if (strncmp(word, "--unset", 7) == 0 && (word[7] == '=' || word[7] == '\0')) {
+        char *value = take_value(line, word[7] == '=' ? word + 8 : none);
+        return value != NULL && unsetenv(value) == 0;
+    }
+    if (strncmp(word, "--split-string", 14) == 0 && (word[14] == '=' || word[14] == '\0')) {
+        return take_split(line, take_value(line, word[14] == '=' ? word + 15 : none));
+    }
+    return false;
+}
+
+/* Does to the environment what env does, and answers what it then runs; NULL = nothing, or it does more than that. */
+static char *const *take_env(char *const *arguments) {
+    env_line line = {{NULL, 0}, 0, false};
+    add_all(&line.words, arguments);
+    while (line.at < line.words.count && line.words.items[line.at][0] == '-') {
+        char *word = line.words.items[line.at++];
+        if (strcmp(word, "--") == 0) {
+            break;
+        }
+        if (!take_env_option(&line, word)) {
+            return NULL;
+        }
+    }
+    if (line.is_empty && clearenv() != 0) {
+        refuse("out of memory");
+    }
+    while (line.at < line.words.count && strchr(line.words.items[line.at], '=') != NULL) {
+        if (putenv(line.words.items[line.at++]) != 0) {
+            refuse("out of memory");
+        }
+    }
+    return line.at < line.words.count ? line.words.items + line.at : NULL;
+}
+
+/* ---- scripts that name their python --------------------------------------------------------------------- */
+
+/* What a script's first line puts before its name: an interpreter and, as Linux reads it, one word more, whatever blanks
+   are in it. Knows the shell line, too, that pip and uv write where the path of python is too long or has blanks:
+   #!/bin/sh, then '''exec' "/path/python" "$0" "$@" */
+static words read_first_line(const char *script) {
+    char text[1024];
+    words found = {NULL, 0};
+    read_beginning(script, text, sizeof text);
+    char *line = text + 2, *second = strchr(text, '\n');
+    bool is_exec = second != NULL && strncmp(second, "\n'''exec' ", 10) == 0;
+    if (strncmp(text, "#!", 2) != 0) {
+        return found;
+    }
+    if (is_exec) {
+        char *end = strstr(second + 10, " \"$0\"");
+        *(end != NULL ? end : second) = '\0';
+        (void)split(second + 10, &found);
+        return found;
+    }
+    line[strcspn(line, "\n")] = '\0';
+    size_t length = strlen(line);
+    while (length > 0 && strchr(" \t\r", line[length - 1]) != NULL) {
+        line[--length] = '\0';
+    }
+    line += strspn(line, " \t");
+    char *more = line + strcspn(line, " \t");
+    if (more > line) {
+        char *interpreter = text_of("%.*s", (int)(more - line), line);
+        add(&found, interpreter);
+        free(interpreter);
+    }
+    more += strspn(more, " \t");
+    if (*more != '\0') {
+        add(&found, more);
+    }
+    return found;
+}
+
+/* ---- the command line of the program -------------------------------------------------------------------- */
 
 /* A script's or module's name without folders and ending. */
 static char *name_of_script(const char *path) {
@@ -574,23 +743,6 @@ static program run_python(const run_options *opt, const char *path) {
     return compose(opt, &self, "", &rest, name_of_command_line(opt->arguments));
 }
 
-/* A script, by the python that its first line names. */
-static program run_by_first_line(const run_options *opt, const char *script, char *const *command, int count) {
-    python self;
-    words rest = {NULL, 0};
-    char *path = strchr(command[0], '/') != NULL ? must(strdup(command[0])) : find_in_path(command[0]);
-    if (path == NULL || !identify(&self, path, command[0])) {
-        refuse("%s names %s as its python, which does not run", script, command[0]);
-    }
-    for (int i = 1; i < count; i++) {
-        add(&rest, command[i]);
-    }
-    add(&rest, script);
-    add_all(&rest, opt->arguments);
-    free(path);
-    return compose(opt, &self, "", &rest, name_of_script(opt->target));
-}
-
 /* A program on PATH that is no Python script may stand for one: pyenv's pytest is a shell script that looks for the
    real one. That lies beside the python that is active. */
 static char *beside_active_python(const run_options *opt) {
@@ -604,22 +756,71 @@ static char *beside_active_python(const run_options *opt) {
     return NULL;
 }
 
-static bool try_program(const run_options *opt, const char *path, program *found) {
-    enum {
-        MOST = 8
-    };
-    char line[1024];
-    char *command[MOST];
+enum {
+    MOST_STEPS = 8 /* from an env or a script to the next */
+};
+
+static bool try_program(const run_options *opt, const char *path, int step, program *found);
+
+/* A command line as env or the kernel would execute it; false: it is none of python's. */
+static bool try_command(const run_options *opt, char *const *command, int step, program *found) {
+    run_options inner = *opt;
+    char *path = strchr(command[0], '/') != NULL ? must(strdup(command[0])) : find_as_env(command[0]);
+    if (path == NULL || step == MOST_STEPS) {
+        return false;
+    }
+    inner.target = command[0];
+    inner.arguments = (char **)(uintptr_t)(command + 1);
+    bool is_found = is_executable_file(path) && try_program(&inner, path, step + 1, found);
+    free(path);
+    return is_found;
+}
+
+/* Several words that env gets as one, and is not told to split. */
+static bool needs_split(const char *word) {
+    size_t first = strcspn(word, " \t");
+    bool is_split = strncmp(word, "--split-string=", 15) == 0 ||
+                    (word[0] == '-' && word[1] != '-' && memchr(word, 'S', first) != NULL);
+    return word[first] != '\0' && !is_split;
+}
+
+/* A script, by the command that its first line names. */
+static bool try_first_line(const run_options *opt, const char *script, int step, program *found) {
+    words command = read_first_line(script);
+    if (command.count == 0) {
+        return false;
+    }
+    const char *interpreter = command.items[0];
+    bool by_env = is_env(interpreter);
+    if (!by_env && !is_python(interpreter)) {
+        return false;
+    }
+    if (by_env && command.count > 1 && needs_split(command.items[1])) {
+        refuse("%s: its first line gives env more than one word, which needs -S: #!%s -S %s", script, interpreter,
+               command.items[1]);
+    }
+    add(&command, script);
+    add_all(&command, opt->arguments);
+    if (!try_command(opt, command.items, step, found)) {
+        if (!by_env) {
+            refuse("%s names %s as its python, which does not run", script, interpreter);
+        }
+        return false;
+    }
+    found->name = name_of_script(opt->target);
+    return true;
+}
+
+static bool try_program(const run_options *opt, const char *path, int step, program *found) {
     if (is_python(path)) {
         *found = run_python(opt, path);
         return true;
     }
-    int count = is_elf(path) ? 0 : interpreter_of(path, line, sizeof line, command, MOST, true);
-    if (count == 0 || !is_python(command[0])) {
-        return false;
+    if (is_env(path)) {
+        char *const *command = take_env(opt->arguments);
+        return command != NULL && try_command(opt, command, step, found);
     }
-    *found = run_by_first_line(opt, path, command, count);
-    return true;
+    return !is_elf(path) && try_first_line(opt, path, step, found);
 }
 
 /* Where pyprof-run belongs in the command line of a program that starts others: before a python, a script, or what
@@ -683,9 +884,9 @@ static program run_from_path(const run_options *opt) {
                    : "cannot open %s: there is no such file, and no program of that name on PATH",
                opt->target);
     }
-    if (!try_program(opt, path, &found)) {
+    if (!try_program(opt, path, 0, &found)) {
         char *other = beside_active_python(opt);
-        if (other == NULL || !try_program(opt, other, &found)) {
+        if (other == NULL || !try_program(opt, other, 0, &found)) {
             refuse_program(opt, path);
         }
         free(other);
@@ -696,13 +897,14 @@ static program run_from_path(const run_options *opt) {
 
 /* The scripts that pip installs beside a python are that python's, whatever is active. Others run in the active one. */
 static bool belongs_to_other_python(const char *script) {
-    char line[1024];
-    char *command[2];
-    if (is_elf(script) || interpreter_of(script, line, sizeof line, command, 2, false) == 0 || !is_python(command[0]) ||
-        command[0][0] != '/') {
+    words command = {NULL, 0};
+    if (!is_elf(script)) {
+        command = read_first_line(script);
+    }
+    if (command.count == 0 || !is_python(command.items[0]) || command.items[0][0] != '/') {
         return false;
     }
-    char *one = directory_of(script), *other = directory_of(command[0]);
+    char *one = directory_of(script), *other = directory_of(command.items[0]);
     bool together = same_file(one, other);
     free(one);
     free(other);
@@ -734,13 +936,13 @@ program find_program(const run_options *opt) {
         refuse("cannot open %s: %s", opt->target, strerror(errno));
     }
     if (S_ISREG(status.st_mode) && is_elf(opt->target)) {
-        if (!try_program(opt, opt->target, &found)) {
+        if (!try_program(opt, opt->target, 0, &found)) {
             refuse_program(opt, opt->target);
         }
         return found;
     }
     if (S_ISREG(status.st_mode) && is_executable_file(opt->target) &&
-        (is_python(opt->target) || belongs_to_other_python(opt->target)) && try_program(opt, opt->target, &found)) {
+        (is_python(opt->target) || belongs_to_other_python(opt->target)) && try_program(opt, opt->target, 0, &found)) {
         return found;
     }
     return run_script(opt);

@@ -3,7 +3,8 @@
  * It is left behind when pyprof-run becomes the program: a process of its own session, no child of the program, with
  * the directory, the rights, the root and the limits that the user started with. It hears the library over a
  * socket (handover.h), draws and writes the outputs, says in one line what became of them, and ends with the
- * program. If the program ends without a word, it says so: after a SIGKILL nobody else can.
+ * program. If the program ends without a word, it says so: after a SIGKILL nobody else can. What it then has is the last
+ * draft, if there was one.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
@@ -45,6 +46,13 @@ typedef struct connection {
     bytes received;
 } connection;
 
+/* What was recorded, as it was handed over. */
+typedef struct recorded {
+    handover_end end;
+    bytes collapsed;
+    bytes speedscope;
+} recorded;
+
 static struct {
     const run_options *opt;
     const char *name;
@@ -55,13 +63,14 @@ static struct {
     connection connections[MAX_CONNECTIONS];
     int connection_count;
     bool greeted;
-    bool closed; /* all was said */
-    handover_end end;
-    bytes collapsed;
-    bytes speedscope;
+    bool closed;     /* all was said */
+    recorded coming; /* is being handed over */
+    recorded given;  /* all of it has come: what is written */
+    bool has_draft;  /* that is a draft */
+    int awaits_exec; /* the connection that closes when the program is replaced; -1 = none */
     bool written[MAX_OUTPUTS];
     int written_count;
-} writer;
+} writer = {.awaits_exec = -1};
 
 static void append(bytes *to, const void *data, size_t size) {
     if (size > to->capacity - to->size) {
@@ -90,23 +99,23 @@ static const char *plural(unsigned long long count) {
 }
 
 static bool has_doubtful_lines(void) {
-    return writer.end.stats.samples_jit > 0 && writer.opt->view.detail == PYPROF_DETAIL_LINE;
+    return writer.given.end.stats.samples_jit > 0 && writer.opt->view.detail == PYPROF_DETAIL_LINE;
 }
 
 static char *subtitle(void) {
     static const char *const metrics[] = {[PYPROF_METRIC_WALL] = "wall time",
                                           [PYPROF_METRIC_CPU] = "CPU time",
                                           [PYPROF_METRIC_GIL] = "time holding the GIL"};
-    unsigned long long samples = writer.end.stats.samples;
+    unsigned long long samples = writer.given.end.stats.samples;
     return text_of("%s%s, %llu sample%s at %g Hz in %.3g s, CPython %s%s", metrics[writer.opt->view.metric],
                    writer.opt->view.include_idle ? ", waiting included" : "", samples, plural(samples),
-                   writer.opt->rate, writer.end.seconds, writer.end.python,
+                   writer.opt->rate, writer.given.end.seconds, writer.given.end.python,
                    has_doubtful_lines() ? ", JIT: innermost lines may be too early" : "");
 }
 
 /* Said in a picture that has nothing to show. */
 static const char *why_empty(void) {
-    const pyprof_stats *stats = &writer.end.stats;
+    const pyprof_stats *stats = &writer.given.end.stats;
     if (stats->samples == 0) {
         return "The program ended before it was looked at: --rate 1000 looks ten times as often.";
     }
@@ -133,18 +142,18 @@ static bool draw(FILE *out) {
                                .inverted = writer.opt->inverted,
                                .threads = writer.opt->threads,
                                .empty = why_empty()};
-    const char *text = writer.collapsed.data != NULL ? writer.collapsed.data : "";
-    bool drawn =
-        graph != NULL &&
-        flamegraph_add(graph, text, writer.collapsed.size, "profile", flamegraph_tell_file, stderr) == FLAMEGRAPH_OK &&
-        flamegraph_write(graph, &look, write_to, out) == FLAMEGRAPH_OK;
+    const char *text = writer.given.collapsed.data != NULL ? writer.given.collapsed.data : "";
+    bool drawn = graph != NULL &&
+                 flamegraph_add(graph, text, writer.given.collapsed.size, "profile", flamegraph_tell_file, stderr) ==
+                     FLAMEGRAPH_OK &&
+                 flamegraph_write(graph, &look, write_to, out) == FLAMEGRAPH_OK;
     flamegraph_free(graph);
     free(second);
     return drawn;
 }
 
 static bool write_format(file_format format, FILE *out) {
-    const bytes *text = format == FORMAT_SPEEDSCOPE ? &writer.speedscope : &writer.collapsed;
+    const bytes *text = format == FORMAT_SPEEDSCOPE ? &writer.given.speedscope : &writer.given.collapsed;
     if (format == FORMAT_SVG) {
         return draw(out);
     }
@@ -297,32 +306,41 @@ static char *list_outputs(void) {
     return list;
 }
 
-/* What is not in the profile, after the figures. */
-static char *tell_rest(void) {
-    const handover_end *end = &writer.end;
-    char *children = end->forks > 0 ? text_of("; %u forked child process%s not recorded", end->forks,
-                                              end->forks == 1 ? " was" : "es were")
-                                    : text_of("%s", "");
-    char *rest;
+/* What became of the program, as far as it is not in the profile. */
+static char *tell_what_followed(const handover_end *end) {
     switch (end->cause) {
     case HANDOVER_EXEC:
-        rest = text_of("%s; the program was replaced by %s, which is not recorded", children, end->text);
-        break;
+        return text_of("; the program was replaced by %s, which is not recorded", end->text);
     case HANDOVER_DAEMON:
-        rest = text_of("%s; the program goes on as a daemon, which is not recorded", children);
-        break;
+        return text_of("; the program goes on as a daemon, which is not recorded");
     case HANDOVER_DURATION:
-        rest = text_of("%s; the program goes on", children);
-        break;
+        return text_of("; the program goes on");
+    case HANDOVER_BROKEN_OFF:
+        return text_of("; the program goes on, and is not recorded any more: %s", end->text);
+    case HANDOVER_LIMIT:
+        return text_of(
+            "; what came later is lost: the program was killed, most likely by its limit of CPU time (ulimit -t)");
+    case HANDOVER_NOT_YET:
+        return text_of(
+            "; what came later is lost: the program ended in a way that lets nothing be written (SIGKILL, say)");
     default:
-        return children;
+        return text_of("%s", "");
     }
-    free(children);
+}
+
+/* What is not in the profile, after the figures. */
+static char *tell_rest(void) {
+    const handover_end *end = &writer.given.end;
+    char *followed = tell_what_followed(end);
+    char *rest = end->forks > 0 ? text_of("; %u forked child process%s not recorded%s", end->forks,
+                                          end->forks == 1 ? " was" : "es were", followed)
+                                : text_of("%s", followed);
+    free(followed);
     return rest;
 }
 
 static void summarize(void) {
-    const pyprof_stats *stats = &writer.end.stats;
+    const pyprof_stats *stats = &writer.given.end.stats;
     unsigned long long lost =
         stats->lost_late + stats->lost_pending + stats->lost_unsettled + stats->lost_unreadable + stats->lost_memory;
     if (writer.opt->quiet) {
@@ -331,10 +349,10 @@ static void summarize(void) {
     char *list = list_outputs();
     char *rest = tell_rest();
     if (stats->samples == 0) {
-        complain("no samples in %.3g s: see --rate; wrote %s%s", writer.end.seconds, list, rest);
+        complain("no samples in %.3g s: see --rate; wrote %s%s", writer.given.end.seconds, list, rest);
     } else {
         complain("%llu sample%s in %.3g s (%llu of waiting threads, %llu lost%s); wrote %s%s",
-                 (unsigned long long)stats->samples, plural(stats->samples), writer.end.seconds,
+                 (unsigned long long)stats->samples, plural(stats->samples), writer.given.end.seconds,
                  (unsigned long long)stats->samples_idle, lost,
                  lost > 0 ? ": their time is with the samples beside them" : "", list, rest);
     }
@@ -342,20 +360,40 @@ static void summarize(void) {
     free(list);
 }
 
-static void write_all(void) {
+/* Whether what was written into it can be replaced by something newer. */
+static bool is_replaceable(const output_file *file) {
+    struct stat status;
+    return file->descriptor < 0 && (stat(file->path, &status) != 0 || S_ISREG(status.st_mode));
+}
+
+/* Of a draft, what can be replaced is written; the rest, and what went wrong, wait until it is known that it counts. */
+static void write_all(bool is_draft) {
     for (int i = 0; i < writer.opt->output_count; i++) {
-        writer.written[i] = write_output(&writer.opt->outputs[i]);
+        const output_file *file = &writer.opt->outputs[i];
+        if (writer.written[i] || (is_draft && !is_replaceable(file))) {
+            continue;
+        }
+        writer.written[i] = write_output(file);
         writer.written_count += writer.written[i];
-        if (!writer.written[i]) {
-            complain("cannot write %s: %s", writer.opt->outputs[i].shown,
-                     errno != 0 ? strerror(errno) : "out of memory");
+        if (!writer.written[i] && !is_draft) {
+            complain("cannot write %s: %s", file->shown, errno != 0 ? strerror(errno) : "out of memory");
         }
     }
 }
 
+/* All has come that was being handed over: it takes the place of what came before. */
+static void take_in(bool is_draft) {
+    recorded before = writer.given;
+    writer.given = writer.coming;
+    writer.coming = before;
+    writer.has_draft = is_draft;
+    writer.written_count = 0;
+    memset(writer.written, 0, sizeof writer.written);
+}
+
 /* All was handed over: true if all was written. */
 static bool conclude(void) {
-    const handover_end *end = &writer.end;
+    const handover_end *end = &writer.given.end;
     if (end->failed) {
         complain("cannot end the recording: %s", end->text);
         return false;
@@ -367,7 +405,7 @@ static bool conclude(void) {
         }
         return true;
     }
-    write_all();
+    write_all(false);
     if (writer.written_count > 0) {
         warn_of_losses(&end->stats);
         summarize();
@@ -380,7 +418,6 @@ static bool conclude(void) {
 static void answer(const connection *from, bool good) {
     char byte = good ? 0 : 1;
     (void)handover_send(from->descriptor, &byte, 1);
-    writer.closed = true;
 }
 
 static void hear_log(uint32_t level, const char *text, size_t size) {
@@ -389,6 +426,26 @@ static void hear_log(uint32_t level, const char *text, size_t size) {
     } else {
         warn(level == PYPROF_LOG_WARNING, "%.*s", (int)size, text);
     }
+}
+
+static void hear_draft(const connection *from) {
+    take_in(true);
+    if (!writer.given.end.failed) {
+        write_all(true);
+    }
+    writer.awaits_exec = writer.given.end.cause == HANDOVER_EXEC ? from->descriptor : -1;
+    answer(from, true);
+}
+
+/* The exec has failed: what was handed over for it counts only if nothing comes after it. */
+static void hear_that_it_goes_on(void) {
+    writer.awaits_exec = -1;
+    writer.given.end.cause = HANDOVER_NOT_YET;
+}
+
+static void hear_end(const char *data, size_t size) {
+    writer.coming.collapsed.size = writer.coming.speedscope.size = 0;
+    memcpy(&writer.coming.end, data, size < sizeof writer.coming.end ? size : sizeof writer.coming.end);
 }
 
 static void hear_frame(const connection *from, const handover_frame *frame, const char *data) {
@@ -403,18 +460,27 @@ static void hear_frame(const connection *from, const handover_frame *frame, cons
     case HANDOVER_REFUSED:
         complain("cannot record: %.*s", (int)size, data);
         answer(from, false);
+        writer.closed = true;
         break;
     case HANDOVER_END:
-        memcpy(&writer.end, data, size < sizeof writer.end ? size : sizeof writer.end);
+        hear_end(data, size);
         break;
     case HANDOVER_COLLAPSED:
-        append(&writer.collapsed, data, size);
+        append(&writer.coming.collapsed, data, size);
         break;
     case HANDOVER_SPEEDSCOPE:
-        append(&writer.speedscope, data, size);
+        append(&writer.coming.speedscope, data, size);
+        break;
+    case HANDOVER_DRAFT:
+        hear_draft(from);
+        break;
+    case HANDOVER_GOES_ON:
+        hear_that_it_goes_on();
         break;
     case HANDOVER_DONE:
+        take_in(false);
         answer(from, conclude());
+        writer.closed = true;
         break;
     default:
         writer.closed = true;
@@ -437,6 +503,10 @@ static void hear_frames(connection *from) {
 }
 
 static void drop_connection(int index) {
+    if (writer.connections[index].descriptor == writer.awaits_exec) {
+        (void)conclude();
+        writer.closed = true;
+    }
     (void)close(writer.connections[index].descriptor);
     free(writer.connections[index].received.data);
     writer.connections[index] = writer.connections[--writer.connection_count];
@@ -501,6 +571,10 @@ static bool serve(void) {
 static void be_writer(void) {
     while (!writer.closed) {
         if (!serve()) {
+            if (writer.has_draft) {
+                (void)conclude();
+                break;
+            }
             complain(writer.greeted ? "the program ended in a way that lets nothing be written (SIGKILL, "
                                       "say): the recording is lost"
                                     : "nothing was recorded: %s was not loaded into the program",

@@ -1,6 +1,7 @@
 """What a program does to its own process, and what is done to it: the profile is written, and the same is done."""
 
 import os
+import re
 import resource
 import signal
 import stat
@@ -90,6 +91,73 @@ class Changes(Base):
             program = self.program(AFTER, preexec=lambda: resource.setrlimit(kind, (value, value))).end()
             self.assertEqual((program.code, program.others), (0, []), (kind, program.ours))
             self.assertWritten(program, "after")
+
+    def test_a_limit_from_before_that_kills(self):
+        """ulimit -t: the hard limit of CPU time is the soft one."""
+        program = self.program("import resource\nprint(resource.getrlimit(resource.RLIMIT_CPU), flush=True)\nwhile 1: some()",
+                               preexec=lambda: resource.setrlimit(resource.RLIMIT_CPU, (2, 2))).end()
+        self.assertEqual((program.code, program.said, program.others), (-signal.SIGKILL, "(2, 2)\n", []))
+        self.assertWritten(program)
+        self.assertIn("; what came later is lost: the program was killed, most likely by its limit of CPU time (ulimit -t)",
+                      program.ours[-1])
+        total = sum(int(count) for count in re.findall(r"(?m) (\d+)$", program.profile))
+        self.assertGreater(total, 1.5e6)
+
+    def test_namespaces(self):
+        """What Linux allows to a process with one thread only: unshare(2), setns(2)."""
+        call = (LIBC + "libc = ctypes.CDLL(None, use_errno=True)\nctypes.set_errno(7)\n"
+                "def told(result): print(result, ctypes.get_errno(), os.getuid(), flush=True)\n")
+        flags = (("user", 0x10000000), ("user and mounts", 0x10020000), ("memory", 0x100), ("handlers", 0x800), ("thread", 0x10000),
+                 ("descriptors", 0x400), ("folder", 0x200), ("names", 0x04000000), ("nonsense", 0x10000001))
+        self.rows([(name, call + "told(libc.unshare(%d))" % number) for name, number in flags])
+        self.rows([("with a thread of its own", call + "import threading\nevent = threading.Event()\n"
+                    "t = threading.Thread(target=event.wait); t.start()\ntold(libc.unshare(0x10000000)); event.set(); t.join()"),
+                   ("twice", call + "told(libc.unshare(0x10000000)); some(); told(libc.unshare(0x10000000))"),
+                   ("its own user's", call + "told(libc.setns(os.open('/proc/self/ns/user', os.O_RDONLY), 0))"),
+                   ("before a thread", call + "told(libc.unshare(0x10000000))\nimport threading\n"
+                    "t = threading.Thread(target=some); t.start(); t.join()"),
+                   ("before an exit", call + "told(libc.unshare(0x10000000))\ndef after(): some()\nafter()\nos._exit(5)"),
+                   ("before a fork", call + "told(libc.unshare(0x10000000))\npid = os.fork()\nif not pid: os._exit(3)\n"
+                    "print(os.waitpid(pid, 0)[1])", "; 1 forked child process was not"),
+                   ("a handler", call + "import signal\nsignal.signal(10, lambda *_: print('heard')); told(libc.unshare(0x10000000))\n"
+                    "os.kill(os.getpid(), 10); print(signal.pthread_sigmask(signal.SIG_BLOCK, []))")])
+        if hasattr(os, "unshare"):
+            self.rows([("os.unshare", "os.unshare(os.CLONE_NEWUSER); print(os.getuid())"),
+                       ("os.unshare that fails", "try: os.unshare(0x10000001)\nexcept OSError as error: print(error)")])
+
+    def test_signals_that_ask_after_namespaces(self):
+        """They are the same as before. Another one would be taken, and told, after a second."""
+        text = LIBC + "print(libc.unshare(0x10000000))\ndef after(): some(1.3)\nafter()"
+        def check(row):
+            program = self.program(text, *row[1:]).end()
+            self.assertEqual((program.code, program.said, program.others), (0, "0\n", []))
+            self.assertWritten(program, "after")
+        side_by_side(check, [("default",), ("USR2", "--signal", "USR2"), ("none", "--signal", "none")])
+
+    @unittest.skipUnless(IS_ROOT, "to enter namespaces is root's")
+    def test_namespaces_that_are_entered(self):
+        call = LIBC + "libc = ctypes.CDLL(None, use_errno=True)\n"
+        enter = ("print(libc.setns(os.open('/proc/self/ns/%s', os.O_RDONLY), %d), ctypes.get_errno())\n")
+        self.rows([(name, call + enter % (name, kind)) for name, kind in (("mnt", 0x20000), ("mnt", 0), ("time", 0), ("net", 0))])
+        if os.path.exists("/proc/self/ns/time_for_children"):
+            program = self.program(call + "print(libc.unshare(0x80))\n"
+                                   "open('/proc/self/timens_offsets', 'w').write('monotonic 100000 0')\n" +
+                                   enter % ("time_for_children", 0) + "print(time.monotonic() > 100000)" + AFTER).end()
+            self.assertEqual((program.code, program.said, program.others), (0, "0\n0 0\nTrue\n", []))
+            self.assertWritten(program, "some", "after")
+            self.assertLess(sum(int(count) for count in re.findall(r"(?m) (\d+)$", program.profile)), 60e6)
+
+    def test_namespaces_without_threads(self):
+        """In which the program cannot start one, and so cannot be recorded: told, and what was recorded is there."""
+        text = LIBC + "print(libc.unshare(0x30000000))\nimport threading\ntry: threading.Thread(target=int).start()\n" \
+                      "except RuntimeError as error: print(error)" + AFTER + "os._exit(4)"
+        expected = self.program(text, out=False).end()
+        real = self.program(text).end()
+        self.assertEqual((expected.code, expected.said, expected.others), (real.code, real.said, real.others))
+        self.assertWritten(real)
+        self.assertNotIn("after (", real.profile)
+        self.assertIn("; the program goes on, and is not recorded any more: in its new namespaces it cannot start a thread",
+                      real.ours[-1])
 
     def test_limits_that_leave_no_room(self):
         """Nothing half is left, nothing runs on, and a line says what is missing."""

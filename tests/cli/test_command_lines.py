@@ -2,7 +2,7 @@
 
 A command line is run in a folder with these files; PATH names bin/ first (see plant):
     script.py, -x.py, tool.py, app/, app.zip, package/, and empty/, which is no program
-    bin/by_path, by_env, by_env_split, by_shell: a console script, whose first lines name its python in four ways
+    bin/by_path, by_env, by_shell, ...: a console script, whose first lines name its python in all ways that there are
     shims/: what pyenv puts on PATH, shell scripts that look for the real program
 """
 
@@ -30,6 +30,8 @@ print(json.dumps({"argv": sys.argv, "orig_argv": getattr(sys, "orig_argv", None)
                   "warnings": sys.warnoptions, "filters": len(warnings.filters), "name": __name__,
                   "file": globals().get("__file__"), "debug": __debug__, "stdin": sys.stdin.read(),
                   "buffered": not sys.stdout.line_buffering, "bytecode": sys.dont_write_bytecode,
+                  "environ": sorted(item for item in os.environ.items() if item[0] not in ("WORK", "_"))
+                             if "SHOW" in os.environ else [],
                   "signals": [(n, repr(signal.getsignal(n))) for n in sorted(signal.valid_signals())
                               if signal.getsignal(n) != signal.SIG_DFL]}))
 sys.exit(3)
@@ -117,6 +119,33 @@ SAME = [
     ("pyprof-run record -o x.svg -- by_path --help", "by_path --help", ["x.svg"]),
     ("PATH=$PWD/shims:$PATH pyprof-run tool a -b", "$PWD/real/bin/tool a -b", ["tool-.*svg"]),
     ("VIRTUAL_ENV=$PWD/real pyprof-run tool a -b", "VIRTUAL_ENV=$PWD/real $PWD/real/bin/tool a -b", ["tool-.*svg"]),
+    ("pyprof-run by_split a -b", "by_split a -b", ["by_split-.*svg"]),
+    ("pyprof-run by_empty a -b", "by_empty a -b", ["by_empty-.*svg"]),
+    ("pyprof-run by_word a -b", "by_word a -b", ["by_word-.*svg"]),
+    # behind env
+    ("pyprof-run env python3 script.py a -b", "env python3 script.py a -b", ["script-.*svg"]),
+    ("pyprof-run -- env SHOW=1 A=b=c python3 -O script.py", "env SHOW=1 A=b=c python3 -O script.py", ["script-.*svg"]),
+    ("pyprof-run record -o x.svg -- /usr/bin/env PYTHONOPTIMIZE=2 python3 -m package x",
+     "/usr/bin/env PYTHONOPTIMIZE=2 python3 -m package x", ["x.svg"]),
+    ("pyprof-run env -i SHOW=1 WORK=$WORK PATH=$PATH python3 script.py",
+     "env -i SHOW=1 WORK=$WORK PATH=$PATH python3 script.py", ["script-.*svg"]),
+    ("pyprof-run env - SHOW=1 WORK=$WORK PATH=$PATH python3 script.py",
+     "env - SHOW=1 WORK=$WORK PATH=$PATH python3 script.py", ["script-.*svg"]),
+    ("pyprof-run env -i WORK=$WORK $(which python3) script.py", "env -i WORK=$WORK $(which python3) script.py",
+     ["script-.*svg"]),
+    ("A=1 B=2 SHOW=1 pyprof-run env -u A -uB -- C=3 python3 script.py", "A=1 B=2 SHOW=1 env -u A -uB -- C=3 python3 script.py",
+     ["script-.*svg"]),
+    ("A=1 B=2 SHOW=1 pyprof-run env --unset=A --unset B python3 script.py",
+     "A=1 B=2 SHOW=1 env --unset=A --unset B python3 script.py", ["script-.*svg"]),
+    ("A=1 pyprof-run env --ignore-environment SHOW=1 WORK=$WORK PATH=$PATH python3 script.py",
+     "A=1 env --ignore-environment SHOW=1 WORK=$WORK PATH=$PATH python3 script.py", ["script-.*svg"]),
+    ("pyprof-run env -S 'SHOW=1\\_A=${PWD}\\t\\$ B=\"x \\_ y\\\"\" C='\"'\\n ${D} # '\"'\\_python3 -O # no more' script.py '$x y'",
+     "env -S 'SHOW=1\\_A=${PWD}\\t\\$ B=\"x \\_ y\\\"\" C='\"'\\n ${D} # '\"'\\_python3 -O # no more' script.py '$x y'", ["script-.*svg"]),
+    ("pyprof-run env -iS'SHOW=1 WORK=${WORK} PATH=${PATH} python3' script.py",
+     "env -iS'SHOW=1 WORK=${WORK} PATH=${PATH} python3' script.py", ["script-.*svg"]),
+    ("pyprof-run env --split-string='-u HOME SHOW=1 python3 -c' 'import script' a",
+     "env --split-string='-u HOME SHOW=1 python3 -c' 'import script' a", ["command-.*svg"]),
+    ("pyprof-run env SHOW=1 A=1 env -u A B=2 by_env x", "env SHOW=1 A=1 env -u A B=2 by_env x", ["by_env-.*svg"]),
     ("PATH=$PWD/shims:$PATH pyprof-run -- python3 script.py", "$PWD/real/bin/python3 script.py", ["script-.*svg"]),
     ("PATH=$PWD/shims:$PATH pyprof-run script.py", "$PWD/real/bin/python3 script.py", ["script-.*svg"]),
     ("pyprof-run twice a", "twice a", ["twice-.*svg"]),       # there is a folder of that name, too
@@ -142,6 +171,9 @@ SAME = [
     ("pyprof-run --metric cpu -d 0.01 script.py", "python3 script.py", ["script-.*svg"]),
     ("pyprof-run --rate 0.1 -m http.server --help", "python3 -m http.server --help", ["http.server-.*svg"]),
 ]
+if os.path.realpath(PYTHON) == os.path.realpath("/usr/bin/python3"):  # where it is looked for without a PATH
+    SAME += [("pyprof-run env -i SHOW=1 WORK=$WORK python3 script.py", "env -i SHOW=1 WORK=$WORK python3 script.py",
+              ["script-.*svg"])]
 if VERSION >= (3, 11):
     SAME += [("pyprof-run -P script.py", "python3 -P script.py", ["script-.*svg"])]
 
@@ -160,7 +192,20 @@ REFUSED = [
     ("pyprof-run ls", r"/ls is neither a python nor a Python script"),
     ("pyprof-run ls -l", r"/ls is neither a python nor a Python script"),
     ("pyprof-run /bin/sh -c true", "neither a python nor a Python script"),
-    ("pyprof-run -- env python3 script.py", "neither a python nor a Python script"),
+    ("pyprof-run env", "/env is neither a python nor a Python script"),
+    ("pyprof-run env -i A=b", "/env is neither a python nor a Python script"),
+    ("pyprof-run env -u", "/env is neither a python nor a Python script"),
+    ("pyprof-run env -S 'python3 \"' script.py", "/env is neither a python nor a Python script"),
+    ("pyprof-run env -S '$A python3' script.py", "/env is neither a python nor a Python script"),
+    ("pyprof-run env env env env env env env env env env env env ls", "/env is neither a python nor a Python script"),
+    ("pyprof-run -- env missing", "/env is neither a python nor a Python script"),
+    ("pyprof-run env -C / python3 script.py", r"as in: env -C / pyprof-run python3 \.\.\."),
+    ("pyprof-run env --default-signal=INT python3 script.py", r"as in: env --default-signal=INT pyprof-run python3 \.\.\."),
+    ("pyprof-run env nice -n 5 python3 script.py", r"as in: env nice -n 5 pyprof-run python3 \.\.\."),
+    ("pyprof-run env -i python3.1 script.py", "neither a python nor a Python script"),
+    ("pyprof-run by_words", "by_words: its first line gives env more than one word, which needs -S: "
+                            "#!/usr/bin/env -S -i python3$"),
+    ("pyprof-run by_nothing", "by_nothing names /no/python3 as its python, which does not run"),
     ("pyprof-run shell_script", "neither a python nor a Python script"),
     ("pyprof-run top", "no top yet"),
     ("pyprof-run top -- python3 script.py", "no top yet"),
@@ -282,6 +327,10 @@ def plant(folder):
                         ("by_env_split", "#!/usr/bin/env -S python3 -O -X dev"),
                         ("by_variables", "#!/usr/bin/env -S PYTHONOPTIMIZE=2 WORK=0.08 python3 -B"),
                         ("by_variable", "#!/usr/bin/env -SPYTHONOPTIMIZE=1 python3"),
+                        ("by_split", "#!/usr/bin/env  -S -u HOME SHOW=1 'A=b c' python3 -W error\t"),
+                        ("by_empty", "#! /usr/bin/env -iS SHOW=1 WORK=0.08 PATH=${PATH} python3 -O"),
+                        ("by_words", "#!/usr/bin/env -i python3"), ("by_nothing", "#!/no/python3"),
+                        ("by_word", "#!%s -Wignore:a b" % PYTHON),
                         ("by_shell", "#!/bin/sh\n'''exec' \"%s\" \"$0\" \"$@\"\n' '''" % PYTHON)):
         file("bin/" + name, first + "\n" + SCRIPT, 0o755)
     for name in ("python", "python3"):

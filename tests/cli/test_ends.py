@@ -1,5 +1,6 @@
 """Every end that lets code run leaves a profile, and is the end that it would be under python3."""
 
+import json
 import os
 import re
 import resource
@@ -102,6 +103,7 @@ class Base(Case):
 
 
 LIBC = "import ctypes; libc = ctypes.CDLL(None); "
+NO_PROGRAM = "open('no', 'wb').write(b'\\x7fELF, but no program' + bytes(99)); os.chmod('no', 0o755)\n"  # ENOEXEC
 
 
 class Exits(Base):
@@ -134,6 +136,17 @@ class Exits(Base):
             ("a timer", "import signal; signal.setitimer(signal.ITIMER_REAL, 0.01); time.sleep(60)"),
             ("a timer of its CPU time", "import signal; signal.setitimer(signal.ITIMER_PROF, 0.01)\nwhile 1: pass"),
             ("a limit of its CPU time", "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 9))\nwhile 1: pass"),
+            ("a limit of its CPU time that kills", "import resource; resource.setrlimit(resource.RLIMIT_CPU, (2, 2))\n"
+                                                   "print(resource.getrlimit(resource.RLIMIT_CPU), flush=True)\nwhile 1: some()",
+             ("some",), "; what came later is lost: the program was killed, most likely by its limit of CPU time (ulimit -t)"),
+            ("one that kills beside threads", "import resource, threading; resource.setrlimit(resource.RLIMIT_CPU, (2, 2))\n"
+                                              "def run():\n  while 1: leaf_of_some()\n"
+                                              "for i in range(3): threading.Thread(target=run).start()"),
+            ("one that is ignored before it kills", "import resource, signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN)\n"
+                                                    "resource.setrlimit(resource.RLIMIT_CPU, (1, 2))\nwhile 1: some()"),
+            ("an end before it kills", "import resource; resource.setrlimit(resource.RLIMIT_CPU, (2, 2))\n"
+                                       "while time.process_time() < 1.4: leaf_of_some()\ndef after(): some()\nafter()\nos._exit(4)",
+             ("some", "after")),
             ("a broken pipe", "import signal; signal.signal(signal.SIGPIPE, signal.SIG_DFL)\nr, w = os.pipe(); os.close(r)\n"
                               "os.write(w, b'x')"),
             ("the group", "import signal; os.setpgid(0, 0); os.killpg(0, signal.SIGTERM); time.sleep(60)"),
@@ -155,12 +168,94 @@ class Exits(Base):
             ("a script", "open('x', 'w').write('#!/bin/sh\\necho script; exit 6'); os.chmod('x', 0o755); os.execl('./x', 'x')"),
             ("in a thread", "import threading\nthreading.Thread(target=os.execl, args=('/bin/echo', 'echo', 'a')).start()\n"
                             "time.sleep(60)"),
+            ("a text that a shell runs", "open('x', 'w').write('echo text; exit 6'); os.chmod('x', 0o755)\n" + LIBC +
+             "a = (ctypes.c_char_p * 2)(b'x', None); libc.execvp(b'./x', a)", ("some",), "; the program was replaced by ./x"),
+            ("without a PATH", LIBC + "libc.unsetenv(b'PATH'); libc.execlp(b'echo', b'echo', b'other', None)"),
+            ("after one that failed", NO_PROGRAM + "try: os.execv('./no', ['x'])\nexcept OSError as error: print(error)\n"
+             "def after(): some()\nafter()\nos.execl('/bin/echo', 'echo', 'other')", ("some", "after"),
+             "; the program was replaced by /bin/echo"),
         ])
+
+    def test_exec_with_a_pipe_that_is_read_late(self):
+        """What cannot be written again is written when the program has been replaced, and not when that fails."""
+        program = self.program(NO_PROGRAM + "try: os.execv('./no', ['x'])\nexcept OSError as error: print(error, flush=True)\n"
+                               "def after(): some()\nafter()\nos.execl('/bin/sleep', 'sleep', '1')", "-f", "collapsed", "-o", "pipe",
+                               pipe="pipe")
+        with open(os.path.join(program.folder, "pipe"), encoding="utf-8") as file:
+            text = file.read()
+        program.end()
+        self.assertEqual((program.code, program.said), (0, "[Errno 8] Exec format error\n"))
+        self.assertEqual(text, program.profile)
+        self.assertWritten(program, "some", "after")
+
+    def test_exec_that_fails_again_and_again(self):
+        """Each thread stays one, and the times add up to the whole."""
+        program = self.program(NO_PROGRAM + "import threading\nevent = threading.Event()\n"
+                               "threads = [threading.Thread(target=event.wait, name='same') for _ in range(2)]\n"
+                               "for thread in threads: thread.start()\nfor i in range(5):\n"
+                               "  try: os.execv('./no', ['x'])\n  except OSError: some(0.05)\nevent.set()", "-o", "o.json", "-i")
+        program.end()
+        self.assertWritten(program, "some", r"[\w.]*wait")
+        with open(os.path.join(program.folder, "o.json"), encoding="utf-8") as file:
+            profiles = json.load(file)["profiles"]
+        self.assertEqual(sorted(profile["name"] for profile in profiles), ["MainThread", "same", "same"])
+        whole = max(profile["endValue"] for profile in profiles)
+        for profile in profiles:
+            self.assertEqual(profile["startValue"] + sum(profile["weights"]), profile["endValue"])
+            self.assertLessEqual(len(profile["samples"]), len(profile["weights"]))
+        times = {}
+        for stack, microseconds in re.findall("(?m)^(.*) ([0-9]+)$", program.profile):
+            thread = stack.split(";")[0]
+            times[thread] = times.get(thread, 0) + int(microseconds) * 1000
+        self.assertEqual(set(times), {"thread MainThread", "thread same"})
+        self.assertAlmostEqual(times["thread MainThread"] / whole, 1, delta=0.1)
+        self.assertLessEqual(times["thread same"], 2.02 * whole)
+
+    def test_killed_after_an_exec_that_failed(self):
+        """What was handed over for it is not lost."""
+        program = self.program(NO_PROGRAM + "try: os.execv('./no', ['x'])\nexcept OSError as error: print('ready', flush=True)\n"
+                               "time.sleep(60)")
+        program.ready()
+        program.process.kill()
+        program.end()
+        self.assertEqual(program.code, -9)
+        self.assertWritten(program)
+        self.assertRegex(program.ours[0], "; what came later is lost: the program ended in a way that lets nothing be written")
 
     def test_exec_that_fails(self):
         """The program goes on, and so does the recording."""
         after = "except OSError as error: print(error)\ndef after(): some()\nafter()\nos._exit(3)"
         side_by_side(self.same, [
+            ("no program but for its beginning", NO_PROGRAM + "try: os.execv('./no', ['x'])\n" + after, ("some", "after")),
+            ("too many words", "try: os.execv('/bin/echo', ['x' * 100000] * 100)\n" + after, ("some", "after")),
+            ("a word that is too long", "try: os.execv('/bin/echo', ['x' * 1000000])\n" + after, ("some", "after")),
+            ("one that is being written", "import shutil; shutil.copy('/bin/echo', 'x'); f = open('x', 'r+b')\n"
+             "try: os.execv('./x', ['x'])\n" + after, ("some", "after")),
+            ("an interpreter that is no program", "open('x', 'w').write('#!/etc/passwd'); os.chmod('x', 0o755)\n"
+             "try: os.execl('./x', 'x')\n" + after, ("some", "after")),
+            ("an interpreter without end", "open('x', 'w').write('#!./x'); os.chmod('x', 0o755)\n"
+             "try: os.execl('./x', 'x')\n" + after, ("some", "after")),
+            ("on PATH", NO_PROGRAM + "try: os.execvpe('no', ['x'], {'PATH': '.'})\n" + after, ("some", "after")),
+            ("by a descriptor", NO_PROGRAM + "try: os.execve(os.open('no', os.O_RDONLY), ['x'], {})\n" + after,
+             ("some", "after")),
+            ("libc's", NO_PROGRAM + LIBC + "\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+             "print(libc.execl(b'./no', b'no', None), ctypes.get_errno())\ndef after(): some()\nafter()", ("some", "after")),
+            ("in a thread", NO_PROGRAM + "import threading\ndef run():\n  try: os.execv('./no', ['x'])\n"
+             "  except OSError as error: print(error)\nt = threading.Thread(target=run); t.start(); t.join()\n"
+             "def after(): some()\nafter()", ("some", "after")),
+            ("in two threads at once", NO_PROGRAM + "import threading\ndef run():\n  for i in range(5):\n"
+             "    try: os.execv('./no', ['x'])\n    except OSError as error: pass\n"
+             "t = [threading.Thread(target=run) for i in range(2)]\nfor i in t: i.start()\nfor i in t: i.join()\n"
+             "def after(): some()\nafter()", ("some", "after")),
+            ("before a signal", NO_PROGRAM + "try: os.execv('./no', ['x'])\nexcept OSError as error: print(error, flush=True)\n"
+             "def after(): some()\nafter()\nos.kill(os.getpid(), 15); time.sleep(60)", ("some", "after")),
+            ("before its use of signals", NO_PROGRAM + "import signal\nsignal.signal(10, lambda *_: print('heard'))\n"
+             "try: os.execv('./no', ['x'])\nexcept OSError as error: print(error)\n"
+             "print([(n, str(signal.getsignal(n))[:9]) for n in signal.valid_signals()])\nos.kill(os.getpid(), 10)\n"
+             "def after(): some()\nafter()", ("some", "after")),
+            ("before a fork", NO_PROGRAM + "try: os.execv('./no', ['x'])\nexcept OSError as error: print(error, flush=True)\n"
+             "pid = os.fork()\nif not pid: os._exit(5)\nprint(os.waitpid(pid, 0)[1])\ndef after(): some()\nafter()",
+             ("some", "after"), "; 1 forked child process was not recorded"),
             ("no such file", "try: os.execv('/bin/nothing', ['x'])\n" + after, ("some", "after")),
             ("not on PATH", "try: os.execvp('nothing', ['x'])\n" + after, ("some", "after")),
             ("no right", "open('x', 'w').close()\ntry: os.execl('./x', 'x')\n" + after, ("some", "after")),

@@ -32,10 +32,10 @@ METHODS = ("spawn", "fork", "forkserver")
 
 def describe(python):
     """(version, version and build) of an executable, or None."""
-    code = "import sys; print(list(sys.version_info[:2]) + [sys.version, sys.abiflags])"
+    code = "import json, sys; print(json.dumps([*sys.version_info[:2], sys.version, sys.abiflags]))"
     try:
         said = subprocess.run([python, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=clean_environment())
-        major, minor, version, flags = json.loads(said.stdout.decode().replace("'", '"').replace("\\n", " "))
+        major, minor, version, flags = json.loads(said.stdout.decode())
     except (OSError, ValueError):
         return None
     return (major, minor), flags, version
