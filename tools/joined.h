@@ -23,10 +23,7 @@ typedef struct joining {
 static bool find_again(pyprof__memory *memory, pyprof__table *table) {
     pyprof__array items = table->items;
     table->items.count = 0;
-    bool has_room = true;
-    while (has_room && table->slot_count - table->slot_count / 3 < items.count) {
-        has_room = pyprof__table_reserve(memory, table, items.count);
-    }
+    bool has_room = pyprof__table_reserve(memory, table, items.count);
     table->items.count = items.count;
     for (uint32_t i = 0; has_room && i < items.count; i++) {
         const char *key = (const char *)items.data + (size_t)i * items.item_size;

@@ -338,7 +338,7 @@ static pyprof_result begin_part(void) {
     pyprof_result result = pyprof_start(&desc);
     (void)clock_gettime(CLOCK_MONOTONIC, &run.begun);
     if (result == PYPROF_OK) {
-        run.sampler_tid = pyprof__active->tid;
+        run.sampler_tid = pyprof__process.active->tid;
     }
     run.between = false;
     return result;
