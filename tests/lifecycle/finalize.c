@@ -7,7 +7,7 @@
    subs         sub-interpreters that begin, run a script and end
    host-thread  started and stopped by a thread that Python never sees
 
-   Prints the samples as collapsed text. */
+   Prints the samples as collapsed text, and to stderr how many ticks the sampler came too late for. */
 
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
@@ -169,7 +169,10 @@ int main(int argc, char **argv) {
     size_t index;
     for (index = 0; argc == 2 && index < sizeof kinds / sizeof kinds[0]; index++) {
         if (!strcmp(argv[1], kinds[index].name)) {
+            pyprof_stats stats;
             kinds[index].function();
+            check("stats", pyprof_get_stats(&stats));
+            fprintf(stderr, "%llu", (unsigned long long)stats.ticks_missed);
             return 0;
         }
     }

@@ -16,18 +16,20 @@ class FinalizeTest(unittest.TestCase):
         done = subprocess.run([program, kind], env=harness.host_environment(), stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, timeout=harness.patience(120))
         self.assertEqual(done.returncode, 0, done.stderr.decode('utf-8', 'replace'))
-        return collapsed.parse(done.stdout.decode('utf-8'))
+        return collapsed.parse(done.stdout.decode('utf-8')), int(done.stderr)
 
     def samples(self, stacks, function):
         return collapsed.within(stacks, function)
 
     def check(self, kind, at_least, function='work'):
-        stacks = self.record(kind)
+        """A code object that dies before the sampler has come is unresolved: a module's, while it is imported."""
+        stacks, missed = self.record(kind)
         count = self.samples(stacks, function)
         unresolved = self.samples(stacks, '[unresolved]')
-        print(kind, count, 'samples below', function + ',', unresolved, 'with frames unresolved', flush=True)
+        print(kind, count, 'samples below', function + ',', unresolved, 'with frames unresolved,', missed, 'ticks missed',
+              flush=True)
         self.assertGreater(count, at_least)
-        self.assertLess(unresolved, 0.05 * count)
+        self.assertLess(unresolved, 0.05 * count + 0.02 * missed)
         return stacks
 
     # One interval is half a millisecond; a busy machine may lose most of them.
