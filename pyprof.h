@@ -62,8 +62,8 @@
      >>base        memory within a limit, the host's log
      >>containers  an array that grows, a table found by key
      >>reads       reading this process's memory where it may vanish
-     >>cpython     where things lie in CPython: every difference between its versions
-     >>frames      CPython's thread states and frames, read by that
+     >>cpython     where things lie in CPython; with >>frames and >>objects, every #if on its version
+     >>frames      CPython's thread states and frames, read by these offsets
      >>objects     CPython's texts, line tables, attributes and dicts
      >>stacks      one stack: from the leaf to the root, through all interpreters
      >>handler     what a thread does that is asked: it copies its own stack
@@ -73,10 +73,10 @@
      >>state       what the sampler keeps; code objects and call sites
      >>names       what threads are called
      >>records     a sample enters the profile, with its time
-     >>asking      who is asked, and what comes back
-     >>reading     a thread read from outside; one look at one thread
+     >>asking      how a thread is asked, and what comes back
+     >>reading     one look at one thread: who is asked, who is read from outside
      >>threads     which thread states and threads there are
-     >>waiting     threads that wait, all looked at in one
+     >>waiting     threads that wait, all looked at together
      >>sampler     the thread that does all this, tick by tick
      >>shown       what outputs show: escapes, names, paths, the tree
      >>writers     SVG and speedscope files
@@ -89,8 +89,9 @@
      the GIL. It waits for a thread of yours only while pyprof_dump or pyprof_stop is called: for its last answer.
      - A thread that waits, or runs C code without the GIL, is read from outside, through system calls that answer
        a bad address with an error. What such a thread does is not disturbed, and it sees no signal.
-     - While more than a few threads wait, the process has a timer of its CPU clock that never rings (timer_create): then
-       one look at that clock tells that none of them has run. Where it is refused, a tick takes longer.
+     - Once more than a few threads have waited, and until pyprof_stop, the process has a timer of its CPU clock that
+       never rings (timer_create): then one look at that clock tells that none of them has run. Where it is refused, a
+       tick takes longer.
      - A thread that is running Python on another core right now is asked by one signal, and copies its own
        stack in the handler: no allocation, no lock, errno kept, 2 to 6 microseconds with the signal itself.
        The handler is installed with SA_RESTART | SA_ONSTACK, for one signal that nobody has a use for or that you
@@ -138,15 +139,13 @@
      pyprof_name_interpreter, _last_error        any      either     yes                    yes
      pyprof_name_thread                          any      either     yes                    yes
      None may be called from a signal handler, or from the allocator, logger and write functions of the host.
-     fork waits for a sample that is being taken, and for a call of pyprof_snapshot in another thread. A
-     forked child has no recording unless pyprof_desc.children says so: no thread, the signal's action is the host's
-     again, pyprof_is_active is false, and
-     it may start its own. The parent's goes on. So may a child of a fork that CPython was not told of
-     (PyOS_AfterFork_Child). A child that is made without fork's handlers (_Fork, clone) keeps the signal's action
-     until it starts a recording or
-     ends. What the parent's recording held is given back by the child's first pyprof_start. The fork handlers are all
-     that stays after pyprof_stop: they cannot be taken back but by unloading what holds this, and do nothing while
-     nothing is recorded.
+     fork waits for a sample that is being taken, and for a call of pyprof_start, _stop or _snapshot in another
+     thread. A forked child has no recording unless pyprof_desc.children says so: no thread, the signal's action is the
+     host's again, pyprof_is_active is false, and it may start its own. The parent's goes on. So may a child of
+     a fork that CPython was not told of (PyOS_AfterFork_Child). A child that is made without fork's handlers (_Fork,
+     clone) keeps the signal's action until it starts a recording or ends. What the parent's recording held is given
+     back by the child's first pyprof_start. The fork handlers are all that stays after pyprof_stop: they cannot be
+     taken back but by unloading what holds this, and do nothing while nothing is recorded.
 
    WHAT THE FIGURES MEAN
      A sample stands for the time around it: half of the time since the thread's last sample and half of the time
@@ -197,9 +196,10 @@
        program that takes both from itself while a recording runs is told by the logger, and all that follows is lost
        (lost_unreadable).
      - Where pyprof_stop is called while the machine holds a thread up between a signal and the end of the handler, it waits
-       20 ms for a handler that has not begun, and 100 ms for one that reads. One that comes later, however late, touches
-       nothing that was given back; but what it still reads into (32 bytes times max_depth) is never given back, and the
-       plugin that holds this stays loaded. dlclose while recording waits up to 2 s instead.
+       20 ms for a handler that has not begun, 100 ms for one that reads, and 20 ms for one that returns. One that comes
+       later, however late, touches nothing that was given back; but what it still reads into (32 bytes times max_depth)
+       is never given back, and the plugin that holds this stays loaded. dlclose while recording waits up to
+       2 s for each of these.
      - A thread is not held if it has a real-time priority that the sampler's is not above; if sched_setaffinity is refused
        (the logger is told; a seccomp filter that kills needs never_hold), neither /proc/sys/kernel/ns_last_pid nor
        /proc/loadavg can be read, or there are more than 8,192 cores; nor after eight holds in a row came to nothing,
@@ -407,17 +407,16 @@ typedef struct pyprof_output {
 /* Takes size bytes of output; false ends the writing with PYPROF_ERROR_WRITE. */
 typedef bool (*pyprof_write_fn)(void *user, const void *data, size_t size);
 
-/* What a recording did, and what it could not do. All counts are since pyprof_start. A tick is one moment at
-   which the sampler looks at all threads; in each tick every thread gives a sample or is lost for one of the
-   reasons below. A lost sample's time is not lost: samples
-   weigh the time that really passed between them. */
+/* What a recording did, and what it could not do. All counts are since pyprof_start. A tick is one moment at which the
+   sampler looks at all threads; in each tick every thread that has a Python stack gives a sample or is lost for one of
+   the reasons below. A lost sample's time is not lost: samples weigh the time that really passed between them. */
 typedef struct pyprof_stats {
     uint64_t ticks;              /* moments at which the threads were looked at */
     uint64_t ticks_missed;       /* moments that passed before the sampler got the CPU */
     uint64_t samples;            /* stacks that entered the profile, idle ones included */
     uint64_t samples_idle;       /* of these, stacks of threads that waited */
-    uint64_t samples_signalled;  /* of these, stacks that the thread copied itself, asked by a signal */
-    uint64_t samples_partial;    /* of these, stacks that changed while they were read: the inner frames, which
+    uint64_t samples_signalled;  /* of the samples, stacks that the thread copied itself, asked by a signal */
+    uint64_t samples_partial;    /* of the samples, stacks that changed while they were read: the inner frames, which
                                     did, or all are shown as "[unsettled]" */
     uint64_t lost_late;          /* the thread had let the GIL go before the signal came */
     uint64_t lost_pending;       /* the thread had not answered the signal of this tick or an earlier one */
@@ -463,8 +462,8 @@ PYPROF_API pyprof_result pyprof_start(const pyprof_desc *desc);
    *profile is the caller's, to pyprof_free; NULL drops the profile (after
    output_path was saved, if one was given).
    May be called from any thread, with or without the GIL, also after Py_Finalize.
-   Errors: NOT_ACTIVE (*profile = NULL); IO, FORMAT when output_path could not be saved: the recording has
-   ended all the same and *profile is valid. */
+   Errors: NOT_ACTIVE (*profile = NULL); IO, FORMAT, MEMORY when output_path could not be saved: the recording has ended
+   all the same and *profile is valid. */
 PYPROF_API pyprof_result pyprof_stop(pyprof_profile **profile);
 
 /* Whether a recording runs. Any thread; never waits. */
@@ -634,11 +633,11 @@ extern "C" {
 
 // >>platform
 // What the operating system gives: atomic words, clocks, thread ids, waiting, signals, files below /proc. A port
-// replaces this part and >>reads. In: thread ids, addresses, moments of the monotonic clock. Out: nanoseconds, ids,
-// sets of signals; 0, false or an empty range where the system does not tell. Nothing here takes a lock of ours or
-// allocates, and any thread may call it.
-// In the signal handler run: the atomics, the clocks, pyprof__tid, pyprof__wake, and what takes the interrupted
-// thread's context. What opens files below /proc never does.
+// replaces this part, >>reads, >>signals and >>holding, and a few calls elsewhere (SYS_, prctl). In: thread ids,
+// addresses, moments of the monotonic clock. Out: nanoseconds, ids, sets of signals; 0, false or an empty range where
+// the system does not tell. Nothing here takes a lock of ours or allocates, and any thread may call it.
+// In the signal handler run: the atomics, the clocks, pyprof__tid, pyprof__wake, pyprof__signal_bit, and what takes the
+// interrupted thread's context. What opens files below /proc never does.
 // Begin with: pyprof__process, pyprof__clock, pyprof__cpu_clock, pyprof__signal_thread, pyprof__call_was_interrupted.
 
 /* A word that several threads, or a thread and its signal handler, share. Atomics have types of their own, so that no
@@ -839,7 +838,8 @@ static bool pyprof__another_comes(const void *context) {
 
 /* Whether the interrupted code had just come back from a system call with EINTR: the result register says so, and the
    instruction before is the one that enters the kernel (x86-64: syscall, 0f 05; aarch64: svc #0). Waiting on a futex
-   does not count: the C library takes that up again by itself, and the program never sees it. */
+   does not count: the C library takes most of that up again by itself, and pyprof__resume_wait the rest where it can,
+   so that the program does not see it. */
 static bool pyprof__call_was_interrupted(const void *context) {
     const ucontext_t *user = (const ucontext_t *)context;
 #if defined(__x86_64__)
@@ -1001,8 +1001,8 @@ static uint64_t pyprof__stat_number(const char *below, int32_t id, int place) {
     return at != NULL ? strtoull(at, NULL, 10) : 0;
 }
 
-/* Whether the thread with this id began after a moment of the monotonic clock. The system tells its beginning in ticks
-   (mostly of 10 ms) since boot: within one tick the answer is false. */
+/* Whether the thread with this id began after a moment of the monotonic clock. The system tells its beginning in clock
+   ticks (mostly of 10 ms) since boot: within one clock tick the answer is false. */
 static bool pyprof__thread_began_after(int32_t tid, uint64_t moment) {
     uint64_t since_boot = pyprof__clock(CLOCK_BOOTTIME) - (pyprof__now() - moment);
     long ticks = sysconf(_SC_CLK_TCK);
@@ -1085,8 +1085,8 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 
 // >>tuning
 // The figures that trade one thing for another, each with what it trades and what chose it. _NS are nanoseconds, _TICKS
-// are ticks, COSTs and debts are looks. Used by the sampler; the first one also by the handler. After a change run
-// `tools/dev bench` and the suite.
+// are ticks, COSTs and debts are looks (PYPROF__COST_OF_LATE_TICK: ticks). Used by the sampler; the first one by the
+// handler alone. After a change run `tools/dev bench` and the suite.
 
 /* Asking. An answer takes 2 to 9 us. Up to this figure the handler takes it that the thread's clock went on as time
    did, which saves it a system call. Longer would book CPU time to threads that were off their cores. */
@@ -1105,11 +1105,11 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 #define PYPROF__FRESH_LISTS 16u
 
 /* Threads that do not answer. A thread that ran for so long since it was asked may block the signal: its mask is read
-   from a file below /proc, which costs as much as several looks. A thread that does not answer for so many ticks is
-   read from outside. */
+   from a file below /proc, which costs as much as several looks. */
 #define PYPROF__UNANSWERED_NS UINT64_C(100000)
 /* Where masks cannot be read, a thread that ran for so long without an answer counts as one that blocks the signal. */
 #define PYPROF__UNANSWERED_MAX_NS UINT64_C(10000000)
+/* At this look since it was asked, and later ones, a thread without an answer is read as one that cannot be asked. */
 #define PYPROF__BLOCKED_AFTER_TICKS 8u
 /* The mask is read again after so long, and after twice as long each time: a program that starts a thread or a process
    blocks all signals for a moment; one that blocks them for good need not be looked at often. The logger hears of those
@@ -1117,6 +1117,7 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 #define PYPROF__BLOCKED_WAIT_NS UINT64_C(10000000)
 #define PYPROF__BLOCKED_WAIT_MAX_NS UINT64_C(1000000000)
 #define PYPROF__BLOCKED_TOLD_NS UINT64_C(100000000)
+/* The logger hears of so many of these threads by name, and then once that there are more. */
 #define PYPROF__WARNINGS_MAX 16u
 /* A free signal is looked for once in this time, or less often: for no more than a fiftieth of all time. */
 #define PYPROF__SEEK_SIGNAL_NS UINT64_C(1000000000)
@@ -1138,8 +1139,8 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 #define PYPROF__LATE_TICKS_MAX 64u
 #define PYPROF__ROAM_NS UINT64_C(10000000000)
 /* A thread is held after its cores were the same at so many looks. If they change, or so many holds in a row come to
-   nothing, it is not held for the last figure. What the host sets in the microsecond of a hold would be lost: a host
-   that sets cores a thousand times a second loses nothing with these figures. */
+   nothing, it is not held for PYPROF__HANDS_OFF_NS. What the host sets in the microsecond of a hold would be lost: a
+   host that sets cores a thousand times a second loses nothing with these figures. */
 #define PYPROF__CORES_LOOKS 8u
 #define PYPROF__HOLDS_FAILED_MAX 8u
 #define PYPROF__HANDS_OFF_NS UINT64_C(60000000000)
@@ -1153,8 +1154,8 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 #define PYPROF__NAME_WAIT_NS UINT64_C(1000000)
 #define PYPROF__NAME_WAIT_MAX_NS UINT64_C(1000000000)
 
-/* CPU time beside waiting (pyprof__claim), in half gaps: a longer memory is steadier where bursts are alike, a shorter
-   one follows a program that changes. The stock keeps a rate that was estimated too high from running dry. */
+/* CPU time beside waiting (pyprof__claim), in half gaps of time: a longer memory is steadier where bursts are alike, a
+   shorter one follows a program that changes. The stock keeps a rate that was estimated too high from running dry. */
 #define PYPROF__CLAIM_MEMORY 128.0
 #define PYPROF__CLAIM_STOCK 4.0
 
@@ -1246,9 +1247,9 @@ static void pyprof__budget_drop(pyprof__budget *budget, const pyprof_allocator *
     }
 }
 
-/* A block for what takes the place of another block, of replaced bytes, which the caller releases right after: until
-   then both are there. That may be at the cost of the reserve, but not beyond the limit. NULL when the limit or the
-   allocator says no. */
+/* A block that is to replace another one, of replaced bytes, which the caller releases right after: until then both are
+   there. That may be at the cost of the reserve, but not beyond the limit. NULL when the limit or the allocator says
+   no. */
 static void *pyprof__alloc_instead(pyprof__memory *memory, size_t size, size_t replaced) {
     size_t kept = memory->used - replaced;
     if (kept + memory->reserve > memory->limit || size > memory->limit - kept - memory->reserve ||
@@ -1320,7 +1321,7 @@ pyprof__say(const char *format, ...) {
 static pyprof_result pyprof__report(const pyprof_logger *logger, pyprof_result result) {
     int error = errno;
     if (result != PYPROF_OK && logger != NULL) {
-        char text[sizeof pyprof__error_text]; /* the log function may call us */
+        char text[sizeof pyprof__error_text]; /* should the log function call us all the same, the error stays */
         memcpy(text, pyprof__error_text, sizeof text);
         pyprof__log(logger, PYPROF_LOG_ERROR, text);
         memcpy(pyprof__error_text, text, sizeof text);
@@ -1500,9 +1501,8 @@ static void pyprof__put_slot(pyprof__slot *slots, uint32_t count, pyprof__slot s
     slots[at] = slot;
 }
 
-/* Makes sure that a third of the slots at least stays free with more items, so that searches are short; doubles once,
-   so more must not be beyond that. The items have their room by pyprof__array_reserve. False: no room; all is as it
-   was. */
+/* Makes sure that a third of the slots at least stays free with more items, so that searches are short: doubles their
+   number until that is so. The items have their room by pyprof__array_reserve. False: no room; all is as it was. */
 static bool pyprof__table_reserve(pyprof__memory *memory, pyprof__table *table, size_t more) {
     if (table->items.count + more <= table->slot_count - table->slot_count / 3) {
         return true;
@@ -1724,7 +1724,7 @@ static bool pyprof__reads_mend(void) {
 
 typedef struct pyprof__view {
     uintptr_t subject;                 /* what the walk is over: a thread state, say; 0 = nothing that comes again */
-    uint32_t count;                    /* blocks that are held, at the first positions */
+    uint32_t count;                    /* blocks that are kept, at the first positions */
     uint32_t last;                     /* the block that was used last; PYPROF__BLOCKS = none */
     uintptr_t numbers[PYPROF__BLOCKS]; /* of each block: its address / PYPROF__BLOCK_SIZE */
     bool is_used[PYPROF__BLOCKS];      /* in this walk */
@@ -1753,14 +1753,14 @@ static void pyprof__view_hold(pyprof__view *view, uint32_t count) {
     }
 }
 
-/* Begins a walk that shares nothing with the last one: nothing is held. */
+/* Begins a walk that shares nothing with the last one: nothing is kept. */
 static void pyprof__view_reset(pyprof__view *view) {
     view->subject = 0;
     pyprof__view_hold(view, 0);
 }
 
 /* Begins a walk over a subject. What the last walk over the same subject used is likely needed again: it is read at
-   once, in one system call. If one of these blocks is gone, nothing is held. */
+   once, in one system call. If one of these blocks is gone, nothing is kept. */
 static void pyprof__view_renew(pyprof__view *view, uintptr_t subject) {
     struct iovec from[PYPROF__BLOCKS];
     uint32_t known = view->subject == subject ? view->count : 0, kept = 0;
@@ -1777,7 +1777,7 @@ static void pyprof__view_renew(pyprof__view *view, uintptr_t subject) {
     pyprof__view_hold(view, is_read ? kept : 0);
 }
 
-/* The position of a block, which is read if the view does not hold it; PYPROF__BLOCKS: it cannot be read. */
+/* The position of a block, which is read if the view does not keep it; PYPROF__BLOCKS: it cannot be read. */
 static uint32_t pyprof__view_block(pyprof__view *view, uintptr_t number) {
     if (view->last != PYPROF__BLOCKS && view->numbers[view->last] == number) {
         return view->last;
@@ -1799,7 +1799,7 @@ static uint32_t pyprof__view_block(pyprof__view *view, uintptr_t number) {
     return view->last;
 }
 
-/* Reads the blocks that hold these addresses and are not held yet, as far as there is room, in one system call. If one
+/* Reads the blocks that hold these addresses and are not kept yet, as far as there is room, in one system call. If one
    cannot be read none is taken, and the walk reads them one by one. */
 static void pyprof__view_fetch(pyprof__view *view, const uintptr_t *addresses, uint32_t count) {
     struct iovec from[PYPROF__BLOCKS];
@@ -1818,7 +1818,7 @@ static void pyprof__view_fetch(pyprof__view *view, const uintptr_t *addresses, u
     pyprof__view_hold(view, is_read ? first + more : first);
 }
 
-/* Copies bytes, of which some may be held; false: some cannot be read. */
+/* Copies bytes, of which some may be kept; false: some cannot be read. */
 static bool pyprof__view_read(pyprof__view *view, uintptr_t address, void *to, size_t size) {
     unsigned char *out = (unsigned char *)to;
     while (size > 0) {
@@ -1879,10 +1879,10 @@ PYPROF__INLINE bool pyprof__load_word(pyprof__reader *reader, uintptr_t address,
 }
 
 // >>cpython
-// Where things lie in CPython's structures: what differs between its versions is here and in the two parts that follow,
-// and nowhere else. In: the headers that this is compiled with, and what the CPython that runs says of itself. Out: one
-// row of offsets, pyprof__layout. It is filled before a recording's sampler runs, and does not change meanwhile (but
-// for interp_modules, in the sampler's copy).
+// Where things lie in CPython's structures: what differs between its versions is here and in the two parts that follow;
+// other parts only ask whether an offset is PYPROF__ABSENT, or helper_code 0. In: the headers that this is compiled
+// with, and what the CPython that runs says of itself. Out: one row of offsets, pyprof__layout. It is filled before a
+// recording's sampler runs, and does not change meanwhile (but for interp_modules, in the sampler's copy).
 // Invariant: a CPython that is not known is refused; nothing is guessed. Begin with: pyprof__layout,
 // pyprof__layout_init.
 
@@ -1893,7 +1893,7 @@ PYPROF__INLINE bool pyprof__load_word(pyprof__reader *reader, uintptr_t address,
    - thread states (their own thread, Py_EndInterpreter, Py_Finalize, a forked child): known again by address, id and
      interpreter. After a stack was read, its thread state has to bear the ids of the thread that it was read for.
    - frames: in chunks of the data stack, in generators and in frame objects (their own thread, at any return);
-     3.11 and 3.12 also a cframe and the entry frames, since 3.13 the entry frames, on the thread's C stack
+     3.11 also a cframe, 3.12 a cframe and the helper frames, since 3.13 the helper frames, on the thread's C stack
      (unmapped when it ends). What is read counts if the thread's CPU clock stood still from before to after, or
      as far as several reads agree. Depth is bounded; what a frame runs has to be a code object.
    - code objects (any thread that lets go of the last reference): a fingerprint of what they refer to is part of every
@@ -1953,7 +1953,7 @@ typedef struct pyprof__layout {
     uint32_t frame_locals;    /* its first local variable */
     uint32_t frame_generator; /* to 3.10: the generator that the frame belongs to */
     uint32_t frame_state;     /* to 3.10: a byte that says whether it runs, itself or what it has called */
-    uint32_t instr_scale;     /* bytes of one f_lasti; 0: frame_instr holds a pointer into the code */
+    uint32_t instr_scale;     /* bytes for each unit of f_lasti; 0: frame_instr holds a pointer into the code */
     uint32_t frame_tlbc;      /* which of the code object's bytecodes runs: free-threaded, since 3.14 */
     uint32_t owner_helper;    /* frames of this owner, or a later one, are no Python frames */
     uint32_t owner_generator;
@@ -2329,7 +2329,8 @@ static void pyprof__say_python(pyprof_result result) {
 //   to 3.10        thread state -> frame -> f_back ... -> NULL
 //   3.11, 3.12     thread state -> cframe (on the C stack) -> current_frame -> previous ... -> NULL
 //   since 3.13     thread state -> current_frame -> previous ... -> NULL
-// Since 3.12 a helper frame, which is not shown, stands in that chain wherever C code has entered Python.
+// Since 3.12 a helper frame (CPython: entry frame), which is not shown, stands in that chain wherever C code has
+// entered Python.
 // Begin with: pyprof__leaf_frame, pyprof__read_frame, pyprof__found, pyprof__code_fingerprint.
 
 /* The thread state that is attached: of the calling thread (3.12 and later), of the process (before).
@@ -2342,8 +2343,8 @@ static uintptr_t pyprof__current_thread_state(void) {
 #endif
 }
 
-/* Whether the attached thread state of the process, as seen in a signal handler, names this thread. Since 3.12 the
-   calling thread's is what is asked for. */
+/* Whether the attached thread state of the process, as seen in a signal handler, names this thread. Since 3.12 always
+   true: the one asked for is the calling thread's. */
 static bool pyprof__is_own_thread_state(const pyprof__layout *layout, uintptr_t tstate) {
     if (layout->ts_status != PYPROF__ABSENT || tstate == (uintptr_t)PyGILState_GetThisThreadState()) {
         return true;
@@ -2434,8 +2435,8 @@ static bool pyprof__may_have_frames(const pyprof__layout *layout, uintptr_t tsta
     return pyprof__points_to_frames(layout, tstate, word, base);
 }
 
-/* Chunks and thread state are given only where the thread reads itself: so they live. Chunks that were tried are left
-   behind, as a walk goes outwards, too. */
+/* Chunks and thread state are given only where the thread reads itself: so they live. Chunks newer than the one found
+   are left behind, as a walk goes outwards, too. */
 static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, void *to, size_t size) {
 #if PYPROF__PY_SINCE(11) && !PYPROF__PY_SINCE(13)
     if (reader->tstate != 0 && address - reader->tstate <= sizeof(PyThreadState) - size) {
@@ -2544,7 +2545,7 @@ static bool pyprof__own_leaf_frame(const pyprof__layout *layout, uintptr_t tstat
         *leaf = word;
         return true;
     }
-    /* The entry frames of 3.12 lie beside the cframe, in the same C function. */
+    /* The helper frames of 3.12 lie beside the cframe, in the same C function. */
     const uintptr_t near_by = 1024;
     uintptr_t chunk = *(const uintptr_t *)(tstate + layout->ts_chunk);
     pyprof__reader reader = {word - near_by, word + near_by, chunk, tstate, NULL};
@@ -2615,9 +2616,10 @@ static bool pyprof__is_outermost(const pyprof__layout *layout, uintptr_t frame) 
     return is_read && is_running && previous == 0;
 }
 
-/* Finds out whether a generator that nothing follows has callers all the same: to 3.10, while an exception is thrown
-   into what it waits for (a task is cancelled), it stands in the chain without them, and is not evaluated. False:
-   unreadable. */
+/* Finds out whether a generator that nothing follows has callers all the same, so that the stack is headless (not cut):
+   on 3.8 and 3.9, while an exception is thrown into what it waits for (a task is cancelled), it stands in the chain
+   without them, and is not executing, which is state 0. In 3.10 that is FRAME_EXECUTING, so any that is executing
+   counts. False: unreadable. */
 PYPROF__INLINE bool pyprof__is_cut_off(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
                                        bool *is_cut_off) {
     unsigned char state = 0;
@@ -3569,8 +3571,9 @@ PYPROF__INLINE bool pyprof__walk_outer(const pyprof__layout *layout, pyprof__rea
 // What is marked "By the sampler" does not; the rest may run on both sides.
 // Invariants: the handler allocates nothing, takes no lock, waits for nothing, and keeps errno. It reads what its own
 // thread holds, which cannot vanish meanwhile, and all else by pyprof__read. It writes to pyprof__handler, and to the
-// frames of the request that it has taken, and to nothing of the sampler's. A request belongs to one side at a time: to
-// the handler while IN_WORK, else to the sampler.
+// frames of the request that it has taken, and to nothing of the sampler's; where the system refuses a read it sets
+// pyprof__process.reads_refused. A request belongs to one side at a time: to the handler while IN_WORK, else to the
+// sampler.
 //
 // The states of a request, and who takes each step:
 //            the sampler asks        a handler begins           it is done
@@ -3787,7 +3790,7 @@ static pyprof__whose pyprof__search_stack(const pyprof__stack *room, const void 
 
 /* In the handler. Who runs a thread state that has frames and bears the ids of the interrupted thread: these are of the
    thread that made it, and any other may use it since. word is its ts_frame. What runs it keeps something on its own C
-   stack: since 3.11 the cframe or the entry frame lies there; before, what evaluates a frame keeps its address. */
+   stack: since 3.11 the cframe or the helper frame lies there; before, what evaluates a frame keeps its address. */
 static pyprof__whose pyprof__whose_frames(const pyprof__layout *layout, const pyprof__stack *room, const void *context,
                                           uintptr_t word) {
     pyprof__reader safely = {0, 0, 0, 0, NULL};
@@ -4381,10 +4384,11 @@ static bool pyprof__is_handler_awaited(void) {
 // The calling-context tree and the time line: what a recording has gathered, and all that an output needs.
 // In: nodes below nodes, and spans of time and samples for them.
 // Out: the same, to whoever walks it (>>shown, >>writers). It knows nothing of CPython, and of threads the names.
-// Who: the sampler's thread, under its lock; a profile that was given to the host belongs to whoever has it, and is
-// only read. Never the handler.
+// Who: the sampler's thread, under its lock; others under that lock only to bring parked threads up to date
+// (pyprof__settle_waiting), and to copy. A profile that was given to the host belongs to whoever has it, and is only
+// read. Never the handler.
 // Invariants: items refer to each other by index, and none is ever removed from the tree: so an index stays good. A
-// node comes after its parent. The sums of a node are of stacks that end there. A track's spans leave no gap.
+// node comes after its parent. The sums of a node are of stacks that end there. A track's spans leave no gap of time.
 //
 //   strings <-- functions <-- nodes: parent, line, sums <-- spans: node, kind, time, next
 //      ^    name, file        a root has a track for its line          |
@@ -4434,7 +4438,7 @@ typedef struct pyprof__node {
    that has ended, so that threads without end need no more tracks than live at a time. */
 typedef struct pyprof__track {
     uint32_t name;      /* string */
-    bool is_named;      /* by Python, or as the main thread; else the name is the system's */
+    bool is_named;      /* by the host, by Python, as the main thread, or for several; else the name is the system's */
     bool is_free;       /* its thread has ended, or has gone to another track */
     bool is_shared;     /* it has or had more than one thread, or is for such: its name stays */
     int32_t tid;        /* of the first one */
@@ -4925,7 +4929,8 @@ static pyprof_profile *pyprof__profile_copy(const pyprof_profile *profile) {
 //                          the sampler                              the thread
 //    pyprof__hold_thread   goes to core c, if it is not there yet   is moved to core c at once
 //    pyprof__read_once     runs on c: clock, stack, clock           stands still
-//    pyprof__let_go        stays on c, for some ticks               and what it has made may run where it might before
+//    pyprof__let_go        stays on c, for some ticks               may run where it might before, and so may
+//                                                                   what it made
 //
 // Who: the sampler's thread, under its lock. Never the handler.
 // Invariants, of where threads may run:
@@ -5241,7 +5246,8 @@ static void pyprof__leave_core(pyprof__holder *holder, uint64_t tick, uint64_t n
 
 // >>state
 // What the sampler keeps (pyprof__sampler); and what code objects mean, and so which node a stack has.
-// In: frames as they were read. Out: a call site for each (function, line), and the node of the innermost one.
+// In: frames as they were read. Out: for each frame its call site, which has function and line; and the node of the
+// innermost one.
 // Who: the sampler's thread; others only with its lock, or by its atomics. Never the handler: that has pyprof__handler.
 // Invariants: items refer to each other by index, as arrays move when they grow; so a pointer to an item is good until
 // something is added to its array. Indices of thread states are good until the lists change, those of threads until a
@@ -5341,8 +5347,8 @@ typedef struct pyprof__thread {
         bool was_told;          /* and the logger heard of it */
         int hears;              /* the signal that it is known to let in; 0 = not known */
         uint32_t request;       /* PYPROF__NONE = not asked */
-        uint32_t ticks;         /* looks since it was asked, */
-        uint64_t cpu;           /* and its clock then */
+        uint32_t ticks;         /* looks since it was asked */
+        uint64_t cpu;           /* its clock when the signal was sent, or when its mask was last read */
         uint32_t debt;          /* see pyprof__judge */
         uint64_t blocked_until; /* it blocks the signal; its mask is looked at again then, */
         uint64_t blocked_ns;    /* after so long: at first soon, as whoever makes a thread blocks all for a moment */
@@ -5363,7 +5369,7 @@ typedef struct pyprof__thread {
     } parking;
     struct {                  /* what it is called */
         uintptr_t object;     /* threading.Thread, or a greenlet's; 0 = none known */
-        uint64_t fingerprint; /* of the name that its track was chosen by; its lowest bit: Python gave it */
+        uint64_t fingerprint; /* of the name it has its track by; lowest bit: is_named (see pyprof__choose_track) */
         char comm[16];        /* what the system calls it */
         uint64_t due;         /* when to ask anew, */
         uint64_t wait;        /* after so long */
@@ -5376,7 +5382,7 @@ typedef struct pyprof__interp {
     uintptr_t address;
     uintptr_t links[2]; /* next interpreter, first thread state */
     int64_t id;
-    int64_t id_now; /* another one may have come to lie at the same address */
+    int64_t id_now; /* the id that is there at this tick: another one may have come to lie at the same address */
 } pyprof__interp;
 
 /* Where an interpreter's threading module keeps its threads: a small cache, as it takes many reads to find. */
@@ -5414,7 +5420,8 @@ typedef struct pyprof__waiting {
 } pyprof__waiting;
 
 /* One recording. pyprof_start makes it, from the memory of the profile; pyprof_stop frees it once its thread has ended,
-   and gives the profile away. What stands before the lock is set before that, is atomic, or that thread's alone. */
+   and gives the profile away. What stands before the lock is set before the thread starts, is atomic, or the thread's
+   alone. */
 typedef struct pyprof__sampler {
     pyprof_desc desc;     /* with its defaults filled in */
     char *output_path;    /* NULL = none */
@@ -5433,7 +5440,8 @@ typedef struct pyprof__sampler {
     uint32_t dump_wanted;          /* the sampler's: the one that it serves, */
     uint64_t dump_until;           /* and for how long; 0 = none */
     pyprof__atomic32 visitors;     /* calls that use the sampler without the lifecycle's lock */
-    pthread_mutex_t lock;          /* guards all below */
+    pthread_mutex_t lock;          /* guards all below but is_unloaded (set before must_stop) and is_unreturned
+                                      (read when the thread has ended) */
     pyprof_profile *profile;
     pyprof__memory *memory; /* the profile's */
     pyprof_stats stats;
@@ -5470,7 +5478,6 @@ typedef struct pyprof__sampler {
     pyprof__text text;      /* and for a text; both hold until the next use */
 } pyprof__sampler;
 
-/* Good until a thread is added. */
 /* By the sampler's thread: a warning for the host's logger, which hears it as soon as the sampler's lock is let go. The
    logger may be slow, or wait for a thread that waits for that lock. There is room for all that one tick can say. */
 static void pyprof__warn(pyprof__sampler *sampler, const char *message) {
@@ -5491,6 +5498,7 @@ static void pyprof__unlock_and_tell(pyprof__sampler *sampler) {
     sampler->warnings.size = 0;
 }
 
+/* Good until a thread is added. */
 static pyprof__thread *pyprof__thread_at(const pyprof__sampler *sampler, uint32_t index) {
     return &PYPROF__ITEM(pyprof__thread, &sampler->threads, index);
 }
@@ -5766,11 +5774,11 @@ static uint32_t pyprof__unsettled_below(pyprof__sampler *sampler, uint32_t node)
 // What each thread is called, and so which track its samples go to.
 // In, the first that there is: the name that the host gave (pyprof_name_thread); that of its object in Python's
 // threading, which lies in its outermost frame or is found by its ident; "MainThread" for the first one; the system's.
-// Out: thread->track, and the name of that track. A thread that no name is known of again keeps the last one.
+// Out: thread->track, and the name of that track. A thread whose name can no longer be found keeps the last one.
 // Who: the sampler's thread, under its lock. Never the handler. Python may change its objects meanwhile: so they are
 // read by system calls (>>reads), and types, idents and ids are checked.
 // Invariants: a thread has a track before its first sample enters. A track of its own takes each new name; one that it
-// shares with others keeps its name, and the thread goes to another. Names may change: they are asked anew.
+// shares with others keeps its name, and the thread goes to another. Names may change: they are looked up again.
 //
 // Begin with pyprof__update_name, pyprof__find_python_name, pyprof__choose_track.
 
@@ -5897,8 +5905,8 @@ static void pyprof__read_system_name(pyprof__thread *thread) {
 }
 
 /* Gives the thread the track that its name asks for: at first, and again when its name has changed. is_named: by the
-   host, by Python, or as the main thread; else it is the system's name. A thread that changes tracks leaves a gap in
-   neither: the new one has it away until now. Without room for a track it stays where it was. */
+   host, by Python, or as the main thread; else it is the system's name. A thread that changes tracks leaves a gap of
+   time in neither: the new one has it away until now. Without room for a track it stays where it was. */
 static void pyprof__choose_track(pyprof__sampler *sampler, pyprof__thread *thread, const char *text, size_t size,
                                  bool is_named, uint64_t now) {
     pyprof_profile *profile = sampler->profile;
@@ -5964,7 +5972,7 @@ static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread
 // moved meanwhile. Each look ends in pyprof__book, in one sample or one cause, or in neither (no Python stack).
 //
 // How time is shared out. Ticks are a stratified random sample of time: one at a random moment of each interval. The
-// gap between two samples of a thread is halved (the trapezoidal rule), so each stands for the time around it:
+// gap of time between two samples of a thread is halved (the trapezoidal rule), so each stands for the time around it:
 //
 //     looks       x             A             B             C             x      x: it had no Python stack
 //     wall time   | away |------A------|------B------|------C------| away |
@@ -5998,7 +6006,7 @@ static uint64_t pyprof__claim(pyprof__thread *thread, uint64_t half_gap) {
     return claimed;
 }
 
-/* A thread's CPU clock, in ns; 0 = it is gone. Of who runs a borrowed thread state none is known: 1. */
+/* A thread's CPU clock, in ns; 0 = it is gone. Of whoever runs a borrowed thread state no clock is known: 1. */
 static uint64_t pyprof__cpu_time(const pyprof__thread *thread) {
     return thread->borrowed != 0 ? 1 : pyprof__clock(thread->cpu_clock);
 }
@@ -6008,7 +6016,7 @@ static uint64_t pyprof__passed(uint64_t since, uint64_t now) {
     return now - pyprof__min64(now, since);
 }
 
-/* Gives out the gap since the last sample, to that one and to the new one. What was idle used no CPU time. */
+/* Gives out the gap of time since the last sample, to that one and to the new one. What was idle used no CPU time. */
 static void pyprof__share_time(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t node, uint32_t kind,
                                uint64_t wall, uint64_t cpu) {
     uint64_t gap = pyprof__passed(thread->last.wall, wall), used = pyprof__passed(thread->last.cpu, cpu);
@@ -6078,8 +6086,8 @@ static uint32_t pyprof__standing_root(pyprof__sampler *sampler, const pyprof__th
     return site != NULL ? pyprof__call_site_node(sampler->profile, site, root) : PYPROF__NONE;
 }
 
-/* The node below which a stack begins: the root of the track if the stack is whole, else a [truncated] node. A headless
-   one keeps the thread's outermost frame above that, if it still stands. */
+/* The node below which a stack begins: the root of the track, or a [truncated] node if the stack is cut or headless. A
+   headless one keeps the thread's outermost frame above that, if it still stands. */
 static uint32_t pyprof__base_of(pyprof__sampler *sampler, pyprof__thread *thread, const pyprof__stack *stack) {
     pyprof_profile *profile = sampler->profile;
     uint32_t root = stack->is_headless ? pyprof__standing_root(sampler, thread) : PYPROF__NONE;
@@ -6091,13 +6099,13 @@ static uint32_t pyprof__base_of(pyprof__sampler *sampler, pyprof__thread *thread
 /* What one look at a thread, or its answer, has found. It lives as long as the look; its frames are the sampler's
    scratch, or the request's own. */
 typedef struct pyprof__observation {
-    uint64_t wall;       /* before what was read last; and right after it, */
-    uint64_t cpu;        /* the thread's clock; 0 = the thread is gone */
+    uint64_t wall;       /* when the look began; then, right before the stack was last read */
+    uint64_t cpu;        /* the thread's clock, right after wall; 0 = the thread is gone */
     pyprof__stack stack; /* in the sampler's scratch, or the answer's own */
     bool attached;       /* it may run Python: its kind is PYPROF__GIL */
-    bool ran;            /* its clock went on while it was looked at first */
+    bool ran;            /* its clock moved during a read, or right before one */
     bool is_fresh;       /* it was just now that it was seen to be attached */
-    bool stands;         /* its clock did not go on, between two looks before the first */
+    bool stands;         /* its clock stood still between two looks at it before the reads */
     bool held;           /* it ran, and was kept from it */
     pyprof__levels levels;
 } pyprof__observation;
@@ -6254,11 +6262,24 @@ static bool pyprof__keep_root(pyprof__sampler *sampler, const pyprof__thread *th
 // (pyprof__collect). Out: whether a request is under way; for each answer, a sample or a count of its cause
 // (pyprof__book).
 // Also decided here: which thread states are borrowed (pyprof__doubt), in which order a thread's levels lie
-// (pyprof__find_levels), and whether the signal is still ours (pyprof__is_signal_ours).
+// (pyprof__is_inner, corrected by pyprof__learn_order), and whether the signal is still ours (pyprof__is_signal_ours).
 // All of it runs in the sampler's thread, under the sampler's lock, never in the handler. The handler works on requests
 // at the same time: once its signal is sent, a request's state is changed by a compare-and-swap only (see >>handler).
 // Invariants: of each thread the answer to at most one request is waited for (thread->asking.request). The tick in
 // which that was sent counts as one sample or one loss, when the answer is taken in or given up.
+// Why a thread is not asked in a tick, and the function that decides it:
+//   it is parked, or has no thread state                            pyprof__tick
+//   it has ended, and its clock is gone; it runs no Python          pyprof__decide
+//   it is off its core: its clock does not move                     pyprof__decide
+//   a request to it is pending; it is in debt (pyprof__judge)       pyprof__may_ask
+//   no signal is ours; its thread state is borrowed; it blocks
+//     the signal, up to blocked_until (pyprof__note_blocked)        pyprof__can_hear
+//   the signal has been given another action                        pyprof__is_signal_ours
+//   its mask holds the signal                                       pyprof__is_heard
+//   no slot is free for a request                                   pyprof__free_request
+//   it has left Python at the last look; sending failed             pyprof__send_request
+// A thread that was off its core, and is found to run when it is read from outside, is asked then (pyprof__observe);
+// not if it seems to be in several interpreters, and entered one on another C stack (pyprof__is_spread).
 // Begin with pyprof__ask, pyprof__send_request, pyprof__collect, pyprof__take_answer, pyprof__check_blocked.
 
 /* Keeps a thread's ask debt. A thread that computes answers in time. One that runs Python in short bursts between
@@ -6348,8 +6369,8 @@ static void pyprof__confirm(pyprof__sampler *sampler, const pyprof__levels *leve
 }
 
 /* Books an answer that is waited for. If the thread could not read its own stack, its outermost frame is kept where
-   that still stands. An answer also shows that the thread lets the signal in, and makes the code objects of its stack
-   known to the handler, which then does not ring the bell for them again. */
+   that still stands. An answer with a stack also shows that the thread lets the signal in, and makes the code objects
+   of its stack known to the handler, which then does not ring the bell for them again. */
 static void pyprof__take_answer(pyprof__sampler *sampler, pyprof__thread *thread, pyprof__request *request) {
     pyprof__observation observed = {request->wall, request->cpu, request->stack, true,           true,
                                     false,         false,        false,          request->levels};
@@ -6426,7 +6447,8 @@ static void pyprof__read_clocks(const pyprof__thread *thread, pyprof__observatio
 }
 
 /* Fills in what the handler needs: the levels to begin with, and the clocks of this look, from which it derives its own
-   (pyprof__capture_own). Only while the request is FREE or CANCELLED, as the handler then reads none of it. */
+   (pyprof__capture_own). Only while the request is FREE or CANCELLED: then the handler reads no more of it than tid and
+   signal_number of a CANCELLED one (pyprof__question_without_word), which stay the same. */
 static void pyprof__put_question(pyprof__request *request, const pyprof__thread *thread,
                                  const pyprof__observation *seen) {
     request->tid = thread->tid;
@@ -6785,8 +6807,8 @@ static uint32_t pyprof__send_request(pyprof__sampler *sampler, pyprof__thread *t
     pyprof__request *request = &pyprof__handler.requests[index];
     pyprof__put_question(request, thread, seen);
     pyprof__number_question(request);
-    /* This last look, just before sending, spares system calls: of a thread that does little else, one was ended at
-       0.085 % of the ticks, and without this look at 0.4 % (1 kHz). */
+    /* This last look, just before sending, spares system calls: of a thread that does little but system calls, one was
+       ended at 0.085 % of the ticks, and without this look at 0.4 % (1 kHz). */
     bool is_attached = seen->is_fresh || pyprof__is_attached_in(sampler, &seen->levels, 0);
     if (!is_attached || !pyprof__signal_thread(thread->tid, pyprof__handler.signal_number, pyprof__question(index))) {
         pyprof__set_state(request, PYPROF__REQUEST_FREE);
@@ -6826,7 +6848,8 @@ static bool pyprof__ask(pyprof__sampler *sampler, pyprof__thread *thread, const 
 //
 //  a look finds                           what is done              verdict            counted as (pyprof_stats)
 //  its clock is gone: it has ended        its time ends             UNREADABLE         lost_unreadable
-//  not attached, clock did not move       nothing                   SAME               samples_idle, as its last one
+//  not attached, clock did not move       nothing                   SAME               samples, samples_idle; its stack
+//                                                                                        is the last one's
 //  attached, on a core, may be asked      a request is sent         ASKED              by the answer:
 //                                           the answer              SEEN               samples_signalled
 //                                                                   LATE, UNSETTLED    lost_late, lost_unsettled
@@ -7031,7 +7054,7 @@ static bool pyprof__read_once(pyprof__sampler *sampler, const pyprof__thread *th
 
 /* Reads a stack from outside, once if the thread stands still. If it runs, three reads one after the other, not
    counting those that fail, are kept as far as they agree, within PYPROF__QUIET_READS_MAX attempts: to read on until
-   all is equal would favour what moves little. But a thread that runs is left alone if its answer is waited_for, and if
+   all is equal would favour what moves little. But a thread that runs is left alone if its answer is waited_for, or if
    it runs Python and can be asked (can_ask): false, with observed->ran, and attached in the second case.
    observed->stack lies in the sampler's scratch. */
 static bool pyprof__read_quietly(pyprof__sampler *sampler, const pyprof__thread *thread, bool waited_for, bool can_ask,
@@ -7205,8 +7228,8 @@ static void pyprof__count_unasked(pyprof__sampler *sampler, pyprof__thread *thre
 }
 
 /* Reads a thread that was not asked, and says what that comes to. It is asked all the same if the read shows that it
-   does run Python and can be asked. Its answer is waited for in PYPROF__BLOCKED_AFTER_TICKS looks: meanwhile it is read
-   only if it stands still, afterwards as one that cannot be asked. */
+   does run Python and can be asked. Its answer is waited for until the PYPROF__BLOCKED_AFTER_TICKS-th look: before, it
+   is read only if it stands still, afterwards as one that cannot be asked. */
 static pyprof__verdict pyprof__observe(pyprof__sampler *sampler, pyprof__thread *thread,
                                        pyprof__observation *observed) {
     bool can_ask = pyprof__may_ask(thread, observed->wall, false);
@@ -7733,21 +7756,21 @@ static void pyprof__join(pyprof__sampler *sampler, uint32_t index) {
 //    v        with one thread state only, no request, no doubt, and all lists whole
 //  parked   pyprof__count_waiting, at every tick: one more sample for each
 //    |        pyprof__tend_waiting, at the beginning of a tick, wakes
-//    |          all, if a list has changed, a thread state is in doubt, or the host has named a thread
+//    |          all, if a list has changed, a thread state was found to be borrowed, or the host has named a thread
 //    |          one, if its CPU clock has moved: read only where the balance does not answer for all (pyprof__weigh)
-//    |          one, if it is attached or has another leaf frame: the heads of all are read in one system call, but
-//    |            not where a thread that is awake has the only GIL
+//    |          one, if it is attached or has another leaf frame: the heads of all are read in one system call; where
+//    |            the balance answers for all, and a thread that is awake has the only GIL, at every 32nd tick only
 //    v          one, if its name is due: so each is looked at once a second at least
 //  awake    looked at in that very tick
 //
 // A head is the first part of a thread state (pyprof__layout.ts_head): its links, its interpreter, its leaf frame, and
 // whether it is attached.
-// Invariant: the profile has a parked thread's time and samples up to the common tick parking.ticks, at last.wall; what
-// came after is settled when it is woken, and before anybody reads the profile:
+// Invariant: the profile has a parked thread's time and samples up to the common tick parking.ticks, at last.wall; it
+// is brought up to date when it is woken, and before anybody reads the profile:
 //
 //  common ticks   ... |    |    |    |    |
 //                     ^ parking.ticks     ^ waiting->ticks, waiting->wall
-//  in the profile  <--|  to be settled -->|
+//  in the profile  <--|  not yet there -->|
 //
 // Begin with pyprof__tend_waiting, pyprof__is_in_balance, pyprof__wake_by_heads, pyprof__settle_run, pyprof__park.
 
@@ -8035,7 +8058,7 @@ static void pyprof__tend_waiting(pyprof__sampler *sampler) {
     }
 }
 
-/* Gives each member a sample at this tick: in the figures at once, in the profile when it is settled. */
+/* Gives each member a sample at this tick: in the figures at once, in the profile when that is brought up to date. */
 static void pyprof__count_waiting(pyprof__sampler *sampler, uint64_t now) {
     pyprof__waiting *waiting = &sampler->waiting;
     const pyprof__array *timeline = &sampler->profile->timeline;
@@ -8291,9 +8314,9 @@ static uint64_t pyprof__keep_deadline(pyprof__sampler *sampler, uint64_t deadlin
     return next;
 }
 
-/* Saves what was recorded so far, when it is time. Without the lock: only this thread changes the profile, so others
-   may copy it meanwhile, and none has to wait for the disk. Not into a pipe or a device, which would get one profile
-   behind the other. */
+/* Saves what was recorded so far, when it is time. Without the lock, so that none has to wait for the disk: no tick
+   comes meanwhile, and what a snapshot would bring up to date has just been, so the profile does not change. Not into a
+   pipe or a device, which would get one profile behind the other. */
 static void pyprof__autosave(pyprof__sampler *sampler, uint64_t now) {
     struct stat status;
     if (sampler->desc.autosave_s == 0 || now < sampler->autosave_at) {
@@ -9083,6 +9106,9 @@ static pyprof_result pyprof__visit_all(pyprof__writing *writing, const pyprof_vi
 //   SVG          the same stacks, in the drawer's own order              see tools/flamegraph.h
 //   speedscope   frames; each track: its stacks, then their weights;     speedscope's src/lib/file-format-spec.ts
 //                the profile's name; which track to show first
+// A new format needs: its value in pyprof_format (>>api); pyprof__check_output (>>public), which refuses all beyond the
+// last one; a path's ending, in pyprof__resolve_output (>>files); and its writer, in pyprof__write_checked. Collapsed
+// text is in >>shown.
 // Begin with pyprof__write_checked, pyprof__write_svg, pyprof__put_speedscope, pyprof__split_span.
 
 /* Text gathered in memory, for what needs all of it at once, or must not call the host's function yet. The function
@@ -9637,8 +9663,8 @@ static pyprof_output pyprof__resolve_output(const pyprof_output *output, const c
 //   no lock               atomics: lock_holder, active_in, visitors, must_stop, ready, dumps_wanted, dumps_served; and
 //                         pyprof__handler, see >>handler.
 // Order: pyprof__lifecycle first. The sampler's thread takes only its own lock, so pyprof_stop may take
-// pyprof__lifecycle and wait for that thread to end. pyprof_dump takes the sampler's lock alone: by visitors it keeps
-// the recording from ending.
+// pyprof__lifecycle and wait for that thread to end. pyprof_dump works under one at a time: pyprof__lifecycle for a
+// moment, to count as a visitor, which keeps the recording from ending; later the sampler's lock.
 // Under both the host's allocator is called. Its logger and its write functions are called under neither, as they may be
 // slow, or wait for a thread that waits for us; but pyprof_start and pyprof_stop wait for the sampler's thread, which
 // may be in the logger.
@@ -10165,7 +10191,9 @@ PYPROF_API pyprof_result pyprof_start(const pyprof_desc *desc) {
     return pyprof__report(&resolved.logger, result);
 }
 
-/* The figures of a recording whose sampler stands still, or has ended. */
+/* The figures of a recording whose sampler stands still, or has ended. A new figure is a field at the end of
+   pyprof_stats (>>api). What the sampler counts in sampler->stats comes along by itself; what is kept elsewhere is
+   copied here. */
 static void pyprof__fill_stats(const pyprof__sampler *sampler, pyprof_stats *stats) {
     *stats = sampler->stats;
     stats->timeline_coarsened = sampler->profile->timeline_coarsened;
@@ -10316,15 +10344,15 @@ PYPROF_API bool pyprof_is_active(void) {
 
 // >>public
 // The other functions that the header declares at its top, where each has its contract. In: arguments, which are
-// checked here and nowhere further in. Out: a result; why it failed was said, and is told to the logger where a profile
-// names one (write, visit, save). Run in any thread of the host; never in the signal handler. pyprof_save is also
-// called by the sampler's thread.
+// checked here and nowhere further in. Out: a result; why it failed was said, and is told to the logger: the profile's
+// (write, visit, save), or the recording's (snapshot, dump, get_stats, names). Run in any thread of the host; never in
+// the signal handler. pyprof_save is also called by the sampler's thread.
 // Locks, see >>lifecycle: pyprof_snapshot, _get_stats, _name_thread and _name_interpreter take both for as long as they
 // run, pyprof_dump each for a moment; those that work on a profile that was given away take none.
 // Begin with pyprof_snapshot, pyprof_dump, pyprof_save.
 
-/* The sampler stands still while the profile is copied. Parked threads have no samples there since theirs were settled
-   last, so that is done first. */
+/* The sampler stands still while the profile is copied. Parked threads have no samples there since they were last
+   brought up to date: that is done first. */
 PYPROF_API pyprof_result pyprof_snapshot(pyprof_profile **profile) {
     pyprof_result result = PYPROF_OK;
     if (profile != NULL) {
