@@ -2618,17 +2618,22 @@ static bool pyprof__is_outermost(const pyprof__layout *layout, uintptr_t frame) 
 
 /* Finds out whether a generator that nothing follows has callers all the same, so that the stack is headless (not cut):
    on 3.8 and 3.9, while an exception is thrown into what it waits for (a task is cancelled), it stands in the chain
-   without them, and is not executing, which is state 0. In 3.10 that is FRAME_EXECUTING, so any that is executing
-   counts. False: unreadable. */
+   without them, and is not executing, which is state 0. Since 3.10 it is linked to them, and is executing (state 0 there,
+   too): Objects/genobject.c, _gen_throw. False: unreadable. */
 PYPROF__INLINE bool pyprof__is_cut_off(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
                                        bool *is_cut_off) {
+#if PYPROF__PY_SINCE(10)
+    (void)layout;
+    (void)reader;
+    (void)frame;
+    (void)is_cut_off;
+    return true;
+#else
     unsigned char state = 0;
-    if (layout->frame_state == PYPROF__ABSENT) {
-        return true;
-    }
     bool is_read = pyprof__load(reader, frame + layout->frame_state, &state, 1);
     *is_cut_off = state == 0;
     return is_read;
+#endif
 }
 
 /* Finds where the instructions lie that a frame runs. A free-threaded build has copies of them since 3.14, in an array

@@ -1,8 +1,10 @@
 """Work that is done where CPython's own chain of frames is short of some: exceptions thrown into generators, coroutines and
 tasks, closed ones, and a profile function that is called before the function that it is called for has begun."""
 
+import _thread
 import asyncio
 import sys
+import time
 
 import pyprof_host
 
@@ -119,6 +121,17 @@ def profiles(frame, event, argument):
         of_begin()
 
 
+def at_the_root():
+    """Of a thread that begins with it, as with any other callable."""
+    spend()
+    ended.append(True)
+    yield
+
+
+ended = []
+_thread.start_new_thread(next, (at_the_root(),))
+while not ended:
+    time.sleep(0.01)
 asyncio.run(cancels())
 throws()
 closes()

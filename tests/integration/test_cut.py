@@ -25,7 +25,13 @@ class CutTest(unittest.TestCase):
 
     def test_every_stack_has_its_root(self):
         for names, _ in self.stacks:
-            self.assertEqual(names[0], '<module>', names)
+            self.assertEqual(names[0], 'at_the_root' if 'at_the_root' in names else '<module>', names)
+
+    def test_generator_may_be_the_root(self):
+        for names in self.paths_to('spend'):
+            if 'at_the_root' in names:
+                self.assertEqual(names, ['at_the_root'])
+        self.assertIn(['at_the_root'], self.paths_to('spend'))
 
     def check(self, leaf, way, most_inner):
         """As CPython links them, or from the root on with a gap; never others. To 3.8 those between are left out."""
