@@ -1117,6 +1117,8 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 #define PYPROF__BLOCKED_WAIT_NS UINT64_C(10000000)
 #define PYPROF__BLOCKED_WAIT_MAX_NS UINT64_C(1000000000)
 #define PYPROF__BLOCKED_TOLD_NS UINT64_C(100000000)
+/* Bytes of a buffer for a path: Linux takes 4,096 (PATH_MAX), and a longer one shall be told from one that is cut. */
+#define PYPROF__PATH_SIZE 4200u
 /* The logger hears of so many of these threads by name, and then once that there are more. */
 #define PYPROF__WARNINGS_MAX 16u
 /* A free signal is looked for once in this time, or less often: for no more than a fiftieth of all time. */
@@ -5454,7 +5456,7 @@ typedef struct pyprof__sampler {
     uint32_t warned_threads; /* warnings of threads that cannot be asked, so far */
     struct {                 /* see pyprof__warn: one behind the other, each with its zero byte */
         size_t size;
-        char texts[4096];
+        char texts[8192];
     } warnings;
     uint64_t move_due;           /* not before may another signal be looked for */
     bool is_unloaded;            /* it is stopped because its code goes */
@@ -8568,7 +8570,7 @@ static void pyprof__put_json(pyprof__out *out, const char *text, size_t size) {
 /* Whether the folder that the first bytes of a path name is a package. That is looked up while writing: where the
    sources are not there, no folder is one. */
 static bool pyprof__has_init_file(const char *path, size_t directory_size) {
-    char name[4200];
+    char name[PYPROF__PATH_SIZE];
     int size = snprintf(name, sizeof name, "%.*s/__init__.py", (int)directory_size, path);
     return size > 0 && (size_t)size < sizeof name && access(name, F_OK) == 0;
 }
@@ -9607,7 +9609,7 @@ static int pyprof__open_beside(const char *path, char *name, size_t size) {
    none, so the umask says them. */
 static pyprof_result pyprof__save_beside(const pyprof_profile *profile, const pyprof_output *output, const char *path,
                                          mode_t mode) {
-    char name[4200];
+    char name[PYPROF__PATH_SIZE];
     pyprof__file file = {pyprof__open_beside(path, name, sizeof name), 0};
     if (file.descriptor < 0) {
         return PYPROF_ERROR_IO;
@@ -9803,7 +9805,8 @@ static void pyprof__recording_free(pyprof__sampler *sampler) {
    locks. And a signal handler of the host that forks may have interrupted one of our functions, in a thread that has
    taken them. */
 static void pyprof__before_fork(void) {
-    bool is_strange = pyprof__process.active != NULL && pyprof__running() == NULL;
+    uint32_t in = pyprof__get(&pyprof__process.active_in);
+    bool is_strange = in != 0 && in != (uint32_t)getpid();
     if (!is_strange && pyprof__get(&pyprof__process.lock_holder) != (uint32_t)pyprof__tid()) {
         pyprof__lock_running();
         pyprof__process.fork.has_lock = true;
@@ -9850,7 +9853,7 @@ static void pyprof__forget_parent(bool is_still) {
    pyprof_start frees the parent's recording. What fails is told to the logger by pyprof_start. */
 static void pyprof__follow_child(const pyprof__sampler *parents) {
     pyprof_desc desc = parents->desc;
-    char path[4200];
+    char path[PYPROF__PATH_SIZE];
     if (desc.output_path != NULL) {
         if (snprintf(path, sizeof path, "%s", desc.output_path) >= (int)sizeof path) {
             return; /* longer than any path may be: the parent cannot save either */
@@ -10650,7 +10653,7 @@ static void pyprof__say_file(const char *path) {
 /* Where a path leads to through links, into target: rename replaces a link, not the file that it leads to. 40 in a row
    are followed, as by Linux (include/linux/namei.h: MAXSYMLINKS). False: errno says why. */
 static bool pyprof__follow_links(const char *path, char *target, size_t size) {
-    char next[4200];
+    char next[PYPROF__PATH_SIZE];
     size_t length = strlen(path);
     if (length >= size) {
         errno = ENAMETOOLONG;
@@ -10682,7 +10685,7 @@ static pyprof_result pyprof__save_at(const pyprof_profile *profile, const pyprof
     if (exists && !S_ISREG(status.st_mode)) {
         return pyprof__save_into(profile, output, path);
     }
-    char target[4200];
+    char target[PYPROF__PATH_SIZE];
     if (!pyprof__follow_links(path, target, sizeof target)) {
         return PYPROF_ERROR_IO;
     }
