@@ -325,16 +325,20 @@ static void on_log(pyprof_log_level level, const char *message, void *unused) {
     (void)tell(HANDOVER_LOG, (uint32_t)level, message, strlen(message));
 }
 
-/* The memory is what is left by those before. */
+/* The memory is what is left by those before, 1 MiB at least. */
 static pyprof_result begin_part(void) {
-    size_t held = run.recorded != NULL ? run.recorded->memory.used : 0, limit = (size_t)run.settings.memory;
     pyprof_desc desc = {.interval_us = run.settings.interval_us,
                         .capture = (pyprof_capture)run.settings.capture,
                         .signal_number = run.settings.signal_number,
-                        .memory_limit = limit > held + (1u << 20) ? limit - held : 1u << 20,
+                        .memory_limit = (size_t)run.settings.memory,
                         .max_depth = run.settings.depth,
                         .allocator = {map_memory, unmap_memory, NULL},
                         .logger = {on_log, NULL}};
+    pyprof__apply_defaults(&desc);
+    if (run.recorded != NULL) {
+        size_t held = run.recorded->memory.used, least = 1u << 20;
+        desc.memory_limit = desc.memory_limit > held + least ? desc.memory_limit - held : least;
+    }
     pyprof_result result = pyprof_start(&desc);
     (void)clock_gettime(CLOCK_MONOTONIC, &run.begun);
     if (result == PYPROF_OK) {

@@ -54,6 +54,26 @@ class Output(Case):
                 os.unlink(path)
                 self.assertEqual(os.listdir(self.work), ["prog.py"])
 
+    def test_memory(self):
+        """Ten thousand stacks need more than the least, and far less than what is taken if nothing is asked for: so also
+        after an exec that failed, where the recording begins anew."""
+        self.file("many.py", "import random, os, sys\nrandom.seed(7)\n"
+                  "def even(depth, path): return depth and (odd if path & 1 else even)(depth - 1, path >> 1)\n"
+                  "def odd(depth, path): return depth and (odd if path & 1 else even)(depth - 1, path >> 1)\n"
+                  "def many(seconds):\n"
+                  "    import time\n"
+                  "    end = time.process_time() + seconds\n"
+                  "    while time.process_time() < end: even(60, random.getrandbits(60))\n"
+                  "if len(sys.argv) > 1:\n"
+                  "    try: os.execv('/nosuchfile', ['x'])\n"
+                  "    except OSError: pass\n"
+                  "many(1)\n")
+        for memory, words, is_told in (((), (), False), ((), ("exec",), False), (("--memory", "1M"), (), True)):
+            with self.subTest((memory, words)):
+                code, out, err = self.call([RUN, "-r", "10000", "-o", "x.txt", *memory, "many.py", *words])
+                self.assertEqual((code, out), (0, ""))
+                self.assertEqual("found no room: see --memory" in err, is_told, err)
+
     def test_formats_by_ending(self):
         for ending, kind in (("x.svg", "svg"), ("x.collapsed", "collapsed"), ("x.txt", "collapsed"),
                              ("x.speedscope.json", "speedscope"), ("x.json", "speedscope"), ("x", "svg")):
