@@ -217,7 +217,9 @@
        too. pyprof_stats.samples_jit counts them; pictures and speedscope's title say how many.
      - On 3.8 and 3.9, while an exception is thrown into a coroutine or generator (a task is cancelled), CPython does not
        link all those between it and the event loop: some are left out, or a "[truncated]" stands for them. So are those
-       between, on any version, while a chain of generators is closed.
+       between, on any version, while a chain of generators is closed. On 3.10 a "[truncated]" is also above a generator
+       with which a thread begins. On 3.11 a generator into which an exception is thrown may for a moment show as a root.
+       On 3.12 to 3.14 one into which C code throws at the root of a thread is not seen (lost_unsettled).
      - Of threads without end not each is told apart. Who comes goes on with the track of one of its name that has ended.
        Beyond memory_limit / 64 KiB tracks (1,024 by default) those whose names or ids differ in digits only are one:
        "Thread-* (work)", "game (*)"; beyond twice as many, all others are "[several threads]".
@@ -232,8 +234,9 @@
      - Of a thread in more than 8 interpreters the outer ones are left out ("[truncated]"); of one that goes to and fro
        between more than 8 within a tick, some looks come to nothing.
      - A thread state that is used in another thread than the one that made it has its maker's name, no CPU time, and
-       is read from outside only. With PYPROF_CAPTURE_QUIET, if both threads run Python at once, it may be taken for
-       an interpreter that its maker is in, too.
+       is read from outside only. When its maker uses it again, that stays so for up to half a minute, and its time shows
+       twice: also where it called into that interpreter. With PYPROF_CAPTURE_QUIET, if both threads run Python at once, it
+       may be taken for an interpreter that its maker is in, too.
      - A code object that dies within microseconds of being sampled may show as [unresolved]. Threads that are
        not asked (see above) may show [unsettled] frames: pyprof_stats.samples_partial. On some virtual machines a signal
        takes 20 microseconds: there, a thread that waits a hundred times a second is one of them for part of the time.
@@ -2620,22 +2623,18 @@ static bool pyprof__is_outermost(const pyprof__layout *layout, uintptr_t frame) 
 
 /* Finds out whether a generator that nothing follows has callers all the same, so that the stack is headless (not cut):
    on 3.8 and 3.9, while an exception is thrown into what it waits for (a task is cancelled), it stands in the chain
-   without them, and is not executing, which is state 0. Since 3.10 it is linked to them, and is executing (state 0 there,
-   too): Objects/genobject.c, _gen_throw. False: unreadable. */
+   without them, and is not executing, which is state 0. In 3.10 it is linked to them but for a moment at both ends
+   (Objects/genobject.c, _gen_throw), and state 0 is FRAME_EXECUTING: so there any that has no caller counts as headless,
+   also the one that a thread begins with. False: unreadable. */
 PYPROF__INLINE bool pyprof__is_cut_off(const pyprof__layout *layout, pyprof__reader *reader, uintptr_t frame,
                                        bool *is_cut_off) {
-#if PYPROF__PY_SINCE(10)
-    (void)layout;
-    (void)reader;
-    (void)frame;
-    (void)is_cut_off;
-    return true;
-#else
     unsigned char state = 0;
+    if (layout->frame_state == PYPROF__ABSENT) {
+        return true;
+    }
     bool is_read = pyprof__load(reader, frame + layout->frame_state, &state, 1);
     *is_cut_off = state == 0;
     return is_read;
-#endif
 }
 
 /* Finds where the instructions lie that a frame runs. A free-threaded build has copies of them since 3.14, in an array
@@ -2724,6 +2723,9 @@ PYPROF__INLINE bool pyprof__mix_text(pyprof__reader *reader, uintptr_t object, u
         return true;
     }
     uintptr_t data = object + (head.state.ascii ? sizeof(PyASCIIObject) : sizeof(PyCompactUnicodeObject));
+    if (!head.state.compact && !pyprof__load_word(reader, object + offsetof(PyUnicodeObject, data), &data)) {
+        return false;
+    }
     return pyprof__mix_bytes(reader, data, (size_t)head.length * head.state.kind, hash);
 }
 
@@ -2824,17 +2826,27 @@ typedef struct pyprof__text {
     char utf8[PYPROF__TEXT_CHARS * 4 + 4];
 } pyprof__text;
 
+/* Whether a type is str or derived from it. One that is derived keeps its text elsewhere (PyUnicodeObject.data): the name
+   of a file may be such a str. */
+static bool pyprof__is_str(uintptr_t type) {
+    unsigned long flags = 0;
+    return type == (uintptr_t)&PyUnicode_Type ||
+           (pyprof__read(type + offsetof(PyTypeObject, tp_flags), &flags, sizeof flags) &&
+            (flags & Py_TPFLAGS_UNICODE_SUBCLASS));
+}
+
 /* Copies a str object's text as UTF-8. False: there is no such object there (any more). */
 static bool pyprof__read_text(uintptr_t object, pyprof__text *text) {
     PyASCIIObject head;
-    if (!pyprof__read(object, &head, sizeof head) ||
-        (uintptr_t)Py_TYPE((PyObject *)&head) != (uintptr_t)&PyUnicode_Type || !head.state.compact || head.length < 0) {
+    if (!pyprof__read(object, &head, sizeof head) || !pyprof__is_str((uintptr_t)Py_TYPE((PyObject *)&head)) ||
+        head.length < 0) {
         return false;
     }
     size_t width = head.state.kind;
     size_t count = (size_t)head.length < PYPROF__TEXT_CHARS ? (size_t)head.length : PYPROF__TEXT_CHARS;
     uintptr_t data = object + (head.state.ascii ? sizeof(PyASCIIObject) : sizeof(PyCompactUnicodeObject));
-    if (width != 1 && width != 2 && width != 4) {
+    if ((width != 1 && width != 2 && width != 4) ||
+        (!head.state.compact && !pyprof__read(object + offsetof(PyUnicodeObject, data), &data, sizeof data))) {
         return false;
     }
     /* The characters are read to the end of the room, and made UTF-8 from its beginning on. That takes one byte more
@@ -3176,7 +3188,7 @@ static uintptr_t pyprof__read_attribute(pyprof__view *view, uintptr_t object, co
     pyprof__reader reader = {0, 0, 0, 0, view};
     pyprof__attributes attributes;
     bool is_found = pyprof__instance_attributes(&reader, object, &attributes);
-    return is_found ? pyprof__value_of(&reader, &attributes, 256, name, 0) : 0;
+    return is_found ? pyprof__value_of(&reader, &attributes, 1 << 20, name, 0) : 0;
 }
 
 /* The value that a dict has for a key: see pyprof__value_of. Without a view, as it reads each entry once. */

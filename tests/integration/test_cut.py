@@ -25,13 +25,14 @@ class CutTest(unittest.TestCase):
 
     def test_every_stack_has_its_root(self):
         for names, _ in self.stacks:
-            self.assertEqual(names[0], 'at_the_root' if 'at_the_root' in names else '<module>', names)
+            self.assertIn(names[0], ('at_the_root', GAP) if 'at_the_root' in names else ('<module>',), names)
 
     def test_generator_may_be_the_root(self):
-        for names in self.paths_to('spend'):
-            if 'at_the_root' in names:
-                self.assertEqual(names, ['at_the_root'])
-        self.assertIn(['at_the_root'], self.paths_to('spend'))
+        """On 3.10 it looks like one into which an exception is thrown, and that has just lost its caller."""
+        found = [names for names in self.paths_to('spend') if 'at_the_root' in names]
+        self.assertTrue(found)
+        for names in found:
+            self.assertEqual(names, [GAP, 'at_the_root'] if harness.python_version() == (3, 10) else ['at_the_root'])
 
     def check(self, leaf, way, most_inner):
         """As CPython links them, or from the root on with a gap; never others. To 3.8 those between are left out."""

@@ -61,6 +61,25 @@ static void test_strings_as_python_encodes_them(void **state) {
     Py_DECREF(pairs);
 }
 
+/* As the name of a file may be, where a program has paths that are texts. */
+static void test_strings_that_are_derived(void **state) {
+    (void)state;
+    unit_run(
+        "class Path(str): pass\n"
+        "class Deeper(Path): __slots__ = ('a', 'b')\n"
+        "texts = [kind(t) for kind in (Path, Deeper) for t in ('', 'a.py', '\\xe9', '\\u20ac' * 50, '\\U0001f600')]\n"
+        "pairs = [(t, str.encode(t, 'utf-8')) for t in texts]\n");
+    PyObject *pairs = unit_main("pairs");
+    assert_int_equal(PyList_Size(pairs), 10);
+    for (Py_ssize_t i = 0; i < PyList_Size(pairs); i++) {
+        PyObject *pair = PyList_GetItem(pairs, i), *bytes = PyTuple_GetItem(pair, 1);
+        assert_true(pyprof__read_text((uintptr_t)PyTuple_GetItem(pair, 0), &text));
+        assert_int_equal(text.size, PyBytes_Size(bytes));
+        assert_memory_equal(text.utf8, PyBytes_AsString(bytes), text.size);
+    }
+    Py_DECREF(pairs);
+}
+
 static void test_long_strings_are_cut(void **state) {
     static const struct {
         const char *make;
@@ -290,17 +309,12 @@ static void test_numbers(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_strings_of_every_kind),
-        cmocka_unit_test(test_strings_as_python_encodes_them),
-        cmocka_unit_test(test_long_strings_are_cut),
-        cmocka_unit_test(test_other_objects_are_no_text),
-        cmocka_unit_test(test_strings_that_are_gone),
-        cmocka_unit_test(test_characters_that_are_none),
-        cmocka_unit_test(test_attributes_are_found),
-        cmocka_unit_test(test_names_of_threads_are_found),
-        cmocka_unit_test(test_names_that_are_not_interned_are_found),
-        cmocka_unit_test(test_what_has_no_such_attribute),
-        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_strings_of_every_kind),      cmocka_unit_test(test_strings_as_python_encodes_them),
+        cmocka_unit_test(test_strings_that_are_derived),   cmocka_unit_test(test_long_strings_are_cut),
+        cmocka_unit_test(test_other_objects_are_no_text),  cmocka_unit_test(test_strings_that_are_gone),
+        cmocka_unit_test(test_characters_that_are_none),   cmocka_unit_test(test_attributes_are_found),
+        cmocka_unit_test(test_names_of_threads_are_found), cmocka_unit_test(test_names_that_are_not_interned_are_found),
+        cmocka_unit_test(test_what_has_no_such_attribute), cmocka_unit_test(test_numbers),
     };
     return cmocka_run_group_tests(tests, start, unit_stop_python);
 }
