@@ -105,7 +105,8 @@ def scalene(text):
     return stacks
 
 
-# pprof: a protocol buffer, of which only this is needed: samples (field 2), locations (4), functions (5), strings (6).
+# pprof: a protocol buffer, of which only this is needed: samples (field 2) with their labels, locations (4),
+# functions (5), strings (6).
 
 def varint(data, at):
     value = shift = 0
@@ -151,6 +152,14 @@ def message(data):
     return found
 
 
+def thread_of(labels, strings):
+    """The name of a sample's thread, '' where it has none."""
+    for label in map(message, labels):
+        if strings[label[1][0]] == 'thread name':
+            return strings[(label[2] or [0])[0]]
+    return ''
+
+
 def pprof(data, kind):
     """The stacks of a profile, with the value of that kind, as in 'wall-samples'."""
     top = message(data)
@@ -171,5 +180,6 @@ def pprof(data, kind):
         values = [number for value in one[2] for number in numbers(value)]
         value = values[kinds.index(kind)]
         if value:
-            stacks.append(Stack('', tuple(locations[number] for number in reversed(ids)), value))
+            frames = tuple(locations[number] for number in reversed(ids))
+            stacks.append(Stack(thread_of(one[3], strings), frames, value))
     return stacks

@@ -279,8 +279,8 @@ class OutputsTest(unittest.TestCase):
     def test_pprof(self):
         data = bench_samples.pprof()
         stack = (Frame('<module>', 't.py', 21), Frame('main', 't.py', 300))
-        self.assertEqual(outputs.pprof(data, 'wall-samples'), [Stack('', stack, 2)])
-        self.assertEqual(outputs.pprof(data, 'wall-time'), [Stack('', stack, 20000000)])
+        self.assertEqual(outputs.pprof(data, 'wall-samples'), [Stack('T 1', stack, 2)])
+        self.assertEqual(outputs.pprof(data, 'wall-time'), [Stack('T 1', stack, 20000000)])
         with self.assertRaises(outputs.FormatError):
             outputs.pprof(data, 'cpu-samples')
 
