@@ -17,8 +17,7 @@ import workloads
 WAITING = (1000, 100, 0)
 RATE = 1000
 SECONDS = 8      # under the profiler
-STRETCH = 2      # without it, before and after
-ROUNDS = 3
+STRETCH = 1      # without it, before and after
 PROGRAM = 'bench_crowd.py'
 MEASURED = 'measured'  # the loop of bench_target.py that is watched
 
@@ -30,8 +29,8 @@ HEADINGS = ('waiting', 'profiler', 'CPython', 'CPU s/s', 'ticks had', 'asked', '
 
 ABOUT = '''### Many threads that wait, one that computes: the profilers side by side
 
-Each is asked for %s samples a second, for %g s, with %g s without a profiler before and after; %d rounds, in which the
-profilers take turns: times are medians, counts of all rounds. **CPU s/s**: seconds of a processor that the profiler
+Each is asked for %s samples a second, for %g s, with %g s without a profiler before and after. Rounds: %d, in which the
+profilers take turns; times are medians, counts of all rounds. **CPU s/s**: seconds of a processor that the profiler
 itself took (its process, or its threads in the program) for each second of the program. What it does in the program's
 own threads, and that it stops them, is in the **slowdown**: the time that a piece of work of the computing thread took,
 against the time without a profiler. **ticks had**: samples of the computing thread, of those **asked**. **lost**: what
@@ -123,14 +122,13 @@ def installed(names, place):
     return found
 
 
-def run_rounds(cells, cores, programs):
+def run_rounds(cells, rounds, cores, programs):
     """All in turn, and each time another one first."""
-    for number in range(ROUNDS):
-        start = number * len(cells) // ROUNDS
+    for number in range(rounds):
+        start = number * len(cells) // rounds
         for cell in cells[start:] + cells[:start]:
-            print('round %d of %d: %d wait: %s' % (number + 1, ROUNDS, cell.waiting, cell.peer.name), file=sys.stderr,
-                  flush=True)
             cell.run(cores, programs)
+            print('round %d of %d: %s' % (number + 1, rounds, ' | '.join(cell.row(''))), file=sys.stderr, flush=True)
 
 
 def here():
@@ -140,7 +138,7 @@ def here():
                        os.path.join(bench.HERE, os.pardir, os.pardir))
 
 
-def measure(place, names=(), waiting=WAITING):
+def measure(place, rounds, names=(), waiting=WAITING):
     """The table's rows, and whether program and profiler were kept apart."""
     found = installed(names, place)
     cells = [(Cell(peer, count), why) for count in waiting for peer, why in found]
@@ -150,13 +148,13 @@ def measure(place, names=(), waiting=WAITING):
         with tempfile.TemporaryDirectory() as folder:
             programs = os.path.join(folder, 'programs')
             bench.copy_programs(programs)
-            run_rounds([cell for cell, why in cells if not why], cores, programs)
+            run_rounds([cell for cell, why in cells if not why], rounds, cores, programs)
     finally:
         os.sched_setaffinity(0, before)
     return [cell.row(why) for cell, why in cells], cores is not None
 
 
-def table(place):
-    rows, apart = measure(place)
-    about = ABOUT % ('{:,}'.format(RATE), SECONDS, STRETCH, ROUNDS, APART if apart else '')
+def table(place, rounds):
+    rows, apart = measure(place, rounds)
+    about = ABOUT % ('{:,}'.format(RATE), SECONDS, STRETCH, rounds, APART if apart else '')
     return '\n'.join([about] + report.table(HEADINGS, rows)) + '\n'

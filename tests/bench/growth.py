@@ -271,10 +271,11 @@ def counted():
 def main():
     parser = argparse.ArgumentParser(prog='tools/dev bench --growth', description=__doc__)
     parser.add_argument('--crowd', action='store_true', help='only the last table: profilers among waiting threads')
+    parser.add_argument('--rounds', type=int, default=1, help='how often that is measured: a quarter of an hour each')
     options = parser.parse_args()
     if not os.path.exists(GROWTH):
         sys.exit('set PYPROF_BUILD to a build directory (tools/dev bench --growth does)')
-    text = '\n'.join(([] if options.crowd else counted()) + [crowd.table(crowd.here())])
+    text = '\n'.join(([] if options.crowd else counted()) + [crowd.table(crowd.here(), options.rounds)])
     print(text)
     print('written to %s' % save(text, 'crowd.md' if options.crowd else 'growth.md'))
 
