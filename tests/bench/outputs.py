@@ -9,7 +9,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, 'common'))
 
 import collapsed  # noqa: E402
-from collapsed import FormatError, Frame, Stack, folded  # noqa: E402
+from collapsed import FormatError, Frame, Stack, folded, halves  # noqa: E402
 
 
 def pyprof(text):
@@ -53,14 +53,19 @@ def colons(part):
 
 
 def austin(text):
-    """P<pid>;T<interpreter>:<thread>;file:function:line;... MICROSECONDS, one line a sample"""
-    stacks = []
+    """P<pid>;T<interpreter>:<thread>;file:function:line;... MICROSECONDS, one line a sample: millions may be alike"""
+    stacks, known = [], {}
     for line in text.splitlines():
         if line and not line.startswith('#'):
-            parts, value = folded(line)
-            frames = [colons(part) for part in parts[2:] if not part.startswith(':')]
-            stacks.append(Stack(parts[1], tuple(frames), value))
+            parts, value = halves(line)
+            if parts not in known:
+                known[parts] = austin_stack(parts.split(';'))
+            stacks.append(Stack(*known[parts], value))
     return stacks
+
+
+def austin_stack(parts):
+    return parts[1], tuple(colons(part) for part in parts[2:] if not part.startswith(':'))
 
 
 def cpython315(text):
