@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 
+import bench
 import crowd
 
 GROWTH = os.path.join(os.environ.get('PYPROF_BUILD', ''), 'tests', 'bench', 'growth')
@@ -273,6 +274,7 @@ def main():
     parser.add_argument('--crowd', action='store_true', help='only the last table: profilers among waiting threads')
     parser.add_argument('--rounds', type=int, default=1, help='how often that is measured: a quarter of an hour each')
     options = parser.parse_args()
+    bench.end_by_signals()
     if not os.path.exists(GROWTH):
         sys.exit('set PYPROF_BUILD to a build directory (tools/dev bench --growth does)')
     text = '\n'.join(([] if options.crowd else counted()) + [crowd.table(crowd.here(), options.rounds)])
