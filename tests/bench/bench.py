@@ -222,10 +222,14 @@ def stop(number, frame):
     raise SystemExit('ended by signal %d' % number)
 
 
-def main():
-    options = parse(sys.argv[1:])
+def end_by_signals():
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)  # in the background it may be ignored, and children would inherit that
+
+
+def main():
+    options = parse(sys.argv[1:])
+    end_by_signals()
     place = Place(options.host, options.python, options.home, options.source)
     programs = os.path.join(options.build, 'programs')
     copy_programs(programs)

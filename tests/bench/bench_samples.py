@@ -19,10 +19,13 @@ def nested(field, data):
 
 
 def pprof():
-    """One sample of main, called by <module>, with two values; and one of the second kind only, which is zero."""
-    strings = ['', 'wall-time', 'nanoseconds', 'wall-samples', 'count', '<module>', 'main', '/a/t.py']
+    """One sample of main, called by <module>, with two values and the name of its thread; one of the second kind only,
+    which is zero."""
+    strings = ['', 'wall-time', 'nanoseconds', 'wall-samples', 'count', '<module>', 'main', '/a/t.py', 'thread id',
+               'thread name', 'T 1']
     kinds = [number(1, 1) + number(2, 2), number(1, 3) + number(2, 4)]
-    samples = [nested(1, varint(2) + varint(1)) + nested(2, varint(20000000) + varint(2)),
+    labels = [nested(3, number(1, 8) + number(3, 77)), nested(3, number(1, 9) + number(2, 10))]
+    samples = [nested(1, varint(2) + varint(1)) + nested(2, varint(20000000) + varint(2)) + b''.join(labels),
                number(1, 1) + nested(2, varint(0) + varint(0))]
     locations = [number(1, 1) + nested(4, number(1, 1) + number(2, 21)),
                  number(1, 2) + nested(4, number(1, 2) + number(2, 300))]

@@ -164,6 +164,20 @@ def slowdown(tool, unit, config):
     return {'stretches': stretches, 'figures': tool.end()}
 
 
+def surrounded(tool, unit, config):
+    """The truth, with a stretch before the profiler comes and one after it has gone: for those that cannot be stopped
+    in between."""
+    def without():
+        return (False,) + run(stretch_off, unit, config['threads'], config['stretch'])[:2]
+    place(config)
+    before = without()
+    result = truth(tool, unit, config)
+    return dict(result, stretches=[before, (True, result['units'], result['nanoseconds']), without()])
+
+
+KINDS = {'truth': truth, 'slowdown': slowdown, 'surrounded': surrounded}
+
+
 def make_tool(config):
     if not config['inside']:
         return Remote(config)
@@ -177,10 +191,10 @@ def main():
     sys.setrecursionlimit(5000)
     program = importlib.import_module(config['program'])
     if hasattr(program, 'setup'):
-        program.setup()
+        ours.update(program.setup() or ())  # threads that it starts
     tool = make_tool(config)
     program.unit({})  # the first one is slower: caches, specialised code
-    result = (truth if config['kind'] == 'truth' else slowdown)(tool, program.unit, config)
+    result = KINDS[config['kind']](tool, program.unit, config)
     result['peak_memory'] = peak_memory()
     with open(config['result'], 'w') as file:
         json.dump(result, file)

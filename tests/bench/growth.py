@@ -1,6 +1,8 @@
 """Counts what a sample, a stack, a recording and a file cost, and shows how that grows: Markdown, on the standard
-output and in build/bench/growth.md. See growth.c for what is counted and how."""
+output and in build/bench/growth.md. See growth.c for what is counted and how. The last table is measured, and has other
+profilers in it: crowd.py."""
 
+import argparse
 import concurrent.futures
 import json
 import os
@@ -8,6 +10,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+
+import bench
+import crowd
 
 GROWTH = os.path.join(os.environ.get('PYPROF_BUILD', ''), 'tests', 'bench', 'growth')
 VALGRIND = shutil.which('valgrind')
@@ -242,19 +247,18 @@ def report():
     yield table_of_writing([(threads, count, growth('write', threads, count, SAMPLES)) for threads, count in shapes])
 
 
-def save(text):
+def save(text, name):
     folder = os.path.join(os.environ['PYPROF_BUILD'], os.pardir, 'bench')
     os.makedirs(folder, exist_ok=True)
-    path = os.path.normpath(os.path.join(folder, 'growth.md'))
+    path = os.path.normpath(os.path.join(folder, name))
     with open(path + '.part', 'w', encoding='utf-8') as file:
         file.write(text)
     os.replace(path + '.part', path)
     return path
 
 
-def main():
-    if not os.path.exists(GROWTH):
-        sys.exit('set PYPROF_BUILD to a build directory (tools/dev bench --growth does)')
+def counted():
+    """All but the last table, and what could not be counted."""
     if not VALGRIND:
         skipped.append('instructions: no valgrind')
     if STRACE:
@@ -262,9 +266,20 @@ def main():
     else:
         skipped.append('whether the kernel sees the system calls that are counted: no strace')
     parts = list(report())
-    text = '\n'.join(parts + ['skipped: %s\n' % why for why in skipped])
+    return parts + ['skipped: %s\n' % why for why in skipped]
+
+
+def main():
+    parser = argparse.ArgumentParser(prog='tools/dev bench --growth', description=__doc__)
+    parser.add_argument('--crowd', action='store_true', help='only the last table: profilers among waiting threads')
+    parser.add_argument('--rounds', type=int, default=1, help='how often that is measured: a quarter of an hour each')
+    options = parser.parse_args()
+    bench.end_by_signals()
+    if not os.path.exists(GROWTH):
+        sys.exit('set PYPROF_BUILD to a build directory (tools/dev bench --growth does)')
+    text = '\n'.join(([] if options.crowd else counted()) + [crowd.table(crowd.here(), options.rounds)])
     print(text)
-    print('written to %s' % save(text))
+    print('written to %s' % save(text, 'crowd.md' if options.crowd else 'growth.md'))
 
 
 if __name__ == '__main__':

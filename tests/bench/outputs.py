@@ -9,7 +9,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, 'common'))
 
 import collapsed  # noqa: E402
-from collapsed import FormatError, Frame, Stack, folded  # noqa: E402
+from collapsed import FormatError, Frame, Stack, folded, halves  # noqa: E402
 
 
 def pyprof(text):
@@ -53,14 +53,19 @@ def colons(part):
 
 
 def austin(text):
-    """P<pid>;T<interpreter>:<thread>;file:function:line;... MICROSECONDS, one line a sample"""
-    stacks = []
+    """P<pid>;T<interpreter>:<thread>;file:function:line;... MICROSECONDS, one line a sample: millions may be alike"""
+    stacks, known = [], {}
     for line in text.splitlines():
         if line and not line.startswith('#'):
-            parts, value = folded(line)
-            frames = [colons(part) for part in parts[2:] if not part.startswith(':')]
-            stacks.append(Stack(parts[1], tuple(frames), value))
+            parts, value = halves(line)
+            if parts not in known:
+                known[parts] = austin_stack(parts.split(';'))
+            stacks.append(Stack(*known[parts], value))
     return stacks
+
+
+def austin_stack(parts):
+    return parts[1], tuple(colons(part) for part in parts[2:] if not part.startswith(':'))
 
 
 def cpython315(text):
@@ -105,7 +110,8 @@ def scalene(text):
     return stacks
 
 
-# pprof: a protocol buffer, of which only this is needed: samples (field 2), locations (4), functions (5), strings (6).
+# pprof: a protocol buffer, of which only this is needed: samples (field 2) with their labels, locations (4),
+# functions (5), strings (6).
 
 def varint(data, at):
     value = shift = 0
@@ -151,6 +157,14 @@ def message(data):
     return found
 
 
+def thread_of(labels, strings):
+    """The name of a sample's thread, '' where it has none."""
+    for label in map(message, labels):
+        if strings[label[1][0]] == 'thread name':
+            return strings[(label[2] or [0])[0]]
+    return ''
+
+
 def pprof(data, kind):
     """The stacks of a profile, with the value of that kind, as in 'wall-samples'."""
     top = message(data)
@@ -171,5 +185,6 @@ def pprof(data, kind):
         values = [number for value in one[2] for number in numbers(value)]
         value = values[kinds.index(kind)]
         if value:
-            stacks.append(Stack('', tuple(locations[number] for number in reversed(ids)), value))
+            frames = tuple(locations[number] for number in reversed(ids))
+            stacks.append(Stack(thread_of(one[3], strings), frames, value))
     return stacks

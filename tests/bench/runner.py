@@ -12,6 +12,7 @@ import install
 import outputs
 
 WARM_UP = 1.0  # seconds until an external profiler has found its way into the program
+LONG_WARM_UP = 3.0  # the same, where there are a thousand threads
 SETTLE = 0.04  # seconds after it is continued: some catch up with the samples that they missed
 SCRIPT = 'bench_target.py'
 
@@ -154,6 +155,22 @@ class External:
             time.sleep(0.01)
 
 
+class Attached(External):
+    """One that is never stopped: it comes, is there, and goes."""
+
+    def begin(self):
+        time.sleep(LONG_WARM_UP)
+        self.check()
+
+    def on(self):
+        self.check()
+        self.cpu_before = cpu_ns(self.process.pid)
+
+    def off(self):
+        self.check()
+        self.cpu = cpu_ns(self.process.pid) - self.cpu_before
+
+
 class Run:
     """Starts the program, serves its questions, and keeps what came of it."""
 
@@ -206,7 +223,8 @@ class Run:
     def act(self, question):
         if question == 'begin':
             command, environment = self.peer.command(self.target.pid, self.config['rate'], self.output)
-            self.external = External(command, environment, os.path.join(self.folder, 'profiler.log'), self.target.pid)
+            make = Attached if self.config['kind'] == 'surrounded' else External
+            self.external = make(command, environment, os.path.join(self.folder, 'profiler.log'), self.target.pid)
             self.external.begin()
         else:
             getattr(self.external, question)()

@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import bench  # noqa: E402
 import bench_samples  # noqa: E402
+import crowd  # noqa: E402
 import figures  # noqa: E402
 import install  # noqa: E402
 import judge  # noqa: E402
@@ -201,6 +202,58 @@ class CellTest(unittest.TestCase):
         self.assertEqual(report.row(cell, None), ['x', 'not run yet'])
 
 
+class CrowdTest(unittest.TestCase):
+    """The table of many threads that wait."""
+    WAIT = Frame('wait', crowd.PROGRAM, 40), Frame('descend', crowd.PROGRAM, 36)
+
+    def test_counts(self):
+        stacks = [Stack('a', DRIVER, 3), Stack('a', (MODULE, MAIN), 5), Stack('b', self.WAIT, 7),
+                  Stack('b', self.WAIT[:1], 1), Stack('c', self.WAIT, 1), Stack('d', self.WAIT[1:], 1),
+                  Stack('e', (Frame('wait', 'threading.py', 1),), 1)]
+        recording = peers.Recording(stacks, stacks, 0, 0)
+        self.assertEqual((crowd.ticks(recording), crowd.seen(recording)), (3, 2))
+
+    def test_slowdown(self):
+        self.assertEqual(crowd.slowdown([[False, 10, 900], [True, 10, 2000], [False, 10, 1100]]), 2.0)
+
+    def cell(self, **values):
+        peer = types.SimpleNamespace(**dict(dict(name='x', version='1', runs_on='3', records=True), **values))
+        return crowd.Cell(peer, 1000)
+
+    def test_rows(self):
+        cell = self.cell()
+        for took, lost in ((10, 4), (30, 5), (20, 6)):
+            result = {'profiler_cpu_ns': took * 10 ** 7, 'nanoseconds': 10 ** 9,
+                      'stretches': [[False, 1, 10], [True, 1, took], [False, 1, 10]]}
+            cell.add(result, peers.Recording([Stack('a', DRIVER, 500), Stack('b', self.WAIT, 1)], [], lost, 0))
+        self.assertEqual(cell.row(''), ['1,000', 'x 1', '3', '0.2000', '1,500', '3,000', '15', '2.000', '1 of 1,000'])
+        self.assertEqual(len(cell.row('')), len(crowd.HEADINGS))
+        cell.peer.records = False
+        self.assertEqual(cell.row(''), ['1,000', 'x 1', '3', '', '', '', '', '2.000', ''])
+
+    def test_what_is_not_had_is_named(self):
+        cell = self.cell(version='')
+        self.assertEqual(cell.row('no a | b'), ['1,000', 'x', '3', 'not had: no a / b'])
+        cell.failure = 'why'
+        self.assertEqual(cell.row(''), ['1,000', 'x', '3', 'failed: why'])
+
+    def test_mistakes_are_the_cell_s(self):
+        cell = self.cell()
+        cell.run(None, '/no/such')
+        self.assertIn('AttributeError', cell.failure)
+
+    def test_all_that_wait_are_seen(self):
+        place = types.SimpleNamespace(base=os.environ.get('PYPROF_PYTHON', sys.executable), version='')
+        with tempfile.TemporaryDirectory() as folder:
+            programs = os.path.join(folder, 'programs')
+            bench.copy_programs(programs)
+            result, recording = runner.run(peers.Plain(place), crowd.workload(9), 1000, 'surrounded', 0.3, 0.05, None,
+                                           programs, folder)
+        self.assertEqual([is_on for is_on, _, _ in result['stretches']], [False, True, False])
+        self.assertGreater(crowd.ticks(recording), 0)
+        self.assertEqual(crowd.seen(recording), 9)
+
+
 class SplitTest(unittest.TestCase):
     def test_errors(self):
         stacks = [Stack('', DRIVER + (UNIT, MIDDLE, LEAF), 30), Stack('', DRIVER + (UNIT, LEAF), 10),
@@ -279,8 +332,8 @@ class OutputsTest(unittest.TestCase):
     def test_pprof(self):
         data = bench_samples.pprof()
         stack = (Frame('<module>', 't.py', 21), Frame('main', 't.py', 300))
-        self.assertEqual(outputs.pprof(data, 'wall-samples'), [Stack('', stack, 2)])
-        self.assertEqual(outputs.pprof(data, 'wall-time'), [Stack('', stack, 20000000)])
+        self.assertEqual(outputs.pprof(data, 'wall-samples'), [Stack('T 1', stack, 2)])
+        self.assertEqual(outputs.pprof(data, 'wall-time'), [Stack('T 1', stack, 20000000)])
         with self.assertRaises(outputs.FormatError):
             outputs.pprof(data, 'cpu-samples')
 
