@@ -43,6 +43,19 @@ static void test_strings_of_every_kind(void **state) {
     assert_reads_as("'\\udc80\\U0001f600'", "\xed\xb2\x80\xf0\x9f\x98\x80", 7);
 }
 
+/* The program's pairs: a text, and its bytes as Python encodes it. */
+static void assert_pairs_are_read(Py_ssize_t count) {
+    PyObject *pairs = unit_main("pairs");
+    assert_int_equal(PyList_Size(pairs), count);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *pair = PyList_GetItem(pairs, i), *bytes = PyTuple_GetItem(pair, 1);
+        assert_true(pyprof__read_text((uintptr_t)PyTuple_GetItem(pair, 0), &text));
+        assert_int_equal(text.size, PyBytes_Size(bytes));
+        assert_memory_equal(text.utf8, PyBytes_AsString(bytes), text.size);
+    }
+    Py_DECREF(pairs);
+}
+
 /* Against Python's own encoder, for characters from everywhere. */
 static void test_strings_as_python_encodes_them(void **state) {
     (void)state;
@@ -51,14 +64,7 @@ static void test_strings_as_python_encodes_them(void **state) {
              "texts = [''.join(chr(r.randrange(tops[i % 5] + 1)) for _ in range(r.randrange(200)))\n"
              "         for i in range(5000)]\n"
              "pairs = [(t, t.encode('utf-8', 'surrogatepass')) for t in texts]\n");
-    PyObject *pairs = unit_main("pairs");
-    for (Py_ssize_t i = 0; i < PyList_Size(pairs); i++) {
-        PyObject *pair = PyList_GetItem(pairs, i), *bytes = PyTuple_GetItem(pair, 1);
-        assert_true(pyprof__read_text((uintptr_t)PyTuple_GetItem(pair, 0), &text));
-        assert_int_equal(text.size, PyBytes_Size(bytes));
-        assert_memory_equal(text.utf8, PyBytes_AsString(bytes), text.size);
-    }
-    Py_DECREF(pairs);
+    assert_pairs_are_read(5000);
 }
 
 /* As the name of a file may be, where a program has paths that are texts. */
@@ -69,15 +75,7 @@ static void test_strings_that_are_derived(void **state) {
         "class Deeper(Path): __slots__ = ('a', 'b')\n"
         "texts = [kind(t) for kind in (Path, Deeper) for t in ('', 'a.py', '\\xe9', '\\u20ac' * 50, '\\U0001f600')]\n"
         "pairs = [(t, str.encode(t, 'utf-8')) for t in texts]\n");
-    PyObject *pairs = unit_main("pairs");
-    assert_int_equal(PyList_Size(pairs), 10);
-    for (Py_ssize_t i = 0; i < PyList_Size(pairs); i++) {
-        PyObject *pair = PyList_GetItem(pairs, i), *bytes = PyTuple_GetItem(pair, 1);
-        assert_true(pyprof__read_text((uintptr_t)PyTuple_GetItem(pair, 0), &text));
-        assert_int_equal(text.size, PyBytes_Size(bytes));
-        assert_memory_equal(text.utf8, PyBytes_AsString(bytes), text.size);
-    }
-    Py_DECREF(pairs);
+    assert_pairs_are_read(10);
 }
 
 static void test_long_strings_are_cut(void **state) {
