@@ -1150,9 +1150,12 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 #define PYPROF__HOLDS_FAILED_MAX 8u
 #define PYPROF__HANDS_OFF_NS UINT64_C(60000000000)
 
-/* Borrowed thread states. So many signs in a row are believed: clocks of virtual machines stand still for a moment now
-   and then. After so long the thread state is taken for its maker's again, as it may have been given back. */
-#define PYPROF__DOUBTS_ENOUGH 3u
+/* Borrowed thread states. One sign is not believed: clocks of virtual machines stand still for a moment now and then.
+   Enough is three, each of which so many looks without one take back: on a busy machine most looks show nothing, as
+   whoever runs the thread state is off its core, too. After so long the thread state is taken for its maker's again, as
+   it may have been given back. */
+#define PYPROF__DOUBT 20u
+#define PYPROF__DOUBTS_ENOUGH (2 * PYPROF__DOUBT + 1)
 #define PYPROF__BORROWED_NS UINT64_C(30000000000)
 
 /* Names. A new thread is named within a millisecond or two by the code that makes it; a change is seen in a second. */
@@ -5313,9 +5316,9 @@ typedef struct pyprof__tstate {
     uint32_t thread;       /* PYPROF__NONE: not bound to an OS thread yet */
     uint32_t sibling;      /* the next one of the same thread, further out; PYPROF__NONE = none */
     uint64_t framed_since; /* when it was first seen to have frames, in an order of our own; 0 = it has none */
-    uint32_t moved;        /* in a row, see pyprof__doubt: it changed while its thread stood still, */
-    uint32_t outside;      /* it was entered on another C stack than its thread's, */
-    uint32_t denied;       /* its thread says that another one runs it */
+    uint32_t doubts;       /* whether its thread runs it: see pyprof__doubt */
+    uint32_t leaf;         /* of the last look at it, attached, while its thread stood still: a hash of its leaf, */
+    uint64_t leaf_cpu;     /* and the thread's clock; 0 = none yet */
     bool is_borrowed;
     uint64_t borrowed_until;                 /* then it is looked at anew */
     bool is_parked;                          /* see pyprof__waiting */
@@ -6336,18 +6339,18 @@ static pyprof__thread *pyprof__asked_thread(const pyprof__sampler *sampler, uint
     return asked;
 }
 
-/* Adds one to a count of signs that a thread state is borrowed. A thread state names the thread that made it, but any
-   thread may run it since, and nothing that can be read from outside says which one. The signs, each counted in a row:
-     moved     its stack changed while its thread's CPU clock stood still, or its thread has ended and it is attached
-     outside   it was entered on a C stack that is not its thread's
-     denied    its thread has answered a request, and another one runs it
-   Enough of one kind, without its thread once seen to run it (pyprof__trust), make it borrowed for PYPROF__BORROWED_NS,
-   as it may be given back. pyprof__bind then gives it a thread of its own, which has the same name, no CPU clock, and
+/* Counts a sign that a thread state is borrowed. A thread state names the thread that made it, but any thread may run it
+   since, and nothing that can be read from outside says which one. The signs:
+     its stack has changed while its thread's CPU clock stood still (pyprof__is_borrowed), or its thread has ended
+     it was entered on a C stack that is not its thread's (pyprof__is_spread)
+     its thread has answered a request, and another one runs it (pyprof__deny)
+   Enough of them, without its thread once seen to run it (pyprof__trust), make it borrowed for PYPROF__BORROWED_NS, as
+   it may be given back. pyprof__bind then gives it a thread of its own, which has the same name, no CPU clock, and
    cannot be asked. */
-static void pyprof__doubt(pyprof__sampler *sampler, pyprof__tstate *tstate, uint32_t *count) {
+static void pyprof__doubt(pyprof__sampler *sampler, pyprof__tstate *tstate) {
     sampler->has_doubts = true;
-    ++*count;
-    if (*count >= PYPROF__DOUBTS_ENOUGH && !tstate->is_borrowed) {
+    tstate->doubts += PYPROF__DOUBT;
+    if (tstate->doubts >= PYPROF__DOUBTS_ENOUGH && !tstate->is_borrowed) {
         tstate->is_borrowed = true;
         sampler->waiting.must_wake = true;
         tstate->borrowed_until = pyprof__now() + PYPROF__BORROWED_NS;
@@ -6358,7 +6361,7 @@ static void pyprof__doubt(pyprof__sampler *sampler, pyprof__tstate *tstate, uint
 /* The thread that a thread state names runs it, or is believed to run it until there are new signs. One that was
    borrowed is bound anew. */
 static void pyprof__trust(pyprof__tstate *tstate) {
-    tstate->moved = tstate->outside = tstate->denied = 0;
+    tstate->doubts = 0;
     if (tstate->is_borrowed) {
         tstate->is_borrowed = false;
         tstate->thread = PYPROF__NONE;
@@ -6370,7 +6373,7 @@ static void pyprof__deny(pyprof__sampler *sampler, uintptr_t address) {
     for (uint32_t i = 0; address != 0 && i < sampler->tstates.count; i++) {
         pyprof__tstate *tstate = pyprof__tstate_at(sampler, i);
         if (tstate->address == address) {
-            pyprof__doubt(sampler, tstate, &tstate->denied);
+            pyprof__doubt(sampler, tstate);
         }
     }
 }
@@ -7012,9 +7015,11 @@ static bool pyprof__find_leaf_words(const pyprof__layout *layout, pyprof__reader
                                       pyprof__add_word(reader, frame + layout->frame_previous, words)));
 }
 
-/* Whether a stack that was just read changes although its thread has not run: then another thread runs it. Its leaf is
-   compared with what is there now; a difference is a sign that the thread state is borrowed (pyprof__doubt), unless the
-   thread is attached in another level. False if the thread itself runs again by now. */
+/* Whether another thread may run what was just read of a thread that has not run meanwhile: the stack has changed, or
+   there were signs before that have not been taken back. Its leaf is compared with what is there now, and with what was
+   there at the last look if the thread's clock still says what it said then. A difference is a sign that the thread
+   state is borrowed (pyprof__doubt), unless the thread is attached in another level. False if the thread itself runs
+   again by now. */
 static bool pyprof__is_borrowed(pyprof__sampler *sampler, const pyprof__thread *thread,
                                 const pyprof__observation *observed) {
     const pyprof__levels *levels = &observed->levels;
@@ -7028,12 +7033,20 @@ static bool pyprof__is_borrowed(pyprof__sampler *sampler, const pyprof__thread *
     if (pyprof__cpu_time(thread) != observed->cpu) {
         return false; /* it runs again by now, but did not during the walk */
     }
-    if (agrees) {
-        tstate->moved = 0;
-    } else if (tstate->address == levels->items[0].tstate && !pyprof__is_attached_in(sampler, levels, 1)) {
-        pyprof__doubt(sampler, tstate, &tstate->moved);
+    if (tstate->address != levels->items[0].tstate) {
+        return !agrees;
     }
-    return !agrees;
+    uint32_t leaf = agrees ? pyprof__hash(then.items, then.count * sizeof *then.items) : 0;
+    bool has_run = tstate->leaf_cpu != observed->cpu;
+    agrees = agrees && (has_run || tstate->leaf == leaf);
+    tstate->leaf = leaf;
+    tstate->leaf_cpu = observed->cpu;
+    if (agrees) { /* where nobody has run since the last look, this one says nothing */
+        tstate->doubts -= has_run && tstate->doubts > 0;
+    } else if (!pyprof__is_attached_in(sampler, levels, 1)) {
+        pyprof__doubt(sampler, tstate);
+    }
+    return !agrees || tstate->doubts > 0;
 }
 
 /* Whether the stack of a thread that stood still can be whole. An attached thread may be taken off its core anywhere,
@@ -7328,9 +7341,9 @@ static bool pyprof__is_spread(pyprof__sampler *sampler, pyprof__thread *thread, 
         pyprof__view_reset(&sampler->view);
         uintptr_t entry = pyprof__entry_of(sampler, tstate);
         if (entry != 0 && pyprof__is_on_own_stack(sampler, thread, entry)) {
-            tstate->outside = 0;
+            tstate->doubts = 0;
         } else if (entry != 0) {
-            pyprof__doubt(sampler, tstate, &tstate->outside);
+            pyprof__doubt(sampler, tstate);
             is_spread = true;
         }
         at = tstate->sibling;
@@ -7356,7 +7369,7 @@ static pyprof__verdict pyprof__decide(pyprof__sampler *sampler, pyprof__thread *
     }
     if (cpu == 0) { /* the thread has ended and left its thread state behind */
         if (attached) {
-            pyprof__doubt(sampler, tstate, &tstate->moved);
+            pyprof__doubt(sampler, tstate);
         }
         pyprof__end_time(sampler, thread, now, false);
         return PYPROF__UNREADABLE;
@@ -7552,6 +7565,7 @@ static uint32_t pyprof__find_thread(pyprof__sampler *sampler, const pyprof__tsta
 static void pyprof__bind(pyprof__sampler *sampler, pyprof__tstate *tstate) {
     if (tstate->is_borrowed && sampler->last_tick > tstate->borrowed_until) {
         pyprof__trust(tstate);
+        tstate->doubts = PYPROF__DOUBTS_ENOUGH - 1; /* the next sign is believed */
     }
     const pyprof__layout *layout = &sampler->layout;
     bool is_told = layout->ts_native_id != PYPROF__ABSENT;
@@ -8100,7 +8114,7 @@ static bool pyprof__may_park(const pyprof__sampler *sampler, const pyprof__threa
         return false;
     }
     const pyprof__tstate *tstate = pyprof__tstate_at(sampler, thread->tstate);
-    return tstate->sibling == PYPROF__NONE && tstate->moved + tstate->outside + tstate->denied == 0 &&
+    return tstate->sibling == PYPROF__NONE && tstate->doubts == 0 &&
            !tstate->is_borrowed;
 }
 

@@ -44,6 +44,20 @@ class ResultsTest(unittest.TestCase):
         failure = test('threads', 'FAIL', stderr='[  ERROR   ] --- samples + lost >= ticks', returncode=2)
         self.assertEqual(results.to_be_run_again([failure]), ['threads'])
 
+    def test_reasons_of_cmocka(self):
+        said = ['[  ERROR   ] --- 0x367 != 0', '[   LINE   ] --- test_threads.c:110: error: Failure!',
+                '[  FAILED  ] test_threads']
+        failure = test('threads', 'FAIL', returncode=2, stderr='\n'.join(
+            ['[==========] Running 4 test(s).', '[ RUN      ] test_threads'] + said +
+            ['[==========] 4 test(s) run.', '[  FAILED  ] 1 test(s), listed below:', said[-1]]))
+        self.assertEqual(self.count([failure])[1][1:], ['    ' + line for line in said])
+
+    def test_reasons_of_a_crash(self):
+        said = ['Segmentation fault, or the like, of a thread that was here:', '/lib/libc.so.6(+0x3c050)[0x7f6a4a5]',
+                './test_threads(main+0x1f) [0x55d0c0de]']
+        failure = test('threads', 'FAIL', returncode=-11, stderr='\n'.join(['[ RUN      ] a'] + said))
+        self.assertEqual(self.count([failure])[1][1:], ['    ' + line for line in said])
+
     def test_what_no_machine_excuses(self):
         for failure in (test('t', 'TIMEOUT', returncode=-15), test('t', 'ERROR', returncode=99),
                         test('t', 'FAIL', returncode=-11), test('t', 'FAIL', returncode=66),

@@ -15,7 +15,8 @@ import re
 import sys
 
 AGAIN_MOST = 3
-WHY = re.compile(r'(FAIL|ERROR): |\w*(Error|Exception)\b|\[  (FAILED|ERROR)|==\d+==|.*: (runtime )?error: |.*[Aa]ssert')
+WHY = re.compile(r'(FAIL|ERROR): |\w*(Error|Exception)\b|\[  FAILED  \] [A-Za-z]|\[  ERROR   \] ---|==\d+==|'
+                 r'.*: (runtime )?error: |.*[Aa]ssert|Segmentation|.*\(.*\+0x[0-9a-f]+\) ?\[0x')
 NEVER = re.compile(r'Sanitizer|runtime error: |Segmentation|Aborted|core dumped|Fatal Python error|not even once|'
                    r'killed by signal|did not end by itself|ended with -|TimeoutExpired|timed out')
 # What unittest says when the status of a program that ended by a signal is compared with 0, as Python and a shell say it.
@@ -56,7 +57,7 @@ def to_be_run_again(tests):
 
 
 def reasons(test):
-    return [line[:300] for line in said(test).splitlines() if WHY.match(line)][:16]
+    return list(dict.fromkeys(line[:300] for line in said(test).splitlines() if WHY.match(line)))[:24]
 
 
 def count(tests, runs_again, ci):

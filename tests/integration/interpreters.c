@@ -315,15 +315,20 @@ static void *use(void *argument) {
     return NULL;
 }
 
-/* By turns deep, for the memory of frames to come and go, and as it is easily seen. */
-static const char lent_script[] = "import host\n"
+/* By turns deep, for the memory of frames to come and go, and as it is easily seen. Whose a thread state is shows by what
+   its threads do: the first moments, of their own time, have names of their own. */
+static const char lent_script[] = "import host, time\n"
                                   "def down(n): return n and down(n - 1)\n"
                                   "def leaf(): pass\n"
+                                  "def work():\n"
+                                  "    for _ in range(20): down(900)\n"
+                                  "    for _ in range(50000): leaf()\n"
+                                  "def lent_at_first():\n"
+                                  "    while time.thread_time() < 0.2: work()\n"
                                   "def lent():\n"
                                   "    end = host.samples() + 8000\n"
-                                  "    while host.samples() < end:\n"
-                                  "        for _ in range(20): down(900)\n"
-                                  "        for _ in range(50000): leaf()\n"
+                                  "    while host.samples() < end: work()\n"
+                                  "lent_at_first()\n"
                                   "lent()\n";
 
 static void lend(PyThreadState *main_state, int own_gil) {
@@ -334,12 +339,17 @@ static void lend(PyThreadState *main_state, int own_gil) {
     if (pthread_create(&thread, NULL, use, &given) != 0) {
         die("no thread");
     }
-    if (PyRun_SimpleString("import host\n"
+    if (PyRun_SimpleString("import host, time\n"
                            "def leaf(): pass\n"
+                           "def lends_at_first():\n"
+                           "    end = time.thread_time() + 0.2\n"
+                           "    while time.thread_time() < end:\n"
+                           "        for _ in range(100): leaf()\n"
                            "def lends():\n"
                            "    end = host.samples() + 8000\n"
                            "    while host.samples() < end:\n"
                            "        for _ in range(100): leaf()\n"
+                           "lends_at_first()\n"
                            "lends()\n")) {
         die("the script failed");
     }

@@ -118,7 +118,7 @@ class SwapsTest(unittest.TestCase):
 @unittest.skipIf(harness.is_debug_build(), 'a debug build asserts that threads do not use the thread states of others')
 class OthersThreadStatesTest(unittest.TestCase):
     def check_lent(self, mode):
-        """Each of the two threads has its own stack, after the first moments in which nobody knew."""
+        """Each of the two threads has its own stack, after the first moments (`lends_at_first`) in which nobody knew."""
         stacks = record(mode)
         expected = {'lends': ['<module>', 'lends'], 'lent': [ONE, '<module>', 'lent']}
         for function in expected:
@@ -128,7 +128,7 @@ class OthersThreadStatesTest(unittest.TestCase):
             count = sum(value for _, value in found)
             print(mode, function, count, 'samples, wrong:', wrong)
             self.assertGreater(count, 100)
-            self.assertLess(sum(value for _, value in wrong), 20 + 0.05 * count)
+            self.assertLess(sum(value for _, value in wrong), 20 + 0.01 * count)
 
     def test_lent(self):
         self.check_lent('lent')
@@ -154,7 +154,8 @@ class OthersThreadStatesTest(unittest.TestCase):
         """Nor does what it computes; it is not to look at frames that another thread changes."""
         stacks = record('handed-busy')
         self.assertGreater(sum(value for _, frames, value in stacks if 'lent' in frames), 20)
-        wrong = [(frames, value) for _, frames, value in stacks if frames[:2] != ['<module>', 'lent'][:len(frames)]]
+        wrong = [(frames, value) for _, frames, value in stacks
+                 if frames[:1] not in ([], ['<module>']) or frames[1:2] not in ([], ['lent_at_first'], ['lent'])]
         self.assertLess(sum(value for _, value in wrong), 4, wrong)
 
 

@@ -6,6 +6,9 @@
 #include <stdarg.h>
 
 #include <cmocka.h>
+#if defined(__GLIBC__)
+#include <execinfo.h>
+#endif
 
 #include "../common/callbacks.h"
 #include "possible.h"
@@ -33,6 +36,28 @@ UNIT_UNUSED static pyprof__thread unit_thread(void) {
     return thread;
 }
 
+/* Says where a thread crashed, and lets it. cmocka would jump from whatever thread it is back into the test, and what comes
+   after that tells nothing. */
+UNIT_UNUSED static void unit_crashed(int signal_number) {
+    static const char said[] = "Segmentation fault, or the like, of a thread that was here:\n";
+    if (write(STDERR_FILENO, said, sizeof said - 1) > 0) {
+#if defined(__GLIBC__)
+        void *addresses[64];
+        backtrace_symbols_fd(addresses, backtrace(addresses, 64), STDERR_FILENO);
+#endif
+    }
+    signal(signal_number, SIG_DFL);
+    raise(signal_number);
+}
+
+/* cmocka sets its own handlers before each test and each fixture, so these are set where Python is about to run. */
+UNIT_UNUSED static void unit_watch_for_crashes(void) {
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        signal(signals[i], unit_crashed);
+    }
+}
+
 /* The tests run as programs of their own, so the home of the CPython that they embed has to be told. */
 UNIT_UNUSED static int unit_start_python(void **state) {
     const char *home = getenv("PYPROF_PYTHONHOME");
@@ -40,6 +65,7 @@ UNIT_UNUSED static int unit_start_python(void **state) {
     if (home != NULL) {
         setenv("PYTHONHOME", home, 1);
     }
+    unit_watch_for_crashes();
     Py_InitializeEx(0);
     return Py_IsInitialized() ? 0 : -1;
 }
@@ -50,6 +76,7 @@ static int unit_runs;
 /* Of a Python that a failed check jumped out of, or that it left without the GIL, no more can be asked. */
 UNIT_UNUSED static int unit_stop_python(void **state) {
     (void)state;
+    unit_watch_for_crashes();
     return unit_runs == 0 && PyGILState_Check() ? Py_FinalizeEx() : 0;
 }
 
@@ -57,6 +84,7 @@ UNIT_UNUSED static int unit_stop_python(void **state) {
    sampler that comes late must still find what it is called. (Py_DecRef: a unit may have the headers of another build than
    its library.) */
 UNIT_UNUSED static void unit_run(const char *statements) {
+    unit_watch_for_crashes();
     PyObject *globals = PyModule_GetDict(PyImport_AddModule("__main__"));
     PyObject *code = Py_CompileString(statements, "<string>", Py_file_input);
     assert_non_null(code);
