@@ -87,10 +87,10 @@ static void test_who_may_be_parked(void **state) {
         thread.last.kind = what_is_wrong == 6 ? 0 : PYPROF__IDLE;
         thread.borrowed = what_is_wrong == 7;
         thread.asking.request = what_is_wrong == 8 ? 0 : PYPROF__NONE;
-        tstate->denied = what_is_wrong == 9;
+        tstate->doubts = what_is_wrong == 9;
         assert_int_equal(pyprof__may_park(sampler, &thread), what_is_wrong == 0);
     }
-    tstate->denied = 0;
+    tstate->doubts = 0;
     tstate->sibling = 0;
     pyprof__thread thread = waiting_thread();
     assert_false(pyprof__may_park(sampler, &thread));
