@@ -1107,6 +1107,10 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
    the last tick, before it is asked. */
 #define PYPROF__FRESH_LISTS 16u
 
+/* Bytes of max_depth frames are kept for each thread that is asked at a time. Together they take this part of the memory
+   limit at most, so that the tree has the rest: at the default depth, 5 threads at 1 MiB, and 64 from 12 MiB on. */
+#define PYPROF__REQUESTS_PART 8u
+
 /* Threads that do not answer. A thread that ran for so long since it was asked may block the signal: its mask is read
    from a file below /proc, which costs as much as several looks. */
 #define PYPROF__UNANSWERED_NS UINT64_C(100000)
@@ -3656,7 +3660,7 @@ typedef struct pyprof__request {
     uint64_t cpu;            /* and CPU clock of the thread */
 } pyprof__request;
 
-#define PYPROF__REQUESTS_MAX 64u /* threads that can be asked at a time; any more are read from outside */
+#define PYPROF__REQUESTS_MAX 64u /* threads that can be asked at a time, if there is room (pyprof__requests_most) */
 /* The cache of code objects whose names the sampler knows, 64 KiB: of others the handler rings the bell. */
 #define PYPROF__KNOWN_SETS 2048u /* a power of two */
 #define PYPROF__KNOWN_WAYS 4u
@@ -6439,14 +6443,21 @@ static void pyprof__collect(pyprof__sampler *sampler) {
     }
 }
 
+/* How many threads can be asked at a time: one at least, whatever room that takes. */
+static uint32_t pyprof__requests_most(const pyprof__sampler *sampler) {
+    size_t most =
+        sampler->desc.memory_limit / PYPROF__REQUESTS_PART / (sampler->desc.max_depth * sizeof(pyprof__frame));
+    return most < 1 ? 1 : most < PYPROF__REQUESTS_MAX ? (uint32_t)most : PYPROF__REQUESTS_MAX;
+}
+
 /* The index of a FREE request. Its stack gets its room, max_depth frames, at its first use, from the reserve if need
    be. PYPROF__NONE: all requests are under way, or there is no memory. */
 static uint32_t pyprof__free_request(pyprof__sampler *sampler) {
-    uint32_t index = 0;
-    while (index < PYPROF__REQUESTS_MAX && pyprof__state_of(&pyprof__handler.requests[index]) != PYPROF__REQUEST_FREE) {
+    uint32_t index = 0, most = pyprof__requests_most(sampler);
+    while (index < most && pyprof__state_of(&pyprof__handler.requests[index]) != PYPROF__REQUEST_FREE) {
         index++;
     }
-    if (index == PYPROF__REQUESTS_MAX) {
+    if (index == most) {
         return PYPROF__NONE;
     }
     pyprof__stack *stack = &pyprof__handler.requests[index].stack;
@@ -8114,8 +8125,7 @@ static bool pyprof__may_park(const pyprof__sampler *sampler, const pyprof__threa
         return false;
     }
     const pyprof__tstate *tstate = pyprof__tstate_at(sampler, thread->tstate);
-    return tstate->sibling == PYPROF__NONE && tstate->doubts == 0 &&
-           !tstate->is_borrowed;
+    return tstate->sibling == PYPROF__NONE && tstate->doubts == 0 && !tstate->is_borrowed;
 }
 
 static bool pyprof__has_room_for_member(pyprof__sampler *sampler) {

@@ -134,6 +134,42 @@ static void test_thread_states_that_are_lent(void **state) {
     free(sampler);
 }
 
+/* What is kept for their answers leaves room for the tree. */
+static void test_fewer_are_asked_at_a_time_in_little_memory(void **state) {
+    static const struct {
+        size_t memory_limit;
+        uint32_t max_depth;
+        uint32_t most;
+    } rows[] = {{1 << 20, 1024, 5}, {1 << 20, 65536, 1}, {12 << 20, 1024, 64}, {64 << 20, 65536, 5}, {1 << 30, 16, 64}};
+    (void)state;
+    for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
+        pyprof_desc desc;
+        memset(&desc, 0, sizeof desc);
+        desc.memory_limit = rows[row].memory_limit;
+        desc.max_depth = rows[row].max_depth;
+        pyprof__apply_defaults(&desc);
+        pyprof__sampler *sampler = pyprof__sampler_new(&desc);
+        if (sampler == NULL) {
+            continue; /* the sampler's own stacks have no room there */
+        }
+        assert_int_equal(pyprof__requests_most(sampler), rows[row].most);
+        for (uint32_t i = 0; i < rows[row].most && rows[row].max_depth == 1024; i++) {
+            assert_int_equal(pyprof__free_request(sampler), i);
+            pyprof__set_state(&pyprof__handler.requests[i], PYPROF__REQUEST_SENT);
+        }
+        if (rows[row].max_depth == 1024) {
+            assert_int_equal(pyprof__free_request(sampler), PYPROF__NONE);
+        }
+        for (uint32_t i = 0; i < PYPROF__REQUESTS_MAX; i++) {
+            pyprof__set_state(&pyprof__handler.requests[i], PYPROF__REQUEST_FREE);
+        }
+        pyprof_profile *profile = sampler->profile;
+        pyprof__sampler_clear(sampler);
+        pyprof__sampler_free(sampler);
+        pyprof_free(profile);
+    }
+}
+
 /* One that blocks most signals is asked again later, and later each time: after 10 ms at first, after a second at last. */
 static void test_who_blocks_most_signals_is_asked_later(void **state) {
     pyprof__sampler *sampler = (pyprof__sampler *)calloc(1, sizeof *sampler);
@@ -193,6 +229,7 @@ int main(void) {
         cmocka_unit_test(test_four_ended_calls_are_too_many),
         cmocka_unit_test(test_dead_thread_keeps_no_request),
         cmocka_unit_test_teardown(test_thread_states_that_are_lent, unit_release_clocks),
+        cmocka_unit_test_teardown(test_fewer_are_asked_at_a_time_in_little_memory, unit_release_clocks),
         cmocka_unit_test_teardown(test_who_blocks_most_signals_is_asked_later, unit_release_clocks),
     };
     return cmocka_run_group_tests(tests, take_signal, NULL);
