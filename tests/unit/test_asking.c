@@ -134,6 +134,62 @@ static void test_thread_states_that_are_lent(void **state) {
     free(sampler);
 }
 
+/* One look at a thread that stands still while it is read, by a layout in which a thread state begins with its frame. */
+static bool is_in_doubt(pyprof__sampler *sampler, const pyprof__thread *thread, const uintptr_t *tstate) {
+    pyprof__observation observed;
+    memset(&observed, 0, sizeof observed);
+    pyprof__view_reset(&sampler->view);
+    observed.cpu = pyprof__cpu_time(thread);
+    observed.levels.items[0].tstate = (uintptr_t)tstate;
+    observed.levels.count = observed.levels.known = 1;
+    return pyprof__is_borrowed(sampler, thread, &observed);
+}
+
+/* On a busy machine whoever runs the thread state is off its core at most looks, and nothing changes while it is read:
+   what has changed since the last look tells. */
+static void test_stacks_that_change_from_look_to_look(void **state) {
+    uintptr_t frame[] = {0, 100, 200}, memory[] = {(uintptr_t)frame};
+    pyprof__tstate tstate;
+    pyprof__thread thread = unit_thread();
+    pyprof__sampler *sampler = (pyprof__sampler *)calloc(1, sizeof *sampler);
+    (void)state;
+    assert_non_null(sampler);
+    sampler->layout.cframe_frame = PYPROF__ABSENT;
+    sampler->layout.frame_instr = sizeof *frame;
+    sampler->layout.frame_previous = 2 * sizeof *frame;
+    memset(&tstate, 0, sizeof tstate);
+    tstate.address = (uintptr_t)memory;
+    sampler->tstates.data = &tstate;
+    sampler->tstates.count = 1;
+    thread.cpu_clock = pyprof__cpu_clock(pyprof__tid());
+    unit_set_clock(thread.cpu_clock, second);
+    assert_false(is_in_doubt(sampler, &thread, memory));
+    assert_false(is_in_doubt(sampler, &thread, memory)); /* nobody has run */
+    unit_advance_clock(thread.cpu_clock, 1);
+    frame[1]++;
+    assert_false(is_in_doubt(sampler, &thread, memory)); /* the thread has */
+    frame[1]++;
+    assert_true(is_in_doubt(sampler, &thread, memory)); /* another one has */
+    for (int look = 0; look < 1000; look++) {
+        assert_true(is_in_doubt(sampler, &thread, memory)); /* and now nobody, which takes nothing back */
+    }
+    assert_int_equal(tstate.doubts, PYPROF__DOUBT);
+    for (uint32_t look = 1; look <= PYPROF__DOUBT; look++) {
+        unit_advance_clock(thread.cpu_clock, 1);
+        frame[1]++;
+        assert_int_equal(is_in_doubt(sampler, &thread, memory), look < PYPROF__DOUBT);
+    }
+    for (int sign = 0; sign < 3; sign++) {
+        assert_false(tstate.is_borrowed);
+        unit_advance_clock(thread.cpu_clock, 1);
+        is_in_doubt(sampler, &thread, memory);
+        frame[2] += sizeof *frame;
+        assert_true(is_in_doubt(sampler, &thread, memory));
+    }
+    assert_true(tstate.is_borrowed);
+    free(sampler);
+}
+
 /* What is kept for their answers leaves room for the tree. */
 static void test_fewer_are_asked_at_a_time_in_little_memory(void **state) {
     static const struct {
@@ -229,6 +285,7 @@ int main(void) {
         cmocka_unit_test(test_four_ended_calls_are_too_many),
         cmocka_unit_test(test_dead_thread_keeps_no_request),
         cmocka_unit_test_teardown(test_thread_states_that_are_lent, unit_release_clocks),
+        cmocka_unit_test_teardown(test_stacks_that_change_from_look_to_look, unit_release_clocks),
         cmocka_unit_test_teardown(test_fewer_are_asked_at_a_time_in_little_memory, unit_release_clocks),
         cmocka_unit_test_teardown(test_who_blocks_most_signals_is_asked_later, unit_release_clocks),
     };
