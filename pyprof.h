@@ -79,6 +79,9 @@
      >>waiting     threads that wait, all looked at together
      >>sampler     the thread that does all this, tick by tick
      >>shown       what outputs show: escapes, names, paths, the tree
+     >>filters     what of a profile is shown
+     >>ranking     which functions and lines took most
+     >>tables      that as text
      >>writers     SVG and speedscope files
      >>files       files: beside first, then renamed
      >>lifecycle   options, forks, start and stop
@@ -134,7 +137,7 @@
      function                                    thread   GIL        before Py_Initialize   after Py_Finalize
      pyprof_start                                any      either     yes                    yes
      pyprof_stop, _snapshot, _dump, _get_stats   any      either     yes                    yes
-     pyprof_write, _save, _visit, _free          any      either     yes                    yes
+     pyprof_write, _save, _visit, _top, _free    any      either     yes                    yes
      pyprof_is_active, _result_string            any      either     yes                    yes
      pyprof_name_interpreter, _last_error        any      either     yes                    yes
      pyprof_name_thread                          any      either     yes                    yes
@@ -183,7 +186,18 @@
      after the other share one. Time in which a thread is not
      shown is an empty stack. When the time line is full, neighbours are merged (pyprof_stats.timeline_coarsened);
      the sums of the collapsed format stay exact.
-     Your own: pyprof_visit goes through every node of the tree and every span of time.
+     Table: text of 80 columns, to read in a terminal or a log: how long and how often, what was lost and why, the functions
+     and lines that took most (in seconds, or samples: themselves, and with what they called), and all times of each thread.
+     Names are shortened ("..."), and there are no escape codes. Of long lists the first are shown; pyprof_top has all.
+     Your own: pyprof_visit goes through every node of the tree and every span of time; pyprof_top adds up by function.
+
+   FILTERS
+     All outputs can be limited to a thread, an interpreter, a file or a function, and made smaller by min_share and
+     only_mine: see pyprof_output. They act on the stacks as they were recorded, so times stay true: a function's callers
+     are shown with it, with the time of the stacks that it is on.
+     With only_mine, a frame is of a package by its path alone: the part behind the last /site-packages/ or
+     /dist-packages/, else behind /lib/pythonX.Y/ or /pythonXY.zip/, or in "<frozen NAME>". So your own code
+     counts as a package if it was installed as one, or frozen, and a standard library elsewhere does not.
 
    LIMITS
      - Linux on x86-64. The code for aarch64 has been run by an emulator only (qemu-user); where pointers have 32 bits, or the
@@ -373,7 +387,8 @@ typedef struct pyprof_desc {
                             meanwhile. Not if it is a pipe or a device. At most 86,400; 0 = never */
 } pyprof_desc;
 
-/* A finished recording: immutable, independent of the interpreter that it came from. */
+/* A finished recording: immutable, independent of the interpreter that it came from. It keeps the pyprof_stats of the
+   moment in which it was given away, for PYPROF_FORMAT_TABLE. */
 typedef struct pyprof_profile pyprof_profile;
 
 typedef enum pyprof_format {
@@ -381,8 +396,9 @@ typedef enum pyprof_format {
                                      anything else: collapsed); pyprof_write: collapsed */
     PYPROF_FORMAT_COLLAPSED = 1,  /* one line a stack: "thread;root;...;leaf value" */
     PYPROF_FORMAT_SPEEDSCOPE = 2, /* speedscope.app's JSON, one time-ordered profile a thread, nanoseconds */
-    PYPROF_FORMAT_SVG = 3         /* a flame graph for any browser. Drawn by tools/flamegraph.h: PYPROF_ERROR_FORMAT
+    PYPROF_FORMAT_SVG = 3,        /* a flame graph for any browser. Drawn by tools/flamegraph.h: PYPROF_ERROR_FORMAT
                                      where that was not included before the implementation (see A PICTURE) */
+    PYPROF_FORMAT_TABLE = 5       /* for a terminal or a log, 80 columns: see FORMATS. No ending means it */
 } pyprof_format;
 
 typedef enum pyprof_metric {
@@ -397,7 +413,8 @@ typedef enum pyprof_detail {
     PYPROF_DETAIL_FUNCTION = 1 /* one frame a function; its line is the function's first */
 } pyprof_detail;
 
-/* How to write a profile. All zero = good defaults. */
+/* How to write a profile. All zero = good defaults. thread and what follows are filters: see there. Texts are the
+   caller's, and are needed as long as the call. */
 typedef struct pyprof_output {
     pyprof_format format;
     pyprof_metric metric;
@@ -405,6 +422,18 @@ typedef struct pyprof_output {
     bool include_idle;  /* also the time in which a thread only waited */
     bool merge_threads; /* collapsed: no thread as first frame, equal stacks of all threads are one line; drawn by
                            pyprof-svg --unit us */
+    /* Filters: what passes all of them is shown, by whatever writes or visits; NULL, "" or 0 = all passes. What passes
+       none leaves an empty output, as of a profile without samples. In a text * stands for any text. They cost
+       memory as a snapshot does. Applied in this order: */
+    const char *thread;      /* its name, with or without its id: "MainThread", "Thread-*", "game (4711)" */
+    const char *interpreter; /* its id or its name, "1" or "physics"; the main one is "0" or "main". A stack is in
+                                the interpreter of its innermost frame */
+    const char *file;        /* stacks with a frame of a file whose path, as its code object names it, begins so */
+    const char *function;    /* stacks with a frame of this qualified name; of such a file, if both are given */
+    bool only_mine;          /* consecutive frames of one package of the standard library or of site-packages are one
+                                frame, "[json]": see FILTERS */
+    double min_share;        /* nodes with a smaller part of the whole that then is left are added to their parent;
+                                those right below a thread are "[other]" there. 0 to 1: 0.01 is 1 % */
 } pyprof_output;
 
 /* Takes size bytes of output; false ends the writing with PYPROF_ERROR_WRITE. */
@@ -529,7 +558,8 @@ typedef struct pyprof_node {
 } pyprof_node;
 
 /* A span of a thread's time in which it was in one node, as far as the samples tell. Those of one thread come in the
-   order of time, and do not overlap; between them the thread ran no Python. The time line has a bounded size: see
+   order of time, and do not overlap; between them the thread ran no Python, or
+   what a filter leaves out. The time line has a bounded size: see
    pyprof_stats.timeline_coarsened. */
 typedef struct pyprof_span {
     uint32_t thread;   /* 0, 1, 2, ...: those of one number are of one thread (or of several of its name, one after the
@@ -556,6 +586,29 @@ typedef struct pyprof_visitor {
    Errors: ARGUMENT, MEMORY, WRITE (a function answered false). */
 PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pyprof_output *output,
                                       const pyprof_visitor *visitor);
+
+/* A row of pyprof_top: a function, or a line of one. Texts live as long as the profile. */
+typedef struct pyprof_row {
+    pyprof_text name; /* as of a pyprof_node; so are path and file */
+    pyprof_text path;
+    pyprof_text file;
+    int32_t line; /* as detail asks: the line, or the function's first one; 0 = none is known */
+    int32_t reserved;
+    uint64_t self;         /* of stacks that end there, in the metric: nanoseconds or samples */
+    uint64_t total;        /* of stacks that it is on, each counted once, however often it is there */
+    uint64_t samples_self; /* idle ones only with include_idle; so samples_total */
+    uint64_t samples_total;
+    double self_share; /* self, as a part of all that is shown: 0 to 1 */
+    double total_share;
+} pyprof_row;
+
+/* The functions of a profile, or its lines (output.detail: lines by default), with what each took in all threads: those
+   whose total is above 0. Ordered by self, then total, both downwards, then name, path and line. *count: how many rows
+   there is room for, and then, how many there are; of more than have room the first are given. rows may be NULL if
+   *count is 0. output as for pyprof_visit, filters included. As pyprof_write otherwise.
+   Errors: ARGUMENT, MEMORY. */
+PYPROF_API pyprof_result pyprof_top(const pyprof_profile *profile, const pyprof_output *output, pyprof_row *rows,
+                                    size_t *count);
 
 /* Names an interpreter for the outputs: "[interpreter 1: physics]" stands there before its frames, without a name
    "[interpreter 1]"; the main interpreter (0) is shown only where a thread comes to it from another one. Interpreters of
@@ -4506,8 +4559,11 @@ struct pyprof_profile {
     uint64_t timeline_coarsened; /* how often its resolution was lowered */
     uint64_t samples_jit;
     uint64_t duration_ns;
-    uint64_t epoch_ns;   /* wall-clock time of the start, since 1970 */
-    uint32_t unresolved; /* functions: the markers that stand for what cannot be told */
+    uint64_t epoch_ns; /* wall-clock time of the start, since 1970 */
+    uint32_t interval_us;
+    pyprof_stats stats;    /* as they were when it was given away */
+    pyprof__atomic64 kept; /* address of a pyprof__kept_text, the first of a list that only grows; 0 = there is none */
+    uint32_t unresolved;   /* functions: the markers that stand for what cannot be told */
     uint32_t truncated;
     uint32_t unsettled;
 };
@@ -4528,8 +4584,28 @@ static void pyprof__profile_init(pyprof_profile *profile, const pyprof__memory *
     pyprof__table_init(&profile->nodes, sizeof(pyprof__node), offsetof(pyprof__node, unused));
 }
 
+/* A text that is in no recording, but was given out with the promise to live as long as the profile. Whoever adds one
+   to the list of a profile, which others may read meanwhile, has an account of its own; so has whoever frees it. */
+typedef struct pyprof__kept_text {
+    uint64_t next; /* address of the next; 0 = it is the last */
+    size_t size;   /* of the text, which follows, and a zero behind it */
+} pyprof__kept_text;
+
+static void pyprof__free_kept(pyprof_profile *profile) {
+    pyprof__kept_text *next;
+    for (uint64_t at = pyprof__get64(&profile->kept); at != 0; at = (uint64_t)(uintptr_t)next) {
+        pyprof__kept_text *kept = (pyprof__kept_text *)(uintptr_t)at;
+        size_t size = sizeof *kept + kept->size + 1;
+        pyprof__memory memory = {profile->memory.allocator, SIZE_MAX, size, 0, 0, profile->memory.budget};
+        next = (pyprof__kept_text *)(uintptr_t)kept->next;
+        pyprof__release(&memory, kept, size);
+    }
+    pyprof__set64(&profile->kept, 0);
+}
+
 /* Gives back what a profile holds, but not the struct. */
 static void pyprof__profile_clear(pyprof_profile *profile) {
+    pyprof__free_kept(profile);
     pyprof__array_free(&profile->memory, &profile->bytes);
     pyprof__table_free(&profile->memory, &profile->strings);
     pyprof__table_free(&profile->memory, &profile->functions);
@@ -4932,6 +5008,7 @@ static pyprof_profile *pyprof__profile_copy(const pyprof_profile *profile) {
     if (memory.budget != NULL) {
         pyprof__add(&memory.budget->holders, 1);
     }
+    copy->kept.value = 0;
     copy->bytes.data = copy->tracks.data = copy->timeline.data = NULL;
     copy->bytes.capacity = copy->tracks.capacity = copy->timeline.capacity = 0;
     if (pyprof__array_copy(&copy->memory, &copy->bytes, &profile->bytes) &&
@@ -8631,7 +8708,8 @@ static size_t pyprof__short_path_offset(const char *path, size_t size) {
 /* What one call that writes or visits works on: the profile, how to show it, and memory of its own. It lives as long as
    the call. */
 typedef struct pyprof__writing {
-    const pyprof_profile *profile;
+    const pyprof_profile *profile; /* what is shown: the source, or what the filters leave of it */
+    const pyprof_profile *source;  /* the caller's */
     pyprof_output output;
     pyprof__memory memory; /* an account of its own within the recording's budget: several may write one profile */
     uint32_t *short_paths; /* of each string that is a file: how many bytes of it are left out, + 1; 0 = it is none */
@@ -8778,7 +8856,10 @@ static bool pyprof__shorten_paths(pyprof__writing *writing) {
 static void pyprof__writing_free(pyprof__writing *writing) {
     pyprof__memory memory = writing->memory; /* a copy, as the account lies in what is freed */
     pyprof__release(&memory, writing->short_paths,
-                    2 * ((size_t)writing->profile->strings.items.count + 1) * sizeof(uint32_t));
+                    2 * ((size_t)writing->source->strings.items.count + 1) * sizeof(uint32_t));
+    if (writing->profile != writing->source) {
+        pyprof_free((pyprof_profile *)writing->profile); /* made by pyprof__filter */
+    }
     pyprof__release(&memory, writing, sizeof *writing);
 }
 
@@ -8793,7 +8874,7 @@ static pyprof__writing *pyprof__writing_new(const pyprof_profile *profile, const
     }
     memset(writing, 0, sizeof *writing);
     writing->memory = memory;
-    writing->profile = profile;
+    writing->profile = writing->source = profile;
     writing->out.write = write;
     writing->out.user = user;
     if (output != NULL) {
@@ -9138,6 +9219,1209 @@ static pyprof_result pyprof__visit_all(pyprof__writing *writing, const pyprof_vi
     return is_whole ? PYPROF_OK : PYPROF_ERROR_WRITE;
 }
 
+// >>filters
+// What of a profile is shown. In: a profile that nobody changes meanwhile, and a pyprof_output. Out: a pyprof__writing,
+// and where a filter is given, in it a profile of its own: a copy that has only what passes. So nothing that writes or
+// visits need know of filters. Also what outputs say of what they show. Any thread that holds the profile; no lock;
+// never the handler.
+// Invariants: the copy is made within the budget of the recording, and freed with the pyprof__writing. Strings and
+// functions keep their indices in it; what is new ("[json]", "[other]") comes behind. Nodes, tracks and spans only move
+// forward, so all is done in place.
+//   1. which stacks pass: a node's stack, if its thread, its interpreter and one of its frames are what is asked for
+//   2. which nodes stay: where such stacks end, and their callers; of the others the figures are dropped
+//   3. min_share: what is too small is added to its parent
+// After 2 and after 3 the tracks are packed, and spans follow their nodes: those of dropped stacks are PYPROF__AWAY.
+// Begin with pyprof__view_new, pyprof__filter, pyprof__keep_passing, pyprof__package_of.
+
+/* All samples of a profile. How many of them are of threads that waited is added to *idle. */
+static uint64_t pyprof__all_samples(const pyprof_profile *profile, uint64_t *idle) {
+    uint64_t samples = 0;
+    for (uint32_t i = 0; i < profile->nodes.items.count; i++) {
+        samples += pyprof__node_at(profile, i)->samples;
+        *idle += pyprof__node_at(profile, i)->samples_idle;
+    }
+    return samples;
+}
+
+static const char *pyprof__metric_text(const pyprof_output *output) {
+    switch (output->metric) {
+    case PYPROF_METRIC_CPU:
+        return "CPU time";
+    case PYPROF_METRIC_GIL:
+        return "time with the GIL";
+    case PYPROF_METRIC_SAMPLES:
+        return output->include_idle ? "samples, waiting included" : "samples, waiting left out";
+    case PYPROF_METRIC_WALL:
+        break;
+    }
+    return output->include_idle ? "wall time, waiting included" : "wall time, waiting left out";
+}
+
+/* What a picture or a table without a stack says: why there is none, and what to do. */
+static const char *pyprof__why_empty(const pyprof__writing *writing) {
+    uint64_t idle = 0, samples = pyprof__all_samples(writing->profile, &idle), unused = 0;
+    if (samples == 0 && writing->profile != writing->source && pyprof__all_samples(writing->source, &unused) > 0) {
+        return "Nothing that was recorded passes the filters: leave one out, or look at what it says.";
+    }
+    if (samples == 0) {
+        return "No thread ran Python while it was recorded, or for less than an interval: record for longer, "
+               "or with a smaller interval_us.";
+    }
+    return samples == idle ? "All threads only waited: include_idle shows where."
+                           : "Nothing was recorded of what is to be shown: another metric shows more.";
+}
+
+/* Whether a text matches a pattern, in which * stands for any text; is_prefix: whether it begins so. Only the last star
+   is gone back to, as an earlier one could match nothing better: size times the pattern's length steps at most. */
+static bool pyprof__matches(const char *pattern, bool is_prefix, const char *text, size_t size) {
+    const char *star = NULL;
+    size_t at = 0, tried = 0;
+    while (at < size && (*pattern != '\0' || !is_prefix)) {
+        if (*pattern == '*') {
+            star = ++pattern;
+            tried = at;
+        } else if (*pattern != '\0' && *pattern == text[at]) {
+            pattern++;
+            at++;
+        } else if (star != NULL) {
+            pattern = star;
+            at = ++tried;
+        } else {
+            return false;
+        }
+    }
+    pattern += strspn(pattern, "*");
+    return *pattern == '\0';
+}
+
+static bool pyprof__is_given(const char *filter) {
+    return filter != NULL && filter[0] != '\0';
+}
+
+static bool pyprof__is_filtered(const pyprof_output *output) {
+    return pyprof__is_given(output->thread) || pyprof__is_given(output->interpreter) ||
+           pyprof__is_given(output->file) || pyprof__is_given(output->function) || output->only_mine ||
+           output->min_share > 0;
+}
+
+/* Behind the last place where a path has this folder; 0 = it has none. */
+static size_t pyprof__behind_folder(const char *path, size_t size, const char *folder) {
+    size_t length = strlen(folder);
+    for (size_t at = size; at >= length; at--) {
+        if (memcmp(path + at - length, folder, length) == 0) {
+            return at;
+        }
+    }
+    return 0;
+}
+
+/* Behind /lib/pythonX.Y/ (lib64, and X.Yt of free-threaded builds) or /pythonXY.zip/; 0 = a path has neither. */
+static size_t pyprof__behind_library(const char *path, size_t size) {
+    static const char python[] = "/python";
+    const size_t length = sizeof python - 1;
+    for (size_t at = 0; at + length < size; at++) {
+        if (memcmp(path + at, python, length) != 0) {
+            continue;
+        }
+        bool is_in_lib =
+            (at >= 4 && memcmp(path + at - 4, "/lib", 4) == 0) || (at >= 6 && memcmp(path + at - 6, "/lib64", 6) == 0);
+        size_t end = at + length, dots = 0;
+        for (; end < size && ((path[end] >= '0' && path[end] <= '9') || path[end] == '.'); end++) {
+            dots += path[end] == '.';
+        }
+        if (size - end >= 4 && dots == 1 && memcmp(path + end - 1, ".zip/", 5) == 0) {
+            return end + 4;
+        }
+        end += end < size && path[end] == 't';
+        if (is_in_lib && dots == 1 && end < size && path[end] == '/') {
+            return end + 1;
+        }
+    }
+    return 0;
+}
+
+/* The name of the package that a file is of, which is part of its path; without bytes: it is the program's own. */
+static pyprof_text pyprof__package_of(const char *path, size_t size) {
+    static const char frozen[] = "<frozen ";
+    pyprof_text package = {path, 0};
+    bool is_frozen = size > sizeof frozen && memcmp(path, frozen, sizeof frozen - 1) == 0;
+    size_t at = is_frozen ? sizeof frozen - 1 : pyprof__behind_folder(path, size, "/site-packages/");
+    at = at > 0 ? at : pyprof__behind_folder(path, size, "/dist-packages/");
+    at = at > 0 ? at : pyprof__behind_library(path, size);
+    if (at == 0) {
+        return package;
+    }
+    const char *slash = (const char *)memchr(path + at, '/', size - at);
+    if (slash != NULL && slash - path > 4 && memcmp(slash - 4, ".egg", 4) == 0) {
+        at = (size_t)(slash - path) + 1;
+        slash = (const char *)memchr(path + at, '/', size - at);
+    }
+    size_t end = slash != NULL ? (size_t)(slash - path) : size;
+    const char *dot = slash == NULL ? (const char *)memchr(path + at, '.', end - at) : NULL;
+    end = dot != NULL ? (size_t)(dot - path) : end; /* a module of one file */
+    end -= dot == NULL && is_frozen && end > at;    /* "<frozen os>" */
+    package.data = path + at;
+    package.size = end - at;
+    return package;
+}
+
+/* What is known of a function, or of a node. */
+enum {
+    PYPROF__WANTED = 1,   /* it is what file and function ask for; of a node: a frame of its stack is */
+    PYPROF__MARK = 2,     /* it is the mark of an interpreter */
+    PYPROF__CHOSEN = 4,   /* of the one that is asked for; of a node: its innermost frame is there */
+    PYPROF__PACKAGED = 8, /* it stands for a package */
+    PYPROF__TAKEN = 16,   /* of a node: its thread is asked for */
+    PYPROF__STAYS = 32    /* of a node: it is in the copy */
+};
+
+#define PYPROF__PASSES (PYPROF__WANTED | PYPROF__CHOSEN | PYPROF__TAKEN)
+
+static unsigned pyprof__flag_if(bool condition, unsigned flag) {
+    return condition ? flag : 0;
+}
+
+typedef struct pyprof__judged {
+    uint32_t shown; /* the function that is shown in its place, or itself */
+    uint32_t flags;
+} pyprof__judged;
+
+/* A profile that is being filtered; it lives as long as pyprof__filter runs. */
+typedef struct pyprof__filtering {
+    pyprof__writing *writing;
+    pyprof_profile *copy;
+    pyprof__array functions; /* of pyprof__judged, for each function of the source */
+    uint32_t count;          /* nodes that there were before the step that runs */
+    uint32_t *places;        /* where each of these has gone to; PYPROF__NONE: nowhere */
+    unsigned char *flags;    /* of each of these */
+} pyprof__filtering;
+
+/* "[interpreter 1: physics]": its id and its name; the main one is called so, too. */
+static bool pyprof__is_interpreter(const char *asked, const char *mark, size_t size) {
+    size_t begin = strlen("[interpreter "), digits = strspn(mark + begin, "0123456789");
+    size_t name = begin + digits + 2;
+    return !pyprof__is_given(asked) || pyprof__matches(asked, false, mark + begin, digits) ||
+           (digits == 1 && mark[begin] == '0' && pyprof__matches(asked, false, "main", 4)) ||
+           (name + 1 < size && pyprof__matches(asked, false, mark + name, size - name - 1));
+}
+
+static uint32_t pyprof__flags_of(const pyprof__filtering *filtering, const pyprof__function *function) {
+    const pyprof_output *output = &filtering->writing->output;
+    size_t name_size, path_size;
+    const char *name = pyprof__string_text(filtering->copy, function->name, &name_size);
+    const char *path = pyprof__string_text(filtering->copy, function->file, &path_size);
+    bool is_named = !pyprof__is_given(output->function) || pyprof__matches(output->function, false, name, name_size);
+    bool is_there =
+        !pyprof__is_given(output->file) || (path_size > 0 && pyprof__matches(output->file, true, path, path_size));
+    bool is_mark = path_size == 0 && strncmp(name, "[interpreter ", 13) == 0;
+    bool is_chosen = is_mark && pyprof__is_interpreter(output->interpreter, name, name_size);
+    return pyprof__flag_if(is_named && is_there, PYPROF__WANTED) | pyprof__flag_if(is_mark, PYPROF__MARK) |
+           pyprof__flag_if(is_chosen, PYPROF__CHOSEN);
+}
+
+/* A marker that is in the copy alone. The string without bytes is the file of all markers. PYPROF__NONE = no room. */
+static uint32_t pyprof__new_marker(pyprof_profile *copy, const char *text, size_t size) {
+    uint32_t empty = pyprof__function_at(copy, copy->truncated)->file;
+    return pyprof__intern_function(copy, pyprof__intern_text(copy, text, size), empty, 0);
+}
+
+/* The marker for a package; PYPROF__NONE = no room. What is left out of a very long name is not missed. */
+static uint32_t pyprof__package_marker(pyprof_profile *copy, pyprof_text package) {
+    char text[256];
+    size_t size = (size_t)pyprof__min64(package.size, sizeof text - 2);
+    text[0] = '[';
+    memcpy(text + 1, package.data, size);
+    text[size + 1] = ']';
+    return pyprof__new_marker(copy, text, size + 2);
+}
+
+/* Looks at each function once. False: no room. */
+static bool pyprof__judge_functions(pyprof__filtering *filtering) {
+    pyprof_profile *copy = filtering->copy;
+    uint32_t count = copy->functions.items.count;
+    for (uint32_t i = 0; i < count; i++) {
+        const pyprof__function function = *pyprof__function_at(copy, i);
+        uint32_t index = pyprof__array_add(&filtering->writing->memory, &filtering->functions);
+        if (index == PYPROF__NONE) {
+            return false;
+        }
+        size_t size;
+        const char *path = pyprof__string_text(copy, function.file, &size);
+        pyprof_text package = pyprof__package_of(path, filtering->writing->output.only_mine ? size : 0);
+        pyprof__judged judged = {i, pyprof__flags_of(filtering, &function)};
+        if (package.size > 0) {
+            judged.flags |= PYPROF__PACKAGED;
+            judged.shown = pyprof__package_marker(copy, package);
+        }
+        if (judged.shown == PYPROF__NONE) {
+            return false;
+        }
+        PYPROF__ITEM(pyprof__judged, &filtering->functions, index) = judged;
+    }
+    return true;
+}
+
+/* A thread is found by its name, and by how it is shown: with its id behind, where only that tells it from others. */
+static bool pyprof__is_thread(const pyprof__writing *writing, const pyprof__track *track) {
+    const char *asked = writing->output.thread;
+    char shown[512];
+    size_t size, length = 0;
+    const char *name = pyprof__string_text(writing->profile, track->name, &size);
+    int32_t tid = pyprof__shown_tid(writing, track);
+    if (!pyprof__is_given(asked) || pyprof__matches(asked, false, name, size)) {
+        return true;
+    }
+    if (tid == 0 || size > sizeof shown - 32) {
+        return false;
+    }
+    memcpy(shown, name, size);
+    length = size + (size_t)snprintf(shown + size, 32, "%s(%d)", size > 0 ? " " : "", (int)tid);
+    return pyprof__matches(asked, false, shown, length);
+}
+
+/* What holds of a node, by its parent's flags and its own function's. */
+static unsigned pyprof__flags_of_node(const pyprof__filtering *filtering, const pyprof__node *node) {
+    const pyprof_output *output = &filtering->writing->output;
+    if (node->parent == PYPROF__NONE) {
+        static const char main_mark[] = "[interpreter 0]"; /* where a thread begins, that one has no mark */
+        bool is_taken = pyprof__is_thread(filtering->writing, pyprof__track_at(filtering->copy, (uint32_t)node->line));
+        bool is_wanted = !pyprof__is_given(output->file) && !pyprof__is_given(output->function);
+        bool is_chosen = pyprof__is_interpreter(output->interpreter, main_mark, sizeof main_mark - 1);
+        return pyprof__flag_if(is_taken, PYPROF__TAKEN) | pyprof__flag_if(is_wanted, PYPROF__WANTED) |
+               pyprof__flag_if(is_chosen, PYPROF__CHOSEN);
+    }
+    unsigned flags = filtering->flags[node->parent] & PYPROF__PASSES;
+    unsigned own = PYPROF__ITEM(pyprof__judged, &filtering->functions, node->function).flags;
+    flags = (own & PYPROF__MARK) ? (flags & ~(unsigned)PYPROF__CHOSEN) | (own & PYPROF__CHOSEN) : flags;
+    return flags | (own & PYPROF__WANTED);
+}
+
+static bool pyprof__has_figures(const pyprof__node *node) {
+    return (node->samples | node->wall_ns | node->cpu_ns | node->gil_ns) != 0;
+}
+
+/* Callers come before what they call: so what passes is known going forth, and who calls it going back. */
+static void pyprof__judge_nodes(const pyprof__filtering *filtering) {
+    for (uint32_t i = 0; i < filtering->count; i++) {
+        filtering->flags[i] = (unsigned char)pyprof__flags_of_node(filtering, pyprof__node_at(filtering->copy, i));
+    }
+    for (uint32_t i = filtering->count; i-- > 0;) {
+        const pyprof__node *node = pyprof__node_at(filtering->copy, i);
+        bool passes = (filtering->flags[i] & PYPROF__PASSES) == PYPROF__PASSES;
+        if (passes && pyprof__has_figures(node)) {
+            filtering->flags[i] |= PYPROF__STAYS;
+        }
+        if (node->parent != PYPROF__NONE) {
+            filtering->flags[node->parent] |= filtering->flags[i] & PYPROF__STAYS;
+        }
+    }
+}
+
+static void pyprof__add_figures(pyprof__node *to, const pyprof__node *from) {
+    to->samples += from->samples;
+    to->samples_idle += from->samples_idle;
+    to->wall_ns += from->wall_ns;
+    to->wall_idle_ns += from->wall_idle_ns;
+    to->cpu_ns += from->cpu_ns;
+    to->gil_ns += from->gil_ns;
+}
+
+/* Moves a node to the end of those that were moved before, for which there is room as none was added. Its parent was
+   moved. */
+static void pyprof__move_node(pyprof__filtering *filtering, uint32_t from, const pyprof__node *node) {
+    pyprof__array *items = &filtering->copy->nodes.items;
+    filtering->places[from] = items->count;
+    PYPROF__ITEM(pyprof__node, items, items->count++) = *node;
+}
+
+/* Keeps the nodes that stay. A package's frame goes on where its caller is of the same package. */
+static void pyprof__pack_nodes(pyprof__filtering *filtering) {
+    filtering->copy->nodes.items.count = 0;
+    for (uint32_t i = 0; i < filtering->count; i++) {
+        pyprof__node node = *pyprof__node_at(filtering->copy, i);
+        filtering->places[i] = PYPROF__NONE;
+        if (!(filtering->flags[i] & PYPROF__STAYS)) {
+            continue;
+        }
+        if ((filtering->flags[i] & PYPROF__PASSES) != PYPROF__PASSES) {
+            node.samples = node.samples_idle = node.wall_ns = node.wall_idle_ns = node.cpu_ns = node.gil_ns = 0;
+        }
+        if (node.parent == PYPROF__NONE) {
+            pyprof__move_node(filtering, i, &node);
+            continue;
+        }
+        pyprof__judged judged = PYPROF__ITEM(pyprof__judged, &filtering->functions, node.function);
+        node.parent = filtering->places[node.parent];
+        node.function = judged.shown;
+        pyprof__node *parent = pyprof__node_at(filtering->copy, node.parent);
+        if (!(judged.flags & PYPROF__PACKAGED)) {
+            pyprof__move_node(filtering, i, &node);
+        } else if (parent->function == judged.shown) {
+            filtering->places[i] = node.parent;
+            pyprof__add_figures(parent, &node);
+        } else {
+            node.line = 0;
+            pyprof__move_node(filtering, i, &node);
+        }
+    }
+}
+
+/* Drops the tracks whose root was dropped. Until then, a track's number among the others is where its [truncated] node
+   was, of which a finished profile knows nothing. */
+static void pyprof__pack_tracks(const pyprof__filtering *filtering) {
+    pyprof_profile *copy = filtering->copy;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < copy->tracks.count; i++) {
+        pyprof__track *track = pyprof__track_at(copy, i);
+        track->root = filtering->places[track->root];
+        track->truncated = track->root != PYPROF__NONE ? kept++ : PYPROF__NONE;
+    }
+    const pyprof__track *tracks = (const pyprof__track *)copy->tracks.data;
+    pyprof__span *spans = (pyprof__span *)copy->timeline.data;
+    uint32_t count = copy->timeline.count;
+    copy->timeline.count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        pyprof__span span = spans[i];
+        const pyprof__track *track = &tracks[span.track_and_kind / 8];
+        uint32_t kind = pyprof__span_kind(&span);
+        bool passes = (filtering->flags[span.node] & PYPROF__PASSES) == PYPROF__PASSES;
+        span.node = passes ? filtering->places[span.node] : PYPROF__NONE;
+        if (span.node == PYPROF__NONE) {
+            span.node = track->root;
+            kind = PYPROF__AWAY;
+            span.cpu_ns = span.samples = 0;
+        }
+        span.track_and_kind = track->truncated * 8 + kind;
+        if (track->root != PYPROF__NONE) {
+            spans[copy->timeline.count++] = span;
+        }
+    }
+    for (uint32_t i = 0; i < copy->tracks.count; i++) {
+        pyprof__track track = *pyprof__track_at(copy, i);
+        if (track.root != PYPROF__NONE) {
+            pyprof__node_at(copy, track.root)->line = (int32_t)track.truncated;
+            *pyprof__track_at(copy, track.truncated) = track;
+        }
+    }
+    copy->tracks.count = kept;
+    pyprof__unlink_timeline(copy);
+    for (uint32_t i = 0; i < copy->timeline.count; i++) {
+        pyprof__link_span(copy, i);
+    }
+}
+
+/* Steps 1 and 2. False: no room. */
+static bool pyprof__keep_passing(pyprof__filtering *filtering) {
+    bool has_room = pyprof__judge_functions(filtering);
+    if (has_room) {
+        pyprof__judge_nodes(filtering);
+        pyprof__pack_nodes(filtering);
+        pyprof__pack_tracks(filtering);
+    }
+    return has_room;
+}
+
+/* Sets PYPROF__STAYS for what is large enough, as it is shown; totals has room for a figure for each node. */
+static void pyprof__judge_shares(const pyprof__filtering *filtering, const pyprof__shown_tree *tree, uint64_t *totals) {
+    const pyprof__writing *writing = filtering->writing;
+    double whole = 0;
+    memset(totals, 0, filtering->count * sizeof *totals);
+    for (uint32_t i = filtering->count; i-- > 0;) {
+        if (tree->first_of[i] == i) {
+            uint64_t value = pyprof__sum_shown(writing, tree, i).value;
+            uint32_t parent = pyprof__shown_of(writing, tree, i).parent;
+            whole += (double)value;
+            totals[i] += value;
+            totals[parent != PYPROF__NONE ? parent : i] += parent != PYPROF__NONE ? totals[i] : 0;
+        }
+    }
+    for (uint32_t i = 0; i < filtering->count; i++) {
+        bool stays = pyprof__node_at(filtering->copy, i)->parent == PYPROF__NONE ||
+                     (double)totals[tree->first_of[i]] >= writing->output.min_share * whole;
+        filtering->flags[i] = (unsigned char)(PYPROF__PASSES | pyprof__flag_if(stays, PYPROF__STAYS));
+    }
+}
+
+/* Adds what does not stay to its parent; what has a thread for that becomes other. */
+static void pyprof__fold_nodes(pyprof__filtering *filtering, uint32_t other) {
+    filtering->copy->nodes.items.count = 0;
+    for (uint32_t i = 0; i < filtering->count; i++) {
+        pyprof__node node = *pyprof__node_at(filtering->copy, i);
+        node.parent = node.parent != PYPROF__NONE ? filtering->places[node.parent] : PYPROF__NONE;
+        bool stays = (filtering->flags[i] & PYPROF__STAYS) != 0;
+        if (stays || pyprof__node_at(filtering->copy, node.parent)->parent == PYPROF__NONE) {
+            node.function = stays ? node.function : other;
+            node.line = stays ? node.line : 0;
+            pyprof__move_node(filtering, i, &node);
+        } else {
+            filtering->places[i] = node.parent;
+            pyprof__add_figures(pyprof__node_at(filtering->copy, node.parent), &node);
+        }
+    }
+}
+
+/* Step 3. False: no room. */
+static bool pyprof__fold_small(pyprof__filtering *filtering) {
+    static const char other_text[] = "[other]";
+    pyprof__writing *writing = filtering->writing;
+    pyprof__shown_tree tree;
+    filtering->count = filtering->copy->nodes.items.count;
+    size_t size = ((size_t)filtering->count + 1) * sizeof(uint64_t);
+    uint32_t other = pyprof__new_marker(filtering->copy, other_text, sizeof other_text - 1);
+    uint64_t *totals = (uint64_t *)pyprof__alloc(&writing->memory, size);
+    bool has_room = other != PYPROF__NONE && totals != NULL && pyprof__shown_tree_init(writing, &tree);
+    if (has_room) {
+        pyprof__judge_shares(filtering, &tree, totals);
+        pyprof__shown_tree_free(writing, &tree);
+        pyprof__fold_nodes(filtering, other);
+        pyprof__pack_tracks(filtering);
+    }
+    pyprof__release(&writing->memory, totals, size);
+    return has_room;
+}
+
+/* Gives what is written a filtered copy of its profile. False: no room; what there is of it is freed with the rest. */
+static bool pyprof__filter(pyprof__writing *writing) {
+    pyprof__filtering filtering;
+    memset(&filtering, 0, sizeof filtering);
+    filtering.copy = pyprof__profile_copy(writing->source);
+    if (filtering.copy == NULL) {
+        return false;
+    }
+    writing->profile = filtering.copy;
+    filtering.writing = writing;
+    filtering.functions.item_size = sizeof(pyprof__judged);
+    filtering.count = filtering.copy->nodes.items.count;
+    size_t size = ((size_t)filtering.count + 1) * (sizeof *filtering.places + sizeof *filtering.flags);
+    filtering.places = (uint32_t *)pyprof__alloc(&writing->memory, size);
+    bool has_room = filtering.places != NULL;
+    if (has_room) {
+        filtering.flags = (unsigned char *)(filtering.places + filtering.count);
+        has_room =
+            pyprof__keep_passing(&filtering) && (writing->output.min_share <= 0 || pyprof__fold_small(&filtering));
+    }
+    pyprof__release(&writing->memory, filtering.places, size);
+    pyprof__array_free(&writing->memory, &filtering.functions);
+    return has_room;
+}
+
+/* What a call that writes or visits works on, filters applied; freed by pyprof__writing_free. NULL = no room. */
+static pyprof__writing *pyprof__view_new(const pyprof_profile *profile, const pyprof_output *output,
+                                         pyprof_write_fn write, void *user) {
+    pyprof__writing *writing = pyprof__writing_new(profile, output, write, user);
+    if (writing != NULL && pyprof__is_filtered(&writing->output) && !pyprof__filter(writing)) {
+        pyprof__writing_free(writing);
+        writing = NULL;
+    }
+    return writing;
+}
+
+// >>ranking
+// What took most: functions or lines by their times. In: a pyprof__writing, filters applied. Out: a pyprof__ranking, in
+// order; pyprof_top's rows, whose texts are the caller's profile's. Any thread that holds the profile; no lock; never the
+// handler.
+// A function is counted once in a stack, however often it is there: the tree is walked from caller to called, and what
+// is met between a function's coming onto the stack and its going away is its total. So each node is looked at twice,
+// however deep it lies.
+// Invariants: memory is taken beside that of the tree, 4 bytes a node and some 80 a row, and given back before the call
+// ends, but for names that no recording has: see pyprof__kept_text.
+// Begin with pyprof__rank_all, pyprof__walk_tree, pyprof__top_rows.
+
+/* A function, or a line of one. The first two fields are its key. */
+typedef struct pyprof__rank {
+    uint32_t function;
+    int32_t line;
+    uint32_t open; /* so often it is on the stack that the walk is at */
+    uint32_t unused;
+    uint64_t self;
+    uint64_t total;
+    uint64_t samples_self;
+    uint64_t samples_total;
+    uint64_t value_before; /* what the walk had met when this came onto the stack */
+    uint64_t samples_before;
+} pyprof__rank;
+
+typedef struct pyprof__ranking {
+    pyprof__writing *writing;
+    pyprof__table ranks;
+    pyprof__array order; /* uint32_t: of ranks, those with a total, the first one first */
+    uint64_t whole;      /* the value of all nodes */
+    uint64_t samples;
+} pyprof__ranking;
+
+/* Adds to an array of uint32_t. False: no room. */
+static bool pyprof__add_index(pyprof__memory *memory, pyprof__array *array, uint32_t item) {
+    uint32_t index = pyprof__array_add(memory, array);
+    if (index != PYPROF__NONE) {
+        PYPROF__ITEM(uint32_t, array, index) = item;
+    }
+    return index != PYPROF__NONE;
+}
+
+/* Puts the items of an order into it: is_before says which of two comes first. Heap sort, as qsort may call malloc. */
+typedef bool (*pyprof__before_fn)(const void *user, uint32_t a, uint32_t b);
+
+static void pyprof__sift(uint32_t *order, uint32_t count, uint32_t at, pyprof__before_fn is_before, const void *user) {
+    uint32_t item = order[at];
+    for (uint32_t child; (child = 2 * at + 1) < count; at = child) {
+        if (child + 1 < count && is_before(user, order[child], order[child + 1])) {
+            child++;
+        }
+        if (!is_before(user, item, order[child])) {
+            break;
+        }
+        order[at] = order[child];
+    }
+    order[at] = item;
+}
+
+static void pyprof__sort(const pyprof__array *array, pyprof__before_fn is_before, const void *user) {
+    uint32_t *order = (uint32_t *)array->data, count = array->count;
+    for (uint32_t at = count / 2; at-- > 0;) {
+        pyprof__sift(order, count, at, is_before, user);
+    }
+    while (count > 1) {
+        uint32_t last = order[--count];
+        order[count] = order[0];
+        order[0] = last;
+        pyprof__sift(order, count, 0, is_before, user);
+    }
+}
+
+static int pyprof__compare_strings(const pyprof_profile *profile, uint32_t a, uint32_t b) {
+    size_t size, other_size;
+    const char *text = pyprof__string_text(profile, a, &size), *other = pyprof__string_text(profile, b, &other_size);
+    int order = memcmp(text, other, (size_t)pyprof__min64(size, other_size));
+    return order != 0 ? order : (size > other_size) - (size < other_size);
+}
+
+static pyprof__rank *pyprof__rank_at(const pyprof__ranking *ranking, uint32_t rank) {
+    return &PYPROF__ITEM(pyprof__rank, &ranking->ranks.items, rank);
+}
+
+/* A pyprof__before_fn; user is a pyprof__ranking. No two agree in all of this but such as are shown alike. */
+static bool pyprof__ranks_before(const void *user, uint32_t a, uint32_t b) {
+    const pyprof__ranking *ranking = (const pyprof__ranking *)user;
+    const pyprof_profile *profile = ranking->writing->profile;
+    const pyprof__rank *one = pyprof__rank_at(ranking, a), *other = pyprof__rank_at(ranking, b);
+    if (one->self != other->self || one->total != other->total) {
+        return one->self != other->self ? one->self > other->self : one->total > other->total;
+    }
+    const pyprof__function *function = pyprof__function_at(profile, one->function);
+    const pyprof__function *other_function = pyprof__function_at(profile, other->function);
+    int order = pyprof__compare_strings(profile, function->name, other_function->name);
+    order = order != 0 ? order : pyprof__compare_strings(profile, function->file, other_function->file);
+    if (order != 0 || one->line != other->line) {
+        return order != 0 ? order < 0 : one->line < other->line;
+    }
+    return function->first_line < other_function->first_line;
+}
+
+/* The rank of a node, new if it is the first of its kind; NULL = no room. Not for a thread. */
+static pyprof__rank *pyprof__rank_of(pyprof__ranking *ranking, const pyprof__shown *shown) {
+    uint32_t key[2] = {shown->function, (uint32_t)shown->line};
+    bool is_new;
+    uint32_t rank = pyprof__table_intern(&ranking->writing->memory, &ranking->ranks, key, &is_new);
+    return rank != PYPROF__NONE ? pyprof__rank_at(ranking, rank) : NULL;
+}
+
+/* The walk comes to a node. False: no room. */
+static bool pyprof__enter_node(pyprof__ranking *ranking, const pyprof__shown_tree *tree, uint32_t index) {
+    const pyprof__writing *writing = ranking->writing;
+    pyprof__shown shown = pyprof__shown_of(writing, tree, index);
+    pyprof_node node = pyprof__sum_shown(writing, tree, index);
+    uint64_t samples = node.samples - (writing->output.include_idle ? 0 : node.samples_idle);
+    if (shown.function != PYPROF__NONE) {
+        pyprof__rank *rank = pyprof__rank_of(ranking, &shown);
+        if (rank == NULL) {
+            return false;
+        }
+        if (rank->open++ == 0) {
+            rank->value_before = ranking->whole;
+            rank->samples_before = ranking->samples;
+        }
+        rank->self += node.value;
+        rank->samples_self += samples;
+    }
+    ranking->whole += node.value;
+    ranking->samples += samples;
+    return true;
+}
+
+/* The walk has met all that a node called. Its rank is there since it came. */
+static void pyprof__leave_node(pyprof__ranking *ranking, const pyprof__shown_tree *tree, uint32_t index) {
+    pyprof__shown shown = pyprof__shown_of(ranking->writing, tree, index);
+    pyprof__rank *rank = shown.function != PYPROF__NONE ? pyprof__rank_of(ranking, &shown) : NULL;
+    if (rank != NULL && --rank->open == 0) {
+        rank->total += ranking->whole - rank->value_before;
+        rank->samples_total += ranking->samples - rank->samples_before;
+    }
+}
+
+/* Walks all nodes that are shown, each after its caller and before what that calls next. The tree's slots keep the
+   first callee of each, siblings the next of its caller; both + 1, and 0 = there is none. False: no room. */
+static bool pyprof__walk_tree(pyprof__ranking *ranking, pyprof__shown_tree *tree, uint32_t *siblings) {
+    uint32_t count = ranking->writing->profile->nodes.items.count, first = 0;
+    for (uint32_t i = count; i-- > 0;) {
+        if (tree->first_of[i] == i) {
+            uint32_t parent = pyprof__shown_of(ranking->writing, tree, i).parent;
+            uint32_t *head = parent != PYPROF__NONE ? &tree->slots[parent] : &first;
+            siblings[i] = *head;
+            *head = i + 1;
+        }
+    }
+    for (uint32_t at = first, next; at != 0; at = next) {
+        if (!pyprof__enter_node(ranking, tree, at - 1)) {
+            return false;
+        }
+        next = tree->slots[at - 1];
+        while (next == 0 && at != 0) {
+            pyprof__leave_node(ranking, tree, at - 1);
+            next = siblings[at - 1];
+            uint32_t parent = pyprof__shown_of(ranking->writing, tree, at - 1).parent;
+            at = parent != PYPROF__NONE ? parent + 1 : 0;
+        }
+    }
+    return true;
+}
+
+static void pyprof__ranking_free(pyprof__ranking *ranking) {
+    pyprof__table_free(&ranking->writing->memory, &ranking->ranks);
+    pyprof__array_free(&ranking->writing->memory, &ranking->order);
+}
+
+/* Fills a ranking, which the caller frees in any case. False: no room. */
+static bool pyprof__rank_all(pyprof__writing *writing, pyprof__ranking *ranking) {
+    pyprof__shown_tree tree;
+    memset(ranking, 0, sizeof *ranking);
+    ranking->writing = writing;
+    ranking->order.item_size = sizeof(uint32_t);
+    pyprof__table_init(&ranking->ranks, sizeof(pyprof__rank), 2 * sizeof(uint32_t));
+    if (!pyprof__shown_tree_init(writing, &tree)) {
+        return false;
+    }
+    size_t size = ((size_t)writing->profile->nodes.items.count + 1) * sizeof(uint32_t);
+    uint32_t *siblings = (uint32_t *)pyprof__alloc(&writing->memory, size);
+    bool has_room = siblings != NULL && pyprof__walk_tree(ranking, &tree, siblings);
+    pyprof__release(&writing->memory, siblings, size);
+    pyprof__shown_tree_free(writing, &tree);
+    for (uint32_t i = 0; i < ranking->ranks.items.count && has_room; i++) {
+        if (pyprof__rank_at(ranking, i)->total > 0) {
+            has_room = pyprof__add_index(&writing->memory, &ranking->order, i);
+        }
+    }
+    pyprof__sort(&ranking->order, pyprof__ranks_before, ranking);
+    return has_room;
+}
+
+/* A string of what is shown, as text that lives as long as the source: which has it, or keeps a copy. NULL = no room.
+   The source is nobody's to change but in this list, which several may extend at once. */
+static const char *pyprof__lasting_text(pyprof__writing *writing, uint32_t string, size_t *size) {
+    if (string < writing->source->strings.items.count) {
+        return pyprof__string_text(writing->source, string, size);
+    }
+    pyprof__atomic64 *list = (pyprof__atomic64 *)(uintptr_t)&writing->source->kept;
+    const char *text = pyprof__string_text(writing->profile, string, size);
+    uint64_t first = pyprof__get64(list);
+    for (uint64_t at = first; at != 0;) {
+        const pyprof__kept_text *known = (const pyprof__kept_text *)(uintptr_t)at;
+        if (known->size == *size && memcmp(known + 1, text, *size) == 0) {
+            return (const char *)(known + 1);
+        }
+        at = known->next;
+    }
+    pyprof__kept_text *kept = (pyprof__kept_text *)pyprof__alloc(&writing->memory, sizeof *kept + *size + 1);
+    if (kept == NULL) {
+        return NULL;
+    }
+    kept->size = *size;
+    memcpy(kept + 1, text, *size + 1);
+    do {
+        kept->next = first;
+    } while (!__atomic_compare_exchange_n(&list->value, &first, (uint64_t)(uintptr_t)kept, false, __ATOMIC_ACQ_REL,
+                                          __ATOMIC_ACQUIRE));
+    return (const char *)(kept + 1);
+}
+
+static double pyprof__share(uint64_t part, uint64_t whole) {
+    return whole > 0 ? (double)part / (double)whole : 0;
+}
+
+/* Of a name that was looked up by pyprof__lasting_text before. */
+static pyprof_row pyprof__row_of(const pyprof__ranking *ranking, const pyprof__rank *rank) {
+    pyprof__writing *writing = ranking->writing;
+    const pyprof__function *function = pyprof__function_at(writing->profile, rank->function);
+    pyprof_row row;
+    memset(&row, 0, sizeof row);
+    row.name.data = pyprof__lasting_text(writing, function->name, &row.name.size);
+    row.path = pyprof__text_of(writing->source, function->file);
+    row.file = row.path;
+    row.file.data += writing->short_paths[function->file] - 1;
+    row.file.size -= writing->short_paths[function->file] - 1;
+    row.line = row.path.size > 0 && rank->line > 0 ? rank->line : 0;
+    row.self = rank->self;
+    row.total = rank->total;
+    row.samples_self = rank->samples_self;
+    row.samples_total = rank->samples_total;
+    row.self_share = pyprof__share(rank->self, ranking->whole);
+    row.total_share = pyprof__share(rank->total, ranking->whole);
+    return row;
+}
+
+/* Gives as many rows as have room. Nothing is put into them before it is sure that all of them can be. False: no
+   room. */
+static bool pyprof__top_rows(pyprof__writing *writing, pyprof_row *rows, size_t *count) {
+    pyprof__ranking ranking;
+    bool has_room = pyprof__rank_all(writing, &ranking);
+    const uint32_t *order = (const uint32_t *)ranking.order.data;
+    size_t given = (size_t)pyprof__min64(*count, ranking.order.count);
+    for (size_t i = 0; i < given && has_room; i++) {
+        size_t size;
+        uint32_t function = pyprof__rank_at(&ranking, order[i])->function;
+        has_room = pyprof__lasting_text(writing, pyprof__function_at(writing->profile, function)->name, &size) != NULL;
+    }
+    for (size_t i = 0; i < given && has_room; i++) {
+        rows[i] = pyprof__row_of(&ranking, pyprof__rank_at(&ranking, order[i]));
+    }
+    *count = has_room ? ranking.order.count : *count;
+    pyprof__ranking_free(&ranking);
+    return has_room;
+}
+
+// >>tables
+// The table: text of 80 columns. In: a pyprof__writing, filters applied. Out: bytes to the write function, in pieces. Any
+// thread that holds the profile; no lock; never the handler.
+// Invariants: no line has more than 80 columns but where a figure has very many digits; names are escaped as in
+// collapsed text, so nothing that a name holds can move the cursor. Figures are put by digits, not by printf's %f: its
+// decimal point is the locale's.
+//   summary, losses, filters     of the whole recording: the caller's profile, and its pyprof_stats
+//   functions, lines, threads    of what the filters leave
+// Begin with pyprof__write_table, pyprof__put_list, pyprof__put_threads.
+
+enum {
+    PYPROF__COLUMNS = 80,
+    PYPROF__NAME_COLUMNS = 45, /* of them for a function; before it come four figures */
+    PYPROF__TIME_COLUMNS = 11, /* for each of a thread's four times */
+    PYPROF__FUNCTIONS_SHOWN = 15,
+    PYPROF__THREADS_SHOWN = 20
+};
+
+/* A table in the making. */
+typedef struct pyprof__sheet {
+    pyprof__writing *writing;
+    bool is_short;    /* times in milliseconds, not seconds */
+    pyprof__out cell; /* a name is gathered here, before it is known how much of it has room; never flushed */
+} pyprof__sheet;
+
+/* Columns of a terminal: East Asian characters and pictures take two, marks that join the one before none. These are the
+   large ranges of Unicode's EastAsianWidth.txt; a character that is missed shifts its line by one. */
+static size_t pyprof__columns_of(uint32_t c) {
+    static const uint32_t wide[][2] = {{0x1100, 0x115f},   {0x2e80, 0xa4cf},  {0xac00, 0xd7a3}, {0xf900, 0xfaff},
+                                       {0xfe30, 0xfe6f},   {0xff00, 0xff60},  {0xffe0, 0xffe6}, {0x1f300, 0x1f64f},
+                                       {0x1f900, 0x1f9ff}, {0x20000, 0x3fffd}};
+    if ((c >= 0x300 && c <= 0x36f) || (c >= 0x200b && c <= 0x200f) || (c >= 0xfe00 && c <= 0xfe0f)) {
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof wide / sizeof *wide; i++) {
+        if (c >= wide[i][0] && c <= wide[i][1]) {
+            return 2;
+        }
+    }
+    return 1;
+}
+
+static size_t pyprof__columns(const char *text, size_t size) {
+    size_t columns = 0, length;
+    for (; size > 0; text += length, size -= length) {
+        columns += pyprof__columns_of(pyprof__utf8_get(text, size, &length));
+    }
+    return columns;
+}
+
+/* Puts a text; if it has no room in so many columns, "..." and its end. */
+static void pyprof__put_end(pyprof__out *out, const char *text, size_t size, size_t room) {
+    size_t columns = pyprof__columns(text, size), length;
+    if (columns > room) {
+        pyprof__put(out, "...", 3);
+        for (; columns > room - 3; text += length, size -= length) {
+            columns -= pyprof__columns_of(pyprof__utf8_get(text, size, &length));
+        }
+        /* Rather a part less than a piece of one: "..._list" for "...ls>._list". */
+        size_t part = 0;
+        while (part < size / 2 && text[part] != '.' && text[part] != '/') {
+            part++;
+        }
+        text += part < size / 2 ? part + 1 : 0;
+        size -= part < size / 2 ? part + 1 : 0;
+    }
+    pyprof__put(out, text, size);
+}
+
+static void pyprof__put_blanks(pyprof__out *out, size_t columns, size_t width) {
+    for (; columns < width; columns++) {
+        pyprof__put(out, " ", 1);
+    }
+}
+
+/* Right-aligned; what is longer takes more. */
+static void pyprof__put_right(pyprof__out *out, const char *text, size_t width) {
+    pyprof__put_blanks(out, strlen(text), width);
+    pyprof__put_text(out, text);
+}
+
+/* Prose, in lines of the table's width. */
+static void pyprof__put_wrapped(pyprof__out *out, const char *text) {
+    while (strlen(text) > PYPROF__COLUMNS) {
+        size_t end = PYPROF__COLUMNS;
+        while (end > 1 && text[end] != ' ') {
+            end--;
+        }
+        pyprof__put(out, text, end);
+        pyprof__put_text(out, "\n");
+        text += end + 1;
+    }
+    pyprof__put_text(out, text);
+    pyprof__put_text(out, "\n");
+}
+
+/* Nanoseconds as seconds or milliseconds with three decimals; or a number of samples. */
+static void pyprof__put_value(pyprof__sheet *sheet, bool is_time, uint64_t value, size_t width) {
+    char text[32];
+    uint64_t unit = sheet->is_short ? 1000 : 1000000, thousandths = value / unit + (value % unit >= unit / 2);
+    if (is_time) {
+        snprintf(text, sizeof text, "%llu.%03u", (unsigned long long)(thousandths / 1000),
+                 (unsigned)(thousandths % 1000));
+    } else {
+        snprintf(text, sizeof text, "%llu", (unsigned long long)value);
+    }
+    pyprof__put_right(&sheet->writing->out, text, width);
+}
+
+static void pyprof__put_percent(pyprof__out *out, double share, size_t width) {
+    char text[32];
+    unsigned tenths = (unsigned)(share * 1000 + 0.5);
+    snprintf(text, sizeof text, "%u.%u%%", tenths / 10, tenths % 10);
+    pyprof__put_right(out, text, width);
+}
+
+/* Adds the end of a text to the cell, escaped; more than a thousand bytes have no room anyway, and a character that is
+   cut goes, too. */
+static void pyprof__gather_cell(pyprof__sheet *sheet, const char *text, size_t size) {
+    const size_t most = 1000;
+    const char *at = size > most ? text + size - most : text;
+    const char *end = text + size;
+    while (at > text && at < end && ((unsigned char)*at & 0xc0) == 0x80) {
+        at++;
+    }
+    pyprof__put_collapsed(&sheet->cell, at, (size_t)(end - at));
+}
+
+/* "qualname (file.py:LINE)"; both parts are shortened where that has no room. */
+static void pyprof__put_name(pyprof__sheet *sheet, const pyprof__rank *rank) {
+    pyprof__writing *writing = sheet->writing;
+    const pyprof__function *function = pyprof__function_at(writing->profile, rank->function);
+    size_t size;
+    const char *text = pyprof__string_text(writing->profile, function->name, &size);
+    sheet->cell.size = 0;
+    pyprof__gather_cell(sheet, text, size);
+    size_t name_size = sheet->cell.size, room = PYPROF__NAME_COLUMNS;
+    size_t columns = pyprof__columns(sheet->cell.buffer, name_size);
+    text = pyprof__short_path(writing, function->file, &size);
+    if (size > 0) {
+        pyprof__gather_cell(sheet, text, size);
+        pyprof__put_text(&sheet->cell, ":");
+        pyprof__put_line_number(&sheet->cell, rank->line);
+        pyprof__put_text(&sheet->cell, ")");
+        const char *place = sheet->cell.buffer + name_size;
+        size_t place_size = sheet->cell.size - name_size, place_columns = pyprof__columns(place, place_size);
+        size_t place_room = columns + 2 < room / 2 ? room - columns - 2 : room / 2;
+        room -= 2 + (size_t)pyprof__min64(place_columns, place_room);
+        pyprof__put_end(&writing->out, sheet->cell.buffer, name_size, room);
+        pyprof__put_text(&writing->out, " (");
+        pyprof__put_end(&writing->out, place, place_size, place_room);
+    } else {
+        pyprof__put_end(&writing->out, sheet->cell.buffer, name_size, room);
+    }
+    pyprof__put_text(&writing->out, "\n");
+}
+
+/* "  ... and 12 more" */
+static void pyprof__put_more(pyprof__sheet *sheet, uint32_t count, uint32_t shown) {
+    if (count > shown) {
+        pyprof__put_text(&sheet->writing->out, "... and ");
+        pyprof__put_number(&sheet->writing->out, count - shown);
+        pyprof__put_text(&sheet->writing->out, " more\n");
+    }
+}
+
+static const char *pyprof__unit_text(const pyprof__sheet *sheet, bool is_time) {
+    return !is_time ? "" : sheet->is_short ? " ms" : " s";
+}
+
+/* The head of a list of functions or lines: what it has, in which metric, and how much there is in all. */
+static void pyprof__put_list_head(pyprof__sheet *sheet, const char *what, uint64_t whole) {
+    pyprof__writing *writing = sheet->writing;
+    bool is_time = writing->output.metric != PYPROF_METRIC_SAMPLES;
+    const char *unit = pyprof__unit_text(sheet, is_time);
+    char text[32];
+    pyprof__put_text(&writing->out, "\n");
+    pyprof__put_text(&writing->out, what);
+    pyprof__put_text(&writing->out, "s by ");
+    pyprof__put_text(&writing->out, pyprof__metric_text(&writing->output));
+    pyprof__put_text(&writing->out, ": ");
+    pyprof__put_value(sheet, is_time, whole, 0);
+    pyprof__put_text(&writing->out, unit);
+    pyprof__put_text(&writing->out, "\n\n");
+    snprintf(text, sizeof text, "self%s", unit);
+    pyprof__put_right(&writing->out, text, 9);
+    snprintf(text, sizeof text, "total%s", unit);
+    pyprof__put_right(&writing->out, text, 17);
+    pyprof__put_blanks(&writing->out, 26, 35);
+    pyprof__put_text(&writing->out, what);
+    pyprof__put_text(&writing->out, "\n");
+}
+
+/* The functions, or the lines, that took most. False: no room. */
+static bool pyprof__put_list(pyprof__sheet *sheet, pyprof_detail detail, const char *what) {
+    pyprof__writing *writing = sheet->writing;
+    pyprof__ranking ranking;
+    writing->output.detail = detail;
+    bool has_room = pyprof__rank_all(writing, &ranking);
+    bool is_time = writing->output.metric != PYPROF_METRIC_SAMPLES;
+    if (has_room && ranking.whole > 0) {
+        sheet->is_short = is_time && ranking.whole < 1000000000u;
+        pyprof__put_list_head(sheet, what, ranking.whole);
+        for (uint32_t i = 0; i < ranking.order.count && i < PYPROF__FUNCTIONS_SHOWN; i++) {
+            const pyprof__rank *rank = pyprof__rank_at(&ranking, ((const uint32_t *)ranking.order.data)[i]);
+            pyprof__put_value(sheet, is_time, rank->self, 9);
+            pyprof__put_percent(&writing->out, pyprof__share(rank->self, ranking.whole), 7);
+            pyprof__put_text(&writing->out, " ");
+            pyprof__put_value(sheet, is_time, rank->total, 9);
+            pyprof__put_percent(&writing->out, pyprof__share(rank->total, ranking.whole), 7);
+            pyprof__put_text(&writing->out, "  ");
+            pyprof__put_name(sheet, rank);
+        }
+        pyprof__put_more(sheet, ranking.order.count, PYPROF__FUNCTIONS_SHOWN);
+    } else if (has_room && detail == PYPROF_DETAIL_FUNCTION) {
+        pyprof__put_text(&writing->out, "\n");
+        pyprof__put_wrapped(&writing->out, pyprof__why_empty(writing));
+    }
+    pyprof__ranking_free(&ranking);
+    return has_room;
+}
+
+/* What a thread took. The first field is the key. */
+typedef struct pyprof__thread_sum {
+    uint32_t root;
+    uint32_t unused;
+    pyprof__node sum;
+} pyprof__thread_sum;
+
+typedef struct pyprof__thread_sums {
+    const pyprof_profile *profile;
+    pyprof__table threads; /* of pyprof__thread_sum */
+    pyprof__array order;
+} pyprof__thread_sums;
+
+static const pyprof__thread_sum *pyprof__thread_sum_at(const pyprof__thread_sums *sums, uint32_t index) {
+    return &PYPROF__ITEM(const pyprof__thread_sum, &sums->threads.items, index);
+}
+
+/* A pyprof__before_fn; user is a pyprof__thread_sums. Who worked most comes first; then, who came first. */
+static bool pyprof__threads_before(const void *user, uint32_t a, uint32_t b) {
+    const pyprof__thread_sums *sums = (const pyprof__thread_sums *)user;
+    const pyprof__node *one = &pyprof__thread_sum_at(sums, a)->sum, *other = &pyprof__thread_sum_at(sums, b)->sum;
+    uint64_t busy = one->wall_ns - one->wall_idle_ns, other_busy = other->wall_ns - other->wall_idle_ns;
+    if (busy != other_busy) {
+        return busy > other_busy;
+    }
+    return one->wall_ns != other->wall_ns ? one->wall_ns > other->wall_ns : a < b;
+}
+
+/* Adds up all nodes of each thread that is shown; the tree's slots keep the root of each node. False: no room. */
+static bool pyprof__sum_threads(pyprof__writing *writing, const pyprof__shown_tree *tree, pyprof__thread_sums *sums) {
+    bool has_room = true, is_new;
+    for (uint32_t i = 0; i < writing->profile->nodes.items.count && has_room; i++) {
+        const pyprof__node *node = pyprof__node_at(writing->profile, i);
+        uint32_t root = tree->slots[i] = node->parent == PYPROF__NONE ? tree->first_of[i] : tree->slots[node->parent];
+        uint32_t index = pyprof__table_intern(&writing->memory, &sums->threads, &root, &is_new);
+        has_room = index != PYPROF__NONE;
+        if (has_room) {
+            pyprof__add_figures(&PYPROF__ITEM(pyprof__thread_sum, &sums->threads.items, index).sum, node);
+        }
+        if (has_room && is_new) {
+            has_room = pyprof__add_index(&writing->memory, &sums->order, index);
+        }
+    }
+    pyprof__sort(&sums->order, pyprof__threads_before, sums);
+    return has_room;
+}
+
+static void pyprof__put_thread_sum(pyprof__sheet *sheet, const pyprof__shown_tree *tree,
+                                   const pyprof__thread_sum *thread) {
+    pyprof__writing *writing = sheet->writing;
+    pyprof__shown shown = pyprof__shown_of(writing, tree, thread->root);
+    const size_t room = PYPROF__COLUMNS - 4 * PYPROF__TIME_COLUMNS - 2;
+    size_t size = 0;
+    const char *name = "all threads";
+    sheet->cell.size = 0;
+    if (!writing->output.merge_threads) {
+        name = pyprof__string_text(writing->profile, (uint32_t)shown.line, &size);
+        pyprof__gather_cell(sheet, name, size);
+    } else {
+        pyprof__put_text(&sheet->cell, name);
+    }
+    if (shown.tid != 0) {
+        char id[32];
+        snprintf(id, sizeof id, "%s(%d)", sheet->cell.size > 0 ? " " : "", (int)shown.tid);
+        pyprof__put_text(&sheet->cell, id);
+    }
+    const uint64_t times[] = {thread->sum.wall_ns, thread->sum.wall_idle_ns, thread->sum.cpu_ns, thread->sum.gil_ns};
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
+        pyprof__put_value(sheet, true, times[i], PYPROF__TIME_COLUMNS);
+    }
+    pyprof__put_text(&writing->out, "  ");
+    pyprof__put_end(&writing->out, sheet->cell.buffer, sheet->cell.size, room);
+    pyprof__put_text(&writing->out, "\n");
+}
+
+/* The threads with all their times. False: no room. */
+static bool pyprof__put_threads(pyprof__sheet *sheet) {
+    pyprof__writing *writing = sheet->writing;
+    pyprof__thread_sums sums;
+    pyprof__shown_tree tree;
+    memset(&sums, 0, sizeof sums);
+    sums.profile = writing->profile;
+    sums.order.item_size = sizeof(uint32_t);
+    pyprof__table_init(&sums.threads, sizeof(pyprof__thread_sum), sizeof(uint32_t));
+    if (!pyprof__shown_tree_init(writing, &tree)) {
+        return false;
+    }
+    bool has_room = pyprof__sum_threads(writing, &tree, &sums);
+    if (has_room && sums.order.count > 0) {
+        const char *unit = pyprof__unit_text(sheet, true);
+        static const char *const heads[] = {"wall", "waiting", "CPU", "GIL"};
+        pyprof__put_text(&writing->out, "\nthreads, by the time in which they did not wait\n\n");
+        for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
+            char text[32];
+            snprintf(text, sizeof text, "%s%s", heads[i], unit);
+            pyprof__put_right(&writing->out, text, PYPROF__TIME_COLUMNS);
+        }
+        pyprof__put_text(&writing->out, "  thread\n");
+    }
+    for (uint32_t i = 0; has_room && i < sums.order.count && i < PYPROF__THREADS_SHOWN; i++) {
+        uint32_t index = ((const uint32_t *)sums.order.data)[i];
+        pyprof__put_thread_sum(sheet, &tree, pyprof__thread_sum_at(&sums, index));
+    }
+    pyprof__put_more(sheet, has_room ? sums.order.count : 0, PYPROF__THREADS_SHOWN);
+    pyprof__table_free(&writing->memory, &sums.threads);
+    pyprof__array_free(&writing->memory, &sums.order);
+    pyprof__shown_tree_free(writing, &tree);
+    return has_room;
+}
+
+/* What could not be seen, by cause; a line for each of which there was any. */
+static void pyprof__put_losses(pyprof__sheet *sheet) {
+    static const struct {
+        size_t offset;
+        const char *text;
+    } causes[] = {
+        {offsetof(pyprof_stats, ticks_missed), "ticks missed: the sampler did not get the CPU in time"},
+        {offsetof(pyprof_stats, lost_late), "samples lost: the thread had let the GIL go before the signal came"},
+        {offsetof(pyprof_stats, lost_pending), "samples lost: the thread had not answered an earlier signal"},
+        {offsetof(pyprof_stats, lost_unsettled), "samples lost: the GIL changed hands while the stack was read"},
+        {offsetof(pyprof_stats, lost_unreadable), "samples lost: the thread went away, or could not be read"},
+        {offsetof(pyprof_stats, lost_memory), "samples lost: no room for one more thread"},
+        {offsetof(pyprof_stats, samples_partial), "samples with [unsettled] frames, which changed meanwhile"},
+        {offsetof(pyprof_stats, truncated_depth), "samples cut: deeper than max_depth, or many interpreters"},
+        {offsetof(pyprof_stats, truncated_memory), "samples in [truncated], as the tree was full"},
+        {offsetof(pyprof_stats, frames_unresolved), "frames [unresolved], as their code had died"},
+        {offsetof(pyprof_stats, samples_jit), "samples in JIT code: innermost lines may be too early"},
+    };
+    for (size_t i = 0; i < sizeof causes / sizeof *causes; i++) {
+        uint64_t count;
+        memcpy(&count, (const char *)&sheet->writing->source->stats + causes[i].offset, sizeof count);
+        if (count > 0) {
+            pyprof__put_value(sheet, false, count, 9);
+            pyprof__put_text(&sheet->writing->out, "  ");
+            pyprof__put_text(&sheet->writing->out, causes[i].text);
+            pyprof__put_text(&sheet->writing->out, "\n");
+        }
+    }
+}
+
+/* Says that not all is shown: a filter, and what it asks for. */
+static void pyprof__put_filter(pyprof__sheet *sheet, const char *what, const char *asked) {
+    pyprof__out *out = &sheet->writing->out;
+    if (pyprof__is_given(asked)) {
+        sheet->cell.size = 0;
+        pyprof__gather_cell(sheet, asked, strlen(asked));
+        pyprof__put_text(out, "only ");
+        pyprof__put_text(out, what);
+        pyprof__put_text(out, " ");
+        pyprof__put_end(out, sheet->cell.buffer, sheet->cell.size, PYPROF__COLUMNS - 20);
+        pyprof__put_text(out, "\n");
+    }
+}
+
+static void pyprof__put_filters(pyprof__sheet *sheet) {
+    const pyprof_output *output = &sheet->writing->output;
+    pyprof__put_filter(sheet, "thread", output->thread);
+    pyprof__put_filter(sheet, "interpreter", output->interpreter);
+    pyprof__put_filter(sheet, "file", output->file);
+    pyprof__put_filter(sheet, "function", output->function);
+    if (output->only_mine) {
+        pyprof__put_text(&sheet->writing->out, "packages as one frame each\n");
+    }
+    if (output->min_share > 0) {
+        pyprof__put_text(&sheet->writing->out, "less than ");
+        pyprof__put_percent(&sheet->writing->out, output->min_share, 0);
+        pyprof__put_text(&sheet->writing->out, " added to the caller\n");
+    }
+}
+
+/* "game: 12.35 s at 100 Hz, 1234 samples, 1000 of them of waiting threads" */
+static void pyprof__put_summary(pyprof__sheet *sheet) {
+    const pyprof_profile *source = sheet->writing->source;
+    uint64_t idle = 0, samples = pyprof__all_samples(source, &idle);
+    uint64_t hundredths = source->duration_ns / 10000000u + (source->duration_ns % 10000000u >= 5000000u);
+    char text[160], rate[48] = "";
+    size_t size;
+    const char *name = pyprof__string_text(source, source->process_name, &size);
+    pyprof__gather_cell(sheet, name, size);
+    pyprof__put_end(&sheet->writing->out, sheet->cell.buffer, sheet->cell.size, 20);
+    if (source->interval_us > 0) {
+        unsigned tenths = (10000000u + source->interval_us / 2) / source->interval_us;
+        snprintf(rate, sizeof rate, tenths % 10 != 0 ? " at %u.%u Hz" : " at %u Hz", tenths / 10, tenths % 10);
+    }
+    snprintf(text, sizeof text, "%s%llu.%02u s%s, %llu sample%s", size > 0 ? ": " : "",
+             (unsigned long long)(hundredths / 100), (unsigned)(hundredths % 100), rate, (unsigned long long)samples,
+             samples == 1 ? "" : "s");
+    pyprof__put_text(&sheet->writing->out, text);
+    if (idle > 0) {
+        snprintf(text, sizeof text, ", %llu of threads that waited", (unsigned long long)idle);
+        pyprof__put_text(&sheet->writing->out, text);
+    }
+    pyprof__put_text(&sheet->writing->out, "\n");
+}
+
+/* Lists are made in memory one after the other, and what a list needs is freed before the next. */
+static pyprof_result pyprof__write_table(pyprof__writing *writing) {
+    pyprof__sheet *sheet = (pyprof__sheet *)pyprof__alloc(&writing->memory, sizeof *sheet);
+    if (sheet == NULL) {
+        return PYPROF_ERROR_MEMORY;
+    }
+    memset(sheet, 0, sizeof *sheet);
+    sheet->writing = writing;
+    pyprof__put_summary(sheet);
+    pyprof__put_losses(sheet);
+    pyprof__put_filters(sheet);
+    bool has_room = pyprof__put_list(sheet, PYPROF_DETAIL_FUNCTION, "function") &&
+                    pyprof__put_list(sheet, PYPROF_DETAIL_LINE, "line") && pyprof__put_threads(sheet);
+    pyprof__release(&writing->memory, sheet, sizeof *sheet);
+    return has_room ? PYPROF_OK : PYPROF_ERROR_MEMORY;
+}
+
 // >>writers
 // Pictures and speedscope's format. In: a pyprof__writing, and what >>shown makes of it. Out: bytes to the write
 // function, in pieces; once that has answered false, nothing more. Any thread that holds the profile; no lock; never
@@ -9172,23 +10456,13 @@ static bool pyprof__gather(void *user, const void *data, size_t size) {
     return true;
 }
 
-/* All samples of a profile. How many of them are of threads that waited is added to *idle. */
-static uint64_t pyprof__all_samples(const pyprof_profile *profile, uint64_t *idle) {
-    uint64_t samples = 0;
-    for (uint32_t i = 0; i < profile->nodes.items.count; i++) {
-        samples += pyprof__node_at(profile, i)->samples;
-        *idle += pyprof__node_at(profile, i)->samples_idle;
-    }
-    return samples;
-}
-
 #define PYPROF__NOTE_MAX 128
 
 /* What titles say of a profile whose innermost lines may not be right, as CPython's JIT keeps no others; "" = nothing.
    The share is that of the samples that did not wait. Returns note. */
 static const char *pyprof__jit_note(const pyprof__writing *writing, char note[PYPROF__NOTE_MAX]) {
-    uint64_t jit = writing->profile->samples_jit, idle = 0;
-    uint64_t busy = pyprof__all_samples(writing->profile, &idle) - idle;
+    uint64_t jit = writing->source->samples_jit, idle = 0;
+    uint64_t busy = pyprof__all_samples(writing->source, &idle) - idle;
     note[0] = '\0';
     if (jit > 0 && writing->output.detail == PYPROF_DETAIL_LINE) {
         snprintf(note, PYPROF__NOTE_MAX, ", %.3g %% in JIT code: innermost lines may be too early there",
@@ -9202,31 +10476,6 @@ static const char *pyprof__jit_note(const pyprof__writing *writing, char note[PY
 
 #if defined(FLAMEGRAPH_H)
 #define PYPROF__DRAWS true
-
-static const char *pyprof__metric_text(const pyprof_output *output) {
-    switch (output->metric) {
-    case PYPROF_METRIC_CPU:
-        return "CPU time";
-    case PYPROF_METRIC_GIL:
-        return "time with the GIL";
-    case PYPROF_METRIC_SAMPLES:
-        return output->include_idle ? "samples, waiting included" : "samples, waiting left out";
-    case PYPROF_METRIC_WALL:
-        break;
-    }
-    return output->include_idle ? "wall time, waiting included" : "wall time, waiting left out";
-}
-
-/* What a picture without a stack says: why there is none, and what to do. */
-static const char *pyprof__why_empty(const pyprof__writing *writing) {
-    uint64_t idle = 0, samples = pyprof__all_samples(writing->profile, &idle);
-    if (samples == 0) {
-        return "No thread ran Python while it was recorded, or for less than an interval: record for longer, "
-               "or with a smaller interval_us.";
-    }
-    return samples == idle ? "All threads only waited: include_idle shows where."
-                           : "Nothing was recorded of what is to be shown: another metric shows more.";
-}
 
 /* A flamegraph_write_fn; user is a pyprof__out. */
 static bool pyprof__put_piece(void *user, const void *data, size_t size) {
@@ -9535,10 +10784,11 @@ static void pyprof__say_full(const char *what, const pyprof__memory *memory) {
    WRITE. */
 static pyprof_result pyprof__write_checked(const pyprof_profile *profile, const pyprof_output *output,
                                            pyprof_write_fn write, void *user) {
-    pyprof__writing *writing = pyprof__writing_new(profile, output, write, user);
+    pyprof__writing *writing = pyprof__view_new(profile, output, write, user);
     pyprof_result result = PYPROF_ERROR_MEMORY;
     if (writing != NULL) {
         result = output->format == PYPROF_FORMAT_SVG          ? pyprof__write_svg(writing)
+                 : output->format == PYPROF_FORMAT_TABLE      ? pyprof__write_table(writing)
                  : output->format == PYPROF_FORMAT_SPEEDSCOPE ? pyprof__write_speedscope(writing)
                                                               : pyprof__write_collapsed(writing);
         pyprof__flush(&writing->out);
@@ -10081,6 +11331,7 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
         return NULL;
     }
     pyprof__profile_init(profile, &memory);
+    profile->interval_us = desc->interval_us;
     pyprof__sampler *sampler = (pyprof__sampler *)pyprof__alloc(&profile->memory, sizeof *sampler);
     if (sampler == NULL) {
         pyprof_free(profile);
@@ -10278,6 +11529,7 @@ static void pyprof__end_recording(pyprof__sampler *sampler) {
         pyprof__stay_loaded(sampler);
     }
     pyprof__fill_stats(sampler, &pyprof__process.last_stats);
+    sampler->profile->stats = pyprof__process.last_stats;
     pyprof__process.was_active = true;
     pyprof__sampler_clear(sampler);
     pyprof__profile_seal(sampler->profile);
@@ -10328,6 +11580,7 @@ static pyprof__sampler *pyprof__take_inherited(void) {
     pyprof__settle_waiting(sampler);
     sampler->profile->duration_ns = sampler->last_tick - sampler->start;
     pyprof__fill_stats(sampler, &pyprof__process.last_stats);
+    sampler->profile->stats = pyprof__process.last_stats;
     pyprof__process.was_active = true;
     pyprof__sampler_clear(sampler);
     pyprof__profile_seal(sampler->profile);
@@ -10413,6 +11666,8 @@ PYPROF_API pyprof_result pyprof_snapshot(pyprof_profile **profile) {
         pyprof__settle_waiting(sampler);
         *profile = pyprof__profile_copy(sampler->profile);
         if (*profile != NULL) {
+            pyprof__fill_stats(sampler, &(*profile)->stats);
+            (*profile)->stats.sampler_cpu_ns = pyprof__clock(pyprof__cpu_clock(sampler->tid));
             (*profile)->duration_ns = pyprof__now() - sampler->start;
         } else {
             pyprof__say_full("for a copy of the profile", sampler->memory);
@@ -10630,7 +11885,9 @@ static pyprof_result pyprof__check_output(const pyprof_profile *profile, const p
         pyprof__say("output.metric is %d: it has to be a PYPROF_METRIC_", (int)output->metric);
     } else if ((unsigned)output->detail > PYPROF_DETAIL_FUNCTION) {
         pyprof__say("output.detail is %d: it has to be a PYPROF_DETAIL_", (int)output->detail);
-    } else if ((unsigned)output->format > PYPROF_FORMAT_SVG) {
+    } else if (!(output->min_share >= 0 && output->min_share <= 1)) {
+        pyprof__say("output.min_share is %g: it has to be 0 to 1 (0.01 is 1 %%)", output->min_share);
+    } else if ((unsigned)output->format > PYPROF_FORMAT_TABLE || (unsigned)output->format == 4) {
         pyprof__say("output.format is %d: it has to be a PYPROF_FORMAT_", (int)output->format);
         result = PYPROF_ERROR_FORMAT;
     } else if (output->format == PYPROF_FORMAT_SVG && !PYPROF__DRAWS) {
@@ -10664,7 +11921,7 @@ PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pypro
         pyprof__say("pyprof_visit: visitor is NULL: it has to name the functions to call");
         result = PYPROF_ERROR_ARGUMENT;
     } else if (result == PYPROF_OK) {
-        pyprof__writing *writing = pyprof__writing_new(profile, &resolved, NULL, NULL);
+        pyprof__writing *writing = pyprof__view_new(profile, &resolved, NULL, NULL);
         result = PYPROF_ERROR_MEMORY;
         if (writing != NULL) {
             result = pyprof__visit_all(writing, visitor);
@@ -10674,6 +11931,29 @@ PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pypro
             pyprof__say("a function of the visitor answered false");
         } else if (result == PYPROF_ERROR_MEMORY) {
             pyprof__say_full("to write the profile", &profile->memory);
+        }
+    }
+    return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
+}
+
+PYPROF_API pyprof_result pyprof_top(const pyprof_profile *profile, const pyprof_output *output, pyprof_row *rows,
+                                    size_t *count) {
+    pyprof_output resolved = pyprof__resolve_output(output, NULL);
+    resolved.format = PYPROF_FORMAT_COLLAPSED; /* as for pyprof_visit */
+    pyprof_result result = pyprof__check_output(profile, &resolved);
+    if (result == PYPROF_OK && (count == NULL || (rows == NULL && *count > 0))) {
+        pyprof__say("pyprof_top: %s", count == NULL ? "count is NULL: it has to say how many rows have room"
+                                                    : "rows is NULL: *count has to be 0 then");
+        result = PYPROF_ERROR_ARGUMENT;
+    } else if (result == PYPROF_OK) {
+        pyprof__writing *writing = pyprof__view_new(profile, &resolved, NULL, NULL);
+        bool has_room = writing != NULL && pyprof__top_rows(writing, rows, count);
+        if (writing != NULL) {
+            pyprof__writing_free(writing);
+        }
+        if (!has_room) {
+            pyprof__say_full("for the rows", &profile->memory);
+            result = PYPROF_ERROR_MEMORY;
         }
     }
     return pyprof__report(profile != NULL ? &profile->logger : NULL, result);

@@ -107,22 +107,6 @@ static void join_timelines(const joining *at) {
     }
 }
 
-/* Adds one that has ended to an earlier one that has; false: no room, and the later one is left out. */
-static bool join_profiles(pyprof_profile *into, const pyprof_profile *from, uint32_t *places) {
-    joining at = {into, from, places, places + from->tracks.count};
-    bool has_room = find_again(&into->memory, &into->strings) && find_again(&into->memory, &into->functions) &&
-                    find_again(&into->memory, &into->nodes) && join_tracks(&at);
-    if (has_room) {
-        join_nodes(&at);
-        join_timelines(&at);
-        into->duration_ns += from->duration_ns;
-        into->samples_jit += from->samples_jit;
-        into->timeline_coarsened += from->timeline_coarsened;
-    }
-    pyprof__profile_seal(into);
-    return has_room;
-}
-
 /* Counts add up; what is held and which signal asks are those of now. */
 static void join_stats(pyprof_stats *into, const pyprof_stats *from) {
     uint64_t sums[sizeof *into / sizeof(uint64_t)], more[sizeof *into / sizeof(uint64_t)];
@@ -139,6 +123,23 @@ static void join_stats(pyprof_stats *into, const pyprof_stats *from) {
     joined.signal_number = from->signal_number;
     joined.reserved = from->reserved;
     *into = joined;
+}
+
+/* Adds one that has ended to an earlier one that has; false: no room, and the later one is left out. */
+static bool join_profiles(pyprof_profile *into, const pyprof_profile *from, uint32_t *places) {
+    joining at = {into, from, places, places + from->tracks.count};
+    bool has_room = find_again(&into->memory, &into->strings) && find_again(&into->memory, &into->functions) &&
+                    find_again(&into->memory, &into->nodes) && join_tracks(&at);
+    if (has_room) {
+        join_nodes(&at);
+        join_timelines(&at);
+        into->duration_ns += from->duration_ns;
+        into->samples_jit += from->samples_jit;
+        into->timeline_coarsened += from->timeline_coarsened;
+        join_stats(&into->stats, &from->stats);
+    }
+    pyprof__profile_seal(into);
+    return has_room;
 }
 
 #endif

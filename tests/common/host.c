@@ -5,7 +5,8 @@
 
    -b starts the recording before the interpreter, -q captures quietly, -k holds threads, -n never does, -B blocks all signals in every
    thread of the program, -f lets the program come before others, -a keeps the sampler on the last core. WORDS are
-   joined by commas and say how a file is written, as in "speedscope,cpu,idle:out.json". The script finds a module
+   joined by commas and say how a file is written, as in "speedscope,cpu,idle:out.json"; "top" writes the rows of
+   pyprof_top, "SELF TOTAL SAMPLES_SELF SAMPLES_TOTAL NAME (FILE:LINE)", tabs between the figures. The script finds a module
    "pyprof_host" with dump(), snapshot(WORDS) and stats(), all of which return bytes, samples(), a number, and change_cores(). */
 
 #if !defined(_GNU_SOURCE)
@@ -32,6 +33,7 @@
 #include "prefer.h"
 
 #define MAX_OUTPUTS 16
+#define FORMAT_TOP ((pyprof_format)1000) /* none of the header's */
 
 /* The words of an output. */
 
@@ -41,6 +43,12 @@ static bool apply_word(pyprof_output *output, const char *word, size_t length) {
         output->format = PYPROF_FORMAT_COLLAPSED;
     } else if (IS("speedscope")) {
         output->format = PYPROF_FORMAT_SPEEDSCOPE;
+    } else if (IS("table")) {
+        output->format = PYPROF_FORMAT_TABLE;
+    } else if (IS("top")) {
+        output->format = FORMAT_TOP;
+    } else if (IS("mine")) {
+        output->only_mine = true;
     } else if (IS("wall")) {
         output->metric = PYPROF_METRIC_WALL;
     } else if (IS("cpu")) {
@@ -266,13 +274,37 @@ static void initialize_python(int argc, char **argv) {
     }
 }
 
+static void save_top(const pyprof_profile *profile, const pyprof_output *output, const char *path) {
+    size_t count = 0;
+    check(path, pyprof_top(profile, output, NULL, &count));
+    pyprof_row *rows = (pyprof_row *)calloc(count + 1, sizeof *rows);
+    FILE *file = fopen(path, "w");
+    if (!rows || !file) {
+        die(path, strerror(errno));
+    }
+    check(path, pyprof_top(profile, output, rows, &count));
+    for (size_t i = 0; i < count; i++) {
+        fprintf(file, "%" PRIu64 "\t%" PRIu64 "\t%" PRIu64 "\t%" PRIu64 "\t%s", rows[i].self, rows[i].total,
+                rows[i].samples_self, rows[i].samples_total, rows[i].name.data);
+        fprintf(file, rows[i].file.size > 0 ? " (%s:%d)\n" : "\n", rows[i].file.data, (int)rows[i].line);
+    }
+    if (fclose(file) != 0) {
+        die(path, strerror(errno));
+    }
+    free(rows);
+}
+
 static void save(const pyprof_profile *profile, const char *specification) {
     pyprof_output output = {0};
     const char *end = parse_words(&output, specification);
     if (!end || *end != ':') {
         die(specification, "not WORDS:PATH");
     }
-    check(end + 1, pyprof_save(profile, &output, end + 1));
+    if (output.format == FORMAT_TOP) {
+        save_top(profile, &output, end + 1);
+    } else {
+        check(end + 1, pyprof_save(profile, &output, end + 1));
+    }
 }
 
 static void save_stats(const char *path) {

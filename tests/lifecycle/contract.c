@@ -85,7 +85,7 @@ static const char *fault_of_all_calls(void) {
     pyprof_profile *copy = NULL;
     pyprof_stats stats;
     const pyprof_visitor nobody = {NULL, NULL, NULL};
-    size_t size = 0;
+    size_t size = 0, count = 0;
     if (pyprof_is_active() || pyprof_stop(&profile) != PYPROF_ERROR_NOT_ACTIVE) {
         return "before the start";
     }
@@ -113,6 +113,9 @@ static const char *fault_of_all_calls(void) {
     }
     if (pyprof_visit(copy, NULL, &nobody) != PYPROF_OK) {
         return "visit";
+    }
+    if (pyprof_top(copy, NULL, NULL, &count) != PYPROF_OK) {
+        return "top";
     }
     pyprof_free(copy);
     pyprof_free(profile);

@@ -18,8 +18,10 @@ UNIT_UNUSED static pyprof_stats stats_now(void) {
 }
 
 UNIT_UNUSED static char *collapsed(const pyprof_profile *profile, bool include_idle) {
-    pyprof_output output = {PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_SAMPLES, PYPROF_DETAIL_FUNCTION, include_idle,
-                            false};
+    pyprof_output output = {.format = PYPROF_FORMAT_COLLAPSED,
+                            .metric = PYPROF_METRIC_SAMPLES,
+                            .detail = PYPROF_DETAIL_FUNCTION,
+                            .include_idle = include_idle};
     text_sink sink = {0};
     assert_int_equal(pyprof_write(profile, &output, text_sink_write, &sink), PYPROF_OK);
     assert_non_null(sink.text);

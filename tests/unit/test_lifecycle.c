@@ -147,7 +147,8 @@ static void test_fork_that_cpython_is_not_told_of(void **state) {
         failures += PyRun_SimpleString("t = threading.Thread(target=important, name='important')\n"
                                        "t.start(); t.join()\n") != 0;
         failures += pyprof_stop(&profile) != PYPROF_OK;
-        pyprof_output output = {PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_CPU, PYPROF_DETAIL_FUNCTION, false, false};
+        pyprof_output output = {
+            .format = PYPROF_FORMAT_COLLAPSED, .metric = PYPROF_METRIC_CPU, .detail = PYPROF_DETAIL_FUNCTION};
         text_sink sink = {0};
         failures += pyprof_write(profile, &output, text_sink_write, &sink) != PYPROF_OK || sink.text == NULL;
         failures += failures == 0 && !has_stack(sink.text, "thread MainThread;", ";spin (");
@@ -347,8 +348,10 @@ static void test_several_hold_one_budget(void **state) {
         assert_true(result == PYPROF_OK || result == PYPROF_ERROR_MEMORY);
         assert_true(result == PYPROF_OK || strstr(pyprof_last_error(), "memory_limit (2097152 bytes)") != NULL);
         if (result == PYPROF_OK) {
-            pyprof_output output = {count % 2 ? PYPROF_FORMAT_COLLAPSED : PYPROF_FORMAT_SPEEDSCOPE, PYPROF_METRIC_WALL,
-                                    PYPROF_DETAIL_LINE, true, false};
+            pyprof_output output = {.format = count % 2 ? PYPROF_FORMAT_COLLAPSED : PYPROF_FORMAT_SPEEDSCOPE,
+                                    .metric = PYPROF_METRIC_WALL,
+                                    .detail = PYPROF_DETAIL_LINE,
+                                    .include_idle = true};
             result = pyprof_write(kept[count++], &output, count_written, &size);
             assert_true(result == PYPROF_OK || result == PYPROF_ERROR_MEMORY);
             written += result == PYPROF_OK;

@@ -167,7 +167,10 @@ static void test_copy_is_deep_and_equal(void **state) {
     workbench bench;
     sums expected[3];
     text_sink original = {0}, copied = {0}, later = {0};
-    pyprof_output output = {PYPROF_FORMAT_SPEEDSCOPE, PYPROF_METRIC_WALL, PYPROF_DETAIL_LINE, true, false};
+    pyprof_output output = {.format = PYPROF_FORMAT_SPEEDSCOPE,
+                            .metric = PYPROF_METRIC_WALL,
+                            .detail = PYPROF_DETAIL_LINE,
+                            .include_idle = true};
     (void)state;
     memset(expected, 0, sizeof expected);
     bench_open(&bench, 0);

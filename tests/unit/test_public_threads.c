@@ -49,12 +49,17 @@ static void *call_snapshot(void *unused) {
         CHECK((profile != NULL) == (result == PYPROF_OK));
         if (profile != NULL) {
             size_t size = 0;
-            pyprof_output output = {i % 2 ? PYPROF_FORMAT_SPEEDSCOPE : PYPROF_FORMAT_COLLAPSED, (pyprof_metric)(i % 4),
-                                    PYPROF_DETAIL_LINE, true, false};
+            pyprof_output output = {.format = i % 2 ? PYPROF_FORMAT_SPEEDSCOPE : PYPROF_FORMAT_COLLAPSED,
+                                    .metric = (pyprof_metric)(i % 4),
+                                    .detail = PYPROF_DETAIL_LINE,
+                                    .include_idle = true};
             CHECK(pyprof_write(profile, &output, count_written, &size) == PYPROF_OK);
             CHECK(size > 0 || !(i % 2));
             pyprof_visitor nobody = {NULL, NULL, NULL};
             CHECK(pyprof_visit(profile, &output, &nobody) == PYPROF_OK);
+            output.only_mine = true;
+            size = 0;
+            CHECK(pyprof_top(profile, &output, NULL, &size) == PYPROF_OK);
         }
         pyprof_free(profile);
     }

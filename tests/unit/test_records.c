@@ -214,7 +214,10 @@ static void test_full_tree_truncates(void **state) {
         assert_true(node->parent == PYPROF__NONE || node->function < bench.profile->functions.items.count);
     }
     text_sink sink = {0};
-    pyprof_output output = {PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_SAMPLES, PYPROF_DETAIL_FUNCTION, true, false};
+    pyprof_output output = {.format = PYPROF_FORMAT_COLLAPSED,
+                            .metric = PYPROF_METRIC_SAMPLES,
+                            .detail = PYPROF_DETAIL_FUNCTION,
+                            .include_idle = true};
     assert_int_equal(pyprof_write(bench.profile, &output, text_sink_write, &sink), PYPROF_OK);
     assert_int_equal(sum_of_lines(sink.text), rounds);
     text_sink_free(&sink);

@@ -47,8 +47,11 @@ static void test_collapsed_values_sum_exactly(void **state) {
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             for (int variant = 0; variant < 4; variant++) {
                 text_sink sink = {0};
-                pyprof_output output = {PYPROF_FORMAT_COLLAPSED, cases[i].metric, (pyprof_detail)(variant & 1),
-                                        cases[i].include_idle, (variant & 2) != 0};
+                pyprof_output output = {.format = PYPROF_FORMAT_COLLAPSED,
+                                        .metric = cases[i].metric,
+                                        .detail = (pyprof_detail)(variant & 1),
+                                        .include_idle = cases[i].include_idle,
+                                        .merge_threads = (variant & 2) != 0};
                 assert_int_equal(pyprof_write(bench.profile, &output, text_sink_write, &sink), PYPROF_OK);
                 assert_int_equal(sum_of_lines(sink.text), cases[i].expected);
                 assert_int_equal(strstr(sink.text, "thread same;") != NULL, !(variant & 2));
@@ -94,8 +97,10 @@ static uint64_t sum_of_weights(const char **at, uint64_t *end, size_t *weights, 
 static void assert_tracks_aligned(workbench *bench) {
     for (int variant = 0; variant < 6; variant++) {
         text_sink sink = {0};
-        pyprof_output output = {PYPROF_FORMAT_SPEEDSCOPE, (pyprof_metric)(variant / 2), PYPROF_DETAIL_LINE,
-                                (variant & 1) != 0, false};
+        pyprof_output output = {.format = PYPROF_FORMAT_SPEEDSCOPE,
+                                .metric = (pyprof_metric)(variant / 2),
+                                .detail = PYPROF_DETAIL_LINE,
+                                .include_idle = (variant & 1) != 0};
         assert_int_equal(pyprof_write(bench->profile, &output, text_sink_write, &sink), PYPROF_OK);
         const char *at = sink.text;
         for (uint32_t i = 0; i < bench->profile->tracks.count; i++) {
@@ -156,7 +161,10 @@ static void test_speedscope_tracks_are_aligned_after_idling(void **state) {
 static void test_stacks_have_no_empty_or_foreign_frames(void **state) {
     workbench bench;
     text_sink sink = {0};
-    pyprof_output output = {PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_SAMPLES, PYPROF_DETAIL_LINE, true, false};
+    pyprof_output output = {.format = PYPROF_FORMAT_COLLAPSED,
+                            .metric = PYPROF_METRIC_SAMPLES,
+                            .detail = PYPROF_DETAIL_LINE,
+                            .include_idle = true};
     (void)state;
     bench_open(&bench, 0);
     uint32_t track = add_track(&bench, "a;b");
@@ -194,7 +202,10 @@ static void test_writers_stop_when_told(void **state) {
     add_track(&bench, "t");
     fill_timeline(&bench, expected, 1, 5000, 4);
     for (int format = PYPROF_FORMAT_COLLAPSED; format <= PYPROF_FORMAT_SPEEDSCOPE; format++) {
-        pyprof_output output = {(pyprof_format)format, PYPROF_METRIC_WALL, PYPROF_DETAIL_LINE, true, false};
+        pyprof_output output = {.format = (pyprof_format)format,
+                                .metric = PYPROF_METRIC_WALL,
+                                .detail = PYPROF_DETAIL_LINE,
+                                .include_idle = true};
         size_t left = 0;
         assert_int_equal(pyprof_write(bench.profile, &output, refuse_after, &left), PYPROF_ERROR_WRITE);
         assert_true(left == SIZE_MAX); /* not asked again */
@@ -313,8 +324,11 @@ static void test_visit_is_what_is_written(void **state) {
     }
     for (int variant = 0; variant < 32; variant++) {
         text_sink sink = {0};
-        pyprof_output output = {PYPROF_FORMAT_COLLAPSED, (pyprof_metric)(variant & 3),
-                                (pyprof_detail)(variant >> 2 & 1), (variant & 8) != 0, (variant & 16) != 0};
+        pyprof_output output = {.format = PYPROF_FORMAT_COLLAPSED,
+                                .metric = (pyprof_metric)(variant & 3),
+                                .detail = (pyprof_detail)(variant >> 2 & 1),
+                                .include_idle = (variant & 8) != 0,
+                                .merge_threads = (variant & 16) != 0};
         visited all;
         memset(&all, 0, sizeof all);
         all.unit = output.metric == PYPROF_METRIC_SAMPLES ? 1 : 1000;
