@@ -10003,6 +10003,7 @@ enum {
     PYPROF__NAME_COLUMNS = 45, /* of them for a function; before it come four figures */
     PYPROF__TIME_COLUMNS = 11, /* for each of a thread's four times */
     PYPROF__FUNCTIONS_SHOWN = 15,
+    PYPROF__LINES_SHOWN = 10,
     PYPROF__THREADS_SHOWN = 20
 };
 
@@ -10188,10 +10189,11 @@ static bool pyprof__put_list(pyprof__sheet *sheet, pyprof_detail detail, const c
     writing->output.detail = detail;
     bool has_room = pyprof__rank_all(writing, &ranking);
     bool is_time = writing->output.metric != PYPROF_METRIC_SAMPLES;
+    uint32_t most = detail == PYPROF_DETAIL_FUNCTION ? PYPROF__FUNCTIONS_SHOWN : PYPROF__LINES_SHOWN;
     if (has_room && ranking.whole > 0) {
         sheet->is_short = is_time && ranking.whole < 1000000000u;
         pyprof__put_list_head(sheet, what, ranking.whole);
-        for (uint32_t i = 0; i < ranking.order.count && i < PYPROF__FUNCTIONS_SHOWN; i++) {
+        for (uint32_t i = 0; i < ranking.order.count && i < most; i++) {
             const pyprof__rank *rank = pyprof__rank_at(&ranking, ((const uint32_t *)ranking.order.data)[i]);
             pyprof__put_value(sheet, is_time, rank->self, 9);
             pyprof__put_percent(&writing->out, pyprof__share(rank->self, ranking.whole), 7);
@@ -10201,7 +10203,7 @@ static bool pyprof__put_list(pyprof__sheet *sheet, pyprof_detail detail, const c
             pyprof__put_text(&writing->out, "  ");
             pyprof__put_name(sheet, rank);
         }
-        pyprof__put_more(sheet, ranking.order.count, PYPROF__FUNCTIONS_SHOWN);
+        pyprof__put_more(sheet, ranking.order.count, most);
     } else if (has_room && detail == PYPROF_DETAIL_FUNCTION) {
         pyprof__put_text(&writing->out, "\n");
         pyprof__put_wrapped(&writing->out, pyprof__why_empty(writing));

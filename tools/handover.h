@@ -39,7 +39,8 @@ typedef enum handover_kind {
     HANDOVER_DRAFT,      /* all that there is by now */
     HANDOVER_GOES_ON,    /* the exec that the draft was for has failed */
     HANDOVER_DONE,       /* all has been handed over */
-    HANDOVER_NEVER_RAN   /* from pyprof-run itself: the program could not be executed */
+    HANDOVER_NEVER_RAN,  /* from pyprof-run itself: the program could not be executed */
+    HANDOVER_TABLE       /* a piece of the profile as a table */
 } handover_kind;
 
 typedef struct handover_frame {
@@ -76,7 +77,8 @@ typedef struct handover_end {
 
 enum {
     HANDOVER_WANTS_COLLAPSED = 1,
-    HANDOVER_WANTS_SPEEDSCOPE = 2
+    HANDOVER_WANTS_SPEEDSCOPE = 2,
+    HANDOVER_WANTS_TABLE = 8
 };
 
 /* What the library is told. */

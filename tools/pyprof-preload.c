@@ -198,6 +198,11 @@ static bool send_speedscope(void *unused, const void *data, size_t size) {
     return tell(HANDOVER_SPEEDSCOPE, 0, data, size);
 }
 
+static bool send_table(void *unused, const void *data, size_t size) {
+    (void)unused;
+    return tell(HANDOVER_TABLE, 0, data, size);
+}
+
 /* The beginning of the line of collapsed text that is being read. */
 typedef struct beginning {
     char line[1024];
@@ -285,6 +290,10 @@ static bool hand_over(const handover_end *end, handover_kind kind) {
     if (sent && profile != NULL && run.settings.wanted & HANDOVER_WANTS_SPEEDSCOPE) {
         output.format = PYPROF_FORMAT_SPEEDSCOPE;
         sent = pyprof_write(profile, &output, send_speedscope, NULL) == PYPROF_OK;
+    }
+    if (sent && profile != NULL && run.settings.wanted & HANDOVER_WANTS_TABLE) {
+        output.format = PYPROF_FORMAT_TABLE;
+        sent = pyprof_write(profile, &output, send_table, NULL) == PYPROF_OK;
     }
     sent = sent && tell(kind, 0, NULL, 0);
     if (!sent && end->cause != HANDOVER_LIMIT) {

@@ -108,7 +108,8 @@ static const char HELP[] =
     "  -o, --output FILE       where the profile goes; may be given several times\n"
     "                          (default: SCRIPT-DATE-TIME.svg)\n"
     "  -f, --format FORMAT     svg (a flame graph), collapsed (raw) or speedscope, for files whose\n"
-    "                          ending does not say (.svg; .txt .collapsed .folded .raw; .json)\n"
+    "                          ending does not say (.svg; .txt .collapsed .folded .raw; .json);\n"
+    "                          or table: what took most, as text, without -o on standard error\n"
     "  -r, --rate HZ           samples a second, 0.1 to 20000 (default: 100)\n"
     "  -d, --duration SECONDS  end the recording after this time; the program goes on\n"
     "  -q, --quiet             say nothing but errors\n"
@@ -247,18 +248,18 @@ static file_format format_option(const char *text) {
     static const struct {
         const char *name;
         file_format format;
-    } names[] = {{"svg", FORMAT_SVG},         {"flamegraph", FORMAT_SVG},       {"collapsed", FORMAT_COLLAPSED},
-                 {"raw", FORMAT_COLLAPSED},   {"txt", FORMAT_COLLAPSED},        {"folded", FORMAT_COLLAPSED},
-                 {"json", FORMAT_SPEEDSCOPE}, {"speedscope", FORMAT_SPEEDSCOPE}};
+    } names[] = {{"svg", FORMAT_SVG},         {"flamegraph", FORMAT_SVG},        {"collapsed", FORMAT_COLLAPSED},
+                 {"raw", FORMAT_COLLAPSED},   {"txt", FORMAT_COLLAPSED},         {"folded", FORMAT_COLLAPSED},
+                 {"json", FORMAT_SPEEDSCOPE}, {"speedscope", FORMAT_SPEEDSCOPE}, {"table", FORMAT_TABLE}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (strcasecmp(text, names[i].name) == 0) {
             return names[i].format;
         }
     }
     if (strcasecmp(text, "chrometrace") == 0) {
-        usage_error("--format: chrometrace is not written yet: svg, collapsed (raw) or speedscope");
+        usage_error("--format: chrometrace is not written yet: svg, collapsed (raw), speedscope or table");
     }
-    usage_error("--format: '%s' is not svg, collapsed or speedscope", text);
+    usage_error("--format: '%s' is not svg, collapsed, speedscope or table", text);
 }
 
 static pyprof_metric metric_option(const char *text) {
@@ -677,10 +678,14 @@ static void check_output(output_file *file) {
 }
 
 static void choose_format(output_file *file, file_format asked) {
-    static const char *const names[] = {
-        [FORMAT_SVG] = "svg", [FORMAT_COLLAPSED] = "collapsed", [FORMAT_SPEEDSCOPE] = "speedscope"};
+    static const char *const names[] = {[FORMAT_SVG] = "svg",
+                                        [FORMAT_COLLAPSED] = "collapsed",
+                                        [FORMAT_SPEEDSCOPE] = "speedscope",
+                                        [FORMAT_TABLE] = "table"};
     struct stat status;
-    file_format told = format_of_path(file->shown);
+    const char *dot = strrchr(base_name(file->shown), '.');
+    bool may_be_table = asked == FORMAT_TABLE && dot != NULL && strcasecmp(dot, ".txt") == 0;
+    file_format told = may_be_table ? FORMAT_TABLE : format_of_path(file->shown);
     if (told != FORMAT_UNSET && asked != FORMAT_UNSET && told != asked) {
         usage_error("--output: the ending of '%s' means %s, --format says %s", file->shown, names[told], names[asked]);
     }
@@ -703,7 +708,10 @@ static bool is_same_output(const output_file *one, const output_file *other) {
 
 static void choose_outputs(run_options *opt, const char *name) {
     if (opt->output_count == 0) {
-        add_output(opt, default_output(name, opt->format != FORMAT_UNSET ? opt->format : FORMAT_SVG));
+        bool is_printed = opt->format == FORMAT_TABLE;
+        add_output(opt, is_printed ? "/dev/stderr"
+                                   : default_output(name, opt->format != FORMAT_UNSET ? opt->format : FORMAT_SVG));
+        opt->outputs[0].is_printed = is_printed;
     }
     for (int i = 0; i < opt->output_count; i++) {
         choose_format(&opt->outputs[i], opt->format);
@@ -738,6 +746,7 @@ static void set_environment(const run_options *opt, const char *library, const c
     unsigned wanted = 0;
     for (int i = 0; i < opt->output_count; i++) {
         wanted |= opt->outputs[i].format == FORMAT_SPEEDSCOPE ? (unsigned)HANDOVER_WANTS_SPEEDSCOPE
+                  : opt->outputs[i].format == FORMAT_TABLE    ? (unsigned)HANDOVER_WANTS_TABLE
                                                               : (unsigned)HANDOVER_WANTS_COLLAPSED;
     }
     char *settings =
@@ -759,8 +768,9 @@ int main(int argc, char **argv) {
     choose_outputs(&opt, found.name);
     set_environment(&opt, found.library, start_writer(&opt, found.name));
     if (!opt.quiet && isatty(STDERR_FILENO)) {
-        complain("recording %s at %g Hz; Ctrl-C ends it, and %s is written", found.name, opt.rate,
-                 opt.outputs[0].shown);
+        complain("recording %s at %g Hz; Ctrl-C ends it, and %s is %s", found.name, opt.rate,
+                 opt.outputs[0].is_printed ? "a table" : opt.outputs[0].shown,
+                 opt.outputs[0].is_printed ? "printed" : "written");
     }
     (void)execv(found.executable, found.arguments);
     complain("cannot run %s: %s", found.executable, strerror(errno));

@@ -24,7 +24,8 @@ typedef enum file_format {
     FORMAT_UNSET,
     FORMAT_SVG,
     FORMAT_COLLAPSED,
-    FORMAT_SPEEDSCOPE
+    FORMAT_SPEEDSCOPE,
+    FORMAT_TABLE
 } file_format;
 
 typedef struct output_file {
@@ -32,6 +33,7 @@ typedef struct output_file {
     const char *shown; /* the same as the user wrote it */
     int descriptor;    /* what has no name of its own (/dev/stdout, a terminal) is open from the beginning; -1 = none */
     file_format format;
+    bool is_printed; /* the table, on standard error, as no file was named for it */
 } output_file;
 
 enum {

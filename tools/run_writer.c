@@ -51,6 +51,7 @@ typedef struct recorded {
     handover_end end;
     bytes collapsed;
     bytes speedscope;
+    bytes table;
 } recorded;
 
 static struct {
@@ -153,9 +154,15 @@ static bool draw(FILE *out) {
 }
 
 static bool write_format(file_format format, FILE *out) {
-    const bytes *text = format == FORMAT_SPEEDSCOPE ? &writer.given.speedscope : &writer.given.collapsed;
+    const bytes *text = format == FORMAT_SPEEDSCOPE ? &writer.given.speedscope
+                        : format == FORMAT_TABLE    ? &writer.given.table
+                                                    : &writer.given.collapsed;
     if (format == FORMAT_SVG) {
         return draw(out);
+    }
+    if (format == FORMAT_TABLE) {
+        const char *title = writer.opt->title != NULL ? writer.opt->title : writer.name;
+        (void)fprintf(out, "%s, CPython %s\n", title, writer.given.end.python);
     }
     return text->size == 0 || write_to(out, text->data, text->size);
 }
@@ -296,10 +303,10 @@ static void warn_of_losses(const pyprof_stats *stats) {
 static char *list_outputs(void) {
     char *list = text_of("%s", "");
     for (int i = 0; i < writer.opt->output_count; i++) {
-        if (!writer.written[i]) {
+        if (!writer.written[i] || writer.opt->outputs[i].is_printed) {
             continue;
         }
-        char *longer = text_of("%s%s%s", list, *list != '\0' ? ", " : "", writer.opt->outputs[i].shown);
+        char *longer = text_of("%s%s%s", list, *list != '\0' ? ", " : "; wrote ", writer.opt->outputs[i].shown);
         free(list);
         list = longer;
     }
@@ -349,9 +356,9 @@ static void summarize(void) {
     char *list = list_outputs();
     char *rest = tell_rest();
     if (stats->samples == 0) {
-        complain("no samples in %.3g s: see --rate; wrote %s%s", writer.given.end.seconds, list, rest);
+        complain("no samples in %.3g s: see --rate%s%s", writer.given.end.seconds, list, rest);
     } else {
-        complain("%llu sample%s in %.3g s (%llu of waiting threads, %llu lost%s); wrote %s%s",
+        complain("%llu sample%s in %.3g s (%llu of waiting threads, %llu lost%s)%s%s",
                  (unsigned long long)stats->samples, plural(stats->samples), writer.given.end.seconds,
                  (unsigned long long)stats->samples_idle, lost,
                  lost > 0 ? ": their time is with the samples beside them" : "", list, rest);
@@ -444,7 +451,7 @@ static void hear_that_it_goes_on(void) {
 }
 
 static void hear_end(const char *data, size_t size) {
-    writer.coming.collapsed.size = writer.coming.speedscope.size = 0;
+    writer.coming.collapsed.size = writer.coming.speedscope.size = writer.coming.table.size = 0;
     memcpy(&writer.coming.end, data, size < sizeof writer.coming.end ? size : sizeof writer.coming.end);
 }
 
@@ -470,6 +477,9 @@ static void hear_frame(const connection *from, const handover_frame *frame, cons
         break;
     case HANDOVER_SPEEDSCOPE:
         append(&writer.coming.speedscope, data, size);
+        break;
+    case HANDOVER_TABLE:
+        append(&writer.coming.table, data, size);
         break;
     case HANDOVER_DRAFT:
         hear_draft(from);

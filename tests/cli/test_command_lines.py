@@ -157,6 +157,7 @@ SAME = [
     ("pyprof-run -f raw script.py", "python3 script.py", ["script-.*collapsed.txt"]),
     ("pyprof-run -f raw -o /dev/stderr script.py", "python3 script.py", []),
     ("pyprof-run -f raw -f txt -o x script.py", "python3 script.py", ["x"]),
+    ("pyprof-run -f table -o x.txt script.py", "python3 script.py", ["x.txt"]),
     ("pyprof-run --title 'A title' --width 800 --min-width 0.5 --inverted script.py", "python3 script.py",
      ["script-.*svg"]),
     ("pyprof-run --signal USR2 script.py", "python3 script.py", ["script-.*svg"]),

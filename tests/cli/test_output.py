@@ -39,14 +39,20 @@ class Output(Case):
         self.assertIn("leaf_of_busy", text)
         self.assertIn("prog", text)
 
-    CHECKS = {"svg": "assertSvg", "collapsed": "assertCollapsed", "speedscope": "assertSpeedscope"}
+    def assertTable(self, text):
+        self.assertRegex(text, r"\Aprog, CPython 3\.[^\n]+\n[^\n]+ at [0-9.]+ Hz, [0-9]+ samples?")
+        self.assertRegex(text, r"\n\n +self m?s +total m?s +function\n(?: .+ [^ ]+ \(.*:[0-9]+\)\n)+")
+        self.assertRegex(text, r" MainThread\n\Z")
+        self.assertLessEqual(max(map(len, text.splitlines())), 80)
+
+    CHECKS = {"svg": "assertSvg", "collapsed": "assertCollapsed", "speedscope": "assertSpeedscope", "table": "assertTable"}
 
     def check(self, kind, path):
         getattr(self, self.CHECKS[kind])(self.read(path))
 
     def test_formats_by_name(self):
         for name, kind in (("svg", "svg"), ("flamegraph", "svg"), ("collapsed", "collapsed"), ("raw", "collapsed"),
-                           ("json", "speedscope"), ("speedscope", "speedscope")):
+                           ("json", "speedscope"), ("speedscope", "speedscope"), ("table", "table")):
             with self.subTest(name):
                 path = os.path.join(self.work, "profile")
                 self.run_to("-o", path, "--format", name)
@@ -83,6 +89,24 @@ class Output(Case):
                 self.check(kind, path)
                 os.unlink(path)
                 self.assertEqual(os.listdir(self.work), ["prog.py"])
+
+    def test_table(self):
+        """Without a file it is printed, once the program has ended, where the program's own output is not."""
+        for quiet in (), ("-q",):
+            code, out, err = self.call([RUN, *quiet, "-r", "1000", "-f", "table", "prog.py"])
+            self.assertEqual((code, out), (0, "said\n"))
+            if not quiet:
+                err, last = re.fullmatch(r"(.*\n)(pyprof-run: .*\n)", "".join(
+                    line for line in err.splitlines(True) if "warning" not in line), re.DOTALL).groups()
+                self.assertRegex(last, r"\Apyprof-run: \d+ samples in [\d.]+ s \([^)]+\)\n\Z")
+            self.assertTable(err)
+            self.assertEqual(os.listdir(self.work), ["prog.py"])
+        for name in "x.txt", "x.log", "x":  # text, and said to be a table
+            self.run_to("-f", "table", "-o", name)
+            self.assertTable(self.read(os.path.join(self.work, name)))
+        code, out, err = self.call([RUN, "-f", "table", "-o", "x.svg", "prog.py"])
+        self.assertEqual((code, out), (2, ""))
+        self.assertIn("the ending of 'x.svg' means svg, --format says table", err)
 
     def test_a_format_that_contradicts_the_ending(self):
         for arguments in (["-o", "x.svg", "-fcollapsed"], ["-f", "json", "-o", "x.txt"], ["-f", "svg", "-o", "x.JSON"],
@@ -254,7 +278,7 @@ class Output(Case):
         for option in ("--help", "-h"):
             code, out, err = self.call([RUN, option])
             self.assertEqual((code, err), (0, ""))
-            for name in ("--output", "--format", "--rate", "--duration", "--metric", "--idle", "--function", "-m", "-c"):
+            for name in ("--output", "--format", "--rate", "--duration", "--metric", "--idle", "--function", "-m", "-c", "table"):
                 self.assertIn(name, out)
         code, out, err = self.call([RUN, "--version"])
         self.assertEqual((code, err), (0, ""))
