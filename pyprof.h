@@ -581,8 +581,8 @@ typedef struct pyprof_visitor {
 } pyprof_visitor;
 
 /* Goes through what a profile has, in the calling thread: all nodes, each after its parent, then the spans of all
-   threads, one thread after the other. output, NULL = defaults: by its metric, detail, include_idle and merge_threads, as
-   the text formats show it; idle spans are given in any case. As pyprof_write otherwise.
+   threads, one thread after the other. output, NULL = defaults: by its metric, detail, include_idle, merge_threads and
+   filters, as the text formats show it; idle spans are given in any case. As pyprof_write otherwise.
    Errors: ARGUMENT, MEMORY, WRITE (a function answered false). */
 PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pyprof_output *output,
                                       const pyprof_visitor *visitor);
@@ -4561,11 +4561,12 @@ struct pyprof_profile {
     uint64_t duration_ns;
     uint64_t epoch_ns; /* wall-clock time of the start, since 1970 */
     uint32_t interval_us;
-    pyprof_stats stats;    /* as they were when it was given away */
-    pyprof__atomic64 kept; /* address of a pyprof__kept_text, the first of a list that only grows; 0 = there is none */
-    uint32_t unresolved;   /* functions: the markers that stand for what cannot be told */
+    pyprof_stats stats;  /* as they were when it was given away */
+    uint32_t unresolved; /* functions: the markers that stand for what cannot be told */
     uint32_t truncated;
     uint32_t unsettled;
+    /* The last one, as all before it is copied at once while others may add to it. */
+    pyprof__atomic64 kept; /* address of a pyprof__kept_text, the first of a list that only grows; 0 = there is none */
 };
 
 static uint64_t pyprof__min64(uint64_t a, uint64_t b) {
@@ -4584,13 +4585,47 @@ static void pyprof__profile_init(pyprof_profile *profile, const pyprof__memory *
     pyprof__table_init(&profile->nodes, sizeof(pyprof__node), offsetof(pyprof__node, unused));
 }
 
-/* A text that is in no recording, but was given out with the promise to live as long as the profile. Whoever adds one
-   to the list of a profile, which others may read meanwhile, has an account of its own; so has whoever frees it. */
+/* A text that was not recorded, as "[json]", which a filter makes, but that is given out with the promise to live as
+   long as the profile. */
 typedef struct pyprof__kept_text {
     uint64_t next; /* address of the next; 0 = it is the last */
     size_t size;   /* of the text, which follows, and a zero behind it */
 } pyprof__kept_text;
 
+static const pyprof__kept_text *pyprof__find_kept(uint64_t first, const char *text, size_t size) {
+    for (uint64_t at = first; at != 0;) {
+        const pyprof__kept_text *known = (const pyprof__kept_text *)(uintptr_t)at;
+        if (known->size == size && memcmp(known + 1, text, size) == 0) {
+            return known;
+        }
+        at = known->next;
+    }
+    return NULL;
+}
+
+/* Adds a text to a profile that is nobody's to change but in this list, which several may extend at once. That two add
+   the same one does no harm. memory: an account of the caller's, within the profile's budget. False: no room. */
+static bool pyprof__keep_text(const pyprof_profile *profile, pyprof__memory *memory, const char *text, size_t size) {
+    pyprof__atomic64 *list = (pyprof__atomic64 *)(uintptr_t)&profile->kept;
+    uint64_t first = pyprof__get64(list);
+    if (pyprof__find_kept(first, text, size) != NULL) {
+        return true;
+    }
+    pyprof__kept_text *kept = (pyprof__kept_text *)pyprof__alloc(memory, sizeof *kept + size + 1);
+    if (kept == NULL) {
+        return false;
+    }
+    kept->size = size;
+    memcpy(kept + 1, text, size);
+    ((char *)(kept + 1))[size] = '\0';
+    do {
+        kept->next = first;
+    } while (!__atomic_compare_exchange_n(&list->value, &first, (uint64_t)(uintptr_t)kept, false, __ATOMIC_ACQ_REL,
+                                          __ATOMIC_ACQUIRE));
+    return true;
+}
+
+/* Each has been allocated with another account, so it is freed with one that has just it. */
 static void pyprof__free_kept(pyprof_profile *profile) {
     pyprof__kept_text *next;
     for (uint64_t at = pyprof__get64(&profile->kept); at != 0; at = (uint64_t)(uintptr_t)next) {
@@ -5000,7 +5035,8 @@ static pyprof_profile *pyprof__profile_copy(const pyprof_profile *profile) {
     if (copy == NULL) {
         return NULL;
     }
-    memcpy(copy, profile, sizeof *copy);
+    memcpy(copy, profile, offsetof(pyprof_profile, kept));
+    copy->kept.value = 0;
     copy->memory = memory;
     pyprof__table_init(&copy->strings, sizeof(pyprof__string), profile->strings.key_size);
     pyprof__table_init(&copy->functions, sizeof(pyprof__function), profile->functions.key_size);
@@ -5008,7 +5044,6 @@ static pyprof_profile *pyprof__profile_copy(const pyprof_profile *profile) {
     if (memory.budget != NULL) {
         pyprof__add(&memory.budget->holders, 1);
     }
-    copy->kept.value = 0;
     copy->bytes.data = copy->tracks.data = copy->timeline.data = NULL;
     copy->bytes.capacity = copy->tracks.capacity = copy->timeline.capacity = 0;
     if (pyprof__array_copy(&copy->memory, &copy->bytes, &profile->bytes) &&
@@ -9137,7 +9172,27 @@ static pyprof_text pyprof__text_of(const pyprof_profile *profile, uint32_t strin
     return text;
 }
 
-/* What a visitor is given of a node, but for its number and that of its parent. Texts are the profile's. */
+/* A string of what is shown, as text that lives as long as the source: that has it, or has kept it when the filters
+   made it. */
+static pyprof_text pyprof__lasting_text(const pyprof__writing *writing, uint32_t string) {
+    if (string < writing->source->strings.items.count) {
+        return pyprof__text_of(writing->source, string);
+    }
+    pyprof_text text = pyprof__text_of(writing->profile, string);
+    text.data = (const char *)(pyprof__find_kept(pyprof__get64(&writing->source->kept), text.data, text.size) + 1);
+    return text;
+}
+
+/* The end of a path by which a file is shown. */
+static pyprof_text pyprof__lasting_file(const pyprof__writing *writing, uint32_t string) {
+    pyprof_text text = pyprof__lasting_text(writing, string);
+    size_t offset = writing->short_paths[string] - 1;
+    text.data += offset;
+    text.size -= offset;
+    return text;
+}
+
+/* What a visitor is given of a node, but for its number and that of its parent. Texts are the source's. */
 static pyprof_node pyprof__shown_node(const pyprof__writing *writing, const pyprof__shown_tree *tree, uint32_t first) {
     const pyprof_profile *profile = writing->profile;
     pyprof__shown shown = pyprof__shown_of(writing, tree, first);
@@ -9145,12 +9200,12 @@ static pyprof_node pyprof__shown_node(const pyprof__writing *writing, const pypr
     node.name.data = node.path.data = node.file.data = "";
     if (shown.function != PYPROF__NONE) {
         const pyprof__function *function = pyprof__function_at(profile, shown.function);
-        node.name = pyprof__text_of(profile, function->name);
-        node.path = pyprof__text_of(profile, function->file);
-        node.file.data = pyprof__short_path(writing, function->file, &node.file.size);
+        node.name = pyprof__lasting_text(writing, function->name);
+        node.path = pyprof__lasting_text(writing, function->file);
+        node.file = pyprof__lasting_file(writing, function->file);
         node.line = node.path.size > 0 && shown.line > 0 ? shown.line : 0;
     } else if (!writing->output.merge_threads) {
-        node.name = pyprof__text_of(profile, (uint32_t)shown.line);
+        node.name = pyprof__lasting_text(writing, (uint32_t)shown.line);
         node.tid = shown.tid;
     }
     return node;
@@ -9419,20 +9474,23 @@ static uint32_t pyprof__flags_of(const pyprof__filtering *filtering, const pypro
            pyprof__flag_if(is_chosen, PYPROF__CHOSEN);
 }
 
-/* A marker that is in the copy alone. The string without bytes is the file of all markers. PYPROF__NONE = no room. */
-static uint32_t pyprof__new_marker(pyprof_profile *copy, const char *text, size_t size) {
+/* A marker that is in the copy alone; its name is kept for those that it is given to. The string without bytes is the
+   file of all markers. PYPROF__NONE = no room. */
+static uint32_t pyprof__new_marker(const pyprof__filtering *filtering, const char *text, size_t size) {
+    pyprof_profile *copy = filtering->copy;
     uint32_t empty = pyprof__function_at(copy, copy->truncated)->file;
-    return pyprof__intern_function(copy, pyprof__intern_text(copy, text, size), empty, 0);
+    bool has_room = pyprof__keep_text(filtering->writing->source, &filtering->writing->memory, text, size);
+    return has_room ? pyprof__intern_function(copy, pyprof__intern_text(copy, text, size), empty, 0) : PYPROF__NONE;
 }
 
 /* The marker for a package; PYPROF__NONE = no room. What is left out of a very long name is not missed. */
-static uint32_t pyprof__package_marker(pyprof_profile *copy, pyprof_text package) {
+static uint32_t pyprof__package_marker(const pyprof__filtering *filtering, pyprof_text package) {
     char text[256];
     size_t size = (size_t)pyprof__min64(package.size, sizeof text - 2);
     text[0] = '[';
     memcpy(text + 1, package.data, size);
     text[size + 1] = ']';
-    return pyprof__new_marker(copy, text, size + 2);
+    return pyprof__new_marker(filtering, text, size + 2);
 }
 
 /* Looks at each function once. False: no room. */
@@ -9451,7 +9509,7 @@ static bool pyprof__judge_functions(pyprof__filtering *filtering) {
         pyprof__judged judged = {i, pyprof__flags_of(filtering, &function)};
         if (package.size > 0) {
             judged.flags |= PYPROF__PACKAGED;
-            judged.shown = pyprof__package_marker(copy, package);
+            judged.shown = pyprof__package_marker(filtering, package);
         }
         if (judged.shown == PYPROF__NONE) {
             return false;
@@ -9667,7 +9725,7 @@ static bool pyprof__fold_small(pyprof__filtering *filtering) {
     pyprof__shown_tree tree;
     filtering->count = filtering->copy->nodes.items.count;
     size_t size = ((size_t)filtering->count + 1) * sizeof(uint64_t);
-    uint32_t other = pyprof__new_marker(filtering->copy, other_text, sizeof other_text - 1);
+    uint32_t other = pyprof__new_marker(filtering, other_text, sizeof other_text - 1);
     uint64_t *totals = (uint64_t *)pyprof__alloc(&writing->memory, size);
     bool has_room = other != PYPROF__NONE && totals != NULL && pyprof__shown_tree_init(writing, &tree);
     if (has_room) {
@@ -9705,6 +9763,15 @@ static bool pyprof__filter(pyprof__writing *writing) {
     return has_room;
 }
 
+/* For what shows no spans, and needs much room beside: gives back that of the copy. */
+static void pyprof__drop_spans(const pyprof__writing *writing) {
+    if (writing->profile != writing->source) {
+        pyprof_profile *copy = (pyprof_profile *)writing->profile;
+        pyprof__unlink_timeline(copy);
+        pyprof__array_free(&copy->memory, &copy->timeline);
+    }
+}
+
 /* What a call that writes or visits works on, filters applied; freed by pyprof__writing_free. NULL = no room. */
 static pyprof__writing *pyprof__view_new(const pyprof_profile *profile, const pyprof_output *output,
                                          pyprof_write_fn write, void *user) {
@@ -9724,7 +9791,7 @@ static pyprof__writing *pyprof__view_new(const pyprof_profile *profile, const py
 // is met between a function's coming onto the stack and its going away is its total. So each node is looked at twice,
 // however deep it lies.
 // Invariants: memory is taken beside that of the tree, 4 bytes a node and some 80 a row, and given back before the call
-// ends, but for names that no recording has: see pyprof__kept_text.
+// ends.
 // Begin with pyprof__rank_all, pyprof__walk_tree, pyprof__top_rows.
 
 /* A function, or a line of one. The first two fields are its key. */
@@ -9894,6 +9961,7 @@ static void pyprof__ranking_free(pyprof__ranking *ranking) {
 static bool pyprof__rank_all(pyprof__writing *writing, pyprof__ranking *ranking) {
     pyprof__shown_tree tree;
     memset(ranking, 0, sizeof *ranking);
+    pyprof__drop_spans(writing);
     ranking->writing = writing;
     ranking->order.item_size = sizeof(uint32_t);
     pyprof__table_init(&ranking->ranks, sizeof(pyprof__rank), 2 * sizeof(uint32_t));
@@ -9914,50 +9982,18 @@ static bool pyprof__rank_all(pyprof__writing *writing, pyprof__ranking *ranking)
     return has_room;
 }
 
-/* A string of what is shown, as text that lives as long as the source: which has it, or keeps a copy. NULL = no room.
-   The source is nobody's to change but in this list, which several may extend at once. */
-static const char *pyprof__lasting_text(pyprof__writing *writing, uint32_t string, size_t *size) {
-    if (string < writing->source->strings.items.count) {
-        return pyprof__string_text(writing->source, string, size);
-    }
-    pyprof__atomic64 *list = (pyprof__atomic64 *)(uintptr_t)&writing->source->kept;
-    const char *text = pyprof__string_text(writing->profile, string, size);
-    uint64_t first = pyprof__get64(list);
-    for (uint64_t at = first; at != 0;) {
-        const pyprof__kept_text *known = (const pyprof__kept_text *)(uintptr_t)at;
-        if (known->size == *size && memcmp(known + 1, text, *size) == 0) {
-            return (const char *)(known + 1);
-        }
-        at = known->next;
-    }
-    pyprof__kept_text *kept = (pyprof__kept_text *)pyprof__alloc(&writing->memory, sizeof *kept + *size + 1);
-    if (kept == NULL) {
-        return NULL;
-    }
-    kept->size = *size;
-    memcpy(kept + 1, text, *size + 1);
-    do {
-        kept->next = first;
-    } while (!__atomic_compare_exchange_n(&list->value, &first, (uint64_t)(uintptr_t)kept, false, __ATOMIC_ACQ_REL,
-                                          __ATOMIC_ACQUIRE));
-    return (const char *)(kept + 1);
-}
-
 static double pyprof__share(uint64_t part, uint64_t whole) {
     return whole > 0 ? (double)part / (double)whole : 0;
 }
 
-/* Of a name that was looked up by pyprof__lasting_text before. */
 static pyprof_row pyprof__row_of(const pyprof__ranking *ranking, const pyprof__rank *rank) {
     pyprof__writing *writing = ranking->writing;
     const pyprof__function *function = pyprof__function_at(writing->profile, rank->function);
     pyprof_row row;
     memset(&row, 0, sizeof row);
-    row.name.data = pyprof__lasting_text(writing, function->name, &row.name.size);
-    row.path = pyprof__text_of(writing->source, function->file);
-    row.file = row.path;
-    row.file.data += writing->short_paths[function->file] - 1;
-    row.file.size -= writing->short_paths[function->file] - 1;
+    row.name = pyprof__lasting_text(writing, function->name);
+    row.path = pyprof__lasting_text(writing, function->file);
+    row.file = pyprof__lasting_file(writing, function->file);
     row.line = row.path.size > 0 && rank->line > 0 ? rank->line : 0;
     row.self = rank->self;
     row.total = rank->total;
@@ -9968,20 +10004,14 @@ static pyprof_row pyprof__row_of(const pyprof__ranking *ranking, const pyprof__r
     return row;
 }
 
-/* Gives as many rows as have room. Nothing is put into them before it is sure that all of them can be. False: no
-   room. */
+/* Gives as many rows as have room; nothing is put into them before it is sure that there is memory. False: there is
+   none. */
 static bool pyprof__top_rows(pyprof__writing *writing, pyprof_row *rows, size_t *count) {
     pyprof__ranking ranking;
     bool has_room = pyprof__rank_all(writing, &ranking);
-    const uint32_t *order = (const uint32_t *)ranking.order.data;
-    size_t given = (size_t)pyprof__min64(*count, ranking.order.count);
-    for (size_t i = 0; i < given && has_room; i++) {
-        size_t size;
-        uint32_t function = pyprof__rank_at(&ranking, order[i])->function;
-        has_room = pyprof__lasting_text(writing, pyprof__function_at(writing->profile, function)->name, &size) != NULL;
-    }
-    for (size_t i = 0; i < given && has_room; i++) {
-        rows[i] = pyprof__row_of(&ranking, pyprof__rank_at(&ranking, order[i]));
+    size_t given = has_room ? (size_t)pyprof__min64(*count, ranking.order.count) : 0;
+    for (size_t i = 0; i < given; i++) {
+        rows[i] = pyprof__row_of(&ranking, pyprof__rank_at(&ranking, ((const uint32_t *)ranking.order.data)[i]));
     }
     *count = has_room ? ranking.order.count : *count;
     pyprof__ranking_free(&ranking);

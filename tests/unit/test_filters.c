@@ -444,10 +444,10 @@ static void test_no_memory(void **state) {
     for (unsigned variant = 0; variant < 4; variant++) {
         pyprof_output output = {
             .function = "f", .only_mine = (variant & 1) != 0, .min_share = (variant & 2) != 0 ? 0.1 : 0};
+        free(written(bench.profile, &output).items); /* names that only it needs are kept from here on */
         size_t blocks = bench.counts.blocks, calls = bench.counts.calls;
-        stacks whole = written(bench.profile, &output);
+        free(written(bench.profile, &output).items);
         calls = bench.counts.calls - calls;
-        free(whole.items);
         assert_true(calls > 10);
         for (size_t refused = 1; refused <= calls; refused++) {
             text_sink sink = {0};
@@ -459,6 +459,61 @@ static void test_no_memory(void **state) {
         }
         bench.counts.refuse_from = 0;
     }
+    bench_close(&bench);
+}
+
+/* A recording that has taken all that one may: what is left of its memory does for each filter, and all of them. */
+static void test_full_recording(void **state) {
+    static const size_t limits[] = {(size_t)1 << 20, (size_t)3 << 20};
+    (void)state;
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        workbench bench;
+        uint64_t random = 18;
+        bench_open(&bench, limits[i]);
+        uint32_t track = add_track(&bench, "t"), root = pyprof__track_at(bench.profile, track)->root;
+        uint32_t node = root;
+        for (int turn = 0; node != PYPROF__NONE; turn++) {
+            uint32_t parent = turn % 20 == 0 ? root : node;
+            const subject *what = &subjects[unit_random(&random) % (SUBJECTS - MARKS)];
+            node = add_subject(&bench, parent, what, (int32_t)(unit_random(&random) % 100));
+            if (node != PYPROF__NONE) {
+                pyprof__add_time(bench.profile, track, node, PYPROF__GIL, 1000, 1000);
+                pyprof__count_samples(bench.profile, track, node, PYPROF__GIL, 1);
+            }
+        }
+        assert_true(bench.profile->timeline_coarsened > 0);
+        pyprof__profile_seal(bench.profile);
+        for (unsigned variant = 0; variant < 32; variant++) {
+            pyprof_output output = {.format = (pyprof_format)(variant & 3),
+                                    .only_mine = (variant & 4) != 0,
+                                    .min_share = (variant & 8) != 0 ? 0.001 : 0,
+                                    .function = (variant & 16) != 0 ? "*" : NULL};
+            output.format = output.format == PYPROF_FORMAT_SVG ? PYPROF_FORMAT_TABLE : output.format;
+            size_t size = 0;
+            assert_int_equal(pyprof_write(bench.profile, &output, count_written, &size), PYPROF_OK);
+            assert_true(size > 100);
+        }
+        bench_close(&bench);
+    }
+}
+
+/* Names that only a filter made live on, too. */
+static bool keep_name(void *user, const pyprof_node *node) {
+    const char **kept = (const char **)user;
+    *kept = node->name.data[0] == '[' && node->name.data[1] == 'j' ? node->name.data : *kept;
+    return true;
+}
+
+static void test_names_live_as_long_as_the_profile(void **state) {
+    workbench bench;
+    const char *kept = NULL;
+    pyprof_output output = {.only_mine = true};
+    const pyprof_visitor visitor = {keep_name, NULL, &kept};
+    (void)state;
+    bench_open(&bench, 0);
+    fill(&bench, 17, 100);
+    assert_int_equal(pyprof_visit(bench.profile, &output, &visitor), PYPROF_OK);
+    assert_string_equal(kept, "[json]");
     bench_close(&bench);
 }
 
@@ -490,6 +545,8 @@ int main(void) {
         cmocka_unit_test(test_threads_by_their_ids),
         cmocka_unit_test(test_nothing_passes),
         cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_full_recording),
+        cmocka_unit_test(test_names_live_as_long_as_the_profile),
         cmocka_unit_test(test_shares_that_are_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -340,20 +340,20 @@ static void test_no_memory(void **state) {
         calls = bench.counts.calls - calls;
         pyprof_free(copy);
         assert_int_equal(bench.counts.blocks, blocks);
-        copy = pyprof__profile_copy(bench.profile);
         for (size_t refused = 1; refused <= calls; refused++) {
             memset(row, 0x55, sizeof row);
             count = MOST_ROWS;
+            copy = pyprof__profile_copy(bench.profile); /* that has kept no names yet */
             bench.counts.calls = 0;
             bench.counts.refuse_from = refused;
             assert_int_equal(pyprof_top(copy, &output, row, &count), PYPROF_ERROR_MEMORY);
             assert_int_equal(count, MOST_ROWS);
             assert_int_equal(row[0].self, UINT64_C(0x5555555555555555));
             assert_true(bench.counts.blocks <= with_copy + 2); /* names that it could keep may stay */
+            bench.counts.refuse_from = 0;
+            pyprof_free(copy);
+            assert_int_equal(bench.counts.blocks, blocks);
         }
-        bench.counts.refuse_from = 0;
-        pyprof_free(copy);
-        assert_int_equal(bench.counts.blocks, blocks);
     }
     bench_close(&bench);
 }
