@@ -10467,7 +10467,7 @@ static pyprof_result pyprof__write_table(pyprof__writing *writing) {
 //                the profile's name; which track to show first
 // A new format needs: its value in pyprof_format (>>api); pyprof__check_output (>>public), which refuses all beyond the
 // last one; a path's ending, in pyprof__resolve_output (>>files); and its writer, in pyprof__write_checked. Collapsed
-// text is in >>shown.
+// text is in >>shown, the table in >>tables. No writer need know of filters: see >>filters.
 // Begin with pyprof__write_checked, pyprof__write_svg, pyprof__put_speedscope, pyprof__split_span.
 
 /* Text gathered in memory, for what needs all of it at once, or must not call the host's function yet. The function

@@ -328,6 +328,27 @@ static void test_jit_is_told(void **state) {
     close_profile(profile, &counts);
 }
 
+/* A picture has what passes the filters, and says so where nothing does. */
+static void test_filtered_picture(void **state) {
+    counted_memory counts;
+    pyprof_profile *profile = new_profile(&counts);
+    pyprof_output output = {.format = PYPROF_FORMAT_SVG, .thread = "work*"};
+    text_sink sink = {0};
+    (void)state;
+    add_thread(profile, 1, "MainThread", true, "of_main", 5 * MS);
+    add_thread(profile, 2, "worker", true, "of_worker", 5 * MS);
+    assert_int_equal(pyprof_write(profile, &output, text_sink_write, &sink), PYPROF_OK);
+    assert_non_null(strstr(sink.text, "of_worker (m.py:7)"));
+    assert_null(strstr(sink.text, "of_main"));
+    text_sink_free(&sink);
+    output.function = "of_main";
+    assert_int_equal(pyprof_write(profile, &output, text_sink_write, &sink), PYPROF_OK);
+    assert_null(strstr(sink.text, "of_worker"));
+    assert_non_null(strstr(sink.text, "Nothing that was recorded passes the filters"));
+    text_sink_free(&sink);
+    close_profile(profile, &counts);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_picture),
@@ -339,6 +360,7 @@ int main(void) {
         cmocka_unit_test(test_threads_without_names),
         cmocka_unit_test(test_one_thread_twice),
         cmocka_unit_test(test_jit_is_told),
+        cmocka_unit_test(test_filtered_picture),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
