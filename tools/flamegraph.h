@@ -1580,12 +1580,14 @@ static inline bool flamegraph_picture_make(flamegraph_picture *picture, const fl
 
 static const char *const flamegraph_style[] = {
     /* clang-format off */
-    ".flamegraph { background: #fff; font: 12px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif;",
+    ".flamegraph { background: #fff; color-scheme: light dark; font: 12px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif;",
     "  overflow-anchor: none; }",
     ".flamegraph text { fill: #1f2328; white-space: pre; }",
     ".flamegraph #title { font-size: 17px; font-weight: 600; }",
     ".flamegraph #subtitle { fill: #57606a; }",
     ".flamegraph #note { font-size: 11px; fill: #57606a; }",
+    ".flamegraph #none { font-size: 14px; font-weight: 600; }",
+    ".flamegraph .paper { fill: #fff; }",
     ".flamegraph #matched { text-anchor: end; font-weight: 600; fill: #7a4b00; }",
     ".flamegraph #ring { fill: none; stroke: #0b57d0; stroke-width: 3; pointer-events: none; }",
     ".flamegraph foreignObject { overflow: visible; }",
@@ -1604,8 +1606,32 @@ static const char *const flamegraph_style[] = {
     ".bar input { flex: 0 1 210px; min-width: 0; }",
     ".bar :focus-visible { outline: 2px solid #0b57d0; outline-offset: 1px; }",
     ".detail { display: inline-block; max-width: 100%; padding-right: 8px; overflow-wrap: anywhere; background: #fff; line-height: 17px; }",
+    ".detail { color: #1f2328; }",
     ".detail #name { font-weight: 600; }",
     ".detail #figures { color: #57606a; }",
+    "@media screen and (prefers-color-scheme: dark) {",
+    "  .flamegraph, .detail { background: #0d1117; }",
+    "  .flamegraph .paper { fill: #0d1117; }",
+    "  .flamegraph text { fill: #f0f3f6; }",
+    "  .flamegraph #subtitle, .flamegraph #note { fill: #a9b4c0; }",
+    "  .flamegraph #matched { fill: #ffc83d; }",
+    "  .flamegraph #ring { stroke: #79b8ff; }",
+    "  .flamegraph #hatch rect { fill: #262c34; }",
+    "  .flamegraph #hatch rect + rect { fill: #49525d; }",
+    "  .frame rect { fill-opacity: .42; }",
+    "  .frame.fold rect { fill-opacity: 1; }",
+    "  .frame.above text { fill: #c9d1d9; }",
+    "  .frame.above rect { fill-opacity: .2; }",
+    "  .frame:hover rect { stroke: #f0f3f6; }",
+    "  .frame.miss rect { fill-opacity: .16; }",
+    "  .frame.hit rect { fill: #ffc83d; fill-opacity: 1; stroke: #fff; }",
+    "  .frame.hit text { fill: #1f2328; }",
+    "  .bar button, .bar input { border-color: #57606a; background: #0d1117; color: #f0f3f6; }",
+    "  .bar button { background: #262c34; }",
+    "  .bar :focus-visible { outline-color: #79b8ff; }",
+    "  .detail { color: #f0f3f6; }",
+    "  .detail #figures { color: #a9b4c0; }",
+    "}",
     "@media print { .flamegraph { max-width: 100%; height: auto; } }",
     /* clang-format on */
 };
@@ -2082,7 +2108,7 @@ static inline void flamegraph_put_head(const flamegraph_picture *picture, flameg
     flamegraph_append(amount, sizeof amount, " in all");
     flamegraph_append(amount, sizeof amount, picture->together);
     flamegraph_print(out,
-                     "<g id=\"head\"><rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
+                     "<g id=\"head\"><rect class=\"paper\" width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
                      "<text id=\"title\" x=\"%d\" y=\"29\">",
                      flamegraph_width(options), FLAMEGRAPH_TOP - 4, FLAMEGRAPH_PAD);
     flamegraph_put_fitting(options->title, strlen(options->title), room, 18, out);
@@ -2115,7 +2141,7 @@ static inline void flamegraph_put_start(const flamegraph_picture *picture, flame
                     "<defs><pattern id=\"hatch\" width=\"5\" height=\"5\" patternUnits=\"userSpaceOnUse\" "
                     "patternTransform=\"rotate(45)\"><rect width=\"5\" height=\"5\" fill=\"#eceef1\"/>"
                     "<rect width=\"2\" height=\"5\" fill=\"#c3c9d1\"/></pattern></defs>\n"
-                    "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
+                    "<rect class=\"paper\" width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
                     out);
 }
 
@@ -2262,8 +2288,7 @@ static inline void flamegraph_put_empty(const flamegraph_options *options, flame
     flamegraph_print(out, "</text>\n<text id=\"subtitle\" x=\"%d\" y=\"50\">", FLAMEGRAPH_PAD);
     flamegraph_put_fitting(options->subtitle, strlen(options->subtitle), room, 12, out);
     flamegraph_print(out,
-                     "</text>\n<text id=\"note\" x=\"%d\" y=\"84\" "
-                     "style=\"font-size: 14px; font-weight: 600; fill: #1f2328\">No samples.</text>\n",
+                     "</text>\n<text id=\"none\" x=\"%d\" y=\"84\">No samples.</text>\n",
                      FLAMEGRAPH_PAD);
     flamegraph_put_wrapped(options->empty ? options->empty : flamegraph_why_empty, 108, room < 640 ? room : 640, out);
     flamegraph_puts("</svg>\n", out);

@@ -4,7 +4,7 @@ import {execFileSync} from 'node:child_process';
 import {writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {after, before, test} from 'node:test';
-import {build, directory, launch} from './browser.mjs';
+import {build, decode, directory, launch} from './browser.mjs';
 
 const collapsed = `
 thread MainThread;<module> (prog.py:9);work (prog.py:3);parse (json/decoder.py:12) 300000
@@ -21,10 +21,10 @@ before(async () => { browser = await launch(); });
 after(async () => { await browser?.close(); });
 
 // Draws the text and opens it; whatever goes wrong in the page or is fetched fails the test.
-async function open(text, args = [], {width = 1200, height = 800, javaScriptEnabled = true, together = false} = {}) {
+async function open(text, args = [], {width = 1200, height = 800, javaScriptEnabled = true, together = false, colorScheme = 'light'} = {}) {
   const path = join(directory, 'picture.svg');
   execFileSync(join(build, 'tools', 'pyprof-svg'), ['--unit', 'us', ...together ? [] : ['--threads'], ...args, '-', path], {input: text});
-  const context = await browser.newContext({viewport: {width, height}, javaScriptEnabled});
+  const context = await browser.newContext({viewport: {width, height}, javaScriptEnabled, colorScheme});
   page = await context.newPage();
   problems = [];
   page.on('pageerror', (error) => problems.push(String(error)));
@@ -331,5 +331,74 @@ check('it works inside an HTML page', async () => {
 
 check('no samples: the picture says so', async () => {
   await open('');
-  assert.equal(await shown('note'), 'No samples.');
+  assert.equal(await shown('none'), 'No samples.');
 });
+
+// ---- light and dark ----
+
+const linear = (channel) => channel <= 0.03928 ? channel / 12.92 : ((channel + 0.055) / 1.055) ** 2.4;
+const luminance = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
+const contrast = (a, b) => {
+  const [dark, light] = [luminance(a), luminance(b)].sort((x, y) => x - y);
+  return (light + 0.05) / (dark + 0.05);
+};
+
+// Each text of the picture with its colour, and that of what it stands on: a frame's own, over the paper.
+const inks = () => page.evaluate(() => {
+  const parse = (colour) => colour.match(/[\d.]+/g).map(Number);
+  const over = (top, share, below) => below.map((one, i) => top[i] * share + one * (1 - share));
+  const paper = parse(getComputedStyle(document.querySelector('.paper')).fill), found = [];
+  for (const text of document.querySelectorAll('text')) {
+    if (!text.textContent) continue;
+    const rect = text.parentElement.matches('.frame') && getComputedStyle(text.parentElement.querySelector('rect'));
+    found.push([text.textContent, parse(getComputedStyle(text).fill), rect ? over(parse(rect.fill), Number(rect.fillOpacity), paper) : paper]);
+  }
+  for (const part of document.querySelectorAll('button, input, #name, #figures')) {
+    let under = part;
+    while (under.parentElement && parse(getComputedStyle(under).backgroundColor)[3] === 0) under = under.parentElement;
+    found.push([part.id, parse(getComputedStyle(part).color).slice(0, 3), parse(getComputedStyle(under).backgroundColor).slice(0, 3)]);
+  }
+  return found;
+});
+
+async function assertReadable(what, least) {
+  const found = await inks();
+  assert.ok(found.length > least, `${found.length} texts ${what}`);
+  for (const [text, ink, ground] of found)
+    assert.ok(contrast(ink, ground) >= 4.5, `${text}: ${contrast(ink, ground).toFixed(2)} ${what}: ${ink} on ${ground}`);
+}
+
+const many = Array.from({length: 60}, (_, i) => `r;f${i} (file${i}.py:1) 90\nr;f${i} (file${i}.py:1);<module> (<frozen a>:1) 90\n`).join('');
+
+for (const colorScheme of ['light', 'dark']) {
+  check(`every text has a contrast of 4.5 at least: ${colorScheme}`, async () => {
+    for (const javaScriptEnabled of [false, true]) {
+      await page?.context().close();
+      await open(many, ['--subtitle', 'what was measured', '--width', '6000'], {colorScheme, javaScriptEnabled, width: 6000});
+      await assertReadable(`${colorScheme}, scripts ${javaScriptEnabled}`, 60);
+    }
+    await page.locator('#search').fill('file3');
+    await frame('r (').click();
+    await frame('f3 (').hover();
+    assert.ok(await page.locator('.frame.hit').count() > 10 && await page.locator('.frame.above').count() > 0);
+    await assertReadable(`${colorScheme}, searched and zoomed`, 60);
+    await page.context().close();
+    await open('', [], {colorScheme});
+    await assertReadable(`${colorScheme}, without samples`, 3);
+  });
+
+  check(`it follows the viewer's setting: ${colorScheme}`, async () => {
+    const path = await open(collapsed, [], {colorScheme});
+    const paper = colorScheme === 'dark' ? '#0d1117' : '#ffffff';
+    const corner = async () => '#' + decode(await page.screenshot()).colour(3, 3);
+    assert.equal(await corner(), paper);
+    const outer = join(directory, 'image.html');
+    writeFileSync(outer, `<!doctype html><meta name="color-scheme" content="light dark"><body style="margin:0"><img src="${path}">`);
+    page.removeAllListeners('request');
+    await page.goto('file://' + outer);
+    assert.equal(await corner(), paper);
+    await page.emulateMedia({media: 'print'});
+    await page.goto('file://' + path);
+    assert.equal(await page.locator('.paper').first().evaluate((one) => getComputedStyle(one).fill), 'rgb(255, 255, 255)');
+  });
+}

@@ -5,8 +5,7 @@ import {execFileSync} from 'node:child_process';
 import {readFileSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {after, before, test} from 'node:test';
-import {inflateSync} from 'node:zlib';
-import {build, directory, launch, source} from './browser.mjs';
+import {build, decode, directory, launch, source} from './browser.mjs';
 
 let browser;
 before(async () => { browser = await launch(); });
@@ -263,29 +262,6 @@ test('inside a page that scrolls', async () => {
 });
 
 // ---- chromium --headless --screenshot ----
-
-// The colours of a PNG's pixels (8 bits, RGB or RGBA), as a function of x and y.
-function decode(png) {
-  let width, height, channels;
-  const parts = [];
-  for (let at = 8; at < png.length; at += 12 + png.readUInt32BE(at)) {
-    const size = png.readUInt32BE(at), kind = png.toString('latin1', at + 4, at + 8), data = png.subarray(at + 8, at + 8 + size);
-    if (kind === 'IHDR') [width, height, channels] = [data.readUInt32BE(0), data.readUInt32BE(4), data[9] === 6 ? 4 : 3];
-    if (kind === 'IDAT') parts.push(data);
-  }
-  const raw = inflateSync(Buffer.concat(parts)), line = width * channels, pixels = Buffer.alloc(line * height);
-  for (let y = 0; y < height; y++) {
-    const filter = raw[y * (line + 1)];
-    for (let i = 0; i < line; i++) {
-      const left = i < channels ? 0 : pixels[y * line + i - channels], up = y ? pixels[(y - 1) * line + i] : 0;
-      const corner = y && i >= channels ? pixels[(y - 1) * line + i - channels] : 0, guess = left + up - corner;
-      const near = [left, up, corner].reduce((best, one) => Math.abs(guess - one) < Math.abs(guess - best) ? one : best);
-      const add = [0, left, up, (left + up) >> 1, near][filter];
-      pixels[y * line + i] = raw[y * (line + 1) + 1 + i] + add;
-    }
-  }
-  return {width, height, colour: (x, y) => pixels.readUIntBE((y * width + x) * channels, 3).toString(16).padStart(6, '0')};
-}
 
 function screenshot(url, width, height) {
   const path = join(directory, 'shot.png');
