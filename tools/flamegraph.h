@@ -71,6 +71,17 @@ typedef void (*flamegraph_tell_fn)(void *user, const char *message);
 /* Takes the next piece of the SVG; false = it could not (that ends the writing). The same type as pyprof_write_fn. */
 typedef bool (*flamegraph_write_fn)(void *user, const void *data, size_t size);
 
+/* Where a profile comes from, for a line in the head of the picture: what is known of it; zero or NULL = not known. */
+typedef struct flamegraph_facts {
+    const char *program; /* UTF-8 */
+    const char *python;  /* its version, "3.11.2" */
+    int64_t date;        /* when it was recorded, in seconds since 1970 */
+    double seconds;      /* for how long */
+    double rate;         /* samples a second that were asked for */
+    uint64_t samples;    /* that were taken */
+    uint64_t lost;       /* and how many more were not to be had; said only beside those that were */
+} flamegraph_facts;
+
 /* How the picture looks; all zero = good defaults. */
 typedef struct flamegraph_options {
     const char *title;    /* UTF-8; NULL = "Flame graph" */
@@ -82,6 +93,7 @@ typedef struct flamegraph_options {
     bool inverted;        /* root on top (icicle) */
     bool threads;         /* threads apart */
     const char *empty;    /* said in a picture without samples: why, and what to do; NULL = what is likely */
+    flamegraph_facts facts;
 } flamegraph_options;
 
 #define FLAMEGRAPH_MIN_WIDTH 300
@@ -139,6 +151,7 @@ static inline void flamegraph_tell_file(void *file, const char *message);
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 /* py-spy writes a blank and a value, without a stack, for a thread that ran no Python function. */
@@ -149,6 +162,7 @@ static inline void flamegraph_tell_file(void *file, const char *message);
 #define FLAMEGRAPH_PAD 12
 #define FLAMEGRAPH_ROW 20
 #define FLAMEGRAPH_TOP 104
+#define FLAMEGRAPH_FACTS 18 /* how much more if there is a line of facts */
 #define FLAMEGRAPH_BOTTOM 34
 
 typedef struct flamegraph_name {
@@ -1284,6 +1298,61 @@ static inline void flamegraph_format_percent(char *out, size_t room, uint64_t va
     }
 }
 
+/* One more of the facts, behind those that stand there. */
+static inline void flamegraph_append_fact(char *out, size_t room, const char *before, const char *fact) {
+    flamegraph_append(out, room, out[0] ? " \xc2\xb7 " : "");
+    flamegraph_append(out, room, before);
+    flamegraph_append(out, room, fact);
+}
+
+/* "12.1", "100", "0.5": three digits, without zeros behind the point. */
+static inline void flamegraph_format_plain(char *out, size_t room, double number) {
+    flamegraph_fixed(out, room, number, flamegraph_digits(number));
+    for (size_t end = strlen(out); strchr(out, '.') && (out[end - 1] == '0' || out[end - 1] == '.'); end--)
+        out[end - 1] = '\0';
+}
+
+static inline void flamegraph_format_date(char *out, size_t room, int64_t seconds) {
+    struct tm parts;
+    time_t moment = (time_t)seconds;
+    out[0] = '\0';
+    if (gmtime_r(&moment, &parts))
+        strftime(out, room, "%Y-%m-%d %H:%M UTC", &parts);
+}
+
+/* "game.py · Python 3.11.2 · 2024-05-01 12:00 UTC · 12.1 s · 100 Hz · 1,204 samples, 2 lost": what is known of it. */
+static inline void flamegraph_format_facts(char *out, size_t room, const flamegraph_facts *facts) {
+    char text[96], lost[32];
+    out[0] = '\0';
+    if (facts->program && facts->program[0]) {
+        snprintf(text, sizeof text, "%s", facts->program);
+        flamegraph_append_fact(out, room, "", text);
+    }
+    if (facts->python && facts->python[0])
+        flamegraph_append_fact(out, room, "Python ", facts->python);
+    if (facts->date) {
+        flamegraph_format_date(text, sizeof text, facts->date);
+        flamegraph_append_fact(out, room, "", text);
+    }
+    if (facts->seconds > 0 && facts->seconds < 1e9) {
+        flamegraph_format_amount(text, sizeof text, (uint64_t)(facts->seconds * 1e9 + 0.5), "ns", 1);
+        flamegraph_append_fact(out, room, "", text);
+    }
+    if (facts->rate > 0 && facts->rate < 1e9) {
+        flamegraph_format_plain(text, sizeof text, facts->rate);
+        flamegraph_append_fact(out, room, "", text);
+        flamegraph_append(out, room, " Hz");
+    }
+    if (facts->samples) {
+        flamegraph_format_amount(text, sizeof text, facts->samples, "samples", 1);
+        flamegraph_format_count(lost, sizeof lost, facts->lost);
+        flamegraph_append_fact(out, room, "", text);
+        flamegraph_append(out, room, ", ");
+        flamegraph_append(out, room, facts->lost ? lost : "none");
+        flamegraph_append(out, room, " lost");
+    }
+}
+
 /* ---- colours ---- */
 
 /* The part of a name that tells where the code lives: "json/decoder.py" of
@@ -1363,6 +1432,7 @@ typedef struct flamegraph_picture {
     flamegraph_options options; /* with the defaults filled in */
     uint64_t per;               /* a value of so much is one unit */
     char together[64];          /* how many threads are shown as one; empty = none */
+    char facts[512];            /* the line of them; empty = nothing is known */
     uint32_t *order;            /* nodes of the file, in the end by (parent, value, name) */
     uint32_t *place;            /* node -> its entry; a left out node -> its nearest known caller's */
     flamegraph_entry *entries;
@@ -1394,8 +1464,13 @@ static inline int flamegraph_width(const flamegraph_options *options) {
     return width > FLAMEGRAPH_MAX_WIDTH ? FLAMEGRAPH_MAX_WIDTH : width;
 }
 
+/* How high the head is. */
+static inline int flamegraph_top(const flamegraph_picture *picture) {
+    return FLAMEGRAPH_TOP + (picture->facts[0] ? FLAMEGRAPH_FACTS : 0);
+}
+
 static inline int flamegraph_height(const flamegraph_picture *picture) {
-    return FLAMEGRAPH_TOP + (int)picture->levels * FLAMEGRAPH_ROW + FLAMEGRAPH_BOTTOM;
+    return flamegraph_top(picture) + (int)picture->levels * FLAMEGRAPH_ROW + FLAMEGRAPH_BOTTOM;
 }
 
 /* The smallest value of which fewer than `limit` nodes have more. */
@@ -1559,6 +1634,7 @@ static inline bool flamegraph_picture_make(flamegraph_picture *picture, const fl
     picture->options = *options;
     picture->per = 1;
     flamegraph_scale(&picture->per, graph->decimals);
+    flamegraph_format_facts(picture->facts, sizeof picture->facts, &options->facts);
     size_t most = graph->node_count < FLAMEGRAPH_MAX_FRAMES ? graph->node_count : FLAMEGRAPH_MAX_FRAMES;
     picture->order = (uint32_t *)malloc(most * sizeof *picture->order);
     picture->place = (uint32_t *)malloc(graph->node_count * sizeof *picture->place);
@@ -1584,7 +1660,7 @@ static const char *const flamegraph_style[] = {
     "  overflow-anchor: none; }",
     ".flamegraph text { fill: #1f2328; white-space: pre; }",
     ".flamegraph #title { font-size: 17px; font-weight: 600; }",
-    ".flamegraph #subtitle { fill: #57606a; }",
+    ".flamegraph #subtitle, .flamegraph #facts { fill: #57606a; }",
     ".flamegraph #note { font-size: 11px; fill: #57606a; }",
     ".flamegraph #none { font-size: 14px; font-weight: 600; }",
     ".flamegraph .paper { fill: #fff; }",
@@ -1613,7 +1689,7 @@ static const char *const flamegraph_style[] = {
     "  .flamegraph, .detail { background: #0d1117; }",
     "  .flamegraph .paper { fill: #0d1117; }",
     "  .flamegraph text { fill: #f0f3f6; }",
-    "  .flamegraph #subtitle, .flamegraph #note { fill: #a9b4c0; }",
+    "  .flamegraph #subtitle, .flamegraph #facts, .flamegraph #note { fill: #a9b4c0; }",
     "  .flamegraph #matched { fill: #ffc83d; }",
     "  .flamegraph #ring { stroke: #79b8ff; }",
     "  .flamegraph #hatch rect { fill: #262c34; }",
@@ -1803,6 +1879,7 @@ static const char *const flamegraph_script[] = {
     "  head.querySelector('rect').setAttribute('height', top - 4);",
     "  part('matched').setAttribute('x', width - pad);",
     "  part('title').textContent = fit(data.title, width - 3 * pad - bar, '600 17px');",
+    "  if (data.facts) part('facts').textContent = fit(data.facts, width - 2 * pad, '12px');",
     "  reset.hidden = zoomed === 0;",
     "}",
     "const alone = svg === document.documentElement;",
@@ -2025,7 +2102,7 @@ static inline void flamegraph_put_figures(const flamegraph_picture *picture, uin
 
 static inline int flamegraph_y(const flamegraph_picture *picture, uint32_t level) {
     if (picture->options.inverted)
-        return FLAMEGRAPH_TOP + (int)level * FLAMEGRAPH_ROW;
+        return flamegraph_top(picture) + (int)level * FLAMEGRAPH_ROW;
     return flamegraph_height(picture) - FLAMEGRAPH_BOTTOM - (int)(level + 1) * FLAMEGRAPH_ROW;
 }
 
@@ -2100,6 +2177,14 @@ static inline void flamegraph_put_note(const flamegraph_picture *picture, flameg
     flamegraph_puts("</text>\n", out);
 }
 
+static inline void flamegraph_put_facts(const char *facts, int y, double room, flamegraph_out *out) {
+    if (!facts[0])
+        return;
+    flamegraph_print(out, "<text id=\"facts\" x=\"%d\" y=\"%d\">", FLAMEGRAPH_PAD, y);
+    flamegraph_put_fitting(facts, strlen(facts), room, 12, out);
+    flamegraph_puts("</text>\n", out);
+}
+
 static inline void flamegraph_put_head(const flamegraph_picture *picture, flamegraph_out *out) {
     const flamegraph_options *options = &picture->options;
     double room = flamegraph_width(options) - 2.0 * FLAMEGRAPH_PAD;
@@ -2110,7 +2195,7 @@ static inline void flamegraph_put_head(const flamegraph_picture *picture, flameg
     flamegraph_print(out,
                      "<g id=\"head\"><rect class=\"paper\" width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
                      "<text id=\"title\" x=\"%d\" y=\"29\">",
-                     flamegraph_width(options), FLAMEGRAPH_TOP - 4, FLAMEGRAPH_PAD);
+                     flamegraph_width(options), flamegraph_top(picture) - 4, FLAMEGRAPH_PAD);
     flamegraph_put_fitting(options->title, strlen(options->title), room, 18, out);
     flamegraph_print(out, "</text>\n<text id=\"subtitle\" x=\"%d\" y=\"50\">", FLAMEGRAPH_PAD);
     flamegraph_put_xml(amount, strlen(amount), out);
@@ -2119,11 +2204,13 @@ static inline void flamegraph_put_head(const flamegraph_picture *picture, flameg
         flamegraph_put_fitting(options->subtitle, strlen(options->subtitle), room - 7.0 * (double)strlen(amount) - 12,
                                12, out);
     }
+    flamegraph_puts("</text>\n", out);
+    flamegraph_put_facts(picture->facts, 68, room, out);
     flamegraph_print(out,
-                     "</text>\n<text id=\"matched\" y=\"50\" role=\"status\"></text>\n"
+                     "<text id=\"matched\" y=\"50\" role=\"status\"></text>\n"
                      "<foreignObject id=\"tools\" y=\"8\" width=\"1\" height=\"34\"/>\n"
-                     "<foreignObject id=\"detail\" x=\"%d\" y=\"60\" width=\"1\" height=\"40\"/></g>\n",
-                     FLAMEGRAPH_PAD);
+                     "<foreignObject id=\"detail\" x=\"%d\" y=\"%d\" width=\"1\" height=\"40\"/></g>\n",
+                     FLAMEGRAPH_PAD, flamegraph_top(picture) - 44);
 }
 
 static inline void flamegraph_put_start(const flamegraph_picture *picture, flamegraph_out *out) {
@@ -2192,10 +2279,12 @@ static inline bool flamegraph_put_data(const flamegraph_picture *picture, flameg
                      (uint64_t)flamegraph_nanoseconds(options->unit), picture->per, picture->together,
                      flamegraph_width(options), options->width != 0, FLAMEGRAPH_MIN_WIDTH,
                      flamegraph_short(narrow, sizeof narrow, options->min_width), options->inverted, FLAMEGRAPH_PAD,
-                     FLAMEGRAPH_ROW, FLAMEGRAPH_TOP, FLAMEGRAPH_BOTTOM, kept);
+                     FLAMEGRAPH_ROW, flamegraph_top(picture), FLAMEGRAPH_BOTTOM, kept);
     flamegraph_put_js(options->title, strlen(options->title), out);
     flamegraph_puts(", subtitle: ", out);
     flamegraph_put_js(options->subtitle, strlen(options->subtitle), out);
+    flamegraph_puts(", facts: ", out);
+    flamegraph_put_js(picture->facts, strlen(picture->facts), out);
     flamegraph_puts(",\n", out);
     flamegraph_put_names(picture, numbers, out);
     flamegraph_puts("name: [", out);
@@ -2282,15 +2371,18 @@ static inline void flamegraph_put_empty(const flamegraph_options *options, flame
     memset(&picture, 0, sizeof picture);
     picture.options = *options;
     picture.levels = room < 600 ? 14 : 7;
+    flamegraph_format_facts(picture.facts, sizeof picture.facts, &options->facts);
     flamegraph_put_start(&picture, out);
     flamegraph_print(out, "<text id=\"title\" x=\"%d\" y=\"29\">", FLAMEGRAPH_PAD);
     flamegraph_put_fitting(options->title, strlen(options->title), room, 18, out);
     flamegraph_print(out, "</text>\n<text id=\"subtitle\" x=\"%d\" y=\"50\">", FLAMEGRAPH_PAD);
     flamegraph_put_fitting(options->subtitle, strlen(options->subtitle), room, 12, out);
-    flamegraph_print(out,
-                     "</text>\n<text id=\"none\" x=\"%d\" y=\"84\">No samples.</text>\n",
-                     FLAMEGRAPH_PAD);
-    flamegraph_put_wrapped(options->empty ? options->empty : flamegraph_why_empty, 108, room < 640 ? room : 640, out);
+    flamegraph_puts("</text>\n", out);
+    flamegraph_put_facts(picture.facts, 68, room, out);
+    int y = flamegraph_top(&picture) - 20;
+    flamegraph_print(out, "<text id=\"none\" x=\"%d\" y=\"%d\">No samples.</text>\n", FLAMEGRAPH_PAD, y);
+    flamegraph_put_wrapped(options->empty ? options->empty : flamegraph_why_empty, y + 24, room < 640 ? room : 640,
+                           out);
     flamegraph_puts("</svg>\n", out);
 }
 

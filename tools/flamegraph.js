@@ -162,6 +162,7 @@ function drawHead() {
   head.querySelector('rect').setAttribute('height', top - 4);
   part('matched').setAttribute('x', width - pad);
   part('title').textContent = fit(data.title, width - 3 * pad - bar, '600 17px');
+  if (data.facts) part('facts').textContent = fit(data.facts, width - 2 * pad, '12px');
   reset.hidden = zoomed === 0;
 }
 const alone = svg === document.documentElement;

@@ -27,6 +27,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -107,11 +108,26 @@ static char *subtitle(void) {
     static const char *const metrics[] = {[PYPROF_METRIC_WALL] = "wall time",
                                           [PYPROF_METRIC_CPU] = "CPU time",
                                           [PYPROF_METRIC_GIL] = "time holding the GIL"};
-    unsigned long long samples = writer.given.end.stats.samples;
-    return text_of("%s%s, %llu sample%s at %g Hz in %.3g s, CPython %s%s", metrics[writer.opt->view.metric],
-                   writer.opt->view.include_idle ? ", waiting included" : "", samples, plural(samples),
-                   writer.opt->rate, writer.given.end.seconds, writer.given.end.python,
+    return text_of("%s%s%s", metrics[writer.opt->view.metric],
+                   writer.opt->view.include_idle ? ", waiting included" : "",
                    has_doubtful_lines() ? ", JIT: innermost lines may be too early" : "");
+}
+
+static unsigned long long lost_samples(const pyprof_stats *stats) {
+    return stats->lost_late + stats->lost_pending + stats->lost_unsettled + stats->lost_unreadable + stats->lost_memory;
+}
+
+/* What is known of the recording. It is written as soon as it has ended: its date is when it began. */
+static flamegraph_facts facts(void) {
+    const handover_end *end = &writer.given.end;
+    flamegraph_facts known = {.program = writer.name,
+                              .python = end->python,
+                              .date = (int64_t)time(NULL) - (int64_t)end->seconds,
+                              .seconds = end->seconds,
+                              .rate = writer.opt->rate,
+                              .samples = end->stats.samples,
+                              .lost = lost_samples(&end->stats)};
+    return known;
 }
 
 /* Said in a picture that has nothing to show. */
@@ -142,7 +158,8 @@ static bool draw(FILE *out) {
                                .min_width = writer.opt->min_width,
                                .inverted = writer.opt->inverted,
                                .threads = writer.opt->threads,
-                               .empty = why_empty()};
+                               .empty = why_empty(),
+                               .facts = facts()};
     const char *text = writer.given.collapsed.data != NULL ? writer.given.collapsed.data : "";
     bool drawn = graph != NULL &&
                  flamegraph_add(graph, text, writer.given.collapsed.size, "profile", flamegraph_tell_file, stderr) ==
@@ -348,8 +365,7 @@ static char *tell_rest(void) {
 
 static void summarize(void) {
     const pyprof_stats *stats = &writer.given.end.stats;
-    unsigned long long lost =
-        stats->lost_late + stats->lost_pending + stats->lost_unsettled + stats->lost_unreadable + stats->lost_memory;
+    unsigned long long lost = lost_samples(stats);
     if (writer.opt->quiet) {
         return;
     }

@@ -246,7 +246,10 @@ class Output(Case):
         failed, last = lines_of_ours(err.splitlines())
         self.assertEqual(failed, "pyprof-run: cannot write /dev/full: No space left on device")
         self.assertRegex(last, r"^pyprof-run: \d+ samples in .*; wrote a\.svg, b\.json$")
-        self.assertSvg(self.read(os.path.join(self.work, "a.svg")))
+        picture = self.read(os.path.join(self.work, "a.svg"))
+        self.assertSvg(picture)
+        self.assertRegex(picture, r'<text id="facts"[^>]*>prog · Python 3\.\d+\.\S+ · 20\d\d-\d\d-\d\d \d\d:\d\d UTC · '
+                                  r'[\d.]+ m?s · 1000 Hz · [\d,]+ samples?, (none|[\d,]+) lost</text>')
         self.assertSpeedscope(self.read(os.path.join(self.work, "b.json")))
 
     def test_missing_script(self):

@@ -66,6 +66,36 @@ static void draws_into_memory(void) {
     flamegraph_free(graph);
 }
 
+/* What is known of a profile is said in one line, and nothing of what is not. */
+static void says_where_it_comes_from(void) {
+    static const struct {
+        flamegraph_facts facts;
+        const char *line;
+    } cases[] = {
+        {{"<game>.py", "3.11.2", 1714564800, 12.14, 100, 1204, 2},
+         ">&lt;game&gt;.py \xc2\xb7 Python 3.11.2 \xc2\xb7 2024-05-01 12:00 UTC \xc2\xb7 12.1 s \xc2\xb7 100 Hz "
+         "\xc2\xb7 1,204 samples, 2 lost<"},
+        {{NULL, NULL, 0, 0.0425, 12.5, 1, 0}, ">42.5 ms \xc2\xb7 12.5 Hz \xc2\xb7 1 sample, none lost<"},
+        {{"a", "", 0, 0, 0, 0, 5}, "y=\"68\">a<"},
+        {{NULL, NULL, 0, 0, 0, 0, 0}, NULL},
+    };
+    static text out;
+    const char *stacks[] = {"a;b 1\n", ""};
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof *cases; i++) {
+        flamegraph *graph = graph_of(stacks[i % 2]);
+        flamegraph_options options;
+        memset(&options, 0, sizeof options);
+        options.facts = cases[i / 2].facts;
+        out.size = 0;
+        out.room = sizeof out.bytes - 1;
+        CHECK(flamegraph_write(graph, &options, append, &out) == FLAMEGRAPH_OK);
+        out.bytes[out.size] = '\0';
+        CHECK((strstr(out.bytes, "<text id=\"facts\"") != NULL) == (cases[i / 2].line != NULL));
+        CHECK(!cases[i / 2].line || strstr(out.bytes, cases[i / 2].line));
+        flamegraph_free(graph);
+    }
+}
+
 static void tells_the_caller(void) {
     char told[256] = "";
     flamegraph *graph = graph_of("a;b 1\n");
@@ -81,6 +111,7 @@ static void tells_the_caller(void) {
 
 int main(void) {
     draws_into_memory();
+    says_where_it_comes_from();
     tells_the_caller();
     return other_unit();
 }
