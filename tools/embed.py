@@ -16,8 +16,10 @@ def read(path):
 
 
 def as_strings(text):
-    """The lines as a C array's items."""
-    return "".join('    "%s",\n' % re.sub(r'(["\\])', r"\\\1", line) for line in text.splitlines())
+    """The lines as a C array's items, without what only its readers need: comments and indentation."""
+    lines = [line.strip() for line in text.splitlines()]
+    return "".join('    "%s",\n' % re.sub(r'(["\\])', r"\\\1", line)
+                   for line in lines if line and not line.startswith("//"))
 
 
 def embedded():

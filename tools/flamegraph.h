@@ -895,7 +895,58 @@ static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, con
     return result;
 }
 
-/* ---- threads together or apart ---- */
+/* ---- where code lives ---- */
+
+/* The part of a name that tells where the code lives: "json/decoder.py" of
+ * "loads (json/decoder.py:12)"; else what stands before the last dot or backtick, else all. */
+static inline void flamegraph_module(const char **text, size_t *size) {
+    const char *name = *text;
+    size_t end = *size;
+    if (end > 1 && name[end - 1] == ')') {
+        size_t open = end - 1;
+        while (open > 0 && name[open - 1] != '(')
+            open--;
+        if (open > 0) {
+            size_t stop = end - 1;
+            while (stop > open && name[stop - 1] >= '0' && name[stop - 1] <= '9')
+                stop--;
+            bool line = stop > open && stop < end - 1 && name[stop - 1] == ':';
+            *text = name + open;
+            *size = (line ? stop - 1 : end - 1) - open;
+            return;
+        }
+    }
+    for (size_t i = end; i > 1; i--) {
+        if (name[i - 1] == '.' || name[i - 1] == '`') {
+            *size = i - 1;
+            return;
+        }
+    }
+}
+
+/* A frame of CPython's import machinery: of a frozen importlib module, or of a file that stands in importlib/ itself; not
+ * of its metadata and resources, which programs use like any library. */
+static inline bool flamegraph_is_import(const char *name, size_t size) {
+    static const char frozen[] = "<frozen importlib.", folder[] = "importlib/";
+    const char *module = name;
+    flamegraph_module(&module, &size);
+    if (module == name)
+        return false;
+    if (size >= sizeof frozen - 1 && memcmp(module, frozen, sizeof frozen - 1) == 0)
+        return true;
+    const char *end = module + size, *file = end;
+    while (file > module && file[-1] != '/')
+        file--;
+    size_t length = sizeof folder - 1, before = (size_t)(file - module), rest = (size_t)(end - file);
+    if (before < length || memcmp(file - length, folder, length) != 0)
+        return false;
+    if (before > length && file[-(ptrdiff_t)length - 1] != '/')
+        return false;
+    return !(rest == 11 && memcmp(file, "metadata.py", 11) == 0) &&
+           !(rest == 12 && memcmp(file, "resources.py", 12) == 0);
+}
+
+/* ---- threads together or apart, importlib as one ---- */
 
 /* What the names of many threads have in common: each run of digits, and what follows 0x, is a '#'. */
 static inline size_t flamegraph_pattern(const char *name, size_t size, char *out) {
@@ -913,16 +964,21 @@ static inline size_t flamegraph_pattern(const char *name, size_t size, char *out
     return used;
 }
 
-/* A graph in which the threads of another one are together, or apart with those whose names differ in digits only
- * as one. */
+/* What a frame of importlib is shown as, together with those of importlib that it calls. */
+#define FLAMEGRAPH_IMPORT "import"
+
+/* How a graph is shown: its threads together, or apart with those whose names differ in digits only as one; importlib's
+ * frames one by one, or each run of them as one. */
 typedef struct flamegraph_view {
     const flamegraph *from;
-    flamegraph *graph;
+    flamegraph *graph;  /* may be `from` itself, if nothing is shown otherwise */
     flamegraph *groups; /* the roots of `from`, threads by their patterns; a total counts the names */
     uint32_t *node;     /* of `from` -> of graph */
     uint32_t *group;    /* of `from` -> of groups; FLAMEGRAPH_NONE = neither thread nor above one */
+    bool *is_import;    /* name of `from` -> whether it is one of importlib; NULL = these are shown as they are */
     char *name;         /* as long as the longest needs to be */
     size_t threads;
+    bool apart;
 } flamegraph_view;
 
 static inline const char *flamegraph_name_of(const flamegraph *graph, uint32_t node, size_t *size) {
@@ -982,22 +1038,42 @@ static inline uint32_t flamegraph_thread_name(flamegraph_view *view, uint32_t no
     return flamegraph_intern(view->graph, view->name, size);
 }
 
-static inline bool flamegraph_fill_view(flamegraph_view *view, bool apart) {
+/* The name that a frame has in the view. */
+static inline uint32_t flamegraph_view_name(flamegraph_view *view, uint32_t node) {
+    size_t size;
+    const char *text = flamegraph_name_of(view->from, node, &size);
+    if (flamegraph_view_is_thread(view, node))
+        return flamegraph_thread_name(view, node);
+    if (view->is_import && view->is_import[view->from->nodes[node].name])
+        return flamegraph_intern(view->graph, FLAMEGRAPH_IMPORT, strlen(FLAMEGRAPH_IMPORT));
+    return flamegraph_intern(view->graph, text, size);
+}
+
+/* Whether a frame is shown as part of what is shown of its caller: what a thread did is its process's where threads are
+ * together, and what importlib calls of its own is one frame. */
+static inline bool flamegraph_view_joins(const flamegraph_view *view, uint32_t node, uint32_t parent) {
+    size_t size;
+    if (!view->apart && flamegraph_view_is_thread(view, node))
+        return true;
+    if (!view->is_import || !view->is_import[view->from->nodes[node].name] || parent == 0)
+        return false;
+    const char *name = flamegraph_name_of(view->graph, parent, &size);
+    return size == strlen(FLAMEGRAPH_IMPORT) && memcmp(name, FLAMEGRAPH_IMPORT, size) == 0;
+}
+
+static inline bool flamegraph_fill_view(flamegraph_view *view) {
     const flamegraph *from = view->from;
     flamegraph *graph = view->graph;
     graph->nodes[0].total = from->nodes[0].total;
     graph->decimals = from->decimals;
     view->node[0] = 0;
     for (uint32_t i = 1; i < from->node_count; i++) {
-        size_t size;
-        const char *text = flamegraph_name_of(from, i, &size);
         uint32_t parent = view->node[from->nodes[i].parent];
-        bool thread = flamegraph_view_is_thread(view, i);
-        if (thread && !apart) {
-            view->node[i] = parent; /* what the thread did is its process's */
+        if (flamegraph_view_joins(view, i, parent)) {
+            view->node[i] = parent;
             continue;
         }
-        uint32_t name = thread ? flamegraph_thread_name(view, i) : flamegraph_intern(graph, text, size);
+        uint32_t name = flamegraph_view_name(view, i);
         uint32_t node = name == FLAMEGRAPH_NONE ? name : flamegraph_child(graph, parent, name);
         if (node == FLAMEGRAPH_NONE)
             return false;
@@ -1008,28 +1084,67 @@ static inline bool flamegraph_fill_view(flamegraph_view *view, bool apart) {
 }
 
 static inline void flamegraph_view_free(flamegraph_view *view) {
-    flamegraph_free(view->graph);
+    if (view->graph != view->from)
+        flamegraph_free(view->graph);
     flamegraph_free(view->groups);
     free(view->node);
     free(view->group);
+    free(view->is_import);
     free(view->name);
 }
 
-static inline bool flamegraph_view_make(flamegraph_view *view, const flamegraph *from, bool apart) {
+/* Whether the view shows `from` as it is: no frame joins another, and none has another name. */
+static inline bool flamegraph_view_is_plain(const flamegraph_view *view) {
+    if (view->is_import || (view->threads && !view->apart))
+        return false;
+    for (size_t i = 1; i < view->groups->node_count; i++) {
+        size_t size;
+        const char *name = flamegraph_name_of(view->groups, (uint32_t)i, &size);
+        if (view->groups->nodes[i].total > 1 && flamegraph_is_thread(name, size))
+            return false;
+    }
+    return true;
+}
+
+/* Finds importlib's names; view->is_import stays NULL if there is none. */
+static inline bool flamegraph_find_imports(flamegraph_view *view) {
+    const flamegraph *from = view->from;
+    for (size_t i = 0; i < from->name_count; i++) {
+        if (!flamegraph_is_import(from->text + from->names[i].offset, from->names[i].size))
+            continue;
+        if (!view->is_import)
+            view->is_import = (bool *)calloc(from->name_count, sizeof *view->is_import);
+        if (!view->is_import)
+            return false;
+        view->is_import[i] = true;
+    }
+    return true;
+}
+
+static inline bool flamegraph_view_make(flamegraph_view *view, const flamegraph *from, bool apart, bool imports) {
     size_t longest = 0;
     memset(view, 0, sizeof *view);
     for (size_t i = 0; i < from->name_count; i++)
         longest = from->names[i].size > longest ? from->names[i].size : longest;
     view->from = from;
-    view->graph = flamegraph_create();
+    view->apart = apart;
     view->groups = flamegraph_create();
     view->node = (uint32_t *)malloc(from->node_count * sizeof *view->node);
     view->group = (uint32_t *)malloc(from->node_count * sizeof *view->group);
     view->name = (char *)malloc(longest + 64);
-    if (!view->graph || !view->groups || !view->node || !view->group || !view->name)
+    if (!view->groups || !view->node || !view->group || !view->name)
         return false;
     view->group[0] = 0;
-    return flamegraph_find_groups(view) && flamegraph_fill_view(view, apart);
+    if (!flamegraph_find_groups(view) || (imports && !flamegraph_find_imports(view)))
+        return false;
+    if (flamegraph_view_is_plain(view)) {
+        view->graph = (flamegraph *)from;
+        for (uint32_t i = 0; i < from->node_count; i++)
+            view->node[i] = i;
+        return true;
+    }
+    view->graph = flamegraph_create();
+    return view->graph && flamegraph_fill_view(view);
 }
 
 /* ---- writing text ---- */
@@ -1355,57 +1470,42 @@ static inline void flamegraph_format_facts(char *out, size_t room, const flamegr
 
 /* ---- colours ---- */
 
-/* The part of a name that tells where the code lives: "json/decoder.py" of
- * "loads (json/decoder.py:12)"; else what stands before the last dot or backtick, else all. */
-static inline void flamegraph_module(const char **text, size_t *size) {
-    const char *name = *text;
-    size_t end = *size;
-    if (end > 1 && name[end - 1] == ')') {
-        size_t open = end - 1;
-        while (open > 0 && name[open - 1] != '(')
-            open--;
-        if (open > 0) {
-            size_t stop = end - 1;
-            while (stop > open && name[stop - 1] >= '0' && name[stop - 1] <= '9')
-                stop--;
-            bool line = stop > open && stop < end - 1 && name[stop - 1] == ':';
-            *text = name + open;
-            *size = (line ? stop - 1 : end - 1) - open;
-            return;
-        }
-    }
-    for (size_t i = end; i > 1; i--) {
-        if (name[i - 1] == '.' || name[i - 1] == '`') {
-            *size = i - 1;
-            return;
-        }
-    }
-}
-
 /* A light colour, hue by module, lightness by function: equal in every run and every profile.
  * Frames that stand for no code (the root, threads, what was cut off) and CPython's frozen import
  * machinery are grey. */
-static inline uint32_t flamegraph_colour(const char *name, size_t size) {
-    static const uint32_t hues[] = {/* evenly spaced in OKLCH: L 0.82, C 0.09 */
-                                    0xf5acc2, 0xf9adac, 0xf7b198, 0xf0b788, 0xe3be80, 0xd1c681,
-                                    0xbccd8b, 0xa5d39b, 0x8fd7b0, 0x7ed8c6, 0x78d6db, 0x7ed2ed,
-                                    0x8dccf9, 0xa2c5ff, 0xb8befe, 0xcdb7f6, 0xdeb2e9, 0xecaed7};
-    enum {
-        HUES = sizeof hues / sizeof hues[0]
-    };
-    bool no_code = flamegraph_is_thread(name, size) || flamegraph_is_named(name, size, "process ") || name[0] == '[' ||
-                   (size == 3 && memcmp(name, "all", 3) == 0);
-    if (no_code)
-        return 0xd5dae1;
+static const uint32_t flamegraph_hues[] = {/* evenly spaced in OKLCH: L 0.82, C 0.09 */
+                                           0xf5acc2, 0xf9adac, 0xf7b198, 0xf0b788, 0xe3be80, 0xd1c681,
+                                           0xbccd8b, 0xa5d39b, 0x8fd7b0, 0x7ed8c6, 0x78d6db, 0x7ed2ed,
+                                           0x8dccf9, 0xa2c5ff, 0xb8befe, 0xcdb7f6, 0xdeb2e9, 0xecaed7};
+enum {
+    FLAMEGRAPH_HUES = sizeof flamegraph_hues / sizeof flamegraph_hues[0]
+};
+
+/* The number by which the script knows a name's colour: 0 = stands for no code, 1 = CPython's frozen machinery,
+ * 2 = importlib; else 3 + place * 3 + lightness. */
+static inline uint32_t flamegraph_colour_code(const char *name, size_t size) {
+    if (flamegraph_is_thread(name, size) || flamegraph_is_named(name, size, "process ") || name[0] == '[' ||
+        (size == 3 && memcmp(name, "all", 3) == 0))
+        return 0;
+    if (flamegraph_is_import(name, size))
+        return 2;
     const char *module = name;
     size_t module_size = size;
     flamegraph_module(&module, &module_size);
-    if (module_size > 8 && memcmp(module, "<frozen ", 8) == 0)
-        return 0xdedfd8;
-    uint32_t place = (uint32_t)(flamegraph_hash(module, module_size) % (HUES * 64u));
-    uint32_t from = hues[place / 64], to = hues[(place / 64 + 1) % HUES], mix = place % 64;
-    uint32_t white = (uint32_t)(flamegraph_hash(name, size) >> 20) % 3 * 16; /* of 128 */
-    uint32_t colour = 0;
+    if ((module_size > 8 && memcmp(module, "<frozen ", 8) == 0) ||
+        (size == strlen(FLAMEGRAPH_IMPORT) && memcmp(name, FLAMEGRAPH_IMPORT, size) == 0))
+        return 1;
+    uint32_t place = (uint32_t)(flamegraph_hash(module, module_size) % (FLAMEGRAPH_HUES * 64u));
+    return 3 + place * 3 + (uint32_t)(flamegraph_hash(name, size) >> 20) % 3;
+}
+
+static inline uint32_t flamegraph_colour(const char *name, size_t size) {
+    uint32_t code = flamegraph_colour_code(name, size), colour = 0;
+    if (code < 3)
+        return code ? 0xdedfd8 : 0xd5dae1;
+    uint32_t place = (code - 3) / 3, white = (code - 3) % 3 * 16; /* of 128 */
+    uint32_t from = flamegraph_hues[place / 64], to = flamegraph_hues[(place / 64 + 1) % FLAMEGRAPH_HUES];
+    uint32_t mix = place % 64;
     for (int shift = 0; shift < 24; shift += 8) {
         uint32_t channel = ((from >> shift & 255) * (64 - mix) + (to >> shift & 255) * mix) / 64;
         colour |= (channel + (255 - channel) * white / 128) << shift;
@@ -1438,7 +1538,8 @@ typedef struct flamegraph_picture {
     flamegraph_entry *entries;
     size_t count;
     uint32_t levels;        /* of what is drawn */
-    uint64_t hidden_frames; /* not drawn on their own */
+    uint64_t hidden_frames; /* not drawn on their own, though they have a value */
+    char kept_text[128];    /* the sentence about what the file itself leaves out; empty when it has all */
 } flamegraph_picture;
 
 static inline flamegraph_options flamegraph_defaults(const flamegraph_options *given, const flamegraph *graph) {
@@ -1618,7 +1719,9 @@ static inline void flamegraph_lay_out(flamegraph_picture *picture) {
         if (levels > picture->levels)
             picture->levels = levels;
     }
-    picture->hidden_frames = graph->node_count - drawn;
+    for (size_t i = 0; i < graph->node_count; i++)
+        picture->hidden_frames += graph->nodes[i].total > 0;
+    picture->hidden_frames -= drawn;
 }
 
 static inline void flamegraph_picture_free(flamegraph_picture *picture) {
@@ -1646,8 +1749,281 @@ static inline bool flamegraph_picture_make(flamegraph_picture *picture, const fl
         return false;
     flamegraph_arrange(picture);
     flamegraph_fold(picture);
-    flamegraph_lay_out(picture);
     return true;
+}
+
+/* ---- the table ---- */
+
+/* From the table the script draws every view of the profile. It is the tree with threads together and importlib as it
+ * is, of which it has the largest frames, in breadth-first order; and of each frame, one record a thread, its own value.
+ * What is left out is a record of the nearest caller that is there. */
+typedef struct flamegraph_table {
+    flamegraph_view apart;   /* what was given, threads apart */
+    flamegraph_view base;    /* apart.graph, threads together */
+    flamegraph_picture kept; /* which frames of base.graph the table has */
+    flamegraph *words;       /* its names are those of the table: of frames and threads */
+    uint32_t *word;          /* name of words -> its place when they are sorted */
+    uint32_t *sorted;        /* and back */
+    flamegraph_name *labels; /* of threads; number 0 is no thread */
+    uint32_t *thread;        /* node of apart.graph -> number of its thread */
+    size_t thread_count;
+    flamegraph *records; /* parent is an entry, name is thread * 3 + kind: see flamegraph_record_kind */
+    uint32_t *order;     /* records by entry and name, from index 1 on */
+    bool *holds;         /* entry -> whether threads may stand above it: the root, a process */
+    char together[64];   /* how many threads there are; empty = at most one */
+    bool has_imports;    /* frames of importlib are among them: the words have its one name, too */
+} flamegraph_table;
+
+enum flamegraph_record_kind {
+    FLAMEGRAPH_OWN,    /* a frame's own value */
+    FLAMEGRAPH_FOLDED, /* that of frames that the table does not have */
+    FLAMEGRAPH_FRAMES, /* how many frames those are */
+    FLAMEGRAPH_KINDS
+};
+
+#define FLAMEGRAPH_MAX_RECORDS (2u * FLAMEGRAPH_MAX_FRAMES) /* more than that, and small threads are put together */
+
+static inline void flamegraph_table_free(flamegraph_table *table) {
+    flamegraph_view_free(&table->base);
+    flamegraph_view_free(&table->apart);
+    flamegraph_picture_free(&table->kept);
+    flamegraph_free(table->words);
+    flamegraph_free(table->records);
+    free(table->word);
+    free(table->sorted);
+    free(table->labels);
+    free(table->thread);
+    free(table->order);
+    free(table->holds);
+}
+
+/* A thread, and how much of the profile is its. */
+typedef struct flamegraph_share {
+    uint64_t total, records;
+    uint32_t name, number;
+    const char *text;
+    size_t size;
+} flamegraph_share;
+
+static inline int flamegraph_compare_shares(const void *left, const void *right) {
+    const flamegraph_share *a = (const flamegraph_share *)left, *b = (const flamegraph_share *)right;
+    if (a->total != b->total)
+        return a->total > b->total ? -1 : 1;
+    int order = memcmp(a->text, b->text, a->size < b->size ? a->size : b->size);
+    return order ? order : (a->size > b->size) - (a->size < b->size);
+}
+
+/* Threads by their names, the largest first: table->thread gets their numbers. *shares is the caller's to free. */
+static inline bool flamegraph_number_threads(flamegraph_table *table, flamegraph_share **shares) {
+    const flamegraph *graph = table->apart.graph;
+    uint32_t *number = (uint32_t *)calloc(graph->name_count + 1, sizeof *number); /* of a name */
+    flamegraph_share *found = (flamegraph_share *)calloc(graph->name_count + 2, sizeof *found);
+    *shares = found;
+    if (!number || !found) {
+        free(number);
+        return false;
+    }
+    size_t count = 1;
+    for (uint32_t i = 1; i < graph->node_count; i++) {
+        uint32_t name = graph->nodes[i].name;
+        if (!flamegraph_view_is_thread(&table->base, i))
+            continue;
+        if (!number[name]) {
+            found[count].name = name;
+            found[count].text = flamegraph_name_of(graph, i, &found[count].size);
+            number[name] = (uint32_t)count++;
+        }
+        found[number[name]].total += graph->nodes[i].total;
+    }
+    qsort(found + 1, count - 1, sizeof *found, flamegraph_compare_shares);
+    for (uint32_t i = 1; i < count; i++)
+        number[found[i].name] = i;
+    table->thread[0] = 0;
+    for (uint32_t i = 1; i < graph->node_count; i++) {
+        bool is_thread = flamegraph_view_is_thread(&table->base, i);
+        table->thread[i] = is_thread ? number[graph->nodes[i].name] : table->thread[graph->nodes[i].parent];
+    }
+    table->thread_count = count;
+    free(number);
+    return true;
+}
+
+static inline bool flamegraph_record(flamegraph_table *table, uint32_t entry, uint32_t thread,
+                                     enum flamegraph_record_kind kind, uint64_t value) {
+    uint32_t record = flamegraph_child(table->records, entry, thread * FLAMEGRAPH_KINDS + (uint32_t)kind);
+    if (record != FLAMEGRAPH_NONE)
+        table->records->nodes[record].total += value;
+    return record != FLAMEGRAPH_NONE;
+}
+
+/* Record every frame's own value. `own` has them. */
+static inline bool flamegraph_record_all(flamegraph_table *table, const uint64_t *own) {
+    const flamegraph *graph = table->apart.graph;
+    const flamegraph_picture *kept = &table->kept;
+    bool good = true;
+    flamegraph_free(table->records);
+    table->records = flamegraph_create();
+    if (!table->records)
+        return false;
+    for (uint32_t i = 0; good && i < graph->node_count; i++) {
+        uint32_t node = table->base.node[i], entry = kept->place[node], thread = table->thread[i];
+        bool has = kept->entries[entry].node == node;
+        if (own[i])
+            good = flamegraph_record(table, entry, thread, has ? FLAMEGRAPH_OWN : FLAMEGRAPH_FOLDED, own[i]);
+        if (!has)
+            good = good && flamegraph_record(table, entry, thread, FLAMEGRAPH_FRAMES, 1);
+    }
+    return good;
+}
+
+/* Where threads have too many records, the last ones are one: that is the last number then. */
+static inline bool flamegraph_join_threads(flamegraph_table *table, flamegraph_share *shares) {
+    const flamegraph *records = table->records;
+    size_t sum = 0, count = 1, others;
+    if (records->node_count <= FLAMEGRAPH_MAX_RECORDS)
+        return false;
+    for (size_t i = 1; i < records->node_count; i++)
+        shares[records->nodes[i].name / FLAMEGRAPH_KINDS].records++;
+    for (sum = shares[0].records; count < table->thread_count; count++) {
+        sum += shares[count].records;
+        if (sum > FLAMEGRAPH_MAX_RECORDS)
+            break;
+    }
+    others = table->thread_count - count;
+    if (others < 2)
+        return false;
+    for (size_t i = 0; i < table->apart.graph->node_count; i++)
+        table->thread[i] = table->thread[i] < count ? table->thread[i] : (uint32_t)count;
+    table->thread_count = count + 1;
+    shares[count].name = FLAMEGRAPH_NONE;
+    shares[count].number = (uint32_t)others;
+    return true;
+}
+
+/* The table's names; those of its entries come first, as in kept.entries, then those of threads. */
+static inline bool flamegraph_collect_words(flamegraph_table *table, const flamegraph_share *shares) {
+    const flamegraph *base = table->base.graph, *apart = table->apart.graph;
+    bool good = true;
+    for (size_t i = 0; good && i < table->kept.count; i++) {
+        size_t size;
+        const char *name = flamegraph_name_of(base, table->kept.entries[i].node, &size);
+        good = flamegraph_intern(table->words, name, size) != FLAMEGRAPH_NONE;
+    }
+    for (size_t i = 1; good && i < table->thread_count; i++) {
+        char others[48];
+        const flamegraph_name *name = shares[i].name == FLAMEGRAPH_NONE ? NULL : &apart->names[shares[i].name];
+        snprintf(others, sizeof others, "thread ... (%" PRIu32 " other threads)", shares[i].number);
+        uint32_t word = name ? flamegraph_intern(table->words, apart->text + name->offset, name->size)
+                             : flamegraph_intern(table->words, others, strlen(others));
+        good = word != FLAMEGRAPH_NONE;
+        table->labels[i].offset = word;
+    }
+    for (size_t i = 0; good && !table->has_imports && i < table->words->name_count; i++) {
+        const flamegraph_name *name = &table->words->names[i];
+        table->has_imports = flamegraph_is_import(table->words->text + name->offset, name->size);
+    }
+    if (good && table->has_imports)
+        good = flamegraph_intern(table->words, FLAMEGRAPH_IMPORT, strlen(FLAMEGRAPH_IMPORT)) != FLAMEGRAPH_NONE;
+    return good;
+}
+
+static inline bool flamegraph_sort_words(flamegraph_table *table) {
+    const flamegraph *words = table->words;
+    flamegraph_key *keys = (flamegraph_key *)malloc(words->name_count * sizeof *keys);
+    table->word = (uint32_t *)malloc(words->name_count * sizeof *table->word);
+    table->sorted = (uint32_t *)malloc(words->name_count * sizeof *table->sorted);
+    if (!keys || !table->word || !table->sorted) {
+        free(keys);
+        return false;
+    }
+    for (size_t i = 0; i < words->name_count; i++) {
+        flamegraph_key key = {0, words->text + words->names[i].offset, words->names[i].size, 0, (uint32_t)i};
+        keys[i] = key;
+    }
+    qsort(keys, words->name_count, sizeof *keys, flamegraph_compare);
+    for (size_t i = 0; i < words->name_count; i++) {
+        table->sorted[i] = keys[i].node;
+        table->word[keys[i].node] = (uint32_t)i;
+    }
+    free(keys);
+    return true;
+}
+
+/* Records by entry, and of one entry by thread. */
+static inline bool flamegraph_sort_records(flamegraph_table *table) {
+    const flamegraph *records = table->records;
+    flamegraph_key *keys = (flamegraph_key *)malloc(records->node_count * sizeof *keys);
+    table->order = (uint32_t *)malloc(records->node_count * sizeof *table->order);
+    if (!keys || !table->order) {
+        free(keys);
+        return false;
+    }
+    for (uint32_t i = 1; i < records->node_count; i++) {
+        flamegraph_key key = {UINT64_MAX - records->nodes[i].name, "", 0, records->nodes[i].parent, i};
+        keys[i] = key;
+    }
+    qsort(keys + 1, records->node_count - 1, sizeof *keys, flamegraph_compare);
+    for (size_t i = 1; i < records->node_count; i++)
+        table->order[i] = keys[i].node;
+    free(keys);
+    return true;
+}
+
+static inline bool flamegraph_table_record(flamegraph_table *table) {
+    const flamegraph *graph = table->apart.graph;
+    flamegraph_share *shares = NULL;
+    uint64_t *own = (uint64_t *)malloc(graph->node_count * sizeof *own);
+    bool good = own && flamegraph_number_threads(table, &shares);
+    if (good) {
+        table->labels = (flamegraph_name *)calloc(table->thread_count + 1, sizeof *table->labels);
+        for (size_t i = 0; i < graph->node_count; i++)
+            own[i] = graph->nodes[i].total;
+        for (size_t i = graph->node_count; i-- > 1;)
+            own[graph->nodes[i].parent] -= graph->nodes[i].total;
+        good = table->labels && flamegraph_record_all(table, own);
+    }
+    if (good && flamegraph_join_threads(table, shares))
+        good = flamegraph_record_all(table, own);
+    good = good && flamegraph_collect_words(table, shares);
+    free(shares);
+    free(own);
+    return good && flamegraph_sort_words(table) && flamegraph_sort_records(table);
+}
+
+static inline bool flamegraph_table_make(flamegraph_table *table, const flamegraph *graph,
+                                         const flamegraph_options *options) {
+    char count[32];
+    memset(table, 0, sizeof *table);
+    if (!flamegraph_view_make(&table->apart, graph, true, false) ||
+        !flamegraph_view_make(&table->base, table->apart.graph, false, false) ||
+        !flamegraph_picture_make(&table->kept, table->base.graph, options))
+        return false;
+    table->words = flamegraph_create();
+    table->thread = (uint32_t *)malloc(table->apart.graph->node_count * sizeof *table->thread);
+    table->holds = (bool *)calloc(table->kept.count, sizeof *table->holds);
+    if (!table->words || !table->thread || !table->holds)
+        return false;
+    for (uint32_t i = 0; i < table->apart.graph->node_count; i++) {
+        uint32_t node = table->base.node[i], entry = table->kept.place[node];
+        if (table->kept.entries[entry].node == node && flamegraph_holds_threads(&table->base, i))
+            table->holds[entry] = true;
+    }
+    if (table->apart.threads > 1) {
+        flamegraph_format_count(count, sizeof count, table->apart.threads);
+        snprintf(table->together, sizeof table->together, ", %s threads together", count);
+    }
+    return flamegraph_table_record(table);
+}
+
+/* The sentence about what the file itself leaves out; empty when it has all. */
+static inline void flamegraph_format_kept(char *out, size_t room, const flamegraph_picture *kept) {
+    char count[32], all[32];
+    out[0] = '\0';
+    if (kept->count == kept->graph->node_count)
+        return;
+    flamegraph_format_count(count, sizeof count, kept->count);
+    flamegraph_format_count(all, sizeof all, kept->graph->node_count);
+    snprintf(out, room, "This file describes the largest %s of %s frames.", count, all);
 }
 
 /* ---- writing the picture ---- */
@@ -1657,7 +2033,7 @@ static inline bool flamegraph_picture_make(flamegraph_picture *picture, const fl
 static const char *const flamegraph_style[] = {
     /* clang-format off */
     ".flamegraph { background: #fff; color-scheme: light dark; font: 12px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif;",
-    "  overflow-anchor: none; }",
+    "overflow-anchor: none; }",
     ".flamegraph text { fill: #1f2328; white-space: pre; }",
     ".flamegraph #title { font-size: 17px; font-weight: 600; }",
     ".flamegraph #subtitle, .flamegraph #facts { fill: #57606a; }",
@@ -1676,9 +2052,11 @@ static const char *const flamegraph_style[] = {
     ".frame.hit rect { fill: #ffc83d; stroke: #8a5a00; stroke-width: .75; }",
     ".bar { display: flex; gap: 8px; justify-content: flex-end; }",
     ".bar button, .bar input { box-sizing: border-box; height: 28px; padding: 0 10px; border: 1px solid #c4cad1;",
-    "  border-radius: 6px; background: #fff; color: #1f2328; font: inherit; }",
+    "border-radius: 6px; background: #fff; color: #1f2328; font: inherit; }",
     ".bar button { cursor: pointer; background: #f3f4f6; white-space: nowrap; }",
     ".bar button[hidden] { display: none; }",
+    ".bar button[aria-pressed=\"true\"] { background: #d3e3fd; border-color: #0b57d0; }",
+    ".choices { flex-wrap: wrap; justify-content: flex-start; }",
     ".bar input { flex: 0 1 210px; min-width: 0; }",
     ".bar :focus-visible { outline: 2px solid #0b57d0; outline-offset: 1px; }",
     ".detail { display: inline-block; max-width: 100%; padding-right: 8px; overflow-wrap: anywhere; background: #fff; line-height: 17px; }",
@@ -1686,27 +2064,28 @@ static const char *const flamegraph_style[] = {
     ".detail #name { font-weight: 600; }",
     ".detail #figures { color: #57606a; }",
     "@media screen and (prefers-color-scheme: dark) {",
-    "  .flamegraph, .detail { background: #0d1117; }",
-    "  .flamegraph .paper { fill: #0d1117; }",
-    "  .flamegraph text { fill: #f0f3f6; }",
-    "  .flamegraph #subtitle, .flamegraph #facts, .flamegraph #note { fill: #a9b4c0; }",
-    "  .flamegraph #matched { fill: #ffc83d; }",
-    "  .flamegraph #ring { stroke: #79b8ff; }",
-    "  .flamegraph #hatch rect { fill: #262c34; }",
-    "  .flamegraph #hatch rect + rect { fill: #49525d; }",
-    "  .frame rect { fill-opacity: .42; }",
-    "  .frame.fold rect { fill-opacity: 1; }",
-    "  .frame.above text { fill: #c9d1d9; }",
-    "  .frame.above rect { fill-opacity: .2; }",
-    "  .frame:hover rect { stroke: #f0f3f6; }",
-    "  .frame.miss rect { fill-opacity: .16; }",
-    "  .frame.hit rect { fill: #ffc83d; fill-opacity: 1; stroke: #fff; }",
-    "  .frame.hit text { fill: #1f2328; }",
-    "  .bar button, .bar input { border-color: #57606a; background: #0d1117; color: #f0f3f6; }",
-    "  .bar button { background: #262c34; }",
-    "  .bar :focus-visible { outline-color: #79b8ff; }",
-    "  .detail { color: #f0f3f6; }",
-    "  .detail #figures { color: #a9b4c0; }",
+    ".flamegraph, .detail { background: #0d1117; }",
+    ".flamegraph .paper { fill: #0d1117; }",
+    ".flamegraph text { fill: #f0f3f6; }",
+    ".flamegraph #subtitle, .flamegraph #facts, .flamegraph #note { fill: #a9b4c0; }",
+    ".flamegraph #matched { fill: #ffc83d; }",
+    ".flamegraph #ring { stroke: #79b8ff; }",
+    ".flamegraph #hatch rect { fill: #262c34; }",
+    ".flamegraph #hatch rect + rect { fill: #49525d; }",
+    ".frame rect { fill-opacity: .42; }",
+    ".frame.fold rect { fill-opacity: 1; }",
+    ".frame.above text { fill: #c9d1d9; }",
+    ".frame.above rect { fill-opacity: .2; }",
+    ".frame:hover rect { stroke: #f0f3f6; }",
+    ".frame.miss rect { fill-opacity: .16; }",
+    ".frame.hit rect { fill: #ffc83d; fill-opacity: 1; stroke: #fff; }",
+    ".frame.hit text { fill: #1f2328; }",
+    ".bar button, .bar input { border-color: #57606a; background: #0d1117; color: #f0f3f6; }",
+    ".bar button { background: #262c34; }",
+    ".bar button[aria-pressed=\"true\"] { background: #1d3b66; border-color: #79b8ff; }",
+    ".bar :focus-visible { outline-color: #79b8ff; }",
+    ".detail { color: #f0f3f6; }",
+    ".detail #figures { color: #a9b4c0; }",
     "}",
     "@media print { .flamegraph { max-width: 100%; height: auto; } }",
     /* clang-format on */
@@ -1718,365 +2097,495 @@ static const char *const flamegraph_script[] = {
     "const svg = document.currentScript?.closest('svg') ?? document.documentElement;",
     "const part = (id) => svg.querySelector('#' + id);",
     "const make = (tag, attributes, space = 'http://www.w3.org/2000/svg') => {",
-    "  const element = document.createElementNS(space, tag);",
-    "  for (const name in attributes) element.setAttribute(name, attributes[name]);",
-    "  return element;",
+    "const element = document.createElementNS(space, tag);",
+    "for (const name in attributes) element.setAttribute(name, attributes[name]);",
+    "return element;",
     "};",
     "const html = (tag, attributes) => make(tag, attributes, 'http://www.w3.org/1999/xhtml');",
-    "const {names, colours, name, value, children, folded, pad, row, top, bottom} = data;",
-    "const total = value[0];",
-    "// The tree: frames stand in breadth-first order, so the children of a frame are neighbours.",
-    "const parent = new Int32Array(value.length), first = new Int32Array(value.length);",
-    "const size = new Float64Array(value.length).fill(1), self = Float64Array.from(value);",
-    "for (let i = 0, next = 1; i < value.length; i++) {",
-    "  first[i] = next;",
-    "  for (let k = children[i]; k > 0; k--) parent[next++] = i;",
+    "const {pad, row} = data;",
+    "const digitOf = new Uint8Array(127);",
+    "for (let code = 37, next = 0; code < 127; code++)",
+    "if (!'&<>\\\\]`'.includes(String.fromCharCode(code))) digitOf[code] = next++;",
+    "function reader(text) {",
+    "let at = 0;",
+    "const next = () => {",
+    "for (let sum = 0; ; ) {",
+    "const digit = digitOf[text.charCodeAt(at++)];",
+    "if (digit < 42) return sum * 42 + digit;",
+    "sum = sum * 42 + digit - 42;",
     "}",
-    "for (const i in folded) {",
-    "  size[i] += folded[i][0];",
-    "  self[i] -= folded[i][1];",
+    "};",
+    "return {next, rest: () => text.slice(at)};",
     "}",
-    "for (let i = value.length - 1; i > 0; i--) {",
-    "  size[parent[i]] += size[i];",
-    "  self[parent[i]] -= value[i];",
+    "const names = [], codes = [], none = [0, 0];",
+    "for (const line of data.names.split('\\n')) {",
+    "const read = reader(line), common = read.next();",
+    "codes.push(read.next());",
+    "names.push((names.at(-1) ?? '').slice(0, common) + read.rest());",
     "}",
-    "// Numbers for people.",
+    "function colour(code) {",
+    "if (code < 3) return code ? '#dedfd8' : '#d5dae1';",
+    "const place = Math.floor((code - 3) / 3), white = (code - 3) % 3 * 16, mix = place % 64;",
+    "const from = data.hues[place >> 6], to = data.hues[((place >> 6) + 1) % data.hues.length];",
+    "let sum = 0;",
+    "for (let shift = 0; shift < 24; shift += 8) {",
+    "const channel = Math.floor(((from >> shift & 255) * (64 - mix) + (to >> shift & 255) * mix) / 64);",
+    "sum |= channel + Math.floor((255 - channel) * white / 128) << shift;",
+    "}",
+    "return '#' + sum.toString(16).padStart(6, '0');",
+    "}",
+    "const colours = codes.map(colour);",
+    "const tree = {name: [], parent: [0], missing: []}, records = [];",
+    "const {next: take} = reader(data.table);",
+    "for (let i = 0; i < tree.parent.length; i++) {",
+    "tree.name.push(take());",
+    "const code = take(), flags = Math.floor(code / 3);",
+    "tree.missing.push(flags % 2 ? take() : 0);",
+    "for (let k = flags >> 1; k > 0; k--) tree.parent.push(i);",
+    "for (let k = code % 3 < 2 ? code % 3 : take(); k > 0; k--) {",
+    "const kind = take();",
+    "records.push({frame: i, thread: Math.floor(kind / 3), kind: kind % 3, value: take()});",
+    "}",
+    "}",
+    "const holds = new Set([0, ...data.holds]), importlib = codes.map((code) => code === 2);",
+    "const has = {apart: data.threads.length > 2, imports: importlib.some(Boolean)};",
+    "const chosen = {apart: !!data.apart, imports: false};",
+    "let name, value, self, parent, first, children, folded, size, total, origin, placed;",
+    "function shape() {",
+    "const found = {name: [tree.name[0]], parent: [0], origin: [[0, 0]]}, made = new Map(), known = new Map([[0, 0]]);",
+    "const enter = (above, word) => {",
+    "const key = above * names.length + word;",
+    "let at = made.get(key);",
+    "if (at === undefined) {",
+    "at = found.name.push(word) - 1;",
+    "found.parent.push(above);",
+    "made.set(key, at);",
+    "}",
+    "return at;",
+    "};",
+    "const below = (frame, above) => {",
+    "const word = tree.name[frame];",
+    "if (chosen.imports || !importlib[word]) return enter(above, word);",
+    "return above && found.name[above] === data.imports ? above : enter(above, data.imports);",
+    "};",
+    "found.place = (frame, given) => {",
+    "const thread = chosen.apart ? given : 0;",
+    "const way = [];",
+    "for (let at = frame, of = thread; !known.has(at + of * tree.name.length); ) {",
+    "way.push([at, of]);",
+    "if (of && holds.has(at)) of = 0; else at = tree.parent[at];",
+    "}",
+    "while (way.length) {",
+    "const [at, of] = way.pop(), holder = holds.has(at);",
+    "const above = known.get(of && holder ? at : tree.parent[at] + of * tree.name.length);",
+    "const stands = of && holder ? enter(above, data.threads[of]) : below(at, above);",
+    "known.set(at + of * tree.name.length, stands);",
+    "if (!found.origin[stands]) found.origin[stands] = [at, chosen.apart ? of : given];",
+    "}",
+    "return known.get(frame + thread * tree.name.length);",
+    "};",
+    "return found;",
+    "}",
+    "function arrange(view) {",
+    "const count = view.name.length, runs = new Int32Array(count + 1), members = new Int32Array(count);",
+    "for (let i = 1; i < count; i++) runs[view.parent[i] + 1]++;",
+    "for (let i = 0; i < count; i++) runs[i + 1] += runs[i];",
+    "const fill = runs.slice();",
+    "for (let i = 1; i < count; i++) members[fill[view.parent[i]]++] = i;",
+    "const order = [0];",
+    "name = new Int32Array(count), value = new Float64Array(count), self = new Float64Array(count), parent = new Int32Array(count);",
+    "first = new Int32Array(count), children = new Int32Array(count), size = new Float64Array(count), folded = [], origin = [];",
+    "const where = new Int32Array(count);",
+    "for (let at = 0; at < order.length; at++) {",
+    "const i = order[at], run = members.subarray(runs[i], runs[i + 1]);",
+    "run.sort((a, b) => view.value[b] - view.value[a] || view.name[a] - view.name[b]);",
+    "name[at] = view.name[i];",
+    "origin[at] = view.origin[i];",
+    "where[i] = at;",
+    "value[at] = view.value[i];",
+    "self[at] = view.self[i];",
+    "if (view.missing[i] || view.lost[i]) folded[at] = [view.missing[i], view.lost[i]];",
+    "first[at] = order.length;",
+    "children[at] = run.length;",
+    "for (const child of run) parent[order.push(child) - 1] = at;",
+    "}",
+    "for (let i = count - 1; i >= 0; i--) {",
+    "size[i] += 1 + (folded[i]?.[0] ?? 0);",
+    "if (i) size[parent[i]] += size[i];",
+    "}",
+    "total = value[0];",
+    "placed = (frame, thread) => where[view.place(frame, thread)] ?? 0;",
+    "}",
+    "function build() {",
+    "const view = shape(), sums = {self: [], lost: [], missing: []};",
+    "const add = (kind, at, more) => { sums[kind][at] = (sums[kind][at] ?? 0) + more; };",
+    "for (const record of records) {",
+    "if (record.kind === 2) {",
+    "if (chosen.apart) add('missing', view.place(record.frame, record.thread), record.value);",
+    "} else if (record.value > 0) add(record.kind ? 'lost' : 'self', view.place(record.frame, record.thread), record.value);",
+    "}",
+    "if (!chosen.apart)",
+    "tree.missing.forEach((missing, frame) => { if (missing) add('missing', view.place(frame, 0), missing); });",
+    "for (const kind in sums) view[kind] = Float64Array.from(view.name, (_, i) => sums[kind][i] ?? 0);",
+    "view.value = view.self.map((own, i) => own + view.lost[i]);",
+    "for (let i = view.name.length - 1; i > 0; i--) view.value[view.parent[i]] += view.value[i];",
+    "arrange(view);",
+    "}",
     "const commas = new Intl.NumberFormat('en'), number = (n) => commas.format(n);",
     "const percent = (n, of) => {",
-    "  const share = of > 0 ? 100 * n / of : 0;",
-    "  return share > 0 && share < 0.01 ? '<0.01%' : share.toFixed(share >= 1 ? 1 : share > 0 ? 2 : 0) + '%';",
+    "const share = of > 0 ? 100 * n / of : 0;",
+    "return share > 0 && share < 0.01 ? '<0.01%' : share.toFixed(share >= 1 ? 1 : share > 0 ? 2 : 0) + '%';",
     "};",
     "const count = (n) => {",
-    "  if (Number.isInteger(n) || n >= 999.5) return number(Math.round(n));",
-    "  let digits = n >= 99.95 ? 0 : n >= 9.995 ? 1 : 2;",
-    "  for (let rest = n; rest > 0 && rest < 0.9995 && digits < 15; rest *= 10) digits++;",
-    "  return n.toFixed(digits);",
+    "if (Number.isInteger(n) || n >= 999.5) return number(Math.round(n));",
+    "let digits = n >= 99.95 ? 0 : n >= 9.995 ? 1 : 2;",
+    "for (let rest = n; rest > 0 && rest < 0.9995 && digits < 15; rest *= 10) digits++;",
+    "return n.toFixed(digits);",
     "};",
     "const amount = (n) => {",
-    "  n /= data.per;",
-    "  if (data.ns && n === 0) return '0 s';",
-    "  if (!data.ns) return count(n) + ' ' + (n === 1 ? data.unit.replace(/s$/, '') : data.unit);",
-    "  let time = n * data.ns, step = 0;",
-    "  while (step < 3 && time >= 999.5) time /= 1000, step++;",
-    "  const digits = step === 0 || time >= 99.95 ? 0 : time >= 9.995 ? 1 : 2;",
-    "  const text = time >= 999.5 ? number(Math.round(time)) : time.toFixed(digits);",
-    "  return text + ' ' + ['ns', 'µs', 'ms', 's'][step];",
+    "n /= data.per;",
+    "if (data.ns && n === 0) return '0 s';",
+    "if (!data.ns) return count(n) + ' ' + (n === 1 ? data.unit.replace(/s$/, '') : data.unit);",
+    "let time = n * data.ns, step = 0;",
+    "while (step < 3 && time >= 999.5) time /= 1000, step++;",
+    "const digits = step === 0 || time >= 99.95 ? 0 : time >= 9.995 ? 1 : 2;",
+    "const text = time >= 999.5 ? number(Math.round(time)) : time.toFixed(digits);",
+    "return text + ' ' + ['ns', 'µs', 'ms', 's'][step];",
     "};",
-    "// Text that fits: measured in the font that is really there, cut between whole characters.",
     "const pen = html('canvas').getContext('2d'), family = getComputedStyle(svg).fontFamily;",
     "const wholes = typeof Intl === 'object' && Intl.Segmenter ? new Intl.Segmenter() : null;",
     "function fit(text, room, font) {",
-    "  pen.font = font + ' ' + family;",
-    "  if (pen.measureText(text).width <= room) return text;",
-    "  const start = text.slice(0, 4 * Math.ceil(room));",
-    "  const characters = wholes ? Array.from(wholes.segment(start), (s) => s.segment) : Array.from(start);",
-    "  let low = 0, high = characters.length;",
-    "  while (low < high) {",
-    "    const middle = (low + high + 1) >> 1;",
-    "    const width = pen.measureText(characters.slice(0, middle).join('') + '…').width;",
-    "    if (width <= room) low = middle; else high = middle - 1;",
-    "  }",
-    "  return low ? characters.slice(0, low).join('') + '…' : '';",
+    "pen.font = font + ' ' + family;",
+    "if (pen.measureText(text).width <= room) return text;",
+    "const start = text.slice(0, 4 * Math.ceil(room));",
+    "const characters = wholes ? Array.from(wholes.segment(start), (s) => s.segment) : Array.from(start);",
+    "let low = 0, high = characters.length;",
+    "while (low < high) {",
+    "const middle = (low + high + 1) >> 1;",
+    "const width = pen.measureText(characters.slice(0, middle).join('') + '…').width;",
+    "if (width <= room) low = middle; else high = middle - 1;",
+    "}",
+    "return low ? characters.slice(0, low).join('') + '…' : '';",
     "}",
     "let zoomed = 0, boxes = [], hits = null, width = 0, height = 0, current = null, tallest = 0;",
     "const frames = part('frames'), head = part('head'), note = part('note'), ring = part('ring');",
-    "const subtitle = amount(total) + ' in all' + data.together + (data.subtitle && ' · ' + data.subtitle);",
-    "// Where every visible frame stands: the way to the chosen frame at full width, what is above it to",
-    "// scale. Children come by falling value, so what is too narrow is the end of a row of siblings.",
-    "function layout(chosen) {",
-    "  const inner = width - 2 * pad, scale = inner / value[chosen];",
-    "  const found = [];",
-    "  let hidden = 0;",
-    "  for (let i = chosen; i > 0;) {",
-    "    i = parent[i];",
-    "    found.unshift({frame: i, x: pad, width: inner, above: true});",
-    "  }",
-    "  found.forEach((box, level) => { box.level = level; });",
-    "  const open = [{frame: chosen, x: pad, width: inner, level: found.length}];",
-    "  for (const box of open) {",
-    "    found.push(box);",
-    "    let child = first[box.frame], x = box.x;",
-    "    const end = child + children[box.frame], level = box.level + 1;",
-    "    for (; child < end && value[child] * scale >= data.narrow; child++) {",
-    "      open.push({frame: child, x, width: value[child] * scale, level});",
-    "      x += value[child] * scale;",
-    "    }",
-    "    let [left, sum] = folded[box.frame] ?? [0, 0];",
-    "    for (; child < end; child++) {",
-    "      left += size[child];",
-    "      sum += value[child];",
-    "    }",
-    "    hidden += left;",
-    "    if (left && sum * scale >= data.narrow)",
-    "      found.push({frame: box.frame, x, width: sum * scale, level, count: left, sum});",
-    "  }",
-    "  const levels = found.reduce((most, box) => Math.max(most, box.level + 1), 0);",
-    "  return {found, hidden, tall: top + levels * row + bottom};",
+    "const summary = () => amount(total) + ' in all' + (chosen.apart ? '' : data.together) + (data.subtitle && ' · ' + data.subtitle);",
+    "let top = data.head;",
+    "const bottom = data.foot;",
+    "function layout(target) {",
+    "const inner = width - 2 * pad, scale = inner / value[target];",
+    "const found = [];",
+    "let hidden = 0;",
+    "for (let i = target; i > 0;) {",
+    "i = parent[i];",
+    "found.unshift({frame: i, x: pad, width: inner, above: true});",
+    "}",
+    "found.forEach((box, level) => { box.level = level; });",
+    "const open = [{frame: target, x: pad, width: inner, level: found.length}];",
+    "for (const box of open) {",
+    "found.push(box);",
+    "let child = first[box.frame], x = box.x;",
+    "const end = child + children[box.frame], level = box.level + 1;",
+    "for (; child < end && value[child] * scale >= data.narrow; child++) {",
+    "open.push({frame: child, x, width: value[child] * scale, level});",
+    "x += value[child] * scale;",
+    "}",
+    "let [left, sum] = folded[box.frame] ?? none;",
+    "for (; child < end; child++) {",
+    "left += size[child];",
+    "sum += value[child];",
+    "}",
+    "hidden += left;",
+    "if (left && sum * scale >= data.narrow)",
+    "found.push({frame: box.frame, x, width: sum * scale, level, count: left, sum});",
+    "}",
+    "const levels = found.reduce((most, box) => Math.max(most, box.level + 1), 0);",
+    "return {found, hidden, tall: top + levels * row + bottom};",
     "}",
     "function describe(box) {",
-    "  if (box.count) {",
-    "    const what = number(box.count) + (box.count === 1 ? ' folded frame' : ' folded frames');",
-    "    return [what, `${amount(box.sum)}, ${percent(box.sum, total)} of all, too narrow to draw`];",
-    "  }",
-    "  const i = box.frame, own = Math.max(0, self[i]), caller = parent[i];",
-    "  return [names[name[i]], `${amount(value[i])}, ${percent(value[i], total)} of all` +",
-    "          (caller ? `, ${percent(value[i], value[caller])} of its caller` : '') +",
-    "          `, self ${amount(own)}`];",
+    "if (box.count) {",
+    "const what = number(box.count) + (box.count === 1 ? ' folded frame' : ' folded frames');",
+    "return [what, `${amount(box.sum)}, ${percent(box.sum, total)} of all, too narrow to draw`];",
     "}",
-    "// A zoomed picture is as tall as its frames, so that no part of it is empty, but does not leave a window that",
-    "// the whole one fills.",
+    "const i = box.frame, own = Math.max(0, self[i]), caller = parent[i];",
+    "return [names[name[i]], `${amount(value[i])}, ${percent(value[i], total)} of all` +",
+    "(caller ? `, ${percent(value[i], value[caller])} of its caller` : '') +",
+    "`, self ${amount(own)}`];",
+    "}",
     "function draw() {",
-    "  const held = boxes.find((box) => box.element === document.activeElement), before = height;",
-    "  const {found, hidden, tall} = layout(zoomed);",
-    "  boxes = found;",
-    "  if (!zoomed) tallest = tall;",
-    "  height = whole ? Math.max(tall, Math.min(tallest, view().height)) : Math.min(tall, view().height);",
-    "  svg.removeAttribute('viewBox');",
-    "  svg.setAttribute('width', width);",
-    "  svg.setAttribute('height', height);",
-    "  frames.replaceChildren(...boxes.map(drawBox));",
-    "  paintHits();",
-    "  ring.setAttribute('visibility', 'hidden');",
-    "  const again = boxes.find((box) => held && box.frame === held.frame && !box.count === !held.count);",
-    "  (again ?? boxes[0]).element.setAttribute('tabindex', 0);",
-    "  if (held) (again ?? boxes[0]).element.focus({preventScroll: true});",
-    "  note.setAttribute('y', height - bottom + 22);",
-    "  note.textContent = fit((hidden ? `${number(hidden)} frames narrower than ${data.narrow} px are ` +",
-    "      'folded (hatched); zoom in to see them. ' : '') + data.kept, width - 2 * pad, '11px');",
-    "  drawHead();",
-    "  if (!data.inverted && before) scrollBy(0, height - before); // every level stays where it is on the screen",
-    "  follow();",
+    "const held = boxes.find((box) => box.element === document.activeElement), before = height;",
+    "drawHead();",
+    "const {found, hidden, tall} = layout(zoomed);",
+    "boxes = found;",
+    "if (!zoomed) tallest = tall;",
+    "height = whole ? Math.max(tall, Math.min(tallest, view().height)) : Math.min(tall, view().height);",
+    "svg.removeAttribute('viewBox');",
+    "svg.setAttribute('width', width);",
+    "svg.setAttribute('height', height);",
+    "frames.replaceChildren(...boxes.map(drawBox));",
+    "paintHits();",
+    "ring.setAttribute('visibility', 'hidden');",
+    "const again = boxes.find((box) => held && box.frame === held.frame && !box.count === !held.count);",
+    "(again ?? boxes[0]).element.setAttribute('tabindex', 0);",
+    "if (held) (again ?? boxes[0]).element.focus({preventScroll: true});",
+    "note.setAttribute('y', height - bottom + 22);",
+    "note.textContent = fit((hidden ? `${number(hidden)} frames narrower than ${data.narrow} px are ` +",
+    "'folded (hatched); zoom in to see them. ' : '') + data.kept, width - 2 * pad, '11px');",
+    "if (!data.inverted && before) scrollBy(0, height - before); // every level stays where it is on the screen",
+    "follow();",
     "}",
     "function drawBox(box) {",
-    "  const [title, figures] = describe(box);",
-    "  const y = data.inverted ? top + box.level * row : height - bottom - (box.level + 1) * row;",
-    "  const gap = box.width > 3 ? 1 : 0;",
-    "  const kind = box.count ? 'frame fold' : box.above ? 'frame above' : 'frame';",
-    "  const group = make('g', {class: kind, tabindex: -1, role: 'treeitem', 'aria-level': box.level + 1,",
-    "                           'aria-label': `${title}: ${figures}`});",
-    "  const tip = make('title');",
-    "  tip.textContent = `${title} (${figures})`;",
-    "  const fill = box.count ? 'url(#hatch)' : box.above ? '#e9ebef' : colours[name[box.frame]];",
-    "  group.append(tip, make('rect', {x: box.x.toFixed(2), y, width: (box.width - gap).toFixed(2),",
-    "                                  height: row - 1, rx: box.width > 6 ? 2 : 0, fill}));",
-    "  const text = box.width < 20 || box.count ? '' : fit(title, box.width - gap - 8, '12px');",
-    "  if (text) {",
-    "    const label = make('text', {x: (box.x + 4).toFixed(2), y: y + row - 6});",
-    "    label.textContent = text;",
-    "    group.append(label);",
-    "  }",
-    "  group.box = box;",
-    "  box.y = y;",
-    "  box.element = group;",
-    "  return group;",
+    "const [title, figures] = describe(box);",
+    "const y = data.inverted ? top + box.level * row : height - bottom - (box.level + 1) * row;",
+    "const gap = box.width > 3 ? 1 : 0;",
+    "const kind = box.count ? 'frame fold' : box.above ? 'frame above' : 'frame';",
+    "const group = make('g', {class: kind, tabindex: -1, role: 'treeitem', 'aria-level': box.level + 1,",
+    "'aria-label': `${title}: ${figures}`});",
+    "const tip = make('title');",
+    "tip.textContent = `${title} (${figures})`;",
+    "const fill = box.count ? 'url(#hatch)' : box.above ? '#e9ebef' : colours[name[box.frame]];",
+    "group.append(tip, make('rect', {x: box.x.toFixed(2), y, width: (box.width - gap).toFixed(2),",
+    "height: row - 1, rx: box.width > 6 ? 2 : 0, fill}));",
+    "const text = box.width < 20 || box.count ? '' : fit(title, box.width - gap - 8, '12px');",
+    "if (text) {",
+    "const label = make('text', {x: (box.x + 4).toFixed(2), y: y + row - 6});",
+    "label.textContent = text;",
+    "group.append(label);",
+    "}",
+    "group.box = box;",
+    "box.y = y;",
+    "box.element = group;",
+    "return group;",
     "}",
     "function drawHead() {",
-    "  const bar = Math.min(width - 2 * pad, Math.max(210, Math.min(330, width * 0.45)));",
-    "  part('tools').setAttribute('width', bar);",
-    "  part('tools').setAttribute('x', width - pad - bar);",
-    "  part('detail').setAttribute('width', width - 2 * pad);",
-    "  head.querySelector('rect').setAttribute('width', width);",
-    "  head.querySelector('rect').setAttribute('height', top - 4);",
-    "  part('matched').setAttribute('x', width - pad);",
-    "  part('title').textContent = fit(data.title, width - 3 * pad - bar, '600 17px');",
-    "  if (data.facts) part('facts').textContent = fit(data.facts, width - 2 * pad, '12px');",
-    "  reset.hidden = zoomed === 0;",
+    "const room = Math.min(width - 2 * pad, Math.max(210, Math.min(330, width * 0.45)));",
+    "const line = data.head - 44;",
+    "part('choices').setAttribute('width', width - 2 * pad);",
+    "const taller = choices.childElementCount ? choices.offsetHeight + 6 : 0;",
+    "part('choices').setAttribute('height', taller);",
+    "part('choices').setAttribute('y', line);",
+    "part('detail').setAttribute('y', line + taller);",
+    "top = data.head + taller;",
+    "part('tools').setAttribute('width', room);",
+    "part('tools').setAttribute('x', width - pad - room);",
+    "part('detail').setAttribute('width', width - 2 * pad);",
+    "head.querySelector('rect').setAttribute('width', width);",
+    "head.querySelector('rect').setAttribute('height', top - 4);",
+    "part('matched').setAttribute('x', width - pad);",
+    "part('title').textContent = fit(data.title, width - 3 * pad - room, '600 17px');",
+    "if (data.facts) part('facts').textContent = fit(data.facts, width - 2 * pad, '12px');",
+    "reset.hidden = zoomed === 0;",
     "}",
     "const alone = svg === document.documentElement;",
     "const view = () => alone ? {width: svg.clientWidth, height: svg.clientHeight} :",
-    "    {width: svg.parentElement.clientWidth, height: innerHeight};",
-    "// Where there is nothing to point with, a picture is taken, and Chromium takes a scrolled page for a blank one: what",
-    "// does not fit into the window is left out, until somebody is there.",
+    "{width: svg.parentElement.clientWidth, height: innerHeight};",
     "let whole = !alone || data.inverted || !matchMedia('(any-pointer: none)').matches;",
     "for (const sign of ['keydown', 'wheel', 'pointerdown', 'beforeprint'])",
-    "  addEventListener(sign, () => {",
-    "    if (whole) return;",
-    "    whole = true;",
-    "    draw();",
-    "  }, {capture: true, passive: true});",
-    "// The head stays in sight while a tall picture is scrolled, if the window has room for more than the head.",
+    "addEventListener(sign, () => {",
+    "if (whole) return;",
+    "whole = true;",
+    "draw();",
+    "}, {capture: true, passive: true});",
     "let seen = {};",
     "function follow() {",
-    "  const above = view().height < 2 * top ? 0 : -svg.getBoundingClientRect().top;",
-    "  head.setAttribute('transform', `translate(0 ${Math.max(0, Math.min(above, height - top))})`);",
-    "  seen = {...view(), y: scrollY};",
+    "const above = view().height < 2 * top ? 0 : -svg.getBoundingClientRect().top;",
+    "head.setAttribute('transform', `translate(0 ${Math.max(0, Math.min(above, height - top))})`);",
+    "seen = {...view(), y: scrollY};",
     "}",
-    "// Paper is narrower than windows, and is not scrolled: the picture shrinks to it (see the style), the head on top.",
     "addEventListener('beforeprint', () => {",
-    "  svg.setAttribute('viewBox', `0 0 ${width} ${height}`);",
-    "  head.setAttribute('transform', 'translate(0 0)');",
+    "svg.setAttribute('viewBox', `0 0 ${width} ${height}`);",
+    "head.setAttribute('transform', 'translate(0 0)');",
     "});",
     "addEventListener('afterprint', () => {",
-    "  svg.removeAttribute('viewBox');",
-    "  follow();",
+    "svg.removeAttribute('viewBox');",
+    "follow();",
     "});",
-    "// Scrolls no further than it must for the frame to be in sight below the head.",
     "function reveal(box) {",
-    "  const {height: room} = view(), roof = room < 2 * top ? 0 : top, at = svg.getBoundingClientRect().top + box.y;",
-    "  if (!alone) box.element.scrollIntoView({block: 'nearest'});",
-    "  else if (at < roof) scrollBy(0, at - roof);",
-    "  else if (at + row + 8 > room) scrollBy(0, at + row + 8 - room);",
-    "  follow();",
+    "const {height: room} = view(), roof = room < 2 * top ? 0 : top, at = svg.getBoundingClientRect().top + box.y;",
+    "if (!alone) box.element.scrollIntoView({block: 'nearest'});",
+    "else if (at < roof) scrollBy(0, at - roof);",
+    "else if (at + row + 8 > room) scrollBy(0, at + row + 8 - room);",
+    "follow();",
     "}",
     "function focus(box) {",
-    "  box.element.focus({preventScroll: true});",
-    "  reveal(box);",
+    "box.element.focus({preventScroll: true});",
+    "reveal(box);",
     "}",
-    "// Where one was before the first zoom, to go back there.",
     "let back = null;",
     "function zoom(frame) {",
-    "  if (!(value[frame] > 0)) return;",
-    "  if (!zoomed) back = {frame, x: scrollX, y: scrollY, height};",
-    "  zoomed = frame;",
-    "  draw();",
-    "  reveal(boxes.find((box) => box.frame === frame));",
+    "if (!(value[frame] > 0)) return;",
+    "if (!zoomed) back = {frame, x: scrollX, y: scrollY, height};",
+    "zoomed = frame;",
+    "draw();",
+    "reveal(boxes.find((box) => box.frame === frame));",
     "}",
     "function zoomOut() {",
-    "  if (!zoomed) return;",
-    "  const held = frames.contains(document.activeElement);",
-    "  zoomed = 0;",
-    "  draw();",
-    "  if (held) (boxes.find((box) => box.frame === back.frame) ?? boxes[0]).element.focus({preventScroll: true});",
-    "  scrollTo(back.x, back.y + (data.inverted ? 0 : height - back.height));",
-    "  follow();",
+    "if (!zoomed) return;",
+    "const held = frames.contains(document.activeElement);",
+    "zoomed = 0;",
+    "draw();",
+    "if (held) (boxes.find((box) => box.frame === back.frame) ?? boxes[0]).element.focus({preventScroll: true});",
+    "scrollTo(back.x, back.y + (data.inverted ? 0 : height - back.height));",
+    "follow();",
     "}",
-    "// Search: what matches as plain text or as a regular expression. A frame below a match is part of",
-    "// that match's time, so only the topmost ones count.",
     "function search(query) {",
-    "  let pattern = null;",
-    "  try { pattern = new RegExp(query, 'iu'); } catch { /* then it is plain text only */ }",
-    "  const plain = query.toLowerCase();",
-    "  hits = query && names.map((text) => text.toLowerCase().includes(plain) || !!pattern?.test(text));",
-    "  paintHits();",
+    "let pattern = null;",
+    "try { pattern = new RegExp(query, 'iu'); } catch { /* then it is plain text only */ }",
+    "const plain = query.toLowerCase();",
+    "hits = query && names.map((text) => text.toLowerCase().includes(plain) || !!pattern?.test(text));",
+    "paintHits();",
     "}",
     "function matchedIn(start) {",
-    "  let sum = 0, unknown = 0;",
-    "  const open = [start];",
-    "  for (const i of open) {",
-    "    if (i && hits[name[i]]) { sum += value[i]; continue; }",
-    "    unknown += folded[i]?.[1] ?? 0;",
-    "    for (let k = 0; k < children[i]; k++) open.push(first[i] + k);",
-    "  }",
-    "  return [sum, unknown];",
+    "let sum = 0, unknown = 0;",
+    "const open = [start];",
+    "for (const i of open) {",
+    "if (i && hits[name[i]]) { sum += value[i]; continue; }",
+    "unknown += folded[i]?.[1] ?? 0;",
+    "for (let k = 0; k < children[i]; k++) open.push(first[i] + k);",
+    "}",
+    "return [sum, unknown];",
     "}",
     "function paintHits() {",
-    "  for (const box of boxes) {",
-    "    const hit = hits && !box.count && box.frame > 0 && hits[name[box.frame]];",
-    "    box.element.classList.toggle('hit', !!hit);",
-    "    box.element.classList.toggle('miss', !!hits && !hit);",
-    "  }",
-    "  showMatched();",
+    "for (const box of boxes) {",
+    "const hit = hits && !box.count && box.frame > 0 && hits[name[box.frame]];",
+    "box.element.classList.toggle('hit', !!hit);",
+    "box.element.classList.toggle('miss', !!hits && !hit);",
+    "}",
+    "showMatched();",
     "}",
     "function showMatched() {",
-    "  let text = '';",
-    "  if (hits) {",
-    "    const [sum, unknown] = matchedIn(0), [inView] = matchedIn(zoomed);",
-    "    text = `Matched: ${percent(sum, total)} (${amount(sum)})` +",
-    "        (zoomed ? `, ${percent(inView, value[zoomed])} of this view` : '') +",
-    "        (unknown * 1000 > total ? `, at most ${percent(unknown, total)} more in folded frames` : '');",
-    "  }",
-    "  const matched = part('matched'), room = width - 2 * pad;",
-    "  matched.textContent = fit(text, room, '600 12px');",
-    "  const taken = text ? matched.getComputedTextLength() + 2 * pad : 0;",
-    "  part('subtitle').textContent = fit(subtitle, room - taken, '12px');",
+    "let text = '';",
+    "if (hits) {",
+    "const [sum, unknown] = matchedIn(0), [inView] = matchedIn(zoomed);",
+    "text = `Matched: ${percent(sum, total)} (${amount(sum)})` +",
+    "(zoomed ? `, ${percent(inView, value[zoomed])} of this view` : '') +",
+    "(unknown * 1000 > total ? `, at most ${percent(unknown, total)} more in folded frames` : '');",
+    "}",
+    "const matched = part('matched'), room = width - 2 * pad;",
+    "matched.textContent = fit(text, room, '600 12px');",
+    "const taken = text ? matched.getComputedTextLength() + 2 * pad : 0;",
+    "part('subtitle').textContent = fit(summary(), room - taken, '12px');",
     "}",
     "const hint = 'Click a frame to zoom, or walk with the arrow keys and Enter; Escape resets.';",
     "function show(box) {",
-    "  const [title, figures] = box ? describe(box) : ['', hint];",
-    "  part('name').textContent = title;",
-    "  part('figures').textContent = figures;",
+    "const [title, figures] = box ? describe(box) : ['', hint];",
+    "part('name').textContent = title;",
+    "part('figures').textContent = figures;",
     "}",
-    "// Keys: to the side along a row, up and down as it looks.",
     "function neighbour(box, key) {",
-    "  const inwards = data.inverted ? 'ArrowDown' : 'ArrowUp', outwards = data.inverted ? 'ArrowUp' : 'ArrowDown';",
-    "  const level = box.level + (key === inwards ? 1 : key === outwards ? -1 : 0);",
-    "  const line = boxes.filter((other) => other.level === level).sort((a, b) => a.x - b.x);",
-    "  if (key === 'Home') return boxes[0];",
-    "  if (key === 'ArrowLeft') return line[line.indexOf(box) - 1];",
-    "  if (key === 'ArrowRight') return line[line.indexOf(box) + 1];",
-    "  if (key === outwards) return line.findLast((other) => other.x <= box.x + 0.01);",
-    "  if (key === inwards) return line.find((o) => o.x >= box.x - 0.01 && o.x < box.x + box.width ||",
-    "                                               o.x < box.x && o.x + o.width > box.x + 0.01);",
+    "const inwards = data.inverted ? 'ArrowDown' : 'ArrowUp', outwards = data.inverted ? 'ArrowUp' : 'ArrowDown';",
+    "const level = box.level + (key === inwards ? 1 : key === outwards ? -1 : 0);",
+    "const line = boxes.filter((other) => other.level === level).sort((a, b) => a.x - b.x);",
+    "if (key === 'Home') return boxes[0];",
+    "if (key === 'ArrowLeft') return line[line.indexOf(box) - 1];",
+    "if (key === 'ArrowRight') return line[line.indexOf(box) + 1];",
+    "if (key === outwards) return line.findLast((other) => other.x <= box.x + 0.01);",
+    "if (key === inwards) return line.find((o) => o.x >= box.x - 0.01 && o.x < box.x + box.width ||",
+    "o.x < box.x && o.x + o.width > box.x + 0.01);",
     "}",
-    "// The parts that only work with a script are made by it: buttons, search field, detail line.",
     "const reset = html('button', {type: 'button', id: 'reset', title: 'Show all frames again (Escape)'});",
     "const field = html('input', {type: 'search', id: 'search', placeholder: 'Search (Ctrl-F)',",
-    "                             'aria-label': 'Search frames: text or regular expression',",
-    "                             title: 'Text or regular expression', spellcheck: 'false'});",
+    "'aria-label': 'Search frames: text or regular expression',",
+    "title: 'Text or regular expression', spellcheck: 'false'});",
     "const bar = html('div', {class: 'bar'}), detail = html('div', {class: 'detail', 'aria-hidden': true});",
     "reset.textContent = 'Reset zoom';",
     "bar.append(reset, field);",
     "detail.append(html('div', {id: 'name'}), html('div', {id: 'figures'}));",
     "part('tools').append(bar);",
+    "const choices = html('div', {class: 'bar choices', role: 'group', 'aria-label': 'What is shown'});",
+    "part('detail').before(make('foreignObject', {id: 'choices', x: pad}));",
+    "part('choices').append(choices);",
+    "function choice(key, label, title) {",
+    "if (!has[key]) return;",
+    "const button = html('button', {type: 'button', id: key, title, 'aria-pressed': chosen[key]});",
+    "button.textContent = label;",
+    "button.addEventListener('click', () => {",
+    "chosen[key] = !chosen[key];",
+    "button.setAttribute('aria-pressed', chosen[key]);",
+    "change();",
+    "});",
+    "choices.append(button);",
+    "}",
+    "choice('apart', 'Threads apart', 'One stack for each thread, or one of all together');",
+    "choice('imports', 'Open imports', 'The frames of importlib one by one, or each run of them as one frame');",
+    "function change() {",
+    "const held = origin[zoomed];",
+    "build();",
+    "zoomed = 0;",
+    "tallest = 0;",
+    "draw();",
+    "if (alone && !data.inverted) scrollTo(scrollX, height);",
+    "follow();",
+    "const same = placed(...held);",
+    "if (same) zoom(same);",
+    "}",
     "part('detail').append(detail);",
     "const boxOf = (event) => {",
-    "  const group = event.target.closest?.('.frame');",
-    "  return group && frames.contains(group) ? group.box : undefined;",
+    "const group = event.target.closest?.('.frame');",
+    "return group && frames.contains(group) ? group.box : undefined;",
     "};",
     "frames.addEventListener('pointerover', (event) => show(boxOf(event) ?? current));",
     "frames.addEventListener('pointerleave', () => show(current));",
     "frames.addEventListener('click', (event) => { const box = boxOf(event); if (box) zoom(box.frame); });",
-    "// Not on `frames`: an SVG element that listens for focus gets it, too, and so a place for Tab.",
     "document.addEventListener('focusin', (event) => {",
-    "  const box = boxOf(event);",
-    "  if (!box) return;",
-    "  current = box;",
-    "  frames.querySelector('[tabindex=\"0\"]')?.setAttribute('tabindex', -1);",
-    "  box.element.setAttribute('tabindex', 0);",
-    "  show(box);",
-    "  const place = {x: box.x - 1, y: box.y - 1, width: Math.max(4, box.width + 1), height: row + 1};",
-    "  for (const side in place) ring.setAttribute(side, place[side]);",
-    "  ring.setAttribute('visibility', box.element.matches(':focus-visible') ? 'visible' : 'hidden');",
+    "const box = boxOf(event);",
+    "if (!box) return;",
+    "current = box;",
+    "frames.querySelector('[tabindex=\"0\"]')?.setAttribute('tabindex', -1);",
+    "box.element.setAttribute('tabindex', 0);",
+    "show(box);",
+    "const place = {x: box.x - 1, y: box.y - 1, width: Math.max(4, box.width + 1), height: row + 1};",
+    "for (const side in place) ring.setAttribute(side, place[side]);",
+    "ring.setAttribute('visibility', box.element.matches(':focus-visible') ? 'visible' : 'hidden');",
     "});",
     "document.addEventListener('focusout', () => {",
-    "  current = null;",
-    "  ring.setAttribute('visibility', 'hidden');",
-    "  show(null);",
+    "current = null;",
+    "ring.setAttribute('visibility', 'hidden');",
+    "show(null);",
     "});",
     "frames.addEventListener('keydown', (event) => {",
-    "  const box = boxOf(event);",
-    "  if (event.ctrlKey || event.altKey || event.metaKey) return;",
-    "  if (event.key === 'Enter' || event.key === ' ') zoom(box.frame);",
-    "  else if (!/^(Arrow|Home)/.test(event.key)) return;",
-    "  else {",
-    "    const next = neighbour(box, event.key);",
-    "    if (next) focus(next);",
-    "  }",
-    "  event.preventDefault();",
+    "const box = boxOf(event);",
+    "if (event.ctrlKey || event.altKey || event.metaKey) return;",
+    "if (event.key === 'Enter' || event.key === ' ') zoom(box.frame);",
+    "else if (!/^(Arrow|Home)/.test(event.key)) return;",
+    "else {",
+    "const next = neighbour(box, event.key);",
+    "if (next) focus(next);",
+    "}",
+    "event.preventDefault();",
     "});",
     "field.addEventListener('input', () => search(field.value));",
     "reset.addEventListener('click', () => {",
-    "  const box = back.frame;",
-    "  zoomOut();",
-    "  (boxes.find((one) => one.frame === box) ?? boxes[0]).element.focus({preventScroll: true});",
+    "const box = back.frame;",
+    "zoomOut();",
+    "(boxes.find((one) => one.frame === box) ?? boxes[0]).element.focus({preventScroll: true});",
     "});",
     "document.addEventListener('keydown', (event) => {",
-    "  const find = (event.ctrlKey || event.metaKey) && event.key === 'f' || event.key === '/';",
-    "  if (find && document.activeElement !== field) {",
-    "    event.preventDefault();",
-    "    field.focus({preventScroll: true});",
-    "    field.select();",
-    "  } else if (event.key === 'Escape') {",
-    "    field.value = '';",
-    "    search('');",
-    "    zoomOut();",
-    "    if (document.activeElement === field) boxes[0].element.focus({preventScroll: true});",
-    "  }",
+    "const find = (event.ctrlKey || event.metaKey) && event.key === 'f' || event.key === '/';",
+    "if (find && document.activeElement !== field) {",
+    "event.preventDefault();",
+    "field.focus({preventScroll: true});",
+    "field.select();",
+    "} else if (event.key === 'Escape') {",
+    "field.value = '';",
+    "search('');",
+    "zoomOut();",
+    "if (document.activeElement === field) boxes[0].element.focus({preventScroll: true});",
+    "}",
     "});",
-    "// What stood at the lower edge of the window stays there (at the upper one if the root is on top).",
     "function resize() {",
-    "  const {width: room, height: tall} = view(), was = seen;",
-    "  const next = Math.max(data.least, data.fixed ? Math.min(data.width, room) : room);",
-    "  if (alone && !data.inverted && was.height) scrollTo(scrollX, was.y + was.height - tall);",
-    "  ",
-    "  if (next === width && !zoomed && whole) return follow();",
-    "  width = next;",
-    "  tallest = layout(0).tall;",
-    "  draw();",
-    "  if (zoomed) reveal(boxes.find((box) => box.frame === zoomed));",
+    "const {width: room, height: tall} = view(), was = seen;",
+    "const next = Math.max(data.least, data.fixed ? Math.min(data.width, room) : room);",
+    "if (alone && !data.inverted && was.height) scrollTo(scrollX, was.y + was.height - tall);",
+    "if (next === width && !zoomed && whole) return follow();",
+    "width = next;",
+    "tallest = layout(0).tall;",
+    "draw();",
+    "if (zoomed) reveal(boxes.find((box) => box.frame === zoomed));",
     "}",
     "addEventListener('resize', resize);",
     "addEventListener('scroll', follow, {passive: true, capture: true});",
+    "build();",
     "show(null);",
     "resize();",
     "resize(); // again: the first drawing may have brought a scroll bar",
@@ -2152,26 +2661,14 @@ static inline void flamegraph_put_folded(const flamegraph_picture *picture, cons
     flamegraph_puts("</g>\n", out);
 }
 
-/* The sentence about what the file itself leaves out; empty when it has all. */
-static inline void flamegraph_format_kept(char *out, size_t room, const flamegraph_picture *picture) {
-    char kept[32], all[32];
-    out[0] = '\0';
-    if (picture->count == picture->graph->node_count)
-        return;
-    flamegraph_format_count(kept, sizeof kept, picture->count);
-    flamegraph_format_count(all, sizeof all, picture->graph->node_count);
-    snprintf(out, room, "This file describes the largest %s of %s frames.", kept, all);
-}
-
 static inline void flamegraph_put_note(const flamegraph_picture *picture, flamegraph_out *out) {
-    char kept[128], hidden[32] = "", narrow[32], text[320];
-    flamegraph_format_kept(kept, sizeof kept, picture);
+    char hidden[32] = "", narrow[32], text[320];
     flamegraph_format_count(hidden, sizeof hidden, picture->hidden_frames);
     flamegraph_print(out, "<text id=\"note\" x=\"%d\" y=\"%d\">", FLAMEGRAPH_PAD,
                      flamegraph_height(picture) - FLAMEGRAPH_BOTTOM + 22);
     if (picture->hidden_frames) {
         snprintf(text, sizeof text, "%s frames narrower than %s px are folded (hatched); zoom in to see them. %s",
-                 hidden, flamegraph_short(narrow, sizeof narrow, picture->options.min_width), kept);
+                 hidden, flamegraph_short(narrow, sizeof narrow, picture->options.min_width), picture->kept_text);
         flamegraph_put_fitting(text, strlen(text), flamegraph_width(&picture->options) - 2.0 * FLAMEGRAPH_PAD, 11, out);
     }
     flamegraph_puts("</text>\n", out);
@@ -2232,85 +2729,142 @@ static inline void flamegraph_put_start(const flamegraph_picture *picture, flame
                     out);
 }
 
-static inline void flamegraph_put_names(const flamegraph_picture *picture, uint32_t *numbers, flamegraph_out *out) {
-    const flamegraph *graph = picture->graph;
-    const char *separator = "";
-    uint32_t next = 0;
-    memset(numbers, 0xff, graph->name_count * sizeof *numbers);
-    flamegraph_puts("names: [", out);
-    for (size_t i = 0; i < picture->count; i++) {
-        uint32_t id = graph->nodes[picture->entries[i].node].name;
-        if (numbers[id] != FLAMEGRAPH_NONE)
-            continue;
-        numbers[id] = next++;
-        flamegraph_puts(separator, out);
-        flamegraph_put_js(graph->text + graph->names[id].offset, graph->names[id].size, out);
-        separator = ",\n";
+/* Numbers as the script reads them: digits to the base of 42, the last one of each marked by being one of the first 42
+ * characters. They stand in a template literal within a CDATA section, maybe within HTML: nothing here means anything
+ * there. */
+static inline void flamegraph_put_number(uint64_t number, flamegraph_out *out) {
+    static const char digits[] = "%'()*+,-./0123456789:;=?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[^_abcdefghijklmnopqrstuvwxyz{|}~";
+    char text[16];
+    int used = 0;
+    for (; used == 0 || number; number /= 42) {
+        text[used] = digits[number % 42 + (used ? 42 : 0)];
+        used++;
     }
-    flamegraph_puts("],\ncolours: [", out);
-    next = 0;
-    for (size_t i = 0; i < picture->count; i++) {
-        uint32_t id = graph->nodes[picture->entries[i].node].name;
-        if (numbers[id] != next)
-            continue;
-        flamegraph_print(out, "%s\"#%06" PRIx32 "\"", next ? "," : "",
-                         flamegraph_colour(graph->text + graph->names[id].offset, graph->names[id].size));
-        next++;
-    }
-    flamegraph_puts("],\n", out);
+    while (used > 0)
+        flamegraph_putc(text[--used], out);
 }
 
-/* The tree for the script: a few flat lists over all entries. */
-static inline bool flamegraph_put_data(const flamegraph_picture *picture, flamegraph_out *out) {
+/* Text for the same place. */
+static inline void flamegraph_put_literal(const char *at, size_t size, flamegraph_out *out) {
+    for (const char *end = at + size; at < end;) {
+        uint32_t code = flamegraph_character(&at, end);
+        if (code < 0x80 && strchr("`$\\<>&", (int)code)) {
+            flamegraph_print(out, "\\x%02" PRIx32, code);
+        } else {
+            flamegraph_put(code, out);
+        }
+    }
+}
+
+/* How many bytes two names begin with in common, of plain ASCII. */
+static inline size_t flamegraph_common(const char *one, size_t one_size, const char *other, size_t other_size) {
+    size_t least = one_size < other_size ? one_size : other_size, at = 0;
+    while (at < least && one[at] == other[at] && one[at] >= ' ' && one[at] < 0x7f)
+        at++;
+    return at;
+}
+
+/* The names, sorted: of each how much it begins with in common with the one before, its colour, and the rest. */
+static inline void flamegraph_put_names(const flamegraph_table *table, flamegraph_out *out) {
+    const flamegraph *words = table->words;
+    const char *before = "";
+    size_t before_size = 0;
+    flamegraph_puts("names: `", out);
+    for (size_t i = 0; i < words->name_count; i++) {
+        const flamegraph_name *name = &words->names[table->sorted[i]];
+        const char *text = words->text + name->offset;
+        size_t common = flamegraph_common(before, before_size, text, name->size);
+        if (i)
+            flamegraph_putc('\n', out);
+        flamegraph_put_number(common, out);
+        flamegraph_put_number(flamegraph_colour_code(text, name->size), out);
+        flamegraph_put_literal(text + common, name->size - common, out);
+        before = text;
+        before_size = name->size;
+    }
+    flamegraph_puts("`,\n", out);
+}
+
+/* A name's place among them. */
+static inline uint32_t flamegraph_word(const flamegraph_table *table, const char *name, size_t size) {
+    return table->word[flamegraph_intern(table->words, name, size)]; /* it is there */
+}
+
+static inline void flamegraph_put_entry(const flamegraph_table *table, size_t at, size_t *next, flamegraph_out *out) {
+    const flamegraph_entry *entry = &table->kept.entries[at];
+    const flamegraph *records = table->records;
+    size_t size, count = 0;
+    const char *name = flamegraph_name_of(table->base.graph, entry->node, &size);
+    while (*next + count < records->node_count && records->nodes[table->order[*next + count]].parent == at)
+        count++;
+    flamegraph_put_number(flamegraph_word(table, name, size), out);
+    flamegraph_put_number(
+        (entry->child_count * 2u + (entry->folded_frames > 0)) * UINT64_C(3) + (count < 2 ? count : 2), out);
+    if (entry->folded_frames)
+        flamegraph_put_number(entry->folded_frames, out);
+    if (count >= 2)
+        flamegraph_put_number(count, out);
+    for (size_t end = *next + count; *next < end; ++*next) {
+        const flamegraph_node *record = &records->nodes[table->order[*next]];
+        flamegraph_put_number(record->name, out);
+        flamegraph_put_number(record->total, out);
+    }
+}
+
+/* The table for the script, which reads it at its start. */
+static inline bool flamegraph_put_table(const flamegraph_table *table, flamegraph_out *out) {
+    size_t next = 1;
+    const char *comma = "";
+    flamegraph_put_names(table, out);
+    flamegraph_puts("table: `", out);
+    for (size_t i = 0; i < table->kept.count; i++)
+        flamegraph_put_entry(table, i, &next, out);
+    flamegraph_puts("`,\nthreads: [0", out);
+    for (size_t i = 1; i < table->thread_count; i++)
+        flamegraph_print(out, ",%" PRIu32, table->word[table->labels[i].offset]);
+    flamegraph_puts("], holds: [", out);
+    for (size_t i = 1; i < table->kept.count; i++) {
+        if (!table->holds[i])
+            continue;
+        flamegraph_print(out, "%s%zu", comma, i);
+        comma = ",";
+    }
+    flamegraph_puts("], ", out);
+    if (table->has_imports)
+        flamegraph_print(out, "imports: %" PRIu32 ", ",
+                         flamegraph_word(table, FLAMEGRAPH_IMPORT, strlen(FLAMEGRAPH_IMPORT)));
+    flamegraph_puts("hues: [", out);
+    for (size_t i = 0; i < FLAMEGRAPH_HUES; i++)
+        flamegraph_print(out, "%s%" PRIu32, i ? "," : "", flamegraph_hues[i]);
+    flamegraph_puts("]};\n", out);
+    return true;
+}
+
+static inline bool flamegraph_put_data(const flamegraph_picture *picture, const flamegraph_table *table,
+                                       flamegraph_out *out) {
     const flamegraph_options *options = &picture->options;
-    const flamegraph_entry *entries = picture->entries;
-    const flamegraph_node *nodes = picture->graph->nodes;
-    uint32_t *numbers = (uint32_t *)malloc(picture->graph->name_count * sizeof *numbers);
-    char kept[128], narrow[32];
-    if (!numbers)
-        return false;
-    flamegraph_format_kept(kept, sizeof kept, picture);
+    char narrow[32];
     flamegraph_puts("const data = {\nunit: ", out);
     flamegraph_put_js(options->unit, strlen(options->unit), out);
     flamegraph_print(out,
                      ", ns: %" PRIu64 ", per: %" PRIu64
-                     ", together: \"%s\", width: %d, fixed: %d, least: %d, narrow: %s, inverted: %d,\n"
-                     "pad: %d, row: %d, top: %d, bottom: %d,\nkept: \"%s\",\ntitle: ",
-                     (uint64_t)flamegraph_nanoseconds(options->unit), picture->per, picture->together,
+                     ", together: \"%s\", width: %d, fixed: %d, least: %d, narrow: %s, inverted: %d, apart: %d,\n"
+                     "pad: %d, row: %d, head: %d, foot: %d,\nkept: \"%s\",\ntitle: ",
+                     (uint64_t)flamegraph_nanoseconds(options->unit), picture->per, table->together,
                      flamegraph_width(options), options->width != 0, FLAMEGRAPH_MIN_WIDTH,
-                     flamegraph_short(narrow, sizeof narrow, options->min_width), options->inverted, FLAMEGRAPH_PAD,
-                     FLAMEGRAPH_ROW, flamegraph_top(picture), FLAMEGRAPH_BOTTOM, kept);
+                     flamegraph_short(narrow, sizeof narrow, options->min_width), options->inverted, options->threads,
+                     FLAMEGRAPH_PAD, FLAMEGRAPH_ROW, flamegraph_top(picture), FLAMEGRAPH_BOTTOM, picture->kept_text);
     flamegraph_put_js(options->title, strlen(options->title), out);
     flamegraph_puts(", subtitle: ", out);
     flamegraph_put_js(options->subtitle, strlen(options->subtitle), out);
     flamegraph_puts(", facts: ", out);
     flamegraph_put_js(picture->facts, strlen(picture->facts), out);
     flamegraph_puts(",\n", out);
-    flamegraph_put_names(picture, numbers, out);
-    flamegraph_puts("name: [", out);
-    for (size_t i = 0; i < picture->count; i++) {
-        flamegraph_print(out, "%s%" PRIu32, i ? "," : "", numbers[nodes[entries[i].node].name]);
-    }
-    flamegraph_puts("],\nvalue: [", out);
-    for (size_t i = 0; i < picture->count; i++) {
-        flamegraph_print(out, "%s%" PRIu64, i ? "," : "", nodes[entries[i].node].total);
-    }
-    flamegraph_puts("],\nchildren: [", out);
-    for (size_t i = 0; i < picture->count; i++) {
-        flamegraph_print(out, "%s%" PRIu32, i ? "," : "", entries[i].child_count);
-    }
-    flamegraph_puts("],\nfolded: {", out);
-    for (size_t i = 0; i < picture->count; i++) {
-        if (!entries[i].folded_frames)
-            continue;
-        flamegraph_print(out, "%zu:[%" PRIu64 ",%" PRIu64 "],", i, entries[i].folded_frames, entries[i].folded_value);
-    }
-    flamegraph_puts("}};\n", out);
-    free(numbers);
-    return true;
+    return flamegraph_put_table(table, out);
 }
 
-static inline bool flamegraph_put_picture(const flamegraph_picture *picture, flamegraph_out *out) {
+static inline bool flamegraph_put_picture(const flamegraph_picture *picture, const flamegraph_table *table,
+                                          flamegraph_out *out) {
     flamegraph_put_start(picture, out);
     flamegraph_print(out, "<g id=\"frames\" role=\"tree\" aria-label=\"Flame graph\">\n");
     for (size_t i = 0; i < picture->count; i++) {
@@ -2323,7 +2877,7 @@ static inline bool flamegraph_put_picture(const flamegraph_picture *picture, fla
     flamegraph_put_note(picture, out);
     flamegraph_put_head(picture, out);
     flamegraph_puts("<script><![CDATA[\n'use strict';\n(() => {\n", out);
-    if (!flamegraph_put_data(picture, out))
+    if (!flamegraph_put_data(picture, table, out))
         return false;
     flamegraph_put_lines(flamegraph_script, sizeof flamegraph_script / sizeof *flamegraph_script, out);
     flamegraph_puts("})();\n]]></script>\n</svg>\n", out);
@@ -2386,26 +2940,32 @@ static inline void flamegraph_put_empty(const flamegraph_options *options, flame
     flamegraph_puts("</svg>\n", out);
 }
 
-static inline bool flamegraph_draw(const flamegraph *graph, const flamegraph_options *options, size_t together,
-                                   flamegraph_out *out) {
+/* The picture as viewers without scripts show it, and the table from which the script draws. */
+static inline bool flamegraph_draw(const flamegraph *graph, const flamegraph_table *table,
+                                   const flamegraph_options *options, flamegraph_out *out) {
     flamegraph_picture picture;
-    char count[32];
     bool made = flamegraph_picture_make(&picture, graph, options);
-    if (together > 1) {
-        flamegraph_format_count(count, sizeof count, together);
-        snprintf(picture.together, sizeof picture.together, ", %s threads together", count);
+    if (made) {
+        flamegraph_format_kept(picture.kept_text, sizeof picture.kept_text, &table->kept);
+        if (!options->threads)
+            memcpy(picture.together, table->together, sizeof picture.together);
+        flamegraph_lay_out(&picture);
+        made = flamegraph_put_picture(&picture, table, out);
     }
-    made = made && flamegraph_put_picture(&picture, out);
     flamegraph_picture_free(&picture);
     return made;
 }
 
 static inline bool flamegraph_draw_view(const flamegraph *graph, const flamegraph_options *options,
                                         flamegraph_out *out) {
+    flamegraph_table table;
     flamegraph_view view;
-    bool made = flamegraph_view_make(&view, graph, options->threads) &&
-                flamegraph_draw(view.graph, options, options->threads ? 0 : view.threads, out);
+    memset(&view, 0, sizeof view);
+    bool made = flamegraph_table_make(&table, graph, options);
+    const flamegraph *shown = made ? (options->threads ? table.apart.graph : table.base.graph) : NULL;
+    made = made && flamegraph_view_make(&view, shown, true, true) && flamegraph_draw(view.graph, &table, options, out);
     flamegraph_view_free(&view);
+    flamegraph_table_free(&table);
     return made;
 }
 

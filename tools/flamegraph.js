@@ -6,22 +6,142 @@ const make = (tag, attributes, space = 'http://www.w3.org/2000/svg') => {
   return element;
 };
 const html = (tag, attributes) => make(tag, attributes, 'http://www.w3.org/1999/xhtml');
-const {names, colours, name, value, children, folded, pad, row, top, bottom} = data;
-const total = value[0];
-// The tree: frames stand in breadth-first order, so the children of a frame are neighbours.
-const parent = new Int32Array(value.length), first = new Int32Array(value.length);
-const size = new Float64Array(value.length).fill(1), self = Float64Array.from(value);
-for (let i = 0, next = 1; i < value.length; i++) {
-  first[i] = next;
-  for (let k = children[i]; k > 0; k--) parent[next++] = i;
+const {pad, row} = data;
+// The table, see flamegraph_put_table(): numbers to the base of 42, names, frames with the records of their own values.
+const digitOf = new Uint8Array(127);
+for (let code = 37, next = 0; code < 127; code++)
+  if (!'&<>\\]`'.includes(String.fromCharCode(code))) digitOf[code] = next++;
+function reader(text) {
+  let at = 0;
+  const next = () => {
+    for (let sum = 0; ; ) {
+      const digit = digitOf[text.charCodeAt(at++)];
+      if (digit < 42) return sum * 42 + digit;
+      sum = sum * 42 + digit - 42;
+    }
+  };
+  return {next, rest: () => text.slice(at)};
 }
-for (const i in folded) {
-  size[i] += folded[i][0];
-  self[i] -= folded[i][1];
+const names = [], codes = [], none = [0, 0];
+for (const line of data.names.split('\n')) {
+  const read = reader(line), common = read.next();
+  codes.push(read.next());
+  names.push((names.at(-1) ?? '').slice(0, common) + read.rest());
 }
-for (let i = value.length - 1; i > 0; i--) {
-  size[parent[i]] += size[i];
-  self[parent[i]] -= value[i];
+// As flamegraph_colour() has them.
+function colour(code) {
+  if (code < 3) return code ? '#dedfd8' : '#d5dae1';
+  const place = Math.floor((code - 3) / 3), white = (code - 3) % 3 * 16, mix = place % 64;
+  const from = data.hues[place >> 6], to = data.hues[((place >> 6) + 1) % data.hues.length];
+  let sum = 0;
+  for (let shift = 0; shift < 24; shift += 8) {
+    const channel = Math.floor(((from >> shift & 255) * (64 - mix) + (to >> shift & 255) * mix) / 64);
+    sum |= channel + Math.floor((255 - channel) * white / 128) << shift;
+  }
+  return '#' + sum.toString(16).padStart(6, '0');
+}
+const colours = codes.map(colour);
+// The tree with threads together and importlib as it is: frames in breadth-first order.
+const tree = {name: [], parent: [0], missing: []}, records = [];
+const {next: take} = reader(data.table);
+for (let i = 0; i < tree.parent.length; i++) {
+  tree.name.push(take());
+  const code = take(), flags = Math.floor(code / 3);
+  tree.missing.push(flags % 2 ? take() : 0);
+  for (let k = flags >> 1; k > 0; k--) tree.parent.push(i);
+  for (let k = code % 3 < 2 ? code % 3 : take(); k > 0; k--) {
+    const kind = take();
+    records.push({frame: i, thread: Math.floor(kind / 3), kind: kind % 3, value: take()});
+  }
+}
+const holds = new Set([0, ...data.holds]), importlib = codes.map((code) => code === 2);
+const has = {apart: data.threads.length > 2, imports: importlib.some(Boolean)};
+const chosen = {apart: !!data.apart, imports: false};
+// What is shown: frames in breadth-first order, so that the children of one are neighbours, by falling value.
+// `origin` tells a frame of the tree and a thread for which each of them stands; `placed` leads back.
+let name, value, self, parent, first, children, folded, size, total, origin, placed;
+// Which frame of a view stands for a frame of the tree, made when it is asked for: callers have smaller numbers.
+function shape() {
+  const found = {name: [tree.name[0]], parent: [0], origin: [[0, 0]]}, made = new Map(), known = new Map([[0, 0]]);
+  const enter = (above, word) => {
+    const key = above * names.length + word;
+    let at = made.get(key);
+    if (at === undefined) {
+      at = found.name.push(word) - 1;
+      found.parent.push(above);
+      made.set(key, at);
+    }
+    return at;
+  };
+  const below = (frame, above) => {
+    const word = tree.name[frame];
+    if (chosen.imports || !importlib[word]) return enter(above, word);
+    return above && found.name[above] === data.imports ? above : enter(above, data.imports);
+  };
+  // A thread stands between what may hold it and what it did.
+  found.place = (frame, given) => {
+    const thread = chosen.apart ? given : 0;
+    const way = [];
+    for (let at = frame, of = thread; !known.has(at + of * tree.name.length); ) {
+      way.push([at, of]);
+      if (of && holds.has(at)) of = 0; else at = tree.parent[at];
+    }
+    while (way.length) {
+      const [at, of] = way.pop(), holder = holds.has(at);
+      const above = known.get(of && holder ? at : tree.parent[at] + of * tree.name.length);
+      const stands = of && holder ? enter(above, data.threads[of]) : below(at, above);
+      known.set(at + of * tree.name.length, stands);
+      if (!found.origin[stands]) found.origin[stands] = [at, chosen.apart ? of : given];
+    }
+    return known.get(frame + thread * tree.name.length);
+  };
+  return found;
+}
+// A view's frames by falling value, equal ones by name.
+function arrange(view) {
+  const count = view.name.length, runs = new Int32Array(count + 1), members = new Int32Array(count);
+  for (let i = 1; i < count; i++) runs[view.parent[i] + 1]++;
+  for (let i = 0; i < count; i++) runs[i + 1] += runs[i];
+  const fill = runs.slice();
+  for (let i = 1; i < count; i++) members[fill[view.parent[i]]++] = i;
+  const order = [0];
+  name = new Int32Array(count), value = new Float64Array(count), self = new Float64Array(count), parent = new Int32Array(count);
+  first = new Int32Array(count), children = new Int32Array(count), size = new Float64Array(count), folded = [], origin = [];
+  const where = new Int32Array(count);
+  for (let at = 0; at < order.length; at++) {
+    const i = order[at], run = members.subarray(runs[i], runs[i + 1]);
+    run.sort((a, b) => view.value[b] - view.value[a] || view.name[a] - view.name[b]);
+    name[at] = view.name[i];
+    origin[at] = view.origin[i];
+    where[i] = at;
+    value[at] = view.value[i];
+    self[at] = view.self[i];
+    if (view.missing[i] || view.lost[i]) folded[at] = [view.missing[i], view.lost[i]];
+    first[at] = order.length;
+    children[at] = run.length;
+    for (const child of run) parent[order.push(child) - 1] = at;
+  }
+  for (let i = count - 1; i >= 0; i--) {
+    size[i] += 1 + (folded[i]?.[0] ?? 0);
+    if (i) size[parent[i]] += size[i];
+  }
+  total = value[0];
+  placed = (frame, thread) => where[view.place(frame, thread)] ?? 0;
+}
+function build() {
+  const view = shape(), sums = {self: [], lost: [], missing: []};
+  const add = (kind, at, more) => { sums[kind][at] = (sums[kind][at] ?? 0) + more; };
+  for (const record of records) {
+    if (record.kind === 2) {
+      if (chosen.apart) add('missing', view.place(record.frame, record.thread), record.value);
+    } else if (record.value > 0) add(record.kind ? 'lost' : 'self', view.place(record.frame, record.thread), record.value);
+  }
+  if (!chosen.apart)
+    tree.missing.forEach((missing, frame) => { if (missing) add('missing', view.place(frame, 0), missing); });
+  for (const kind in sums) view[kind] = Float64Array.from(view.name, (_, i) => sums[kind][i] ?? 0);
+  view.value = view.self.map((own, i) => own + view.lost[i]);
+  for (let i = view.name.length - 1; i > 0; i--) view.value[view.parent[i]] += view.value[i];
+  arrange(view);
 }
 // Numbers for people.
 const commas = new Intl.NumberFormat('en'), number = (n) => commas.format(n);
@@ -63,19 +183,21 @@ function fit(text, room, font) {
 }
 let zoomed = 0, boxes = [], hits = null, width = 0, height = 0, current = null, tallest = 0;
 const frames = part('frames'), head = part('head'), note = part('note'), ring = part('ring');
-const subtitle = amount(total) + ' in all' + data.together + (data.subtitle && ' · ' + data.subtitle);
+const summary = () => amount(total) + ' in all' + (chosen.apart ? '' : data.together) + (data.subtitle && ' · ' + data.subtitle);
+let top = data.head;
+const bottom = data.foot;
 // Where every visible frame stands: the way to the chosen frame at full width, what is above it to
 // scale. Children come by falling value, so what is too narrow is the end of a row of siblings.
-function layout(chosen) {
-  const inner = width - 2 * pad, scale = inner / value[chosen];
+function layout(target) {
+  const inner = width - 2 * pad, scale = inner / value[target];
   const found = [];
   let hidden = 0;
-  for (let i = chosen; i > 0;) {
+  for (let i = target; i > 0;) {
     i = parent[i];
     found.unshift({frame: i, x: pad, width: inner, above: true});
   }
   found.forEach((box, level) => { box.level = level; });
-  const open = [{frame: chosen, x: pad, width: inner, level: found.length}];
+  const open = [{frame: target, x: pad, width: inner, level: found.length}];
   for (const box of open) {
     found.push(box);
     let child = first[box.frame], x = box.x;
@@ -84,7 +206,7 @@ function layout(chosen) {
       open.push({frame: child, x, width: value[child] * scale, level});
       x += value[child] * scale;
     }
-    let [left, sum] = folded[box.frame] ?? [0, 0];
+    let [left, sum] = folded[box.frame] ?? none;
     for (; child < end; child++) {
       left += size[child];
       sum += value[child];
@@ -110,6 +232,7 @@ function describe(box) {
 // the whole one fills.
 function draw() {
   const held = boxes.find((box) => box.element === document.activeElement), before = height;
+  drawHead();
   const {found, hidden, tall} = layout(zoomed);
   boxes = found;
   if (!zoomed) tallest = tall;
@@ -126,7 +249,6 @@ function draw() {
   note.setAttribute('y', height - bottom + 22);
   note.textContent = fit((hidden ? `${number(hidden)} frames narrower than ${data.narrow} px are ` +
       'folded (hatched); zoom in to see them. ' : '') + data.kept, width - 2 * pad, '11px');
-  drawHead();
   if (!data.inverted && before) scrollBy(0, height - before); // every level stays where it is on the screen
   follow();
 }
@@ -154,14 +276,21 @@ function drawBox(box) {
   return group;
 }
 function drawHead() {
-  const bar = Math.min(width - 2 * pad, Math.max(210, Math.min(330, width * 0.45)));
-  part('tools').setAttribute('width', bar);
-  part('tools').setAttribute('x', width - pad - bar);
+  const room = Math.min(width - 2 * pad, Math.max(210, Math.min(330, width * 0.45)));
+  const line = data.head - 44;
+  part('choices').setAttribute('width', width - 2 * pad);
+  const taller = choices.childElementCount ? choices.offsetHeight + 6 : 0;
+  part('choices').setAttribute('height', taller);
+  part('choices').setAttribute('y', line);
+  part('detail').setAttribute('y', line + taller);
+  top = data.head + taller;
+  part('tools').setAttribute('width', room);
+  part('tools').setAttribute('x', width - pad - room);
   part('detail').setAttribute('width', width - 2 * pad);
   head.querySelector('rect').setAttribute('width', width);
   head.querySelector('rect').setAttribute('height', top - 4);
   part('matched').setAttribute('x', width - pad);
-  part('title').textContent = fit(data.title, width - 3 * pad - bar, '600 17px');
+  part('title').textContent = fit(data.title, width - 3 * pad - room, '600 17px');
   if (data.facts) part('facts').textContent = fit(data.facts, width - 2 * pad, '12px');
   reset.hidden = zoomed === 0;
 }
@@ -261,7 +390,7 @@ function showMatched() {
   const matched = part('matched'), room = width - 2 * pad;
   matched.textContent = fit(text, room, '600 12px');
   const taken = text ? matched.getComputedTextLength() + 2 * pad : 0;
-  part('subtitle').textContent = fit(subtitle, room - taken, '12px');
+  part('subtitle').textContent = fit(summary(), room - taken, '12px');
 }
 const hint = 'Click a frame to zoom, or walk with the arrow keys and Enter; Escape resets.';
 function show(box) {
@@ -291,6 +420,35 @@ reset.textContent = 'Reset zoom';
 bar.append(reset, field);
 detail.append(html('div', {id: 'name'}), html('div', {id: 'figures'}));
 part('tools').append(bar);
+// What is chosen by a click: a button is there if it has anything to choose.
+const choices = html('div', {class: 'bar choices', role: 'group', 'aria-label': 'What is shown'});
+part('detail').before(make('foreignObject', {id: 'choices', x: pad}));
+part('choices').append(choices);
+function choice(key, label, title) {
+  if (!has[key]) return;
+  const button = html('button', {type: 'button', id: key, title, 'aria-pressed': chosen[key]});
+  button.textContent = label;
+  button.addEventListener('click', () => {
+    chosen[key] = !chosen[key];
+    button.setAttribute('aria-pressed', chosen[key]);
+    change();
+  });
+  choices.append(button);
+}
+choice('apart', 'Threads apart', 'One stack for each thread, or one of all together');
+choice('imports', 'Open imports', 'The frames of importlib one by one, or each run of them as one frame');
+// Another view: what was zoomed into stays so if it is there, too. Escape leads to the whole of it.
+function change() {
+  const held = origin[zoomed];
+  build();
+  zoomed = 0;
+  tallest = 0;
+  draw();
+  if (alone && !data.inverted) scrollTo(scrollX, height);
+  follow();
+  const same = placed(...held);
+  if (same) zoom(same);
+}
 part('detail').append(detail);
 const boxOf = (event) => {
   const group = event.target.closest?.('.frame');
@@ -360,6 +518,7 @@ function resize() {
 }
 addEventListener('resize', resize);
 addEventListener('scroll', follow, {passive: true, capture: true});
+build();
 show(null);
 resize();
 resize(); // again: the first drawing may have brought a scroll bar

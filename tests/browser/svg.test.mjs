@@ -81,12 +81,14 @@ check('the script draws what the still image shows', async () => {
   await page.context().close();
   await open(collapsed);
   const live = await drawn();
+  const [root, stillRoot] = [live, still].map((all) => all.find((one) => one.title.startsWith('all (')));
   assert.deepEqual(live.map(title).sort(), still.map(title).sort());
   for (const one of live) {
     const other = still.find((frame) => title(frame) === title(one) && Math.abs(frame.x - one.x) < 0.1);
     assert.ok(other, one.title);
     near(one.width, other.width);
-    near(one.y, other.y);
+    near(root.y - one.y, stillRoot.y - other.y); // its head has buttons, too
+    near(one.height, other.height);
   }
 });
 
@@ -332,6 +334,90 @@ check('it works inside an HTML page', async () => {
 check('no samples: the picture says so', async () => {
   await open('');
   assert.equal(await shown('none'), 'No samples.');
+});
+
+// ---- what is chosen by a click ----
+
+const boot = '_find_and_load (<frozen importlib._bootstrap>:1178);exec_module (<frozen importlib._bootstrap_external>:940);import_module (importlib/__init__.py:126)';
+const imports = `
+thread MainThread;<module> (prog.py:9);${boot};<module> (a.py:1) 300000
+thread MainThread;<module> (prog.py:9);${boot};<module> (b.py:1);${boot} 200000
+thread MainThread;<module> (prog.py:9);${boot} 50000
+thread worker-0;run (threading.py:982);version (importlib/metadata/__init__.py:5);work (prog.py:3) 450000
+thread worker-1;run (threading.py:982);work (prog.py:3) 250000
+thread worker-2;run (threading.py:982);work (prog.py:4) 50000
+`;
+const stacks = async () => (await drawn()).map((one) => `${one.title} at ${one.x.toFixed(1)} ${one.width.toFixed(1)}`).sort();
+const pressed = (id) => page.locator('#' + id).getAttribute('aria-pressed');
+
+// Tab leads to the control, wherever the focus is.
+async function tabTo(id) {
+  for (let i = 0; i < 12; i++) {
+    if (await page.evaluate(() => document.activeElement?.id) === id) return;
+    await page.keyboard.press('Tab');
+  }
+  assert.fail(`Tab does not lead to ${id}`);
+}
+
+// The control's two ways to be used; afterwards it has the focus.
+const ways = {
+  mouse: async (id) => page.locator('#' + id).click(),
+  keyboard: async (id) => {
+    await tabTo(id);
+    await page.keyboard.press('Space');
+  },
+};
+
+for (const way in ways) {
+  check(`threads apart and together by ${way}`, async () => {
+    await open(imports, [], {together: false});
+    const apart = await stacks(), subtitle = await shown('subtitle');
+    await page.context().close();
+    await open(imports, [], {together: true});
+    const together = await stacks();
+    assert.equal(await shown('subtitle'), '1.30 s in all, 4 threads together');
+    assert.ok(!together.some((one) => one.startsWith('thread')));
+    assert.equal(await pressed('apart'), 'false');
+    await ways[way]('apart');
+    assert.equal(await pressed('apart'), 'true');
+    assert.deepEqual(await stacks(), apart);
+    assert.equal(await shown('subtitle'), subtitle);
+    assert.ok(apart.some((one) => one.startsWith('thread worker-# (3 threads) (750 ms')), apart.join('\n'));
+    await ways[way]('apart');
+    assert.deepEqual(await stacks(), together);
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'apart');
+  });
+
+  check(`imports closed and open by ${way}`, async () => {
+    await open(imports, [], {together: true});
+    const closed = await stacks(), titles = () => drawn().then((all) => all.map((one) => one.title.replace(/, .*/, '')).sort());
+    assert.deepEqual(await titles(), ['<module> (a.py:1) (300 ms', '<module> (b.py:1) (200 ms', '<module> (prog.py:9) (550 ms', 'all (1.30 s', 'import (200 ms', 'import (550 ms',
+      'run (threading.py:982) (750 ms', 'version (importlib/metadata/__init__.py:5) (450 ms', 'work (prog.py:3) (250 ms', 'work (prog.py:3) (450 ms', 'work (prog.py:4) (50.0 ms'].sort());
+    await ways[way]('imports');
+    assert.equal((await titles()).filter((one) => one.includes('importlib')).length, 7);
+    assert.ok((await titles()).includes('import_module (importlib/__init__.py:126) (550 ms'));
+    assert.ok(!(await titles()).some((one) => one.startsWith('import (')));
+    await ways[way]('imports');
+    assert.deepEqual(await stacks(), closed);
+  });
+}
+
+check('what is zoomed stays zoomed in another view, and Escape leads to all of it', async () => {
+  await open(imports, [], {together: true});
+  await frame('b.py').click();
+  await page.locator('#imports').click();
+  near((await find('<module> (b.py:1)')).width, insideWidth(1200) - 1);
+  await page.locator('#apart').click();
+  near((await find('<module> (b.py:1)')).width, insideWidth(1200) - 1);
+  near((await find('thread MainThread')).width, insideWidth(1200) - 1);
+  await page.keyboard.press('Escape');
+  near((await find('thread MainThread')).width, insideWidth(1200) * 550 / 1300 - 1);
+  assert.equal(await page.locator('#reset').isVisible(), false);
+});
+
+check('nothing to choose, no button', async () => {
+  await open('r;a 1\n');
+  assert.equal(await page.locator('#apart, #imports').count(), 0);
 });
 
 // ---- light and dark ----

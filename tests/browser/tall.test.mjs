@@ -282,7 +282,7 @@ function rowsOf(shot, colour) {
 }
 
 test('a screenshot without a window shows the root and the head', async () => {
-  const path = drawPicture('imports');
+  const path = drawPicture('pytest');
   for (const [width, height] of [[1400, 700], [500, 800]]) {
     const shot = screenshot('file://' + path, width, height);
     assert.deepEqual([shot.width, shot.height], [width, height]);

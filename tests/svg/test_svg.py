@@ -282,6 +282,28 @@ class Threads(unittest.TestCase):
         self.assertEqual(len(self.names(lines, "--threads")), 6)
 
 
+class Imports(unittest.TestCase):
+    def names(self, *files):
+        return [one.name for one in boxes(draw("main (m.py:1);%s 5\n" % ";".join("f (%s:1)" % file for file in files)))][2:]
+
+    def test_runs_of_importlib_are_one_frame(self):
+        frozen = ["<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>", "importlib/__init__.py"]
+        self.assertEqual(self.names(*frozen, "a.py", *frozen), ["import", "f (a.py:1)", "import"])
+        for file in frozen + ["<frozen importlib.util>", "lib/python3.9/importlib/_bootstrap.py", "importlib/util.py"]:
+            self.assertEqual(self.names(file), ["import"], file)
+
+    def test_what_is_not_importlibs_own(self):
+        for file in ["importlib/metadata/__init__.py", "importlib/metadata.py", "importlib/resources/_common.py", "myimportlib/a.py",
+                     "importlib.py", "<frozen zipimport>", "importlib/resources.py", "a/importlib_/b.py"]:
+            self.assertEqual(self.names(file), ["f (%s:1)" % file], file)
+
+    def test_siblings_add_up(self):
+        text = "".join("m (m.py:1);f%d (<frozen importlib._bootstrap>:%d);g%d (a.py:1) 2\n" % (i, i, i) for i in range(5))
+        picture = draw(text + "m (m.py:1);x (<frozen importlib._bootstrap>:7) 3\n")
+        self.assertEqual(box(picture, "import").value, "13 samples")
+        self.assertEqual(len(boxes(picture)), 3 + 5)
+
+
 class Unit(unittest.TestCase):
     def shown(self, collapsed, *arguments):
         return box(draw(collapsed, *arguments), "all").value
