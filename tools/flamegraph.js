@@ -55,8 +55,8 @@ for (let i = 0; i < tree.parent.length; i++) {
   }
 }
 const holds = new Set([0, ...data.holds]), importlib = codes.map((code) => code === 2);
-const has = {apart: data.threads.length > 2, imports: importlib.some(Boolean)};
-const chosen = {apart: !!data.apart, imports: false};
+const has = {apart: data.threads.length > 2, imports: importlib.some(Boolean), functions: true};
+const chosen = {apart: !!data.apart, imports: false, functions: false};
 // What is shown: frames in breadth-first order, so that the children of one are neighbours, by falling value.
 // `origin` tells a frame of the tree and a thread for which each of them stands; `placed` leads back.
 let name, value, self, parent, first, children, folded, size, total, origin, placed;
@@ -184,12 +184,12 @@ function fit(text, room, font) {
 let zoomed = 0, boxes = [], hits = null, width = 0, height = 0, current = null, tallest = 0;
 const frames = part('frames'), head = part('head'), note = part('note'), ring = part('ring');
 const summary = () => amount(total) + ' in all' + (chosen.apart ? '' : data.together) + (data.subtitle && ' · ' + data.subtitle);
-let top = data.head;
-const bottom = data.foot;
+// The list of functions takes room at the side, or below where there is little.
+let top = data.head, bottom = data.foot, side = 0;
 // Where every visible frame stands: the way to the chosen frame at full width, what is above it to
 // scale. Children come by falling value, so what is too narrow is the end of a row of siblings.
 function layout(target) {
-  const inner = width - 2 * pad, scale = inner / value[target];
+  const inner = width - 2 * pad - side, scale = inner / value[target];
   const found = [];
   let hidden = 0;
   for (let i = target; i > 0;) {
@@ -216,7 +216,7 @@ function layout(target) {
       found.push({frame: box.frame, x, width: sum * scale, level, count: left, sum});
   }
   const levels = found.reduce((most, box) => Math.max(most, box.level + 1), 0);
-  return {found, hidden, tall: top + levels * row + bottom};
+  return {found, hidden, tall: Math.max(top + levels * row + bottom, side && top + 320)};
 }
 function describe(box) {
   if (box.count) {
@@ -248,7 +248,8 @@ function draw() {
   if (held) (again ?? boxes[0]).element.focus({preventScroll: true});
   note.setAttribute('y', height - bottom + 22);
   note.textContent = fit((hidden ? `${number(hidden)} frames narrower than ${data.narrow} px are ` +
-      'folded (hatched); zoom in to see them. ' : '') + data.kept, width - 2 * pad, '11px');
+      'folded (hatched); zoom in to see them. ' : '') + data.kept, width - 2 * pad - side, '11px');
+  drawList();
   if (!data.inverted && before) scrollBy(0, height - before); // every level stays where it is on the screen
   follow();
 }
@@ -284,6 +285,8 @@ function drawHead() {
   part('choices').setAttribute('y', line);
   part('detail').setAttribute('y', line + taller);
   top = data.head + taller;
+  side = chosen.functions && width >= 900 ? 380 : 0;
+  bottom = data.foot + (chosen.functions && !side ? 280 : 0);
   part('tools').setAttribute('width', room);
   part('tools').setAttribute('x', width - pad - room);
   part('detail').setAttribute('width', width - 2 * pad);
@@ -310,7 +313,9 @@ for (const sign of ['keydown', 'wheel', 'pointerdown', 'beforeprint'])
 let seen = {};
 function follow() {
   const above = view().height < 2 * top ? 0 : -svg.getBoundingClientRect().top;
-  head.setAttribute('transform', `translate(0 ${Math.max(0, Math.min(above, height - top))})`);
+  const moved = `translate(0 ${Math.max(0, Math.min(above, height - top))})`;
+  head.setAttribute('transform', moved);
+  part('list').setAttribute('transform', side ? moved : '');
   seen = {...view(), y: scrollY};
 }
 // Paper is narrower than windows, and is not scrolled: the picture shrinks to it (see the style), the head on top.
@@ -355,6 +360,8 @@ function zoomOut() {
 // Search: what matches as plain text or as a regular expression. A frame below a match is part of
 // that match's time, so only the topmost ones count.
 function search(query) {
+  marked = -1;
+  for (const button of body.querySelectorAll('[aria-pressed=true]')) button.setAttribute('aria-pressed', false);
   let pattern = null;
   try { pattern = new RegExp(query, 'iu'); } catch { /* then it is plain text only */ }
   const plain = query.toLowerCase();
@@ -431,12 +438,109 @@ function choice(key, label, title) {
   button.addEventListener('click', () => {
     chosen[key] = !chosen[key];
     button.setAttribute('aria-pressed', chosen[key]);
-    change();
+    if (key === 'functions') resize(true); else change();
   });
   choices.append(button);
 }
 choice('apart', 'Threads apart', 'One stack for each thread, or one of all together');
+choice('functions', 'Functions', 'A list of the functions: what each took itself, and with all that it called');
 choice('imports', 'Open imports', 'The frames of importlib one by one, or each run of them as one frame');
+// Functions: a name without its line. Threads and what else stands for no code are none.
+const functions = [], functionAt = new Map(), functionOf = names.map((text, word) => {
+  if (!codes[word] && text[0] !== '[') return -1;
+  const known = text.replace(/:\d+\)$/, ')');
+  if (!functionAt.has(known)) functionAt.set(known, functions.push(known) - 1);
+  return functionAt.get(known);
+});
+// What each took in what is zoomed, recursion counted once: down the tree and back up.
+function weigh() {
+  const found = functions.map((text) => ({text, self: 0, total: 0})), open = new Int32Array(functions.length);
+  const way = [zoomed];
+  while (way.length) {
+    const i = way.pop(), word = functionOf[name[i < 0 ? ~i : i]];
+    if (i < 0) { open[word]--; continue; }
+    if (word >= 0) {
+      found[word].self += self[i];
+      if (!open[word]++) found[word].total += value[i];
+      way.push(~i);
+    }
+    for (let k = 0; k < children[i]; k++) way.push(first[i] + k);
+  }
+  return found.map((one, at) => ({...one, at})).filter((one) => one.total > 0);
+}
+let order = 'self', marked = -1;
+const rows = 100, list = html('div', {class: 'list'}), body = html('tbody'), caption = html('caption');
+const heads = {self: 'Self', total: 'Total'};
+const table = html('table'), titles = html('tr');
+for (const key in heads) {
+  const cell = html('th', {scope: 'col'}), button = html('button', {type: 'button', id: 'by-' + key, title: 'Sort by it'});
+  button.textContent = heads[key];
+  button.addEventListener('click', () => { order = key; drawList(); });
+  cell.append(button);
+  titles.append(cell);
+  heads[key] = cell;
+}
+titles.append(html('th', {scope: 'col'}));
+titles.lastChild.textContent = 'Function';
+table.append(caption, html('thead'), body);
+table.children[1].append(titles);
+list.append(table);
+svg.append(make('foreignObject', {id: 'list'}));
+part('list').append(list);
+function drawList() {
+  const place = part('list');
+  place.setAttribute('visibility', chosen.functions ? 'visible' : 'hidden');
+  const held = body.contains(document.activeElement) ? document.activeElement.one.at : -1;
+  body.replaceChildren();
+  list.hidden = !chosen.functions;
+  if (!chosen.functions) return;
+  const tall = side ? Math.min(view().height, height) - top - 14 : 270;
+  const box = {x: side ? width - pad - side + 16 : pad, y: side ? top : height - 280, width: side ? side - 16 : width - 2 * pad, height: tall};
+  for (const key in box) place.setAttribute(key, box[key]);
+  list.style.height = tall + 'px';
+  const found = weigh(), share = value[zoomed];
+  found.sort((a, b) => b[order] - a[order] || b.self - a.self || b.total - a.total || (a.text < b.text ? -1 : 1));
+  caption.textContent = `${found.length > rows ? number(rows) + ' of ' : ''}${number(found.length)} function${found.length === 1 ? '' : 's'}${zoomed ? ' in what is zoomed' : ''}`;
+  for (const key in heads) heads[key].setAttribute('aria-sort', key === order ? 'descending' : 'none');
+  for (const one of found.slice(0, rows)) {
+    const line = html('tr'), button = html('button', {type: 'button', tabindex: -1, title: `${one.text}: self ${amount(one.self)}, total ${amount(one.total)}`, 'aria-pressed': one.at === marked});
+    for (const key in heads) {
+      const cell = html('td');
+      cell.textContent = percent(one[key], share);
+      line.append(cell);
+    }
+    button.textContent = one.text;
+    button.one = one;
+    line.append(html('td'));
+    line.lastChild.append(button);
+    body.append(line);
+  }
+  const buttons = [...body.querySelectorAll('button')], again = buttons.find((button) => button.one.at === held);
+  (again ?? buttons[0])?.setAttribute('tabindex', 0);
+  if (held >= 0) (again ?? buttons[0])?.focus({preventScroll: true});
+}
+// A row marks its function in the picture; the same again, or Escape, takes that away.
+function mark(at) {
+  marked = at === marked ? -1 : at;
+  field.value = marked < 0 ? '' : functions[at];
+  hits = marked < 0 ? null : functionOf.map((one) => one === at);
+  for (const button of body.querySelectorAll('button')) button.setAttribute('aria-pressed', button.one.at === marked);
+  paintHits();
+}
+body.addEventListener('click', (event) => {
+  const button = event.target.closest('tr')?.querySelector('button');
+  if (button) mark(button.one.at);
+});
+body.addEventListener('keydown', (event) => {
+  const buttons = [...body.querySelectorAll('button')], at = buttons.indexOf(document.activeElement);
+  const next = {ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: buttons.length - 1}[event.key];
+  if (next === undefined) return;
+  event.preventDefault();
+  if (!buttons[next]) return;
+  buttons[at].setAttribute('tabindex', -1);
+  buttons[next].setAttribute('tabindex', 0);
+  buttons[next].focus();
+});
 // Another view: what was zoomed into stays so if it is there, too. Escape leads to the whole of it.
 function change() {
   const held = origin[zoomed];
@@ -466,7 +570,7 @@ document.addEventListener('focusin', (event) => {
   box.element.setAttribute('tabindex', 0);
   show(box);
   const place = {x: box.x - 1, y: box.y - 1, width: Math.max(4, box.width + 1), height: row + 1};
-  for (const side in place) ring.setAttribute(side, place[side]);
+  for (const key in place) ring.setAttribute(key, place[key]);
   ring.setAttribute('visibility', box.element.matches(':focus-visible') ? 'visible' : 'hidden');
 });
 document.addEventListener('focusout', () => {
@@ -505,13 +609,14 @@ document.addEventListener('keydown', (event) => {
   }
 });
 // What stood at the lower edge of the window stays there (at the upper one if the root is on top).
-function resize() {
+function resize(anyway) {
   const {width: room, height: tall} = view(), was = seen;
   const next = Math.max(data.least, data.fixed ? Math.min(data.width, room) : room);
   if (alone && !data.inverted && was.height) scrollTo(scrollX, was.y + was.height - tall);
   
-  if (next === width && !zoomed && whole) return follow();
+  if (anyway !== true && next === width && !zoomed && whole) return follow();
   width = next;
+  drawHead();
   tallest = layout(0).tall;
   draw();
   if (zoomed) reveal(boxes.find((box) => box.frame === zoomed));

@@ -415,6 +415,63 @@ check('what is zoomed stays zoomed in another view, and Escape leads to all of i
   assert.equal(await page.locator('#reset').isVisible(), false);
 });
 
+const recursive = 'r;f (a.py:1);g (b.py:5);f (a.py:2);g (b.py:6) 30\nr;f (a.py:1) 20\nr;h (c.py:3) 40\nr;g (b.py:5) 10\n';
+const listed = () => page.$$eval('#list tbody tr', (lines) => lines.map((line) => [...line.children].map((cell) => cell.textContent).join(' ')));
+const hitTitles = () => page.$$eval('.frame.hit title', (titles) => titles.map((title) => title.textContent.replace(/ \(\d.*/, '')).sort());
+
+for (const way in ways) {
+  check(`the functions as a list by ${way}`, async () => {
+    await open(recursive, ['--unit', 'samples'], {width: 1400});
+    const before = await stacks();
+    await ways[way]('functions');
+    const bySelf = ['40.0% 40.0% g (b.py)', '40.0% 40.0% h (c.py)', '20.0% 50.0% f (a.py)', '0% 100.0% r'];
+    assert.deepEqual(await listed(), bySelf);
+    assert.equal(await page.locator('#list caption').textContent(), '4 functions');
+    near((await find('r (')).width, insideWidth(1400) - 380 - 1);
+    await ways[way]('by-total');
+    assert.deepEqual((await listed()).map((line) => line.split(' ')[2]), ['r', 'f', 'g', 'h']);
+    assert.equal(await page.locator('#list th[aria-sort=descending]').textContent(), 'Total');
+    await ways[way]('by-self');
+    assert.deepEqual(await listed(), bySelf);
+    if (way === 'mouse') {
+      await page.locator('#list tr', {hasText: 'f (a.py)'}).locator('td').first().click();
+    } else {
+      for (const key of ['Tab', 'Tab', 'ArrowDown', 'End', 'Home', 'ArrowUp', 'ArrowDown', 'ArrowDown', 'Enter']) await page.keyboard.press(key);
+    }
+    assert.deepEqual(await hitTitles(), ['f (a.py:1)', 'f (a.py:2)']);
+    assert.equal(await shown('matched'), 'Matched: 50.0% (50 samples)');
+    assert.equal(await page.locator('#list [aria-pressed=true]').textContent(), 'f (a.py)');
+    await page.keyboard.press('Escape');
+    assert.equal(await page.locator('.frame.hit, #list tbody [aria-pressed=true]').count(), 0);
+    assert.equal(await shown('matched'), '');
+    await frame('f (a.py:1)').click();
+    assert.deepEqual(await listed(), ['60.0% 60.0% g (b.py)', '40.0% 100.0% f (a.py)']);
+    assert.equal(await page.locator('#list caption').textContent(), '2 functions in what is zoomed');
+    await page.keyboard.press('Escape');
+    await ways[way]('functions');
+    assert.deepEqual(await stacks(), before);
+    assert.equal(await page.locator('#list table').isVisible(), false);
+  });
+}
+
+check('the list is below in a narrow window, and beside in sight while a tall picture scrolls', async () => {
+  await open(Array.from({length: 150}, (_, i) => `f${i} (x.py:${i})`).join(';') + ' 5\n', [], {width: 500, height: 700});
+  await page.locator('#functions').click();
+  const root = await frame('all (').boundingBox(), list = await page.locator('#list table').boundingBox();
+  assert.ok(list.y > root.y + root.height && list.y < 700 && root.y > 0, `the list is at ${list.y}, the root at ${root.y}`);
+  assert.equal((await listed()).length, 100);
+  assert.equal(await page.locator('#list caption').textContent(), '100 of 150 functions');
+  await page.setViewportSize({width: 1300, height: 700});
+  await page.waitForFunction(() => document.documentElement.getBoundingClientRect().width > 1200);
+  for (const y of [1e6, 1000, 0]) {
+    await page.evaluate((to) => scrollTo(0, to), y);
+    await page.waitForFunction(() => {
+      const box = document.querySelector('#list table').getBoundingClientRect(), edge = document.querySelector('#head').getBoundingClientRect();
+      return box.x > 900 && box.top >= edge.bottom - 1 && box.top < edge.bottom + 20;
+    });
+  }
+});
+
 check('nothing to choose, no button', async () => {
   await open('r;a 1\n');
   assert.equal(await page.locator('#apart, #imports').count(), 0);
@@ -439,7 +496,7 @@ const inks = () => page.evaluate(() => {
     const rect = text.parentElement.matches('.frame') && getComputedStyle(text.parentElement.querySelector('rect'));
     found.push([text.textContent, parse(getComputedStyle(text).fill), rect ? over(parse(rect.fill), Number(rect.fillOpacity), paper) : paper]);
   }
-  for (const part of document.querySelectorAll('button, input, #name, #figures')) {
+  for (const part of document.querySelectorAll('button, input, #name, #figures, #list td, #list th, #list caption')) {
     let under = part;
     while (under.parentElement && parse(getComputedStyle(under).backgroundColor)[3] === 0) under = under.parentElement;
     found.push([part.id, parse(getComputedStyle(part).color).slice(0, 3), parse(getComputedStyle(under).backgroundColor).slice(0, 3)]);
@@ -463,6 +520,10 @@ for (const colorScheme of ['light', 'dark']) {
       await open(many, ['--subtitle', 'what was measured', '--width', '6000'], {colorScheme, javaScriptEnabled, width: 6000});
       await assertReadable(`${colorScheme}, scripts ${javaScriptEnabled}`, 60);
     }
+    await page.locator('#functions').click();
+    await page.locator('#list tbody button').nth(2).click();
+    await page.locator('#list tr').nth(5).hover();
+    await assertReadable(`${colorScheme}, a function chosen`, 200);
     await page.locator('#search').fill('file3');
     await frame('r (').click();
     await frame('f3 (').hover();
