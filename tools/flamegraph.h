@@ -82,6 +82,14 @@ typedef struct flamegraph_facts {
     uint64_t lost;       /* and how many more were not to be had; said only beside those that were */
 } flamegraph_facts;
 
+/* What a graph of figures (see flamegraph_add_figures) shows at first; the viewer can choose another. */
+typedef enum flamegraph_metric {
+    FLAMEGRAPH_WALL = 0, /* elapsed time */
+    FLAMEGRAPH_CPU = 1,
+    FLAMEGRAPH_GIL = 2, /* elapsed time with the GIL */
+    FLAMEGRAPH_SAMPLES = 3
+} flamegraph_metric;
+
 /* How the picture looks; all zero = good defaults. */
 typedef struct flamegraph_options {
     const char *title;    /* UTF-8; NULL = "Flame graph" */
@@ -94,6 +102,8 @@ typedef struct flamegraph_options {
     bool threads;         /* threads apart */
     const char *empty;    /* said in a picture without samples: why, and what to do; NULL = what is likely */
     flamegraph_facts facts;
+    flamegraph_metric metric; /* of figures. The head of the picture says which are shown: the subtitle need not */
+    bool idle;                /* of figures: with the time, and the samples, of threads that only waited */
 } flamegraph_options;
 
 #define FLAMEGRAPH_MIN_WIDTH 300
@@ -125,7 +135,21 @@ static inline uint32_t flamegraph_add_frame(flamegraph *graph, uint32_t parent, 
  * FLAMEGRAPH_BAD_INPUT = the sum of all values exceeds 64 bits; nothing was added. */
 static inline flamegraph_result flamegraph_add_value(flamegraph *graph, uint32_t frame, uint64_t value);
 
-/* The sum of all values, in units of the last decimal that they have; 0 = there is nothing to see (the picture then
+/* All that a recording knows of a frame itself, in the place of one value: of those that it calls none. Times are in the
+ * graph's unit, "us" unless options.unit says so. */
+typedef struct flamegraph_figures {
+    uint64_t wall, wall_idle; /* idle time is part of wall */
+    uint64_t cpu, gil;
+    uint64_t samples, samples_idle; /* idle ones are part of samples */
+} flamegraph_figures;
+
+/* The picture of a graph to which this was ever given has the metric and idle time to choose. Values that were added
+ * otherwise count as wall time. FLAMEGRAPH_BAD_INPUT = a sum exceeds 64 bits, or what is idle is more than all;
+ * FLAMEGRAPH_NO_MEMORY; nothing was added then. */
+static inline flamegraph_result flamegraph_add_figures(flamegraph *graph, uint32_t frame,
+                                                       const flamegraph_figures *figures);
+
+/* The sum of all values (of figures: of wall time), in units of the last decimal that they have; 0 = there is nothing to see (the picture then
  * says so). */
 static inline uint64_t flamegraph_total(const flamegraph *graph);
 
@@ -192,9 +216,12 @@ struct flamegraph {
     flamegraph_node *nodes; /* nodes[0] is the root, "all" */
     size_t node_count, node_capacity;
     flamegraph_index name_index, node_index;
-    int decimals; /* of all values: a value of 15 is 1.5 with one decimal */
-    bool ours;    /* a stack was added that begins with "thread NAME" as only pyprof writes it */
-    bool foreign; /* one was added that does not begin with a thread */
+    flamegraph_figures *figures; /* of nodes; NULL = there is but one value. Those from figure_count on have none */
+    size_t figure_count, figure_capacity;
+    flamegraph_figures all; /* their sum */
+    int decimals;           /* of all values: a value of 15 is 1.5 with one decimal */
+    bool ours;              /* a stack was added that begins with "thread NAME" as only pyprof writes it */
+    bool foreign;           /* one was added that does not begin with a thread */
 };
 
 /* ---- the tree ---- */
@@ -326,6 +353,7 @@ static inline void flamegraph_free(flamegraph *graph) {
     free(graph->text);
     free(graph->names);
     free(graph->nodes);
+    free(graph->figures);
     free(graph->name_index.slots);
     free(graph->node_index.slots);
     free(graph);
@@ -874,6 +902,84 @@ static inline flamegraph_result flamegraph_add_value(flamegraph *graph, uint32_t
     return FLAMEGRAPH_OK;
 }
 
+/* Where the figures of a node are; NULL = no memory. */
+static inline flamegraph_figures *flamegraph_figures_at(flamegraph *graph, uint32_t node) {
+    size_t more = node < graph->figure_count ? 0 : node + 1 - graph->figure_count;
+    flamegraph_figures *figures = (flamegraph_figures *)flamegraph_reserve(graph->figures, &graph->figure_capacity,
+                                                                           graph->figure_count, more, sizeof *figures);
+    if (!figures)
+        return NULL;
+    graph->figures = figures;
+    memset(figures + graph->figure_count, 0, more * sizeof *figures);
+    graph->figure_count += more;
+    return &figures[node];
+}
+
+static inline void flamegraph_sum_figures(flamegraph_figures *sum, const flamegraph_figures *more) {
+    sum->wall += more->wall;
+    sum->wall_idle += more->wall_idle;
+    sum->cpu += more->cpu;
+    sum->gil += more->gil;
+    sum->samples += more->samples;
+    sum->samples_idle += more->samples_idle;
+}
+
+static inline flamegraph_result flamegraph_add_figures(flamegraph *graph, uint32_t frame,
+                                                       const flamegraph_figures *figures) {
+    if (figures->wall_idle > figures->wall || figures->samples_idle > figures->samples)
+        return FLAMEGRAPH_BAD_INPUT;
+    if (!flamegraph_figures_at(graph, frame))
+        return FLAMEGRAPH_NO_MEMORY;
+    flamegraph_figures *all = &graph->all;
+    if (figures->cpu > UINT64_MAX - all->cpu || figures->gil > UINT64_MAX - all->gil ||
+        figures->samples > UINT64_MAX - all->samples)
+        return FLAMEGRAPH_BAD_INPUT;
+    flamegraph_result result = flamegraph_add_value(graph, frame, figures->wall);
+    if (result != FLAMEGRAPH_OK)
+        return result;
+    flamegraph_sum_figures(all, figures);
+    flamegraph_sum_figures(&graph->figures[frame], figures);
+    return FLAMEGRAPH_OK;
+}
+
+/* A node's own figures; what was added as one value is wall time. `own` is the node's own value. */
+static inline flamegraph_figures flamegraph_own_figures(const flamegraph *graph, uint32_t node, uint64_t own) {
+    flamegraph_figures figures;
+    memset(&figures, 0, sizeof figures);
+    if (node < graph->figure_count)
+        figures = graph->figures[node];
+    if (own > figures.wall)
+        figures.wall = own;
+    return figures;
+}
+
+/* The one of them that is shown. */
+static inline uint64_t flamegraph_figure(const flamegraph_figures *figures, flamegraph_metric metric, bool idle) {
+    switch (metric) {
+    case FLAMEGRAPH_CPU:
+        return figures->cpu;
+    case FLAMEGRAPH_GIL:
+        return figures->gil;
+    case FLAMEGRAPH_SAMPLES:
+        return figures->samples - (idle ? 0 : figures->samples_idle);
+    case FLAMEGRAPH_WALL:
+        break;
+    }
+    return figures->wall - (idle ? 0 : figures->wall_idle);
+}
+
+/* What each node has of its own; the caller frees it. NULL = no memory. */
+static inline uint64_t *flamegraph_own(const flamegraph *graph) {
+    uint64_t *own = (uint64_t *)malloc(graph->node_count * sizeof *own);
+    if (!own)
+        return NULL;
+    for (size_t i = 0; i < graph->node_count; i++)
+        own[i] = graph->nodes[i].total;
+    for (size_t i = graph->node_count; i-- > 1;)
+        own[graph->nodes[i].parent] -= graph->nodes[i].total;
+    return own;
+}
+
 static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, const char *name, flamegraph_tell_fn tell,
                                                 void *user) {
     flamegraph_told told = {tell, user, name};
@@ -979,6 +1085,7 @@ typedef struct flamegraph_view {
     char *name;         /* as long as the longest needs to be */
     size_t threads;
     bool apart;
+    bool copied; /* never `from` itself */
 } flamegraph_view;
 
 static inline const char *flamegraph_name_of(const flamegraph *graph, uint32_t node, size_t *size) {
@@ -1067,18 +1174,25 @@ static inline bool flamegraph_fill_view(flamegraph_view *view) {
     graph->nodes[0].total = from->nodes[0].total;
     graph->decimals = from->decimals;
     view->node[0] = 0;
+    if (from->figures && !flamegraph_figures_at(graph, 0))
+        return false;
+    if (from->figures)
+        graph->figures[0] = from->figures[0];
     for (uint32_t i = 1; i < from->node_count; i++) {
         uint32_t parent = view->node[from->nodes[i].parent];
-        if (flamegraph_view_joins(view, i, parent)) {
-            view->node[i] = parent;
-            continue;
+        uint32_t node = parent;
+        if (!flamegraph_view_joins(view, i, parent)) {
+            uint32_t name = flamegraph_view_name(view, i);
+            node = name == FLAMEGRAPH_NONE ? name : flamegraph_child(graph, parent, name);
+            if (node == FLAMEGRAPH_NONE)
+                return false;
+            graph->nodes[node].total += from->nodes[i].total;
         }
-        uint32_t name = flamegraph_view_name(view, i);
-        uint32_t node = name == FLAMEGRAPH_NONE ? name : flamegraph_child(graph, parent, name);
-        if (node == FLAMEGRAPH_NONE)
-            return false;
-        graph->nodes[node].total += from->nodes[i].total;
         view->node[i] = node;
+        if (i < from->figure_count && !flamegraph_figures_at(graph, node))
+            return false;
+        if (i < from->figure_count)
+            flamegraph_sum_figures(&graph->figures[node], &from->figures[i]);
     }
     return true;
 }
@@ -1095,7 +1209,7 @@ static inline void flamegraph_view_free(flamegraph_view *view) {
 
 /* Whether the view shows `from` as it is: no frame joins another, and none has another name. */
 static inline bool flamegraph_view_is_plain(const flamegraph_view *view) {
-    if (view->is_import || (view->threads && !view->apart))
+    if (view->copied || view->is_import || (view->threads && !view->apart))
         return false;
     for (size_t i = 1; i < view->groups->node_count; i++) {
         size_t size;
@@ -1128,6 +1242,7 @@ static inline bool flamegraph_view_make(flamegraph_view *view, const flamegraph 
         longest = from->names[i].size > longest ? from->names[i].size : longest;
     view->from = from;
     view->apart = apart;
+    view->copied = imports && from->figures;
     view->groups = flamegraph_create();
     view->node = (uint32_t *)malloc(from->node_count * sizeof *view->node);
     view->group = (uint32_t *)malloc(from->node_count * sizeof *view->group);
@@ -1532,6 +1647,7 @@ typedef struct flamegraph_picture {
     flamegraph_options options; /* with the defaults filled in */
     uint64_t per;               /* a value of so much is one unit */
     char together[64];          /* how many threads are shown as one; empty = none */
+    char shown[48];             /* which of the figures, in words; empty = there is one value only */
     char facts[512];            /* the line of them; empty = nothing is known */
     uint32_t *order;            /* nodes of the file, in the end by (parent, value, name) */
     uint32_t *place;            /* node -> its entry; a left out node -> its nearest known caller's */
@@ -1552,7 +1668,7 @@ static inline flamegraph_options flamegraph_defaults(const flamegraph_options *g
     if (!options.subtitle)
         options.subtitle = "";
     if (!options.unit)
-        options.unit = graph->ours && !graph->foreign ? "us" : "samples";
+        options.unit = graph->figures || (graph->ours && !graph->foreign) ? "us" : "samples";
     if (!(options.min_width > 0))
         options.min_width = 1;
     return options;
@@ -1848,12 +1964,17 @@ static inline bool flamegraph_number_threads(flamegraph_table *table, flamegraph
     return true;
 }
 
+/* Adds to a record; figures may be NULL. */
 static inline bool flamegraph_record(flamegraph_table *table, uint32_t entry, uint32_t thread,
-                                     enum flamegraph_record_kind kind, uint64_t value) {
+                                     enum flamegraph_record_kind kind, uint64_t value,
+                                     const flamegraph_figures *figures) {
     uint32_t record = flamegraph_child(table->records, entry, thread * FLAMEGRAPH_KINDS + (uint32_t)kind);
-    if (record != FLAMEGRAPH_NONE)
-        table->records->nodes[record].total += value;
-    return record != FLAMEGRAPH_NONE;
+    if (record == FLAMEGRAPH_NONE || (figures && !flamegraph_figures_at(table->records, record)))
+        return false;
+    table->records->nodes[record].total += value;
+    if (figures)
+        flamegraph_sum_figures(&table->records->figures[record], figures);
+    return true;
 }
 
 /* Record every frame's own value. `own` has them. */
@@ -1868,10 +1989,12 @@ static inline bool flamegraph_record_all(flamegraph_table *table, const uint64_t
     for (uint32_t i = 0; good && i < graph->node_count; i++) {
         uint32_t node = table->base.node[i], entry = kept->place[node], thread = table->thread[i];
         bool has = kept->entries[entry].node == node;
-        if (own[i])
-            good = flamegraph_record(table, entry, thread, has ? FLAMEGRAPH_OWN : FLAMEGRAPH_FOLDED, own[i]);
+        flamegraph_figures figures = flamegraph_own_figures(graph, i, own[i]);
+        if (figures.wall || figures.cpu || figures.gil || figures.samples)
+            good = flamegraph_record(table, entry, thread, has ? FLAMEGRAPH_OWN : FLAMEGRAPH_FOLDED, own[i],
+                                     graph->figures ? &figures : NULL);
         if (!has)
-            good = good && flamegraph_record(table, entry, thread, FLAMEGRAPH_FRAMES, 1);
+            good = good && flamegraph_record(table, entry, thread, FLAMEGRAPH_FRAMES, 1, NULL);
     }
     return good;
 }
@@ -1972,14 +2095,10 @@ static inline bool flamegraph_sort_records(flamegraph_table *table) {
 static inline bool flamegraph_table_record(flamegraph_table *table) {
     const flamegraph *graph = table->apart.graph;
     flamegraph_share *shares = NULL;
-    uint64_t *own = (uint64_t *)malloc(graph->node_count * sizeof *own);
+    uint64_t *own = flamegraph_own(graph);
     bool good = own && flamegraph_number_threads(table, &shares);
     if (good) {
         table->labels = (flamegraph_name *)calloc(table->thread_count + 1, sizeof *table->labels);
-        for (size_t i = 0; i < graph->node_count; i++)
-            own[i] = graph->nodes[i].total;
-        for (size_t i = graph->node_count; i-- > 1;)
-            own[graph->nodes[i].parent] -= graph->nodes[i].total;
         good = table->labels && flamegraph_record_all(table, own);
     }
     if (good && flamegraph_join_threads(table, shares))
@@ -2051,11 +2170,12 @@ static const char *const flamegraph_style[] = {
     ".frame.miss rect { fill-opacity: .35; }",
     ".frame.hit rect { fill: #ffc83d; stroke: #8a5a00; stroke-width: .75; }",
     ".bar { display: flex; gap: 8px; justify-content: flex-end; }",
-    ".bar button, .bar input { box-sizing: border-box; height: 28px; padding: 0 10px; border: 1px solid #c4cad1;",
+    ".bar button, .bar input, .bar select { box-sizing: border-box; height: 28px; padding: 0 10px; border: 1px solid #c4cad1;",
     "border-radius: 6px; background: #fff; color: #1f2328; font: inherit; }",
-    ".bar button { cursor: pointer; background: #f3f4f6; white-space: nowrap; }",
+    ".bar button, .bar select { cursor: pointer; background: #f3f4f6; white-space: nowrap; }",
     ".bar button[hidden] { display: none; }",
     ".bar button[aria-pressed=\"true\"] { background: #d3e3fd; border-color: #0b57d0; }",
+    ".bar button:disabled { color: #57606a; cursor: default; }",
     ".choices { flex-wrap: wrap; justify-content: flex-start; }",
     ".bar input { flex: 0 1 210px; min-width: 0; }",
     ".bar :focus-visible { outline: 2px solid #0b57d0; outline-offset: 1px; }",
@@ -2094,8 +2214,9 @@ static const char *const flamegraph_style[] = {
     ".frame.miss rect { fill-opacity: .16; }",
     ".frame.hit rect { fill: #ffc83d; fill-opacity: 1; stroke: #fff; }",
     ".frame.hit text { fill: #1f2328; }",
-    ".bar button, .bar input { border-color: #57606a; background: #0d1117; color: #f0f3f6; }",
-    ".bar button { background: #262c34; }",
+    ".bar button, .bar input, .bar select { border-color: #57606a; background: #0d1117; color: #f0f3f6; }",
+    ".bar button, .bar select { background: #262c34; }",
+    ".bar button:disabled { color: #9da7b3; }",
     ".bar button[aria-pressed=\"true\"] { background: #1d3b66; border-color: #79b8ff; }",
     ".bar :focus-visible { outline-color: #79b8ff; }",
     ".list { border-color: #57606a; background: #0d1117; color: #f0f3f6; }",
@@ -2163,15 +2284,27 @@ static const char *const flamegraph_script[] = {
     "for (let k = flags >> 1; k > 0; k--) tree.parent.push(i);",
     "for (let k = code % 3 < 2 ? code % 3 : take(); k > 0; k--) {",
     "const kind = take();",
-    "records.push({frame: i, thread: Math.floor(kind / 3), kind: kind % 3, value: take()});",
+    "const record = {frame: i, thread: Math.floor(kind / 3), kind: kind % 3, value: take()};",
+    "if (data.figures && record.kind < 2) record.figures = Array.from({length: 6}, (_, bit) => record.value >> bit & 1 ? take() : 0);",
+    "records.push(record);",
     "}",
     "}",
     "const holds = new Set([0, ...data.holds]), importlib = codes.map((code) => code === 2);",
     "const has = {apart: data.threads.length > 2, imports: importlib.some(Boolean), functions: true};",
-    "const chosen = {apart: !!data.apart, imports: false, functions: false};",
+    "const metrics = [{name: 'wall time', at: 0, idle: 1}, {name: 'CPU time', at: 2}, {name: 'time with the GIL', at: 3}, {name: 'samples', at: 4, idle: 5}];",
+    "const known = Array.from({length: 6}, (_, at) => records.some((record) => record.figures?.[at]));",
+    "has.idle = known[1] || known[5];",
+    "has.metric = metrics.filter((one) => known[one.at] || known[one.idle]).length > 1;",
+    "const metric = () => metrics[chosen.metric];",
+    "function weight(record) {",
+    "if (!record.figures) return record.value;",
+    "const {at, idle} = metric();",
+    "return record.figures[at] + (chosen.idle && idle ? record.figures[idle] : 0);",
+    "}",
+    "const chosen = {apart: !!data.apart, imports: false, functions: false, metric: data.metric, idle: !!data.idle};",
     "let name, value, self, parent, first, children, folded, size, total, origin, placed;",
     "function shape() {",
-    "const found = {name: [tree.name[0]], parent: [0], origin: [[0, 0]]}, made = new Map(), known = new Map([[0, 0]]);",
+    "const found = {name: [tree.name[0]], parent: [0], origin: [[0, 0]]}, made = new Map(), stood = new Map([[0, 0]]);",
     "const enter = (above, word) => {",
     "const key = above * names.length + word;",
     "let at = made.get(key);",
@@ -2190,18 +2323,18 @@ static const char *const flamegraph_script[] = {
     "found.place = (frame, given) => {",
     "const thread = chosen.apart ? given : 0;",
     "const way = [];",
-    "for (let at = frame, of = thread; !known.has(at + of * tree.name.length); ) {",
+    "for (let at = frame, of = thread; !stood.has(at + of * tree.name.length); ) {",
     "way.push([at, of]);",
     "if (of && holds.has(at)) of = 0; else at = tree.parent[at];",
     "}",
     "while (way.length) {",
     "const [at, of] = way.pop(), holder = holds.has(at);",
-    "const above = known.get(of && holder ? at : tree.parent[at] + of * tree.name.length);",
+    "const above = stood.get(of && holder ? at : tree.parent[at] + of * tree.name.length);",
     "const stands = of && holder ? enter(above, data.threads[of]) : below(at, above);",
-    "known.set(at + of * tree.name.length, stands);",
+    "stood.set(at + of * tree.name.length, stands);",
     "if (!found.origin[stands]) found.origin[stands] = [at, chosen.apart ? of : given];",
     "}",
-    "return known.get(frame + thread * tree.name.length);",
+    "return stood.get(frame + thread * tree.name.length);",
     "};",
     "return found;",
     "}",
@@ -2241,7 +2374,7 @@ static const char *const flamegraph_script[] = {
     "for (const record of records) {",
     "if (record.kind === 2) {",
     "if (chosen.apart) add('missing', view.place(record.frame, record.thread), record.value);",
-    "} else if (record.value > 0) add(record.kind ? 'lost' : 'self', view.place(record.frame, record.thread), record.value);",
+    "} else if (weight(record) > 0) add(record.kind ? 'lost' : 'self', view.place(record.frame, record.thread), weight(record));",
     "}",
     "if (!chosen.apart)",
     "tree.missing.forEach((missing, frame) => { if (missing) add('missing', view.place(frame, 0), missing); });",
@@ -2262,10 +2395,11 @@ static const char *const flamegraph_script[] = {
     "return n.toFixed(digits);",
     "};",
     "const amount = (n) => {",
+    "const {ns, unit} = data.figures && metric().name === 'samples' ? {ns: 0, unit: 'samples'} : data;",
     "n /= data.per;",
-    "if (data.ns && n === 0) return '0 s';",
-    "if (!data.ns) return count(n) + ' ' + (n === 1 ? data.unit.replace(/s$/, '') : data.unit);",
-    "let time = n * data.ns, step = 0;",
+    "if (ns && n === 0) return '0 s';",
+    "if (!ns) return count(n) + ' ' + (n === 1 ? unit.replace(/s$/, '') : unit);",
+    "let time = n * ns, step = 0;",
     "while (step < 3 && time >= 999.5) time /= 1000, step++;",
     "const digits = step === 0 || time >= 99.95 ? 0 : time >= 9.995 ? 1 : 2;",
     "const text = time >= 999.5 ? number(Math.round(time)) : time.toFixed(digits);",
@@ -2288,7 +2422,8 @@ static const char *const flamegraph_script[] = {
     "}",
     "let zoomed = 0, boxes = [], hits = null, width = 0, height = 0, current = null, tallest = 0;",
     "const frames = part('frames'), head = part('head'), note = part('note'), ring = part('ring');",
-    "const summary = () => amount(total) + ' in all' + (chosen.apart ? '' : data.together) + (data.subtitle && ' · ' + data.subtitle);",
+    "const summary = () => amount(total) + ' in all' + (chosen.apart ? '' : data.together) +",
+    "(data.figures ? ' · ' + metric().name + (!metric().idle ? '' : chosen.idle ? ', waiting included' : ', waiting left out') : '') + (data.subtitle && ' · ' + data.subtitle);",
     "let top = data.head, bottom = data.foot, side = 0;",
     "function layout(target) {",
     "const inner = width - 2 * pad - side, scale = inner / value[target];",
@@ -2532,13 +2667,31 @@ static const char *const flamegraph_script[] = {
     "choices.append(button);",
     "}",
     "choice('apart', 'Threads apart', 'One stack for each thread, or one of all together');",
+    "choice('idle', 'Waiting', 'With the time in which threads only waited, or without it');",
+    "if (has.metric) {",
+    "const select = html('select', {id: 'metric', 'aria-label': 'What is measured', title: 'What is measured'});",
+    "metrics.forEach(({name: text, at, idle}, i) => {",
+    "if (!known[at] && !known[idle]) return;",
+    "const option = html('option', {value: i});",
+    "option.textContent = text;",
+    "option.selected = i === chosen.metric;",
+    "select.append(option);",
+    "});",
+    "select.addEventListener('change', () => {",
+    "chosen.metric = Number(select.value);",
+    "if (part('idle')) part('idle').disabled = !metric().idle;",
+    "change();",
+    "});",
+    "choices.append(select);",
+    "}",
+    "if (part('idle')) part('idle').disabled = !metric().idle;",
     "choice('functions', 'Functions', 'A list of the functions: what each took itself, and with all that it called');",
     "choice('imports', 'Open imports', 'The frames of importlib one by one, or each run of them as one frame');",
     "const functions = [], functionAt = new Map(), functionOf = names.map((text, word) => {",
     "if (!codes[word] && text[0] !== '[') return -1;",
-    "const known = text.replace(/:\\d+\\)$/, ')');",
-    "if (!functionAt.has(known)) functionAt.set(known, functions.push(known) - 1);",
-    "return functionAt.get(known);",
+    "const plain = text.replace(/:\\d+\\)$/, ')');",
+    "if (!functionAt.has(plain)) functionAt.set(plain, functions.push(plain) - 1);",
+    "return functionAt.get(plain);",
     "});",
     "function weigh() {",
     "const found = functions.map((text) => ({text, self: 0, total: 0})), open = new Int32Array(functions.length);",
@@ -2719,9 +2872,14 @@ static inline void flamegraph_put_lines(const char *const *lines, size_t count, 
         flamegraph_puts(lines[i], out), flamegraph_putc('\n', out);
 }
 
+static inline const char *flamegraph_unit(const flamegraph_picture *picture) {
+    bool samples = picture->graph->figures && picture->options.metric == FLAMEGRAPH_SAMPLES;
+    return samples ? "samples" : picture->options.unit;
+}
+
 static inline void flamegraph_put_figures(const flamegraph_picture *picture, uint64_t value, flamegraph_out *out) {
     char amount[96], share[16];
-    flamegraph_format_amount(amount, sizeof amount, value, picture->options.unit, picture->per);
+    flamegraph_format_amount(amount, sizeof amount, value, flamegraph_unit(picture), picture->per);
     flamegraph_format_percent(share, sizeof share, value, flamegraph_total(picture->graph));
     flamegraph_put_xml(amount, strlen(amount), out);
     flamegraph_puts(", ", out);
@@ -2806,9 +2964,11 @@ static inline void flamegraph_put_head(const flamegraph_picture *picture, flameg
     const flamegraph_options *options = &picture->options;
     double room = flamegraph_width(options) - 2.0 * FLAMEGRAPH_PAD;
     char amount[192];
-    flamegraph_format_amount(amount, sizeof amount, flamegraph_total(picture->graph), options->unit, picture->per);
+    flamegraph_format_amount(amount, sizeof amount, flamegraph_total(picture->graph), flamegraph_unit(picture),
+                             picture->per);
     flamegraph_append(amount, sizeof amount, " in all");
     flamegraph_append(amount, sizeof amount, picture->together);
+    flamegraph_append(amount, sizeof amount, picture->shown);
     flamegraph_print(out,
                      "<g id=\"head\"><rect class=\"paper\" width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
                      "<text id=\"title\" x=\"%d\" y=\"29\">",
@@ -2910,6 +3070,21 @@ static inline uint32_t flamegraph_word(const flamegraph_table *table, const char
     return table->word[flamegraph_intern(table->words, name, size)]; /* it is there */
 }
 
+/* Which of them are not zero, as bits, and these. */
+static inline void flamegraph_put_figures_of(const flamegraph_figures *figures, flamegraph_out *out) {
+    const uint64_t values[] = {
+        figures->wall - figures->wall_idle,       figures->wall_idle,   figures->cpu, figures->gil,
+        figures->samples - figures->samples_idle, figures->samples_idle};
+    uint64_t bits = 0;
+    for (size_t i = 0; i < 6; i++)
+        bits |= (uint64_t)(values[i] > 0) << i;
+    flamegraph_put_number(bits, out);
+    for (size_t i = 0; i < 6; i++) {
+        if (values[i])
+            flamegraph_put_number(values[i], out);
+    }
+}
+
 static inline void flamegraph_put_entry(const flamegraph_table *table, size_t at, size_t *next, flamegraph_out *out) {
     const flamegraph_entry *entry = &table->kept.entries[at];
     const flamegraph *records = table->records;
@@ -2927,7 +3102,10 @@ static inline void flamegraph_put_entry(const flamegraph_table *table, size_t at
     for (size_t end = *next + count; *next < end; ++*next) {
         const flamegraph_node *record = &records->nodes[table->order[*next]];
         flamegraph_put_number(record->name, out);
-        flamegraph_put_number(record->total, out);
+        if (table->base.graph->figures && record->name % FLAMEGRAPH_KINDS != FLAMEGRAPH_FRAMES)
+            flamegraph_put_figures_of(&records->figures[table->order[*next]], out);
+        else
+            flamegraph_put_number(record->total, out);
     }
 }
 
@@ -2977,6 +3155,8 @@ static inline bool flamegraph_put_data(const flamegraph_picture *picture, const 
     flamegraph_put_js(options->title, strlen(options->title), out);
     flamegraph_puts(", subtitle: ", out);
     flamegraph_put_js(options->subtitle, strlen(options->subtitle), out);
+    flamegraph_print(out, ", metric: %d, idle: %d, figures: %d", (int)options->metric, options->idle,
+                     table->base.graph->figures != NULL);
     flamegraph_puts(", facts: ", out);
     flamegraph_put_js(picture->facts, strlen(picture->facts), out);
     flamegraph_puts(",\n", out);
@@ -3060,6 +3240,30 @@ static inline void flamegraph_put_empty(const flamegraph_options *options, flame
     flamegraph_puts("</svg>\n", out);
 }
 
+/* Gives the nodes of a graph of figures the totals of what is shown. */
+static inline bool flamegraph_choose_figure(flamegraph *graph, const flamegraph_options *options) {
+    uint64_t *own = flamegraph_own(graph);
+    if (!own)
+        return false;
+    for (uint32_t i = 0; i < graph->node_count; i++) {
+        flamegraph_figures figures = flamegraph_own_figures(graph, i, own[i]);
+        graph->nodes[i].total = flamegraph_figure(&figures, options->metric, options->idle);
+    }
+    for (size_t i = graph->node_count; i-- > 1;)
+        graph->nodes[graph->nodes[i].parent].total += graph->nodes[i].total;
+    free(own);
+    return true;
+}
+
+static inline void flamegraph_format_shown(char *out, size_t room, const flamegraph_options *options) {
+    static const char *const metrics[] = {"wall time", "CPU time", "time with the GIL", "samples"};
+    bool has_idle = options->metric == FLAMEGRAPH_WALL || options->metric == FLAMEGRAPH_SAMPLES;
+    snprintf(out, room, " \xc2\xb7 %s%s", metrics[options->metric],
+             !has_idle       ? ""
+             : options->idle ? ", waiting included"
+                             : ", waiting left out");
+}
+
 /* The picture as viewers without scripts show it, and the table from which the script draws. */
 static inline bool flamegraph_draw(const flamegraph *graph, const flamegraph_table *table,
                                    const flamegraph_options *options, flamegraph_out *out) {
@@ -3067,6 +3271,8 @@ static inline bool flamegraph_draw(const flamegraph *graph, const flamegraph_tab
     bool made = flamegraph_picture_make(&picture, graph, options);
     if (made) {
         flamegraph_format_kept(picture.kept_text, sizeof picture.kept_text, &table->kept);
+        if (graph->figures)
+            flamegraph_format_shown(picture.shown, sizeof picture.shown, options);
         if (!options->threads)
             memcpy(picture.together, table->together, sizeof picture.together);
         flamegraph_lay_out(&picture);
@@ -3083,10 +3289,27 @@ static inline bool flamegraph_draw_view(const flamegraph *graph, const flamegrap
     memset(&view, 0, sizeof view);
     bool made = flamegraph_table_make(&table, graph, options);
     const flamegraph *shown = made ? (options->threads ? table.apart.graph : table.base.graph) : NULL;
-    made = made && flamegraph_view_make(&view, shown, true, true) && flamegraph_draw(view.graph, &table, options, out);
+    made = made && flamegraph_view_make(&view, shown, true, true) &&
+           (!shown->figures || flamegraph_choose_figure(view.graph, options)) &&
+           flamegraph_draw(view.graph, &table, options, out);
     flamegraph_view_free(&view);
     flamegraph_table_free(&table);
     return made;
+}
+
+/* If there is nothing of what is to be shown of figures, what there is, is shown: with what waited, or by wall time.
+ * Answers the sum of it. */
+static inline uint64_t flamegraph_settle(const flamegraph *graph, flamegraph_options *options) {
+    if (!graph->figures)
+        return flamegraph_total(graph);
+    flamegraph_figures all = graph->all;
+    if (all.wall < flamegraph_total(graph))
+        all.wall = flamegraph_total(graph);
+    for (int attempt = 0; attempt < 2 && flamegraph_figure(&all, options->metric, options->idle) == 0; attempt++) {
+        options->metric = attempt ? FLAMEGRAPH_WALL : options->metric;
+        options->idle = true;
+    }
+    return flamegraph_figure(&all, options->metric, options->idle);
 }
 
 static inline flamegraph_result flamegraph_write(const flamegraph *graph, const flamegraph_options *options,
@@ -3098,7 +3321,7 @@ static inline flamegraph_result flamegraph_write(const flamegraph *graph, const 
     out->write = write;
     out->user = user;
     bool made = true;
-    if (flamegraph_total(graph) == 0) {
+    if (flamegraph_settle(graph, &used) == 0) {
         flamegraph_put_empty(&used, out);
     } else {
         made = flamegraph_draw_view(graph, &used, out);

@@ -51,18 +51,31 @@ for (let i = 0; i < tree.parent.length; i++) {
   for (let k = flags >> 1; k > 0; k--) tree.parent.push(i);
   for (let k = code % 3 < 2 ? code % 3 : take(); k > 0; k--) {
     const kind = take();
-    records.push({frame: i, thread: Math.floor(kind / 3), kind: kind % 3, value: take()});
+    const record = {frame: i, thread: Math.floor(kind / 3), kind: kind % 3, value: take()};
+    if (data.figures && record.kind < 2) record.figures = Array.from({length: 6}, (_, bit) => record.value >> bit & 1 ? take() : 0);
+    records.push(record);
   }
 }
 const holds = new Set([0, ...data.holds]), importlib = codes.map((code) => code === 2);
 const has = {apart: data.threads.length > 2, imports: importlib.some(Boolean), functions: true};
-const chosen = {apart: !!data.apart, imports: false, functions: false};
+// Of figures: wall time busy and idle, CPU time, time with the GIL, samples busy and idle.
+const metrics = [{name: 'wall time', at: 0, idle: 1}, {name: 'CPU time', at: 2}, {name: 'time with the GIL', at: 3}, {name: 'samples', at: 4, idle: 5}];
+const known = Array.from({length: 6}, (_, at) => records.some((record) => record.figures?.[at]));
+has.idle = known[1] || known[5];
+has.metric = metrics.filter((one) => known[one.at] || known[one.idle]).length > 1;
+const metric = () => metrics[chosen.metric];
+function weight(record) {
+  if (!record.figures) return record.value;
+  const {at, idle} = metric();
+  return record.figures[at] + (chosen.idle && idle ? record.figures[idle] : 0);
+}
+const chosen = {apart: !!data.apart, imports: false, functions: false, metric: data.metric, idle: !!data.idle};
 // What is shown: frames in breadth-first order, so that the children of one are neighbours, by falling value.
 // `origin` tells a frame of the tree and a thread for which each of them stands; `placed` leads back.
 let name, value, self, parent, first, children, folded, size, total, origin, placed;
 // Which frame of a view stands for a frame of the tree, made when it is asked for: callers have smaller numbers.
 function shape() {
-  const found = {name: [tree.name[0]], parent: [0], origin: [[0, 0]]}, made = new Map(), known = new Map([[0, 0]]);
+  const found = {name: [tree.name[0]], parent: [0], origin: [[0, 0]]}, made = new Map(), stood = new Map([[0, 0]]);
   const enter = (above, word) => {
     const key = above * names.length + word;
     let at = made.get(key);
@@ -82,18 +95,18 @@ function shape() {
   found.place = (frame, given) => {
     const thread = chosen.apart ? given : 0;
     const way = [];
-    for (let at = frame, of = thread; !known.has(at + of * tree.name.length); ) {
+    for (let at = frame, of = thread; !stood.has(at + of * tree.name.length); ) {
       way.push([at, of]);
       if (of && holds.has(at)) of = 0; else at = tree.parent[at];
     }
     while (way.length) {
       const [at, of] = way.pop(), holder = holds.has(at);
-      const above = known.get(of && holder ? at : tree.parent[at] + of * tree.name.length);
+      const above = stood.get(of && holder ? at : tree.parent[at] + of * tree.name.length);
       const stands = of && holder ? enter(above, data.threads[of]) : below(at, above);
-      known.set(at + of * tree.name.length, stands);
+      stood.set(at + of * tree.name.length, stands);
       if (!found.origin[stands]) found.origin[stands] = [at, chosen.apart ? of : given];
     }
-    return known.get(frame + thread * tree.name.length);
+    return stood.get(frame + thread * tree.name.length);
   };
   return found;
 }
@@ -134,7 +147,7 @@ function build() {
   for (const record of records) {
     if (record.kind === 2) {
       if (chosen.apart) add('missing', view.place(record.frame, record.thread), record.value);
-    } else if (record.value > 0) add(record.kind ? 'lost' : 'self', view.place(record.frame, record.thread), record.value);
+    } else if (weight(record) > 0) add(record.kind ? 'lost' : 'self', view.place(record.frame, record.thread), weight(record));
   }
   if (!chosen.apart)
     tree.missing.forEach((missing, frame) => { if (missing) add('missing', view.place(frame, 0), missing); });
@@ -156,10 +169,11 @@ const count = (n) => {
   return n.toFixed(digits);
 };
 const amount = (n) => {
+  const {ns, unit} = data.figures && metric().name === 'samples' ? {ns: 0, unit: 'samples'} : data;
   n /= data.per;
-  if (data.ns && n === 0) return '0 s';
-  if (!data.ns) return count(n) + ' ' + (n === 1 ? data.unit.replace(/s$/, '') : data.unit);
-  let time = n * data.ns, step = 0;
+  if (ns && n === 0) return '0 s';
+  if (!ns) return count(n) + ' ' + (n === 1 ? unit.replace(/s$/, '') : unit);
+  let time = n * ns, step = 0;
   while (step < 3 && time >= 999.5) time /= 1000, step++;
   const digits = step === 0 || time >= 99.95 ? 0 : time >= 9.995 ? 1 : 2;
   const text = time >= 999.5 ? number(Math.round(time)) : time.toFixed(digits);
@@ -183,7 +197,8 @@ function fit(text, room, font) {
 }
 let zoomed = 0, boxes = [], hits = null, width = 0, height = 0, current = null, tallest = 0;
 const frames = part('frames'), head = part('head'), note = part('note'), ring = part('ring');
-const summary = () => amount(total) + ' in all' + (chosen.apart ? '' : data.together) + (data.subtitle && ' · ' + data.subtitle);
+const summary = () => amount(total) + ' in all' + (chosen.apart ? '' : data.together) +
+    (data.figures ? ' · ' + metric().name + (!metric().idle ? '' : chosen.idle ? ', waiting included' : ', waiting left out') : '') + (data.subtitle && ' · ' + data.subtitle);
 // The list of functions takes room at the side, or below where there is little.
 let top = data.head, bottom = data.foot, side = 0;
 // Where every visible frame stands: the way to the chosen frame at full width, what is above it to
@@ -443,14 +458,32 @@ function choice(key, label, title) {
   choices.append(button);
 }
 choice('apart', 'Threads apart', 'One stack for each thread, or one of all together');
+choice('idle', 'Waiting', 'With the time in which threads only waited, or without it');
+if (has.metric) {
+  const select = html('select', {id: 'metric', 'aria-label': 'What is measured', title: 'What is measured'});
+  metrics.forEach(({name: text, at, idle}, i) => {
+    if (!known[at] && !known[idle]) return;
+    const option = html('option', {value: i});
+    option.textContent = text;
+    option.selected = i === chosen.metric;
+    select.append(option);
+  });
+  select.addEventListener('change', () => {
+    chosen.metric = Number(select.value);
+    if (part('idle')) part('idle').disabled = !metric().idle;
+    change();
+  });
+  choices.append(select);
+}
+if (part('idle')) part('idle').disabled = !metric().idle;
 choice('functions', 'Functions', 'A list of the functions: what each took itself, and with all that it called');
 choice('imports', 'Open imports', 'The frames of importlib one by one, or each run of them as one frame');
 // Functions: a name without its line. Threads and what else stands for no code are none.
 const functions = [], functionAt = new Map(), functionOf = names.map((text, word) => {
   if (!codes[word] && text[0] !== '[') return -1;
-  const known = text.replace(/:\d+\)$/, ')');
-  if (!functionAt.has(known)) functionAt.set(known, functions.push(known) - 1);
-  return functionAt.get(known);
+  const plain = text.replace(/:\d+\)$/, ')');
+  if (!functionAt.has(plain)) functionAt.set(plain, functions.push(plain) - 1);
+  return functionAt.get(plain);
 });
 // What each took in what is zoomed, recursion counted once: down the tree and back up.
 function weigh() {

@@ -21,9 +21,10 @@ before(async () => { browser = await launch(); });
 after(async () => { await browser?.close(); });
 
 // Draws the text and opens it; whatever goes wrong in the page or is fetched fails the test.
-async function open(text, args = [], {width = 1200, height = 800, javaScriptEnabled = true, together = false, colorScheme = 'light'} = {}) {
+async function open(text, args = [], {width = 1200, height = 800, javaScriptEnabled = true, together = false, colorScheme = 'light', figures = null} = {}) {
   const path = join(directory, 'picture.svg');
-  execFileSync(join(build, 'tools', 'pyprof-svg'), ['--unit', 'us', ...together ? [] : ['--threads'], ...args, '-', path], {input: text});
+  if (figures) writeFileSync(path, execFileSync(join(build, 'tests', 'svg', 'svg_figures'), figures));
+  else execFileSync(join(build, 'tools', 'pyprof-svg'), ['--unit', 'us', ...together ? [] : ['--threads'], ...args, '-', path], {input: text});
   const context = await browser.newContext({viewport: {width, height}, javaScriptEnabled, colorScheme});
   page = await context.newPage();
   problems = [];
@@ -472,6 +473,57 @@ check('the list is below in a narrow window, and beside in sight while a tall pi
   }
 });
 
+// The pictures that begin with what is chosen; each is as the file draws it, too.
+async function begun(...figures) {
+  await page?.context().close();
+  await open('', [], {figures, javaScriptEnabled: false});
+  const still = (await drawn()).map((one) => one.title.replace(/ of all.*/, '')).sort(), subtitle = await shown('subtitle');
+  await page.context().close();
+  await open('', [], {figures});
+  assert.deepEqual((await drawn()).map((one) => one.title.replace(/ of all.*/, '')).sort(), still);
+  assert.equal(await shown('subtitle'), subtitle);
+  return {stacks: await stacks(), subtitle};
+}
+
+for (const way in ways) {
+  check(`metric and waiting by ${way}`, async () => {
+    const wanted = {};
+    for (const [metric, idle] of [['0'], ['0', 'idle'], ['1', 'idle'], ['2', 'idle'], ['3', 'idle'], ['3']])
+      wanted[metric + (idle ?? '')] = await begun(metric, ...idle ? [idle] : []);
+    await begun('0');
+    const choose = async (metric) => {
+      if (way === 'mouse') return page.locator('#metric').selectOption(metric);
+      await tabTo('metric');
+      for (let i = 0; i < 4 && await page.locator('#metric').evaluate((one) => one.value) !== metric; i++) await page.keyboard.press('ArrowDown');
+    };
+    const assertShown = async (key) => {
+      assert.deepEqual(await stacks(), wanted[key].stacks);
+      assert.equal(await shown('subtitle'), wanted[key].subtitle);
+    };
+    assert.equal(wanted['0'].subtitle, '1.00 s in all, 2 threads together · wall time, waiting left out');
+    assert.equal(wanted['1idle'].subtitle, '600 ms in all, 2 threads together · CPU time');
+    assert.equal(wanted['3'].subtitle, '100 samples in all, 2 threads together · samples, waiting left out');
+    await assertShown('0');
+    await ways[way]('idle');
+    assert.equal(await pressed('idle'), 'true');
+    await assertShown('0idle');
+    for (const metric of ['1', '2', '3']) {
+      await choose(metric);
+      assert.equal(await page.locator('#idle').isDisabled(), metric !== '3');
+      await assertShown(metric + 'idle');
+    }
+    await ways[way]('idle');
+    await assertShown('3');
+    await page.locator('#functions').click();
+    assert.equal((await listed())[0], '60.0% 80.0% run (a.py)');
+  });
+}
+
+check('one value: no metric to choose', async () => {
+  await open(collapsed);
+  assert.equal(await page.locator('#metric, #idle').count(), 0);
+});
+
 check('nothing to choose, no button', async () => {
   await open('r;a 1\n');
   assert.equal(await page.locator('#apart, #imports').count(), 0);
@@ -496,7 +548,7 @@ const inks = () => page.evaluate(() => {
     const rect = text.parentElement.matches('.frame') && getComputedStyle(text.parentElement.querySelector('rect'));
     found.push([text.textContent, parse(getComputedStyle(text).fill), rect ? over(parse(rect.fill), Number(rect.fillOpacity), paper) : paper]);
   }
-  for (const part of document.querySelectorAll('button, input, #name, #figures, #list td, #list th, #list caption')) {
+  for (const part of document.querySelectorAll('button, input, select, #name, #figures, #list td, #list th, #list caption')) {
     let under = part;
     while (under.parentElement && parse(getComputedStyle(under).backgroundColor)[3] === 0) under = under.parentElement;
     found.push([part.id, parse(getComputedStyle(part).color).slice(0, 3), parse(getComputedStyle(under).backgroundColor).slice(0, 3)]);
@@ -529,6 +581,10 @@ for (const colorScheme of ['light', 'dark']) {
     await frame('f3 (').hover();
     assert.ok(await page.locator('.frame.hit').count() > 10 && await page.locator('.frame.above').count() > 0);
     await assertReadable(`${colorScheme}, searched and zoomed`, 60);
+    await page.context().close();
+    await open('', [], {colorScheme, figures: ['1']});
+    await page.locator('#apart').click();
+    await assertReadable(`${colorScheme}, figures`, 10);
     await page.context().close();
     await open('', [], {colorScheme});
     await assertReadable(`${colorScheme}, without samples`, 3);
