@@ -57,7 +57,7 @@ for (let i = 0; i < tree.parent.length; i++) {
   }
 }
 const holds = new Set([0, ...data.holds]), importlib = codes.map((code) => code === 2);
-const has = {apart: data.threads.length > 2, imports: importlib.some(Boolean), functions: true};
+const has = {apart: data.threads.length > 2, imports: importlib.some(Boolean), functions: true, callers: true};
 // Of figures: wall time busy and idle, CPU time, time with the GIL, samples busy and idle.
 const metrics = [{name: 'wall time', at: 0, idle: 1}, {name: 'CPU time', at: 2}, {name: 'time with the GIL', at: 3}, {name: 'samples', at: 4, idle: 5}];
 const known = Array.from({length: 6}, (_, at) => records.some((record) => record.figures?.[at]));
@@ -69,10 +69,12 @@ function weight(record) {
   const {at, idle} = metric();
   return record.figures[at] + (chosen.idle && idle ? record.figures[idle] : 0);
 }
-const chosen = {apart: !!data.apart, imports: false, functions: false, metric: data.metric, idle: !!data.idle};
+const chosen = {apart: !!data.apart, imports: false, functions: false, callers: false, metric: data.metric, idle: !!data.idle};
 // What is shown: frames in breadth-first order, so that the children of one are neighbours, by falling value.
 // `origin` tells a frame of the tree and a thread for which each of them stands; `placed` leads back.
 let name, value, self, parent, first, children, folded, size, total, origin, placed;
+// The same, always from callers to what they call; what is shown may be turned around.
+let calls;
 // Which frame of a view stands for a frame of the tree, made when it is asked for: callers have smaller numbers.
 function shape() {
   const found = {name: [tree.name[0]], parent: [0], origin: [[0, 0]]}, made = new Map(), stood = new Map([[0, 0]]);
@@ -140,6 +142,40 @@ function arrange(view) {
   }
   total = value[0];
   placed = (frame, thread) => where[view.place(frame, thread)] ?? 0;
+  calls = {name, value, self, parent, first, children, folded};
+}
+// The view turned around: what ran, below those that called it. A group is what is shown as one frame, as places in the
+// calls and how much of each counts; who called it is looked for once it is to be drawn.
+let groups;
+function turn() {
+  const own = [];
+  calls.self.forEach((sum, i) => { if (sum > 0) own.push(i); });
+  name = [calls.name[0]], value = [total], self = [0], parent = [0], first = [0], children = [0], size = [1], folded = [];
+  const lost = calls.folded.reduce((sum, one) => [sum[0] + one[0], sum[1] + one[1]], none);
+  if (lost[0]) folded[0] = lost;
+  groups = [{at: own, sums: own.map((i) => calls.self[i])}];
+}
+function expand(i) {
+  const group = groups[i], found = new Map();
+  if (!group) return;
+  groups[i] = null;
+  group.at.forEach((at, k) => {
+    const caller = i ? calls.parent[at] : at;
+    if (!caller && i) return;
+    const word = calls.name[caller];
+    if (!found.has(word)) found.set(word, {word, sum: 0, at: [], sums: []});
+    const one = found.get(word);
+    one.sum += group.sums[k];
+    one.at.push(caller);
+    one.sums.push(group.sums[k]);
+  });
+  const run = [...found.values()].sort((a, b) => b.sum - a.sum || a.word - b.word);
+  first[i] = name.length;
+  children[i] = run.length;
+  for (const one of run) {
+    groups[name.length] = one;
+    name.push(one.word), value.push(one.sum), self.push(0), parent.push(i), first.push(0), children.push(0), size.push(1);
+  }
 }
 function build() {
   const view = shape(), sums = {self: [], lost: [], missing: []};
@@ -155,6 +191,7 @@ function build() {
   view.value = view.self.map((own, i) => own + view.lost[i]);
   for (let i = view.name.length - 1; i > 0; i--) view.value[view.parent[i]] += view.value[i];
   arrange(view);
+  if (chosen.callers) turn();
 }
 // Numbers for people.
 const commas = new Intl.NumberFormat('en'), number = (n) => commas.format(n);
@@ -215,6 +252,7 @@ function layout(target) {
   const open = [{frame: target, x: pad, width: inner, level: found.length}];
   for (const box of open) {
     found.push(box);
+    if (chosen.callers) expand(box.frame);
     let child = first[box.frame], x = box.x;
     const end = child + children[box.frame], level = box.level + 1;
     for (; child < end && value[child] * scale >= data.narrow; child++) {
@@ -239,6 +277,7 @@ function describe(box) {
     return [what, `${amount(box.sum)}, ${percent(box.sum, total)} of all, too narrow to draw`];
   }
   const i = box.frame, own = Math.max(0, self[i]), caller = parent[i];
+  if (chosen.callers) return [names[name[i]], `${amount(value[i])}, ${percent(value[i], total)} of all` + (caller ? `, ${percent(value[i], value[caller])} of what it called` : '')];
   return [names[name[i]], `${amount(value[i])}, ${percent(value[i], total)} of all` +
           (caller ? `, ${percent(value[i], value[caller])} of its caller` : '') +
           `, self ${amount(own)}`];
@@ -387,9 +426,9 @@ function matchedIn(start) {
   let sum = 0, unknown = 0;
   const open = [start];
   for (const i of open) {
-    if (i && hits[name[i]]) { sum += value[i]; continue; }
-    unknown += folded[i]?.[1] ?? 0;
-    for (let k = 0; k < children[i]; k++) open.push(first[i] + k);
+    if (i && hits[calls.name[i]]) { sum += calls.value[i]; continue; }
+    unknown += calls.folded[i]?.[1] ?? 0;
+    for (let k = 0; k < calls.children[i]; k++) open.push(calls.first[i] + k);
   }
   return [sum, unknown];
 }
@@ -404,9 +443,9 @@ function paintHits() {
 function showMatched() {
   let text = '';
   if (hits) {
-    const [sum, unknown] = matchedIn(0), [inView] = matchedIn(zoomed);
+    const [sum, unknown] = matchedIn(0), [inView] = matchedIn(chosen.callers ? 0 : zoomed);
     text = `Matched: ${percent(sum, total)} (${amount(sum)})` +
-        (zoomed ? `, ${percent(inView, value[zoomed])} of this view` : '') +
+        (zoomed && !chosen.callers ? `, ${percent(inView, value[zoomed])} of this view` : '') +
         (unknown * 1000 > total ? `, at most ${percent(unknown, total)} more in folded frames` : '');
   }
   const matched = part('matched'), room = width - 2 * pad;
@@ -477,6 +516,7 @@ if (has.metric) {
 }
 if (part('idle')) part('idle').disabled = !metric().idle;
 choice('functions', 'Functions', 'A list of the functions: what each took itself, and with all that it called');
+choice('callers', 'Callers', 'What ran, and above it those that called it; or the calls from the start on');
 choice('imports', 'Open imports', 'The frames of importlib one by one, or each run of them as one frame');
 // Functions: a name without its line. Threads and what else stands for no code are none.
 const functions = [], functionAt = new Map(), functionOf = names.map((text, word) => {
@@ -488,16 +528,16 @@ const functions = [], functionAt = new Map(), functionOf = names.map((text, word
 // What each took in what is zoomed, recursion counted once: down the tree and back up.
 function weigh() {
   const found = functions.map((text) => ({text, self: 0, total: 0})), open = new Int32Array(functions.length);
-  const way = [zoomed];
+  const way = [chosen.callers ? 0 : zoomed];
   while (way.length) {
-    const i = way.pop(), word = functionOf[name[i < 0 ? ~i : i]];
+    const i = way.pop(), word = functionOf[calls.name[i < 0 ? ~i : i]];
     if (i < 0) { open[word]--; continue; }
     if (word >= 0) {
-      found[word].self += self[i];
-      if (!open[word]++) found[word].total += value[i];
+      found[word].self += calls.self[i];
+      if (!open[word]++) found[word].total += calls.value[i];
       way.push(~i);
     }
-    for (let k = 0; k < children[i]; k++) way.push(first[i] + k);
+    for (let k = 0; k < calls.children[i]; k++) way.push(calls.first[i] + k);
   }
   return found.map((one, at) => ({...one, at})).filter((one) => one.total > 0);
 }
@@ -531,9 +571,9 @@ function drawList() {
   const box = {x: side ? width - pad - side + 16 : pad, y: side ? top : height - 280, width: side ? side - 16 : width - 2 * pad, height: tall};
   for (const key in box) place.setAttribute(key, box[key]);
   list.style.height = tall + 'px';
-  const found = weigh(), share = value[zoomed];
+  const inside = zoomed && !chosen.callers, found = weigh(), share = inside ? value[zoomed] : total;
   found.sort((a, b) => b[order] - a[order] || b.self - a.self || b.total - a.total || (a.text < b.text ? -1 : 1));
-  caption.textContent = `${found.length > rows ? number(rows) + ' of ' : ''}${number(found.length)} function${found.length === 1 ? '' : 's'}${zoomed ? ' in what is zoomed' : ''}`;
+  caption.textContent = `${found.length > rows ? number(rows) + ' of ' : ''}${number(found.length)} function${found.length === 1 ? '' : 's'}${inside ? ' in what is zoomed' : ''}`;
   for (const key in heads) heads[key].setAttribute('aria-sort', key === order ? 'descending' : 'none');
   for (const one of found.slice(0, rows)) {
     const line = html('tr'), button = html('button', {type: 'button', tabindex: -1, title: `${one.text}: self ${amount(one.self)}, total ${amount(one.total)}`, 'aria-pressed': one.at === marked});
@@ -575,8 +615,11 @@ body.addEventListener('keydown', (event) => {
   buttons[next].focus();
 });
 // Another view: what was zoomed into stays so if it is there, too. Escape leads to the whole of it.
+let turned = false;
 function change() {
-  const held = origin[zoomed];
+  const held = turned === chosen.callers && !turned ? origin[zoomed] : [0, 0];
+  turned = chosen.callers;
+  frames.setAttribute('aria-label', turned ? 'Callers' : 'Flame graph');
   build();
   zoomed = 0;
   tallest = 0;

@@ -6,7 +6,7 @@ const js = require('@eslint/js');
 const css = require('@eslint/css').default;
 
 const browser = ['document', 'window', 'innerWidth', 'innerHeight', 'scrollX', 'scrollY', 'scrollTo', 'scrollBy',
-  'addEventListener', 'matchMedia', 'getComputedStyle', 'requestAnimationFrame', 'setTimeout'];
+  'addEventListener', 'matchMedia', 'getComputedStyle', 'requestAnimationFrame', 'setTimeout', 'performance'];
 const node = ['process', 'console', 'Buffer', 'URL', 'tall'];
 const known = (names) => Object.fromEntries(names.map((name) => [name, 'readonly']));
 const rules = {...js.configs.recommended.rules, eqeqeq: 'error', 'no-var': 'error', 'prefer-const': 'error',

@@ -519,6 +519,62 @@ for (const way in ways) {
   });
 }
 
+// Every frame with those that it stands on, by what is seen: the text of its label.
+const towers = async () => {
+  const all = await drawn();
+  return all.map((one) => {
+    const below = all.filter((other) => other.y > one.y && other.x <= one.x + 0.1 && other.x + other.width >= one.x + one.width - 0.1);
+    return [...below.sort((a, b) => b.y - a.y), one].map((frame) => frame.title.replace(/ \(\d.*/, '')).join(' < ');
+  }).sort();
+};
+
+for (const way in ways) {
+  check(`callers by ${way}`, async () => {
+    await open('a;b;leaf 30\na;c;leaf 20\na;c 10\nleaf 40\n');
+    const before = await stacks();
+    await ways[way]('callers');
+    assert.deepEqual(await towers(), ['all', 'all < c', 'all < c < a', 'all < leaf', 'all < leaf < b', 'all < leaf < b < a', 'all < leaf < c', 'all < leaf < c < a']);
+    near((await find('leaf')).width, insideWidth(1200) * 0.9 - 1);
+    near((await find('b (')).width, insideWidth(1200) * 0.3 - 1);
+    assert.equal(await page.getByRole('tree', {name: 'Callers'}).getByRole('treeitem').count(), 8);
+    await frame('b (').hover();
+    assert.equal(await shown('figures'), '30.0 \xb5s, 30.0% of all, 33.3% of what it called');
+    await page.mouse.move(1, 1);
+    await page.locator('#search').fill('^c$');
+    assert.equal(await shown('matched'), 'Matched: 30.0% (30.0 \xb5s)');
+    assert.equal(await page.locator('.frame.hit').count(), 2);
+    await frame('leaf').click();
+    near((await find('b (')).width, insideWidth(1200) / 3 - 1);
+    await page.keyboard.press('Escape');
+    near((await find('leaf')).width, insideWidth(1200) * 0.9 - 1);
+    await ways[way]('callers');
+    assert.deepEqual(await stacks(), before);
+  });
+}
+
+check('callers of threads apart end with the thread, and imports are one frame there, too', async () => {
+  await open(imports, [], {together: true});
+  for (const id of ['callers', 'apart']) await page.locator('#' + id).click();
+  const found = await towers();
+  assert.ok(found.includes('all < <module> (a.py:1) < import < <module> (prog.py:9) < thread MainThread'), found.join('\n'));
+  assert.ok(found.includes('all < work (prog.py:4) < run (threading.py:982) < thread worker-#'), found.join('\n'));
+});
+
+check('20,000 frames: every click is answered at once', async () => {
+  const random = (i) => Math.abs(Math.sin(i * 12.9898) * 43758.5453) % 1;
+  const deep = Array.from({length: 2500}, (_, i) => `thread T${'ab'[i % 2]};` + Array.from({length: 12}, (_, d) => `f${Math.floor(random(i * 31 + d) * (d < 4 ? 3 : 40))} (m${d}.py:${d})`).join(';') + ` ${100 + i % 70}\n`);
+  await open(deep.join(''), ['--min-width', '0.05'], {together: true});
+  assert.ok(await page.locator('.frame').count() > 10000);
+  for (const id of ['apart', 'callers', 'functions', 'callers', 'apart']) {
+    const took = await page.evaluate((one) => {
+      const start = performance.now();
+      document.querySelector('#' + one).click();
+      return performance.now() - start;
+    }, id);
+    assert.ok(took < 4000, `${id} took ${took} ms`);
+  }
+});
+
 check('one value: no metric to choose', async () => {
   await open(collapsed);
   assert.equal(await page.locator('#metric, #idle').count(), 0);

@@ -213,6 +213,31 @@ for (const name of ['demo', ...Object.keys(pictures)]) {
   });
 }
 
+for (const controls of [['callers'], ['apart'], ['imports'], ['functions'], ['callers', 'apart', 'functions']]) {
+  test(`no blank page with ${controls}`, async () => {
+    const lines = [], path = join(directory, 'chosen.svg'), random = randomness(11);
+    for (const name of ['imports', 'tower', 'server']) pictures[name](lines, randomness(name.length));
+    execFileSync(join(build, 'tools', 'pyprof-svg'), ['-', path], {input: lines.join('\n')});
+    for (const [width, height] of [[1400, 700], [500, 800]]) {
+      const page = await open(path, width, height), what = `(${controls}, ${width} x ${height})`;
+      for (const id of controls) {
+        await page.locator('#' + id).click();
+        await assertInSight(page, null, `after ${id} ${what}`);
+      }
+      for (let i = 0; i < 8; i++) await clickAround(page, i, random, what);
+      const at = await page.evaluate(() => tall.choose(0.5, 0.5, 3));
+      await page.mouse.click(at.x, at.y);
+      for (const id of controls) {
+        await page.locator('#' + id).click();
+        await assertInSight(page, null, `after ${id} in what is zoomed ${what}`);
+      }
+      await page.keyboard.press('Escape');
+      await assertInSight(page, null, `after all ${what}`);
+      await page.context().close();
+    }
+  });
+}
+
 test('no blank page while the window changes its size', async () => {
   const page = await open(drawPicture('pytest'), 1400, 700);
   const at = await page.evaluate(() => tall.choose(0.5, 0.5, 3));
