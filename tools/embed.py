@@ -15,11 +15,38 @@ def read(path):
         return file.read()
 
 
-def as_strings(text):
-    """The lines as a C array's items, without what only its readers need: comments and indentation."""
-    lines = [line.strip() for line in text.splitlines()]
-    return "".join('    "%s",\n' % re.sub(r'(["\\])', r"\\\1", line)
-                   for line in lines if line and not line.startswith("//"))
+# What stays as it is in the script: strings, templates (none stands within another one), regular expressions.
+LITERAL = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`"""
+                     r"""|(?<=[(,=:!&|?;])\s*/(?![/*])(?:[^/\\\[\n]|\\.|\[(?:[^\]\\]|\\.)*\])+/[a-z]*""")
+SIGN = r"[-+*%&|^=<>!?:;,.(){}\[\]~]"
+
+
+def without_blanks(code):
+    """A piece of a script without blanks beside signs, unless they hold two signs apart (a + +b)."""
+    return re.sub(r" +(?=%s)|(?<=%s) +" % (SIGN, SIGN),
+                  lambda blank: " " if code[blank.start() - 1:blank.start()] in "+-" and code[blank.end():blank.end() + 1] in "+-"
+                  and blank.start() > 0 and blank.end() < len(code) else "", code)
+
+
+def shorten(line, is_script):
+    """What only its readers need is left out: comments, indentation and most blanks."""
+    line = line.strip()
+    if not is_script:
+        return re.sub(r"(?<=[:,;{]) +| +(?=[{}])", "", line)
+    if line.startswith("//"):
+        return ""
+    line = re.sub(r" // [^'`\"]*$", "", line)
+    short, at = "", 0
+    for literal in LITERAL.finditer(line):
+        short += without_blanks(line[at:literal.start()]) + literal.group().strip()
+        at = literal.end()
+    return short + without_blanks(line[at:])
+
+
+def as_strings(text, is_script):
+    """The lines as a C array's items; two question marks would begin a trigraph."""
+    lines = [shorten(line, is_script) for line in text.splitlines()]
+    return "".join('    "%s",\n' % re.sub(r'(["\\]|(?<=\?)\?)', r"\\\1", line) for line in lines if line)
 
 
 def embedded():
@@ -29,7 +56,7 @@ def embedded():
         start = header.index("flamegraph_%s[] = {\n    /* clang-format off */\n" % array)
         start = header.index("off */\n", start) + len("off */\n")
         end = header.index("    /* clang-format on */", start)
-        header = header[:start] + as_strings(read(path)) + header[end:]
+        header = header[:start] + as_strings(read(path), path.endswith(".js")) + header[end:]
     return header
 
 

@@ -38,7 +38,7 @@ static const char *const help[] = {
     "                   the window's width in a browser)",
     "  --min-width PX   fold frames that are narrower than this (default: 1)",
     "  --inverted       root on top (icicle)",
-    "  --threads        threads apart (default: together); those whose names differ in digits only are one",
+    "  --threads        threads apart at first (default: together); those whose names differ in digits only are one",
     "  --unit UNIT      what the values are: ns, us, ms, s, or a word for what is counted",
     "                   (default: us if each stack begins with `thread NAME` as pyprof writes it, else "
     "samples)",

@@ -154,7 +154,7 @@ class Folding(unittest.TestCase):
         picture = draw(lines, "--threads", "--unit", "samples")
         total = sum(i % 13 + 1 for i in range(100000))
         self.assertEqual(box(picture, "all").value, "%s samples" % format(total, ","))
-        self.assertLess(len(picture), 8 << 20)
+        self.assertLess(len(picture), 1.6 * 728048)  # of what it was without controls
         self.assertLess(len(picture), len(lines) / 2)
         self.assertIn(b"This file describes the largest 20,000 of ", picture)
         # On each level, what is drawn and what is folded stands side by side and is never more than all. Both the
@@ -166,6 +166,10 @@ class Folding(unittest.TestCase):
             row.sort()
             for (_, end), (start, _) in zip(row, row[1:] + [(1200 - 12, None)]):
                 self.assertLessEqual(end, start + 0.0101)
+
+    def test_what_the_controls_cost(self):
+        """With all that there is to choose, a picture has at most 1.6 times the bytes that it had without."""
+        self.assertLess(len(draw("a 1\n")), 1.6 * 20358)
 
     def test_10000_frames_deep(self):
         picture = draw(";".join("f%d" % i for i in range(10000)) + " 3\n")
