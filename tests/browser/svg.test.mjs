@@ -580,6 +580,20 @@ check('one value: no metric to choose', async () => {
   assert.equal(await page.locator('#metric, #idle').count(), 0);
 });
 
+check('threads with too many frames for one file: the small ones are one, and nothing is lost', async () => {
+  const letters = (i) => String.fromCharCode(97 + i % 26, 97 + Math.floor(i / 26) % 26);
+  const lines = Array.from({length: 300 * 200}, (_, i) => `thread ${letters(i % 300)};f (a.py:1);leaf${Math.floor(i / 300)} (b.py:1) ${400 - i % 300}\n`);
+  await open(lines.join(''), [], {together: true});
+  const all = (await find('all (')).title;
+  await page.locator('#apart').click();
+  const found = (await drawn()).filter((one) => one.title.startsWith('thread'));
+  const others = found.filter((one) => /^thread \.\.\. \(1\d\d other threads\)/.test(one.title));
+  assert.equal(others.length, 1, found.map((one) => one.title).slice(0, 3).join());
+  assert.equal(found.length + Number(others[0].title.match(/\((\d+)/)[1]) - 1, 300);
+  assert.equal((await find('all (')).title, all);
+  near(found.reduce((sum, one) => sum + one.width + 1, 0), insideWidth(1200));
+});
+
 check('nothing to choose, no button', async () => {
   await open('r;a 1\n');
   assert.equal(await page.locator('#apart, #imports').count(), 0);
