@@ -88,7 +88,7 @@ function shape() {
     }
     return at;
   };
-  const below = (frame, above) => {
+  const shownAs = (frame, above) => {
     const word = tree.name[frame];
     if (chosen.imports || !importlib[word]) return enter(above, word);
     return above && found.name[above] === data.imports ? above : enter(above, data.imports);
@@ -104,7 +104,7 @@ function shape() {
     while (way.length) {
       const [at, of] = way.pop(), holder = holds.has(at);
       const above = stood.get(of && holder ? at : tree.parent[at] + of * tree.name.length);
-      const stands = of && holder ? enter(above, data.threads[of]) : below(at, above);
+      const stands = of && holder ? enter(above, data.threads[of]) : shownAs(at, above);
       stood.set(at + of * tree.name.length, stands);
       if (!found.origin[stands]) found.origin[stands] = [at, chosen.apart ? of : given];
     }
@@ -237,7 +237,7 @@ const frames = part('frames'), head = part('head'), note = part('note'), ring = 
 const summary = () => amount(total) + ' in all' + (chosen.apart ? '' : data.together) +
     (data.figures ? ' · ' + metric().name + (!metric().idle ? '' : chosen.idle ? ', waiting included' : ', waiting left out') : '') + (data.subtitle && ' · ' + data.subtitle);
 // The list of functions takes room at the side, or below where there is little.
-let top = data.head, bottom = data.foot, side = 0;
+let top = data.head, bottom = data.foot, side = 0, below = 0;
 // Where every visible frame stands: the way to the chosen frame at full width, what is above it to
 // scale. Children come by falling value, so what is too narrow is the end of a row of siblings.
 function layout(target) {
@@ -340,7 +340,8 @@ function drawHead() {
   part('detail').setAttribute('y', line + taller);
   top = data.head + taller;
   side = chosen.functions && width >= 900 ? 380 : 0;
-  bottom = data.foot + (chosen.functions && !side ? 280 : 0);
+  below = chosen.functions && !side ? Math.max(130, Math.min(280, Math.round(view().height * 0.35))) : 0;
+  bottom = data.foot + below;
   part('tools').setAttribute('width', room);
   part('tools').setAttribute('x', width - pad - room);
   part('detail').setAttribute('width', width - 2 * pad);
@@ -567,8 +568,8 @@ function drawList() {
   body.replaceChildren();
   list.hidden = !chosen.functions;
   if (!chosen.functions) return;
-  const tall = side ? Math.min(view().height, height) - top - 14 : 270;
-  const box = {x: side ? width - pad - side + 16 : pad, y: side ? top : height - 280, width: side ? side - 16 : width - 2 * pad, height: tall};
+  const tall = side ? Math.min(view().height, height) - top - 14 : below - 10;
+  const box = {x: side ? width - pad - side + 16 : pad, y: side ? top : height - below, width: side ? side - 16 : width - 2 * pad, height: tall};
   for (const key in box) place.setAttribute(key, box[key]);
   list.style.height = tall + 'px';
   const inside = zoomed && !chosen.callers, found = weigh(), share = inside ? value[zoomed] : total;
@@ -690,7 +691,7 @@ function resize(anyway) {
   const next = Math.max(data.least, data.fixed ? Math.min(data.width, room) : room);
   if (alone && !data.inverted && was.height) scrollTo(scrollX, was.y + was.height - tall);
   
-  if (anyway !== true && next === width && !zoomed && whole) return follow();
+  if (anyway !== true && !chosen.functions && next === width && !zoomed && whole) return follow();
   width = next;
   drawHead();
   tallest = layout(0).tall;

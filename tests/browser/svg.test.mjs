@@ -462,6 +462,10 @@ check('the list is below in a narrow window, and beside in sight while a tall pi
   assert.ok(list.y > root.y + root.height && list.y < 700 && root.y > 0, `the list is at ${list.y}, the root at ${root.y}`);
   assert.equal((await listed()).length, 100);
   assert.equal(await page.locator('#list caption').textContent(), '100 of 150 functions');
+  await page.setViewportSize({width: 500, height: 450}); // some of the frames stay in sight
+  await page.waitForFunction(() => document.querySelector('#list table').getBoundingClientRect().y < 440);
+  const low = await frame('all (').boundingBox(), edge = await page.locator('#head').boundingBox();
+  assert.ok(low.y > edge.y + edge.height, `the root is at ${low.y}, below a head of ${edge.height}`);
   await page.setViewportSize({width: 1300, height: 700});
   await page.waitForFunction(() => document.documentElement.getBoundingClientRect().width > 1200);
   for (const y of [1e6, 1000, 0]) {
