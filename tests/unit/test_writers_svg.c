@@ -114,6 +114,71 @@ static void test_picture_of_the_tree_is_that_of_the_text(void **state) {
     close_profile(profile, &counts);
 }
 
+/* What pyprof_visit gives, as a graph of figures: a host can draw a recording with all that it has. */
+typedef struct visited {
+    flamegraph *graph;
+    uint32_t frames[5 * 200 + 1]; /* of nodes, by their numbers */
+    uint64_t sum;                 /* of values */
+} visited;
+
+static bool visit_node(void *user, const pyprof_node *node) {
+    visited *to = (visited *)user;
+    bool is_thread = node->parent == PYPROF_NO_NODE;
+    uint32_t parent = is_thread ? FLAMEGRAPH_ROOT : to->frames[node->parent];
+    flamegraph_figures own = {node->wall_ns, node->wall_idle_ns, node->cpu_ns,
+                              node->gil_ns,  node->samples,      node->samples_idle};
+    char name[200];
+    to->sum += node->value;
+    if (to->graph == NULL) {
+        return true;
+    }
+    int size = is_thread ? snprintf(name, sizeof name, "thread %s", node->name.data)
+                         : snprintf(name, sizeof name, "%s (%s:%d)", node->name.data, node->file.data, (int)node->line);
+    assert_in_range(node->number, 0, 5 * 200);
+    to->frames[node->number] = flamegraph_add_frame(to->graph, parent, name, (size_t)size);
+    return flamegraph_add_figures(to->graph, to->frames[node->number], &own) == FLAMEGRAPH_OK;
+}
+
+static void assert_has(const char *text, const char *part, bool has);
+
+/* One file has all metrics; what it shows first is what pyprof_visit gives in that metric. */
+static void test_figures_of_a_visit(void **state) {
+    static const char *const shown[] = {"wall time", "CPU time", "time with the GIL", "samples"};
+    static visited all;
+    counted_memory counts;
+    pyprof_profile *profile = new_profile(&counts);
+    pyprof_visitor visitor = {visit_node, NULL, &all};
+    (void)state;
+    add_tree(profile);
+    memset(&all, 0, sizeof all);
+    all.graph = flamegraph_create();
+    assert_int_equal(pyprof_visit(profile, NULL, &visitor), PYPROF_OK);
+    for (unsigned i = 0; i < 8; i++) {
+        static visited sum;
+        char amount[64], said[160];
+        text_sink sink = {0};
+        pyprof_output output;
+        flamegraph_options look;
+        memset(&output, 0, sizeof output);
+        memset(&look, 0, sizeof look);
+        memset(&sum, 0, sizeof sum);
+        visitor.user = &sum;
+        output.metric = (pyprof_metric)(i % 4);
+        output.include_idle = i / 4 != 0;
+        assert_int_equal(pyprof_visit(profile, &output, &visitor), PYPROF_OK);
+        look.unit = "ns";
+        look.metric = (flamegraph_metric)(i % 4);
+        look.idle = output.include_idle;
+        assert_int_equal(flamegraph_write(all.graph, &look, text_sink_write, &sink), FLAMEGRAPH_OK);
+        flamegraph_format_amount(amount, sizeof amount, sum.sum, i % 4 == 3 ? "samples" : "ns", 1);
+        snprintf(said, sizeof said, ">%s in all, 4 threads together \xc2\xb7 %s", amount, shown[i % 4]);
+        assert_has(sink.text, said, sum.sum > 0);
+        text_sink_free(&sink);
+    }
+    flamegraph_free(all.graph);
+    close_profile(profile, &counts);
+}
+
 static void assert_has(const char *text, const char *part, bool has) {
     if ((strstr(text, part) != NULL) != has) {
         fail_msg("%s: '%s' in '%.2000s'", has ? "missing" : "there", part, text);
@@ -353,6 +418,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_picture),
         cmocka_unit_test(test_picture_of_the_tree_is_that_of_the_text),
+        cmocka_unit_test(test_figures_of_a_visit),
         cmocka_unit_test(test_empty_picture),
         cmocka_unit_test(test_threads_of_a_picture),
         cmocka_unit_test(test_saved_by_the_ending),
