@@ -180,8 +180,9 @@
      frames as py-spy writes them: files from their outermost package on, and so far that no two of a profile look
      alike. Inside names, backslash, semicolon, control characters, line separators and
      lone surrogates are written as Python writes them in a string literal (\\ \x3b \n \u2028 \udc80).
-     SVG: one file for any browser, to zoom and search in (see A PICTURE); all threads together. To have them apart, write
-     collapsed stacks and draw these: pyprof-svg --threads.
+     SVG: one file for any browser, to zoom and search in (see A PICTURE). It has all metrics and idle time, threads
+     together and apart, and the functions that took most: who looks chooses. What is asked for is shown first; where
+     there is nothing of that, wall time with what waited.
      Speedscope: one time-ordered profile a thread, all on one time axis, nanoseconds; threads of one name that came one
      after the other share one. Time in which a thread is not
      shown is an empty stack. When the time line is full, neighbours are merged (pyprof_stats.timeline_coarsened);
@@ -10541,34 +10542,64 @@ static uint32_t pyprof__draw_frame(pyprof__writing *writing, pyprof__picture *pi
                                   : flamegraph_add_frame(picture->graph, parent, name, picture->name.bytes.count);
 }
 
-/* A pyprof__stack_fn; user is a pyprof__picture. The tree's slots keep which frame of the graph each node is; 0 = none
-   yet, as that is FLAMEGRAPH_ROOT, which no node is. */
-static bool pyprof__draw_stack(pyprof__writing *writing, pyprof__shown_tree *tree, uint64_t value, void *user) {
-    pyprof__picture *picture = (pyprof__picture *)user;
-    uint32_t frame = FLAMEGRAPH_ROOT;
-    for (uint32_t depth = tree->path.count; depth-- > 0;) {
-        uint32_t index = PYPROF__ITEM(uint32_t, &tree->path, depth);
-        if (tree->slots[index] == 0) {
-            pyprof__shown shown = pyprof__shown_of(writing, tree, index);
-            tree->slots[index] = pyprof__draw_frame(writing, picture, &shown, frame);
-        }
-        frame = tree->slots[index];
-        if (frame == FLAMEGRAPH_NONE) {
-            return false;
-        }
+/* Adds what is shown of a node, below what calls it, which comes before it, and all its figures, whatever the output
+   asks for: who looks at the picture can choose. The tree's slots keep which frame of the graph each node is; a thread is
+   none where threads are merged, and has no figures of its own. */
+static bool pyprof__draw_node(pyprof__writing *writing, pyprof__picture *picture, pyprof__shown_tree *tree,
+                              uint32_t index) {
+    pyprof__shown shown = pyprof__shown_of(writing, tree, index);
+    pyprof_node sum = pyprof__sum_shown(writing, tree, index);
+    flamegraph_figures own = {sum.wall_ns, sum.wall_idle_ns, sum.cpu_ns, sum.gil_ns, sum.samples, sum.samples_idle};
+    uint32_t frame = shown.parent != PYPROF__NONE ? tree->slots[shown.parent] : FLAMEGRAPH_ROOT;
+    if (shown.function != PYPROF__NONE || !writing->output.merge_threads) {
+        frame = pyprof__draw_frame(writing, picture, &shown, frame);
     }
-    return tree->path.count == 0 || flamegraph_add_value(picture->graph, frame, value) == FLAMEGRAPH_OK;
+    tree->slots[index] = frame;
+    return frame != FLAMEGRAPH_NONE && flamegraph_add_figures(picture->graph, frame, &own) == FLAMEGRAPH_OK;
+}
+
+static pyprof_result pyprof__draw_tree(pyprof__writing *writing, pyprof__picture *picture) {
+    pyprof__shown_tree tree;
+    if (!pyprof__shown_tree_init(writing, &tree)) {
+        return PYPROF_ERROR_MEMORY;
+    }
+    bool has_room = true;
+    for (uint32_t i = 0; has_room && i < writing->profile->nodes.items.count; i++) {
+        has_room = tree.first_of[i] != i || pyprof__draw_node(writing, picture, &tree, i);
+    }
+    pyprof__shown_tree_free(writing, &tree);
+    return has_room ? PYPROF_OK : PYPROF_ERROR_MEMORY;
+}
+
+/* Of the whole recording, as in a table. */
+static flamegraph_facts pyprof__facts_of(const pyprof_profile *profile) {
+    const pyprof_stats *stats = &profile->stats;
+    flamegraph_facts facts;
+    size_t size;
+    memset(&facts, 0, sizeof facts);
+    facts.program = pyprof__string_text(profile, profile->process_name, &size);
+    facts.date = (int64_t)(profile->epoch_ns / 1000000000u);
+    facts.seconds = (double)profile->duration_ns / 1e9;
+    facts.rate = profile->interval_us > 0 ? 1e6 / profile->interval_us : 0;
+    facts.samples = stats->samples;
+    facts.lost =
+        stats->lost_late + stats->lost_pending + stats->lost_unsettled + stats->lost_unreadable + stats->lost_memory;
+    return facts;
 }
 
 /* Writes the finished graph. A failed write function is no error here: see the opening. */
 static pyprof_result pyprof__put_picture(pyprof__writing *writing, const flamegraph *graph) {
+    static const flamegraph_metric metrics[] = {FLAMEGRAPH_WALL, FLAMEGRAPH_CPU, FLAMEGRAPH_GIL, FLAMEGRAPH_SAMPLES};
     flamegraph_options options;
-    char note[PYPROF__NOTE_MAX], subtitle[2 * PYPROF__NOTE_MAX];
-    snprintf(subtitle, sizeof subtitle, "%s%s", pyprof__metric_text(&writing->output), pyprof__jit_note(writing, note));
+    char note[PYPROF__NOTE_MAX];
+    const char *jit = pyprof__jit_note(writing, note);
     memset(&options, 0, sizeof options);
-    options.unit = writing->output.metric == PYPROF_METRIC_SAMPLES ? "samples" : "us";
-    options.subtitle = subtitle;
+    options.unit = "ns";
+    options.metric = metrics[writing->output.metric];
+    options.idle = writing->output.include_idle;
+    options.subtitle = jit[0] != '\0' ? jit + strlen(", ") : NULL;
     options.empty = pyprof__why_empty(writing);
+    options.facts = pyprof__facts_of(writing->source);
     flamegraph_result result = flamegraph_write(graph, &options, pyprof__put_piece, &writing->out);
     return result == FLAMEGRAPH_OK || writing->out.is_broken ? PYPROF_OK : PYPROF_ERROR_MEMORY;
 }
@@ -10577,7 +10608,7 @@ static pyprof_result pyprof__write_svg(pyprof__writing *writing) {
     pyprof__picture picture = {flamegraph_create(), {&writing->memory, {NULL, 1, 0, 0}}};
     pyprof_result result = PYPROF_ERROR_MEMORY;
     if (picture.graph != NULL) {
-        result = pyprof__take_stacks(writing, pyprof__draw_stack, &picture);
+        result = pyprof__draw_tree(writing, &picture);
     }
     if (result == PYPROF_OK) {
         result = pyprof__put_picture(writing, picture.graph);

@@ -154,8 +154,8 @@ typedef struct flamegraph_figures {
 static inline flamegraph_result flamegraph_add_figures(flamegraph *graph, uint32_t frame,
                                                        const flamegraph_figures *figures);
 
-/* The sum of all values (of figures: of wall time), in units of the last decimal that they have; 0 = there is nothing to see (the picture then
- * says so). */
+/* The sum of all values (of figures: of wall time), in units of the last decimal that they have; 0 = there is nothing to
+ * see (the picture then says so). */
 static inline uint64_t flamegraph_total(const flamegraph *graph);
 
 /* Write the SVG, piece by piece. FLAMEGRAPH_IO_ERROR = `write` answered false. NULL options = all defaults. */

@@ -78,42 +78,6 @@ static void add_tree(pyprof_profile *profile) {
     }
 }
 
-/* The picture of a tree is that of its collapsed text, to the byte. */
-static void test_picture_of_the_tree_is_that_of_the_text(void **state) {
-    counted_memory counts;
-    pyprof_profile *profile = new_profile(&counts);
-    (void)state;
-    add_tree(profile);
-    for (unsigned i = 0; i < 32; i++) {
-        text_sink tree = {0}, text = {0}, drawn = {0};
-        flamegraph_options look;
-        pyprof_output output;
-        memset(&look, 0, sizeof look);
-        memset(&output, 0, sizeof output);
-        output.metric = (pyprof_metric)(i % 4);
-        output.include_idle = i / 4 % 2 != 0;
-        output.detail = i / 8 % 2 ? PYPROF_DETAIL_FUNCTION : PYPROF_DETAIL_LINE;
-        output.merge_threads = i / 16 != 0;
-        output.format = PYPROF_FORMAT_SVG;
-        assert_int_equal(pyprof_write(profile, &output, text_sink_write, &tree), PYPROF_OK);
-        output.format = PYPROF_FORMAT_COLLAPSED;
-        assert_int_equal(pyprof_write(profile, &output, text_sink_write, &text), PYPROF_OK);
-        flamegraph *graph = flamegraph_create();
-        look.unit = output.metric == PYPROF_METRIC_SAMPLES ? "samples" : "us";
-        look.subtitle = pyprof__metric_text(&output);
-        look.empty = "Nothing was recorded of what is to be shown: another metric shows more.";
-        assert_int_equal(flamegraph_add(graph, text.text, text.size, "text", NULL, NULL), FLAMEGRAPH_OK);
-        assert_int_equal(flamegraph_write(graph, &look, text_sink_write, &drawn), FLAMEGRAPH_OK);
-        flamegraph_free(graph);
-        assert_int_equal(tree.size, drawn.size);
-        assert_memory_equal(tree.text, drawn.text, tree.size);
-        text_sink_free(&tree);
-        text_sink_free(&text);
-        text_sink_free(&drawn);
-    }
-    close_profile(profile, &counts);
-}
-
 /* What pyprof_visit gives, as a graph of figures: a host can draw a recording with all that it has. */
 typedef struct visited {
     flamegraph *graph;
@@ -121,21 +85,37 @@ typedef struct visited {
     uint64_t sum;                 /* of values */
 } visited;
 
+/* As collapsed text has it. */
+static const char *escaped(const char *text, char room[100]) {
+    size_t size = 0;
+    for (; *text != '\0'; text++) {
+        size += (size_t)sprintf(room + size, *text == ';' ? "\\x3b" : *text == '\n' ? "\\n" : "%c", *text);
+    }
+    room[size] = '\0';
+    return room;
+}
+
 static bool visit_node(void *user, const pyprof_node *node) {
     visited *to = (visited *)user;
     bool is_thread = node->parent == PYPROF_NO_NODE;
     uint32_t parent = is_thread ? FLAMEGRAPH_ROOT : to->frames[node->parent];
     flamegraph_figures own = {node->wall_ns, node->wall_idle_ns, node->cpu_ns,
                               node->gil_ns,  node->samples,      node->samples_idle};
-    char name[200];
+    char name[200], text[100], id[20] = "";
     to->sum += node->value;
     if (to->graph == NULL) {
         return true;
     }
-    int size = is_thread ? snprintf(name, sizeof name, "thread %s", node->name.data)
-                         : snprintf(name, sizeof name, "%s (%s:%d)", node->name.data, node->file.data, (int)node->line);
+    if (node->tid != 0) {
+        snprintf(id, sizeof id, " (%d)", (int)node->tid);
+    }
+    int size = is_thread              ? snprintf(name, sizeof name, "thread %s%s", escaped(node->name.data, text), id)
+               : node->file.size == 0 ? snprintf(name, sizeof name, "%s", node->name.data)
+                                      : snprintf(name, sizeof name, "%s (%s:%d)", escaped(node->name.data, text),
+                                                 node->file.data, (int)node->line);
     assert_in_range(node->number, 0, 5 * 200);
-    to->frames[node->number] = flamegraph_add_frame(to->graph, parent, name, (size_t)size);
+    bool is_all = is_thread && node->name.size == 0; /* with merge_threads */
+    to->frames[node->number] = is_all ? parent : flamegraph_add_frame(to->graph, parent, name, (size_t)size);
     return flamegraph_add_figures(to->graph, to->frames[node->number], &own) == FLAMEGRAPH_OK;
 }
 
@@ -179,6 +159,58 @@ static void test_figures_of_a_visit(void **state) {
     close_profile(profile, &counts);
 }
 
+/* The picture is that of what is visited, to the byte. */
+static void test_picture_of_the_tree_is_that_of_a_visit(void **state) {
+    counted_memory counts;
+    pyprof_profile *profile = new_profile(&counts);
+    (void)state;
+    add_tree(profile);
+    profile->epoch_ns = 1000000000 * UINT64_C(1000000000);
+    profile->duration_ns = 2500 * MS;
+    profile->interval_us = 500;
+    profile->stats.samples = 4711;
+    profile->stats.lost_late = 10;
+    profile->stats.lost_memory = 2;
+    for (unsigned i = 0; i < 32; i++) {
+        static visited all;
+        text_sink drawn = {0};
+        flamegraph_options look;
+        pyprof_output output;
+        pyprof_visitor visitor = {visit_node, NULL, &all};
+        memset(&all, 0, sizeof all);
+        memset(&look, 0, sizeof look);
+        memset(&output, 0, sizeof output);
+        output.metric = (pyprof_metric)(i % 4);
+        output.include_idle = i / 4 % 2 != 0;
+        output.detail = i / 8 % 2 ? PYPROF_DETAIL_FUNCTION : PYPROF_DETAIL_LINE;
+        output.merge_threads = i / 16 != 0;
+        output.format = PYPROF_FORMAT_SVG;
+        text_sink tree = {0};
+        assert_int_equal(pyprof_write(profile, &output, text_sink_write, &tree), PYPROF_OK);
+        output.format = PYPROF_FORMAT_COLLAPSED;
+        all.graph = flamegraph_create();
+        assert_int_equal(pyprof_visit(profile, &output, &visitor), PYPROF_OK);
+        look.unit = "ns";
+        look.metric = (flamegraph_metric)(i % 4);
+        look.idle = output.include_idle;
+        look.empty = "Nothing was recorded of what is to be shown: another metric shows more.";
+        look.facts.program = "host";
+        look.facts.date = 1000000000;
+        look.facts.seconds = 2.5;
+        look.facts.rate = 2000;
+        look.facts.samples = 4711;
+        look.facts.lost = 12;
+        assert_int_equal(flamegraph_write(all.graph, &look, text_sink_write, &drawn), FLAMEGRAPH_OK);
+        flamegraph_free(all.graph);
+        assert_int_equal(tree.size, drawn.size);
+        assert_memory_equal(tree.text, drawn.text, tree.size);
+        assert_has(tree.text, "4,711 samples, 12 lost", true);
+        text_sink_free(&tree);
+        text_sink_free(&drawn);
+    }
+    close_profile(profile, &counts);
+}
+
 static void assert_has(const char *text, const char *part, bool has) {
     if ((strstr(text, part) != NULL) != has) {
         fail_msg("%s: '%s' in '%.2000s'", has ? "missing" : "there", part, text);
@@ -200,10 +232,11 @@ static void test_picture(void **state) {
     sink = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_SAMPLES);
     assert_has(sink.text, "3 samples", true);
     text_sink_free(&sink);
-    sink = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_CPU); /* no time of that kind: a picture that says so */
-    assert_has(sink.text, "</svg>", true);
-    assert_has(sink.text, "lambda", false);
-    assert_has(sink.text, "another metric", true);
+    sink =
+        written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_CPU); /* no time of that kind: what there is, and so named */
+    assert_has(sink.text, "&lt;lambda&gt; (m.py:7)", true);
+    assert_has(sink.text, "wall time, waiting included", true);
+    assert_has(sink.text, "\xc2\xb7 CPU time", false);
     text_sink_free(&sink);
     close_profile(profile, &counts);
 }
@@ -221,8 +254,8 @@ static void test_empty_picture(void **state) {
     node->samples_idle = node->samples;
     node->wall_idle_ns = node->wall_ns;
     sink = written(profile, PYPROF_FORMAT_SVG, PYPROF_METRIC_WALL);
-    assert_has(sink.text, "include_idle", true);
-    assert_has(sink.text, "f (m.py:7)", false);
+    assert_has(sink.text, "f (m.py:7)", true); /* it is shown where they waited, and said that they did */
+    assert_has(sink.text, "wall time, waiting included", true);
     text_sink_free(&sink);
     close_profile(profile, &counts);
 }
@@ -386,7 +419,7 @@ static void test_jit_is_told(void **state) {
             output.format = formats[i % 2];
             output.detail = i < 2 ? PYPROF_DETAIL_LINE : PYPROF_DETAIL_FUNCTION;
             assert_int_equal(pyprof_write(profile, &output, text_sink_write, &sink), PYPROF_OK);
-            assert_has(sink.text, ", 100 % in JIT code: innermost lines may be too early there", jit > 0 && i < 2);
+            assert_has(sink.text, "100 % in JIT code: innermost lines may be too early there", jit > 0 && i < 2);
             text_sink_free(&sink);
         }
     }
@@ -417,7 +450,7 @@ static void test_filtered_picture(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_picture),
-        cmocka_unit_test(test_picture_of_the_tree_is_that_of_the_text),
+        cmocka_unit_test(test_picture_of_the_tree_is_that_of_a_visit),
         cmocka_unit_test(test_figures_of_a_visit),
         cmocka_unit_test(test_empty_picture),
         cmocka_unit_test(test_threads_of_a_picture),
