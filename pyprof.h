@@ -8963,10 +8963,11 @@ static pyprof__writing *pyprof__writing_new(const pyprof_profile *profile, const
     return writing;
 }
 
-/* As the detail asks: the line of a node, or the first one of its function. */
+/* As the detail asks: the line of a node, or the first one of its function; 0 = none is known. */
 static int32_t pyprof__shown_line(const pyprof__writing *writing, const pyprof__node *node) {
     bool is_line = writing->output.detail != PYPROF_DETAIL_FUNCTION;
-    return is_line ? node->line : pyprof__function_at(writing->profile, node->function)->first_line;
+    int32_t line = is_line ? node->line : pyprof__function_at(writing->profile, node->function)->first_line;
+    return line > 0 ? line : 0;
 }
 
 /* "qualname (file.py:LINE)", as py-spy writes it (src/flamegraph.rs). A marker, as [truncated], is its name alone. */
@@ -11086,7 +11087,7 @@ static bool pyprof__pprof_mark(const pyprof_profile *profile, uint32_t index, py
     const pyprof__function *function = pyprof__function_at(profile, index);
     pyprof_text name = pyprof__text_of(profile, function->name);
     bool is_mark = pyprof__text_of(profile, function->file).size == 0 && name.size > begin_size + 1 &&
-                   memcmp(name.data, begin, begin_size) == 0;
+                   memcmp(name.data, begin, begin_size) == 0 && name.data[name.size - 1] == ']';
     text->data = is_mark ? name.data + begin_size : "";
     text->size = is_mark ? name.size - begin_size - 1 : 0;
     return is_mark;
