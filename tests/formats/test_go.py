@@ -88,17 +88,21 @@ class Go(unittest.TestCase):
         samples, _, rest = rest.partition('\nLocations\n')
         self.assertIn('PeriodType: wall nanoseconds\nPeriod: 10000000\n', head)
         self.assertEqual(types, 'samples/count wall/nanoseconds[dflt] cpu/nanoseconds gil/nanoseconds')
+        # It has numbers of its own for them.
+        frames = {match[1]: pprof.Frame(match[2], match[3], int(match[4]), int(match[5])) for match in
+                  re.finditer(r'^ *([0-9]+): 0x0 M=1 (.*) (\S*?):([0-9]+)(?::0)? s=([0-9]+)\(\)$', rest, re.MULTILINE)}
+        self.assertEqual(len(frames), len(profile.raw.locations))
         found = []
         for line in samples.splitlines():
             match = re.match(r' *([0-9 ]+): ([0-9 ]+)$', line)
             if match:
-                found.append([match.group(1).split(), match.group(2).split(), set()])
+                stack = tuple(frames[number] for number in match.group(2).split())
+                found.append([list(map(int, match.group(1).split())), stack, set()])
             else:
                 found[-1][2].update(re.findall(r'([a-z_]+):\[(.*?)\]', line))
-        expected = [[list(map(str, values)), list(map(str, ids)), {(key, str(value)) for key, value in labels}]
-                    for ids, values, labels in profile.raw.samples]
+        expected = [[list(sample.values.values()), sample.stack, {(key, str(value)) for key, value in sample.labels.items()}]
+                    for sample in profile.samples]
         self.assertEqual(found, expected)
-        self.assertEqual(len(re.findall('^ *[0-9]+: 0x0 M=1 ', rest, re.MULTILINE)), len(profile.raw.locations))
         self.assertRegex(rest, r'Mappings\n1: 0x0/0x0/0x0 \S*/handmade  \[FN\]\[FL\]\[LN\]\[IN\]\n')
 
     def test_traces(self):
