@@ -183,12 +183,12 @@
      lone surrogates are written as Python writes them in a string literal (\\ \x3b \n \u2028 \udc80).
      SVG: one file for any browser, to zoom and search in (see A PICTURE); all threads together. To have them apart, write
      collapsed stacks and draw these: pyprof-svg --threads.
-     pprof: all four metrics in one file, the one that is asked for shown first, wall time by default; to the nanosecond.
-     Its samples have labels: thread, thread_id (where one thread alone is meant), interpreter (where there are several),
-     and with include_idle state: running, or idle, with samples and wall time apart from those of the same stack
-     running. CPU and GIL time are not told apart by state, and count as running. Without include_idle neither samples nor
-     wall time of idle threads are in it. Inside names, lone surrogates are written as above, and all else is as it was;
-     what has no name is "[no name]". The gzip file is not compressed.
+     pprof: all four metrics in one file, to the nanosecond; the one that was asked for is shown first. Samples have the
+     labels thread, thread_id (where it is one thread's), interpreter (where there are several) and, with include_idle,
+     state: the idle part of a stack's samples and wall time is a sample of its own, and all CPU and GIL time counts as
+     running. Without include_idle, idle samples and idle wall time are left out, as elsewhere. In names, lone surrogates
+     are written as above, and the rest stays; what has none is "[no name]". Comments say what was lost. A .pb.gz is a gzip
+     file that is not compressed, a .pb the same without gzip.
      Speedscope: one time-ordered profile a thread, all on one time axis, nanoseconds; threads of one name that came one
      after the other share one. Time in which a thread is not
      shown is an empty stack. When the time line is full, neighbours are merged (pyprof_stats.timeline_coarsened);
