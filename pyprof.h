@@ -11174,7 +11174,7 @@ static void pyprof__number_strings(pyprof__pprof *pprof) {
     uint32_t next = PYPROF__PPROF_FIXED;
     for (uint32_t i = 0; i < profile->strings.items.count; i++) {
         bool is_in = pprof->strings[i] != 0 && pyprof__text_of(profile, i).size > 0;
-        pprof->strings[i] = is_in ? next++ : PYPROF__PPROF_NOTHING;
+        pprof->strings[i] = is_in ? next++ : (uint32_t)PYPROF__PPROF_NOTHING;
     }
     for (uint32_t i = 0; i < profile->nodes.items.count; i++) {
         pyprof_text name;
@@ -11322,7 +11322,7 @@ static void pyprof__put_pprof_mapping(const pyprof__pprof *pprof) {
     pyprof__message mapping;
     mapping.size = 0;
     pyprof__add_field(&mapping, 1, 1);
-    pyprof__add_field(&mapping, 5, program != 0 ? program : PYPROF__PPROF_NO_NAME);
+    pyprof__add_field(&mapping, 5, program != 0 ? program : (uint32_t)PYPROF__PPROF_NO_NAME);
     for (uint32_t has = 7; has <= 10; has++) {
         pyprof__add_field(&mapping, has, 1);
     }
@@ -11359,7 +11359,7 @@ static void pyprof__put_pprof_functions(const pyprof__pprof *pprof) {
         }
         function.size = 0;
         pyprof__add_field(&function, 1, pprof->functions[i]);
-        pyprof__add_field(&function, 2, name != 0 ? name : PYPROF__PPROF_NO_NAME);
+        pyprof__add_field(&function, 2, name != 0 ? name : (uint32_t)PYPROF__PPROF_NO_NAME);
         pyprof__add_field(&function, 4, pprof->strings[item->file]);
         pyprof__add_field(&function, 5, pyprof__pprof_line(item->first_line));
         pyprof__put_message(&pprof->writing->out, 5, &function);
