@@ -11292,24 +11292,26 @@ static void pyprof__put_pprof_sample(const pyprof__pprof *pprof, const uint64_t 
     pyprof__put(out, rest.bytes, rest.size);
 }
 
-/* A thread that has no stack gives no sample: its root has no figures of its own. False: no room. */
+/* The samples of all stacks that end in a node with figures of its own. A thread's root has none. False: no room. */
 static bool pyprof__put_pprof_samples(pyprof__pprof *pprof) {
     bool has_states = pprof->writing->output.include_idle;
     for (uint32_t i = 0; i < pprof->writing->profile->nodes.items.count; i++) {
-        uint64_t values[4];
+        uint64_t running[4], idle[4];
         bool is_root = pyprof__node_at(pprof->writing->profile, i)->parent == PYPROF__NONE;
         if (pprof->tree.first_of[i] != i || pprof->tree.slots[i] == 0 || is_root) {
             continue;
         }
         pyprof_node sum = pyprof__sum_shown(pprof->writing, &pprof->tree, i);
-        if (!pyprof__find_path(pprof->writing, &pprof->tree, i)) {
+        bool is_running = pyprof__pprof_values(&sum, false, running);
+        bool is_idle = pyprof__pprof_values(&sum, true, idle) && has_states;
+        if ((is_running || is_idle) && !pyprof__find_path(pprof->writing, &pprof->tree, i)) {
             return false;
         }
-        if (pyprof__pprof_values(&sum, false, values)) {
-            pyprof__put_pprof_sample(pprof, values, has_states ? PYPROF__PPROF_RUNNING : PYPROF__PPROF_NOTHING);
+        if (is_running) {
+            pyprof__put_pprof_sample(pprof, running, has_states ? PYPROF__PPROF_RUNNING : PYPROF__PPROF_NOTHING);
         }
-        if (has_states && pyprof__pprof_values(&sum, true, values)) {
-            pyprof__put_pprof_sample(pprof, values, PYPROF__PPROF_IDLE);
+        if (is_idle) {
+            pyprof__put_pprof_sample(pprof, idle, PYPROF__PPROF_IDLE);
         }
     }
     return true;

@@ -111,7 +111,7 @@ class HandMade(Agreement):
         return cls.profiles[name]
 
     def names(self):
-        return [name[:-len('.pb.gz')] for name in sorted(self.files) if name.endswith('.pb.gz') and name != 'merged.pb.gz']
+        return [name[:-len('.pb.gz')] for name in sorted(self.files) if re.match('(wall|cpu|gil|samples).*[.]pb[.]gz', name)]
 
     def test_rules(self):
         self.assertEqual(len(self.names()), 16)
@@ -180,6 +180,14 @@ class Plain(HandMade, unittest.TestCase):
         profile = self.read('merged.pb.gz')
         self.assertEqual({key for sample in profile.samples for key in sample.labels}, {'interpreter', 'state'})
         self.agrees_with_collapsed(profile, self.files['merged.txt'].decode(), 'wall')
+
+    def test_filters(self):
+        """What passes them is a file by the same rules."""
+        profile = self.read('filtered.pb.gz')
+        self.assertEqual({sample.labels['thread'] for sample in profile.samples},
+                         {'worker', 'worker (4002)', 'worker \\udc80'})
+        self.assertIn('[other]', {frame.name for sample in profile.samples for frame in sample.stack})
+        self.agrees_with_collapsed(profile, self.files['filtered.txt'].decode(), 'wall')
 
     def test_interpreters(self):
         """The one that the stack ends in; where what would tell it was cut off, none."""

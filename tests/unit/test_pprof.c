@@ -27,7 +27,7 @@ static void test_numbers(void **state) {
 /* A file as it was written. */
 static text_sink written(const pyprof_profile *profile, pyprof_format format, bool include_idle) {
     text_sink sink = {0};
-    pyprof_output output = {format, PYPROF_METRIC_WALL, PYPROF_DETAIL_LINE, include_idle, false};
+    pyprof_output output = {.format = format, .include_idle = include_idle};
     assert_int_equal(pyprof_write(profile, &output, text_sink_write, &sink), PYPROF_OK);
     return sink;
 }
@@ -116,7 +116,7 @@ static uint32_t random_text(workbench *bench, uint64_t *random) {
     static char text[100000];
     static const char pieces[] = "\xed\xb2\x80\xf0\x9f\x90\x8d;\n\\u\xff\xc3 ab";
     size_t size = unit_random(random) % 40;
-    size = size == 39 ? sizeof text : size;
+    size = size == 39 && unit_random(random) % 8 == 0 ? sizeof text : size;
     for (size_t i = 0; i < size; i++) {
         uint64_t number = unit_random(random);
         text[i] = number % 3 == 0 ? (char)(number >> 8) : pieces[(number >> 8) % sizeof pieces];
@@ -126,7 +126,7 @@ static uint32_t random_text(workbench *bench, uint64_t *random) {
 
 static void test_whatever_the_names(void **state) {
     (void)state;
-    for (uint64_t seed = 1; seed <= 30; seed++) {
+    for (uint64_t seed = 1; seed <= 8; seed++) {
         workbench bench;
         uint64_t random = seed;
         uint32_t track = 0, node = 0;
@@ -215,7 +215,7 @@ static void test_stops_when_told(void **state) {
     for (int i = 0; i < 2000; i++) { /* several pieces of the file */
         pyprof__count_samples(bench.profile, 0, add_node(&bench, 0, PYPROF__NONE, "g", i + 1), 0, 1);
     }
-    pyprof_output output = {PYPROF_FORMAT_PPROF, PYPROF_METRIC_WALL, PYPROF_DETAIL_LINE, true, false};
+    pyprof_output output = {.format = PYPROF_FORMAT_PPROF, .include_idle = true};
     text_sink whole = written(bench.profile, PYPROF_FORMAT_PPROF, true);
     assert_true(whole.size > 40000);
     for (size_t room = 0; room < whole.size; room += room < 40 ? 1 : 5000) {
@@ -272,7 +272,7 @@ static void test_formats_of_paths(void **state) {
                  {"a.pb", PYPROF_FORMAT_SPEEDSCOPE, PYPROF_FORMAT_SPEEDSCOPE}};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        pyprof_output output = {cases[i].asked, PYPROF_METRIC_WALL, PYPROF_DETAIL_LINE, false, false};
+        pyprof_output output = {.format = cases[i].asked};
         assert_int_equal(pyprof__resolve_output(&output, cases[i].path).format, cases[i].format);
     }
 }
