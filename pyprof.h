@@ -83,6 +83,7 @@
      >>ranking     which functions and lines took most
      >>tables      that as text
      >>writers     SVG and speedscope files
+     >>pprof       pprof's format
      >>files       files: beside first, then renamed
      >>lifecycle   options, forks, start and stop
      >>public      the other public functions
@@ -183,6 +184,12 @@
      SVG: one file for any browser, to zoom and search in (see A PICTURE). It has all metrics and idle time, threads
      together and apart, and the functions that took most: who looks chooses. What is asked for is shown first; where
      there is nothing of that, wall time with what waited.
+     pprof: all four metrics in one file, to the nanosecond; the one that was asked for is shown first. Samples have the
+     labels thread, thread_id (where it is one thread's), interpreter (where there are several) and, with include_idle,
+     state: the idle part of a stack's samples and wall time is a sample of its own, and all CPU and GIL time counts as
+     running. Without include_idle, idle samples and idle wall time are left out, as elsewhere. In names, lone surrogates
+     are written as above, and the rest stays; what has none is "[no name]". Comments say what was lost. A .pb.gz is a gzip
+     file that is not compressed, a .pb the same without gzip.
      Speedscope: one time-ordered profile a thread, all on one time axis, nanoseconds; threads of one name that came one
      after the other share one. Time in which a thread is not
      shown is an empty stack. When the time line is full, neighbours are merged (pyprof_stats.timeline_coarsened);
@@ -393,13 +400,16 @@ typedef struct pyprof_desc {
 typedef struct pyprof_profile pyprof_profile;
 
 typedef enum pyprof_format {
-    PYPROF_FORMAT_AUTO = 0,       /* pyprof_save: by the path's ending (.json: speedscope, .svg: SVG,
-                                     anything else: collapsed); pyprof_write: collapsed */
+    PYPROF_FORMAT_AUTO = 0,       /* pyprof_save: by the path's ending (.json: speedscope, .svg: SVG, .pb.gz and .pb:
+                                     pprof, anything else: collapsed); pyprof_write: collapsed */
     PYPROF_FORMAT_COLLAPSED = 1,  /* one line a stack: "thread;root;...;leaf value" */
     PYPROF_FORMAT_SPEEDSCOPE = 2, /* speedscope.app's JSON, one time-ordered profile a thread, nanoseconds */
     PYPROF_FORMAT_SVG = 3,        /* a flame graph for any browser. Drawn by tools/flamegraph.h: PYPROF_ERROR_FORMAT
                                      where that was not included before the implementation (see A PICTURE) */
-    PYPROF_FORMAT_TABLE = 5       /* for a terminal or a log, 80 columns: see FORMATS. No ending means it */
+    PYPROF_FORMAT_PPROF = 4,      /* for `go tool pprof`, Pyroscope and Parca: all metrics and labels in one gzip file
+                                     (see FORMATS); pyprof_save to a path that ends in .pb: PPROF_PLAIN */
+    PYPROF_FORMAT_TABLE = 5,      /* for a terminal or a log, 80 columns: see FORMATS. No ending means it */
+    PYPROF_FORMAT_PPROF_PLAIN = 6 /* PPROF without gzip: for who compresses it, or takes it apart */
 } pyprof_format;
 
 typedef enum pyprof_metric {
@@ -4562,7 +4572,8 @@ struct pyprof_profile {
     uint64_t duration_ns;
     uint64_t epoch_ns; /* wall-clock time of the start, since 1970 */
     uint32_t interval_us;
-    pyprof_stats stats;  /* as they were when it was given away */
+    pyprof_stats stats;  /* as they were when it was given away, or saved */
+    uint32_t program;    /* string: path of what the process executes */
     uint32_t unresolved; /* functions: the markers that stand for what cannot be told */
     uint32_t truncated;
     uint32_t unsettled;
@@ -4727,6 +4738,14 @@ static const pyprof__function *pyprof__function_at(const pyprof_profile *profile
 static uint32_t pyprof__intern_marker(pyprof_profile *profile, const char *name) {
     uint32_t text = pyprof__intern_text(profile, name, strlen(name));
     return pyprof__intern_function(profile, text, pyprof__intern_text(profile, "", 0), 0);
+}
+
+/* The path of what the process executes, for the profile; where it cannot be read, the process's name. PYPROF__NONE: no
+   room. */
+static uint32_t pyprof__intern_program(pyprof_profile *profile) {
+    char path[PYPROF__PATH_SIZE];
+    ssize_t size = readlink("/proc/self/exe", path, sizeof path);
+    return size > 0 ? pyprof__intern_text(profile, path, (size_t)size) : profile->process_name;
 }
 
 /* The key of a node. */
@@ -8470,6 +8489,13 @@ static uint64_t pyprof__keep_deadline(pyprof__sampler *sampler, uint64_t deadlin
     return next;
 }
 
+/* The profile says how long the recording has been, and what was lost, up to now: it is about to be copied or saved, or
+   it ends. With the sampler's lock, or in the only thread that has it. */
+static void pyprof__note_end(pyprof__sampler *sampler, uint64_t now) {
+    sampler->profile->duration_ns = now - sampler->start;
+    sampler->profile->stats = sampler->stats;
+}
+
 /* Saves what was recorded so far, when it is time. Without the lock, so that none has to wait for the disk: no tick
    comes meanwhile, and what a snapshot would bring up to date has just been, so the profile does not change. Not into a
    pipe or a device, which would get one profile behind the other. */
@@ -8481,7 +8507,7 @@ static void pyprof__autosave(pyprof__sampler *sampler, uint64_t now) {
     if (stat(sampler->output_path, &status) != 0 || S_ISREG(status.st_mode)) {
         pthread_mutex_lock(&sampler->lock);
         pyprof__settle_waiting(sampler);
-        sampler->profile->duration_ns = now - sampler->start;
+        pyprof__note_end(sampler, now);
         pyprof__unlock_and_tell(sampler);
         (void)pyprof_save(sampler->profile, NULL, sampler->output_path); /* tells the host's log if it fails */
     }
@@ -8588,8 +8614,8 @@ static void *pyprof__sampler_main(void *argument) {
     for (uint32_t i = 0; i < sampler->threads.count; i++) {
         pyprof__end_time(sampler, pyprof__thread_at(sampler, i), now, true);
     }
-    sampler->profile->duration_ns = now - sampler->start;
     sampler->stats.sampler_cpu_ns = pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
+    pyprof__note_end(sampler, now);
     pyprof__unlock_and_tell(sampler);
     return NULL;
 }
@@ -8750,6 +8776,7 @@ typedef struct pyprof__writing {
     pyprof__memory memory; /* an account of its own within the recording's budget: several may write one profile */
     uint32_t *short_paths; /* of each string that is a file: how many bytes of it are left out, + 1; 0 = it is none */
     int32_t *owners;       /* of each string: id of the thread whose name it is; 0 = none, PYPROF__SEVERAL */
+    bool has_ids;          /* threads of one name are shown apart as far as their ids are known */
     pyprof__out out;
 } pyprof__writing;
 
@@ -8773,6 +8800,12 @@ static int32_t pyprof__shown_tid(const pyprof__writing *writing, const pyprof__t
     pyprof__string_text(writing->profile, track->name, &size);
     bool is_told_apart = track->is_named || (size > 0 && writing->owners[track->name] != PYPROF__SEVERAL);
     return is_told_apart ? 0 : track->tid;
+}
+
+/* The id of the one thread that a track is of; 0 = it has had several, or may have: threads without a name have tracks by
+   their ids, the others by their names. */
+static int32_t pyprof__known_tid(const pyprof__track *track) {
+    return track->is_shared && track->is_named ? 0 : track->tid;
 }
 
 /* pyprof__put_collapsed or pyprof__put_json. */
@@ -8931,10 +8964,11 @@ static pyprof__writing *pyprof__writing_new(const pyprof_profile *profile, const
     return writing;
 }
 
-/* As the detail asks: the line of a node, or the first one of its function. */
+/* As the detail asks: the line of a node, or the first one of its function; 0 = none is known. */
 static int32_t pyprof__shown_line(const pyprof__writing *writing, const pyprof__node *node) {
     bool is_line = writing->output.detail != PYPROF_DETAIL_FUNCTION;
-    return is_line ? node->line : pyprof__function_at(writing->profile, node->function)->first_line;
+    int32_t line = is_line ? node->line : pyprof__function_at(writing->profile, node->function)->first_line;
+    return line > 0 ? line : 0;
 }
 
 /* "qualname (file.py:LINE)", as py-spy writes it (src/flamegraph.rs). A marker, as [truncated], is its name alone. */
@@ -8973,7 +9007,7 @@ typedef struct pyprof__shown {
     uint32_t parent;   /* the first one that is shown as its parent is; PYPROF__NONE: a thread */
     uint32_t function; /* PYPROF__NONE: a thread */
     int32_t line;      /* of a thread: its name */
-    int32_t tid;       /* see pyprof__shown_tid */
+    int32_t tid;       /* see pyprof__shown_tid; with has_ids, pyprof__known_tid */
 } pyprof__shown;
 
 /* Needs first_of for the parent of the node. */
@@ -8987,7 +9021,7 @@ static pyprof__shown pyprof__shown_of(const pyprof__writing *writing, const pypr
     } else if (!writing->output.merge_threads) {
         const pyprof__track *track = pyprof__track_at(writing->profile, (uint32_t)node->line);
         shown.line = (int32_t)track->name;
-        shown.tid = pyprof__shown_tid(writing, track);
+        shown.tid = writing->has_ids ? pyprof__known_tid(track) : pyprof__shown_tid(writing, track);
     }
     return shown;
 }
@@ -10466,6 +10500,7 @@ static pyprof_result pyprof__write_table(pyprof__writing *writing) {
 //   SVG          the same stacks, in the drawer's own order              see tools/flamegraph.h
 //   speedscope   frames; each track: its stacks, then their weights;     speedscope's src/lib/file-format-spec.ts
 //                the profile's name; which track to show first
+//   pprof        samples, what they refer to, strings                    see >>pprof
 // A new format needs: its value in pyprof_format (>>api); pyprof__check_output (>>public), which refuses all beyond the
 // last one; a path's ending, in pyprof__resolve_output (>>files); and its writer, in pyprof__write_checked. Collapsed
 // text is in >>shown, the table in >>tables. No writer need know of filters: see >>filters.
@@ -10843,6 +10878,12 @@ static void pyprof__say_full(const char *what, const pyprof__memory *memory) {
                 what, memory->limit, memory->used);
 }
 
+static bool pyprof__is_pprof(const pyprof_output *output) {
+    return output->format == PYPROF_FORMAT_PPROF || output->format == PYPROF_FORMAT_PPROF_PLAIN;
+}
+
+static pyprof_result pyprof__write_pprof(pyprof__writing *writing); /* >>pprof */
+
 /* Writes a profile by a resolved output, which pyprof__check_output has passed. Errors, each of which it says: MEMORY,
    WRITE. */
 static pyprof_result pyprof__write_checked(const pyprof_profile *profile, const pyprof_output *output,
@@ -10853,6 +10894,7 @@ static pyprof_result pyprof__write_checked(const pyprof_profile *profile, const 
         result = output->format == PYPROF_FORMAT_SVG          ? pyprof__write_svg(writing)
                  : output->format == PYPROF_FORMAT_TABLE      ? pyprof__write_table(writing)
                  : output->format == PYPROF_FORMAT_SPEEDSCOPE ? pyprof__write_speedscope(writing)
+                 : pyprof__is_pprof(output)                   ? pyprof__write_pprof(writing)
                                                               : pyprof__write_collapsed(writing);
         pyprof__flush(&writing->out);
         if (result == PYPROF_OK && writing->out.is_broken) {
@@ -10865,6 +10907,620 @@ static pyprof_result pyprof__write_checked(const pyprof_profile *profile, const 
         pyprof__say_full("to write the profile", &profile->memory);
     }
     return result;
+}
+
+// >>pprof
+// pprof's format: Google's protocol buffers, in a gzip file or plain. In: a pyprof__writing, and what >>shown makes of
+// it. Out: bytes to the write function, as by >>writers, whose pyprof__write_checked alone calls this. Any thread that
+// holds the profile; no lock; never the signal handler.
+// Source of the format: https://github.com/google/pprof, proto/profile.proto; of gzip, RFC 1952; of stored blocks, RFC
+// 1951, section 3.2.4.
+//   samples --> locations: function, line --> functions: name, file --> strings        all are numbered before the
+//      |                                                                  ^            first byte is written; so each
+//      +---- labels: thread, thread_id, interpreter, state ---------------+            is written when its turn comes
+// Invariants, as some reader or engine fails without each of them: numbers from 1 in the order in which the items stand
+// in the file (strings from 0, which is ""); no function without a name; no sample without a stack, nor two with the
+// same stack and labels; one mapping; valid UTF-8; one gzip member, and nothing behind it.
+// Begin with pyprof__write_pprof, pyprof__gather_pprof, pyprof__put_pprof_sample.
+
+/* The strings that each file begins with. flamegraph viewers take the number of default_sample_type for that of the
+   sample type itself: so wall, CPU and GIL have the same number in both. */
+enum {
+    PYPROF__PPROF_NOTHING,
+    PYPROF__PPROF_WALL,
+    PYPROF__PPROF_CPU,
+    PYPROF__PPROF_GIL,
+    PYPROF__PPROF_SAMPLES,
+    PYPROF__PPROF_COUNT,
+    PYPROF__PPROF_NANOSECONDS,
+    PYPROF__PPROF_THREAD,
+    PYPROF__PPROF_THREAD_ID,
+    PYPROF__PPROF_INTERPRETER,
+    PYPROF__PPROF_MAIN,
+    PYPROF__PPROF_STATE,
+    PYPROF__PPROF_RUNNING,
+    PYPROF__PPROF_IDLE,
+    PYPROF__PPROF_NO_NAME,
+    PYPROF__PPROF_VERSION,
+    PYPROF__PPROF_FIXED /* so many they are */
+};
+
+static const char *const pyprof__pprof_strings[PYPROF__PPROF_FIXED] = {
+    "",          "wall",        "cpu", "gil",   "samples", "count", "nanoseconds", "thread",
+    "thread_id", "interpreter", "0",   "state", "running", "idle",  "[no name]",   "pyprof 0.1"};
+
+/* A small message in the making; the largest, a sample without its stack, has 4 values of up to 10 bytes and 4 labels
+   of up to 20. */
+typedef struct pyprof__message {
+    size_t size;
+    char bytes[192];
+} pyprof__message;
+
+/* A number in 7 bits a byte, the lowest first. Returns how many bytes it takes, at most 10. */
+static size_t pyprof__encode(uint64_t number, char *bytes) {
+    size_t size = 0;
+    for (; number >= 0x80; number >>= 7) {
+        bytes[size++] = (char)(number | 0x80);
+    }
+    bytes[size++] = (char)number;
+    return size;
+}
+
+static size_t pyprof__varint_size(uint64_t number) {
+    size_t size = 1;
+    for (; number >= 0x80; number >>= 7) {
+        size++;
+    }
+    return size;
+}
+
+static void pyprof__put_varint(pyprof__out *out, uint64_t number) {
+    char bytes[10];
+    pyprof__put(out, bytes, pyprof__encode(number, bytes));
+}
+
+static void pyprof__add_varint(pyprof__message *message, uint64_t number) {
+    message->size += pyprof__encode(number, message->bytes + message->size);
+}
+
+/* A field that is a number; 0 is what a reader takes a missing one for. */
+static void pyprof__add_field(pyprof__message *message, uint32_t field, uint64_t number) {
+    if (number != 0) {
+        pyprof__add_varint(message, field << 3);
+        pyprof__add_varint(message, number);
+    }
+}
+
+/* A field that is a message. */
+static void pyprof__add_message(pyprof__message *message, uint32_t field, const pyprof__message *inner) {
+    pyprof__add_varint(message, field << 3 | 2);
+    pyprof__add_varint(message, inner->size);
+    memcpy(message->bytes + message->size, inner->bytes, inner->size);
+    message->size += inner->size;
+}
+
+static void pyprof__put_message(pyprof__out *out, uint32_t field, const pyprof__message *message) {
+    pyprof__put_varint(out, field << 3 | 2);
+    pyprof__put_varint(out, message->size);
+    pyprof__put(out, message->bytes, message->size);
+}
+
+static void pyprof__put_field(pyprof__out *out, uint32_t field, uint64_t number) {
+    pyprof__message message;
+    message.size = 0;
+    pyprof__add_field(&message, field, number);
+    pyprof__put(out, message.bytes, message.size);
+}
+
+/* The field of which a value type, a pair of strings, is one. */
+static void pyprof__put_type(pyprof__out *out, uint32_t field, uint32_t type, uint32_t unit) {
+    pyprof__message message;
+    message.size = 0;
+    pyprof__add_field(&message, 1, type);
+    pyprof__add_field(&message, 2, unit);
+    pyprof__put_message(out, field, &message);
+}
+
+/* A gzip file around what is put, in blocks that are stored as they are: that needs no zlib, and what compresses it later
+   finds all of it there. */
+typedef struct pyprof__gzip {
+    pyprof_write_fn write; /* the host's */
+    void *user;
+    uint32_t crc;
+    uint32_t size; /* of what is in it, modulo 2^32 */
+    uint32_t table[256];
+} pyprof__gzip;
+
+/* A pyprof_write_fn; user is a pyprof__gzip. A piece, of up to 16 KiB, is one block; a block has up to 65,535 bytes. */
+static bool pyprof__gzip_block(void *user, const void *data, size_t size) {
+    pyprof__gzip *gzip = (pyprof__gzip *)user;
+    const unsigned char *bytes = (const unsigned char *)data;
+    const unsigned char low = (unsigned char)size, high = (unsigned char)(size >> 8);
+    const unsigned char head[5] = {0, low, high, (unsigned char)~low, (unsigned char)~high};
+    for (size_t i = 0; i < size; i++) {
+        gzip->crc = gzip->table[(gzip->crc ^ bytes[i]) & 0xff] ^ gzip->crc >> 8;
+    }
+    gzip->size += (uint32_t)size;
+    return gzip->write(gzip->user, head, sizeof head) && gzip->write(gzip->user, data, size);
+}
+
+/* From here on until pyprof__gzip_end, what is put becomes part of a gzip file. No time is in its header, and no name:
+   the same profile is the same file. */
+static void pyprof__gzip_begin(pyprof__gzip *gzip, pyprof__out *out) {
+    static const char head[10] = {0x1f, (char)0x8b, 8, 0, 0, 0, 0, 0, 0, (char)0xff};
+    for (uint32_t i = 0; i < 256; i++) {
+        gzip->table[i] = i;
+        for (int bit = 0; bit < 8; bit++) {
+            gzip->table[i] = (gzip->table[i] & 1 ? 0xedb88320u : 0) ^ gzip->table[i] >> 1;
+        }
+    }
+    pyprof__put(out, head, sizeof head);
+    pyprof__flush(out);
+    gzip->write = out->write;
+    gzip->user = out->user;
+    gzip->crc = 0xffffffffu;
+    gzip->size = 0;
+    out->write = pyprof__gzip_block;
+    out->user = gzip;
+}
+
+/* The last block, an empty one, and the file's end. */
+static void pyprof__gzip_end(pyprof__gzip *gzip, pyprof__out *out) {
+    char end[13] = {1, 0, 0, (char)0xff, (char)0xff, 0, 0, 0, 0, 0, 0, 0, 0};
+    pyprof__flush(out);
+    out->write = gzip->write;
+    out->user = gzip->user;
+    for (int i = 0; i < 4; i++) {
+        end[5 + i] = (char)(~gzip->crc >> 8 * i);
+        end[9 + i] = (char)(gzip->size >> 8 * i);
+    }
+    pyprof__put(out, end, sizeof end);
+}
+
+/* What a file is made of. It lives as long as pyprof__write_pprof runs. */
+typedef struct pyprof__pprof {
+    pyprof__writing *writing;
+    pyprof__shown_tree tree; /* its slots: of each node the number of its location, of a thread that of the string with
+                                its name; 0 = it is in no sample, or has no name */
+    pyprof__table locations; /* of pyprof__pprof_location; its number is its index + 1 */
+    pyprof__table marks;     /* of uint32_t: the functions that stand for interpreters */
+    uint32_t *functions;     /* of each function: its number; 0 = it is in no sample */
+    uint32_t *strings;       /* of each string: its number; 0 = it is in no function that has one */
+    size_t numbers_size;     /* of the two arrays, which lie one behind the other */
+    uint32_t first_mark;     /* number of the first interpreter's string; the others follow */
+    uint32_t string_count;   /* numbers that are given */
+} pyprof__pprof;
+
+typedef struct pyprof__pprof_location {
+    uint32_t function;
+    int32_t line;
+} pyprof__pprof_location;
+
+static const pyprof__pprof_location *pyprof__pprof_location_at(const pyprof__pprof *pprof, uint32_t index) {
+    return &PYPROF__ITEM(const pyprof__pprof_location, &pprof->locations.items, index);
+}
+
+/* The values of a sample in the order of the sample types: samples, wall, CPU and GIL time. A node's idle part is a
+   sample of its own: only samples and wall time are counted apart for a thread that waits, so the rest is the other
+   part's. False: it has none. */
+static bool pyprof__pprof_values(const pyprof_node *sum, bool is_idle, uint64_t values[4]) {
+    values[0] = is_idle ? sum->samples_idle : sum->samples - sum->samples_idle;
+    values[1] = is_idle ? sum->wall_idle_ns : sum->wall_ns - sum->wall_idle_ns;
+    values[2] = is_idle ? 0 : sum->cpu_ns;
+    values[3] = is_idle ? 0 : sum->gil_ns;
+    return (values[0] | values[1] | values[2] | values[3]) != 0;
+}
+
+/* Whether a function stands for an interpreter, and which: "1: physics" of "[interpreter 1: physics]". */
+static bool pyprof__pprof_mark(const pyprof_profile *profile, uint32_t index, pyprof_text *text) {
+    static const char begin[] = "[interpreter ";
+    const size_t begin_size = sizeof begin - 1;
+    const pyprof__function *function = pyprof__function_at(profile, index);
+    pyprof_text name = pyprof__text_of(profile, function->name);
+    bool is_mark = pyprof__text_of(profile, function->file).size == 0 && name.size > begin_size + 1 &&
+                   memcmp(name.data, begin, begin_size) == 0 && name.data[name.size - 1] == ']';
+    text->data = is_mark ? name.data + begin_size : "";
+    text->size = is_mark ? name.size - begin_size - 1 : 0;
+    return is_mark;
+}
+
+/* Marks what the file will have: nodes in the tree's slots, functions and strings, each with 1 in the place of its
+   number. A node whose slot is set has callers whose are. */
+static void pyprof__mark_pprof(pyprof__pprof *pprof) {
+    const pyprof_profile *profile = pprof->writing->profile;
+    for (uint32_t i = 0; i < profile->nodes.items.count; i++) {
+        uint64_t values[4];
+        if (pprof->tree.first_of[i] != i) {
+            continue;
+        }
+        pyprof_node sum = pyprof__sum_shown(pprof->writing, &pprof->tree, i);
+        bool is_in = pyprof__pprof_values(&sum, false, values) ||
+                     (pprof->writing->output.include_idle && pyprof__pprof_values(&sum, true, values));
+        for (uint32_t at = i; is_in && at != PYPROF__NONE && pprof->tree.slots[at] == 0;) {
+            pyprof__shown shown = pyprof__shown_of(pprof->writing, &pprof->tree, at);
+            pprof->tree.slots[at] = 1;
+            if (shown.function != PYPROF__NONE) {
+                const pyprof__function *function = pyprof__function_at(profile, shown.function);
+                pprof->functions[shown.function] = 1;
+                pprof->strings[function->name] = pprof->strings[function->file] = 1;
+            }
+            at = shown.parent;
+        }
+    }
+    pprof->strings[profile->program] = 1;
+}
+
+/* Gives each node that is marked the number of its location. False: no room. */
+static bool pyprof__number_locations(pyprof__pprof *pprof) {
+    pyprof__memory *memory = &pprof->writing->memory;
+    for (uint32_t i = 0; i < pprof->writing->profile->nodes.items.count; i++) {
+        const pyprof__node *node = pyprof__node_at(pprof->writing->profile, i);
+        bool is_new;
+        if (pprof->tree.slots[i] == 0 || node->parent == PYPROF__NONE) {
+            continue;
+        }
+        pyprof__pprof_location key = {node->function, pyprof__shown_line(pprof->writing, node)};
+        uint32_t index = pyprof__table_intern(memory, &pprof->locations, &key, &is_new);
+        if (index == PYPROF__NONE) {
+            return false;
+        }
+        pprof->tree.slots[i] = index + 1;
+    }
+    return true;
+}
+
+/* Gives functions that are marked their numbers, and finds the interpreters among them. False: no room. */
+static bool pyprof__number_functions(pyprof__pprof *pprof) {
+    const pyprof_profile *profile = pprof->writing->profile;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < profile->functions.items.count; i++) {
+        pyprof_text text;
+        bool is_new;
+        if (pprof->functions[i] == 0) {
+            continue;
+        }
+        pprof->functions[i] = ++count;
+        if (pyprof__pprof_mark(profile, i, &text) &&
+            pyprof__table_intern(&pprof->writing->memory, &pprof->marks, &i, &is_new) == PYPROF__NONE) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The string that tells a thread, whose root is given, by its name or its id; false: nothing does, or all threads are
+   one. *tid: see pyprof__put_thread_name. */
+static bool pyprof__pprof_thread(const pyprof__pprof *pprof, uint32_t root, pyprof_text *name, int32_t *tid) {
+    const pyprof__node *node = pyprof__node_at(pprof->writing->profile, root);
+    const pyprof__track *track = pyprof__track_at(pprof->writing->profile, (uint32_t)node->line);
+    *name = pyprof__text_of(pprof->writing->profile, track->name);
+    *tid = pyprof__shown_tid(pprof->writing, track);
+    return !pprof->writing->output.merge_threads && (name->size > 0 || *tid != 0);
+}
+
+/* Gives strings their numbers, in the order in which pyprof__put_pprof_strings puts them: the fixed ones, the profile's
+   that are marked, threads' names, interpreters. */
+static void pyprof__number_strings(pyprof__pprof *pprof) {
+    const pyprof_profile *profile = pprof->writing->profile;
+    uint32_t next = PYPROF__PPROF_FIXED;
+    for (uint32_t i = 0; i < profile->strings.items.count; i++) {
+        bool is_in = pprof->strings[i] != 0 && pyprof__text_of(profile, i).size > 0;
+        pprof->strings[i] = is_in ? next++ : (uint32_t)PYPROF__PPROF_NOTHING;
+    }
+    for (uint32_t i = 0; i < profile->nodes.items.count; i++) {
+        pyprof_text name;
+        int32_t tid;
+        if (pprof->tree.slots[i] != 0 && pyprof__node_at(profile, i)->parent == PYPROF__NONE) {
+            pprof->tree.slots[i] = pyprof__pprof_thread(pprof, i, &name, &tid) ? next++ : 0;
+        }
+    }
+    pprof->first_mark = next;
+    pprof->string_count = next + pprof->marks.items.count;
+}
+
+/* All numbers. Its memory is for pyprof__pprof_free, also if there was no room: false. */
+static bool pyprof__gather_pprof(pyprof__pprof *pprof, pyprof__writing *writing) {
+    const pyprof_profile *profile = writing->profile;
+    memset(pprof, 0, sizeof *pprof);
+    pprof->writing = writing;
+    pyprof__table_init(&pprof->locations, sizeof(pyprof__pprof_location), sizeof(pyprof__pprof_location));
+    pyprof__table_init(&pprof->marks, sizeof(uint32_t), sizeof(uint32_t));
+    pprof->numbers_size =
+        ((size_t)profile->functions.items.count + profile->strings.items.count + 1) * sizeof(uint32_t);
+    pprof->functions = (uint32_t *)pyprof__alloc(&writing->memory, pprof->numbers_size);
+    if (pprof->functions == NULL || !pyprof__shown_tree_init(writing, &pprof->tree)) {
+        return false;
+    }
+    memset(pprof->functions, 0, pprof->numbers_size);
+    pprof->strings = pprof->functions + profile->functions.items.count;
+    pyprof__mark_pprof(pprof);
+    if (!pyprof__number_locations(pprof) || !pyprof__number_functions(pprof)) {
+        return false;
+    }
+    pyprof__number_strings(pprof);
+    return true;
+}
+
+static void pyprof__pprof_free(pyprof__pprof *pprof) {
+    pyprof__memory *memory = &pprof->writing->memory;
+    pyprof__release(memory, pprof->functions, pprof->numbers_size);
+    pyprof__table_free(memory, &pprof->locations);
+    pyprof__table_free(memory, &pprof->marks);
+    pyprof__shown_tree_free(pprof->writing, &pprof->tree);
+}
+
+/* The string for the interpreter that the stack in the tree's path ends in; 0 = it cannot be told, as what would tell it
+   may have been cut off, or there is only one. */
+static uint32_t pyprof__pprof_interpreter(const pyprof__pprof *pprof) {
+    const pyprof_profile *profile = pprof->writing->profile;
+    for (uint32_t i = 0; i < pprof->tree.path.count && pprof->marks.items.count > 0; i++) {
+        const pyprof__node *node = pyprof__node_at(profile, PYPROF__ITEM(uint32_t, &pprof->tree.path, i));
+        uint32_t mark = pyprof__table_find(&pprof->marks, &node->function, pyprof__hash(&node->function, 4));
+        if (mark != PYPROF__NONE) {
+            return pprof->first_mark + mark;
+        }
+        if (node->function == profile->truncated) {
+            return PYPROF__PPROF_NOTHING;
+        }
+    }
+    return pprof->marks.items.count > 0 ? PYPROF__PPROF_MAIN : PYPROF__PPROF_NOTHING;
+}
+
+/* A label of a sample, with a text or a number; without either there is none. */
+static void pyprof__add_label(pyprof__message *sample, uint32_t key, uint32_t text, int32_t number) {
+    pyprof__message label;
+    label.size = 0;
+    pyprof__add_field(&label, 1, key);
+    pyprof__add_field(&label, 2, text);
+    pyprof__add_field(&label, 3, (uint64_t)number);
+    if (text != 0 || number != 0) {
+        pyprof__add_message(sample, 3, &label);
+    }
+}
+
+/* The labels of the stack in the tree's path. */
+static void pyprof__add_labels(const pyprof__pprof *pprof, pyprof__message *sample, uint32_t state) {
+    const pyprof__array *path = &pprof->tree.path;
+    uint32_t root = PYPROF__ITEM(uint32_t, path, path->count - 1);
+    if (!pprof->writing->output.merge_threads) {
+        const pyprof_profile *profile = pprof->writing->profile;
+        uint32_t track = (uint32_t)pyprof__node_at(profile, root)->line;
+        pyprof__add_label(sample, PYPROF__PPROF_THREAD, pprof->tree.slots[root], 0);
+        pyprof__add_label(sample, PYPROF__PPROF_THREAD_ID, 0, pyprof__known_tid(pyprof__track_at(profile, track)));
+    }
+    pyprof__add_label(sample, PYPROF__PPROF_INTERPRETER, pyprof__pprof_interpreter(pprof), 0);
+    pyprof__add_label(sample, PYPROF__PPROF_STATE, state, 0);
+}
+
+/* A sample of the stack in the tree's path, leaf first; state: the string for it, 0 = none is asked for. Its length
+   stands before it, so its locations are walked twice: a stack may be as deep as 65,536. */
+static void pyprof__put_pprof_sample(const pyprof__pprof *pprof, const uint64_t values[4], uint32_t state) {
+    pyprof__out *out = &pprof->writing->out;
+    const uint32_t *path = &PYPROF__ITEM(const uint32_t, &pprof->tree.path, 0);
+    uint32_t depth = pprof->tree.path.count - (pprof->writing->output.merge_threads ? 0 : 1);
+    pyprof__message rest;
+    size_t size = 0, values_size = 0;
+    for (uint32_t i = 0; i < depth; i++) {
+        size += pyprof__varint_size(pprof->tree.slots[path[i]]);
+    }
+    for (int i = 0; i < 4; i++) {
+        values_size += pyprof__varint_size(values[i]);
+    }
+    rest.size = 0;
+    pyprof__add_varint(&rest, 2 << 3 | 2);
+    pyprof__add_varint(&rest, values_size);
+    for (int i = 0; i < 4; i++) {
+        pyprof__add_varint(&rest, values[i]);
+    }
+    pyprof__add_labels(pprof, &rest, state);
+    pyprof__put_varint(out, 2 << 3 | 2);
+    pyprof__put_varint(out, 1 + pyprof__varint_size(size) + size + rest.size);
+    pyprof__put_varint(out, 1 << 3 | 2);
+    pyprof__put_varint(out, size);
+    for (uint32_t i = 0; i < depth; i++) {
+        pyprof__put_varint(out, pprof->tree.slots[path[i]]);
+    }
+    pyprof__put(out, rest.bytes, rest.size);
+}
+
+/* The samples of all stacks that end in a node with figures of its own. A thread's root has none. False: no room. */
+static bool pyprof__put_pprof_samples(pyprof__pprof *pprof) {
+    bool has_states = pprof->writing->output.include_idle;
+    for (uint32_t i = 0; i < pprof->writing->profile->nodes.items.count; i++) {
+        uint64_t running[4], idle[4];
+        bool is_root = pyprof__node_at(pprof->writing->profile, i)->parent == PYPROF__NONE;
+        if (pprof->tree.first_of[i] != i || pprof->tree.slots[i] == 0 || is_root) {
+            continue;
+        }
+        pyprof_node sum = pyprof__sum_shown(pprof->writing, &pprof->tree, i);
+        bool is_running = pyprof__pprof_values(&sum, false, running);
+        bool is_idle = pyprof__pprof_values(&sum, true, idle) && has_states;
+        if ((is_running || is_idle) && !pyprof__find_path(pprof->writing, &pprof->tree, i)) {
+            return false;
+        }
+        if (is_running) {
+            pyprof__put_pprof_sample(pprof, running, has_states ? PYPROF__PPROF_RUNNING : PYPROF__PPROF_NOTHING);
+        }
+        if (is_idle) {
+            pyprof__put_pprof_sample(pprof, idle, PYPROF__PPROF_IDLE);
+        }
+    }
+    return true;
+}
+
+/* The program, which has all locations. Whether it has names, files and lines is said: what has them is not looked for
+   in the program's file, which is C. */
+static void pyprof__put_pprof_mapping(const pyprof__pprof *pprof) {
+    uint32_t program = pprof->strings[pprof->writing->profile->program];
+    pyprof__message mapping;
+    mapping.size = 0;
+    pyprof__add_field(&mapping, 1, 1);
+    pyprof__add_field(&mapping, 5, program != 0 ? program : (uint32_t)PYPROF__PPROF_NO_NAME);
+    for (uint32_t has = 7; has <= 10; has++) {
+        pyprof__add_field(&mapping, has, 1);
+    }
+    pyprof__put_message(&pprof->writing->out, 3, &mapping);
+}
+
+static uint64_t pyprof__pprof_line(int32_t line) {
+    return line > 0 ? (uint64_t)line : 0;
+}
+
+static void pyprof__put_pprof_locations(const pyprof__pprof *pprof) {
+    for (uint32_t i = 0; i < pprof->locations.items.count; i++) {
+        const pyprof__pprof_location *item = pyprof__pprof_location_at(pprof, i);
+        pyprof__message location, line;
+        location.size = line.size = 0;
+        pyprof__add_field(&location, 1, i + 1);
+        pyprof__add_field(&location, 2, 1);
+        pyprof__add_field(&line, 1, pprof->functions[item->function]);
+        pyprof__add_field(&line, 2, pyprof__pprof_line(item->line));
+        pyprof__add_message(&location, 4, &line);
+        pyprof__put_message(&pprof->writing->out, 4, &location);
+    }
+}
+
+/* Functions and files by their whole names. */
+static void pyprof__put_pprof_functions(const pyprof__pprof *pprof) {
+    const pyprof_profile *profile = pprof->writing->profile;
+    for (uint32_t i = 0; i < profile->functions.items.count; i++) {
+        const pyprof__function *item = pyprof__function_at(profile, i);
+        uint32_t name = pprof->strings[item->name];
+        pyprof__message function;
+        if (pprof->functions[i] == 0) {
+            continue;
+        }
+        function.size = 0;
+        pyprof__add_field(&function, 1, pprof->functions[i]);
+        pyprof__add_field(&function, 2, name != 0 ? name : (uint32_t)PYPROF__PPROF_NO_NAME);
+        pyprof__add_field(&function, 4, pprof->strings[item->file]);
+        pyprof__add_field(&function, 5, pyprof__pprof_line(item->first_line));
+        pyprof__put_message(&pprof->writing->out, 5, &function);
+    }
+}
+
+/* Puts a text as valid UTF-8: surrogates are escaped as in collapsed text. All else stays, so that a path is that of a
+   file. out NULL: only counts. Returns how many bytes it takes. */
+static size_t pyprof__put_utf8(pyprof__out *out, pyprof_text text) {
+    size_t length, size = 0;
+    for (size_t at = 0; at < text.size; at += length) {
+        uint32_t c = pyprof__utf8_get(text.data + at, text.size - at, &length);
+        bool is_surrogate = c >= 0xd800 && c < 0xe000;
+        size += is_surrogate ? strlen("\\udc80") : length;
+        if (out != NULL && is_surrogate) {
+            pyprof__put_escape(out, "\\u", c, 4);
+        } else if (out != NULL) {
+            pyprof__put(out, text.data + at, length);
+        }
+    }
+    return size;
+}
+
+/* The next string of the table; end: what stands behind the text. */
+static void pyprof__put_pprof_string(const pyprof__pprof *pprof, pyprof_text text, const char *end) {
+    pyprof__out *out = &pprof->writing->out;
+    pyprof__put_varint(out, 6 << 3 | 2);
+    pyprof__put_varint(out, pyprof__put_utf8(NULL, text) + strlen(end));
+    pyprof__put_utf8(out, text);
+    pyprof__put_text(out, end);
+}
+
+/* The strings, in the order in which they were numbered. */
+static void pyprof__put_pprof_strings(const pyprof__pprof *pprof) {
+    const pyprof_profile *profile = pprof->writing->profile;
+    pyprof_text text = {"", 0};
+    for (uint32_t i = 0; i < PYPROF__PPROF_FIXED; i++) {
+        pyprof__put_pprof_string(pprof, text, pyprof__pprof_strings[i]);
+    }
+    for (uint32_t i = 0; i < profile->strings.items.count; i++) {
+        if (pprof->strings[i] != 0) {
+            pyprof__put_pprof_string(pprof, pyprof__text_of(profile, i), "");
+        }
+    }
+    for (uint32_t i = 0; i < profile->nodes.items.count; i++) {
+        int32_t tid;
+        char id[24] = "";
+        if (pprof->tree.slots[i] != 0 && pyprof__node_at(profile, i)->parent == PYPROF__NONE &&
+            pyprof__pprof_thread(pprof, i, &text, &tid)) {
+            snprintf(id, tid != 0 ? sizeof id : 1, text.size > 0 ? " (%d)" : "(%d)", (int)tid);
+            pyprof__put_pprof_string(pprof, text, id);
+        }
+    }
+    for (uint32_t i = 0; i < pprof->marks.items.count; i++) {
+        (void)pyprof__pprof_mark(profile, PYPROF__ITEM(uint32_t, &pprof->marks.items, i), &text);
+        pyprof__put_pprof_string(pprof, text, "");
+    }
+}
+
+/* What every report of pprof prints first: who wrote the file, and what is not in it. These strings are the table's
+   last. */
+static void pyprof__put_pprof_comments(const pyprof__pprof *pprof) {
+    const pyprof_stats *stats = &pprof->writing->profile->stats;
+    pyprof__out *out = &pprof->writing->out;
+    const pyprof_text none = {"", 0};
+    char lost[256], jit[PYPROF__NOTE_MAX];
+    uint32_t next = pprof->string_count;
+    uint64_t count =
+        stats->lost_late + stats->lost_pending + stats->lost_unsettled + stats->lost_unreadable + stats->lost_memory;
+    snprintf(lost, sizeof lost,
+             "lost samples: %llu (late %llu, pending %llu, unsettled %llu, unreadable %llu, memory %llu); their time "
+             "is with the samples beside them",
+             (unsigned long long)count, (unsigned long long)stats->lost_late, (unsigned long long)stats->lost_pending,
+             (unsigned long long)stats->lost_unsettled, (unsigned long long)stats->lost_unreadable,
+             (unsigned long long)stats->lost_memory);
+    pyprof__put_field(out, 13, PYPROF__PPROF_VERSION);
+    if (count > 0) {
+        pyprof__put_pprof_string(pprof, none, lost);
+        pyprof__put_field(out, 13, next++);
+    }
+    if (pyprof__jit_note(pprof->writing, jit)[0] != '\0') {
+        pyprof__put_pprof_string(pprof, none, jit + strlen(", "));
+        pyprof__put_field(out, 13, next++);
+    }
+}
+
+/* The file. The metric that was asked for is the one that is shown first. False: no room. */
+static bool pyprof__put_pprof(pyprof__pprof *pprof) {
+    static const uint32_t types[] = {PYPROF__PPROF_WALL, PYPROF__PPROF_CPU, PYPROF__PPROF_GIL, PYPROF__PPROF_SAMPLES};
+    const pyprof_profile *profile = pprof->writing->profile;
+    pyprof__out *out = &pprof->writing->out;
+    pyprof__put_type(out, 1, PYPROF__PPROF_SAMPLES, PYPROF__PPROF_COUNT);
+    pyprof__put_type(out, 1, PYPROF__PPROF_WALL, PYPROF__PPROF_NANOSECONDS);
+    pyprof__put_type(out, 1, PYPROF__PPROF_CPU, PYPROF__PPROF_NANOSECONDS);
+    pyprof__put_type(out, 1, PYPROF__PPROF_GIL, PYPROF__PPROF_NANOSECONDS);
+    if (!pyprof__put_pprof_samples(pprof)) {
+        return false;
+    }
+    pyprof__put_pprof_mapping(pprof);
+    pyprof__put_pprof_locations(pprof);
+    pyprof__put_pprof_functions(pprof);
+    pyprof__put_pprof_strings(pprof);
+    pyprof__put_field(out, 9, profile->epoch_ns);
+    pyprof__put_field(out, 10, profile->duration_ns);
+    pyprof__put_type(out, 11, PYPROF__PPROF_WALL, PYPROF__PPROF_NANOSECONDS);
+    pyprof__put_field(out, 12, profile->interval_us * UINT64_C(1000));
+    pyprof__put_pprof_comments(pprof);
+    pyprof__put_field(out, 14, types[pprof->writing->output.metric]);
+    return true;
+}
+
+static pyprof_result pyprof__write_pprof(pyprof__writing *writing) {
+    pyprof__pprof pprof;
+    pyprof__gzip gzip;
+    bool is_plain = writing->output.format == PYPROF_FORMAT_PPROF_PLAIN;
+    writing->has_ids = true;
+    bool has_room = pyprof__gather_pprof(&pprof, writing);
+    if (has_room) {
+        if (!is_plain) {
+            pyprof__gzip_begin(&gzip, &writing->out);
+        }
+        has_room = pyprof__put_pprof(&pprof);
+        if (!is_plain) {
+            pyprof__gzip_end(&gzip, &writing->out);
+        }
+    }
+    pyprof__pprof_free(&pprof);
+    return has_room ? PYPROF_OK : PYPROF_ERROR_MEMORY;
 }
 
 // >>files
@@ -10985,7 +11641,7 @@ static bool pyprof__path_ends_with(const char *path, const char *end) {
 }
 
 /* The output with its defaults filled in; NULL = all of them. Where no format is named, the path's ending names it:
-   .json, .svg, anything else is collapsed. path NULL = there is none. */
+   .json, .svg, .pb.gz and .pb, anything else is collapsed. path NULL = there is none. */
 static pyprof_output pyprof__resolve_output(const pyprof_output *output, const char *path) {
     pyprof_output resolved;
     memset(&resolved, 0, sizeof resolved);
@@ -10993,9 +11649,15 @@ static pyprof_output pyprof__resolve_output(const pyprof_output *output, const c
         resolved = *output;
     }
     if (resolved.format == PYPROF_FORMAT_AUTO) {
-        resolved.format = path != NULL && pyprof__path_ends_with(path, ".json")  ? PYPROF_FORMAT_SPEEDSCOPE
-                          : path != NULL && pyprof__path_ends_with(path, ".svg") ? PYPROF_FORMAT_SVG
-                                                                                 : PYPROF_FORMAT_COLLAPSED;
+        resolved.format = path == NULL                            ? PYPROF_FORMAT_COLLAPSED
+                          : pyprof__path_ends_with(path, ".json") ? PYPROF_FORMAT_SPEEDSCOPE
+                          : pyprof__path_ends_with(path, ".svg")  ? PYPROF_FORMAT_SVG
+                          : pyprof__path_ends_with(path, ".pb.gz") || pyprof__path_ends_with(path, ".pb")
+                              ? PYPROF_FORMAT_PPROF
+                              : PYPROF_FORMAT_COLLAPSED;
+    }
+    if (resolved.format == PYPROF_FORMAT_PPROF && path != NULL && pyprof__path_ends_with(path, ".pb")) {
+        resolved.format = PYPROF_FORMAT_PPROF_PLAIN;
     }
     return resolved;
 }
@@ -11427,9 +12089,10 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
     char name[32];
     size_t size = pyprof__read_task_file((int32_t)getpid(), "comm", name, sizeof name);
     profile->process_name = pyprof__intern_text(profile, name, size - (size > 0));
-    if (profile->process_name == PYPROF__NONE || profile->truncated == PYPROF__NONE ||
-        profile->unresolved == PYPROF__NONE || profile->unsettled == PYPROF__NONE ||
-        !pyprof__copy_output_path(sampler) ||
+    profile->program = pyprof__intern_program(profile);
+    if (profile->process_name == PYPROF__NONE || profile->program == PYPROF__NONE ||
+        profile->truncated == PYPROF__NONE || profile->unresolved == PYPROF__NONE ||
+        profile->unsettled == PYPROF__NONE || !pyprof__copy_output_path(sampler) ||
         !pyprof__array_reserve(sampler->memory, &sampler->scratch, 2 * (size_t)desc->max_depth)) {
         pyprof__recording_free(sampler);
         return NULL;
@@ -11641,7 +12304,7 @@ static pyprof__sampler *pyprof__take_inherited(void) {
                        (size_t)(sampler->output_pattern - sampler->output_path));
     }
     pyprof__settle_waiting(sampler);
-    sampler->profile->duration_ns = sampler->last_tick - sampler->start;
+    pyprof__note_end(sampler, sampler->last_tick);
     pyprof__fill_stats(sampler, &pyprof__process.last_stats);
     sampler->profile->stats = pyprof__process.last_stats;
     pyprof__process.was_active = true;
@@ -11950,7 +12613,7 @@ static pyprof_result pyprof__check_output(const pyprof_profile *profile, const p
         pyprof__say("output.detail is %d: it has to be a PYPROF_DETAIL_", (int)output->detail);
     } else if (!(output->min_share >= 0 && output->min_share <= 1)) {
         pyprof__say("output.min_share is %g: it has to be 0 to 1 (0.01 is 1 %%)", output->min_share);
-    } else if ((unsigned)output->format > PYPROF_FORMAT_TABLE || (unsigned)output->format == 4) {
+    } else if ((unsigned)output->format > PYPROF_FORMAT_PPROF_PLAIN) {
         pyprof__say("output.format is %d: it has to be a PYPROF_FORMAT_", (int)output->format);
         result = PYPROF_ERROR_FORMAT;
     } else if (output->format == PYPROF_FORMAT_SVG && !PYPROF__DRAWS) {

@@ -40,7 +40,9 @@ typedef enum handover_kind {
     HANDOVER_GOES_ON,    /* the exec that the draft was for has failed */
     HANDOVER_DONE,       /* all has been handed over */
     HANDOVER_NEVER_RAN,  /* from pyprof-run itself: the program could not be executed */
-    HANDOVER_TABLE       /* a piece of the profile as a table */
+    HANDOVER_TABLE,      /* a piece of the profile as a table */
+    HANDOVER_PPROF,      /* a piece of pprof's file, in gzip */
+    HANDOVER_PPROF_PLAIN /* the same without gzip */
 } handover_kind;
 
 typedef struct handover_frame {
@@ -78,7 +80,9 @@ typedef struct handover_end {
 enum {
     HANDOVER_WANTS_COLLAPSED = 1,
     HANDOVER_WANTS_SPEEDSCOPE = 2,
-    HANDOVER_WANTS_TABLE = 8
+    HANDOVER_WANTS_PPROF = 4,
+    HANDOVER_WANTS_TABLE = 8,
+    HANDOVER_WANTS_PPROF_PLAIN = 16
 };
 
 /* What the library is told. */

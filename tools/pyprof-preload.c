@@ -203,6 +203,39 @@ static bool send_table(void *unused, const void *data, size_t size) {
     return tell(HANDOVER_TABLE, 0, data, size);
 }
 
+static bool send_pprof(void *unused, const void *data, size_t size) {
+    (void)unused;
+    return tell(HANDOVER_PPROF, 0, data, size);
+}
+
+static bool send_pprof_plain(void *unused, const void *data, size_t size) {
+    (void)unused;
+    return tell(HANDOVER_PPROF_PLAIN, 0, data, size);
+}
+
+/* The profile in each form that a file of the user's needs. */
+static bool send_profile(const pyprof_profile *profile) {
+    static const struct {
+        unsigned wanted;
+        pyprof_format format;
+        pyprof_write_fn send;
+    } forms[] = {{HANDOVER_WANTS_COLLAPSED, PYPROF_FORMAT_COLLAPSED, send_collapsed},
+                 {HANDOVER_WANTS_SPEEDSCOPE, PYPROF_FORMAT_SPEEDSCOPE, send_speedscope},
+                 {HANDOVER_WANTS_TABLE, PYPROF_FORMAT_TABLE, send_table},
+                 {HANDOVER_WANTS_PPROF, PYPROF_FORMAT_PPROF, send_pprof},
+                 {HANDOVER_WANTS_PPROF_PLAIN, PYPROF_FORMAT_PPROF_PLAIN, send_pprof_plain}};
+    pyprof_output output = {.metric = (pyprof_metric)run.settings.metric,
+                            .detail = (pyprof_detail)run.settings.detail,
+                            .include_idle = run.settings.include_idle != 0};
+    bool sent = true;
+    for (size_t i = 0; sent && i < sizeof forms / sizeof *forms; i++) {
+        output.format = forms[i].format;
+        sent = !(run.settings.wanted & forms[i].wanted) ||
+               pyprof_write(profile, &output, forms[i].send, NULL) == PYPROF_OK;
+    }
+    return sent;
+}
+
 /* The beginning of the line of collapsed text that is being read. */
 typedef struct beginning {
     char line[1024];
@@ -278,24 +311,8 @@ static handover_end describe_end(unsigned long long cause, pyprof_result result)
 
 /* All that was recorded, as a draft or as what is written. */
 static bool hand_over(const handover_end *end, handover_kind kind) {
-    const pyprof_profile *profile = run.recorded;
-    pyprof_output output = {.metric = (pyprof_metric)run.settings.metric,
-                            .detail = (pyprof_detail)run.settings.detail,
-                            .include_idle = run.settings.include_idle != 0};
-    bool sent = tell(HANDOVER_END, 0, end, sizeof *end);
-    if (sent && profile != NULL && run.settings.wanted & HANDOVER_WANTS_COLLAPSED) {
-        output.format = PYPROF_FORMAT_COLLAPSED;
-        sent = pyprof_write(profile, &output, send_collapsed, NULL) == PYPROF_OK;
-    }
-    if (sent && profile != NULL && run.settings.wanted & HANDOVER_WANTS_SPEEDSCOPE) {
-        output.format = PYPROF_FORMAT_SPEEDSCOPE;
-        sent = pyprof_write(profile, &output, send_speedscope, NULL) == PYPROF_OK;
-    }
-    if (sent && profile != NULL && run.settings.wanted & HANDOVER_WANTS_TABLE) {
-        output.format = PYPROF_FORMAT_TABLE;
-        sent = pyprof_write(profile, &output, send_table, NULL) == PYPROF_OK;
-    }
-    sent = sent && tell(kind, 0, NULL, 0);
+    bool sent = tell(HANDOVER_END, 0, end, sizeof *end) && (run.recorded == NULL || send_profile(run.recorded)) &&
+                tell(kind, 0, NULL, 0);
     if (!sent && end->cause != HANDOVER_LIMIT) {
         static const char lost[] = "pyprof-run: the profile could not be handed over to be written: it is lost\n";
         (void)!write(STDERR_FILENO, lost, sizeof lost - 1); /* nobody else is left to say it */

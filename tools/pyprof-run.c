@@ -107,9 +107,10 @@ static const char HELP[] =
     "\n"
     "  -o, --output FILE       where the profile goes; may be given several times\n"
     "                          (default: SCRIPT-DATE-TIME.svg)\n"
-    "  -f, --format FORMAT     svg (a flame graph), collapsed (raw) or speedscope, for files whose\n"
-    "                          ending does not say (.svg; .txt .collapsed .folded .raw; .json);\n"
-    "                          or table: what took most, as text, without -o on standard error\n"
+    "  -f, --format FORMAT     svg (a flame graph), collapsed (raw), speedscope or pprof, for files\n"
+    "                          whose ending does not say (.svg; .txt .collapsed .folded .raw; .json;\n"
+    "                          .pb.gz, .pb); or table: what took most, as text, without -o on\n"
+    "                          standard error\n"
     "  -r, --rate HZ           samples a second, 0.1 to 20000 (default: 100)\n"
     "  -d, --duration SECONDS  end the recording after this time; the program goes on\n"
     "  -q, --quiet             say nothing but errors\n"
@@ -250,16 +251,17 @@ static file_format format_option(const char *text) {
         file_format format;
     } names[] = {{"svg", FORMAT_SVG},         {"flamegraph", FORMAT_SVG},        {"collapsed", FORMAT_COLLAPSED},
                  {"raw", FORMAT_COLLAPSED},   {"txt", FORMAT_COLLAPSED},         {"folded", FORMAT_COLLAPSED},
-                 {"json", FORMAT_SPEEDSCOPE}, {"speedscope", FORMAT_SPEEDSCOPE}, {"table", FORMAT_TABLE}};
+                 {"json", FORMAT_SPEEDSCOPE}, {"speedscope", FORMAT_SPEEDSCOPE}, {"pprof", FORMAT_PPROF},
+                 {"table", FORMAT_TABLE}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (strcasecmp(text, names[i].name) == 0) {
             return names[i].format;
         }
     }
     if (strcasecmp(text, "chrometrace") == 0) {
-        usage_error("--format: chrometrace is not written yet: svg, collapsed (raw), speedscope or table");
+        usage_error("--format: chrometrace is not written yet: svg, collapsed (raw), speedscope, pprof or table");
     }
-    usage_error("--format: '%s' is not svg, collapsed, speedscope or table", text);
+    usage_error("--format: '%s' is not svg, collapsed, speedscope, pprof or table", text);
 }
 
 static pyprof_metric metric_option(const char *text) {
@@ -281,10 +283,12 @@ static file_format format_of_path(const char *path) {
         const char *ending;
         file_format format;
     } endings[] = {{".svg", FORMAT_SVG},       {".json", FORMAT_SPEEDSCOPE},  {".collapsed", FORMAT_COLLAPSED},
-                   {".txt", FORMAT_COLLAPSED}, {".folded", FORMAT_COLLAPSED}, {".raw", FORMAT_COLLAPSED}};
-    const char *dot = strrchr(base_name(path), '.');
-    for (size_t i = 0; dot != NULL && i < sizeof endings / sizeof *endings; i++) {
-        if (strcasecmp(dot, endings[i].ending) == 0) {
+                   {".txt", FORMAT_COLLAPSED}, {".folded", FORMAT_COLLAPSED}, {".raw", FORMAT_COLLAPSED},
+                   {".pb.gz", FORMAT_PPROF},   {".pb", FORMAT_PPROF_PLAIN}};
+    const char *name = base_name(path);
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        size_t length = strlen(name), size = strlen(endings[i].ending);
+        if (length >= size && strcasecmp(name + length - size, endings[i].ending) == 0) {
             return endings[i].format;
         }
     }
@@ -574,8 +578,10 @@ static void parse_options(run_options *opt, int argc, char **argv) {
 /* ---- where the output goes ------------------------------------------------------------------------------ */
 
 static char *default_output(const char *name, file_format format) {
-    static const char *const endings[] = {
-        [FORMAT_SVG] = "svg", [FORMAT_COLLAPSED] = "collapsed.txt", [FORMAT_SPEEDSCOPE] = "speedscope.json"};
+    static const char *const endings[] = {[FORMAT_SVG] = "svg",
+                                          [FORMAT_COLLAPSED] = "collapsed.txt",
+                                          [FORMAT_SPEEDSCOPE] = "speedscope.json",
+                                          [FORMAT_PPROF] = "pb.gz"};
     time_t now = time(NULL);
     struct tm local;
     char stamp[32] = "";
@@ -678,15 +684,14 @@ static void check_output(output_file *file) {
 }
 
 static void choose_format(output_file *file, file_format asked) {
-    static const char *const names[] = {[FORMAT_SVG] = "svg",
-                                        [FORMAT_COLLAPSED] = "collapsed",
-                                        [FORMAT_SPEEDSCOPE] = "speedscope",
-                                        [FORMAT_TABLE] = "table"};
+    static const char *const names[] = {
+        [FORMAT_SVG] = "svg",     [FORMAT_COLLAPSED] = "collapsed", [FORMAT_SPEEDSCOPE] = "speedscope",
+        [FORMAT_PPROF] = "pprof", [FORMAT_PPROF_PLAIN] = "pprof",   [FORMAT_TABLE] = "table"};
     struct stat status;
     const char *dot = strrchr(base_name(file->shown), '.');
     bool may_be_table = asked == FORMAT_TABLE && dot != NULL && strcasecmp(dot, ".txt") == 0;
     file_format told = may_be_table ? FORMAT_TABLE : format_of_path(file->shown);
-    if (told != FORMAT_UNSET && asked != FORMAT_UNSET && told != asked) {
+    if (told != FORMAT_UNSET && asked != FORMAT_UNSET && strcmp(names[told], names[asked]) != 0) {
         usage_error("--output: the ending of '%s' means %s, --format says %s", file->shown, names[told], names[asked]);
     }
     file->format = told != FORMAT_UNSET ? told : asked;
@@ -743,11 +748,13 @@ static void set_environment(const run_options *opt, const char *library, const c
     const char *before = getenv("LD_PRELOAD");
     char *ours = preload_of(library);
     char *preload = before != NULL && *before != '\0' ? text_of("%s:%s", ours, before) : must(strdup(ours));
+    static const unsigned wants[] = {
+        [FORMAT_SVG] = HANDOVER_WANTS_COLLAPSED,           [FORMAT_COLLAPSED] = HANDOVER_WANTS_COLLAPSED,
+        [FORMAT_SPEEDSCOPE] = HANDOVER_WANTS_SPEEDSCOPE,   [FORMAT_PPROF] = HANDOVER_WANTS_PPROF,
+        [FORMAT_PPROF_PLAIN] = HANDOVER_WANTS_PPROF_PLAIN, [FORMAT_TABLE] = HANDOVER_WANTS_TABLE};
     unsigned wanted = 0;
     for (int i = 0; i < opt->output_count; i++) {
-        wanted |= opt->outputs[i].format == FORMAT_SPEEDSCOPE ? (unsigned)HANDOVER_WANTS_SPEEDSCOPE
-                  : opt->outputs[i].format == FORMAT_TABLE    ? (unsigned)HANDOVER_WANTS_TABLE
-                                                              : (unsigned)HANDOVER_WANTS_COLLAPSED;
+        wanted |= wants[opt->outputs[i].format];
     }
     char *settings =
         text_of(HANDOVER_WRITTEN, socket, (unsigned)strlen(ours), wanted, (unsigned)(1e6 / opt->rate + 0.5),

@@ -25,7 +25,9 @@ typedef enum file_format {
     FORMAT_SVG,
     FORMAT_COLLAPSED,
     FORMAT_SPEEDSCOPE,
-    FORMAT_TABLE
+    FORMAT_TABLE,
+    FORMAT_PPROF,
+    FORMAT_PPROF_PLAIN /* the same without gzip: only by a file's ending */
 } file_format;
 
 typedef struct output_file {

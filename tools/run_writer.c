@@ -53,6 +53,8 @@ typedef struct recorded {
     bytes collapsed;
     bytes speedscope;
     bytes table;
+    bytes pprof;
+    bytes pprof_plain;
 } recorded;
 
 static struct {
@@ -171,9 +173,11 @@ static bool draw(FILE *out) {
 }
 
 static bool write_format(file_format format, FILE *out) {
-    const bytes *text = format == FORMAT_SPEEDSCOPE ? &writer.given.speedscope
-                        : format == FORMAT_TABLE    ? &writer.given.table
-                                                    : &writer.given.collapsed;
+    const bytes *text = format == FORMAT_SPEEDSCOPE    ? &writer.given.speedscope
+                        : format == FORMAT_TABLE       ? &writer.given.table
+                        : format == FORMAT_PPROF       ? &writer.given.pprof
+                        : format == FORMAT_PPROF_PLAIN ? &writer.given.pprof_plain
+                                                       : &writer.given.collapsed;
     if (format == FORMAT_SVG) {
         return draw(out);
     }
@@ -468,6 +472,7 @@ static void hear_that_it_goes_on(void) {
 
 static void hear_end(const char *data, size_t size) {
     writer.coming.collapsed.size = writer.coming.speedscope.size = writer.coming.table.size = 0;
+    writer.coming.pprof.size = writer.coming.pprof_plain.size = 0;
     memcpy(&writer.coming.end, data, size < sizeof writer.coming.end ? size : sizeof writer.coming.end);
 }
 
@@ -496,6 +501,12 @@ static void hear_frame(const connection *from, const handover_frame *frame, cons
         break;
     case HANDOVER_TABLE:
         append(&writer.coming.table, data, size);
+        break;
+    case HANDOVER_PPROF:
+        append(&writer.coming.pprof, data, size);
+        break;
+    case HANDOVER_PPROF_PLAIN:
+        append(&writer.coming.pprof_plain, data, size);
         break;
     case HANDOVER_DRAFT:
         hear_draft(from);

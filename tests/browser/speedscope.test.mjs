@@ -1,4 +1,4 @@
-// pyprof-run's speedscope files in speedscope itself, served from its package.
+// pyprof-run's speedscope and pprof files in speedscope itself, served from its package.
 import assert from 'node:assert/strict';
 import {execFileSync} from 'node:child_process';
 import {readFileSync, writeFileSync} from 'node:fs';
@@ -52,7 +52,7 @@ const shown = (n) => n / 1e9 >= 1 ? (n / 1e9).toFixed(2) + 's' : n / 1e6 >= 1 ? 
 before(async () => {
   server = createServer((request, response) => {
     const path = new URL(request.url, origin).pathname;
-    const file = path === '/profile.json' ? join(directory, path) : join(release, path === '/' ? 'index.html' : path);
+    const file = path.startsWith('/profile.') ? join(directory, path) : join(release, path === '/' ? 'index.html' : path);
     try {
       response.setHeader('content-type', types[extname(file)] ?? 'application/octet-stream');
       response.end(readFileSync(file));
@@ -146,4 +146,29 @@ test('with --idle the sleeping stack is there, too', async () => {
   assert.deepEqual(stack.slice(0, 2), ['nap (two_threads.py:8)', 'sleepy_work (two_threads.py:10)']);
   assert.deepEqual(problems, []);
   await page.close();
+});
+
+// It takes a file of several gzip members, or one that it does not know, for an empty one, without a word.
+test('speedscope reads pprof files, with the wall time of all threads', async () => {
+  const source = join(directory, 'two_threads.py');
+  writeFileSync(source, script);
+  for (const name of ['profile.pb.gz', 'profile.pb']) {
+    execFileSync(join(build, 'tools', 'pyprof-run'),
+                 ['-r', '200', '-F', '-o', join(directory, name), '-o', join(directory, 'profile.json'), source], {stdio: 'inherit'});
+    const file = JSON.parse(readFileSync(join(directory, 'profile.json'), 'utf8'));
+    const page = await browser.newPage({viewport: {width: 1200, height: 800}});
+    const problems = [];
+    page.on('pageerror', (error) => problems.push(String(error)));
+    await page.goto(`${origin}/#profileURL=${encodeURIComponent(`${origin}/${name}`)}`);
+    await page.getByText('Sandwich').click();
+    const spin = page.locator('tr', {hasText: 'spin'}).first();
+    await spin.waitFor();
+    // Of the frames of one name, how much time is in the thread's own: the weights of the same recording.
+    const frames = file.shared.frames.map((frame) => frame.name);
+    const self = sum(file.profiles.map((profile) => sum(profile.weights.filter(
+        (_, i) => frames[profile.samples[i].at(-1)] === 'spin'))));
+    assert.ok((await spin.innerText()).replace('μ', 'µ').includes(shown(self)), `${await spin.innerText()}, not ${shown(self)}`);
+    assert.deepEqual(problems, []);
+    await page.close();
+  }
 });

@@ -11,6 +11,7 @@ import xml.etree.ElementTree
 
 from case import BUSY, Case, RUN, TIMEOUT, VERSION, lines_of_ours
 import collapsed
+import pprof
 
 
 class Output(Case):
@@ -45,14 +46,36 @@ class Output(Case):
         self.assertRegex(text, r" MainThread\n\Z")
         self.assertLessEqual(max(map(len, text.splitlines())), 80)
 
+    def assertPprof(self, data):
+        profile = pprof.read(data)
+        stacks = [[(frame.name, frame.line) for frame in sample.stack] for sample in profile.samples]
+        self.assertTrue([stack for stack in stacks if stack[0][0] == "leaf_of_busy" and stack[1] == ("busy", 9)], stacks)
+        self.assertEqual({sample.labels["thread"] for sample in profile.samples}, {"MainThread"})
+        self.assertRegex(profile.program, "/python3[^/]*$")
+        self.assertEqual(profile.period, 1000000)
+
+    def assertGzip(self, data):
+        self.assertEqual(data[:2], b"\x1f\x8b")
+        self.assertPprof(data)
+
+    def assertPlain(self, data):
+        self.assertNotEqual(data[:2], b"\x1f\x8b")
+        self.assertPprof(data)
+
     CHECKS = {"svg": "assertSvg", "collapsed": "assertCollapsed", "speedscope": "assertSpeedscope", "table": "assertTable"}
+    BINARY = {"pprof": "assertGzip", "plain pprof": "assertPlain"}
 
     def check(self, kind, path):
-        getattr(self, self.CHECKS[kind])(self.read(path))
+        if kind in self.BINARY:
+            with open(path, "rb") as file:
+                getattr(self, self.BINARY[kind])(file.read())
+        else:
+            getattr(self, self.CHECKS[kind])(self.read(path))
 
     def test_formats_by_name(self):
         for name, kind in (("svg", "svg"), ("flamegraph", "svg"), ("collapsed", "collapsed"), ("raw", "collapsed"),
-                           ("json", "speedscope"), ("speedscope", "speedscope"), ("table", "table")):
+                           ("json", "speedscope"), ("speedscope", "speedscope"), ("table", "table"),
+                           ("pprof", "pprof")):
             with self.subTest(name):
                 path = os.path.join(self.work, "profile")
                 self.run_to("-o", path, "--format", name)
@@ -82,7 +105,8 @@ class Output(Case):
 
     def test_formats_by_ending(self):
         for ending, kind in (("x.svg", "svg"), ("x.collapsed", "collapsed"), ("x.txt", "collapsed"),
-                             ("x.speedscope.json", "speedscope"), ("x.json", "speedscope"), ("x", "svg")):
+                             ("x.speedscope.json", "speedscope"), ("x.json", "speedscope"), ("x", "svg"),
+                             ("x.pb.gz", "pprof"), ("x.pb", "plain pprof"), ("X.PB.GZ", "pprof")):
             with self.subTest(ending):
                 path = os.path.join(self.work, ending)
                 self.run_to("--output=" + path)
@@ -110,17 +134,19 @@ class Output(Case):
 
     def test_a_format_that_contradicts_the_ending(self):
         for arguments in (["-o", "x.svg", "-fcollapsed"], ["-f", "json", "-o", "x.txt"], ["-f", "svg", "-o", "x.JSON"],
-                          ["-o", "x.svg", "-o", "x.json", "--format", "svg"]):
+                          ["-o", "x.svg", "-o", "x.json", "--format", "svg"], ["-f", "svg", "-o", "x.pb"],
+                          ["-f", "pprof", "-o", "x.svg"], ["-o", "x.pb.gz", "-f", "speedscope"]):
             with self.subTest(arguments):
                 code, out, err = self.call([RUN, *arguments, "prog.py"])
                 self.assertEqual((code, out), (2, ""), "the program must not have run")
-                self.assertRegex(err, r"^pyprof-run: --output: the ending of 'x\.\w+' means \w+, --format says \w+\n")
+                self.assertRegex(err, r"^pyprof-run: --output: the ending of 'x\.[\w.]+' means \w+, --format says \w+\n")
         self.run_to("-f", "collapsed", "-o", "x.txt", "-o", "y")
         self.check("collapsed", os.path.join(self.work, "x.txt"))
         self.check("collapsed", os.path.join(self.work, "y"))
 
     def test_several_from_one_run(self):
-        endings = {"a.svg": "svg", "b.json": "speedscope", "c.txt": "collapsed", "d.folded": "collapsed", "E.SVG": "svg"}
+        endings = {"a.svg": "svg", "b.json": "speedscope", "c.txt": "collapsed", "d.folded": "collapsed", "E.SVG": "svg",
+                   "f.pb.gz": "pprof", "g.pb": "plain pprof"}
         self.run_to(*[word for name in endings for word in ("-o", name)])
         for name, kind in endings.items():
             self.check(kind, os.path.join(self.work, name))
@@ -132,6 +158,7 @@ class Output(Case):
                 (["prog.py"], "prog" + stamp + "svg", "svg"),
                 (["-f", "collapsed", "./prog.py"], "prog" + stamp + r"collapsed\.txt", "collapsed"),
                 (["-f", "speedscope", "-m", "prog"], "prog" + stamp + r"speedscope\.json", "speedscope"),
+                (["-f", "pprof", "prog.py"], "prog" + stamp + r"pb\.gz", "pprof"),
                 (["-c", "import prog"], "command" + stamp + "svg", "svg"),
                 (["-"], "stdin" + stamp + "svg", "svg")):
             with self.subTest(arguments):

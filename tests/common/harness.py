@@ -73,8 +73,9 @@ class Run:
                 self.stats = json.load(file)
             self.texts = {}
             for words, path in zip(outputs, paths):
-                with open(path, encoding='utf-8', newline='') as file:
-                    self.texts[words] = file.read()
+                with open(path, 'rb') as file:
+                    data = file.read()
+                self.texts[words] = data if 'pprof' in words.split(',') else data.decode('utf-8')
 
     def stacks(self, words):
         return collapsed.parse(self.texts[words])

@@ -32,7 +32,7 @@
 #include "callbacks.h"
 #include "prefer.h"
 
-#define MAX_OUTPUTS 16
+#define MAX_OUTPUTS 32
 #define FORMAT_TOP ((pyprof_format)1000) /* none of the header's */
 
 /* The words of an output. */
@@ -49,6 +49,8 @@ static bool apply_word(pyprof_output *output, const char *word, size_t length) {
         output->format = FORMAT_TOP;
     } else if (IS("mine")) {
         output->only_mine = true;
+    } else if (IS("pprof")) {
+        output->format = PYPROF_FORMAT_PPROF;
     } else if (IS("wall")) {
         output->metric = PYPROF_METRIC_WALL;
     } else if (IS("cpu")) {

@@ -560,14 +560,15 @@ static void test_nobody_waits_for_the_logger(void **state) {
 }
 
 static void assert_writable(const counted_memory *memory, const pyprof_profile *profile, size_t limit) {
-    const pyprof_format formats[] = {PYPROF_FORMAT_COLLAPSED, PYPROF_FORMAT_SPEEDSCOPE, PYPROF_FORMAT_SVG};
+    const pyprof_format formats[] = {PYPROF_FORMAT_COLLAPSED, PYPROF_FORMAT_SPEEDSCOPE, PYPROF_FORMAT_SVG,
+                                     PYPROF_FORMAT_PPROF};
     unsigned index;
-    for (index = 0; index < 12; index++) {
+    for (index = 0; index < 16; index++) {
         pyprof_output output = {0};
         size_t size = 0;
-        output.format = formats[index % 3];
-        output.detail = index / 3 % 2 ? PYPROF_DETAIL_FUNCTION : PYPROF_DETAIL_LINE;
-        output.include_idle = index / 6 != 0;
+        output.format = formats[index % 4];
+        output.detail = index / 4 % 2 ? PYPROF_DETAIL_FUNCTION : PYPROF_DETAIL_LINE;
+        output.include_idle = index / 8 != 0;
         assert_int_equal(pyprof_write(profile, &output, count_written, &size), PYPROF_OK);
         assert_true(size > 0);
         assert_true(memory->peak_bytes <= limit);
@@ -686,7 +687,9 @@ static void test_several_write_one_profile(void **state) {
     assert_int_equal(pyprof_stop(&profile), PYPROF_OK);
     for (index = 0; index < 4; index++) {
         writers[index].profile = profile;
-        writers[index].format = index % 2 ? PYPROF_FORMAT_SPEEDSCOPE : PYPROF_FORMAT_COLLAPSED;
+        writers[index].format = index == 3  ? PYPROF_FORMAT_PPROF
+                                : index % 2 ? PYPROF_FORMAT_SPEEDSCOPE
+                                            : PYPROF_FORMAT_COLLAPSED;
         assert_int_equal(pthread_create(&threads[index], NULL, write_often, &writers[index]), 0);
     }
     for (index = 0; index < 4; index++) {

@@ -22,8 +22,8 @@ static bool is_possible(const char *name) {
     return true;
 }
 
-static int run_possible_tests(const char *group, const struct CMUnitTest *tests, size_t count, CMFixtureFunction set_up,
-                              CMFixtureFunction tear_down) {
+__attribute__((unused)) static int run_possible_tests(const char *group, const struct CMUnitTest *tests, size_t count,
+                                                      CMFixtureFunction set_up, CMFixtureFunction tear_down) {
     struct CMUnitTest *possible = (struct CMUnitTest *)calloc(count, sizeof *possible);
     size_t kept = 0;
     if (possible == NULL) {

@@ -263,9 +263,9 @@ static void test_missing_arguments(void **state) {
     assert_int_equal(pyprof_visit(profile, &output, &nobody), PYPROF_ERROR_ARGUMENT);
     assert_says("output.detail is 9");
     output.detail = PYPROF_DETAIL_LINE;
-    output.format = (pyprof_format)4;
+    output.format = (pyprof_format)99;
     assert_int_equal(pyprof_save(profile, &output, "x"), PYPROF_ERROR_FORMAT);
-    assert_says("output.format is 4");
+    assert_says("output.format is 99");
     output.format = PYPROF_FORMAT_SPEEDSCOPE;
     assert_int_equal(pyprof_write(profile, &output, refuse, NULL), PYPROF_ERROR_WRITE);
     assert_says("write function");

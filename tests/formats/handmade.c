@@ -1,0 +1,144 @@
+/* Writes a profile that is made by hand, of all that a name, a stack or a time may be, in each format.
+
+   handmade FOLDER: its files are NAME.ENDING, NAME = METRIC[-idle][-function]. With HOSTILE in the environment names are
+   what nobody's are. */
+#define PYPROF_IMPLEMENTATION
+#include "pyprof.h"
+
+#include "../unit/unit.h"
+#include "../unit/workbench.h"
+
+enum {
+    LONG_NAME = 100000
+};
+
+static uint32_t text_of(workbench *bench, const char *text, size_t size) {
+    return pyprof__intern_text(bench->profile, text, size);
+}
+
+/* Names that are no function's, but of what Python takes for one: code.replace(co_name=...). */
+static uint32_t hostile_function(workbench *bench, uint32_t number) {
+    static char longest[LONG_NAME];
+    static const struct {
+        const char *text;
+        size_t size;
+    } names[] = {{"", 0},
+                 {"lone \xed\xb2\x80 surrogate", 18},
+                 {"no UTF-8 \xff\xc3", 11},
+                 {"two\nlines\r\n", 11},
+                 {"semi;colon \\udc80", 17},
+                 {"zero \0 byte", 11},
+                 {"wall", 4},
+                 {"\xe2\x80\xa8 \xf0\x9f\x90\x8d \"quoted\" \x1b[31m", 23},
+                 {longest, sizeof longest},
+                 {"[interpreter ]", 14},
+                 {"[interpreter 7", 14}};
+    memset(longest, 'x', sizeof longest);
+    uint32_t name = number % (sizeof names / sizeof *names);
+    uint32_t text = text_of(bench, names[name].text, names[name].size);
+    uint32_t file = text_of(bench, number % 3 == 0 ? "" : "/no;such/\xed\xb3\xbf\n.py", number % 3 == 0 ? 0 : 16);
+    return pyprof__intern_function(bench->profile, text, file, (int32_t)(number % 5));
+}
+
+static uint32_t plain_function(workbench *bench, uint64_t number) {
+    char name[32];
+    if (number % 16 == 0) {
+        return bench->profile->truncated;
+    }
+    if (number % 16 < 3) {
+        return pyprof__intern_marker(bench->profile, number % 16 == 1 ? "[interpreter 1: physics]" : "[interpreter 2]");
+    }
+    snprintf(name, sizeof name, "Class.function_%u", (unsigned)(number % 16));
+    return add_function(bench, name, (int32_t)(number % 16) * 10);
+}
+
+/* A stack that is new in part, or was there before; so some functions call themselves. */
+static uint32_t some_stack(workbench *bench, uint32_t track, uint64_t *random, bool is_hostile) {
+    uint32_t node = pyprof__track_at(bench->profile, track)->root;
+    for (uint64_t depth = unit_random(random) % 9 + 1; depth > 0; depth--) {
+        uint64_t number = unit_random(random);
+        uint32_t function =
+            is_hostile ? hostile_function(bench, (uint32_t)(number % 33)) : plain_function(bench, number);
+        size_t file_size;
+        pyprof__string_text(bench->profile, pyprof__function_at(bench->profile, function)->file, &file_size);
+        bool is_line_known = file_size > 0 && number % 7 != 0;
+        int32_t unknown = file_size > 0 ? -(int32_t)(number % 2) : 0;
+        node =
+            pyprof__child(bench->profile, node, function, is_line_known ? (int32_t)(number >> 8 & 3) + 200 : unknown);
+    }
+    return node;
+}
+
+static void fill(workbench *bench, bool is_hostile) {
+    static const char *const names[] = {"MainThread", "worker", "worker", "worker \xed\xb2\x80",
+                                        "game",       "pool",   "",       "worker"};
+    uint32_t tracks[sizeof names / sizeof *names];
+    uint64_t random = 7;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        tracks[i] = add_track(bench, names[i]);
+        pyprof__track *track = pyprof__track_at(bench->profile, tracks[i]);
+        track->tid = 4000 + (int32_t)i;
+        track->is_named = i != 2 && i != 6; /* the second worker has the system's name, the last one has none */
+        track->is_shared = i == 5;
+    }
+    for (int i = 0; i < 1500; i++) {
+        uint32_t track = tracks[unit_random(&random) % (sizeof names / sizeof *names)];
+        uint32_t node = some_stack(bench, track, &random, is_hostile);
+        uint32_t kind = (uint32_t)(unit_random(&random) % 3);
+        uint64_t time = unit_random(&random) % (i % 3 == 0 ? 700 : i % 100 == 1 ? 50000000000u : 5000000);
+        pyprof__add_time(bench->profile, track, node, kind, time, kind == PYPROF__IDLE ? time / 1000 : time / 3);
+        pyprof__count_samples(bench->profile, track, node, kind, (uint32_t)(unit_random(&random) % 3));
+    }
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        uint64_t end = pyprof__track_at(bench->profile, tracks[i])->end_ns;
+        bench->profile->duration_ns = end > bench->profile->duration_ns ? end : bench->profile->duration_ns;
+    }
+    bench->profile->stats.lost_late = 3;
+    bench->profile->stats.lost_memory = 4;
+    bench->profile->samples_jit = 500;
+}
+
+/* By the path's ending, as a host has it written. */
+static void save_as(const workbench *bench, const char *folder, const pyprof_output *output, const char *name) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (pyprof_save(bench->profile, output, path) != PYPROF_OK) {
+        fprintf(stderr, "%s: %s\n", path, pyprof_last_error());
+        exit(1);
+    }
+}
+
+static void save(const workbench *bench, const char *folder, const pyprof_output *output, const char *ending) {
+    static const char *const metrics[] = {"wall", "cpu", "gil", "samples"};
+    char name[64];
+    snprintf(name, sizeof name, "%s%s%s%s", metrics[output->metric], output->include_idle ? "-idle" : "",
+             output->detail == PYPROF_DETAIL_FUNCTION ? "-function" : "", ending);
+    save_as(bench, folder, output, name);
+}
+
+int main(int argc, char **argv) {
+    static const char *const endings[] = {".pb.gz", ".pb", ".txt", ".json"};
+    workbench bench;
+    if (argc != 2) {
+        fputs("usage: handmade FOLDER\n", stderr);
+        return 2;
+    }
+    bench_open(&bench, 0);
+    fill(&bench, getenv("HOSTILE") != NULL);
+    for (int variant = 0; variant < 16; variant++) {
+        pyprof_output output = {.metric = (pyprof_metric)(variant % 4),
+                                .detail = (pyprof_detail)(variant / 4 % 2),
+                                .include_idle = variant / 8 != 0};
+        for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+            save(&bench, argv[1], &output, endings[i]);
+        }
+    }
+    pyprof_output merged = {.include_idle = true, .merge_threads = true};
+    pyprof_output filtered = {.thread = "worker*", .min_share = 0.02};
+    save_as(&bench, argv[1], &merged, "merged.pb.gz");
+    save_as(&bench, argv[1], &merged, "merged.txt");
+    save_as(&bench, argv[1], &filtered, "filtered.pb.gz");
+    save_as(&bench, argv[1], &filtered, "filtered.txt");
+    bench_close(&bench);
+    return 0;
+}
