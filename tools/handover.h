@@ -30,19 +30,20 @@
 #define HANDOVER_VARIABLE "PYPROF_RUN"
 
 typedef enum handover_kind {
-    HANDOVER_HELLO = 1,  /* the library is there */
-    HANDOVER_LOG,        /* detail: a pyprof_log_level; a message */
-    HANDOVER_REFUSED,    /* the recording could not begin; why */
-    HANDOVER_END,        /* a handover_end */
-    HANDOVER_COLLAPSED,  /* a piece of the profile as collapsed text, in microseconds */
-    HANDOVER_SPEEDSCOPE, /* the same for speedscope */
-    HANDOVER_DRAFT,      /* all that there is by now */
-    HANDOVER_GOES_ON,    /* the exec that the draft was for has failed */
-    HANDOVER_DONE,       /* all has been handed over */
-    HANDOVER_NEVER_RAN,  /* from pyprof-run itself: the program could not be executed */
-    HANDOVER_TABLE,      /* a piece of the profile as a table */
-    HANDOVER_PPROF,      /* a piece of pprof's file, in gzip */
-    HANDOVER_PPROF_PLAIN /* the same without gzip */
+    HANDOVER_HELLO = 1,   /* the library is there */
+    HANDOVER_LOG,         /* detail: a pyprof_log_level; a message */
+    HANDOVER_REFUSED,     /* the recording could not begin; why */
+    HANDOVER_END,         /* a handover_end */
+    HANDOVER_COLLAPSED,   /* a piece of the profile as collapsed text, in microseconds */
+    HANDOVER_SPEEDSCOPE,  /* the same for speedscope */
+    HANDOVER_DRAFT,       /* all that there is by now */
+    HANDOVER_GOES_ON,     /* the exec that the draft was for has failed */
+    HANDOVER_DONE,        /* all has been handed over */
+    HANDOVER_NEVER_RAN,   /* from pyprof-run itself: the program could not be executed */
+    HANDOVER_TABLE,       /* a piece of the profile as a table */
+    HANDOVER_PPROF,       /* a piece of pprof's file, in gzip */
+    HANDOVER_PPROF_PLAIN, /* the same without gzip */
+    HANDOVER_NODES        /* a piece of the tree: each node is a handover_node and its name */
 } handover_kind;
 
 typedef struct handover_frame {
@@ -77,12 +78,25 @@ typedef struct handover_end {
     char text[256];
 } handover_end;
 
+/* A thread, or a function or line called by its parent, with all figures of its own, as a pyprof_node has them. */
+typedef struct handover_node {
+    uint32_t parent; /* how many nodes came before that; PYPROF_NO_NODE: it is a thread */
+    uint32_t size;   /* of the name, in bytes, as in collapsed text but without its escapes */
+    uint64_t wall_ns;
+    uint64_t wall_idle_ns;
+    uint64_t cpu_ns;
+    uint64_t gil_ns;
+    uint64_t samples;
+    uint64_t samples_idle;
+} handover_node;
+
 enum {
     HANDOVER_WANTS_COLLAPSED = 1,
     HANDOVER_WANTS_SPEEDSCOPE = 2,
     HANDOVER_WANTS_PPROF = 4,
     HANDOVER_WANTS_TABLE = 8,
-    HANDOVER_WANTS_PPROF_PLAIN = 16
+    HANDOVER_WANTS_PPROF_PLAIN = 16,
+    HANDOVER_WANTS_NODES = 32
 };
 
 /* What the library is told. */

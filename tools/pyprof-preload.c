@@ -213,6 +213,73 @@ static bool send_pprof_plain(void *unused, const void *data, size_t size) {
     return tell(HANDOVER_PPROF_PLAIN, 0, data, size);
 }
 
+/* Nodes on their way to the writer, many in one message. */
+typedef struct nodes_sent {
+    size_t size;
+    bool failed;
+    char data[8192];
+} nodes_sent;
+
+static void send_nodes(nodes_sent *nodes) {
+    nodes->failed = nodes->failed || !tell(HANDOVER_NODES, 0, nodes->data, nodes->size);
+    nodes->size = 0;
+}
+
+static void put_bytes(nodes_sent *nodes, const void *data, size_t size) {
+    for (size_t at = 0, length; at < size; at += length) {
+        length = size - at < sizeof nodes->data - nodes->size ? size - at : sizeof nodes->data - nodes->size;
+        memcpy(nodes->data + nodes->size, (const char *)data + at, length);
+        nodes->size += length;
+        if (nodes->size == sizeof nodes->data) {
+            send_nodes(nodes);
+        }
+    }
+}
+
+static bool send_node(void *user, const pyprof_node *node) {
+    nodes_sent *nodes = user;
+    bool is_thread = node->parent == PYPROF_NO_NODE;
+    const char *begin = is_thread ? "thread " : "", *between = "", *file = "";
+    char end[16] = "";
+    size_t file_size = 0;
+    if (is_thread && node->tid != 0) {
+        between = node->name.size > 0 ? " (" : "(";
+        (void)snprintf(end, sizeof end, "%d)", (int)node->tid);
+    } else if (!is_thread && node->file.size > 0) {
+        between = " (";
+        file = node->file.data;
+        file_size = node->file.size;
+        (void)snprintf(end, sizeof end, ":%d)", (int)node->line);
+    }
+    size_t size = strlen(begin) + node->name.size + strlen(between) + file_size + strlen(end);
+    handover_node head = {.parent = node->parent,
+                          .size = (uint32_t)size,
+                          .wall_ns = node->wall_ns,
+                          .wall_idle_ns = node->wall_idle_ns,
+                          .cpu_ns = node->cpu_ns,
+                          .gil_ns = node->gil_ns,
+                          .samples = node->samples,
+                          .samples_idle = node->samples_idle};
+    put_bytes(nodes, &head, sizeof head);
+    put_bytes(nodes, begin, strlen(begin));
+    put_bytes(nodes, node->name.data, node->name.size);
+    put_bytes(nodes, between, strlen(between));
+    put_bytes(nodes, file, file_size);
+    put_bytes(nodes, end, strlen(end));
+    return !nodes->failed;
+}
+
+/* What a picture is drawn from: who looks at it chooses what it shows. */
+static bool send_tree(const pyprof_profile *profile, const pyprof_output *output) {
+    static nodes_sent nodes; /* the stack may be a small one, for signals; and it is done once at a time */
+    nodes.size = 0;
+    nodes.failed = false;
+    pyprof_visitor visitor = {send_node, NULL, &nodes};
+    bool visited = pyprof_visit(profile, output, &visitor) == PYPROF_OK;
+    send_nodes(&nodes);
+    return visited && !nodes.failed;
+}
+
 /* The profile in each form that a file of the user's needs. */
 static bool send_profile(const pyprof_profile *profile) {
     static const struct {
@@ -227,7 +294,7 @@ static bool send_profile(const pyprof_profile *profile) {
     pyprof_output output = {.metric = (pyprof_metric)run.settings.metric,
                             .detail = (pyprof_detail)run.settings.detail,
                             .include_idle = run.settings.include_idle != 0};
-    bool sent = true;
+    bool sent = !(run.settings.wanted & HANDOVER_WANTS_NODES) || send_tree(profile, &output);
     for (size_t i = 0; sent && i < sizeof forms / sizeof *forms; i++) {
         output.format = forms[i].format;
         sent = !(run.settings.wanted & forms[i].wanted) ||

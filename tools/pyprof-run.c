@@ -748,10 +748,12 @@ static void set_environment(const run_options *opt, const char *library, const c
     const char *before = getenv("LD_PRELOAD");
     char *ours = preload_of(library);
     char *preload = before != NULL && *before != '\0' ? text_of("%s:%s", ours, before) : must(strdup(ours));
-    static const unsigned wants[] = {
-        [FORMAT_SVG] = HANDOVER_WANTS_COLLAPSED,           [FORMAT_COLLAPSED] = HANDOVER_WANTS_COLLAPSED,
-        [FORMAT_SPEEDSCOPE] = HANDOVER_WANTS_SPEEDSCOPE,   [FORMAT_PPROF] = HANDOVER_WANTS_PPROF,
-        [FORMAT_PPROF_PLAIN] = HANDOVER_WANTS_PPROF_PLAIN, [FORMAT_TABLE] = HANDOVER_WANTS_TABLE};
+    static const unsigned wants[] = {[FORMAT_SVG] = HANDOVER_WANTS_NODES,
+                                     [FORMAT_COLLAPSED] = HANDOVER_WANTS_COLLAPSED,
+                                     [FORMAT_SPEEDSCOPE] = HANDOVER_WANTS_SPEEDSCOPE,
+                                     [FORMAT_PPROF] = HANDOVER_WANTS_PPROF,
+                                     [FORMAT_PPROF_PLAIN] = HANDOVER_WANTS_PPROF_PLAIN,
+                                     [FORMAT_TABLE] = HANDOVER_WANTS_TABLE};
     unsigned wanted = 0;
     for (int i = 0; i < opt->output_count; i++) {
         wanted |= wants[opt->outputs[i].format];

@@ -55,6 +55,7 @@ typedef struct recorded {
     bytes table;
     bytes pprof;
     bytes pprof_plain;
+    bytes nodes;
 } recorded;
 
 static struct {
@@ -106,15 +107,6 @@ static bool has_doubtful_lines(void) {
     return writer.given.end.stats.samples_jit > 0 && writer.opt->view.detail == PYPROF_DETAIL_LINE;
 }
 
-static char *subtitle(void) {
-    static const char *const metrics[] = {[PYPROF_METRIC_WALL] = "wall time",
-                                          [PYPROF_METRIC_CPU] = "CPU time",
-                                          [PYPROF_METRIC_GIL] = "time holding the GIL"};
-    return text_of("%s%s%s", metrics[writer.opt->view.metric],
-                   writer.opt->view.include_idle ? ", waiting included" : "",
-                   has_doubtful_lines() ? ", JIT: innermost lines may be too early" : "");
-}
-
 static unsigned long long lost_samples(const pyprof_stats *stats) {
     return stats->lost_late + stats->lost_pending + stats->lost_unsettled + stats->lost_unreadable + stats->lost_memory;
 }
@@ -150,25 +142,51 @@ static bool write_to(void *file, const void *data, size_t size) {
     return fwrite(data, 1, size, (FILE *)file) == size;
 }
 
-static bool draw(FILE *out) {
-    char *second = subtitle();
+/* The tree that was handed over; NULL = there is no memory. */
+static flamegraph *graph_of(const bytes *nodes) {
     flamegraph *graph = flamegraph_create();
+    uint32_t *frames = must(malloc((nodes->size / sizeof(handover_node) + 1) * sizeof *frames));
+    bool added = graph != NULL;
+    handover_node node;
+    uint32_t count = 0;
+    for (size_t at = 0; added && nodes->size - at >= sizeof node; at += sizeof node + node.size) {
+        memcpy(&node, nodes->data + at, sizeof node);
+        bool is_thread = node.parent == PYPROF_NO_NODE;
+        if (node.size > nodes->size - at - sizeof node || (!is_thread && node.parent >= count)) {
+            break; /* no more of it has come */
+        }
+        flamegraph_figures own = {node.wall_ns, node.wall_idle_ns, node.cpu_ns,
+                                  node.gil_ns,  node.samples,      node.samples_idle};
+        frames[count] = flamegraph_add_frame(graph, is_thread ? FLAMEGRAPH_ROOT : frames[node.parent],
+                                             nodes->data + at + sizeof node, node.size);
+        added = frames[count] != FLAMEGRAPH_NONE && flamegraph_add_figures(graph, frames[count], &own) == FLAMEGRAPH_OK;
+        count++;
+    }
+    free(frames);
+    if (!added) {
+        flamegraph_free(graph);
+    }
+    return added ? graph : NULL;
+}
+
+static bool draw(FILE *out) {
+    static const flamegraph_metric metrics[] = {[PYPROF_METRIC_WALL] = FLAMEGRAPH_WALL,
+                                                [PYPROF_METRIC_CPU] = FLAMEGRAPH_CPU,
+                                                [PYPROF_METRIC_GIL] = FLAMEGRAPH_GIL};
+    flamegraph *graph = graph_of(&writer.given.nodes);
     flamegraph_options look = {.title = writer.opt->title != NULL ? writer.opt->title : writer.name,
-                               .subtitle = second,
-                               .unit = "us",
+                               .subtitle = has_doubtful_lines() ? "JIT: innermost lines may be too early" : NULL,
+                               .unit = "ns",
+                               .metric = metrics[writer.opt->view.metric],
+                               .idle = writer.opt->view.include_idle,
                                .width = writer.opt->width,
                                .min_width = writer.opt->min_width,
                                .inverted = writer.opt->inverted,
                                .threads = writer.opt->threads,
                                .empty = why_empty(),
                                .facts = facts()};
-    const char *text = writer.given.collapsed.data != NULL ? writer.given.collapsed.data : "";
-    bool drawn = graph != NULL &&
-                 flamegraph_add(graph, text, writer.given.collapsed.size, "profile", flamegraph_tell_file, stderr) ==
-                     FLAMEGRAPH_OK &&
-                 flamegraph_write(graph, &look, write_to, out) == FLAMEGRAPH_OK;
+    bool drawn = graph != NULL && flamegraph_write(graph, &look, write_to, out) == FLAMEGRAPH_OK;
     flamegraph_free(graph);
-    free(second);
     return drawn;
 }
 
@@ -472,7 +490,7 @@ static void hear_that_it_goes_on(void) {
 
 static void hear_end(const char *data, size_t size) {
     writer.coming.collapsed.size = writer.coming.speedscope.size = writer.coming.table.size = 0;
-    writer.coming.pprof.size = writer.coming.pprof_plain.size = 0;
+    writer.coming.pprof.size = writer.coming.pprof_plain.size = writer.coming.nodes.size = 0;
     memcpy(&writer.coming.end, data, size < sizeof writer.coming.end ? size : sizeof writer.coming.end);
 }
 
@@ -507,6 +525,9 @@ static void hear_frame(const connection *from, const handover_frame *frame, cons
         break;
     case HANDOVER_PPROF_PLAIN:
         append(&writer.coming.pprof_plain, data, size);
+        break;
+    case HANDOVER_NODES:
+        append(&writer.coming.nodes, data, size);
         break;
     case HANDOVER_DRAFT:
         hear_draft(from);

@@ -266,6 +266,17 @@ class Output(Case):
                     self.assertIn("/dev/full: No space left on device", err)
         self.assertTrue(stat.S_ISCHR(os.stat("/dev/full").st_mode))
 
+    def test_picture_has_all_that_is_known(self):
+        """Whatever is asked for is shown first, to what collapsed text says; who looks may choose the rest."""
+        for options, metric, idle in ([], 0, 0), (["--idle"], 0, 1), (["--metric", "cpu"], 1, 0), (["--metric", "gil"], 2, 0):
+            self.run_to(*options, "-o", "a.svg", "-o", "a.txt")
+            picture = self.read(os.path.join(self.work, "a.svg"))
+            self.assertIn('metric: %d, idle: %d, figures: 1, facts: "prog ' % (metric, idle), picture)
+            amount, unit = re.search(r">([0-9.,]+) (s|ms|us|\u00b5s) in all", picture).groups()
+            shown = float(amount.replace(",", "")) * {"s": 1e6, "ms": 1e3}.get(unit, 1)
+            stacks = collapsed.parse(self.read(os.path.join(self.work, "a.txt")))
+            self.assertAlmostEqual(shown / sum(stack.value for stack in stacks), 1, delta=0.01)
+
     def test_one_of_several_fails(self):
         """What was written is told all the same."""
         code, out, err = self.call([RUN, "-r", "1000", "-o", "a.svg", "-o", "/dev/full", "-o", "b.json", "prog.py"])
