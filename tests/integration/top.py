@@ -31,7 +31,9 @@ def wait_and_work():
 deepest, seconds = int(sys.argv[1]), float(sys.argv[2])
 thread = threading.Thread(target=wait_and_work, name='worker')
 thread.start()
-while pyprof_host.samples() < 100:
+# By its own time, too: the worker's samples count as well.
+enough = time.thread_time() + 0.5
+while pyprof_host.samples() < 100 or time.thread_time() < enough:
     deep(deepest, seconds)
     json.loads(json.dumps({str(i): [i] * 10 for i in range(5000)}))
 thread.join()
