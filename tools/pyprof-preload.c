@@ -619,15 +619,19 @@ static void go_on(void) {
     enter(RECORDING);
 }
 
+static void wait_to_go_on(void) {
+    while (!run.goes_on) {
+        (void)sem_wait(&run.wake);
+    }
+}
+
 /* What is handed over now counts if the exec succeeds. If it fails, the thread that called it says so. */
 static void interrupt_for_exec(void) {
     pyprof_result result = end_part();
     handover_end end = describe_end(run.cause, result);
     (void)hand_over(&end, HANDOVER_DRAFT);
     enter(INTERRUPTED);
-    while (!run.goes_on) {
-        (void)sem_wait(&run.wake);
-    }
+    wait_to_go_on();
     (void)tell(HANDOVER_GOES_ON, 0, NULL, 0);
     go_on();
 }
@@ -636,8 +640,9 @@ static void *supervise(void *unused) {
     (void)unused;
     (void)pthread_setname_np(pthread_self(), "pyprof-run");
     run.supervisor_tid = (int)syscall(SYS_gettid);
-    free(malloc(1)); /* an arena of its own, before a thread dies with the lock of another one */
-    if (run.state == INTERRUPTED) {
+    free(malloc(1));                /* an arena of its own, before a thread dies with the lock of another one */
+    if (run.state == INTERRUPTED) { /* who made this thread blocks all signals yet, and so none would seem free */
+        wait_to_go_on();
         go_on();
     }
     for (wait_for_end(); cause_of_end() == HANDOVER_EXEC; wait_for_end()) {
@@ -1206,6 +1211,8 @@ static int come_back(bool interrupted, const sigset_t *before, int result) {
     }
     run.supervisor_tid = 0;
     if (start_supervisor()) {
+        run.goes_on = true;
+        (void)sem_post(&run.wake);
         wait_while(INTERRUPTED);
     } else {
         break_off("in its new namespaces it cannot start a thread");
