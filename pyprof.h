@@ -558,7 +558,10 @@ typedef struct pyprof_node {
     pyprof_text path;      /* the function's file, as its code object names it; empty where there is none */
     pyprof_text file;      /* the end of path by which outputs show it */
     int32_t line;          /* as detail asks: the line, or the function's first one; 0 = none is known */
-    int32_t tid;           /* of a thread that only its id tells from others of its name; else 0 */
+    int32_t first_line;    /* the function's; 0 = none is known */
+    int32_t tid;           /* of a thread that only its id tells from others of its name; with threads_apart, of each
+                              that is one thread; else 0 */
+    bool is_named;         /* of a thread: its name is its own. Else it is the process's, or of the thread that made it */
     uint64_t value;        /* in the metric that was asked for: nanoseconds or samples */
     uint64_t samples;      /* idle ones included */
     uint64_t samples_idle; /* of these, those of a thread that waited */
@@ -589,6 +592,9 @@ typedef struct pyprof_visitor {
     bool (*node)(void *user, const pyprof_node *node);
     bool (*span)(void *user, const pyprof_span *span);
     void *user;
+    bool threads_apart; /* threads of one name are nodes of their own, one for each number that spans have as thread, and
+                           in that order: nothing is merged, so pyprof_add_node and pyprof_add_span can make the same
+                           profile anew. output.merge_threads does not count then */
 } pyprof_visitor;
 
 /* Goes through what a profile has, in the calling thread: all nodes, each after its parent, then the spans of all
@@ -597,6 +603,42 @@ typedef struct pyprof_visitor {
    Errors: ARGUMENT, MEMORY, WRITE (a function answered false). */
 PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pyprof_output *output,
                                       const pyprof_visitor *visitor);
+
+/* What a profile tells of the recording as a whole. Texts live as long as the profile. */
+typedef struct pyprof_facts {
+    pyprof_text program;     /* path of what the process executed; empty = not known */
+    pyprof_text process;     /* the process's name, which threads have that nobody named */
+    uint64_t start_ns;       /* when it began, since 1970 (UTC); 0 = not known */
+    uint64_t duration_ns;    /* how long it took */
+    uint32_t interval_us;    /* mean time between samples of a thread; 0 = not known */
+    uint32_t python_version; /* of the interpreter, as PY_VERSION_HEX; 0 = not known */
+    pyprof_stats stats;      /* as they were when the profile was given away */
+} pyprof_facts;
+
+/* Any thread. Errors: ARGUMENT. */
+PYPROF_API pyprof_result pyprof_get_facts(const pyprof_profile *profile, pyprof_facts *facts);
+
+/* Makes a profile that has nothing yet, to be filled by pyprof_add_node and pyprof_add_span: of what was recorded in
+   another process, read from a file, or is part or difference of other profiles. It is one like all others: it can be
+   written, saved, visited and filtered, and is given back by pyprof_free. Needs no CPython and no recording. facts:
+   copied, with their texts; NULL = nothing is known. memory_limit: bytes that the profile may hold, and what writes it; 0
+   = no limit. allocator: NULL = malloc and free. Any thread. Errors: ARGUMENT, MEMORY (*profile = NULL). */
+PYPROF_API pyprof_result pyprof_make(const pyprof_facts *facts, size_t memory_limit, const pyprof_allocator *allocator,
+                                     pyprof_profile **profile);
+
+/* Adds a node, or figures to one that is there. Of node count: parent, a number that this gave before; name, path, line
+   and first_line; of a thread, name, tid and is_named; and all figures but value, which are added. Each thread is a
+   node of its own; of one parent, equal lines of a function are one. What has no path is a marker, as "[truncated]" or
+   "[interpreter 1: physics]", which has no line. *number: the node's. profile: from pyprof_make, and only one thread may use it
+   while it is filled. Errors: ARGUMENT (a parent that is none, a profile of a recording, more idle time or samples than
+   there are of both), MEMORY. */
+PYPROF_API pyprof_result pyprof_add_node(pyprof_profile *profile, const pyprof_node *node, uint32_t *number);
+
+/* Adds to the time line of a thread: that of span->node, which is a number that pyprof_add_node gave. Nothing is added to the
+   node. Those of one thread come in the order of time and do not overlap. thread does not count. Errors:
+   ARGUMENT (a node that is none, a profile of a recording, a span that begins before the one before it ended),
+   MEMORY. */
+PYPROF_API pyprof_result pyprof_add_span(pyprof_profile *profile, const pyprof_span *span);
 
 /* A row of pyprof_top: a function, or a line of one. Texts live as long as the profile. */
 typedef struct pyprof_row {
