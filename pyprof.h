@@ -33,6 +33,10 @@
 
      Where it was not included that is PYPROF_ERROR_FORMAT, and says so. Its memory comes from malloc.
 
+   WITHOUT A RECORDING
+     A program that only reads, changes or writes profiles, which it makes by pyprof_make, needs no CPython: there, define
+     PYPROF_NO_RECORDING before the implementation. It then has what works on a pyprof_profile, and nothing else.
+
    WHEN SOMETHING FAILS
      Every function that can fail answers with a pyprof_result. pyprof_last_error() is the same in words, with the
      argument, signal, path or version that it is about: "interval_us is 3: it has to be 50 to 10000000, or 0 for 10000",
@@ -84,9 +88,11 @@
      >>tables      that as text
      >>writers     SVG and speedscope files
      >>pprof       pprof's format
+     >>making      profiles of what was recorded elsewhere
      >>files       files: beside first, then renamed
      >>lifecycle   options, forks, start and stop
-     >>public      the other public functions
+     >>control     what else is asked of a recording
+     >>public      what is asked of a profile
 
    WHAT IT DOES TO YOUR PROCESS
      One thread, "pyprof", blocks all signals and wakes once an interval, at a random moment of it. It never takes
@@ -445,6 +451,10 @@ typedef struct pyprof_output {
                                 frame, "[json]": see FILTERS */
     double min_share;        /* nodes with a smaller part of the whole that then is left are added to their parent;
                                 those right below a thread are "[other]" there. 0 to 1: 0.01 is 1 % */
+    bool threads_apart;      /* pyprof_visit: each thread is a node of its own, also those of one name; they have the
+                                numbers that spans have as thread, and come in that order. Nothing is merged then, so
+                                pyprof_add_node and pyprof_add_span can make the same profile anew. merge_threads does
+                                not count */
 } pyprof_output;
 
 /* Takes size bytes of output; false ends the writing with PYPROF_ERROR_WRITE. */
@@ -550,20 +560,20 @@ typedef struct pyprof_text {
 /* A node of the calling-context tree: a thread, or below one a line of a function (or a function: pyprof_output.detail)
    called by its parent. All figures are of the node itself ("self"): its callees have theirs. */
 typedef struct pyprof_node {
-    uint32_t number;       /* 0, 1, 2, ... in the order of the visit */
-    uint32_t parent;       /* the number of the caller or the thread, which was visited before; of a thread
+    uint32_t number;    /* 0, 1, 2, ... in the order of the visit */
+    uint32_t parent;    /* the number of the caller or the thread, which was visited before; of a thread
                               PYPROF_NO_NODE */
-    pyprof_text name;      /* of a function, qualified; of what stands for one, as "[truncated]"; of a thread. With
+    pyprof_text name;   /* of a function, qualified; of what stands for one, as "[truncated]"; of a thread. With
                               merge_threads one node without a name is all threads */
-    pyprof_text path;      /* the function's file, as its code object names it; empty where there is none */
-    pyprof_text file;      /* the end of path by which outputs show it */
-    int32_t line;          /* as detail asks: the line, or the function's first one; 0 = none is known */
-    int32_t first_line;    /* the function's; 0 = none is known */
-    int32_t tid;           /* of a thread that only its id tells from others of its name; with threads_apart, of each
+    pyprof_text path;   /* the function's file, as its code object names it; empty where there is none */
+    pyprof_text file;   /* the end of path by which outputs show it */
+    int32_t line;       /* as detail asks: the line, or the function's first one; 0 = none is known */
+    int32_t first_line; /* the function's; 0 = none is known */
+    int32_t tid;        /* of a thread that only its id tells from others of its name; with threads_apart, of each
                               that is one thread; else 0 */
-    bool is_named;         /* of a thread: its name is its own. Else it is the process's, or of the thread that made it */
-    uint64_t value;        /* in the metric that was asked for: nanoseconds or samples */
-    uint64_t samples;      /* idle ones included */
+    bool is_named;      /* of a thread: its name is its own. Else it is the process's, or of the thread that made it */
+    uint64_t value;     /* in the metric that was asked for: nanoseconds or samples */
+    uint64_t samples;   /* idle ones included */
     uint64_t samples_idle; /* of these, those of a thread that waited */
     uint64_t wall_ns;      /* idle time included */
     uint64_t wall_idle_ns; /* of this, what the thread waited */
@@ -592,9 +602,6 @@ typedef struct pyprof_visitor {
     bool (*node)(void *user, const pyprof_node *node);
     bool (*span)(void *user, const pyprof_span *span);
     void *user;
-    bool threads_apart; /* threads of one name are nodes of their own, one for each number that spans have as thread, and
-                           in that order: nothing is merged, so pyprof_add_node and pyprof_add_span can make the same
-                           profile anew. output.merge_threads does not count then */
 } pyprof_visitor;
 
 /* Goes through what a profile has, in the calling thread: all nodes, each after its parent, then the spans of all
@@ -606,13 +613,13 @@ PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pypro
 
 /* What a profile tells of the recording as a whole. Texts live as long as the profile. */
 typedef struct pyprof_facts {
-    pyprof_text program;     /* path of what the process executed; empty = not known */
-    pyprof_text process;     /* the process's name, which threads have that nobody named */
-    uint64_t start_ns;       /* when it began, since 1970 (UTC); 0 = not known */
-    uint64_t duration_ns;    /* how long it took */
-    uint32_t interval_us;    /* mean time between samples of a thread; 0 = not known */
-    uint32_t python_version; /* of the interpreter, as PY_VERSION_HEX; 0 = not known */
-    pyprof_stats stats;      /* as they were when the profile was given away */
+    pyprof_text program;  /* path of what the process executed; empty = not known */
+    pyprof_text process;  /* the process's name, which threads have that nobody named */
+    uint64_t start_ns;    /* when it began, since 1970 (UTC); 0 = not known */
+    uint64_t duration_ns; /* how long it took */
+    pyprof_text python;   /* version of CPython, "3.13.1"; empty = not known */
+    uint32_t interval_us; /* mean time between samples of a thread; 0 = not known */
+    pyprof_stats stats;   /* as they were when the profile was given away */
 } pyprof_facts;
 
 /* Any thread. Errors: ARGUMENT. */
@@ -707,8 +714,10 @@ PYPROF_API const char *pyprof_result_string(pyprof_result result);
 #error "pyprof.h: include it before all other headers where PYPROF_IMPLEMENTATION is defined"
 #endif
 
+#ifndef PYPROF_NO_RECORDING
 #include <Python.h>
 #include <frameobject.h>
+#endif
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -731,6 +740,12 @@ PYPROF_API const char *pyprof_result_string(pyprof_result result);
 
 #ifdef __cplusplus
 extern "C" {
+#endif
+
+/* Then much stays unused of what recordings share with profiles. */
+#if defined(PYPROF_NO_RECORDING) && defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"
 #endif
 
 /* Whether this may be part of a library that is unloaded. */
@@ -1678,6 +1693,8 @@ static uint32_t pyprof__table_intern(pyprof__memory *memory, pyprof__table *tabl
     *is_new = true;
     return item;
 }
+
+#ifndef PYPROF_NO_RECORDING
 
 // >>reads
 // Reading this process's own memory where it may vanish: a bad address is an error code, never a fault. In: addresses
@@ -4512,6 +4529,8 @@ static bool pyprof__is_handler_awaited(void) {
            pyprof__any_at_work();
 }
 
+#endif /* PYPROF_NO_RECORDING */
+
 // >>profile
 // The calling-context tree and the time line: what a recording has gathered, and all that an output needs.
 // In: nodes below nodes, and spans of time and samples for them.
@@ -4554,10 +4573,10 @@ typedef struct pyprof__function {
 /* A line of a function as called by its parent, or the root of a track. The first three fields are its key: see
    pyprof__place. Times are in nanoseconds. */
 typedef struct pyprof__node {
-    uint32_t parent;   /* PYPROF__NONE: the root of a track */
-    uint32_t function; /* of a root: PYPROF__NONE */
-    int32_t line;      /* of a root: the track */
-    uint32_t unused;
+    uint32_t parent;       /* PYPROF__NONE: the root of a track */
+    uint32_t function;     /* of a root: PYPROF__NONE */
+    int32_t line;          /* of a root: the track */
+    uint32_t track;        /* only in profiles that were made by pyprof_make: whose node it is */
     uint64_t samples;      /* this and all below are of stacks that end here */
     uint64_t samples_idle; /* of the samples, those of kind PYPROF__IDLE */
     uint64_t wall_ns;      /* idle time included */
@@ -4615,7 +4634,9 @@ struct pyprof_profile {
     uint64_t epoch_ns; /* wall-clock time of the start, since 1970 */
     uint32_t interval_us;
     pyprof_stats stats;  /* as they were when it was given away, or saved */
+    bool is_made;        /* by pyprof_make */
     uint32_t program;    /* string: path of what the process executes */
+    uint32_t python;     /* string: version of CPython */
     uint32_t unresolved; /* functions: the markers that stand for what cannot be told */
     uint32_t truncated;
     uint32_t unsettled;
@@ -4636,7 +4657,7 @@ static void pyprof__profile_init(pyprof_profile *profile, const pyprof__memory *
     profile->names_limit = (uint32_t)pyprof__min64(memory->limit / 65536, 1u << 20);
     pyprof__table_init(&profile->strings, sizeof(pyprof__string), offsetof(pyprof__string, offset));
     pyprof__table_init(&profile->functions, sizeof(pyprof__function), sizeof(pyprof__function));
-    pyprof__table_init(&profile->nodes, sizeof(pyprof__node), offsetof(pyprof__node, unused));
+    pyprof__table_init(&profile->nodes, sizeof(pyprof__node), offsetof(pyprof__node, track));
 }
 
 /* A text that was not recorded, as "[json]", which a filter makes, but that is given out with the promise to live as
@@ -4788,6 +4809,15 @@ static uint32_t pyprof__intern_program(pyprof_profile *profile) {
     char path[PYPROF__PATH_SIZE];
     ssize_t size = readlink("/proc/self/exe", path, sizeof path);
     return size > 0 ? pyprof__intern_text(profile, path, (size_t)size) : profile->process_name;
+}
+
+/* The markers that every profile has. False: no room. */
+static bool pyprof__intern_markers(pyprof_profile *profile) {
+    profile->truncated = pyprof__intern_marker(profile, "[truncated]");
+    profile->unresolved = pyprof__intern_marker(profile, "[unresolved]");
+    profile->unsettled = pyprof__intern_marker(profile, "[unsettled]");
+    return profile->truncated != PYPROF__NONE && profile->unresolved != PYPROF__NONE &&
+           profile->unsettled != PYPROF__NONE;
 }
 
 /* The key of a node. */
@@ -5119,6 +5149,8 @@ static pyprof_profile *pyprof__profile_copy(const pyprof_profile *profile) {
     pyprof_free(copy);
     return NULL;
 }
+
+#ifndef PYPROF_NO_RECORDING
 
 // >>holding
 // A thread that runs is kept off its core while its stack is read: held, without a signal.
@@ -8662,6 +8694,8 @@ static void *pyprof__sampler_main(void *argument) {
     return NULL;
 }
 
+#endif /* PYPROF_NO_RECORDING */
+
 // >>shown
 // What all outputs have in common. In: a profile that nobody changes meanwhile, and a pyprof_output. Out: escaped text;
 // paths and thread names as they are shown; the tree, with nodes merged that are shown as one; from these, collapsed
@@ -8819,6 +8853,7 @@ typedef struct pyprof__writing {
     uint32_t *short_paths; /* of each string that is a file: how many bytes of it are left out, + 1; 0 = it is none */
     int32_t *owners;       /* of each string: id of the thread whose name it is; 0 = none, PYPROF__SEVERAL */
     bool has_ids;          /* threads of one name are shown apart as far as their ids are known */
+    bool has_tracks;       /* and each track is a thread of its own */
     pyprof__out out;
 } pyprof__writing;
 
@@ -9049,7 +9084,7 @@ typedef struct pyprof__shown {
     uint32_t parent;   /* the first one that is shown as its parent is; PYPROF__NONE: a thread */
     uint32_t function; /* PYPROF__NONE: a thread */
     int32_t line;      /* of a thread: its name */
-    int32_t tid;       /* see pyprof__shown_tid; with has_ids, pyprof__known_tid */
+    int32_t tid;       /* see pyprof__shown_tid; with has_ids, pyprof__known_tid; with has_tracks, the track */
 } pyprof__shown;
 
 /* Needs first_of for the parent of the node. */
@@ -9063,7 +9098,9 @@ static pyprof__shown pyprof__shown_of(const pyprof__writing *writing, const pypr
     } else if (!writing->output.merge_threads) {
         const pyprof__track *track = pyprof__track_at(writing->profile, (uint32_t)node->line);
         shown.line = (int32_t)track->name;
-        shown.tid = writing->has_ids ? pyprof__known_tid(track) : pyprof__shown_tid(writing, track);
+        shown.tid = writing->has_tracks ? node->line
+                    : writing->has_ids  ? pyprof__known_tid(track)
+                                        : pyprof__shown_tid(writing, track);
     }
     return shown;
 }
@@ -9281,9 +9318,12 @@ static pyprof_node pyprof__shown_node(const pyprof__writing *writing, const pypr
         node.path = pyprof__lasting_text(writing, function->file);
         node.file = pyprof__lasting_file(writing, function->file);
         node.line = node.path.size > 0 && shown.line > 0 ? shown.line : 0;
+        node.first_line = node.path.size > 0 && function->first_line > 0 ? function->first_line : 0;
     } else if (!writing->output.merge_threads) {
+        const pyprof__track *track = pyprof__track_at(profile, (uint32_t)pyprof__node_at(profile, first)->line);
         node.name = pyprof__lasting_text(writing, (uint32_t)shown.line);
-        node.tid = shown.tid;
+        node.tid = writing->has_tracks ? pyprof__known_tid(track) : shown.tid;
+        node.is_named = track->is_named;
     }
     return node;
 }
@@ -10655,6 +10695,7 @@ static flamegraph_facts pyprof__facts_of(const pyprof_profile *profile) {
     size_t size;
     memset(&facts, 0, sizeof facts);
     facts.program = pyprof__string_text(profile, profile->process_name, &size);
+    facts.python = pyprof__string_text(profile, profile->python, &size);
     facts.date = (int64_t)(profile->epoch_ns / 1000000000u);
     facts.seconds = (double)profile->duration_ns / 1e9;
     facts.rate = profile->interval_us > 0 ? 1e6 / profile->interval_us : 0;
@@ -11565,6 +11606,172 @@ static pyprof_result pyprof__write_pprof(pyprof__writing *writing) {
     return has_room ? PYPROF_OK : PYPROF_ERROR_MEMORY;
 }
 
+// >>making
+// Profiles of what was recorded elsewhere: in another process, in a file, or in other profiles. In: a pyprof_facts, then
+// nodes and spans, as pyprof_visit gives them. Out: a pyprof_profile, in which nothing tells where it is from, but that it
+// may be added to. Any thread, but one at a time for a profile; no lock; never the handler.
+// Invariants: as of a recording's (>>profile): a node comes after its parent, and a track's spans leave no gap. An
+// argument that is refused has changed nothing.
+// Begin with pyprof_make, pyprof_add_node, pyprof_add_span.
+
+/* A text's string; NULL is a text without bytes. PYPROF__NONE = no room. */
+static uint32_t pyprof__intern_given(pyprof_profile *profile, pyprof_text text) {
+    return pyprof__intern_text(profile, text.data != NULL ? text.data : "", text.data != NULL ? text.size : 0);
+}
+
+/* False: no room. */
+static bool pyprof__fill_made(pyprof_profile *profile, const pyprof_facts *facts) {
+    profile->is_made = true;
+    profile->epoch_ns = facts->start_ns;
+    profile->duration_ns = facts->duration_ns;
+    profile->interval_us = facts->interval_us;
+    profile->stats = facts->stats;
+    profile->samples_jit = facts->stats.samples_jit;
+    profile->timeline_coarsened = facts->stats.timeline_coarsened;
+    profile->process_name = pyprof__intern_given(profile, facts->process);
+    profile->program = pyprof__intern_given(profile, facts->program);
+    profile->python = pyprof__intern_given(profile, facts->python);
+    return pyprof__intern_markers(profile) && profile->process_name != PYPROF__NONE &&
+           profile->program != PYPROF__NONE && profile->python != PYPROF__NONE;
+}
+
+PYPROF_API pyprof_result pyprof_make(const pyprof_facts *facts, size_t memory_limit, const pyprof_allocator *allocator,
+                                     pyprof_profile **profile) {
+    const pyprof_allocator libc = {pyprof__libc_alloc, pyprof__libc_free, NULL};
+    pyprof_facts nothing;
+    memset(&nothing, 0, sizeof nothing);
+    if (profile == NULL) {
+        pyprof__say("pyprof_make: profile is NULL: it has to say where the address goes");
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    *profile = NULL;
+    if (allocator != NULL && (allocator->alloc_fn == NULL) != (allocator->free_fn == NULL)) {
+        pyprof__say("pyprof_make: of the allocator, alloc_fn and free_fn have to be given both, or neither");
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    bool has_own = allocator != NULL && allocator->alloc_fn != NULL;
+    pyprof__memory memory = {has_own ? *allocator : libc, memory_limit > 0 ? memory_limit : SIZE_MAX, 0, 0, 0, NULL};
+    memory.budget = pyprof__budget_new(&memory.allocator, memory.limit);
+    if (memory.budget != NULL) {
+        memory.used = memory.peak = sizeof *memory.budget;
+        *profile = (pyprof_profile *)pyprof__alloc(&memory, sizeof **profile);
+    }
+    if (*profile == NULL) {
+        pyprof__budget_drop(memory.budget, &memory.allocator);
+    } else {
+        pyprof__profile_init(*profile, &memory);
+        if (pyprof__fill_made(*profile, facts != NULL ? facts : &nothing)) {
+            return PYPROF_OK;
+        }
+        pyprof_free(*profile);
+        *profile = NULL;
+    }
+    pyprof__say("no memory for a profile: the limit, or the allocator, leaves nothing");
+    return PYPROF_ERROR_MEMORY;
+}
+
+/* Whether a profile may be added to, and has a node of this number. False: it was said why not. */
+static bool pyprof__may_add(const char *caller, const pyprof_profile *profile, uint32_t node) {
+    if (profile == NULL || !profile->is_made) {
+        pyprof__say("%s: profile %s: it has to come from pyprof_make", caller,
+                    profile == NULL ? "is NULL" : "was recorded");
+        return false;
+    }
+    if (node != PYPROF_NO_NODE && node >= profile->nodes.items.count) {
+        pyprof__say("%s: there is no node %u yet: parents come before their children, and nodes before their spans",
+                    caller, (unsigned)node);
+        return false;
+    }
+    return true;
+}
+
+/* Finds or makes the node; PYPROF__NONE = no room. */
+static uint32_t pyprof__made_node(pyprof_profile *profile, const pyprof_node *node) {
+    uint32_t name = pyprof__intern_given(profile, node->name);
+    if (node->parent == PYPROF_NO_NODE) {
+        uint32_t index = pyprof__add_track(profile, node->tid, name);
+        if (index == PYPROF__NONE) {
+            return PYPROF__NONE;
+        }
+        pyprof__track *track = pyprof__track_at(profile, index);
+        track->is_named = node->is_named;
+        track->is_shared = node->is_named && node->tid == 0;
+        pyprof__node_at(profile, track->root)->track = pyprof__node_at(profile, track->truncated)->track = index;
+        return track->root;
+    }
+    bool has_line = node->path.data != NULL && node->path.size > 0;
+    int32_t first_line = has_line && node->first_line > 0 ? node->first_line : 0;
+    uint32_t function = pyprof__intern_function(profile, name, pyprof__intern_given(profile, node->path), first_line);
+    int32_t line = has_line && node->line > 0 ? node->line : 0;
+    uint32_t track = pyprof__node_at(profile, node->parent)->track;
+    uint32_t index =
+        function != PYPROF__NONE ? pyprof__vital_child(profile, node->parent, function, line) : PYPROF__NONE;
+    if (index != PYPROF__NONE) {
+        pyprof__node_at(profile, index)->track = track;
+    }
+    return index;
+}
+
+PYPROF_API pyprof_result pyprof_add_node(pyprof_profile *profile, const pyprof_node *node, uint32_t *number) {
+    const char *caller = "pyprof_add_node";
+    if (node == NULL || number == NULL) {
+        pyprof__say("%s: %s is NULL", caller, node == NULL ? "node" : "number");
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    if (!pyprof__may_add(caller, profile, node->parent)) {
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    if (node->samples_idle > node->samples || node->wall_idle_ns > node->wall_ns) {
+        pyprof__say("%s: more %s idle than there are", caller,
+                    node->samples_idle > node->samples ? "samples are" : "nanoseconds are");
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    uint32_t index = pyprof__made_node(profile, node);
+    if (index == PYPROF__NONE) {
+        pyprof__say_full("for one more node", &profile->memory);
+        return PYPROF_ERROR_MEMORY;
+    }
+    pyprof__node *sums = pyprof__node_at(profile, index);
+    sums->samples += node->samples;
+    sums->samples_idle += node->samples_idle;
+    sums->wall_ns += node->wall_ns;
+    sums->wall_idle_ns += node->wall_idle_ns;
+    sums->cpu_ns += node->cpu_ns;
+    sums->gil_ns += node->gil_ns;
+    *number = index;
+    return PYPROF_OK;
+}
+
+PYPROF_API pyprof_result pyprof_add_span(pyprof_profile *profile, const pyprof_span *span) {
+    const char *caller = "pyprof_add_span";
+    if (span == NULL || span->node == PYPROF_NO_NODE) {
+        pyprof__say("%s: %s", caller, span == NULL ? "span is NULL" : "span->node has to be a node's number");
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    if (!pyprof__may_add(caller, profile, span->node)) {
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    uint32_t index = pyprof__node_at(profile, span->node)->track;
+    uint64_t end_ns = pyprof__track_at(profile, index)->end_ns;
+    if (span->start_ns < end_ns || span->wall_ns > UINT64_MAX - span->start_ns) {
+        pyprof__say("%s: it begins at %llu ns, before the end of the one before it in its thread, at %llu", caller,
+                    (unsigned long long)span->start_ns, (unsigned long long)end_ns);
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    uint32_t kind = pyprof__flag_if(span->has_gil, PYPROF__GIL) | pyprof__flag_if(span->is_idle, PYPROF__IDLE);
+    bool has_room = pyprof__timeline_reserve(profile);
+    if (has_room) {
+        pyprof__add_absence(profile, index, span->start_ns);
+        has_room = pyprof__timeline_reserve(profile);
+    }
+    if (!has_room) {
+        pyprof__say_full("for one more span", &profile->memory);
+        return PYPROF_ERROR_MEMORY;
+    }
+    pyprof__extend_timeline(profile, index, span->node, kind, span->wall_ns, span->cpu_ns, span->samples);
+    return PYPROF_OK;
+}
+
 // >>files
 // A profile becomes a file. In: a profile, a resolved output, and a path (see pyprof__save_at). Out: a result code;
 // with PYPROF_ERROR_IO errno says why. Runs in the thread that calls pyprof_save or pyprof_stop, or in the sampler's
@@ -11709,6 +11916,8 @@ static pyprof_output pyprof__resolve_output(const pyprof_output *output, const c
     "an .svg needs tools/flamegraph.h, included before pyprof.h in the file that defines PYPROF_IMPLEMENTATION; "      \
     "without it, save a .txt and run 'pyprof-svg x.txt x.svg', or save a .json and open it in "                        \
     "https://www.speedscope.app"
+
+#ifndef PYPROF_NO_RECORDING
 
 // >>lifecycle
 // A recording begins, ends, and meets a fork. In: a pyprof_desc. Out: the recording that runs, pyprof__process.active;
@@ -12125,16 +12334,14 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
     pyprof__table_init(&sampler->codes, sizeof(pyprof__code), offsetof(pyprof__code, function));
     pyprof__table_init(&sampler->sites, sizeof(pyprof__call_site), sizeof(pyprof__frame));
     pthread_mutex_init(&sampler->lock, NULL);
-    profile->truncated = pyprof__intern_marker(profile, "[truncated]");
-    profile->unresolved = pyprof__intern_marker(profile, "[unresolved]");
-    profile->unsettled = pyprof__intern_marker(profile, "[unsettled]");
+    bool has_markers = pyprof__intern_markers(profile);
     char name[32];
     size_t size = pyprof__read_task_file((int32_t)getpid(), "comm", name, sizeof name);
     profile->process_name = pyprof__intern_text(profile, name, size - (size > 0));
     profile->program = pyprof__intern_program(profile);
-    if (profile->process_name == PYPROF__NONE || profile->program == PYPROF__NONE ||
-        profile->truncated == PYPROF__NONE || profile->unresolved == PYPROF__NONE ||
-        profile->unsettled == PYPROF__NONE || !pyprof__copy_output_path(sampler) ||
+    profile->python = pyprof__intern_text(profile, Py_GetVersion(), strcspn(Py_GetVersion(), " "));
+    if (!has_markers || profile->process_name == PYPROF__NONE || profile->program == PYPROF__NONE ||
+        profile->python == PYPROF__NONE || !pyprof__copy_output_path(sampler) ||
         !pyprof__array_reserve(sampler->memory, &sampler->scratch, 2 * (size_t)desc->max_depth)) {
         pyprof__recording_free(sampler);
         return NULL;
@@ -12407,14 +12614,13 @@ PYPROF_API bool pyprof_is_active(void) {
     return pyprof__get(&pyprof__process.active_in) == (uint32_t)getpid();
 }
 
-// >>public
-// The other functions that the header declares at its top, where each has its contract. In: arguments, which are
-// checked here and nowhere further in. Out: a result; why it failed was said, and is told to the logger: the profile's
-// (write, visit, save), or the recording's (snapshot, dump, get_stats, names). Run in any thread of the host; never in
-// the signal handler. pyprof_save is also called by the sampler's thread.
+// >>control
+// What else the header declares of a recording: copies of it, its figures, the stacks of now, names. In: arguments,
+// which are checked here and nowhere further in. Out: a result; why it failed was said, and is told to the recording's
+// logger. Any thread of the host; never the signal handler.
 // Locks, see >>lifecycle: pyprof_snapshot, _get_stats, _name_thread and _name_interpreter take both for as long as they
-// run, pyprof_dump each for a moment; those that work on a profile that was given away take none.
-// Begin with pyprof_snapshot, pyprof_dump, pyprof_save.
+// run, pyprof_dump each for a moment.
+// Begin with pyprof_snapshot, pyprof_dump, pyprof__set_name.
 
 /* The sampler stands still while the profile is copied. Parked threads have no samples there since they were last
    brought up to date: that is done first. */
@@ -12644,153 +12850,6 @@ PYPROF_API pyprof_result pyprof_dump(pyprof_write_fn write, void *user) {
     return pyprof__report(&logger, result);
 }
 
-/* Whether a profile can be written by a resolved output. Errors, each said: ARGUMENT, FORMAT. */
-static pyprof_result pyprof__check_output(const pyprof_profile *profile, const pyprof_output *output) {
-    pyprof_result result = PYPROF_ERROR_ARGUMENT;
-    if (profile == NULL) {
-        pyprof__say("profile is NULL: it has to come from pyprof_stop or pyprof_snapshot");
-    } else if ((unsigned)output->metric > PYPROF_METRIC_SAMPLES) {
-        pyprof__say("output.metric is %d: it has to be a PYPROF_METRIC_", (int)output->metric);
-    } else if ((unsigned)output->detail > PYPROF_DETAIL_FUNCTION) {
-        pyprof__say("output.detail is %d: it has to be a PYPROF_DETAIL_", (int)output->detail);
-    } else if (!(output->min_share >= 0 && output->min_share <= 1)) {
-        pyprof__say("output.min_share is %g: it has to be 0 to 1 (0.01 is 1 %%)", output->min_share);
-    } else if ((unsigned)output->format > PYPROF_FORMAT_PPROF_PLAIN) {
-        pyprof__say("output.format is %d: it has to be a PYPROF_FORMAT_", (int)output->format);
-        result = PYPROF_ERROR_FORMAT;
-    } else if (output->format == PYPROF_FORMAT_SVG && !PYPROF__DRAWS) {
-        pyprof__say(PYPROF__NO_PICTURE);
-        result = PYPROF_ERROR_FORMAT;
-    } else {
-        result = PYPROF_OK;
-    }
-    return result;
-}
-
-PYPROF_API pyprof_result pyprof_write(const pyprof_profile *profile, const pyprof_output *output, pyprof_write_fn write,
-                                      void *user) {
-    pyprof_output resolved = pyprof__resolve_output(output, NULL);
-    pyprof_result result = pyprof__check_output(profile, &resolved);
-    if (result == PYPROF_OK && write == NULL) {
-        pyprof__say("pyprof_write: write is NULL: it has to be the function that takes the output");
-        result = PYPROF_ERROR_ARGUMENT;
-    } else if (result == PYPROF_OK) {
-        result = pyprof__write_checked(profile, &resolved, write, user);
-    }
-    return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
-}
-
-PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pyprof_output *output,
-                                      const pyprof_visitor *visitor) {
-    pyprof_output resolved = pyprof__resolve_output(output, NULL);
-    resolved.format = PYPROF_FORMAT_COLLAPSED; /* the caller's does not matter, even one that cannot be written */
-    pyprof_result result = pyprof__check_output(profile, &resolved);
-    if (result == PYPROF_OK && visitor == NULL) {
-        pyprof__say("pyprof_visit: visitor is NULL: it has to name the functions to call");
-        result = PYPROF_ERROR_ARGUMENT;
-    } else if (result == PYPROF_OK) {
-        pyprof__writing *writing = pyprof__view_new(profile, &resolved, NULL, NULL);
-        result = PYPROF_ERROR_MEMORY;
-        if (writing != NULL) {
-            result = pyprof__visit_all(writing, visitor);
-            pyprof__writing_free(writing);
-        }
-        if (result == PYPROF_ERROR_WRITE) {
-            pyprof__say("a function of the visitor answered false");
-        } else if (result == PYPROF_ERROR_MEMORY) {
-            pyprof__say_full("to write the profile", &profile->memory);
-        }
-    }
-    return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
-}
-
-PYPROF_API pyprof_result pyprof_top(const pyprof_profile *profile, const pyprof_output *output, pyprof_row *rows,
-                                    size_t *count) {
-    pyprof_output resolved = pyprof__resolve_output(output, NULL);
-    resolved.format = PYPROF_FORMAT_COLLAPSED; /* as for pyprof_visit */
-    pyprof_result result = pyprof__check_output(profile, &resolved);
-    if (result == PYPROF_OK && (count == NULL || (rows == NULL && *count > 0))) {
-        pyprof__say("pyprof_top: %s", count == NULL ? "count is NULL: it has to say how many rows have room"
-                                                    : "rows is NULL: *count has to be 0 then");
-        result = PYPROF_ERROR_ARGUMENT;
-    } else if (result == PYPROF_OK) {
-        pyprof__writing *writing = pyprof__view_new(profile, &resolved, NULL, NULL);
-        bool has_room = writing != NULL && pyprof__top_rows(writing, rows, count);
-        if (writing != NULL) {
-            pyprof__writing_free(writing);
-        }
-        if (!has_room) {
-            pyprof__say_full("for the rows", &profile->memory);
-            result = PYPROF_ERROR_MEMORY;
-        }
-    }
-    return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
-}
-
-/* Says that a file could not be written, and why by errno, which stays; of a long path the end. */
-static void pyprof__say_file(const char *path) {
-    size_t size = strlen(path), most = 300;
-    pyprof__say("cannot write %s%s: %s", size > most ? "..." : "", size > most ? path + size - most : path,
-                strerror(errno));
-}
-
-/* Where a path leads to through links, into target: rename replaces a link, not the file that it leads to. 40 in a row
-   are followed, as by Linux (include/linux/namei.h: MAXSYMLINKS). False: errno says why. */
-static bool pyprof__follow_links(const char *path, char *target, size_t size) {
-    char next[PYPROF__PATH_SIZE];
-    size_t length = strlen(path);
-    if (length >= size) {
-        errno = ENAMETOOLONG;
-        return false;
-    }
-    memcpy(target, path, length + 1);
-    for (int links = 0; links < 40; links++) {
-        ssize_t found = readlink(target, next, sizeof next);
-        if (found < 0) {
-            return errno == EINVAL || errno == ENOENT; /* no link, or nothing there yet */
-        }
-        size_t folder = next[0] == '/' ? 0 : pyprof__last_part(target, strlen(target));
-        if (folder + (size_t)found >= size || (size_t)found == sizeof next) {
-            errno = ENAMETOOLONG;
-            return false;
-        }
-        memcpy(target + folder, next, (size_t)found);
-        target[folder + (size_t)found] = '\0';
-    }
-    errno = ELOOP;
-    return false;
-}
-
-/* Chooses how to write to a path: into what is there, or beside it. With PYPROF_ERROR_IO errno says why. What cannot be
-   looked at counts as not there: to make it then fails, and errno says why. */
-static pyprof_result pyprof__save_at(const pyprof_profile *profile, const pyprof_output *output, const char *path) {
-    struct stat status;
-    bool exists = stat(path, &status) == 0;
-    if (exists && !S_ISREG(status.st_mode)) {
-        return pyprof__save_into(profile, output, path);
-    }
-    char target[PYPROF__PATH_SIZE];
-    if (!pyprof__follow_links(path, target, sizeof target)) {
-        return PYPROF_ERROR_IO;
-    }
-    return pyprof__save_beside(profile, output, target, exists ? status.st_mode : 0);
-}
-
-PYPROF_API pyprof_result pyprof_save(const pyprof_profile *profile, const pyprof_output *output, const char *path) {
-    pyprof_output resolved = pyprof__resolve_output(output, path);
-    pyprof_result result = pyprof__check_output(profile, &resolved);
-    if (result == PYPROF_OK && (path == NULL || path[0] == '\0')) {
-        pyprof__say("pyprof_save: path is %s: it has to name the file to write", path == NULL ? "NULL" : "empty");
-        result = PYPROF_ERROR_ARGUMENT;
-    } else if (result == PYPROF_OK) {
-        result = pyprof__save_at(profile, &resolved, path);
-        if (result == PYPROF_ERROR_IO) {
-            pyprof__say_file(path);
-        }
-    }
-    return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
-}
-
 /* Copies what has room of a text, and a zero; a UTF-8 character that has room in part only is left out. */
 static void pyprof__copy_name(char *to, size_t room, const char *text) {
     size_t size = strnlen(text, room - 1);
@@ -12909,6 +12968,180 @@ PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name) {
     return pyprof__unlock_and_report(sampler, result);
 }
 
+#endif /* PYPROF_NO_RECORDING */
+
+// >>public
+// What the header declares of profiles, however they were made. In: arguments, which are checked here and nowhere
+// further in. Out: a result; why it failed was said, and is told to the profile's logger. Any thread of the host, and no
+// lock; never the signal handler. pyprof_save is also called by the sampler's thread.
+// Begin with pyprof_write, pyprof_visit, pyprof_save.
+
+PYPROF_API pyprof_result pyprof_get_facts(const pyprof_profile *profile, pyprof_facts *facts) {
+    if (profile == NULL || facts == NULL) {
+        pyprof__say("pyprof_get_facts: %s is NULL", profile == NULL ? "profile" : "facts");
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    memset(facts, 0, sizeof *facts);
+    facts->program = pyprof__text_of(profile, profile->program);
+    facts->process = pyprof__text_of(profile, profile->process_name);
+    facts->python = pyprof__text_of(profile, profile->python);
+    facts->start_ns = profile->epoch_ns;
+    facts->duration_ns = profile->duration_ns;
+    facts->interval_us = profile->interval_us;
+    facts->stats = profile->stats;
+    facts->stats.timeline_coarsened = profile->timeline_coarsened;
+    return PYPROF_OK;
+}
+
+/* Whether a profile can be written by a resolved output. Errors, each said: ARGUMENT, FORMAT. */
+static pyprof_result pyprof__check_output(const pyprof_profile *profile, const pyprof_output *output) {
+    pyprof_result result = PYPROF_ERROR_ARGUMENT;
+    if (profile == NULL) {
+        pyprof__say("profile is NULL: it has to come from pyprof_stop or pyprof_snapshot");
+    } else if ((unsigned)output->metric > PYPROF_METRIC_SAMPLES) {
+        pyprof__say("output.metric is %d: it has to be a PYPROF_METRIC_", (int)output->metric);
+    } else if ((unsigned)output->detail > PYPROF_DETAIL_FUNCTION) {
+        pyprof__say("output.detail is %d: it has to be a PYPROF_DETAIL_", (int)output->detail);
+    } else if (!(output->min_share >= 0 && output->min_share <= 1)) {
+        pyprof__say("output.min_share is %g: it has to be 0 to 1 (0.01 is 1 %%)", output->min_share);
+    } else if ((unsigned)output->format > PYPROF_FORMAT_PPROF_PLAIN) {
+        pyprof__say("output.format is %d: it has to be a PYPROF_FORMAT_", (int)output->format);
+        result = PYPROF_ERROR_FORMAT;
+    } else if (output->format == PYPROF_FORMAT_SVG && !PYPROF__DRAWS) {
+        pyprof__say(PYPROF__NO_PICTURE);
+        result = PYPROF_ERROR_FORMAT;
+    } else {
+        result = PYPROF_OK;
+    }
+    return result;
+}
+
+PYPROF_API pyprof_result pyprof_write(const pyprof_profile *profile, const pyprof_output *output, pyprof_write_fn write,
+                                      void *user) {
+    pyprof_output resolved = pyprof__resolve_output(output, NULL);
+    pyprof_result result = pyprof__check_output(profile, &resolved);
+    if (result == PYPROF_OK && write == NULL) {
+        pyprof__say("pyprof_write: write is NULL: it has to be the function that takes the output");
+        result = PYPROF_ERROR_ARGUMENT;
+    } else if (result == PYPROF_OK) {
+        result = pyprof__write_checked(profile, &resolved, write, user);
+    }
+    return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
+}
+
+PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pyprof_output *output,
+                                      const pyprof_visitor *visitor) {
+    pyprof_output resolved = pyprof__resolve_output(output, NULL);
+    resolved.format = PYPROF_FORMAT_COLLAPSED; /* the caller's does not matter, even one that cannot be written */
+    resolved.merge_threads = resolved.merge_threads && !resolved.threads_apart;
+    pyprof_result result = pyprof__check_output(profile, &resolved);
+    if (result == PYPROF_OK && visitor == NULL) {
+        pyprof__say("pyprof_visit: visitor is NULL: it has to name the functions to call");
+        result = PYPROF_ERROR_ARGUMENT;
+    } else if (result == PYPROF_OK) {
+        pyprof__writing *writing = pyprof__view_new(profile, &resolved, NULL, NULL);
+        result = PYPROF_ERROR_MEMORY;
+        if (writing != NULL) {
+            writing->has_tracks = resolved.threads_apart;
+            result = pyprof__visit_all(writing, visitor);
+            pyprof__writing_free(writing);
+        }
+        if (result == PYPROF_ERROR_WRITE) {
+            pyprof__say("a function of the visitor answered false");
+        } else if (result == PYPROF_ERROR_MEMORY) {
+            pyprof__say_full("to write the profile", &profile->memory);
+        }
+    }
+    return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
+}
+
+PYPROF_API pyprof_result pyprof_top(const pyprof_profile *profile, const pyprof_output *output, pyprof_row *rows,
+                                    size_t *count) {
+    pyprof_output resolved = pyprof__resolve_output(output, NULL);
+    resolved.format = PYPROF_FORMAT_COLLAPSED; /* as for pyprof_visit */
+    pyprof_result result = pyprof__check_output(profile, &resolved);
+    if (result == PYPROF_OK && (count == NULL || (rows == NULL && *count > 0))) {
+        pyprof__say("pyprof_top: %s", count == NULL ? "count is NULL: it has to say how many rows have room"
+                                                    : "rows is NULL: *count has to be 0 then");
+        result = PYPROF_ERROR_ARGUMENT;
+    } else if (result == PYPROF_OK) {
+        pyprof__writing *writing = pyprof__view_new(profile, &resolved, NULL, NULL);
+        bool has_room = writing != NULL && pyprof__top_rows(writing, rows, count);
+        if (writing != NULL) {
+            pyprof__writing_free(writing);
+        }
+        if (!has_room) {
+            pyprof__say_full("for the rows", &profile->memory);
+            result = PYPROF_ERROR_MEMORY;
+        }
+    }
+    return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
+}
+
+/* Says that a file could not be written, and why by errno, which stays; of a long path the end. */
+static void pyprof__say_file(const char *path) {
+    size_t size = strlen(path), most = 300;
+    pyprof__say("cannot write %s%s: %s", size > most ? "..." : "", size > most ? path + size - most : path,
+                strerror(errno));
+}
+
+/* Where a path leads to through links, into target: rename replaces a link, not the file that it leads to. 40 in a row
+   are followed, as by Linux (include/linux/namei.h: MAXSYMLINKS). False: errno says why. */
+static bool pyprof__follow_links(const char *path, char *target, size_t size) {
+    char next[PYPROF__PATH_SIZE];
+    size_t length = strlen(path);
+    if (length >= size) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    memcpy(target, path, length + 1);
+    for (int links = 0; links < 40; links++) {
+        ssize_t found = readlink(target, next, sizeof next);
+        if (found < 0) {
+            return errno == EINVAL || errno == ENOENT; /* no link, or nothing there yet */
+        }
+        size_t folder = next[0] == '/' ? 0 : pyprof__last_part(target, strlen(target));
+        if (folder + (size_t)found >= size || (size_t)found == sizeof next) {
+            errno = ENAMETOOLONG;
+            return false;
+        }
+        memcpy(target + folder, next, (size_t)found);
+        target[folder + (size_t)found] = '\0';
+    }
+    errno = ELOOP;
+    return false;
+}
+
+/* Chooses how to write to a path: into what is there, or beside it. With PYPROF_ERROR_IO errno says why. What cannot be
+   looked at counts as not there: to make it then fails, and errno says why. */
+static pyprof_result pyprof__save_at(const pyprof_profile *profile, const pyprof_output *output, const char *path) {
+    struct stat status;
+    bool exists = stat(path, &status) == 0;
+    if (exists && !S_ISREG(status.st_mode)) {
+        return pyprof__save_into(profile, output, path);
+    }
+    char target[PYPROF__PATH_SIZE];
+    if (!pyprof__follow_links(path, target, sizeof target)) {
+        return PYPROF_ERROR_IO;
+    }
+    return pyprof__save_beside(profile, output, target, exists ? status.st_mode : 0);
+}
+
+PYPROF_API pyprof_result pyprof_save(const pyprof_profile *profile, const pyprof_output *output, const char *path) {
+    pyprof_output resolved = pyprof__resolve_output(output, path);
+    pyprof_result result = pyprof__check_output(profile, &resolved);
+    if (result == PYPROF_OK && (path == NULL || path[0] == '\0')) {
+        pyprof__say("pyprof_save: path is %s: it has to name the file to write", path == NULL ? "NULL" : "empty");
+        result = PYPROF_ERROR_ARGUMENT;
+    } else if (result == PYPROF_OK) {
+        result = pyprof__save_at(profile, &resolved, path);
+        if (result == PYPROF_ERROR_IO) {
+            pyprof__say_file(path);
+        }
+    }
+    return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
+}
+
 /* The account lies in the profile, so a copy of it books that the profile itself is freed. */
 PYPROF_API void pyprof_free(pyprof_profile *profile) {
     if (profile != NULL) {
@@ -12946,6 +13179,10 @@ PYPROF_API const char *pyprof_result_string(pyprof_result result) {
 
 #ifdef __cplusplus
 }
+#endif
+
+#if defined(PYPROF_NO_RECORDING) && defined(__GNUC__)
+#pragma GCC diagnostic pop
 #endif
 
 #endif /* PYPROF_IMPLEMENTED */

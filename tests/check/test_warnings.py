@@ -47,7 +47,7 @@ class Includes(Warnings):
     def test_declarations_need_no_python(self):
         for standard in STRICT:
             self.assert_compiles("declarations", standard, [])
-
+            self.assert_compiles("no recording", standard, [])
 
     def test_other_processors_are_refused(self):
         arguments = compiling.command(COMPILER, "c11", [compiling.python_include()]) + [
