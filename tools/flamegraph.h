@@ -121,11 +121,11 @@ static inline flamegraph *flamegraph_create(void);
 static inline void flamegraph_free(flamegraph *graph); /* NULL is fine */
 
 /* Add collapsed text. Every bad line (up to a bound) is told as `NAME:LINE: what is wrong`; if there is one,
- * nothing of this text is added. A text of another kind is told once. */
+ * nothing of this text is added. A text of another kind is told once. What fails has changed nothing. */
 static inline flamegraph_result flamegraph_add(flamegraph *graph, const char *text, size_t size, const char *name,
                                                flamegraph_tell_fn tell, void *user);
 
-/* The same for all that can be read from `in`. */
+/* The same for all that can be read from `in`, of which no more is held than some hundred KB, or a line. */
 static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, const char *name, flamegraph_tell_fn tell,
                                                 void *user);
 
@@ -186,6 +186,9 @@ static inline void flamegraph_tell_file(void *file, const char *message);
 /* py-spy writes a blank and a value, without a stack, for a thread that ran no Python function. */
 #define FLAMEGRAPH_FRAMELESS "[no Python frame]"
 #define FLAMEGRAPH_MAX_COMPLAINTS 20 /* bad lines that are told one by one */
+#ifndef FLAMEGRAPH_BLOCK
+#define FLAMEGRAPH_BLOCK 262144 /* bytes that are read at a time: they stay in the core's cache */
+#endif
 
 /* Geometry in pixels; the script gets the same numbers with the data. */
 #define FLAMEGRAPH_PAD 12
@@ -211,6 +214,7 @@ typedef struct flamegraph_node {
 typedef struct flamegraph_index {
     uint32_t *slots;
     size_t capacity; /* a power of two */
+    size_t count;
 } flamegraph_index;
 
 struct flamegraph {
@@ -260,6 +264,21 @@ static inline uint64_t flamegraph_hash(const char *bytes, size_t size) {
     return hash ^ (hash >> 33);
 }
 
+/* Another one, for our own tables: eight bytes at a time. */
+static inline uint64_t flamegraph_hash_fast(const char *bytes, size_t size) {
+    uint64_t hash = size, word;
+    size_t at = 0;
+    for (; at + sizeof word <= size; at += sizeof word) {
+        memcpy(&word, bytes + at, sizeof word);
+        hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+        hash ^= hash >> 32;
+    }
+    for (word = 0; at < size; at++)
+        word = word << 8 | (unsigned char)bytes[at];
+    hash = (hash ^ word) * UINT64_C(0xff51afd7ed558ccd);
+    return hash ^ (hash >> 32);
+}
+
 static inline uint64_t flamegraph_hash_node(uint32_t parent, uint32_t name) {
     uint64_t hash = ((uint64_t)parent << 32 | name) * UINT64_C(0x9e3779b97f4a7c15);
     return hash ^ (hash >> 32);
@@ -271,9 +290,17 @@ static inline uint64_t flamegraph_hash_of(const flamegraph *graph, const flamegr
     return flamegraph_hash_node(graph->nodes[item].parent, graph->nodes[item].name);
 }
 
+static inline void flamegraph_index_put(const flamegraph *graph, flamegraph_index *index, uint32_t item) {
+    size_t at = (size_t)flamegraph_hash_of(graph, index, item) & (index->capacity - 1);
+    while (index->slots[at] != FLAMEGRAPH_NONE)
+        at = (at + 1) & (index->capacity - 1);
+    index->slots[at] = item;
+    index->count++;
+}
+
 /* Keep the index at most half full with one more item in it. */
-static inline bool flamegraph_index_grow(const flamegraph *graph, flamegraph_index *index, size_t count) {
-    if (count + 1 <= index->capacity / 2)
+static inline bool flamegraph_index_grow(const flamegraph *graph, flamegraph_index *index) {
+    if (index->count + 1 <= index->capacity / 2)
         return true;
     size_t capacity = index->capacity ? index->capacity * 2 : 1024;
     if (capacity > SIZE_MAX / sizeof(uint32_t))
@@ -281,28 +308,23 @@ static inline bool flamegraph_index_grow(const flamegraph *graph, flamegraph_ind
     uint32_t *slots = (uint32_t *)malloc(capacity * sizeof *slots);
     if (!slots)
         return false;
-    for (size_t i = 0; i < capacity; i++)
-        slots[i] = FLAMEGRAPH_NONE;
-    for (size_t i = 0; i < index->capacity; i++) {
-        if (index->slots[i] == FLAMEGRAPH_NONE)
-            continue;
-        size_t at = (size_t)flamegraph_hash_of(graph, index, index->slots[i]) & (capacity - 1);
-        while (slots[at] != FLAMEGRAPH_NONE)
-            at = (at + 1) & (capacity - 1);
-        slots[at] = index->slots[i];
+    flamegraph_index before = *index, grown = {slots, capacity, 0};
+    memset(slots, 0xff, capacity * sizeof *slots); /* all are FLAMEGRAPH_NONE */
+    *index = grown;
+    for (size_t i = 0; i < before.capacity; i++) {
+        if (before.slots[i] != FLAMEGRAPH_NONE)
+            flamegraph_index_put(graph, index, before.slots[i]);
     }
-    free(index->slots);
-    index->slots = slots;
-    index->capacity = capacity;
+    free(before.slots);
     return true;
 }
 
 /* The name's number, or FLAMEGRAPH_NONE when there is no memory. */
 static inline uint32_t flamegraph_intern(flamegraph *graph, const char *bytes, size_t size) {
     flamegraph_index *index = &graph->name_index;
-    if (!flamegraph_index_grow(graph, index, graph->name_count))
+    if (!flamegraph_index_grow(graph, index))
         return FLAMEGRAPH_NONE;
-    uint64_t hash = flamegraph_hash(bytes, size);
+    uint64_t hash = flamegraph_hash_fast(bytes, size);
     size_t at = (size_t)hash & (index->capacity - 1);
     for (; index->slots[at] != FLAMEGRAPH_NONE; at = (at + 1) & (index->capacity - 1)) {
         const flamegraph_name *name = &graph->names[index->slots[at]];
@@ -326,19 +348,11 @@ static inline uint32_t flamegraph_intern(flamegraph *graph, const char *bytes, s
     graph->names[graph->name_count] = added;
     graph->text_size += size;
     index->slots[at] = (uint32_t)graph->name_count;
+    index->count++;
     return (uint32_t)graph->name_count++;
 }
 
-static inline uint32_t flamegraph_child(flamegraph *graph, uint32_t parent, uint32_t name) {
-    flamegraph_index *index = &graph->node_index;
-    if (!flamegraph_index_grow(graph, index, graph->node_count))
-        return FLAMEGRAPH_NONE;
-    size_t at = (size_t)flamegraph_hash_node(parent, name) & (index->capacity - 1);
-    for (; index->slots[at] != FLAMEGRAPH_NONE; at = (at + 1) & (index->capacity - 1)) {
-        const flamegraph_node *node = &graph->nodes[index->slots[at]];
-        if (node->parent == parent && node->name == name)
-            return index->slots[at];
-    }
+static inline uint32_t flamegraph_new_node(flamegraph *graph, uint32_t parent, uint32_t name) {
     if (graph->node_count >= FLAMEGRAPH_NONE)
         return FLAMEGRAPH_NONE;
     flamegraph_node *nodes =
@@ -348,8 +362,37 @@ static inline uint32_t flamegraph_child(flamegraph *graph, uint32_t parent, uint
     graph->nodes = nodes;
     flamegraph_node added = {parent, name, 0};
     graph->nodes[graph->node_count] = added;
-    index->slots[at] = (uint32_t)graph->node_count;
     return (uint32_t)graph->node_count++;
+}
+
+/* One that stands in the index. */
+static inline uint32_t flamegraph_indexed_child(flamegraph *graph, uint32_t parent, uint32_t name) {
+    flamegraph_index *index = &graph->node_index;
+    if (!flamegraph_index_grow(graph, index))
+        return FLAMEGRAPH_NONE;
+    size_t at = (size_t)flamegraph_hash_node(parent, name) & (index->capacity - 1);
+    for (; index->slots[at] != FLAMEGRAPH_NONE; at = (at + 1) & (index->capacity - 1)) {
+        const flamegraph_node *node = &graph->nodes[index->slots[at]];
+        if (node->parent == parent && node->name == name)
+            return index->slots[at];
+    }
+    uint32_t made = flamegraph_new_node(graph, parent, name);
+    if (made != FLAMEGRAPH_NONE) {
+        index->slots[at] = made;
+        index->count++;
+    }
+    return made;
+}
+
+/* A child that was made right after its parent is found there: most are, as a new stack is a chain of new nodes. All
+ * others stand in the index. */
+static inline uint32_t flamegraph_child(flamegraph *graph, uint32_t parent, uint32_t name) {
+    size_t next = (size_t)parent + 1;
+    if (next == graph->node_count)
+        return flamegraph_new_node(graph, parent, name);
+    if (graph->nodes[next].parent == parent && graph->nodes[next].name == name)
+        return (uint32_t)next;
+    return flamegraph_indexed_child(graph, parent, name);
 }
 
 static inline void flamegraph_free(flamegraph *graph) {
@@ -387,7 +430,7 @@ static inline uint64_t flamegraph_total(const flamegraph *graph) {
 
 /* ---- reading ---- */
 
-/* One line, cut into its parts. `wrong` is empty when the line is good; stack_size 0 = no stack. */
+/* One line, cut into its parts. `wrong` is empty when the line is good; stack_size 0 = it is passed over. */
 typedef struct flamegraph_line {
     const char *stack;
     size_t stack_size;
@@ -486,37 +529,29 @@ static inline bool flamegraph_is_number(const char *text, size_t size, flamegrap
 static inline bool flamegraph_parse_value(const char *text, size_t size, flamegraph_line *line) {
     char shown[32];
     bool fits = true, minus = size > 1 && text[0] == '-';
+    bool number = flamegraph_is_number(text + minus, size - minus, line, &fits);
+    if (number && fits && !minus)
+        return true;
     flamegraph_quote(shown, sizeof shown, text, size);
-    if (!flamegraph_is_number(text + minus, size - minus, line, &fits)) {
+    if (!number) {
         snprintf(line->wrong, sizeof line->wrong, "the line ends with '%s', not with a number", shown);
     } else if (minus) {
         snprintf(line->wrong, sizeof line->wrong,
                  "the value %s is negative: a flame graph shows amounts, not differences", shown);
-    } else if (!fits) {
+    } else {
         snprintf(line->wrong, sizeof line->wrong, "the value %s does not fit in 64 bits", shown);
     }
-    return !line->wrong[0];
+    return false;
 }
 
 static inline bool flamegraph_is_blank(char byte) {
     return byte == ' ' || byte == '\t';
 }
 
-/* The number of the first frame that is empty or only blanks; 0 = there is none. */
-static inline size_t flamegraph_empty_frame(const char *stack, size_t size) {
-    size_t number = 1;
-    bool empty = true;
-    for (size_t i = 0; i < size; i++) {
-        if (stack[i] != ';') {
-            empty = empty && flamegraph_is_blank(stack[i]);
-        } else if (empty) {
-            return number;
-        } else {
-            number++;
-            empty = true;
-        }
-    }
-    return empty ? number : 0;
+static inline bool flamegraph_is_all_blank(const char *text, size_t size) {
+    while (size > 0 && flamegraph_is_blank(text[size - 1]))
+        size--;
+    return size == 0;
 }
 
 /* The word that ends at `end`. */
@@ -531,6 +566,8 @@ static inline bool flamegraph_ends_with_number(const char *text, size_t size) {
     bool fits;
     while (size > 0 && flamegraph_is_blank(text[size - 1]))
         size--;
+    if (size == 0 || ((text[size - 1] < '0' || text[size - 1] > '9') && text[size - 1] != '.'))
+        return false;
     size_t start = flamegraph_word_start(text, size);
     return start > 0 && flamegraph_is_number(text + start, size - start, &line, &fits);
 }
@@ -539,9 +576,11 @@ static inline bool flamegraph_is_mark(const char *text, size_t size) {
     return size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0;
 }
 
-static inline flamegraph_line flamegraph_parse_line(const char *text, size_t size) {
-    flamegraph_line line;
-    memset(&line, 0, sizeof line);
+/* `clean`: it is known to hold neither a NUL byte nor a carriage return. */
+static inline void flamegraph_parse_line(const char *text, size_t size, bool clean, flamegraph_line *line) {
+    line->stack_size = 0;
+    line->two_values = false;
+    line->wrong[0] = '\0';
     while (flamegraph_is_mark(text, size)) { /* at the start of a file, or of one of several that were joined */
         text += 3;
         size -= 3;
@@ -551,40 +590,28 @@ static inline flamegraph_line flamegraph_parse_line(const char *text, size_t siz
     while (size > 0 && flamegraph_is_blank(text[size - 1]))
         size--;
     if (size == 0 || (text[0] == '#' && (size == 1 || text[1] == ' ')))
-        return line;
-    const char *nul = (const char *)memchr(text, '\0', size);
-    const char *cr = (const char *)memchr(text, '\r', size);
+        return;
+    const char *nul = clean ? NULL : (const char *)memchr(text, '\0', size);
+    const char *cr = clean ? NULL : (const char *)memchr(text, '\r', size);
     if (nul || cr) {
-        snprintf(line.wrong, sizeof line.wrong, "a %s at column %zu", nul ? "NUL byte" : "carriage return",
+        snprintf(line->wrong, sizeof line->wrong, "a %s at column %zu", nul ? "NUL byte" : "carriage return",
                  (size_t)((nul ? nul : cr) - text) + 1);
-        return line;
+        return;
     }
     size_t blank = flamegraph_word_start(text, size);
-    if (!flamegraph_parse_value(text + blank, size - blank, &line))
-        return line;
+    if (!flamegraph_parse_value(text + blank, size - blank, line))
+        return;
     size_t stack = blank ? blank - 1 : 0;
-    size_t empty = flamegraph_empty_frame(text, stack);
     if (stack == 0 && blank == 1) {
-        line.stack = FLAMEGRAPH_FRAMELESS;
-        line.stack_size = sizeof FLAMEGRAPH_FRAMELESS - 1;
+        line->stack = FLAMEGRAPH_FRAMELESS;
+        line->stack_size = sizeof FLAMEGRAPH_FRAMELESS - 1;
     } else if (stack == 0) {
-        snprintf(line.wrong, sizeof line.wrong, "no stack before the value");
-    } else if (empty) {
-        snprintf(line.wrong, sizeof line.wrong, "frame %zu of the stack is empty", empty);
+        snprintf(line->wrong, sizeof line->wrong, "no stack before the value");
     } else {
-        line.stack = text;
-        line.stack_size = stack;
-        line.two_values = flamegraph_ends_with_number(text, stack);
+        line->stack = text;
+        line->stack_size = stack;
+        line->two_values = flamegraph_ends_with_number(text, stack);
     }
-    return line;
-}
-
-/* The line that begins at `at`, and the offset of the next one. */
-static inline size_t flamegraph_next_line(const char *text, size_t size, size_t at, flamegraph_line *line) {
-    const char *end = (const char *)memchr(text + at, '\n', size - at);
-    size_t length = end ? (size_t)(end - text) - at : size - at;
-    *line = flamegraph_parse_line(text + at, length);
-    return at + length + (end ? 1 : 0);
 }
 
 /* Who hears of what is wrong, and by which name the caller knows the input or the output. */
@@ -647,58 +674,16 @@ static inline bool flamegraph_is_thread_id(const char *name, size_t size) {
 
 /* ---- what the text is ---- */
 
+/* What was seen of a text that is read line by line. */
 typedef struct flamegraph_survey {
-    size_t stacks, bad, two_values, ours, foreign;
+    size_t lines, stacks, bad, two_values, ours, foreign;
     size_t first_line; /* the number of the first line that is not passed over */
-    flamegraph_line first;
-    const char *first_text;
-    int decimals; /* as many as the values have and fit */
+    char first_wrong[128];
+    char start[1024]; /* how the text begins */
+    size_t start_size;
+    char near_first[4096]; /* what the first line begins with, behind blanks and marks, and what follows */
+    size_t near_size;
 } flamegraph_survey;
-
-static inline flamegraph_survey flamegraph_look(const char *text, size_t size) {
-    flamegraph_survey survey;
-    double sum = 0;
-    size_t number = 0;
-    memset(&survey, 0, sizeof survey);
-    for (size_t at = 0; at < size;) {
-        flamegraph_line line;
-        const char *start = text + at;
-        at = flamegraph_next_line(text, size, at, &line);
-        number++;
-        if (!line.wrong[0] && !line.stack_size)
-            continue;
-        if (!survey.first_line) {
-            survey.first_line = number;
-            survey.first = line;
-            survey.first_text = start;
-        }
-        if (line.wrong[0]) {
-            survey.bad++;
-            continue;
-        }
-        const char *stop = (const char *)memchr(line.stack, ';', line.stack_size);
-        size_t root = stop ? (size_t)(stop - line.stack) : line.stack_size;
-        bool thread = flamegraph_is_thread(line.stack, root);
-        double value = (double)line.digits;
-        for (int i = line.exponent; i != 0 && i > -40; i += i < 0 ? 1 : -1)
-            value = i < 0 ? value / 10 : value * 10;
-        sum += line.exponent > -40 ? value : 0;
-        survey.stacks++;
-        survey.two_values += line.two_values && !(thread && !stop);
-        survey.ours += thread && !flamegraph_is_thread_id(line.stack, root);
-        survey.foreign += !thread;
-        if (-line.exponent > survey.decimals)
-            survey.decimals = -line.exponent;
-    }
-    if (survey.decimals > FLAMEGRAPH_MAX_DECIMALS)
-        survey.decimals = FLAMEGRAPH_MAX_DECIMALS;
-    for (int i = 0; i < survey.decimals; i++) {
-        sum *= 10;
-        if (sum > 9e18)
-            survey.decimals = i;
-    }
-    return survey;
-}
 
 static inline bool flamegraph_holds(const char *text, size_t size, const char *word) {
     size_t length = strlen(word);
@@ -767,42 +752,36 @@ static inline const char *flamegraph_no_text(const char *text, size_t size) {
 }
 
 /* A file of another kind, if the first line is none of ours; NULL = it is just not right. */
-static inline const char *flamegraph_other_text(const flamegraph_survey *survey, const char *text, size_t size) {
-    const char *at = survey->first_text;
-    size_t left = size - (size_t)(at - text), near = left < 4096 ? left : 4096;
-    while (left > 0 && (flamegraph_is_blank(*at) || flamegraph_is_mark(at, left))) {
-        size_t step = flamegraph_is_blank(*at) ? 1 : 3;
-        at += step;
-        left -= step;
-    }
+static inline const char *flamegraph_other_text(const char *at, size_t near) {
+    if (near == 0)
+        return NULL;
     if (*at == '{' || *at == '[') {
-        if (flamegraph_holds(at, near < left ? near : left, "speedscope"))
+        if (flamegraph_holds(at, near, "speedscope"))
             return "this is a profile for speedscope: open it in speedscope.app, or write collapsed stacks "
                    "instead "
                    "(pyprof-run -f collapsed; pyprof_save to a path that does not end in .json)";
         return "this is JSON, not collapsed stacks, which are lines of frame;frame;frame VALUE";
     }
-    if (*at == '<' && flamegraph_holds(at, near < left ? near : left, "<svg"))
+    if (*at == '<' && flamegraph_holds(at, near, "<svg"))
         return "this is an SVG picture already: open it in a browser, or give the collapsed stacks that it "
                "was made "
                "from (IN comes before OUT)";
-    if (*at == '<' && left > 1 && (strchr("?!", at[1]) || flamegraph_holds(at, left < 64 ? left : 64, "<html")))
+    if (*at == '<' && near > 1 && (strchr("?!", at[1]) || flamegraph_holds(at, near < 64 ? near : 64, "<html")))
         return "this is XML or HTML, not collapsed stacks, which are lines of frame;frame;frame VALUE";
     return NULL;
 }
 
 /* What there is to say about the text as a whole, if it is not collapsed stacks at all. */
-static inline bool flamegraph_is_other(const flamegraph_survey *survey, const char *text, size_t size,
-                                       const flamegraph_told *told) {
+static inline bool flamegraph_is_other(const flamegraph_survey *survey, const flamegraph_told *told) {
     char first[256];
-    bool wrong = survey->first.wrong[0] != '\0';
-    const char *what = wrong ? flamegraph_no_text(text, size) : NULL;
+    bool wrong = survey->first_wrong[0] != '\0';
+    const char *what = wrong ? flamegraph_no_text(survey->start, survey->start_size) : NULL;
     size_t line = what ? 1 : survey->first_line;
     if (!what && wrong)
-        what = flamegraph_other_text(survey, text, size);
+        what = flamegraph_other_text(survey->near_first, survey->near_size);
     if (!what && survey->bad && !survey->stacks) {
         snprintf(first, sizeof first, "%s; no line here is a collapsed stack, frame;frame;frame VALUE",
-                 survey->first.wrong);
+                 survey->first_wrong);
         what = first;
     }
     if (!what && survey->stacks && survey->two_values == survey->stacks && !survey->bad) {
@@ -815,77 +794,360 @@ static inline bool flamegraph_is_other(const flamegraph_survey *survey, const ch
     return what != NULL;
 }
 
-/* Tell what is wrong with the text; true = nothing. */
-static inline bool flamegraph_check(const flamegraph *graph, const char *text, size_t size, int decimals,
-                                    const flamegraph_told *told) {
-    uint64_t sum = flamegraph_total(graph);
-    size_t number = 0, bad = 0;
-    bool fits = flamegraph_scale(&sum, decimals - graph->decimals);
-    for (size_t at = 0; at < size;) {
-        flamegraph_line line;
-        at = flamegraph_next_line(text, size, at, &line);
-        number++;
-        uint64_t value = line.digits;
-        if (!line.wrong[0] && line.stack_size &&
-            (!fits || !flamegraph_scale(&value, line.exponent + decimals) || value > UINT64_MAX - sum)) {
-            snprintf(line.wrong, sizeof line.wrong, "the sum of all values exceeds 64 bits");
-        }
-        if (!line.wrong[0]) {
-            sum += line.stack_size ? value : 0;
-        } else if (bad++ < FLAMEGRAPH_MAX_COMPLAINTS) {
-            flamegraph_tell(told, number, line.wrong);
-        }
-    }
-    if (bad > FLAMEGRAPH_MAX_COMPLAINTS) {
-        char more[64];
-        snprintf(more, sizeof more, "%zu more bad lines", bad - FLAMEGRAPH_MAX_COMPLAINTS);
-        flamegraph_tell(told, 0, more);
-    }
-    return bad == 0;
+/* ---- reading ---- */
+
+/* A frame of the stack that was read last, and where it ends there. */
+typedef struct flamegraph_step {
+    size_t end;
+    uint32_t node;
+} flamegraph_step;
+
+typedef struct flamegraph_complaint {
+    size_t line;
+    char wrong[128];
+} flamegraph_complaint;
+
+/* What a graph was before a text was read into it. */
+typedef struct flamegraph_mark {
+    size_t text_size, name_count, node_count;
+    uint64_t *own; /* what each node had of its own */
+    int decimals;
+} flamegraph_mark;
+
+/* A text on its way into a graph, which is read once: a line's value is added where its stack ends, and only at the end
+ * to all that called it. Until then the nodes have as total what is their own. What turns out to be bad is taken out
+ * again. */
+typedef struct flamegraph_reading {
+    flamegraph *graph;
+    flamegraph_told told;
+    flamegraph_mark before;
+    flamegraph_survey survey;
+    uint64_t sum;      /* of all values */
+    int most_decimals; /* that there is room for */
+    bool no_memory;
+    size_t complaint_count; /* of which only the first are kept */
+    flamegraph_complaint complaints[FLAMEGRAPH_MAX_COMPLAINTS];
+    const char *stack; /* of the line before: most begin as that one did */
+    size_t stack_size;
+    flamegraph_step *steps; /* its frames */
+    size_t step_count, step_capacity;
+} flamegraph_reading;
+
+/* Parents come before their children: upwards, each node still has its total when it is taken from its parent's. */
+static inline void flamegraph_totals_to_own(flamegraph *graph) {
+    for (size_t i = 1; i < graph->node_count; i++)
+        graph->nodes[graph->nodes[i].parent].total -= graph->nodes[i].total;
 }
 
-static inline bool flamegraph_add_stack(flamegraph *graph, const flamegraph_line *line) {
-    uint32_t node = 0;
-    uint64_t value = line->digits;
-    const char *at = line->stack, *end = line->stack + line->stack_size;
-    flamegraph_scale(&value, line->exponent + graph->decimals);
-    graph->nodes[0].total += value;
-    while (at <= end) {
-        const char *stop = (const char *)memchr(at, ';', (size_t)(end - at));
-        if (!stop)
-            stop = end;
-        uint32_t name = flamegraph_intern(graph, at, (size_t)(stop - at));
-        if (name == FLAMEGRAPH_NONE)
-            return false;
-        node = flamegraph_child(graph, node, name);
-        if (node == FLAMEGRAPH_NONE)
-            return false;
-        graph->nodes[node].total += value;
-        at = stop + 1;
-    }
+static inline void flamegraph_own_to_totals(flamegraph *graph) {
+    for (size_t i = graph->node_count; i-- > 1;)
+        graph->nodes[graph->nodes[i].parent].total += graph->nodes[i].total;
+}
+
+/* False = no memory, and nothing has changed. */
+static inline bool flamegraph_begin(flamegraph_reading *reading, flamegraph *graph, const flamegraph_told *told) {
+    flamegraph_mark mark = {graph->text_size, graph->name_count, graph->node_count, NULL, graph->decimals};
+    memset(reading, 0, sizeof *reading);
+    reading->graph = graph;
+    reading->told = *told;
+    reading->sum = flamegraph_total(graph);
+    reading->most_decimals = FLAMEGRAPH_MAX_DECIMALS;
+    mark.own = (uint64_t *)malloc(graph->node_count * sizeof *mark.own);
+    if (!mark.own)
+        return false;
+    flamegraph_totals_to_own(graph);
+    for (size_t i = 0; i < graph->node_count; i++)
+        mark.own[i] = graph->nodes[i].total;
+    reading->before = mark;
     return true;
+}
+
+static inline void flamegraph_undo(flamegraph_reading *reading) {
+    flamegraph *graph = reading->graph;
+    const flamegraph_mark *before = &reading->before;
+    flamegraph_index *const indexes[] = {&graph->name_index, &graph->node_index};
+    graph->text_size = before->text_size;
+    graph->name_count = before->name_count;
+    graph->node_count = before->node_count;
+    graph->decimals = before->decimals;
+    for (size_t i = 0; i < graph->node_count; i++)
+        graph->nodes[i].total = before->own[i];
+    for (size_t i = 0; i < 2; i++) {
+        if (indexes[i]->slots)
+            memset(indexes[i]->slots, 0xff, indexes[i]->capacity * sizeof *indexes[i]->slots);
+        indexes[i]->count = 0;
+    }
+    for (size_t i = 0; i < graph->name_count; i++)
+        flamegraph_index_put(graph, &graph->name_index, (uint32_t)i);
+    for (size_t i = 1; i < graph->node_count; i++) {
+        if (graph->nodes[i].parent + 1 != i)
+            flamegraph_index_put(graph, &graph->node_index, (uint32_t)i);
+    }
+}
+
+/* All values get more decimals, or fewer. */
+static inline void flamegraph_rescale(flamegraph_reading *reading, int decimals) {
+    flamegraph *graph = reading->graph;
+    reading->sum = 0;
+    for (size_t i = 0; i < graph->node_count; i++) {
+        flamegraph_scale(&graph->nodes[i].total, decimals - graph->decimals);
+        reading->sum += graph->nodes[i].total;
+    }
+    graph->decimals = decimals;
+}
+
+/* A sum with decimals stays below this: there is no need of more digits than the 18 that it has. */
+#define FLAMEGRAPH_MAX_EXACT UINT64_C(9000000000000000000)
+
+/* Whether the sum, with the line's value in it, fits with so many decimals. *value is the value then. */
+static inline bool flamegraph_fits(const flamegraph_reading *reading, const flamegraph_line *line, int decimals,
+                                   uint64_t *value) {
+    uint64_t sum = reading->sum, most = decimals ? FLAMEGRAPH_MAX_EXACT : UINT64_MAX;
+    *value = line->digits;
+    return flamegraph_scale(&sum, decimals - reading->graph->decimals) && sum <= most &&
+           flamegraph_scale(value, line->exponent + decimals) && *value <= most - sum;
+}
+
+/* The line's value in units of the last decimal, of which there are as many as the values have and fit; false = the sum
+ * is too large even without any. */
+static inline bool flamegraph_take_value(flamegraph_reading *reading, const flamegraph_line *line, uint64_t *value) {
+    int decimals = reading->graph->decimals;
+    if (-line->exponent > decimals)
+        decimals = -line->exponent < reading->most_decimals ? -line->exponent : reading->most_decimals;
+    while (!flamegraph_fits(reading, line, decimals, value)) {
+        if (decimals == 0)
+            return false;
+        reading->most_decimals = --decimals;
+    }
+    if (decimals != reading->graph->decimals)
+        flamegraph_rescale(reading, decimals);
+    reading->sum += *value;
+    return true;
+}
+
+static inline size_t flamegraph_equal_bytes(const char *one, const char *other, size_t size) {
+    uint64_t a, b;
+    size_t at = 0;
+    for (; at + sizeof a <= size; at += sizeof a) {
+        memcpy(&a, one + at, sizeof a);
+        memcpy(&b, other + at, sizeof b);
+        if (a != b)
+            break;
+    }
+    while (at < size && one[at] == other[at])
+        at++;
+    return at;
+}
+
+/* How many frames of the stack before this one begins with. */
+static inline size_t flamegraph_equal_steps(const flamegraph_reading *reading, const flamegraph_line *line) {
+    size_t least = reading->stack_size < line->stack_size ? reading->stack_size : line->stack_size;
+    size_t equal = reading->step_count ? flamegraph_equal_bytes(reading->stack, line->stack, least) : 0, count = 0;
+    while (count < reading->step_count && reading->steps[count].end <= equal)
+        count++;
+    if (count) { /* the last of them may go on in this stack */
+        size_t end = reading->steps[count - 1].end;
+        count -= end < line->stack_size && line->stack[end] != ';';
+    }
+    return count;
+}
+
+static inline bool flamegraph_add_step(flamegraph_reading *reading, size_t end, uint32_t node) {
+    flamegraph_step step = {end, node};
+    flamegraph_step *steps = (flamegraph_step *)flamegraph_reserve(reading->steps, &reading->step_capacity,
+                                                                   reading->step_count, 1, sizeof *steps);
+    if (!steps)
+        return false;
+    reading->steps = steps;
+    steps[reading->step_count++] = step;
+    return true;
+}
+
+/* The node where the stack ends. line->wrong, or reading->no_memory, tells why there is none. */
+static inline uint32_t flamegraph_take_stack(flamegraph_reading *reading, flamegraph_line *line) {
+    flamegraph *graph = reading->graph;
+    size_t count = flamegraph_equal_steps(reading, line);
+    size_t at = count ? reading->steps[count - 1].end + 1 : 0;
+    uint32_t node = count ? reading->steps[count - 1].node : 0;
+    reading->stack = line->stack;
+    reading->stack_size = line->stack_size;
+    reading->step_count = count;
+    while (at <= line->stack_size) {
+        const char *frame = line->stack + at;
+        const char *stop = (const char *)memchr(frame, ';', line->stack_size - at);
+        size_t size = stop ? (size_t)(stop - frame) : line->stack_size - at;
+        if (flamegraph_is_all_blank(frame, size)) {
+            snprintf(line->wrong, sizeof line->wrong, "frame %zu of the stack is empty", reading->step_count + 1);
+            return FLAMEGRAPH_NONE;
+        }
+        uint32_t name = flamegraph_intern(graph, frame, size);
+        node = name == FLAMEGRAPH_NONE ? name : flamegraph_child(graph, node, name);
+        at += size + 1;
+        if (node == FLAMEGRAPH_NONE || !flamegraph_add_step(reading, at - 1, node)) {
+            reading->no_memory = true;
+            return FLAMEGRAPH_NONE;
+        }
+    }
+    return node;
+}
+
+/* The first line that is not passed over: it shows what the text is, if it is no collapsed stacks. */
+static inline void flamegraph_survey_first(flamegraph_survey *survey, const char *text, const char *end,
+                                           const flamegraph_line *line) {
+    while (text < end && (flamegraph_is_blank(*text) || flamegraph_is_mark(text, (size_t)(end - text))))
+        text += flamegraph_is_blank(*text) ? 1 : 3;
+    survey->first_line = survey->lines;
+    memcpy(survey->first_wrong, line->wrong, sizeof survey->first_wrong);
+    survey->near_size =
+        (size_t)(end - text) < sizeof survey->near_first ? (size_t)(end - text) : sizeof survey->near_first;
+    memcpy(survey->near_first, text, survey->near_size);
+}
+
+static inline void flamegraph_survey_stack(flamegraph_reading *reading, const flamegraph_line *line) {
+    flamegraph_survey *survey = &reading->survey;
+    size_t root = reading->steps[0].end;
+    bool thread = flamegraph_is_thread(line->stack, root);
+    survey->stacks++;
+    survey->two_values += line->two_values && !(thread && reading->step_count == 1);
+    survey->ours += thread && !flamegraph_is_thread_id(line->stack, root);
+    survey->foreign += !thread;
+}
+
+/* `end` is that of all text that is at hand. */
+static inline void flamegraph_take_line(flamegraph_reading *reading, const char *text, size_t size, const char *end,
+                                        bool clean) {
+    flamegraph_survey *survey = &reading->survey;
+    flamegraph_line line;
+    uint32_t node = FLAMEGRAPH_NONE;
+    uint64_t value;
+    survey->lines++;
+    flamegraph_parse_line(text, size, clean, &line);
+    if (!line.wrong[0] && !line.stack_size)
+        return;
+    if (!line.wrong[0])
+        node = flamegraph_take_stack(reading, &line);
+    if (!survey->first_line)
+        flamegraph_survey_first(survey, text, end, &line);
+    if (node != FLAMEGRAPH_NONE) {
+        flamegraph_survey_stack(reading, &line);
+        if (flamegraph_take_value(reading, &line, &value))
+            reading->graph->nodes[node].total += value;
+        else
+            snprintf(line.wrong, sizeof line.wrong, "the sum of all values exceeds 64 bits");
+    } else {
+        survey->bad++;
+    }
+    if (line.wrong[0] && reading->complaint_count++ < FLAMEGRAPH_MAX_COMPLAINTS) {
+        flamegraph_complaint *complaint = &reading->complaints[reading->complaint_count - 1];
+        complaint->line = survey->lines;
+        memcpy(complaint->wrong, line.wrong, sizeof complaint->wrong);
+    }
+}
+
+/* Takes all whole lines; of the last piece of a text, also what has no newline. Answers how many bytes that were. */
+static inline size_t flamegraph_take(flamegraph_reading *reading, const char *text, size_t size, bool last) {
+    flamegraph_survey *survey = &reading->survey;
+    bool clean = !memchr(text, '\0', size) && !memchr(text, '\r', size);
+    size_t at = 0;
+    if (!survey->start_size) {
+        survey->start_size = size < sizeof survey->start ? size : sizeof survey->start;
+        memcpy(survey->start, text, survey->start_size);
+    }
+    while (at < size && !reading->no_memory) {
+        const char *end = (const char *)memchr(text + at, '\n', size - at);
+        size_t length = end ? (size_t)(end - text) - at : size - at;
+        if (!end && !last)
+            break;
+        flamegraph_take_line(reading, text + at, length, text + size, clean);
+        at += length + (end ? 1 : 0);
+    }
+    reading->step_count = 0; /* the text of the last stack may not stay where it is */
+    return at;
+}
+
+/* Tell what is wrong with the text; true = nothing. */
+static inline bool flamegraph_is_good(const flamegraph_reading *reading) {
+    size_t count = reading->complaint_count;
+    if (flamegraph_is_other(&reading->survey, &reading->told))
+        return false;
+    for (size_t i = 0; i < count && i < FLAMEGRAPH_MAX_COMPLAINTS; i++)
+        flamegraph_tell(&reading->told, reading->complaints[i].line, reading->complaints[i].wrong);
+    if (count > FLAMEGRAPH_MAX_COMPLAINTS) {
+        char more[64];
+        snprintf(more, sizeof more, "%zu more bad lines", count - FLAMEGRAPH_MAX_COMPLAINTS);
+        flamegraph_tell(&reading->told, 0, more);
+    }
+    return count == 0;
+}
+
+/* `result` is how the reading itself went; errno tells why it failed. */
+static inline flamegraph_result flamegraph_end(flamegraph_reading *reading, flamegraph_result result) {
+    flamegraph *graph = reading->graph;
+    if (reading->no_memory)
+        result = FLAMEGRAPH_NO_MEMORY;
+    if (result != FLAMEGRAPH_OK)
+        flamegraph_fail(&reading->told, result);
+    else if (!flamegraph_is_good(reading))
+        result = FLAMEGRAPH_BAD_INPUT;
+    if (result != FLAMEGRAPH_OK) {
+        flamegraph_undo(reading);
+    } else {
+        graph->ours = graph->ours || reading->survey.ours;
+        graph->foreign = graph->foreign || reading->survey.foreign;
+    }
+    flamegraph_own_to_totals(graph);
+    free(reading->before.own);
+    free(reading->steps);
+    return result;
 }
 
 static inline flamegraph_result flamegraph_add(flamegraph *graph, const char *text, size_t size, const char *name,
                                                flamegraph_tell_fn tell, void *user) {
     flamegraph_told told = {tell, user, name};
-    flamegraph_survey survey = flamegraph_look(text, size);
-    int decimals = survey.decimals > graph->decimals ? survey.decimals : graph->decimals;
-    if (flamegraph_is_other(&survey, text, size, &told) || !flamegraph_check(graph, text, size, decimals, &told))
-        return FLAMEGRAPH_BAD_INPUT;
-    for (size_t i = 0; i < graph->node_count; i++)
-        flamegraph_scale(&graph->nodes[i].total, decimals - graph->decimals);
-    graph->decimals = decimals;
-    graph->ours = graph->ours || survey.ours;
-    graph->foreign = graph->foreign || survey.foreign;
-    for (size_t at = 0; at < size;) {
-        flamegraph_line line;
-        at = flamegraph_next_line(text, size, at, &line);
-        if (line.stack_size && !flamegraph_add_stack(graph, &line))
-            return flamegraph_fail(&told, FLAMEGRAPH_NO_MEMORY);
-    }
-    return FLAMEGRAPH_OK;
+    flamegraph_reading reading;
+    if (!flamegraph_begin(&reading, graph, &told))
+        return flamegraph_fail(&told, FLAMEGRAPH_NO_MEMORY);
+    if (size)
+        flamegraph_take(&reading, text, size, true);
+    return flamegraph_end(&reading, FLAMEGRAPH_OK);
 }
+
+/* Reads block by block; one holds at least a whole line. */
+static inline flamegraph_result flamegraph_read_blocks(flamegraph_reading *reading, FILE *in) {
+    char *text = NULL;
+    size_t size = 0, capacity = 0, got = 1, taken;
+    flamegraph_result result = FLAMEGRAPH_OK;
+    while (got > 0 && !reading->no_memory) {
+        char *grown = text;
+        if (size == capacity)
+            grown = (char *)flamegraph_reserve(text, &capacity, size, size ? size : FLAMEGRAPH_BLOCK, 1);
+        if (!grown) {
+            result = FLAMEGRAPH_NO_MEMORY;
+            break;
+        }
+        text = grown;
+        got = fread(text + size, 1, capacity - size, in);
+        size += got;
+        taken = size ? flamegraph_take(reading, text, size, got == 0) : 0;
+        size -= taken;
+        memmove(text, text + taken, size);
+    }
+    int why = errno;
+    free(text);
+    errno = why;
+    return ferror(in) ? FLAMEGRAPH_IO_ERROR : result;
+}
+
+static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, const char *name, flamegraph_tell_fn tell,
+                                                void *user) {
+    flamegraph_told told = {tell, user, name};
+    flamegraph_reading reading;
+    if (!flamegraph_begin(&reading, graph, &told))
+        return flamegraph_fail(&told, FLAMEGRAPH_NO_MEMORY);
+    return flamegraph_end(&reading, flamegraph_read_blocks(&reading, in));
+}
+
+/* ---- adding a tree ---- */
 
 static inline uint32_t flamegraph_add_frame(flamegraph *graph, uint32_t parent, const char *name, size_t size) {
     uint32_t id = flamegraph_intern(graph, name, size);
@@ -985,27 +1247,6 @@ static inline uint64_t *flamegraph_own(const flamegraph *graph) {
     return own;
 }
 
-static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, const char *name, flamegraph_tell_fn tell,
-                                                void *user) {
-    flamegraph_told told = {tell, user, name};
-    char *text = NULL;
-    size_t size = 0, capacity = 0, got;
-    do {
-        char *grown = (char *)flamegraph_reserve(text, &capacity, size, 1 << 16, 1);
-        if (!grown) {
-            free(text);
-            return flamegraph_fail(&told, FLAMEGRAPH_NO_MEMORY);
-        }
-        text = grown;
-        got = fread(text + size, 1, capacity - size, in);
-        size += got;
-    } while (got > 0);
-    flamegraph_result result =
-        ferror(in) ? flamegraph_fail(&told, FLAMEGRAPH_IO_ERROR) : flamegraph_add(graph, text, size, name, tell, user);
-    free(text);
-    return result;
-}
-
 /* ---- where code lives ---- */
 
 /* The part of a name that tells where the code lives: "json/decoder.py" of
@@ -1082,16 +1323,25 @@ static inline size_t flamegraph_pattern(const char *name, size_t size, char *out
  * frames one by one, or each run of them as one. */
 typedef struct flamegraph_view {
     const flamegraph *from;
-    flamegraph *graph;  /* may be `from` itself, if nothing is shown otherwise */
-    flamegraph *groups; /* the roots of `from`, threads by their patterns; a total counts the names */
-    uint32_t *node;     /* of `from` -> of graph */
-    uint32_t *group;    /* of `from` -> of groups; FLAMEGRAPH_NONE = neither thread nor above one */
-    bool *is_import;    /* name of `from` -> whether it is one of importlib; NULL = these are shown as they are */
-    char *name;         /* as long as the longest needs to be */
+    flamegraph *graph;   /* may be `from` itself, if nothing is shown otherwise */
+    flamegraph *groups;  /* the roots of `from`, threads by their patterns; a total counts the names */
+    uint32_t *node;      /* of `from` -> of graph; NULL = the same */
+    unsigned char *kind; /* of a name of `from`: see flamegraph_kind */
+    uint32_t *word;      /* name of `from` -> of graph, as far as it was needed already, or FLAMEGRAPH_NONE */
+    char *name;          /* as long as the longest needs to be */
     size_t threads;
     bool apart;
-    bool copied; /* never `from` itself */
+    bool has_imports; /* they are there, and are not shown one by one */
+    bool copied;      /* never `from` itself */
 } flamegraph_view;
+
+/* What the view has to know of a name. */
+enum flamegraph_kind {
+    FLAMEGRAPH_CODE,
+    FLAMEGRAPH_THREAD,  /* where a thread may stand */
+    FLAMEGRAPH_PROCESS, /* there, too */
+    FLAMEGRAPH_IMPORTED /* one of importlib that is not shown on its own */
+};
 
 static inline const char *flamegraph_name_of(const flamegraph *graph, uint32_t node, size_t *size) {
     const flamegraph_name *name = &graph->names[graph->nodes[node].name];
@@ -1099,41 +1349,53 @@ static inline const char *flamegraph_name_of(const flamegraph *graph, uint32_t n
     return graph->text + name->offset;
 }
 
+static inline enum flamegraph_kind flamegraph_kind_of(const flamegraph_view *view, uint32_t node) {
+    return (enum flamegraph_kind)view->kind[view->from->nodes[node].name];
+}
+
 /* Whether threads may stand above the node: it is the root or a process. */
 static inline bool flamegraph_holds_threads(const flamegraph_view *view, uint32_t node) {
-    size_t size;
-    const char *name = flamegraph_name_of(view->from, node, &size);
-    return node == 0 || (view->group[node] != FLAMEGRAPH_NONE && flamegraph_is_named(name, size, "process "));
+    while (node && flamegraph_kind_of(view, node) == FLAMEGRAPH_PROCESS)
+        node = view->from->nodes[node].parent;
+    return node == 0;
 }
 
 static inline bool flamegraph_view_is_thread(const flamegraph_view *view, uint32_t node) {
-    size_t size;
-    const char *name = flamegraph_name_of(view->from, node, &size);
-    return flamegraph_is_thread(name, size) && flamegraph_holds_threads(view, view->from->nodes[node].parent);
+    return flamegraph_kind_of(view, node) == FLAMEGRAPH_THREAD &&
+           flamegraph_holds_threads(view, view->from->nodes[node].parent);
 }
 
-/* Parents come before their children, so one pass finds all roots; those below threads are none. */
+/* The node of the view that shows one of `from`. */
+static inline uint32_t flamegraph_view_node(const flamegraph_view *view, uint32_t node) {
+    return view->node ? view->node[node] : node;
+}
+
+/* The group of a thread, or of a process where threads may stand; FLAMEGRAPH_NONE = no memory. */
+static inline uint32_t flamegraph_group(flamegraph_view *view, uint32_t node) {
+    size_t size;
+    const char *name = flamegraph_name_of(view->from, node, &size);
+    if (node == 0)
+        return 0;
+    uint32_t above = flamegraph_group(view, view->from->nodes[node].parent);
+    if (flamegraph_kind_of(view, node) == FLAMEGRAPH_THREAD) {
+        size = flamegraph_pattern(name, size, view->name);
+        name = view->name;
+    }
+    uint32_t id = above == FLAMEGRAPH_NONE ? above : flamegraph_intern(view->groups, name, size);
+    return id == FLAMEGRAPH_NONE ? id : flamegraph_child(view->groups, above, id);
+}
+
+/* Threads of one name pattern below one process are a group, which counts them. */
 static inline bool flamegraph_find_groups(flamegraph_view *view) {
     const flamegraph *from = view->from;
     for (uint32_t i = 1; i < from->node_count; i++) {
-        size_t size;
-        const char *name = flamegraph_name_of(from, i, &size);
-        uint32_t parent = from->nodes[i].parent, above = view->group[parent];
-        bool thread = flamegraph_view_is_thread(view, i);
-        view->group[i] = FLAMEGRAPH_NONE;
-        if (!flamegraph_holds_threads(view, parent) || (!thread && !flamegraph_is_named(name, size, "process ")))
+        if (!flamegraph_view_is_thread(view, i))
             continue;
-        if (thread) {
-            view->threads++;
-            size = flamegraph_pattern(name, size, view->name);
-            name = view->name;
-        }
-        uint32_t id = flamegraph_intern(view->groups, name, size);
-        uint32_t group = id == FLAMEGRAPH_NONE ? id : flamegraph_child(view->groups, above, id);
+        uint32_t group = flamegraph_group(view, i);
         if (group == FLAMEGRAPH_NONE)
             return false;
         view->groups->nodes[group].total++;
-        view->group[i] = group;
+        view->threads++;
     }
     return true;
 }
@@ -1142,7 +1404,10 @@ static inline bool flamegraph_find_groups(flamegraph_view *view) {
 static inline uint32_t flamegraph_thread_name(flamegraph_view *view, uint32_t node) {
     size_t size;
     const char *name = flamegraph_name_of(view->from, node, &size);
-    uint64_t count = view->groups->nodes[view->group[node]].total;
+    uint32_t group = flamegraph_group(view, node);
+    if (group == FLAMEGRAPH_NONE)
+        return group;
+    uint64_t count = view->groups->nodes[group].total;
     if (count == 1)
         return flamegraph_intern(view->graph, name, size);
     size = flamegraph_pattern(name, size, view->name);
@@ -1154,11 +1419,14 @@ static inline uint32_t flamegraph_thread_name(flamegraph_view *view, uint32_t no
 static inline uint32_t flamegraph_view_name(flamegraph_view *view, uint32_t node) {
     size_t size;
     const char *text = flamegraph_name_of(view->from, node, &size);
+    uint32_t *word = &view->word[view->from->nodes[node].name];
     if (flamegraph_view_is_thread(view, node))
         return flamegraph_thread_name(view, node);
-    if (view->is_import && view->is_import[view->from->nodes[node].name])
-        return flamegraph_intern(view->graph, FLAMEGRAPH_IMPORT, strlen(FLAMEGRAPH_IMPORT));
-    return flamegraph_intern(view->graph, text, size);
+    if (*word == FLAMEGRAPH_NONE && flamegraph_kind_of(view, node) == FLAMEGRAPH_IMPORTED)
+        *word = flamegraph_intern(view->graph, FLAMEGRAPH_IMPORT, strlen(FLAMEGRAPH_IMPORT));
+    else if (*word == FLAMEGRAPH_NONE)
+        *word = flamegraph_intern(view->graph, text, size);
+    return *word;
 }
 
 /* Whether a frame is shown as part of what is shown of its caller: what a thread did is its process's where threads are
@@ -1167,7 +1435,7 @@ static inline bool flamegraph_view_joins(const flamegraph_view *view, uint32_t n
     size_t size;
     if (!view->apart && flamegraph_view_is_thread(view, node))
         return true;
-    if (!view->is_import || !view->is_import[view->from->nodes[node].name] || parent == 0)
+    if (flamegraph_kind_of(view, node) != FLAMEGRAPH_IMPORTED || parent == 0)
         return false;
     const char *name = flamegraph_name_of(view->graph, parent, &size);
     return size == strlen(FLAMEGRAPH_IMPORT) && memcmp(name, FLAMEGRAPH_IMPORT, size) == 0;
@@ -1207,64 +1475,65 @@ static inline void flamegraph_view_free(flamegraph_view *view) {
         flamegraph_free(view->graph);
     flamegraph_free(view->groups);
     free(view->node);
-    free(view->group);
-    free(view->is_import);
+    free(view->kind);
+    free(view->word);
     free(view->name);
 }
 
 /* Whether the view shows `from` as it is: no frame joins another, and none has another name. */
 static inline bool flamegraph_view_is_plain(const flamegraph_view *view) {
-    if (view->copied || view->is_import || (view->threads && !view->apart))
+    if (view->copied || view->has_imports || (view->threads && !view->apart))
         return false;
     for (size_t i = 1; i < view->groups->node_count; i++) {
-        size_t size;
-        const char *name = flamegraph_name_of(view->groups, (uint32_t)i, &size);
-        if (view->groups->nodes[i].total > 1 && flamegraph_is_thread(name, size))
+        if (view->groups->nodes[i].total > 1)
             return false;
     }
     return true;
 }
 
-/* Finds importlib's names; view->is_import stays NULL if there is none. */
-static inline bool flamegraph_find_imports(flamegraph_view *view) {
+static inline enum flamegraph_kind flamegraph_kind_of_name(const char *name, size_t size, bool imports) {
+    if (flamegraph_is_thread(name, size))
+        return FLAMEGRAPH_THREAD;
+    if (flamegraph_is_named(name, size, "process "))
+        return FLAMEGRAPH_PROCESS;
+    return imports && flamegraph_is_import(name, size) ? FLAMEGRAPH_IMPORTED : FLAMEGRAPH_CODE;
+}
+
+/* False = no memory. */
+static inline bool flamegraph_view_names(flamegraph_view *view, bool imports) {
     const flamegraph *from = view->from;
-    for (size_t i = 0; i < from->name_count; i++) {
-        if (!flamegraph_is_import(from->text + from->names[i].offset, from->names[i].size))
-            continue;
-        if (!view->is_import)
-            view->is_import = (bool *)calloc(from->name_count, sizeof *view->is_import);
-        if (!view->is_import)
-            return false;
-        view->is_import[i] = true;
+    size_t longest = 0;
+    view->kind = (unsigned char *)malloc(from->name_count);
+    for (size_t i = 0; view->kind && i < from->name_count; i++) {
+        size_t size = from->names[i].size;
+        enum flamegraph_kind kind = flamegraph_kind_of_name(from->text + from->names[i].offset, size, imports);
+        view->kind[i] = (unsigned char)kind;
+        view->has_imports = view->has_imports || kind == FLAMEGRAPH_IMPORTED;
+        longest = size > longest ? size : longest;
     }
-    return true;
+    view->name = (char *)malloc(longest + 64);
+    return view->kind && view->name;
 }
 
 static inline bool flamegraph_view_make(flamegraph_view *view, const flamegraph *from, bool apart, bool imports) {
-    size_t longest = 0;
     memset(view, 0, sizeof *view);
-    for (size_t i = 0; i < from->name_count; i++)
-        longest = from->names[i].size > longest ? from->names[i].size : longest;
     view->from = from;
     view->apart = apart;
     view->copied = imports && from->figures;
     view->groups = flamegraph_create();
-    view->node = (uint32_t *)malloc(from->node_count * sizeof *view->node);
-    view->group = (uint32_t *)malloc(from->node_count * sizeof *view->group);
-    view->name = (char *)malloc(longest + 64);
-    if (!view->groups || !view->node || !view->group || !view->name)
-        return false;
-    view->group[0] = 0;
-    if (!flamegraph_find_groups(view) || (imports && !flamegraph_find_imports(view)))
+    if (!view->groups || !flamegraph_view_names(view, imports) || !flamegraph_find_groups(view))
         return false;
     if (flamegraph_view_is_plain(view)) {
         view->graph = (flamegraph *)from;
-        for (uint32_t i = 0; i < from->node_count; i++)
-            view->node[i] = i;
         return true;
     }
     view->graph = flamegraph_create();
-    return view->graph && flamegraph_fill_view(view);
+    view->node = (uint32_t *)malloc(from->node_count * sizeof *view->node);
+    view->word = (uint32_t *)malloc(from->name_count * sizeof *view->word);
+    if (!view->graph || !view->node || !view->word)
+        return false;
+    memset(view->word, 0xff, from->name_count * sizeof *view->word); /* all are FLAMEGRAPH_NONE */
+    return flamegraph_fill_view(view);
 }
 
 /* ---- writing text ---- */
@@ -1695,21 +1964,28 @@ static inline int flamegraph_height(const flamegraph_picture *picture) {
     return flamegraph_top(picture) + (int)picture->levels * FLAMEGRAPH_ROW + FLAMEGRAPH_BOTTOM;
 }
 
-/* The smallest value of which fewer than `limit` nodes have more. */
+/* The smallest value of which fewer than `limit` nodes have more, found digit by digit from the highest on. */
 static inline uint64_t flamegraph_cutoff(const flamegraph *graph, size_t limit) {
-    uint64_t low = 0, high = flamegraph_total(graph);
-    while (low < high) {
-        uint64_t middle = low + (high - low) / 2;
-        size_t above = 0;
-        for (size_t i = 0; i < graph->node_count; i++)
-            above += graph->nodes[i].total > middle;
-        if (above < limit) {
-            high = middle;
-        } else {
-            low = middle + 1;
+    enum {
+        BITS = 11
+    };
+    size_t counts[1 << BITS], more = 0;
+    uint64_t found = 0;
+    for (int shift = 63 / BITS * BITS; shift >= 0; shift -= BITS) {
+        size_t digit = sizeof counts / sizeof *counts - 1;
+        if (flamegraph_total(graph) >> shift == 0)
+            continue;
+        memset(counts, 0, sizeof counts);
+        for (size_t i = 0; i < graph->node_count; i++) {
+            uint64_t total = graph->nodes[i].total;
+            if ((total ^ found) >> shift >> BITS == 0)
+                counts[total >> shift & digit]++;
         }
+        for (; digit > 0 && more + counts[digit] < limit; digit--)
+            more += counts[digit];
+        found |= (uint64_t)digit << shift;
     }
-    return low;
+    return found;
 }
 
 /* Choose the largest nodes. A caller is made before its callees and has at least their value, so
@@ -1875,6 +2151,13 @@ static inline bool flamegraph_picture_make(flamegraph_picture *picture, const fl
 
 /* ---- the table ---- */
 
+enum flamegraph_record_kind {
+    FLAMEGRAPH_OWN,    /* a frame's own value */
+    FLAMEGRAPH_FOLDED, /* that of frames that the table does not have */
+    FLAMEGRAPH_FRAMES, /* how many frames those are */
+    FLAMEGRAPH_KINDS
+};
+
 /* From the table the script draws every view of the profile. It is the tree with threads together and importlib as it
  * is, of which it has the largest frames, in breadth-first order; and of each frame, one record a thread, its own value.
  * What is left out is a record of the nearest caller that is there. */
@@ -1886,21 +2169,15 @@ typedef struct flamegraph_table {
     uint32_t *word;          /* name of words -> its place when they are sorted */
     uint32_t *sorted;        /* and back */
     flamegraph_name *labels; /* of threads; number 0 is no thread */
-    uint32_t *thread;        /* node of apart.graph -> number of its thread */
+    uint32_t *thread;        /* node of apart.graph -> number of its thread; NULL = there are none */
     size_t thread_count;
-    flamegraph *records; /* parent is an entry, name is thread * 3 + kind: see flamegraph_record_kind */
-    uint32_t *order;     /* records by entry and name, from index 1 on */
-    bool *holds;         /* entry -> whether threads may stand above it: the root, a process */
-    char together[64];   /* how many threads there are; empty = at most one */
-    bool has_imports;    /* frames of importlib are among them: the words have its one name, too */
+    flamegraph *records;             /* parent is an entry, name is thread * 3 + kind: see flamegraph_record_kind */
+    uint32_t last[FLAMEGRAPH_KINDS]; /* the record of each kind that was added to last: often it is the next one, too */
+    uint32_t *order;                 /* records by entry and name, from index 1 on */
+    bool *holds;                     /* entry -> whether threads may stand above it: the root, a process */
+    char together[64];               /* how many threads there are; empty = at most one */
+    bool has_imports;                /* frames of importlib are among them: the words have its one name, too */
 } flamegraph_table;
-
-enum flamegraph_record_kind {
-    FLAMEGRAPH_OWN,    /* a frame's own value */
-    FLAMEGRAPH_FOLDED, /* that of frames that the table does not have */
-    FLAMEGRAPH_FRAMES, /* how many frames those are */
-    FLAMEGRAPH_KINDS
-};
 
 #define FLAMEGRAPH_MAX_RECORDS (2u * FLAMEGRAPH_MAX_FRAMES) /* more than that, and small threads are put together */
 
@@ -1959,23 +2236,27 @@ static inline bool flamegraph_number_threads(flamegraph_table *table, flamegraph
     qsort(found + 1, count - 1, sizeof *found, flamegraph_compare_shares);
     for (uint32_t i = 1; i < count; i++)
         number[found[i].name] = i;
-    table->thread[0] = 0;
-    for (uint32_t i = 1; i < graph->node_count; i++) {
+    table->thread_count = count;
+    if (count > 1)
+        table->thread = (uint32_t *)calloc(graph->node_count, sizeof *table->thread);
+    for (uint32_t i = 1; table->thread && i < graph->node_count; i++) {
         bool is_thread = flamegraph_view_is_thread(&table->base, i);
         table->thread[i] = is_thread ? number[graph->nodes[i].name] : table->thread[graph->nodes[i].parent];
     }
-    table->thread_count = count;
     free(number);
-    return true;
+    return count == 1 || table->thread;
 }
 
 /* Adds to a record; figures may be NULL. */
 static inline bool flamegraph_record(flamegraph_table *table, uint32_t entry, uint32_t thread,
                                      enum flamegraph_record_kind kind, uint64_t value,
                                      const flamegraph_figures *figures) {
-    uint32_t record = flamegraph_child(table->records, entry, thread * FLAMEGRAPH_KINDS + (uint32_t)kind);
+    uint32_t key = thread * FLAMEGRAPH_KINDS + (uint32_t)kind, record = table->last[kind];
+    if (record == 0 || table->records->nodes[record].parent != entry || table->records->nodes[record].name != key)
+        record = flamegraph_indexed_child(table->records, entry, key);
     if (record == FLAMEGRAPH_NONE || (figures && !flamegraph_figures_at(table->records, record)))
         return false;
+    table->last[kind] = record;
     table->records->nodes[record].total += value;
     if (figures)
         flamegraph_sum_figures(&table->records->figures[record], figures);
@@ -1991,8 +2272,10 @@ static inline bool flamegraph_record_all(flamegraph_table *table, const uint64_t
     table->records = flamegraph_create();
     if (!table->records)
         return false;
+    memset(table->last, 0, sizeof table->last);
     for (uint32_t i = 0; good && i < graph->node_count; i++) {
-        uint32_t node = table->base.node[i], entry = kept->place[node], thread = table->thread[i];
+        uint32_t node = flamegraph_view_node(&table->base, i), entry = kept->place[node];
+        uint32_t thread = table->thread ? table->thread[i] : 0;
         bool has = kept->entries[entry].node == node;
         flamegraph_figures figures = flamegraph_own_figures(graph, i, own[i]);
         if (figures.wall || figures.cpu || figures.gil || figures.samples)
@@ -2123,13 +2406,15 @@ static inline bool flamegraph_table_make(flamegraph_table *table, const flamegra
         !flamegraph_picture_make(&table->kept, table->base.graph, options))
         return false;
     table->words = flamegraph_create();
-    table->thread = (uint32_t *)malloc(table->apart.graph->node_count * sizeof *table->thread);
     table->holds = (bool *)calloc(table->kept.count, sizeof *table->holds);
-    if (!table->words || !table->thread || !table->holds)
+    if (!table->words || !table->holds)
         return false;
     for (uint32_t i = 0; i < table->apart.graph->node_count; i++) {
-        uint32_t node = table->base.node[i], entry = table->kept.place[node];
-        if (table->kept.entries[entry].node == node && flamegraph_holds_threads(&table->base, i))
+        uint32_t node = flamegraph_view_node(&table->base, i);
+        if (!flamegraph_holds_threads(&table->base, i))
+            continue;
+        uint32_t entry = table->kept.place[node];
+        if (table->kept.entries[entry].node == node)
             table->holds[entry] = true;
     }
     if (table->apart.threads > 1) {
@@ -3310,11 +3595,12 @@ static inline void flamegraph_format_shown(char *out, size_t room, const flamegr
                              : ", waiting left out");
 }
 
-/* The picture as viewers without scripts show it, and the table from which the script draws. */
+/* The picture as viewers without scripts show it, and the table from which the script draws. What the table has chosen
+ * of the same graph is chosen for the picture, too. */
 static inline bool flamegraph_draw(const flamegraph *graph, const flamegraph_table *table,
                                    const flamegraph_options *options, flamegraph_out *out) {
-    flamegraph_picture picture;
-    bool made = flamegraph_picture_make(&picture, graph, options);
+    flamegraph_picture picture = table->kept;
+    bool same = graph == picture.graph, made = same || flamegraph_picture_make(&picture, graph, options);
     if (made) {
         flamegraph_format_kept(picture.kept_text, sizeof picture.kept_text, &table->kept);
         if (graph->figures)
@@ -3324,7 +3610,8 @@ static inline bool flamegraph_draw(const flamegraph *graph, const flamegraph_tab
         flamegraph_lay_out(&picture);
         made = flamegraph_put_picture(&picture, table, out);
     }
-    flamegraph_picture_free(&picture);
+    if (!same)
+        flamegraph_picture_free(&picture);
     return made;
 }
 
