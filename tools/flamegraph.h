@@ -273,8 +273,12 @@ static inline uint64_t flamegraph_hash_fast(const char *bytes, size_t size) {
         hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
         hash ^= hash >> 32;
     }
-    for (word = 0; at < size; at++)
-        word = word << 8 | (unsigned char)bytes[at];
+    if (size >= sizeof word) { /* the rest, with bytes before it */
+        memcpy(&word, bytes + size - sizeof word, sizeof word);
+    } else {
+        for (word = 0; at < size; at++)
+            word = word << 8 | (unsigned char)bytes[at];
+    }
     hash = (hash ^ word) * UINT64_C(0xff51afd7ed558ccd);
     return hash ^ (hash >> 32);
 }
@@ -1319,6 +1323,15 @@ static inline size_t flamegraph_pattern(const char *name, size_t size, char *out
 /* What a frame of importlib is shown as, together with those of importlib that it calls. */
 #define FLAMEGRAPH_IMPORT "import"
 
+/* What the view has to know of a name. */
+enum flamegraph_kind {
+    FLAMEGRAPH_CODE,
+    FLAMEGRAPH_THREAD,   /* where a thread may stand */
+    FLAMEGRAPH_PROCESS,  /* there, too */
+    FLAMEGRAPH_IMPORTED, /* one of importlib that is not shown on its own */
+    FLAMEGRAPH_NAME_KINDS
+};
+
 /* How a graph is shown: its threads together, or apart with those whose names differ in digits only as one; importlib's
  * frames one by one, or each run of them as one. */
 typedef struct flamegraph_view {
@@ -1331,17 +1344,9 @@ typedef struct flamegraph_view {
     char *name;          /* as long as the longest needs to be */
     size_t threads;
     bool apart;
-    bool has_imports; /* they are there, and are not shown one by one */
-    bool copied;      /* never `from` itself */
+    bool has[FLAMEGRAPH_NAME_KINDS]; /* whether there are names of the kind */
+    bool copied;                     /* never `from` itself */
 } flamegraph_view;
-
-/* What the view has to know of a name. */
-enum flamegraph_kind {
-    FLAMEGRAPH_CODE,
-    FLAMEGRAPH_THREAD,  /* where a thread may stand */
-    FLAMEGRAPH_PROCESS, /* there, too */
-    FLAMEGRAPH_IMPORTED /* one of importlib that is not shown on its own */
-};
 
 static inline const char *flamegraph_name_of(const flamegraph *graph, uint32_t node, size_t *size) {
     const flamegraph_name *name = &graph->names[graph->nodes[node].name];
@@ -1388,7 +1393,7 @@ static inline uint32_t flamegraph_group(flamegraph_view *view, uint32_t node) {
 /* Threads of one name pattern below one process are a group, which counts them. */
 static inline bool flamegraph_find_groups(flamegraph_view *view) {
     const flamegraph *from = view->from;
-    for (uint32_t i = 1; i < from->node_count; i++) {
+    for (uint32_t i = 1; view->has[FLAMEGRAPH_THREAD] && i < from->node_count; i++) {
         if (!flamegraph_view_is_thread(view, i))
             continue;
         uint32_t group = flamegraph_group(view, i);
@@ -1470,11 +1475,18 @@ static inline bool flamegraph_fill_view(flamegraph_view *view) {
     return true;
 }
 
+/* Which node shows which one, is not asked any more. */
+static inline void flamegraph_view_forget_nodes(flamegraph_view *view) {
+    free(view->node);
+    view->node = NULL;
+}
+
 static inline void flamegraph_view_free(flamegraph_view *view) {
     if (view->graph != view->from)
         flamegraph_free(view->graph);
+    view->graph = NULL;
     flamegraph_free(view->groups);
-    free(view->node);
+    flamegraph_view_forget_nodes(view);
     free(view->kind);
     free(view->word);
     free(view->name);
@@ -1482,7 +1494,7 @@ static inline void flamegraph_view_free(flamegraph_view *view) {
 
 /* Whether the view shows `from` as it is: no frame joins another, and none has another name. */
 static inline bool flamegraph_view_is_plain(const flamegraph_view *view) {
-    if (view->copied || view->has_imports || (view->threads && !view->apart))
+    if (view->copied || view->has[FLAMEGRAPH_IMPORTED] || (view->threads && !view->apart))
         return false;
     for (size_t i = 1; i < view->groups->node_count; i++) {
         if (view->groups->nodes[i].total > 1)
@@ -1508,7 +1520,7 @@ static inline bool flamegraph_view_names(flamegraph_view *view, bool imports) {
         size_t size = from->names[i].size;
         enum flamegraph_kind kind = flamegraph_kind_of_name(from->text + from->names[i].offset, size, imports);
         view->kind[i] = (unsigned char)kind;
-        view->has_imports = view->has_imports || kind == FLAMEGRAPH_IMPORTED;
+        view->has[kind] = true;
         longest = size > longest ? size : longest;
     }
     view->name = (char *)malloc(longest + 64);
@@ -2174,9 +2186,9 @@ typedef struct flamegraph_table {
     flamegraph *records;             /* parent is an entry, name is thread * 3 + kind: see flamegraph_record_kind */
     uint32_t last[FLAMEGRAPH_KINDS]; /* the record of each kind that was added to last: often it is the next one, too */
     uint32_t *order;                 /* records by entry and name, from index 1 on */
-    bool *holds;                     /* entry -> whether threads may stand above it: the root, a process */
-    char together[64];               /* how many threads there are; empty = at most one */
-    bool has_imports;                /* frames of importlib are among them: the words have its one name, too */
+    bool *holds;       /* entry -> whether it is a process above which threads may stand, as they may above the root */
+    char together[64]; /* how many threads there are; empty = at most one */
+    bool has_imports;  /* frames of importlib are among them: the words have its one name, too */
 } flamegraph_table;
 
 #define FLAMEGRAPH_MAX_RECORDS (2u * FLAMEGRAPH_MAX_FRAMES) /* more than that, and small threads are put together */
@@ -2193,6 +2205,19 @@ static inline void flamegraph_table_free(flamegraph_table *table) {
     free(table->thread);
     free(table->order);
     free(table->holds);
+}
+
+/* What only the making of the table needs. Of threads apart nothing else is needed if they are shown together. */
+static inline void flamegraph_table_forget_nodes(flamegraph_table *table, bool apart) {
+    flamegraph_view_forget_nodes(&table->base);
+    free(table->thread);
+    free(table->kept.place);
+    table->thread = table->kept.place = NULL;
+    if (!apart && table->base.graph != table->apart.graph && table->apart.graph != table->apart.from) {
+        flamegraph_free(table->apart.graph);
+        table->apart.graph = NULL;
+        table->base.from = NULL;
+    }
 }
 
 /* A thread, and how much of the profile is its. */
@@ -2401,20 +2426,19 @@ static inline bool flamegraph_table_make(flamegraph_table *table, const flamegra
                                          const flamegraph_options *options) {
     char count[32];
     memset(table, 0, sizeof *table);
-    if (!flamegraph_view_make(&table->apart, graph, true, false) ||
-        !flamegraph_view_make(&table->base, table->apart.graph, false, false) ||
+    if (!flamegraph_view_make(&table->apart, graph, true, false))
+        return false;
+    flamegraph_view_forget_nodes(&table->apart);
+    if (!flamegraph_view_make(&table->base, table->apart.graph, false, false) ||
         !flamegraph_picture_make(&table->kept, table->base.graph, options))
         return false;
     table->words = flamegraph_create();
     table->holds = (bool *)calloc(table->kept.count, sizeof *table->holds);
     if (!table->words || !table->holds)
         return false;
-    for (uint32_t i = 0; i < table->apart.graph->node_count; i++) {
-        uint32_t node = flamegraph_view_node(&table->base, i);
-        if (!flamegraph_holds_threads(&table->base, i))
-            continue;
-        uint32_t entry = table->kept.place[node];
-        if (table->kept.entries[entry].node == node)
+    for (uint32_t i = 1; table->base.has[FLAMEGRAPH_PROCESS] && i < table->apart.graph->node_count; i++) {
+        uint32_t node = flamegraph_view_node(&table->base, i), entry = table->kept.place[node];
+        if (table->kept.entries[entry].node == node && flamegraph_holds_threads(&table->base, i))
             table->holds[entry] = true;
     }
     if (table->apart.threads > 1) {
@@ -3615,15 +3639,19 @@ static inline bool flamegraph_draw(const flamegraph *graph, const flamegraph_tab
     return made;
 }
 
+/* A profile may have millions of nodes: nothing is held of them that is not needed any more. */
 static inline bool flamegraph_draw_view(const flamegraph *graph, const flamegraph_options *options,
                                         flamegraph_out *out) {
     flamegraph_table table;
     flamegraph_view view;
     memset(&view, 0, sizeof view);
     bool made = flamegraph_table_make(&table, graph, options);
-    const flamegraph *shown = made ? (options->threads ? table.apart.graph : table.base.graph) : NULL;
-    made = made && flamegraph_view_make(&view, shown, true, true) &&
-           (!shown->figures || flamegraph_choose_figure(view.graph, options)) &&
+    const flamegraph *shown = options->threads ? table.apart.graph : table.base.graph;
+    if (made)
+        flamegraph_table_forget_nodes(&table, options->threads);
+    made = made && flamegraph_view_make(&view, shown, true, true);
+    flamegraph_view_forget_nodes(&view);
+    made = made && (!shown->figures || flamegraph_choose_figure(view.graph, options)) &&
            flamegraph_draw(view.graph, &table, options, out);
     flamegraph_view_free(&view);
     flamegraph_table_free(&table);
