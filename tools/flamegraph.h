@@ -24,7 +24,7 @@
  * frame names may hold blanks), with a fraction or an exponent if need be. Equal stacks add up. Blank lines, and lines
  * that begin with "# " or are a lone "#", are skipped; byte order marks, CRLF and a missing last newline are fine.
  * Bytes that are not UTF-8, and characters that XML forbids, are shown as U+FFFD. What is no such text (JSON, an
- * SVG, UTF-16, gzip, two values a line as difffolded.pl writes them ...) is refused in one line that says what to do.
+ * SVG, UTF-16, gzip, two values a line as difffolded.pl writes them: see below ...) is refused in one line that says what to do.
  *
  * Threads: a frame "thread NAME" at the root (below py-spy's "process ..." frames, if there are any) is a thread. The
  * picture shows all threads together, or with `options.threads` apart; threads whose names differ in digits only
@@ -37,6 +37,11 @@
  * Picture: children stand left to right by falling value. Frames narrower than
  * `options.min_width` are folded: drawn as one hatched box per parent, and counted below the chart.
  * Zooming in unfolds them, as far as the file knows them: it keeps the largest FLAMEGRAPH_MAX_FRAMES.
+ *
+ * Difference: a graph may have a base, another profile that it is compared with (flamegraph_add_base, or collapsed text
+ * with two values a line, flamegraph_add_difference). With `options.difference` widths are the graph's own values, and
+ * colours tell how much more (red) or less (blue) they are than in the base, grey: as much; what is in the base only has
+ * no width, and is in the list of functions.
  *
  * In a browser that runs its script the viewer can show threads apart or together, the frames of importlib one by one
  * (else each run of them is one frame "import"), callers above what they called, and a list of the functions; of a graph
@@ -95,6 +100,13 @@ typedef enum flamegraph_metric {
     FLAMEGRAPH_SAMPLES = 3
 } flamegraph_metric;
 
+/* By what frames are coloured, if there is a base to compare with. */
+typedef enum flamegraph_difference {
+    FLAMEGRAPH_NO_DIFFERENCE = 0, /* by where their code lives */
+    FLAMEGRAPH_SHARES = 1,        /* by how their share of all has changed: the two may have run for different times */
+    FLAMEGRAPH_ABSOLUTE = 2       /* by how their value has changed: the two did the same work */
+} flamegraph_difference;
+
 /* How the picture looks; all zero = good defaults. */
 typedef struct flamegraph_options {
     const char *title;    /* UTF-8; NULL = "Flame graph" */
@@ -109,6 +121,7 @@ typedef struct flamegraph_options {
     flamegraph_facts facts;
     flamegraph_metric metric; /* of figures. The head of the picture says which are shown: the subtitle need not */
     bool idle;                /* of figures: with the time, and the samples, of threads that only waited */
+    flamegraph_difference difference; /* without a base, all is new */
 } flamegraph_options;
 
 #define FLAMEGRAPH_MIN_WIDTH 300
@@ -128,6 +141,12 @@ static inline flamegraph_result flamegraph_add(flamegraph *graph, const char *te
 /* The same for all that can be read from `in`, of which no more is held than some hundred KB, or a line. */
 static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, const char *name, flamegraph_tell_fn tell,
                                                 void *user);
+
+/* Add collapsed text with two values a line, as difffolded.pl writes it: `frame;frame;frame BASE VALUE`. */
+static inline flamegraph_result flamegraph_add_difference(flamegraph *graph, const char *text, size_t size,
+                                                          const char *name, flamegraph_tell_fn tell, void *user);
+static inline flamegraph_result flamegraph_read_difference(flamegraph *graph, FILE *in, const char *name,
+                                                           flamegraph_tell_fn tell, void *user);
 
 /* Or add a tree, frame by frame, without making text of it. A frame called `name` (as in collapsed text: see above), that
  * `parent` calls: FLAMEGRAPH_ROOT, or what an earlier call answered. The same again is the same frame. Answers
@@ -153,6 +172,11 @@ typedef struct flamegraph_figures {
  * FLAMEGRAPH_NO_MEMORY; nothing was added then. */
 static inline flamegraph_result flamegraph_add_figures(flamegraph *graph, uint32_t frame,
                                                        const flamegraph_figures *figures);
+
+/* What a frame had of its own in the base. Of a graph that has one value a frame the base has one, too: `wall`. Answers
+ * as flamegraph_add_figures does; neither changes what the other has added. */
+static inline flamegraph_result flamegraph_add_base(flamegraph *graph, uint32_t frame,
+                                                    const flamegraph_figures *figures);
 
 /* The sum of all values (of figures: of wall time), in units of the last decimal that they have; 0 = there is nothing to
  * see (the picture then says so). */
@@ -227,10 +251,13 @@ struct flamegraph {
     flamegraph_index name_index, node_index;
     flamegraph_figures *figures; /* of nodes; NULL = there is but one value. Those from figure_count on have none */
     size_t figure_count, figure_capacity;
-    flamegraph_figures all; /* their sum */
-    int decimals;           /* of all values: a value of 15 is 1.5 with one decimal */
-    bool ours;              /* a stack was added that begins with "thread NAME" as only pyprof writes it */
-    bool foreign;           /* one was added that does not begin with a thread */
+    flamegraph_figures all;   /* their sum */
+    flamegraph_figures *base; /* of nodes, as figures are; NULL = there is none */
+    size_t base_count, base_capacity;
+    flamegraph_figures base_all;
+    int decimals; /* of all values: a value of 15 is 1.5 with one decimal */
+    bool ours;    /* a stack was added that begins with "thread NAME" as only pyprof writes it */
+    bool foreign; /* one was added that does not begin with a thread */
 };
 
 /* ---- the tree ---- */
@@ -406,6 +433,7 @@ static inline void flamegraph_free(flamegraph *graph) {
     free(graph->names);
     free(graph->nodes);
     free(graph->figures);
+    free(graph->base);
     free(graph->name_index.slots);
     free(graph->node_index.slots);
     free(graph);
@@ -440,6 +468,8 @@ typedef struct flamegraph_line {
     size_t stack_size;
     uint64_t digits; /* the value is digits * 10^exponent */
     int exponent;
+    uint64_t base_digits; /* and so is the base's, in a difference */
+    int base_exponent;
     bool two_values; /* another number stands before it */
     char wrong[128];
 } flamegraph_line;
@@ -576,13 +606,52 @@ static inline bool flamegraph_ends_with_number(const char *text, size_t size) {
     return start > 0 && flamegraph_is_number(text + start, size - start, &line, &fits);
 }
 
+static inline bool flamegraph_is_number_at_all(const char *text, size_t size) {
+    flamegraph_line line;
+    bool fits, minus = size > 1 && text[0] == '-';
+    return flamegraph_is_number(text + minus, size - minus, &line, &fits);
+}
+
 static inline bool flamegraph_is_mark(const char *text, size_t size) {
     return size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0;
 }
 
+/* The stack that ends at `size`, of a line whose value is known. */
+static inline void flamegraph_parse_stack(const char *text, size_t size, flamegraph_line *line) {
+    if (size == 1) {
+        line->stack = FLAMEGRAPH_FRAMELESS;
+        line->stack_size = sizeof FLAMEGRAPH_FRAMELESS - 1;
+    } else if (size == 0) {
+        snprintf(line->wrong, sizeof line->wrong, "no stack before the value");
+    } else {
+        line->stack = text;
+        line->stack_size = size - 1;
+        line->two_values = flamegraph_ends_with_number(text, size - 1);
+    }
+}
+
+/* Of a difference: the first of the two values, which `size` bytes end with. Answers where it begins. */
+static inline size_t flamegraph_parse_base(const char *text, size_t size, flamegraph_line *line) {
+    flamegraph_line base;
+    base.wrong[0] = '\0';
+    while (size > 0 && flamegraph_is_blank(text[size - 1]))
+        size--;
+    size_t blank = flamegraph_word_start(text, size);
+    if (!flamegraph_is_number_at_all(text + blank, size - blank))
+        snprintf(line->wrong, sizeof line->wrong, "one value ends the line: a difference has two, BASE VALUE");
+    else if (!flamegraph_parse_value(text + blank, size - blank, &base))
+        memcpy(line->wrong, base.wrong, sizeof line->wrong);
+    line->base_digits = base.digits;
+    line->base_exponent = base.exponent;
+    return blank;
+}
+
 /* `clean`: it is known to hold neither a NUL byte nor a carriage return. */
-static inline void flamegraph_parse_line(const char *text, size_t size, bool clean, flamegraph_line *line) {
+static inline void flamegraph_parse_line(const char *text, size_t size, bool clean, bool difference,
+                                         flamegraph_line *line) {
     line->stack_size = 0;
+    line->base_digits = 0;
+    line->base_exponent = 0;
     line->two_values = false;
     line->wrong[0] = '\0';
     while (flamegraph_is_mark(text, size)) { /* at the start of a file, or of one of several that were joined */
@@ -605,17 +674,10 @@ static inline void flamegraph_parse_line(const char *text, size_t size, bool cle
     size_t blank = flamegraph_word_start(text, size);
     if (!flamegraph_parse_value(text + blank, size - blank, line))
         return;
-    size_t stack = blank ? blank - 1 : 0;
-    if (stack == 0 && blank == 1) {
-        line->stack = FLAMEGRAPH_FRAMELESS;
-        line->stack_size = sizeof FLAMEGRAPH_FRAMELESS - 1;
-    } else if (stack == 0) {
-        snprintf(line->wrong, sizeof line->wrong, "no stack before the value");
-    } else {
-        line->stack = text;
-        line->stack_size = stack;
-        line->two_values = flamegraph_ends_with_number(text, stack);
-    }
+    if (difference)
+        blank = flamegraph_parse_base(text, blank, line);
+    if (!line->wrong[0])
+        flamegraph_parse_stack(text, blank, line);
 }
 
 /* Who hears of what is wrong, and by which name the caller knows the input or the output. */
@@ -789,13 +851,45 @@ static inline bool flamegraph_is_other(const flamegraph_survey *survey, const fl
         what = first;
     }
     if (!what && survey->stacks && survey->two_values == survey->stacks && !survey->bad) {
-        what = "two values end the line, as difffolded.pl writes them: differences are not drawn; leave out "
-               "one of "
-               "the two, or give one of the files that were compared";
+        what = "two values end the line, as difffolded.pl writes them: pyprof-svg --diff draws the difference; or "
+               "give one of the files that were compared";
     }
     if (what)
         flamegraph_tell(told, line, what);
     return what != NULL;
+}
+
+/* ---- figures of nodes ---- */
+
+/* Where those of a node are in an array that grows with it; NULL = no memory. */
+static inline flamegraph_figures *flamegraph_figures_in(flamegraph_figures **array, size_t *count, size_t *capacity,
+                                                        uint32_t node) {
+    size_t more = node < *count ? 0 : node + 1 - *count;
+    flamegraph_figures *figures =
+        (flamegraph_figures *)flamegraph_reserve(*array, capacity, *count, more, sizeof *figures);
+    if (!figures)
+        return NULL;
+    *array = figures;
+    memset(figures + *count, 0, more * sizeof *figures);
+    *count += more;
+    return &figures[node];
+}
+
+static inline flamegraph_figures *flamegraph_figures_at(flamegraph *graph, uint32_t node) {
+    return flamegraph_figures_in(&graph->figures, &graph->figure_count, &graph->figure_capacity, node);
+}
+
+static inline flamegraph_figures *flamegraph_base_at(flamegraph *graph, uint32_t node) {
+    return flamegraph_figures_in(&graph->base, &graph->base_count, &graph->base_capacity, node);
+}
+
+static inline void flamegraph_sum_figures(flamegraph_figures *sum, const flamegraph_figures *more) {
+    sum->wall += more->wall;
+    sum->wall_idle += more->wall_idle;
+    sum->cpu += more->cpu;
+    sum->gil += more->gil;
+    sum->samples += more->samples;
+    sum->samples_idle += more->samples_idle;
 }
 
 /* ---- reading ---- */
@@ -816,6 +910,9 @@ typedef struct flamegraph_mark {
     size_t text_size, name_count, node_count;
     uint64_t *own; /* what each node had of its own */
     int decimals;
+    flamegraph_figures *base; /* what it had in the base */
+    size_t base_count;
+    flamegraph_figures base_all;
 } flamegraph_mark;
 
 /* A text on its way into a graph, which is read once: a line's value is added where its stack ends, and only at the end
@@ -826,8 +923,9 @@ typedef struct flamegraph_reading {
     flamegraph_told told;
     flamegraph_mark before;
     flamegraph_survey survey;
-    uint64_t sum;      /* of all values */
-    int most_decimals; /* that there is room for */
+    bool difference;        /* lines have two values */
+    uint64_t sum, base_sum; /* of all values */
+    int most_decimals;      /* that there is room for */
     bool no_memory;
     size_t complaint_count; /* of which only the first are kept */
     flamegraph_complaint complaints[FLAMEGRAPH_MAX_COMPLAINTS];
@@ -848,21 +946,39 @@ static inline void flamegraph_own_to_totals(flamegraph *graph) {
         graph->nodes[graph->nodes[i].parent].total += graph->nodes[i].total;
 }
 
+static inline bool flamegraph_make_mark(flamegraph_mark *mark, const flamegraph *graph) {
+    flamegraph_mark made = {graph->text_size,  graph->name_count, graph->node_count, NULL, graph->decimals, NULL,
+                            graph->base_count, graph->base_all};
+    made.own = (uint64_t *)malloc(graph->node_count * sizeof *made.own);
+    made.base = (flamegraph_figures *)malloc((graph->base_count + 1) * sizeof *made.base);
+    *mark = made;
+    if (made.base && made.base_count)
+        memcpy(made.base, graph->base, graph->base_count * sizeof *made.base);
+    return made.own && made.base;
+}
+
+static inline void flamegraph_free_mark(flamegraph_mark *mark) {
+    free(mark->own);
+    free(mark->base);
+}
+
 /* False = no memory, and nothing has changed. */
-static inline bool flamegraph_begin(flamegraph_reading *reading, flamegraph *graph, const flamegraph_told *told) {
-    flamegraph_mark mark = {graph->text_size, graph->name_count, graph->node_count, NULL, graph->decimals};
+static inline bool flamegraph_begin(flamegraph_reading *reading, flamegraph *graph, bool difference,
+                                    const flamegraph_told *told) {
     memset(reading, 0, sizeof *reading);
     reading->graph = graph;
     reading->told = *told;
+    reading->difference = difference;
     reading->sum = flamegraph_total(graph);
+    reading->base_sum = graph->base_all.wall;
     reading->most_decimals = FLAMEGRAPH_MAX_DECIMALS;
-    mark.own = (uint64_t *)malloc(graph->node_count * sizeof *mark.own);
-    if (!mark.own)
+    if (!flamegraph_make_mark(&reading->before, graph)) {
+        flamegraph_free_mark(&reading->before);
         return false;
+    }
     flamegraph_totals_to_own(graph);
     for (size_t i = 0; i < graph->node_count; i++)
-        mark.own[i] = graph->nodes[i].total;
-    reading->before = mark;
+        reading->before.own[i] = graph->nodes[i].total;
     return true;
 }
 
@@ -876,6 +992,10 @@ static inline void flamegraph_undo(flamegraph_reading *reading) {
     graph->decimals = before->decimals;
     for (size_t i = 0; i < graph->node_count; i++)
         graph->nodes[i].total = before->own[i];
+    graph->base_count = before->base_count;
+    graph->base_all = before->base_all;
+    if (graph->base_count)
+        memcpy(graph->base, before->base, graph->base_count * sizeof *graph->base);
     for (size_t i = 0; i < 2; i++) {
         if (indexes[i]->slots)
             memset(indexes[i]->slots, 0xff, indexes[i]->capacity * sizeof *indexes[i]->slots);
@@ -892,41 +1012,65 @@ static inline void flamegraph_undo(flamegraph_reading *reading) {
 /* All values get more decimals, or fewer. */
 static inline void flamegraph_rescale(flamegraph_reading *reading, int decimals) {
     flamegraph *graph = reading->graph;
+    int more = decimals - graph->decimals;
     reading->sum = 0;
     for (size_t i = 0; i < graph->node_count; i++) {
-        flamegraph_scale(&graph->nodes[i].total, decimals - graph->decimals);
+        flamegraph_scale(&graph->nodes[i].total, more);
         reading->sum += graph->nodes[i].total;
     }
+    reading->base_sum = 0;
+    for (size_t i = 0; i < graph->base_count; i++) {
+        flamegraph_scale(&graph->base[i].wall, more);
+        reading->base_sum += graph->base[i].wall;
+    }
+    graph->base_all.wall = reading->base_sum;
     graph->decimals = decimals;
 }
 
 /* A sum with decimals stays below this: there is no need of more digits than the 18 that it has. */
 #define FLAMEGRAPH_MAX_EXACT UINT64_C(9000000000000000000)
 
-/* Whether the sum, with the line's value in it, fits with so many decimals. *value is the value then. */
-static inline bool flamegraph_fits(const flamegraph_reading *reading, const flamegraph_line *line, int decimals,
-                                   uint64_t *value) {
-    uint64_t sum = reading->sum, most = decimals ? FLAMEGRAPH_MAX_EXACT : UINT64_MAX;
-    *value = line->digits;
-    return flamegraph_scale(&sum, decimals - reading->graph->decimals) && sum <= most &&
-           flamegraph_scale(value, line->exponent + decimals) && *value <= most - sum;
+/* Whether a value, digits * 10^exponent, can be added to the sum, with so many decimals, `more` than the sum has.
+ * *value is it then. */
+static inline bool flamegraph_fits(uint64_t *value, int exponent, uint64_t sum, int decimals, int more) {
+    uint64_t most = decimals ? FLAMEGRAPH_MAX_EXACT : UINT64_MAX;
+    return flamegraph_scale(&sum, more) && sum <= most && flamegraph_scale(value, exponent + decimals) &&
+           *value <= most - sum;
 }
 
-/* The line's value in units of the last decimal, of which there are as many as the values have and fit; false = the sum
+/* The line's values in units of the last decimal, of which there are as many as the values have and fit; false = a sum
  * is too large even without any. */
-static inline bool flamegraph_take_value(flamegraph_reading *reading, const flamegraph_line *line, uint64_t *value) {
-    int decimals = reading->graph->decimals;
-    if (-line->exponent > decimals)
-        decimals = -line->exponent < reading->most_decimals ? -line->exponent : reading->most_decimals;
-    while (!flamegraph_fits(reading, line, decimals, value)) {
+static inline bool flamegraph_take_values(flamegraph_reading *reading, const flamegraph_line *line, uint64_t *value,
+                                          uint64_t *base) {
+    int before = reading->graph->decimals, decimals = before;
+    int wanted = -(line->exponent < line->base_exponent ? line->exponent : line->base_exponent);
+    if (wanted > decimals)
+        decimals = wanted < reading->most_decimals ? wanted : reading->most_decimals;
+    for (;;) {
+        *value = line->digits;
+        *base = line->base_digits;
+        if (flamegraph_fits(value, line->exponent, reading->sum, decimals, decimals - before) &&
+            flamegraph_fits(base, line->base_exponent, reading->base_sum, decimals, decimals - before))
+            break;
         if (decimals == 0)
             return false;
         reading->most_decimals = --decimals;
     }
-    if (decimals != reading->graph->decimals)
+    if (decimals != before)
         flamegraph_rescale(reading, decimals);
     reading->sum += *value;
+    reading->base_sum += *base;
     return true;
+}
+
+/* False = no memory. */
+static inline bool flamegraph_add_to_base(flamegraph *graph, uint32_t node, uint64_t value) {
+    flamegraph_figures *base = value ? flamegraph_base_at(graph, node) : NULL;
+    if (base) {
+        base->wall += value;
+        graph->base_all.wall += value;
+    }
+    return !value || base;
 }
 
 static inline size_t flamegraph_equal_bytes(const char *one, const char *other, size_t size) {
@@ -1012,7 +1156,7 @@ static inline void flamegraph_survey_stack(flamegraph_reading *reading, const fl
     size_t root = reading->steps[0].end;
     bool thread = flamegraph_is_thread(line->stack, root);
     survey->stacks++;
-    survey->two_values += line->two_values && !(thread && reading->step_count == 1);
+    survey->two_values += line->two_values && !reading->difference && !(thread && reading->step_count == 1);
     survey->ours += thread && !flamegraph_is_thread_id(line->stack, root);
     survey->foreign += !thread;
 }
@@ -1023,9 +1167,9 @@ static inline void flamegraph_take_line(flamegraph_reading *reading, const char 
     flamegraph_survey *survey = &reading->survey;
     flamegraph_line line;
     uint32_t node = FLAMEGRAPH_NONE;
-    uint64_t value;
+    uint64_t value, base;
     survey->lines++;
-    flamegraph_parse_line(text, size, clean, &line);
+    flamegraph_parse_line(text, size, clean, reading->difference, &line);
     if (!line.wrong[0] && !line.stack_size)
         return;
     if (!line.wrong[0])
@@ -1034,10 +1178,12 @@ static inline void flamegraph_take_line(flamegraph_reading *reading, const char 
         flamegraph_survey_first(survey, text, end, &line);
     if (node != FLAMEGRAPH_NONE) {
         flamegraph_survey_stack(reading, &line);
-        if (flamegraph_take_value(reading, &line, &value))
-            reading->graph->nodes[node].total += value;
-        else
+        if (!flamegraph_take_values(reading, &line, &value, &base)) {
             snprintf(line.wrong, sizeof line.wrong, "the sum of all values exceeds 64 bits");
+        } else {
+            reading->graph->nodes[node].total += value;
+            reading->no_memory = !flamegraph_add_to_base(reading->graph, node, base);
+        }
     } else {
         survey->bad++;
     }
@@ -1100,20 +1246,31 @@ static inline flamegraph_result flamegraph_end(flamegraph_reading *reading, flam
         graph->foreign = graph->foreign || reading->survey.foreign;
     }
     flamegraph_own_to_totals(graph);
-    free(reading->before.own);
+    flamegraph_free_mark(&reading->before);
     free(reading->steps);
     return result;
+}
+
+static inline flamegraph_result flamegraph_add_text(flamegraph *graph, const char *text, size_t size, bool difference,
+                                                    const flamegraph_told *told) {
+    flamegraph_reading reading;
+    if (!flamegraph_begin(&reading, graph, difference, told))
+        return flamegraph_fail(told, FLAMEGRAPH_NO_MEMORY);
+    if (size)
+        flamegraph_take(&reading, text, size, true);
+    return flamegraph_end(&reading, FLAMEGRAPH_OK);
 }
 
 static inline flamegraph_result flamegraph_add(flamegraph *graph, const char *text, size_t size, const char *name,
                                                flamegraph_tell_fn tell, void *user) {
     flamegraph_told told = {tell, user, name};
-    flamegraph_reading reading;
-    if (!flamegraph_begin(&reading, graph, &told))
-        return flamegraph_fail(&told, FLAMEGRAPH_NO_MEMORY);
-    if (size)
-        flamegraph_take(&reading, text, size, true);
-    return flamegraph_end(&reading, FLAMEGRAPH_OK);
+    return flamegraph_add_text(graph, text, size, false, &told);
+}
+
+static inline flamegraph_result flamegraph_add_difference(flamegraph *graph, const char *text, size_t size,
+                                                          const char *name, flamegraph_tell_fn tell, void *user) {
+    flamegraph_told told = {tell, user, name};
+    return flamegraph_add_text(graph, text, size, true, &told);
 }
 
 /* Reads block by block; one holds at least a whole line. */
@@ -1142,13 +1299,24 @@ static inline flamegraph_result flamegraph_read_blocks(flamegraph_reading *readi
     return ferror(in) ? FLAMEGRAPH_IO_ERROR : result;
 }
 
+static inline flamegraph_result flamegraph_read_text(flamegraph *graph, FILE *in, bool difference,
+                                                     const flamegraph_told *told) {
+    flamegraph_reading reading;
+    if (!flamegraph_begin(&reading, graph, difference, told))
+        return flamegraph_fail(told, FLAMEGRAPH_NO_MEMORY);
+    return flamegraph_end(&reading, flamegraph_read_blocks(&reading, in));
+}
+
 static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, const char *name, flamegraph_tell_fn tell,
                                                 void *user) {
     flamegraph_told told = {tell, user, name};
-    flamegraph_reading reading;
-    if (!flamegraph_begin(&reading, graph, &told))
-        return flamegraph_fail(&told, FLAMEGRAPH_NO_MEMORY);
-    return flamegraph_end(&reading, flamegraph_read_blocks(&reading, in));
+    return flamegraph_read_text(graph, in, false, &told);
+}
+
+static inline flamegraph_result flamegraph_read_difference(flamegraph *graph, FILE *in, const char *name,
+                                                           flamegraph_tell_fn tell, void *user) {
+    flamegraph_told told = {tell, user, name};
+    return flamegraph_read_text(graph, in, true, &told);
 }
 
 /* ---- adding a tree ---- */
@@ -1173,28 +1341,6 @@ static inline flamegraph_result flamegraph_add_value(flamegraph *graph, uint32_t
     return FLAMEGRAPH_OK;
 }
 
-/* Where the figures of a node are; NULL = no memory. */
-static inline flamegraph_figures *flamegraph_figures_at(flamegraph *graph, uint32_t node) {
-    size_t more = node < graph->figure_count ? 0 : node + 1 - graph->figure_count;
-    flamegraph_figures *figures = (flamegraph_figures *)flamegraph_reserve(graph->figures, &graph->figure_capacity,
-                                                                           graph->figure_count, more, sizeof *figures);
-    if (!figures)
-        return NULL;
-    graph->figures = figures;
-    memset(figures + graph->figure_count, 0, more * sizeof *figures);
-    graph->figure_count += more;
-    return &figures[node];
-}
-
-static inline void flamegraph_sum_figures(flamegraph_figures *sum, const flamegraph_figures *more) {
-    sum->wall += more->wall;
-    sum->wall_idle += more->wall_idle;
-    sum->cpu += more->cpu;
-    sum->gil += more->gil;
-    sum->samples += more->samples;
-    sum->samples_idle += more->samples_idle;
-}
-
 static inline flamegraph_result flamegraph_add_figures(flamegraph *graph, uint32_t frame,
                                                        const flamegraph_figures *figures) {
     if (figures->wall_idle > figures->wall || figures->samples_idle > figures->samples)
@@ -1213,6 +1359,23 @@ static inline flamegraph_result flamegraph_add_figures(flamegraph *graph, uint32
     return FLAMEGRAPH_OK;
 }
 
+static inline flamegraph_result flamegraph_add_base(flamegraph *graph, uint32_t frame,
+                                                    const flamegraph_figures *figures) {
+    flamegraph_figures more = *figures, *all = &graph->base_all;
+    if (more.wall_idle > more.wall || more.samples_idle > more.samples ||
+        !flamegraph_scale(&more.wall, graph->decimals))
+        return FLAMEGRAPH_BAD_INPUT;
+    if (more.wall > UINT64_MAX - all->wall || more.cpu > UINT64_MAX - all->cpu || more.gil > UINT64_MAX - all->gil ||
+        more.samples > UINT64_MAX - all->samples)
+        return FLAMEGRAPH_BAD_INPUT;
+    flamegraph_figures *base = flamegraph_base_at(graph, frame);
+    if (!base)
+        return FLAMEGRAPH_NO_MEMORY;
+    flamegraph_sum_figures(all, &more);
+    flamegraph_sum_figures(base, &more);
+    return FLAMEGRAPH_OK;
+}
+
 /* A node's own figures; what was added as one value is wall time. `own` is the node's own value. */
 static inline flamegraph_figures flamegraph_own_figures(const flamegraph *graph, uint32_t node, uint64_t own) {
     flamegraph_figures figures;
@@ -1222,6 +1385,10 @@ static inline flamegraph_figures flamegraph_own_figures(const flamegraph *graph,
     if (own > figures.wall)
         figures.wall = own;
     return figures;
+}
+
+static inline bool flamegraph_is_nothing(const flamegraph_figures *figures) {
+    return !figures->wall && !figures->cpu && !figures->gil && !figures->samples;
 }
 
 /* The one of them that is shown. */
@@ -1456,6 +1623,10 @@ static inline bool flamegraph_fill_view(flamegraph_view *view) {
         return false;
     if (from->figures)
         graph->figures[0] = from->figures[0];
+    if (from->base_count && !flamegraph_base_at(graph, 0))
+        return false;
+    if (from->base_count)
+        graph->base[0] = from->base[0];
     for (uint32_t i = 1; i < from->node_count; i++) {
         uint32_t parent = view->node[from->nodes[i].parent];
         uint32_t node = parent;
@@ -1471,6 +1642,10 @@ static inline bool flamegraph_fill_view(flamegraph_view *view) {
             return false;
         if (i < from->figure_count)
             flamegraph_sum_figures(&graph->figures[node], &from->figures[i]);
+        if (i < from->base_count && !flamegraph_base_at(graph, node))
+            return false;
+        if (i < from->base_count)
+            flamegraph_sum_figures(&graph->base[node], &from->base[i]);
     }
     return true;
 }
@@ -1914,6 +2089,52 @@ static inline uint32_t flamegraph_colour(const char *name, size_t size) {
     return colour;
 }
 
+/* ---- differences ---- */
+
+/* How large a change is has so many steps: from 0.05 to 10 percent of all. What is below the first is as it was. */
+static const double flamegraph_steps[] = {0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1};
+enum {
+    FLAMEGRAPH_STEPS = sizeof flamegraph_steps / sizeof flamegraph_steps[0]
+};
+
+/* How a value has changed against the base's, as a part of all. */
+static inline double flamegraph_change(flamegraph_difference difference, uint64_t value, uint64_t total, uint64_t base,
+                                       uint64_t base_total) {
+    if (difference == FLAMEGRAPH_ABSOLUTE)
+        return ((double)value - (double)base) / (double)(base_total ? base_total : total);
+    return (double)value / (double)total - (base_total ? (double)base / (double)base_total : 0);
+}
+
+/* From -FLAMEGRAPH_STEPS, much less, to FLAMEGRAPH_STEPS, much more. */
+static inline int flamegraph_step_of(double change) {
+    double size = (change < 0 ? -change : change) + 1e-9; /* 0.3 - 0.25 is less than 0.05 */
+    int step = 0;
+    while (step < FLAMEGRAPH_STEPS && size >= flamegraph_steps[step])
+        step++;
+    return change < 0 ? -step : step;
+}
+
+/* Grey, or the further towards red or blue the larger the step is; text is readable on each. */
+static inline uint32_t flamegraph_change_colour(int step, bool dark) {
+    static const uint32_t ends[2][3] = {{0x6aa5f0, 0xe8eaed, 0xf0705a}, {0x2a66c8, 0x30363d, 0xc03a2b}};
+    uint32_t from = ends[dark][1], to = ends[dark][step < 0 ? 0 : 2], colour = 0;
+    int mix = step ? (step < 0 ? -step : step) + 1 : 0;
+    for (int shift = 0; shift < 24; shift += 8) {
+        int start = (int)(from >> shift & 255), end = (int)(to >> shift & 255);
+        colour |= (uint32_t)(start + (end - start) * mix / (FLAMEGRAPH_STEPS + 1)) << shift;
+    }
+    return colour;
+}
+
+/* "+10.0", "\xe2\x88\x920.25", "0": in percent. */
+static inline void flamegraph_format_change(char *out, size_t room, double change) {
+    char digits[32];
+    double size = 100 * (change < 0 ? -change : change);
+    flamegraph_fixed(digits, sizeof digits, size, size >= 0.995 ? 1 : 2);
+    snprintf(out, room, "%s", size < 0.005 ? "" : change < 0 ? "\xe2\x88\x92" : "+");
+    flamegraph_append(out, room, size < 0.005 ? "0" : digits);
+}
+
 /* ---- the picture ---- */
 
 /* A frame that the file describes. Entries stand in breadth-first order: the children of one entry
@@ -1941,6 +2162,8 @@ typedef struct flamegraph_picture {
     size_t count;
     uint32_t levels;        /* of what is drawn */
     uint64_t hidden_frames; /* not drawn on their own, though they have a value */
+    uint64_t *base;         /* of a difference: node -> its total in the base, of what is shown */
+    uint64_t gone;          /* and how many frames are in the base only */
     char kept_text[128];    /* the sentence about what the file itself leaves out; empty when it has all */
 } flamegraph_picture;
 
@@ -1976,20 +2199,28 @@ static inline int flamegraph_height(const flamegraph_picture *picture) {
     return flamegraph_top(picture) + (int)picture->levels * FLAMEGRAPH_ROW + FLAMEGRAPH_BOTTOM;
 }
 
+/* How large a node is: what it has, or what it had. */
+static inline uint64_t flamegraph_weight(const flamegraph_picture *picture, size_t node) {
+    uint64_t total = picture->graph->nodes[node].total;
+    return picture->base && picture->base[node] > total ? picture->base[node] : total;
+}
+
 /* The smallest value of which fewer than `limit` nodes have more, found digit by digit from the highest on. */
-static inline uint64_t flamegraph_cutoff(const flamegraph *graph, size_t limit) {
+static inline uint64_t flamegraph_cutoff(const flamegraph_picture *picture, size_t limit) {
     enum {
         BITS = 11
     };
     size_t counts[1 << BITS], more = 0;
     uint64_t found = 0;
+    if (picture->graph->node_count < limit)
+        return 0;
     for (int shift = 63 / BITS * BITS; shift >= 0; shift -= BITS) {
         size_t digit = sizeof counts / sizeof *counts - 1;
-        if (flamegraph_total(graph) >> shift == 0)
+        if (flamegraph_weight(picture, 0) >> shift == 0)
             continue;
         memset(counts, 0, sizeof counts);
-        for (size_t i = 0; i < graph->node_count; i++) {
-            uint64_t total = graph->nodes[i].total;
+        for (size_t i = 0; i < picture->graph->node_count; i++) {
+            uint64_t total = flamegraph_weight(picture, i);
             if ((total ^ found) >> shift >> BITS == 0)
                 counts[total >> shift & digit]++;
         }
@@ -2004,12 +2235,12 @@ static inline uint64_t flamegraph_cutoff(const flamegraph *graph, size_t limit) 
  * with ties taken in order of making, no chosen node lacks its caller. */
 static inline void flamegraph_choose(flamegraph_picture *picture) {
     const flamegraph *graph = picture->graph;
-    uint64_t cutoff = flamegraph_cutoff(graph, FLAMEGRAPH_MAX_FRAMES);
+    uint64_t cutoff = flamegraph_cutoff(picture, FLAMEGRAPH_MAX_FRAMES);
     size_t ties = FLAMEGRAPH_MAX_FRAMES;
     for (size_t i = 0; i < graph->node_count; i++)
-        ties -= graph->nodes[i].total > cutoff;
+        ties -= flamegraph_weight(picture, i) > cutoff;
     for (uint32_t i = 0; i < graph->node_count; i++) {
-        uint64_t total = graph->nodes[i].total;
+        uint64_t total = flamegraph_weight(picture, i);
         picture->place[i] = FLAMEGRAPH_NONE;
         if (total < cutoff || (total == cutoff && ties == 0))
             continue;
@@ -2089,7 +2320,7 @@ static inline void flamegraph_fold(flamegraph_picture *picture) {
         flamegraph_entry *entry = &picture->entries[picture->place[parent]];
         if (entry->node == parent)
             entry->folded_value += graph->nodes[i].total;
-        entry->folded_frames++;
+        entry->folded_frames += !picture->base || graph->nodes[i].total;
         picture->place[i] = picture->place[parent];
     }
 }
@@ -2130,6 +2361,8 @@ static inline void flamegraph_lay_out(flamegraph_picture *picture) {
     }
     for (size_t i = 0; i < graph->node_count; i++)
         picture->hidden_frames += graph->nodes[i].total > 0;
+    for (size_t i = 0; picture->base && i < graph->node_count; i++)
+        picture->gone += picture->base[i] && !graph->nodes[i].total;
     picture->hidden_frames -= drawn;
 }
 
@@ -2137,6 +2370,18 @@ static inline void flamegraph_picture_free(flamegraph_picture *picture) {
     free(picture->order);
     free(picture->place);
     free(picture->entries);
+    free(picture->base);
+}
+
+/* What each node, and all that it called, had in the base; NULL = no memory. */
+static inline uint64_t *flamegraph_base_totals(const flamegraph *graph, const flamegraph_options *options) {
+    flamegraph_metric metric = graph->figures ? options->metric : FLAMEGRAPH_WALL;
+    uint64_t *base = (uint64_t *)calloc(graph->node_count, sizeof *base);
+    for (size_t i = 0; base && i < graph->base_count; i++)
+        base[i] = flamegraph_figure(&graph->base[i], metric, !graph->figures || options->idle);
+    for (size_t i = graph->node_count; base && i-- > 1;)
+        base[graph->nodes[i].parent] += base[i];
+    return base;
 }
 
 static inline bool flamegraph_picture_make(flamegraph_picture *picture, const flamegraph *graph,
@@ -2151,7 +2396,9 @@ static inline bool flamegraph_picture_make(flamegraph_picture *picture, const fl
     picture->order = (uint32_t *)malloc(most * sizeof *picture->order);
     picture->place = (uint32_t *)malloc(graph->node_count * sizeof *picture->place);
     picture->entries = (flamegraph_entry *)calloc(most, sizeof *picture->entries);
-    if (!picture->order || !picture->place || !picture->entries)
+    if (options->difference)
+        picture->base = flamegraph_base_totals(graph, options);
+    if (!picture->order || !picture->place || !picture->entries || (options->difference && !picture->base))
         return false;
     flamegraph_choose(picture);
     if (!flamegraph_sort(picture))
@@ -2288,7 +2535,7 @@ static inline bool flamegraph_record(flamegraph_table *table, uint32_t entry, ui
     return true;
 }
 
-/* Record every frame's own value. `own` has them. */
+/* Record every frame's own value, and that of the base as of as many threads more. `own` has them. */
 static inline bool flamegraph_record_all(flamegraph_table *table, const uint64_t *own) {
     const flamegraph *graph = table->apart.graph;
     const flamegraph_picture *kept = &table->kept;
@@ -2303,11 +2550,15 @@ static inline bool flamegraph_record_all(flamegraph_table *table, const uint64_t
         uint32_t thread = table->thread ? table->thread[i] : 0;
         bool has = kept->entries[entry].node == node;
         flamegraph_figures figures = flamegraph_own_figures(graph, i, own[i]);
-        if (figures.wall || figures.cpu || figures.gil || figures.samples)
+        if (!flamegraph_is_nothing(&figures))
             good = flamegraph_record(table, entry, thread, has ? FLAMEGRAPH_OWN : FLAMEGRAPH_FOLDED, own[i],
                                      graph->figures ? &figures : NULL);
-        if (!has)
+        if (!has && (!kept->base || graph->nodes[i].total))
             good = good && flamegraph_record(table, entry, thread, FLAMEGRAPH_FRAMES, 1, NULL);
+        if (kept->base && i < graph->base_count && !flamegraph_is_nothing(&graph->base[i]))
+            good = good && flamegraph_record(table, entry, thread + (uint32_t)table->thread_count,
+                                             has ? FLAMEGRAPH_OWN : FLAMEGRAPH_FOLDED, graph->base[i].wall,
+                                             graph->figures ? &graph->base[i] : NULL);
     }
     return good;
 }
@@ -2319,7 +2570,7 @@ static inline bool flamegraph_join_threads(flamegraph_table *table, flamegraph_s
     if (records->node_count <= FLAMEGRAPH_MAX_RECORDS)
         return false;
     for (size_t i = 1; i < records->node_count; i++)
-        shares[records->nodes[i].name / FLAMEGRAPH_KINDS].records++;
+        shares[records->nodes[i].name / FLAMEGRAPH_KINDS % table->thread_count].records++;
     for (sum = shares[0].records; count < table->thread_count; count++) {
         sum += shares[count].records;
         if (sum > FLAMEGRAPH_MAX_RECORDS)
@@ -2425,12 +2676,15 @@ static inline bool flamegraph_table_record(flamegraph_table *table) {
 static inline bool flamegraph_table_make(flamegraph_table *table, const flamegraph *graph,
                                          const flamegraph_options *options) {
     char count[32];
+    flamegraph_options all = *options; /* the table has all of the figures */
+    all.metric = FLAMEGRAPH_WALL;
+    all.idle = true;
     memset(table, 0, sizeof *table);
     if (!flamegraph_view_make(&table->apart, graph, true, false))
         return false;
     flamegraph_view_forget_nodes(&table->apart);
     if (!flamegraph_view_make(&table->base, table->apart.graph, false, false) ||
-        !flamegraph_picture_make(&table->kept, table->base.graph, options))
+        !flamegraph_picture_make(&table->kept, table->base.graph, &all))
         return false;
     table->words = flamegraph_create();
     table->holds = (bool *)calloc(table->kept.count, sizeof *table->holds);
@@ -2545,7 +2799,8 @@ static const char *const flamegraph_style[] = {
     /* clang-format on */
 };
 
-/* What makes it interactive. It finds the frames as `data`, see flamegraph_put_data(). */
+/* What makes it interactive. It finds the frames as `data`, see flamegraph_put_data(). Lines that begin with a tab are
+ * only in pictures of differences. */
 static const char *const flamegraph_script[] = {
     /* clang-format off */
     "const svg=document.currentScript?.closest('svg')?\?document.documentElement;",
@@ -2590,6 +2845,7 @@ static const char *const flamegraph_script[] = {
     "}",
     "const colours=codes.map(colour);",
     "const tree={name:[],parent:[0],missing:[]},records=[];",
+    "\tconst ofBase=[];",
     "const{next:take}=reader(data.table);",
     "for(let i=0;i<tree.parent.length;i++){",
     "tree.name.push(take());",
@@ -2600,6 +2856,7 @@ static const char *const flamegraph_script[] = {
     "const kind=take();",
     "const record={frame:i,thread:Math.floor(kind / 3),kind:kind%3,value:take()};",
     "if(data.figures&&record.kind<2)record.figures=Array.from({length:6},(_,bit)=>record.value>>bit&1?take():0);",
+    "\tif(record.thread>=data.threads.length)ofBase.push({...record,thread:record.thread-data.threads.length});else",
     "records.push(record);",
     "}",
     "}",
@@ -2607,6 +2864,7 @@ static const char *const flamegraph_script[] = {
     "const has={apart:data.threads.length>2,imports:importlib.some(Boolean),functions:true,callers:true};",
     "const metrics=[{name:'wall time',at:0,idle:1},{name:'CPU time',at:2},{name:'time with the GIL',at:3},{name:'samples',at:4,idle:5}];",
     "const known=Array.from({length:6},(_,at)=>records.some((record)=>record.figures?.[at]));",
+    "\tofBase.forEach(({figures})=>figures?.forEach((sum,at)=>{known[at]||=sum>0;}));",
     "has.idle=known[1]||known[5];",
     "has.metric=metrics.filter((one)=>known[one.at]||known[one.idle]).length>1;",
     "const metric=()=>metrics[chosen.metric];",
@@ -2618,6 +2876,7 @@ static const char *const flamegraph_script[] = {
     "const chosen={apart:!!data.apart,imports:false,functions:false,callers:false,metric:data.metric,idle:!!data.idle};",
     "let name,value,self,parent,first,children,folded,size,total,origin,placed;",
     "let calls;",
+    "\tlet old,oldSelf,gone,unsure;",
     "function shape(){",
     "const found={name:[tree.name[0]],parent:[0],origin:[[0,0]]},made=new Map(),stood=new Map([[0,0]]);",
     "const enter=(above,word)=>{",
@@ -2662,6 +2921,7 @@ static const char *const flamegraph_script[] = {
     "const order=[0];",
     "name=new Int32Array(count),value=new Float64Array(count),self=new Float64Array(count),parent=new Int32Array(count);",
     "first=new Int32Array(count),children=new Int32Array(count),size=new Float64Array(count),folded=[],origin=[];",
+    "\told=new Float64Array(count),oldSelf=new Float64Array(count),gone=0,unsure=view.lostOld.some((sum)=>sum>0);",
     "const where=new Int32Array(count);",
     "for(let at=0;at<order.length;at++){",
     "const i=order[at],run=members.subarray(runs[i],runs[i+1]);",
@@ -2671,6 +2931,7 @@ static const char *const flamegraph_script[] = {
     "where[i]=at;",
     "value[at]=view.value[i];",
     "self[at]=view.self[i];",
+    "\told[at]=view.old[i],oldSelf[at]=view.oldSelf[i],gone+=old[at]>0&&!(value[at]>0);",
     "if(view.missing[i]||view.lost[i])folded[at]=[view.missing[i],view.lost[i]];",
     "first[at]=order.length;",
     "children[at]=run.length;",
@@ -2678,11 +2939,13 @@ static const char *const flamegraph_script[] = {
     "}",
     "for(let i=count-1;i>=0;i--){",
     "size[i]+=1+(folded[i]?.[0]?\?0);",
+    "\tif(!(value[i]>0))size[i]--;",
     "if(i)size[parent[i]]+=size[i];",
     "}",
     "total=value[0];",
     "placed=(frame,thread)=>where[view.place(frame,thread)]?\?0;",
     "calls={name,value,self,parent,first,children,folded};",
+    "\tcalls.old=old,calls.oldSelf=oldSelf;",
     "}",
     "let groups;",
     "function turn(){",
@@ -2691,7 +2954,9 @@ static const char *const flamegraph_script[] = {
     "name=[calls.name[0]],value=[total],self=[0],parent=[0],first=[0],children=[0],size=[1],folded=[];",
     "const lost=calls.folded.reduce((sum,one)=>[sum[0]+one[0],sum[1]+one[1]],none);",
     "if(lost[0])folded[0]=lost;",
+    "\tcalls.oldSelf.forEach((sum,i)=>{if(sum>0&&!(calls.self[i]>0))own.push(i);});",
     "groups=[{at:own,sums:own.map((i)=>calls.self[i])}];",
+    "\tgroups[0].olds=own.map((i)=>calls.oldSelf[i]),old=[calls.old[0]],oldSelf=[0];",
     "}",
     "function expand(i){",
     "const group=groups[i],found=new Map();",
@@ -2704,6 +2969,7 @@ static const char *const flamegraph_script[] = {
     "if(!found.has(word))found.set(word,{word,sum:0,at:[],sums:[]});",
     "const one=found.get(word);",
     "one.sum+=group.sums[k];",
+    "\tone.old=(one.old?\?0)+group.olds[k],(one.olds?\?=[]).push(group.olds[k]);",
     "one.at.push(caller);",
     "one.sums.push(group.sums[k]);",
     "});",
@@ -2713,6 +2979,7 @@ static const char *const flamegraph_script[] = {
     "for(const one of run){",
     "groups[name.length]=one;",
     "name.push(one.word),value.push(one.sum),self.push(0),parent.push(i),first.push(0),children.push(0),size.push(1);",
+    "\told.push(one.old),oldSelf.push(0),size.push(+(size.pop()&&one.sum>0));",
     "}",
     "}",
     "function build(){",
@@ -2723,11 +2990,15 @@ static const char *const flamegraph_script[] = {
     "if(chosen.apart)add('missing',view.place(record.frame,record.thread),record.value);",
     "}else if(weight(record)>0)add(record.kind?'lost':'self',view.place(record.frame,record.thread),weight(record));",
     "}",
+    "\tsums.oldSelf=[],sums.lostOld=[];",
+    "\tfor(const record of ofBase)if(weight(record)>0)add(record.kind?'lostOld':'oldSelf',view.place(record.frame,record.thread),weight(record));",
     "if(!chosen.apart)",
     "tree.missing.forEach((missing,frame)=>{if(missing)add('missing',view.place(frame,0),missing);});",
     "for(const kind in sums)view[kind]=Float64Array.from(view.name,(_,i)=>sums[kind][i]?\?0);",
     "view.value=view.self.map((own,i)=>own+view.lost[i]);",
     "for(let i=view.name.length-1;i>0;i--)view.value[view.parent[i]]+=view.value[i];",
+    "\tview.old=view.oldSelf.map((own,i)=>own+view.lostOld[i]);",
+    "\tfor(let i=view.name.length-1;i>0;i--)view.old[view.parent[i]]+=view.old[i];",
     "arrange(view);",
     "if(chosen.callers)turn();",
     "}",
@@ -2770,7 +3041,27 @@ static const char *const flamegraph_script[] = {
     "}",
     "let zoomed=0,boxes=[],hits=null,width=0,height=0,current=null,tallest=0;",
     "const frames=part('frames'),head=part('head'),note=part('note'),ring=part('ring');",
+    "\tfunction changeOf(now,then){",
+    "\tconst all=calls.old[0];",
+    "\treturn data.absolute?(now-then)/(all||total):now / total-(all&&then / all);",
+    "\t}",
+    "\tfunction changeColour(by){",
+    "\tconst step=data.steps.filter((least)=>Math.abs(by)+1e-9>=least).length;",
+    "\treturn data.changes[data.steps.length+(by<0?-step:step)];",
+    "\t}",
+    "\tfunction changeText(by){",
+    "\tconst points=100*Math.abs(by);",
+    "\treturn points<0.005?'0':(by<0?'−':'+')+points.toFixed(points>=0.995?1:2);",
+    "\t}",
+    "\tfunction against(now,then){",
+    "\tconst text=changeText(changeOf(now,then)),sign=now>then?'+':now<then?'−':'';",
+    "\treturn(then?`in the base ${amount(then)}, ${percent(then, calls.old[0])}: `:'not in the base: ')+",
+    "\t(data.absolute?`${sign}${amount(Math.abs(now - then))}, ${text}%`:text+' points');",
+    "\t}",
+    "\tconst compared=()=>` · base ${amount(calls.old[0])} · `+(data.absolute?'red: more, blue: less':'red: larger share, blue: smaller')+",
+    "\t(gone?` · ${unsure ? 'at least ' : ''}${number(gone)} frame${gone === 1 ? '' : 's'} gone`:'');",
     "const summary=()=>amount(total)+' in all'+(chosen.apart?'':data.together)+",
+    "\tcompared()+",
     "(data.figures?' · '+metric().name+(!metric().idle?'':chosen.idle?', waiting included':', waiting left out'):'')+(data.subtitle&&' · '+data.subtitle);",
     "let top=data.head,bottom=data.foot,side=0,below=0;",
     "function layout(target){",
@@ -2804,7 +3095,7 @@ static const char *const flamegraph_script[] = {
     "const levels=found.reduce((most,box)=>Math.max(most,box.level+1),0);",
     "return{found,hidden,tall:Math.max(top+levels*row+bottom,side&&top+320)};",
     "}",
-    "function describe(box){",
+    "let describe=(box)=>{",
     "if(box.count){",
     "const what=number(box.count)+(box.count===1?' folded frame':' folded frames');",
     "return[what,`${amount(box.sum)}, ${percent(box.sum, total)} of all, too narrow to draw`];",
@@ -2814,7 +3105,12 @@ static const char *const flamegraph_script[] = {
     "return[names[name[i]],`${amount(value[i])}, ${percent(value[i], total)} of all`+",
     "(caller?`, ${percent(value[i], value[caller])} of its caller`:'')+",
     "`, self ${amount(own)}`];",
-    "}",
+    "};",
+    "\tconst described=describe;",
+    "\tdescribe=(box)=>{",
+    "\tconst[title,figures]=described(box),i=box.frame;",
+    "\treturn[title,box.count?figures:`${figures}; ${against(value[i], old[i])}`];",
+    "\t};",
     "function draw(){",
     "const held=boxes.find((box)=>box.element===document.activeElement),before=height;",
     "drawHead();",
@@ -2847,7 +3143,8 @@ static const char *const flamegraph_script[] = {
     "'aria-label':`${title}: ${figures}`});",
     "const tip=make('title');",
     "tip.textContent=`${title} (${figures})`;",
-    "const fill=box.count?'url(#hatch)':box.above?'#e9ebef':colours[name[box.frame]];",
+    "let fill=box.count?'url(#hatch)':box.above?'#e9ebef':colours[name[box.frame]];",
+    "\tif(!box.count&&!box.above)fill=changeColour(changeOf(value[box.frame],old[box.frame]));",
     "group.append(tip,make('rect',{x:box.x.toFixed(2),y,width:(box.width-gap).toFixed(2),",
     "height:row-1,rx:box.width>6?2:0,fill}));",
     "const text=box.width<20||box.count?'':fit(title,box.width-gap-8,'12px');",
@@ -3048,21 +3345,25 @@ static const char *const flamegraph_script[] = {
     "function weigh(){",
     "const found=functions.map((text)=>({text,self:0,total:0})),open=new Int32Array(functions.length);",
     "const way=[chosen.callers?0:zoomed];",
+    "\tfor(const one of found)one.was=one.old=0;",
     "while(way.length){",
     "const i=way.pop(),word=functionOf[calls.name[i<0?~i:i]];",
     "if(i<0){open[word]--;continue;}",
     "if(word>=0){",
     "found[word].self+=calls.self[i];",
+    "\tfound[word].was+=calls.oldSelf[i],found[word].old+=open[word]?0:calls.old[i];",
     "if(!open[word]++)found[word].total+=calls.value[i];",
     "way.push(~i);",
     "}",
     "for(let k=0;k<calls.children[i];k++)way.push(calls.first[i]+k);",
     "}",
-    "return found.map((one,at)=>({...one,at})).filter((one)=>one.total>0);",
+    "\tfor(const one of found)one.change=changeOf(one.self,one.was);",
+    "return found.map((one,at)=>({...one,at})).filter((one)=>one.total>0||one.old>0);",
     "}",
     "let order='self',marked=-1;",
     "const rows=100,list=html('div',{class:'list'}),body=html('tbody'),caption=html('caption');",
     "const heads={self:'Self',total:'Total'};",
+    "\theads.change='Change';",
     "const table=html('table'),titles=html('tr');",
     "for(const key in heads){",
     "const cell=html('th',{scope:'col'}),button=html('button',{type:'button',id:'by-'+key,title:'Sort by it'});",
@@ -3072,6 +3373,7 @@ static const char *const flamegraph_script[] = {
     "titles.append(cell);",
     "heads[key]=cell;",
     "}",
+    "\theads.change.firstChild.title='Sort by how much more or less each took itself than in the base, in percent of all';",
     "titles.append(html('th',{scope:'col'}));",
     "titles.lastChild.textContent='Function';",
     "table.append(caption,html('thead'),body);",
@@ -3092,6 +3394,7 @@ static const char *const flamegraph_script[] = {
     "list.style.height=tall+'px';",
     "const inside=zoomed&&!chosen.callers,found=weigh(),share=inside?value[zoomed]:total;",
     "found.sort((a,b)=>b[order]-a[order]||b.self-a.self||b.total-a.total||(a.text<b.text?-1:1));",
+    "\tif(order==='change')found.sort((a,b)=>Math.abs(b.change)-Math.abs(a.change)||(a.text<b.text?-1:1));",
     "caption.textContent=`${found.length > rows ? number(rows) + ' of ' : ''}${number(found.length)} function${found.length === 1 ? '' : 's'}${inside ? ' in what is zoomed' : ''}`;",
     "for(const key in heads)heads[key].setAttribute('aria-sort',key===order?'descending':'none');",
     "for(const one of found.slice(0,rows)){",
@@ -3099,8 +3402,10 @@ static const char *const flamegraph_script[] = {
     "for(const key in heads){",
     "const cell=html('td');",
     "cell.textContent=percent(one[key],share);",
+    "\tif(key==='change')cell.textContent=changeText(one.change);",
     "line.append(cell);",
     "}",
+    "\tbutton.title+=`; self ${against(one.self, one.was)}`;",
     "button.textContent=one.text;",
     "button.one=one;",
     "line.append(html('td'));",
@@ -3222,9 +3527,25 @@ static const char *const flamegraph_script[] = {
     /* clang-format on */
 };
 
-static inline void flamegraph_put_lines(const char *const *lines, size_t count, flamegraph_out *out) {
-    for (size_t i = 0; i < count; i++)
-        flamegraph_puts(lines[i], out), flamegraph_putc('\n', out);
+static inline void flamegraph_put_lines(const char *const *lines, size_t count, bool difference, flamegraph_out *out) {
+    for (size_t i = 0; i < count; i++) {
+        bool marked = lines[i][0] == '\t';
+        if (marked && !difference)
+            continue;
+        flamegraph_puts(lines[i] + marked, out);
+        flamegraph_putc('\n', out);
+    }
+}
+
+/* What the style of a difference has besides: its colours for dark windows, by those for light ones. */
+static inline void flamegraph_put_difference_style(flamegraph_out *out) {
+    flamegraph_puts(".list th:nth-child(3){width:66px;text-align:right;}\n"
+                    "@media screen and (prefers-color-scheme:dark){\n",
+                    out);
+    for (int step = -FLAMEGRAPH_STEPS; step <= FLAMEGRAPH_STEPS; step++)
+        flamegraph_print(out, "rect[fill=\"#%06" PRIx32 "\"]{fill:#%06" PRIx32 ";fill-opacity:1;}\n",
+                         flamegraph_change_colour(step, false), flamegraph_change_colour(step, true));
+    flamegraph_puts("}\n", out);
 }
 
 static inline const char *flamegraph_unit(const flamegraph_picture *picture) {
@@ -3256,6 +3577,38 @@ static inline void flamegraph_put_box(double x, int y, double width, const char 
     flamegraph_print(out, "\" height=\"%d\" rx=\"%d\" fill=\"%s\"/>", FLAMEGRAPH_ROW - 1, width > 6 ? 2 : 0, fill);
 }
 
+static inline double flamegraph_change_of(const flamegraph_picture *picture, uint32_t node) {
+    const flamegraph_node *nodes = picture->graph->nodes;
+    return flamegraph_change(picture->options.difference, nodes[node].total, nodes[0].total, picture->base[node],
+                             picture->base[0]);
+}
+
+/* "; in the base 800 ms, 20.0%: +10.0 points" */
+static inline void flamegraph_put_change(const flamegraph_picture *picture, uint32_t node, flamegraph_out *out) {
+    bool absolute = picture->options.difference == FLAMEGRAPH_ABSOLUTE;
+    uint64_t value = picture->graph->nodes[node].total, base = picture->base[node];
+    const char *unit = flamegraph_unit(picture);
+    char text[96], change[32];
+    flamegraph_format_change(change, sizeof change, flamegraph_change_of(picture, node));
+    flamegraph_puts(base ? "; in the base " : "; not in the base", out);
+    if (base) {
+        flamegraph_format_amount(text, sizeof text, base, unit, picture->per);
+        flamegraph_put_xml(text, strlen(text), out);
+        flamegraph_format_percent(text, sizeof text, base, picture->base[0]);
+        flamegraph_puts(", ", out);
+        flamegraph_put_xml(text, strlen(text), out);
+    }
+    flamegraph_puts(": ", out);
+    if (absolute) {
+        flamegraph_format_amount(text, sizeof text, value > base ? value - base : base - value, unit, picture->per);
+        flamegraph_puts(value > base ? "+" : value < base ? "\xe2\x88\x92" : "", out);
+        flamegraph_put_xml(text, strlen(text), out);
+        flamegraph_puts(", ", out);
+    }
+    flamegraph_puts(change, out);
+    flamegraph_puts(absolute ? "%" : " points", out);
+}
+
 static inline void flamegraph_put_frame(const flamegraph_picture *picture, const flamegraph_entry *entry,
                                         flamegraph_out *out) {
     const flamegraph *graph = picture->graph;
@@ -3264,11 +3617,16 @@ static inline void flamegraph_put_frame(const flamegraph_picture *picture, const
     const char *text = graph->text + name->offset;
     int y = flamegraph_y(picture, entry->level);
     char fill[8];
-    snprintf(fill, sizeof fill, "#%06" PRIx32, flamegraph_colour(text, name->size));
+    snprintf(fill, sizeof fill, "#%06" PRIx32,
+             picture->base
+                 ? flamegraph_change_colour(flamegraph_step_of(flamegraph_change_of(picture, entry->node)), false)
+                 : flamegraph_colour(text, name->size));
     flamegraph_puts("<g class=\"frame\"><title>", out);
     flamegraph_put_xml(text, name->size, out);
     flamegraph_puts(" (", out);
     flamegraph_put_figures(picture, node->total, out);
+    if (picture->base)
+        flamegraph_put_change(picture, entry->node, out);
     flamegraph_puts(")</title>", out);
     flamegraph_put_box(entry->x, y, entry->width, fill, out);
     if (entry->width >= 20) {
@@ -3315,14 +3673,31 @@ static inline void flamegraph_put_facts(const char *facts, int y, double room, f
     flamegraph_puts("</text>\n", out);
 }
 
+/* What a difference is to, and what its colours mean. */
+static inline void flamegraph_append_compared(char *out, size_t room, const flamegraph_picture *picture) {
+    char text[96];
+    flamegraph_format_amount(text, sizeof text, picture->base[0], flamegraph_unit(picture), picture->per);
+    flamegraph_append_fact(out, room, "base ", text);
+    flamegraph_append_fact(out, room, "",
+                           picture->options.difference == FLAMEGRAPH_ABSOLUTE ? "red: more, blue: less"
+                                                                              : "red: larger share, blue: smaller");
+    if (picture->gone) {
+        flamegraph_format_amount(text, sizeof text, picture->gone, "frames", 1);
+        flamegraph_append_fact(out, room, "", text);
+        flamegraph_append(out, room, " gone");
+    }
+}
+
 static inline void flamegraph_put_head(const flamegraph_picture *picture, flamegraph_out *out) {
     const flamegraph_options *options = &picture->options;
     double room = flamegraph_width(options) - 2.0 * FLAMEGRAPH_PAD;
-    char amount[192];
+    char amount[384];
     flamegraph_format_amount(amount, sizeof amount, flamegraph_total(picture->graph), flamegraph_unit(picture),
                              picture->per);
     flamegraph_append(amount, sizeof amount, " in all");
     flamegraph_append(amount, sizeof amount, picture->together);
+    if (picture->base)
+        flamegraph_append_compared(amount, sizeof amount, picture);
     flamegraph_append(amount, sizeof amount, picture->shown);
     flamegraph_print(out,
                      "<g id=\"head\"><rect class=\"paper\" width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
@@ -3355,7 +3730,9 @@ static inline void flamegraph_put_start(const flamegraph_picture *picture, flame
                      width, height, width, height);
     flamegraph_put_xml(options->title, strlen(options->title), out);
     flamegraph_puts("</title>\n<style>\n", out);
-    flamegraph_put_lines(flamegraph_style, sizeof flamegraph_style / sizeof *flamegraph_style, out);
+    flamegraph_put_lines(flamegraph_style, sizeof flamegraph_style / sizeof *flamegraph_style, false, out);
+    if (options->difference)
+        flamegraph_put_difference_style(out);
     flamegraph_puts("</style>\n"
                     "<defs><pattern id=\"hatch\" width=\"5\" height=\"5\" patternUnits=\"userSpaceOnUse\" "
                     "patternTransform=\"rotate(45)\"><rect width=\"5\" height=\"5\" fill=\"#eceef1\"/>"
@@ -3493,6 +3870,18 @@ static inline bool flamegraph_put_table(const flamegraph_table *table, flamegrap
     return true;
 }
 
+static inline void flamegraph_put_difference(flamegraph_difference difference, flamegraph_out *out) {
+    char number[32];
+    flamegraph_print(out, ",\nabsolute: %d, steps: [", difference == FLAMEGRAPH_ABSOLUTE);
+    for (int i = 0; i < FLAMEGRAPH_STEPS; i++)
+        flamegraph_print(out, "%s%s", i ? "," : "", flamegraph_short(number, sizeof number, flamegraph_steps[i]));
+    flamegraph_puts("], changes: [", out);
+    for (int step = -FLAMEGRAPH_STEPS; step <= FLAMEGRAPH_STEPS; step++)
+        flamegraph_print(out, "%s'#%06" PRIx32 "'", step > -FLAMEGRAPH_STEPS ? "," : "",
+                         flamegraph_change_colour(step, false));
+    flamegraph_puts("]", out);
+}
+
 static inline bool flamegraph_put_data(const flamegraph_picture *picture, const flamegraph_table *table,
                                        flamegraph_out *out) {
     const flamegraph_options *options = &picture->options;
@@ -3512,6 +3901,8 @@ static inline bool flamegraph_put_data(const flamegraph_picture *picture, const 
     flamegraph_put_js(options->subtitle, strlen(options->subtitle), out);
     flamegraph_print(out, ", metric: %d, idle: %d, figures: %d", (int)options->metric, options->idle,
                      table->base.graph->figures != NULL);
+    if (options->difference)
+        flamegraph_put_difference(options->difference, out);
     flamegraph_puts(", facts: ", out);
     flamegraph_put_js(picture->facts, strlen(picture->facts), out);
     flamegraph_puts(",\n", out);
@@ -3534,7 +3925,8 @@ static inline bool flamegraph_put_picture(const flamegraph_picture *picture, con
     flamegraph_puts("<script><![CDATA[\n'use strict';\n(() => {\n", out);
     if (!flamegraph_put_data(picture, table, out))
         return false;
-    flamegraph_put_lines(flamegraph_script, sizeof flamegraph_script / sizeof *flamegraph_script, out);
+    flamegraph_put_lines(flamegraph_script, sizeof flamegraph_script / sizeof *flamegraph_script,
+                         picture->options.difference != FLAMEGRAPH_NO_DIFFERENCE, out);
     flamegraph_puts("})();\n]]></script>\n</svg>\n", out);
     return true;
 }
@@ -3626,6 +4018,7 @@ static inline bool flamegraph_draw(const flamegraph *graph, const flamegraph_tab
     flamegraph_picture picture = table->kept;
     bool same = graph == picture.graph, made = same || flamegraph_picture_make(&picture, graph, options);
     if (made) {
+        picture.options = *options;
         flamegraph_format_kept(picture.kept_text, sizeof picture.kept_text, &table->kept);
         if (graph->figures)
             flamegraph_format_shown(picture.shown, sizeof picture.shown, options);
