@@ -1747,8 +1747,13 @@ static inline void flamegraph_putc(int byte, flamegraph_out *out) {
 }
 
 static inline void flamegraph_puts(const char *text, flamegraph_out *out) {
-    while (*text)
-        flamegraph_putc((unsigned char)*text++, out);
+    for (size_t left = strlen(text), size; left > 0; left -= size, text += size) {
+        if (out->used == sizeof out->bytes)
+            flamegraph_flush(out);
+        size = sizeof out->bytes - out->used < left ? sizeof out->bytes - out->used : left;
+        memcpy(out->bytes + out->used, text, size);
+        out->used += size;
+    }
 }
 
 #if defined(__GNUC__)

@@ -174,6 +174,20 @@ static void check_undone(flamegraph *graph, const flamegraph_options *options) {
     flamegraph_free(few);
 }
 
+/* Read as a difference. */
+static void check_difference(const uint8_t *data, size_t size, const flamegraph_options *options) {
+    flamegraph_options difference = *options;
+    flamegraph *graph = graph_of_few(), *few = graph_of_few();
+    difference.difference = size % 8 == 2 ? FLAMEGRAPH_SHARES : FLAMEGRAPH_ABSOLUTE;
+    CHECK(flamegraph_add_difference(graph, "a;b 2 1\nc 1 0", 13, "in", NULL, NULL) == FLAMEGRAPH_OK);
+    CHECK(flamegraph_add_difference(few, "a;b 2 1\nc 1 0", 13, "in", NULL, NULL) == FLAMEGRAPH_OK);
+    if (flamegraph_add_difference(graph, (const char *)data, size, "in", NULL, NULL) != FLAMEGRAPH_OK)
+        check_same_picture(graph, few, &difference);
+    check_picture(graph, &difference);
+    flamegraph_free(graph);
+    flamegraph_free(few);
+}
+
 /* In blocks, a text is what it is in one piece. */
 static void check_blocks(const uint8_t *data, size_t size, flamegraph_result expected, const flamegraph *graph,
                          const flamegraph_options *options) {
@@ -214,6 +228,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     check_picture(graph, &options);
     if (size % 4 == 0) /* these take time */
         check_blocks(data, size, result, graph, &options);
+    if (size % 4 == 2)
+        check_difference(data, size, &options);
     if (size % 4 == 1 && result != FLAMEGRAPH_OK)
         check_undone(graph, &options);
     flamegraph_free(graph);
@@ -244,6 +260,7 @@ static const char *const seeds[] = {
     "a 9223372036854775807\nb 9223372036854775807\n",
     "process 1:\"x\";thread (0x7f01);f (a.py:3) 1.25\nthread w-1;f 1e-05\nthread w-22;thread x;f 0.5\n",
     "a;b 10 20\na;c 0 7\n",
+    "thread w-1;a;b 10 20.5\nthread w-2;a;c 0 7\nthread w-2;gone 4 0\n",
     "{\"$schema\": \"https://www.speedscope.app/file-format-schema.json\"}\n",
 };
 
