@@ -633,7 +633,7 @@ static inline void flamegraph_parse_stack(const char *text, size_t size, flamegr
 /* Of a difference: the first of the two values, which `size` bytes end with. Answers where it begins. */
 static inline size_t flamegraph_parse_base(const char *text, size_t size, flamegraph_line *line) {
     flamegraph_line base;
-    base.wrong[0] = '\0';
+    memset(&base, 0, sizeof base);
     while (size > 0 && flamegraph_is_blank(text[size - 1]))
         size--;
     size_t blank = flamegraph_word_start(text, size);
