@@ -177,76 +177,75 @@ static void put_label(bytes *to, const char *name, const char *text) {
 
 /* ---- what a server takes of a profile */
 
-/* How many samples its file will have, and which threads it has: their names, each with a zero byte behind it. */
-typedef struct census {
-    size_t samples, threads;
-    bytes names;
-} census;
-
-static bool count_node(void *user, const pyprof_node *node) {
-    census *found = user;
-    found->samples += node->samples > node->samples_idle || node->wall_ns > node->wall_idle_ns || node->cpu_ns > 0 ||
-                      node->gil_ns > 0;
-    if (node->parent == PYPROF_NO_NODE) {
-        char id[16] = "";
-        int size = node->tid != 0 ? snprintf(id, sizeof id, " (%ld)", (long)node->tid) : 0;
-        found->threads++;
-        append(&found->names, node->name.data, node->name.size);
-        append(&found->names, id, (size_t)size + 1);
+static uint64_t get_number(const bytes *from, size_t *at) {
+    uint64_t number = 0;
+    unsigned char byte = 0x80;
+    for (unsigned shift = 0; (byte & 0x80) && *at < from->size && shift < 64; shift += 7) {
+        byte = (unsigned char)from->data[(*at)++];
+        number |= (uint64_t)(byte & 0x7f) << shift;
     }
-    return !found->names.is_lost;
+    return number;
 }
 
-static bool count(const pyprof_profile *profile, const pyprof_output *output, census *found) {
-    const pyprof_visitor visitor = {.node = count_node, .user = found};
-    return pyprof_visit(profile, output, &visitor) == PYPROF_OK ||
-           fail("it could not be looked through: %s", pyprof_last_error());
+/* How many samples a file of pprof's without gzip has: its fields of number 2. All have bytes (2) or are numbers (0). */
+static size_t count_samples(const bytes *file) {
+    size_t samples = 0;
+    for (size_t at = 0; at < file->size;) {
+        uint64_t tag = get_number(file, &at), value = get_number(file, &at);
+        samples += tag == (2 << 3 | 2);
+        at += (tag & 7) == 2 ? value : 0;
+    }
+    return samples;
 }
 
-/* A thread's file, or that of all (NULL), such as a server takes it. Of one that is too large, calls with a small share
-   are added to their callers, as few as will do. A gzip file of pyprof's is a little larger than what is in it. */
-static bool write_file(const pyprof_profile *profile, const char *thread, bytes *file, size_t *samples) {
-    pyprof_output output = {.format = PYPROF_FORMAT_PPROF, .thread = thread};
-    for (;;) {
-        census found = {0};
+/* The file of a thread, or of all (NULL), and how many samples it has. Whether a server takes it depends on what is
+   in the gzip file, so that is written first. */
+static bool write_file(const pyprof_profile *profile, pyprof_output output, bytes *file, size_t *samples, bool *fits) {
+    file->size = 0;
+    output.format = PYPROF_FORMAT_PPROF_PLAIN;
+    pyprof_result result = pyprof_write(profile, &output, append, file);
+    *samples = count_samples(file);
+    *fits = *samples <= SAMPLES_MOST && file->size <= BYTES_MOST;
+    if (result == PYPROF_OK && *fits) {
         file->size = 0;
-        bool is_counted = count(profile, &output, &found);
-        free(found.names.data);
-        if (!is_counted) {
-            return false;
-        }
-        if (pyprof_write(profile, &output, append, file) != PYPROF_OK) {
-            return fail("it could not be written: %s", file->is_lost ? "no memory" : pyprof_last_error());
-        }
-        *samples = found.samples;
-        if (found.samples <= SAMPLES_MOST && file->size <= BYTES_MOST) {
-            break;
-        }
+        output.format = PYPROF_FORMAT_PPROF;
+        result = pyprof_write(profile, &output, append, file);
+    }
+    return result == PYPROF_OK ||
+           fail("it could not be written: %s", file->is_lost ? "no memory" : pyprof_last_error());
+}
+
+/* Of a file that is too large, calls with a small share are added to their callers, as few as will do. */
+static bool write_fitting(const pyprof_profile *profile, const char *thread, bytes *file, size_t *samples) {
+    pyprof_output output = {.thread = thread};
+    bool fits = false;
+    while (write_file(profile, output, file, samples, &fits) && !fits) {
         if (output.min_share >= 1) {
             return fail("it has more than %d bytes however small it is made", BYTES_MOST);
         }
         output.min_share = output.min_share > 0 ? output.min_share * 2 : 1.0 / (1 << 16);
     }
-    if (output.min_share > 0) {
+    if (fits && output.min_share > 0) {
         fprintf(stderr, "push: a profile was too large: what had less than %.3f %% was added to its callers\n",
                 output.min_share * 100);
     }
-    return true;
+    return fits;
 }
 
 /* One series of the request: labels, sorted by their names, and a file. One without a sample is left out. */
 static bool put_series(const pyprof_profile *profile, const char *thread, bytes *request) {
     bytes file = {0}, sample = {0}, labels = {0}, series = {0};
     size_t samples = 0;
-    bool is_parca = pushing.kind->is_parca, is_written = write_file(profile, thread, &file, &samples);
+    bool is_parca = pushing.kind->is_parca, is_written = write_fitting(profile, thread, &file, &samples);
     if (is_written && samples > 0) {
+        bytes *named = is_parca ? &labels : &series;
         if (!is_parca) {
-            put_label(&series, "__delta__", "false"); /* these values are not to be subtracted from earlier ones */
+            put_label(named, "__delta__", "false"); /* these values are not to be subtracted from earlier ones */
         }
-        put_label(is_parca ? &labels : &series, "__name__", "wall");
-        put_label(is_parca ? &labels : &series, "service_name", pushing.service);
+        put_label(named, "__name__", "wall");
+        put_label(named, "service_name", pushing.service);
         if (is_parca && thread && *thread != '\0') {
-            put_label(&labels, "thread", thread);
+            put_label(named, "thread", thread);
         }
         if (is_parca) {
             put_message(&series, 1, &labels);
@@ -259,6 +258,30 @@ static bool put_series(const pyprof_profile *profile, const char *thread, bytes 
     return is_written;
 }
 
+/* The names of a profile's threads, each with a zero byte behind it. */
+typedef struct census {
+    size_t threads;
+    bytes names;
+} census;
+
+static bool count_node(void *user, const pyprof_node *node) {
+    census *found = user;
+    if (node->parent == PYPROF_NO_NODE) {
+        char id[16] = "";
+        int size = node->tid != 0 ? snprintf(id, sizeof id, " (%ld)", (long)node->tid) : 0;
+        found->threads++;
+        append(&found->names, node->name.data, node->name.size);
+        append(&found->names, id, (size_t)size + 1);
+    }
+    return !found->names.is_lost;
+}
+
+static bool count_threads(const pyprof_profile *profile, const pyprof_output *output, census *found) {
+    const pyprof_visitor visitor = {.node = count_node, .user = found};
+    return pyprof_visit(profile, output, &visitor) == PYPROF_OK ||
+           fail("it could not be looked through: %s", pyprof_last_error());
+}
+
 /* Whether each name, as a filter, means one thread only. A star in a name stands for any text. */
 static bool is_each_alone(const pyprof_profile *profile, const census *all) {
     const char *name = all->names.data;
@@ -266,8 +289,8 @@ static bool is_each_alone(const pyprof_profile *profile, const census *all) {
     for (size_t i = 0; i < all->threads && is_alone; i++, name += strlen(name) + 1) {
         const pyprof_output output = {.thread = name};
         census found = {0};
-        is_alone = count(profile, &output, &found) && found.threads == 1 && found.names.size == strlen(name) + 1 &&
-                   strcmp(found.names.data, name) == 0;
+        is_alone = count_threads(profile, &output, &found) && found.threads == 1 &&
+                   found.names.size == strlen(name) + 1 && strcmp(found.names.data, name) == 0;
         free(found.names.data);
     }
     return is_alone && name == all->names.data + all->names.size;
@@ -276,16 +299,15 @@ static bool is_each_alone(const pyprof_profile *profile, const census *all) {
 /* Parca forgets the labels of samples, so that there a thread is a series. Pyroscope keeps them, so there only what is too
    large is pushed thread by thread. Where threads cannot be told apart by their names, all are one series. */
 static bool put_profile(const pyprof_profile *profile, bytes *request) {
-    const pyprof_output output = {.format = PYPROF_FORMAT_PPROF};
     census all = {0};
     bytes file = {0};
-    bool is_fine = count(profile, &output, &all);
-    bool is_large = all.samples > SAMPLES_MOST;
-    if (is_fine && !is_large && !pushing.kind->is_parca) {
-        is_large = pyprof_write(profile, &output, append, &file) == PYPROF_OK && file.size > BYTES_MOST;
-    }
+    size_t samples = 0;
+    bool fits = true,
+         is_fine = pushing.kind->is_parca || write_file(profile, (pyprof_output){0}, &file, &samples, &fits);
+    bool is_split = is_fine && (pushing.kind->is_parca || !fits);
     free(file.data);
-    if (is_fine && (is_large || pushing.kind->is_parca) && is_each_alone(profile, &all)) {
+    is_fine = is_fine && (!is_split || count_threads(profile, NULL, &all));
+    if (is_fine && is_split && is_each_alone(profile, &all)) {
         const char *name = all.names.data;
         for (size_t i = 0; i < all.threads && is_fine; i++, name += strlen(name) + 1) {
             is_fine = put_series(profile, name, request);

@@ -364,7 +364,7 @@ class Pushes(Case):
         functions = []
         for i in range(200):
             exec("def f%d(): return leaf()\\nfunctions.append(f%d)" % (i, i))
-        threads = [threading.Thread(target=work, name="t%d" % i) for i in range(3)]
+        threads = [threading.Thread(target=work, name="t%d" % (i % 2)) for i in range(4)]
         for thread in threads: thread.start()
         for thread in threads: thread.join()
         """
@@ -376,7 +376,7 @@ class Pushes(Case):
         self.assertEqual((0, 1, 0), (ended.code, ended.pushed, ended.dropped), ended.err)
         self.assertRegex(ended.err, r"push: a profile was too large: what had less than \d+\.\d{3} % was added to its callers\n")
         series = got[0]
-        self.assertGreaterEqual(len(series), 3)
+        self.assertGreaterEqual(len(series), 2)
         for one in series:
             self.assertEqual([("__delta__", "false"), ("__name__", "wall"), ("service_name", "game")], one.labels)
             self.assertLessEqual(len(one.profile.samples), SMALL_SAMPLES)
@@ -386,9 +386,9 @@ class Pushes(Case):
         for one in series:
             for sample in one.profile.samples:
                 cpu[sample.labels["thread"]] += sample.values["cpu"]
-        self.assertLessEqual({"t0", "t1", "t2"}, set(cpu))
-        for thread in "t0", "t1", "t2":  # each had 1.5 s of it; some is before its first sample, and after its last
-            self.assertGreater(cpu[thread], 1.2e9)
+        self.assertLessEqual({"t0", "t1"}, set(cpu))
+        for thread in "t0", "t1":  # both of a name had 1.5 s of it; some is before its first sample, and after its last
+            self.assertGreater(cpu[thread], 2.4e9)
 
     def test_many_bytes(self):
         """What is too large by its texts alone is cut, too."""
@@ -471,7 +471,7 @@ class Misbehaviour(Case):
     CLOSED = r"http://127\.0\.0\.1:%(port)d closed the connection without an answer: its log may say why"
 
     def test_closes_at_once(self):
-        for script in "spend_some()", textwrap.dedent(LARGE):
+        for script in "spend_some()", "import signal; signal.signal(signal.SIGPIPE, signal.SIG_DFL)\n" + textwrap.dedent(LARGE):
             self.hold(self.serve(lambda connection, turn: None), "pyroscope", self.CLOSED, script)
 
     def test_resets(self):
