@@ -496,8 +496,11 @@ class Misbehaviour(Case):
         def handle(connection, turn):
             connection.recv(100)
             connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
-            wait_for_end(connection)
-        self.hold(self.serve(handle, is_slow=True), "pyroscope",
+            done.wait(TIMEOUT)  # and reads no more
+        done = threading.Event()
+        port = self.serve(handle, is_slow=True)
+        self.addCleanup(done.set)
+        self.hold(port, "pyroscope",
                   r'http://127\.0\.0\.1:%(port)d answers "HTTP/1\.1 413 Too Large": no', textwrap.dedent(LARGE))
 
     def test_pages(self):
@@ -659,6 +662,7 @@ class Hosts(Case):
             sys.exit(5)
             """, seconds=60)
         self.assertEqual((5, "4\n", 1, 0), (ended.code, ended.out, ended.pushed, ended.dropped), ended.err)
+        self.assertEqual(1, ended.err.count("\n"), ended.err)
 
     def test_scripts_that_fail(self):
         def handle(connection, turn):
