@@ -533,7 +533,8 @@ static bool is_taken(reply *answer) {
     header(answer->text, "Content-Type", type, sizeof type);
     if (!status || strtol(status, NULL, 10) != 200) {
         answer->text[strcspn(answer->text, "\r\n")] = '\0';
-        return fail("http://%s answers \"%s\": %s", pushing.authority, readable(answer->text), readable(answer->body));
+        return fail("http://%s answers \"%s\"%s%s", pushing.authority, readable(answer->text),
+                    answer->body_size > 0 ? ": " : "", readable(answer->body));
     }
     if (strncmp(type, pushing.kind->type, strlen(pushing.kind->type)) != 0) {
         return fail(
