@@ -5,6 +5,9 @@
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
+#define EXPORTS_IMPLEMENTATION
+#include "exports.h"
+
 #include "../unit/unit.h"
 #include "../unit/workbench.h"
 
@@ -98,6 +101,23 @@ static void fill(workbench *bench, bool is_hostile) {
     bench->profile->samples_jit = 500;
 }
 
+static bool write_to(void *file, const void *data, size_t size) {
+    return fwrite(data, 1, size, (FILE *)file) == size;
+}
+
+/* By the path's ending, for viewers that are not ours. */
+static void export_as(const workbench *bench, const char *folder, const pyprof_output *output, const char *name) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "wb");
+    if (file == NULL ||
+        exports_write(bench->profile, output, exports_format_of_path(path), write_to, file) != PYPROF_OK ||
+        fclose(file) != 0) {
+        fprintf(stderr, "%s: %s\n", path, exports_last_error());
+        exit(1);
+    }
+}
+
 /* By the path's ending, as a host has it written. */
 static void save_as(const workbench *bench, const char *folder, const pyprof_output *output, const char *name) {
     char path[4096];
@@ -108,12 +128,25 @@ static void save_as(const workbench *bench, const char *folder, const pyprof_out
     }
 }
 
-static void save(const workbench *bench, const char *folder, const pyprof_output *output, const char *ending) {
+typedef void (*save_fn)(const workbench *bench, const char *folder, const pyprof_output *output, const char *name);
+
+static void save(const workbench *bench, const char *folder, const pyprof_output *output, const char *ending,
+                 save_fn as) {
     static const char *const metrics[] = {"wall", "cpu", "gil", "samples"};
     char name[64];
     snprintf(name, sizeof name, "%s%s%s%s", metrics[output->metric], output->include_idle ? "-idle" : "",
              output->detail == PYPROF_DETAIL_FUNCTION ? "-function" : "", ending);
-    save_as(bench, folder, output, name);
+    as(bench, folder, output, name);
+}
+
+/* Times only have pstats; all else is the same whatever the metric, or a viewer's that can choose. */
+static void export_all(const workbench *bench, const char *folder, const pyprof_output *output) {
+    static const char *const endings[] = {".firefox.json", ".perfetto.json", ".jsonl", ".pstats"};
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        if (i < 3 || output->metric != PYPROF_METRIC_SAMPLES) {
+            save(bench, folder, output, endings[i], export_as);
+        }
+    }
 }
 
 int main(int argc, char **argv) {
@@ -130,8 +163,9 @@ int main(int argc, char **argv) {
                                 .detail = (pyprof_detail)(variant / 4 % 2),
                                 .include_idle = variant / 8 != 0};
         for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
-            save(&bench, argv[1], &output, endings[i]);
+            save(&bench, argv[1], &output, endings[i], save_as);
         }
+        export_all(&bench, argv[1], &output);
     }
     pyprof_output merged = {.include_idle = true, .merge_threads = true};
     pyprof_output filtered = {.thread = "worker*", .min_share = 0.02};
