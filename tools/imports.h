@@ -18,7 +18,7 @@
 #define IMPORTS_H
 
 #include "flamegraph.h"
-#include "../pyprof.h"
+#include "pyprof.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -955,6 +955,7 @@ static bool import_speedscope_profile(import *in, import_speedscope *of, json_re
     if (!import_node(in, &thread, &of->thread)) {
         return false;
     }
+    in->into->has_threads = in->into->has_threads || !import_is(&of->name, IMPORT_ALL_THREADS);
     bool is_sampled = import_is(&of->type, "sampled");
     if (!is_sampled && !import_is(&of->type, "evented")) {
         return import_fail(in, "a profile is neither of the type sampled nor evented");
@@ -1004,8 +1005,7 @@ static bool import_speedscope_file(import *in) {
     pyprof__array_free(&in->memory, &of.frames);
     pyprof__array_free(&in->memory, &of.stack);
     in->into->metrics = 1u << of.metric;
-    in->into->has_threads = true;
-    in->into->has_times = of.exponent >= 0;
+    in->into->has_times = true;
     return is_good;
 }
 
@@ -1273,10 +1273,7 @@ static bool import_jsonl_file(import *in) {
     bool is_good = import_read_all(in) && import_rows_of(in, &of);
     pyprof__array_free(&in->memory, &of.functions);
     pyprof__array_free(&in->memory, &of.numbers);
-    for (unsigned i = 0; i < 4; i++) {
-        in->into->metrics |= in->all[i] > 0 ? 1u << i : 0;
-    }
-    in->into->metrics = in->into->metrics != 0 ? in->into->metrics : 15;
+    in->into->metrics = 15;
     in->into->has_times = of.spans > 0;
     return is_good;
 }
@@ -1946,6 +1943,16 @@ static bool import_by_content(import *in) {
     return import_collapsed_text(in);
 }
 
+/* A metric of which there is nothing is none that the file has: our formats write all four, whatever is known. */
+static bool import_check_sums(import *in) {
+    unsigned found = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        found |= in->all[i] > 0 ? 1u << i : 0;
+    }
+    in->into->metrics &= found;
+    return in->into->metrics != 0 || import_give_up(in, PYPROF_ERROR_FORMAT, "it holds no samples");
+}
+
 static void import_free(import *in) {
     if (in->file != NULL) {
         gzclose(in->file);
@@ -1973,8 +1980,8 @@ import in;
     pyprof__table_init(&in.threads, sizeof(import_thread), offsetof(import_thread, node));
     into->first_node = profile->nodes.items.count;
     into->first_track = profile->tracks.count;
-    if (import_open(&in, path) && import_read_more(&in)) {
-        (void)import_by_content(&in);
+    if (import_open(&in, path) && import_read_more(&in) && import_by_content(&in)) {
+        (void)import_check_sums(&in);
     }
     pyprof_stats *stats = &into->facts.stats;
     stats->samples = stats->samples > 0 ? stats->samples : in.all[PYPROF_METRIC_SAMPLES];

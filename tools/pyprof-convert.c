@@ -14,7 +14,7 @@
 #define PYPROF_NO_RECORDING
 #define PYPROF_IMPLEMENTATION
 #include "flamegraph.h"
-#include "../pyprof.h"
+#include "pyprof.h"
 #endif
 #ifndef EXPORTS_IMPLEMENTED
 #define EXPORTS_IMPLEMENTATION
@@ -121,7 +121,7 @@ static const char *convert_shown(const char *path) {
 typedef struct convert_output {
     const char *path; /* "-": standard output */
     exports_format format;
-    char *target;     /* what the path leads to; NULL = it is written into */
+    char *target;      /* what the path leads to; NULL = it is written into */
     char beside[4096]; /* the file that will take its place; "" = none */
 } convert_output;
 
@@ -223,8 +223,8 @@ static bool convert_set_unit(convert_request *request, const char *text) {
 static bool convert_set_share(convert_request *request, const char *text) {
     size_t size = strlen(text);
     bool is_percent = size > 0 && text[size - 1] == '%';
-    bool is_good = convert_number("--min-share", text, 0, is_percent ? 100 : 1, is_percent ? "%" : "",
-                                  &request->show.min_share);
+    bool is_good =
+        convert_number("--min-share", text, 0, is_percent ? 100 : 1, is_percent ? "%" : "", &request->show.min_share);
     request->show.min_share /= is_percent ? 100 : 1;
     return is_good;
 }
@@ -351,8 +351,9 @@ static bool convert_choose_formats(convert_request *request) {
                          : asked != EXPORTS_FORMAT_NONE ? asked
                                                         : EXPORTS_FORMAT_TABLE;
         if (output->format == EXPORTS_FORMAT_NONE) {
-            convert_complain(asked == EXPORTS_FORMAT_NONE ? "%s: its ending means no format: say it by --format, one of %s"
-                                                          : "%s: its ending means another format than --format says",
+            convert_complain(asked == EXPORTS_FORMAT_NONE
+                                 ? "%s: its ending means no format: say it by --format, one of %s"
+                                 : "%s: its ending means another format than --format says",
                              output->path, exports_list(list, sizeof list));
             return false;
         }
@@ -428,8 +429,8 @@ static int convert_tell(bool help) {
 
 /* The regular file that a path leads to; false: it leads to none. */
 static bool convert_stat(const char *path, bool is_input, struct stat *status) {
-    bool is_known = strcmp(path, "-") == 0 ? fstat(is_input ? STDIN_FILENO : STDOUT_FILENO, status) == 0
-                                           : stat(path, status) == 0;
+    bool is_known =
+        strcmp(path, "-") == 0 ? fstat(is_input ? STDIN_FILENO : STDOUT_FILENO, status) == 0 : stat(path, status) == 0;
     return is_known && S_ISREG(status->st_mode);
 }
 
@@ -598,19 +599,20 @@ static bool convert_check_metrics(const convert_request *request, const char *pa
     convert_list_metrics(file->metrics, has, sizeof has);
     convert_list_metrics(common, others, sizeof others);
     if (request->has_metric && !(file->metrics & 1u << request->show.metric)) {
-        convert_complain("%s: this file has no %s: it has %s", convert_shown(path), convert_metrics[request->show.metric],
-                         has);
+        convert_complain("%s: this file has no %s: it has %s", convert_shown(path),
+                         convert_metrics[request->show.metric], has);
         return false;
     }
     if ((common & file->metrics) == 0) {
-        convert_complain("%s: it cannot be added to the files before it: it has %s, and they have %s", convert_shown(path),
-                         has, others);
+        convert_complain("%s: it cannot be added to the files before it: it has %s, and they have %s",
+                         convert_shown(path), has, others);
         return false;
     }
     return true;
 }
 
-static bool convert_read_file(const convert_request *request, const char *path, convert_input *into, uint32_t *no_times) {
+static bool convert_read_file(const convert_request *request, const char *path, convert_input *into,
+                              uint32_t *no_times) {
     imported file;
     if (import_file(into->profile, path, &request->import, &file) != PYPROF_OK) {
         convert_complain("%s", file.wrong);
@@ -642,9 +644,312 @@ static bool convert_read(const convert_request *request, char *const *paths, int
     if (is_good) {
         uint64_t end_ns = into->profile->duration_ns;
         is_good = convert_set_facts(into);
-        into->profile->duration_ns = pyprof__min64(end_ns, UINT64_MAX) > into->facts.duration_ns
-                                         ? end_ns
-                                         : into->facts.duration_ns;
+        into->profile->duration_ns =
+            pyprof__min64(end_ns, UINT64_MAX) > into->facts.duration_ns ? end_ns : into->facts.duration_ns;
     }
     return is_good;
 }
+
+/* ---- filters that let nothing through --------------------------------------------------------------------- */
+
+/* Names, as far as there is room for them, each once. */
+typedef struct convert_names {
+    char text[400];
+    size_t used, count;
+} convert_names;
+
+static void convert_add_name(convert_names *names, const char *text, size_t size) {
+    char quoted[100];
+    snprintf(quoted, sizeof quoted, "'%.*s'", (int)pyprof__min64(size, 90), text);
+    if (names->used + strlen(quoted) + 8 > sizeof names->text) {
+        names->count++;
+    } else if (strstr(names->text, quoted) == NULL) {
+        names->used += (size_t)snprintf(names->text + names->used, sizeof names->text - names->used, "%s%s",
+                                        names->used > 0 ? ", " : "", quoted);
+    }
+}
+
+typedef struct convert_sums {
+    uint64_t value;
+    convert_names threads;
+} convert_sums;
+
+static bool convert_sum_node(void *user, const pyprof_node *node) {
+    convert_sums *sums = (convert_sums *)user;
+    sums->value += node->value;
+    if (node->parent == PYPROF_NO_NODE) {
+        convert_add_name(&sums->threads, node->name.data, node->name.size);
+    }
+    return true;
+}
+
+/* Of all that is shown. */
+static bool convert_sum(const pyprof_profile *profile, const pyprof_output *output, convert_sums *sums) {
+    pyprof_visitor visitor = {.node = convert_sum_node, .user = sums};
+    memset(sums, 0, sizeof *sums);
+    return pyprof_visit(profile, output, &visitor) == PYPROF_OK;
+}
+
+/* Functions, files or interpreters of what is shown, those that took most first. */
+static void convert_name_rows(const pyprof_profile *profile, const pyprof_output *output, char what,
+                              convert_names *names) {
+    size_t count = 0;
+    pyprof_row *rows = NULL;
+    pyprof_output shown = *output;
+    shown.detail = PYPROF_DETAIL_FUNCTION;
+    if (pyprof_top(profile, &shown, NULL, &count) == PYPROF_OK) {
+        rows = (pyprof_row *)calloc(count + 1, sizeof *rows);
+    }
+    if (rows == NULL || pyprof_top(profile, &shown, rows, &count) != PYPROF_OK) {
+        count = 0;
+    }
+    static const char mark[] = "[interpreter ";
+    for (size_t i = 0; i < count; i++) {
+        const pyprof_text *text = what == 'p' ? &rows[i].path : &rows[i].name;
+        bool is_mark = text->size > sizeof mark && memcmp(text->data, mark, sizeof mark - 1) == 0;
+        if (what == 'i' && is_mark) {
+            convert_add_name(names, text->data + sizeof mark - 1, text->size - sizeof mark);
+        } else if (what != 'i' && text->size > 0 && text->data[0] != '[') {
+            convert_add_name(names, text->data, text->size);
+        }
+    }
+    free(rows);
+}
+
+/* Says which filter it is that nothing passes, and what there is. */
+static void convert_say_nothing_passes(const convert_request *request, const convert_input *input, const char *name) {
+    static const char *const whats[] = {"thread", "interpreter", "file", "function"};
+    const char *const values[] = {request->show.thread, request->show.interpreter, request->show.file,
+                                  request->show.function};
+    pyprof_output shown = {.metric = request->show.metric, .include_idle = request->show.include_idle};
+    const char **filters[] = {&shown.thread, &shown.interpreter, &shown.file, &shown.function};
+    for (unsigned i = 0; i < 4; i++) {
+        convert_sums before, after;
+        bool is_good = values[i] != NULL && convert_sum(input->profile, &shown, &before);
+        pyprof_output until = shown;
+        *filters[i] = values[i];
+        if (!is_good || !convert_sum(input->profile, &shown, &after) || after.value > 0) {
+            continue;
+        }
+        if (i > 0) {
+            memset(&before.threads, 0, sizeof before.threads);
+            convert_name_rows(input->profile, &until, "tipf"[i], &before.threads);
+        }
+        if (i == 1) {
+            convert_add_name(&before.threads, "main", 4);
+        }
+        convert_complain("%s: no stack is of a %s '%s'%s: there %s %s%s", name, whats[i], values[i],
+                         i > 0 && until.thread != NULL ? ", of those that the filters before it let through" : "",
+                         before.threads.used == 0 ? "is none" : "are", before.threads.text,
+                         before.threads.count > 0 ? ", ..." : "");
+        return;
+    }
+    convert_complain("%s: nothing passes the filters: give fewer of them", name);
+}
+
+/* Whether something passes the filters, if there are any. */
+static bool convert_check_filters(const convert_request *request, const convert_input *input, const char *name) {
+    const pyprof_output *show = &request->show;
+    convert_sums sums;
+    if (show->thread == NULL && show->interpreter == NULL && show->file == NULL && show->function == NULL) {
+        return true;
+    }
+    if (!convert_sum(input->profile, show, &sums)) {
+        convert_complain("%s", pyprof_last_error());
+        return false;
+    }
+    if (sums.value == 0) {
+        convert_say_nothing_passes(request, input, name);
+    }
+    return sums.value > 0;
+}
+
+/* ---- writing ---------------------------------------------------------------------------------------------- */
+
+/* What goes into an output. */
+typedef struct convert_source {
+    const convert_request *request;
+    const convert_input *input, *base; /* base: of --diff, else NULL */
+} convert_source;
+
+/* What --diff shows: tools/differences.h. */
+static bool convert_write_difference(const convert_source *source, exports_format format, pyprof_write_fn write,
+                                     void *user, const char **wrong) {
+    (void)source, (void)format, (void)write, (void)user;
+    *wrong = "not yet";
+    return false;
+}
+
+/* Writes one format through a function; false: *wrong says why not. */
+static bool convert_write(const convert_source *source, exports_format format, pyprof_write_fn write, void *user,
+                          const char **wrong) {
+    const convert_request *request = source->request;
+    pyprof_output output = request->show;
+    if (source->base != NULL) {
+        return convert_write_difference(source, format, write, user, wrong);
+    }
+    output.merge_threads = !source->input->has_threads;
+    pyprof_result result = format == EXPORTS_FORMAT_SVG
+                               ? exports_draw(source->input->profile, &output, &request->look, write, user)
+                               : exports_write(source->input->profile, &output, format, write, user);
+    *wrong = exports_last_error();
+    return result == PYPROF_OK;
+}
+
+/* Writes into a descriptor, which it closes. */
+static bool convert_fill(const convert_source *source, const convert_output *output, int descriptor) {
+    pyprof__file file = {descriptor, 0};
+    const char *wrong = NULL;
+    bool is_good = convert_write(source, output->format, pyprof__write_file, &file, &wrong);
+    if (close(descriptor) != 0 && file.error == 0) {
+        file.error = errno;
+    }
+    if (file.error != 0 || !is_good) {
+        convert_complain("%s: cannot be written: %s", output->path, file.error != 0 ? strerror(file.error) : wrong);
+    }
+    return is_good && file.error == 0;
+}
+
+static bool convert_cannot(const convert_output *output) {
+    convert_complain("%s: cannot be written: %s", output->path, strerror(errno));
+    return false;
+}
+
+/* Into what is no regular file, as it comes. */
+static bool convert_write_into(const convert_source *source, const convert_output *output) {
+    bool is_stream = strcmp(output->path, "-") == 0;
+    int descriptor =
+        is_stream ? fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3) : open(output->path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+    return descriptor < 0 ? convert_cannot(output) : convert_fill(source, output, descriptor);
+}
+
+/* Into a new file beside, which takes its place once all others are written. */
+static bool convert_write_beside(const convert_source *source, convert_output *output, mode_t mode) {
+    output->target = flamegraph_target(output->path);
+    int descriptor =
+        output->target != NULL ? pyprof__open_beside(output->target, output->beside, sizeof output->beside) : -1;
+    if (descriptor < 0) {
+        output->beside[0] = '\0';
+        return convert_cannot(output);
+    }
+    if (mode != 0 && fchmod(descriptor, mode & 07777) != 0) {
+        (void)close(descriptor);
+        return convert_cannot(output);
+    }
+    return convert_fill(source, output, descriptor);
+}
+
+static bool convert_write_output(const convert_source *source, convert_output *output) {
+    struct stat status;
+    bool is_there = strcmp(output->path, "-") == 0 || stat(output->path, &status) == 0;
+    if (is_there && strcmp(output->path, "-") != 0 && S_ISDIR(status.st_mode)) {
+        errno = EISDIR;
+        return convert_cannot(output);
+    }
+    if (is_there && (strcmp(output->path, "-") == 0 || !S_ISREG(status.st_mode))) {
+        return convert_write_into(source, output);
+    }
+    return convert_write_beside(source, output, is_there ? status.st_mode : 0);
+}
+
+/* Writes all outputs, or none: files take their places when all are whole. */
+static bool convert_write_all(const convert_source *source, convert_request *request) {
+    bool is_good = true;
+    for (int i = 0; is_good && i < request->output_count; i++) {
+        is_good = convert_write_output(source, &request->outputs[i]);
+    }
+    for (int i = 0; i < request->output_count; i++) {
+        convert_output *output = &request->outputs[i];
+        if (is_good && output->beside[0] != '\0' && rename(output->beside, output->target) != 0) {
+            is_good = convert_cannot(output);
+        }
+        if (!is_good && output->beside[0] != '\0') {
+            (void)unlink(output->beside);
+        }
+        free(output->target);
+    }
+    return is_good;
+}
+
+/* ---- the program ------------------------------------------------------------------------------------------ */
+
+/* The metric that is shown, if none was asked for: the first one that is in all files. */
+static void convert_choose_metric(convert_request *request, unsigned metrics) {
+    for (unsigned i = 0; i < 4 && !request->has_metric; i++) {
+        if (metrics & 1u << i) {
+            request->show.metric = (pyprof_metric)i;
+            request->has_metric = true;
+        }
+    }
+}
+
+/* Formats that have nothing but a time line need times. */
+static bool convert_check_times(const convert_request *request, unsigned metrics) {
+    bool has_times = (metrics & (1u << PYPROF_METRIC_WALL | 1u << PYPROF_METRIC_CPU)) != 0;
+    for (int i = 0; i < request->output_count && !has_times; i++) {
+        exports_format format = request->outputs[i].format;
+        if (format == EXPORTS_FORMAT_FIREFOX || format == EXPORTS_FORMAT_PERFETTO) {
+            convert_complain("%s: %s shows times, and there are only samples: --unit says what values are",
+                             request->outputs[i].path, exports_name(format));
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool convert_read_all(convert_request *request, convert_input *input, convert_input *base) {
+    const char *name = request->input_count == 1 ? convert_shown(request->inputs[0]) : "the files";
+    char *base_path = (char *)(uintptr_t)request->base;
+    if (!convert_read(request, request->inputs, request->input_count, input) ||
+        (base_path != NULL && !convert_read(request, &base_path, 1, base))) {
+        return false;
+    }
+    if (base_path != NULL && (input->metrics & base->metrics) == 0) {
+        convert_complain("%s: it cannot be compared with %s: they have no metric in common", name, base_path);
+        return false;
+    }
+    convert_choose_metric(request, input->metrics & (base_path != NULL ? base->metrics : 15));
+    return convert_check_times(request, input->metrics) &&
+           (base_path != NULL || convert_check_filters(request, input, name));
+}
+
+static int convert_run(convert_request *request) {
+    convert_input *inputs = (convert_input *)calloc(2, sizeof *inputs);
+    if (inputs == NULL) {
+        return convert_complain("out of memory");
+    }
+    convert_source source = {request, &inputs[0], request->base != NULL ? &inputs[1] : NULL};
+    bool is_good = convert_read_all(request, &inputs[0], &inputs[1]) && convert_write_all(&source, request);
+    pyprof_free(inputs[0].profile);
+    pyprof_free(inputs[1].profile);
+    free(inputs);
+    return is_good ? EXIT_SUCCESS : CONVERT_FAILED;
+}
+
+/* The whole program. Answers the exit status. Not to be called by two threads at once, as getopt_long is not. */
+int convert_main(int argc, char **argv);
+
+int convert_main(int argc, char **argv) {
+    bool help = false, version = false;
+    int status = CONVERT_USAGE;
+    convert_request *request = (convert_request *)calloc(1, sizeof *request);
+    if (request == NULL) {
+        return convert_complain("out of memory");
+    }
+    if (!convert_parse(argc, argv, request, &help, &version)) {
+        fputs("Try 'pyprof-convert --help'.\n", stderr);
+    } else if (help || version) {
+        status = convert_tell(help);
+    } else if (convert_check_paths(request)) {
+        status = convert_run(request);
+    }
+    free(request);
+    return status;
+}
+
+#if !defined(PYPROF_CONVERT_NO_MAIN)
+int main(int argc, char **argv) {
+    (void)signal(SIGPIPE, SIG_IGN); /* a reader that goes away is an error like others: what was begun is removed */
+    return convert_main(argc, argv);
+}
+#endif
