@@ -217,12 +217,53 @@ static bool import_count(import *in, const pyprof_node *node) {
            import_add_up(in, &in->all_idle, node->samples_idle);
 }
 
-static bool import_node(import *in, const pyprof_node *node, uint32_t *number) {
-    pyprof_result result = pyprof_add_node(in->profile, node, number);
-    if (result == PYPROF_ERROR_MEMORY) {
+/* A line of a function. */
+typedef struct import_frame {
+    uint32_t function; /* of the profile */
+    int32_t line;      /* 0 = none is known */
+} import_frame;
+
+static pyprof_text import_text(const char *data, size_t size) {
+    pyprof_text text = {data, size};
+    return text;
+}
+
+/* What has no path is a marker, and has no line. Texts are copied. */
+static bool import_make_frame(import *in, pyprof_text name, pyprof_text path, uint64_t line, uint64_t first_line,
+                              import_frame *frame) {
+    bool has_line = path.size > 0;
+    uint32_t file = pyprof__intern_given(in->profile, path);
+    frame->function = pyprof__intern_function(in->profile, pyprof__intern_given(in->profile, name), file,
+                                              has_line && first_line <= INT32_MAX ? (int32_t)first_line : 0);
+    frame->line = has_line && line <= INT32_MAX ? (int32_t)line : 0;
+    return frame->function != PYPROF__NONE || import_no_memory(in);
+}
+
+/* Adds figures to the node for a frame below another node, which is made if it is new: as pyprof_add_node, for which each
+   text would have to be looked up each time. */
+static bool import_child(import *in, uint32_t parent, const import_frame *frame, const pyprof_node *figures,
+                         uint32_t *number) {
+    *number = pyprof__vital_child(in->profile, parent, frame->function, frame->line);
+    if (*number == PYPROF__NONE) {
         return import_no_memory(in);
     }
-    return result == PYPROF_OK || import_fail(in, "%s", pyprof_last_error());
+    pyprof__node *node = pyprof__node_at(in->profile, *number);
+    node->track = pyprof__node_at(in->profile, parent)->track;
+    if (figures != NULL) {
+        node->samples += figures->samples;
+        node->samples_idle += figures->samples_idle;
+        node->wall_ns += figures->wall_ns;
+        node->wall_idle_ns += figures->wall_idle_ns;
+        node->cpu_ns += figures->cpu_ns;
+        node->gil_ns += figures->gil_ns;
+    }
+    return true;
+}
+
+/* A thread of its own. */
+static bool import_add_thread(import *in, pyprof_text name, int32_t tid, bool is_named, uint32_t *number) {
+    pyprof_node node = {.parent = PYPROF_NO_NODE, .name = name, .tid = tid, .is_named = is_named};
+    return pyprof_add_node(in->profile, &node, number) == PYPROF_OK || import_no_memory(in);
 }
 
 static bool import_span(import *in, const pyprof_span *span) {
@@ -231,11 +272,6 @@ static bool import_span(import *in, const pyprof_span *span) {
         return import_no_memory(in);
     }
     return result == PYPROF_OK || import_fail(in, "%s", pyprof_last_error());
-}
-
-static pyprof_text import_text(const char *data, size_t size) {
-    pyprof_text text = {data, size};
-    return text;
 }
 
 /* The node of the file's thread of this name and id (0 = none), which is made by its first stack. */
@@ -248,8 +284,7 @@ static bool import_find_thread(import *in, const char *name, size_t size, int32_
         return import_no_memory(in);
     }
     if (is_new) {
-        pyprof_node node = {.parent = PYPROF_NO_NODE, .name = import_text(name, size), .tid = tid, .is_named = true};
-        if (!import_node(in, &node, number)) {
+        if (!import_add_thread(in, import_text(name, size), tid, true, number)) {
             return false;
         }
         PYPROF__ITEM(import_thread, &in->threads.items, index).node = *number;
@@ -266,44 +301,43 @@ static bool import_cut_stack(import *in, size_t depth, size_t more) {
            import_no_memory(in);
 }
 
-/* Adds the figures of node to a stack of frames below a thread. What it shares with the last stack is there already.
-   frames: templates, of which stack has the numbers, root first. *leaf: the node in which the stack ends. */
-static bool import_stack(import *in, uint32_t thread, const pyprof_node *frames, const uint32_t *stack, size_t depth,
+/* What has a value, and no frame. */
+static bool import_bare_thread(import *in, uint32_t thread, const pyprof_node *figures, uint32_t *leaf) {
+    import_frame frame;
+    return import_make_frame(in, import_text(IMPORT_NO_STACK, sizeof IMPORT_NO_STACK - 1), import_text("", 0), 0, 0,
+                             &frame) &&
+           import_child(in, thread, &frame, figures, leaf);
+}
+
+/* Adds figures to a stack of frames below a thread. What it shares with the last stack is there already. stack: which of
+   the frames they are, root first. *leaf: the node in which the stack ends. */
+static bool import_stack(import *in, uint32_t thread, const import_frame *frames, const uint32_t *stack, size_t depth,
                          const pyprof_node *figures, uint32_t *leaf) {
-    static const pyprof_node nothing = {.name = {IMPORT_NO_STACK, sizeof IMPORT_NO_STACK - 1}};
-    static const uint32_t first = 0;
     size_t same = 0;
-    bool is_bare = depth == 0;
-    if (is_bare) {
-        frames = &nothing;
-        stack = &first;
-        depth = 1;
-    }
     const uint32_t *last = (const uint32_t *)in->last_frames.data;
+    if (!import_count(in, figures)) {
+        return false;
+    }
+    if (depth == 0) {
+        return import_bare_thread(in, thread, figures, leaf);
+    }
     while (thread == in->last_thread && same < depth - 1 && same < in->last_frames.count && last[same] == stack[same]) {
         same++;
     }
-    if (!import_count(in, figures) || !import_cut_stack(in, same, depth - same)) {
+    if (!import_cut_stack(in, same, depth - same)) {
         return false;
     }
+    uint32_t *nodes = (uint32_t *)in->last_nodes.data;
     in->last_thread = thread;
     for (size_t i = same; i < depth; i++) {
-        uint32_t *nodes = (uint32_t *)in->last_nodes.data;
-        pyprof_node node = i + 1 == depth ? *figures : (pyprof_node){0};
-        const pyprof_node *frame = &frames[stack[i]];
-        node.parent = i == 0 ? thread : nodes[i - 1];
-        node.name = frame->name;
-        node.path = frame->path;
-        node.line = frame->line;
-        node.first_line = frame->first_line;
-        if (!import_node(in, &node, &nodes[i])) {
+        const pyprof_node *own = i + 1 == depth ? figures : NULL;
+        if (!import_child(in, i == 0 ? thread : nodes[i - 1], &frames[stack[i]], own, &nodes[i])) {
             return false;
         }
         ((uint32_t *)in->last_frames.data)[i] = stack[i];
         in->last_frames.count = in->last_nodes.count = (uint32_t)i + 1;
     }
-    *leaf = ((uint32_t *)in->last_nodes.data)[depth - 1];
-    in->last_frames.count = is_bare ? 0 : in->last_frames.count;
+    *leaf = nodes[depth - 1];
     return true;
 }
 
@@ -335,9 +369,32 @@ typedef struct import_collapsed {
     bool is_unchecked; /* the caller has said what the values are */
     int exponent;      /* see import_unit; -1 = samples */
     pyprof__array stack, ends;
-    pyprof__array name; /* room for a name without its escapes */
+    pyprof__array name;   /* room for a name without its escapes */
+    pyprof__table frames; /* import_known: each text of a frame is taken apart once */
     size_t stacks, pairs;
 } import_collapsed;
+
+/* A text of a frame that has come up; its hash is the key. */
+typedef struct import_known {
+    uint64_t hash[2];
+    import_frame frame;
+} import_known;
+
+/* Two hashes of different kinds: that two texts agree in both is not reckoned with. */
+static void import_hash(const char *text, size_t size, uint64_t hash[2]) {
+    uint64_t word = 0;
+    hash[0] = size;
+    hash[1] = ~(uint64_t)size;
+    for (; size >= sizeof word; text += sizeof word, size -= sizeof word) {
+        memcpy(&word, text, sizeof word);
+        hash[0] = pyprof__mix(hash[0], word);
+        hash[1] = ((hash[1] ^ word) * 0xff51afd7ed558ccdu) ^ (hash[1] >> 32);
+    }
+    word = 0;
+    memcpy(&word, text, size);
+    hash[0] = pyprof__mix(hash[0], word);
+    hash[1] = ((hash[1] ^ word) * 0xff51afd7ed558ccdu) ^ (hash[1] >> 32);
+}
 
 /* The end of the frames that stand for what runs: "thread NAME", maybe below py-spy's "process NAME"; 0 = none. */
 static size_t import_root_end(const char *stack, size_t size) {
@@ -425,24 +482,36 @@ static size_t import_frame_number(const char *stack, size_t from) {
     return number;
 }
 
+static bool import_parse_frame(import *in, import_collapsed *of, const char *text, size_t size, import_frame *frame) {
+    pyprof_node node = {0};
+    import_split_frame(text, size, &node);
+    if (of->is_ours && memchr(text, '\\', size) != NULL) {
+        char *room = (char *)of->name.data;
+        size_t used = import_unescape(node.name.data, node.name.size, room);
+        node.path.size = import_unescape(node.path.data, node.path.size, room + used);
+        node.path.data = room + used;
+        node.name = import_text(room, used);
+    }
+    return import_make_frame(in, node.name, node.path, (uint64_t)node.line, 0, frame);
+}
+
 /* Adds one frame, which stands at [from, to) of the stack, below the last node. */
 static bool import_add_frame(import *in, import_collapsed *of, const char *stack, size_t from, size_t to,
                              const pyprof_node *figures) {
-    uint32_t depth = in->last_nodes.count;
-    pyprof_node node = *figures;
-    if (import_is_blank(stack + from, to - from)) {
+    uint32_t depth = in->last_nodes.count, *nodes = (uint32_t *)in->last_nodes.data;
+    import_known key = {{0, 0}, {0, 0}};
+    bool is_new;
+    import_hash(stack + from, to - from, key.hash);
+    uint32_t known = pyprof__table_intern(&in->memory, &of->frames, &key, &is_new);
+    if (known == PYPROF__NONE) {
+        return import_no_memory(in);
+    }
+    import_frame *frame = &PYPROF__ITEM(import_known, &of->frames.items, known).frame;
+    if (is_new && import_is_blank(stack + from, to - from)) {
         return import_fail(in, "frame %zu of the stack is empty", import_frame_number(stack, from));
     }
-    import_split_frame(stack + from, to - from, &node);
-    if (of->is_ours && memchr(stack + from, '\\', to - from) != NULL) {
-        char *room = (char *)of->name.data;
-        size_t size = import_unescape(node.name.data, node.name.size, room);
-        node.path.size = import_unescape(node.path.data, node.path.size, room + size);
-        node.path.data = room + size;
-        node.name = import_text(room, size);
-    }
-    node.parent = ((uint32_t *)in->last_nodes.data)[depth - 1];
-    if (!import_node(in, &node, &((uint32_t *)in->last_nodes.data)[depth])) {
+    if ((is_new && !import_parse_frame(in, of, stack + from, to - from, frame)) ||
+        !import_child(in, nodes[depth - 1], frame, figures, &nodes[depth])) {
         return false;
     }
     ((uint32_t *)of->ends.data)[depth] = (uint32_t)to;
@@ -514,7 +583,6 @@ static bool import_reserve_line(import *in, import_collapsed *of, size_t size, u
 /* Adds a stack, root first, and its value. */
 static bool import_collapsed_stack(import *in, import_collapsed *of, const char *stack, size_t size, size_t root,
                                    const pyprof_node *figures) {
-    static const pyprof_node none = {0};
     uint32_t kept = import_same_frames(in, of, stack, size, root);
     of->ends.count = in->last_nodes.count;
     if (!import_reserve_line(in, of, size, kept) || (kept == 0 && !import_add_root(in, of, stack, root))) {
@@ -525,7 +593,7 @@ static bool import_collapsed_stack(import *in, import_collapsed *of, const char 
     for (size_t end = 0; end < size; at = end + 1) {
         const char *stop = (const char *)memchr(stack + at, ';', size - at);
         end = stop != NULL ? (size_t)(stop - stack) : size;
-        if (!import_add_frame(in, of, stack, at, end, end == size ? figures : &none)) {
+        if (!import_add_frame(in, of, stack, at, end, end == size ? figures : NULL)) {
             return false;
         }
     }
@@ -569,17 +637,15 @@ static bool import_check_root(import *in, const import_collapsed *of, const char
                            "--unit");
 }
 
-/* A stack without a frame: its value stays the thread's. */
+/* A stack without a frame. */
 static bool import_bare_root(import *in, import_collapsed *of, const char *stack, size_t root,
                              const pyprof_node *figures) {
-    pyprof_node node = *figures;
+    uint32_t leaf;
     if (!import_reserve_line(in, of, root, 0) || !import_add_root(in, of, stack, root)) {
         return false;
     }
-    node.name = import_text(IMPORT_NO_STACK, sizeof IMPORT_NO_STACK - 1);
-    node.parent = ((uint32_t *)in->last_nodes.data)[0];
     in->last_nodes.count = 0;
-    return import_node(in, &node, &((uint32_t *)in->last_nodes.data)[1]);
+    return import_bare_thread(in, ((uint32_t *)in->last_nodes.data)[0], figures, &leaf);
 }
 
 /* A line of collapsed text without what ends it. */
@@ -663,6 +729,7 @@ static bool import_collapsed_text(import *in) {
     const char *unit = in->options->unit;
     import_collapsed of = {
         .stack = {.item_size = 1}, .name = {.item_size = 1}, .ends = {.item_size = sizeof(uint32_t)}};
+    pyprof__table_init(&of.frames, sizeof(import_known), offsetof(import_known, frame));
     of.is_ours = import_looks_ours(in->text, in->size);
     of.is_unchecked = unit != NULL;
     of.exponent = unit != NULL ? import_unit(unit, strlen(unit)) : of.is_ours ? import_unit("us", 2) : -1;
@@ -675,6 +742,7 @@ static bool import_collapsed_text(import *in) {
         is_good = import_fail(in, "each line has two values, as difffolded.pl writes them: convert the two files by "
                                   "--diff instead");
     }
+    pyprof__table_free(&in->memory, &of.frames);
     pyprof__array_free(&in->memory, &of.stack);
     pyprof__array_free(&in->memory, &of.ends);
     pyprof__array_free(&in->memory, &of.name);
@@ -716,7 +784,7 @@ static bool import_json_line(json_reader *json, int32_t *line) {
 /* ---- speedscope: https://github.com/jlfwong/speedscope, src/lib/file-format-spec.ts ---- */
 
 typedef struct import_speedscope {
-    pyprof__array frames; /* a pyprof_node each, with its name, path and line */
+    pyprof__array frames; /* import_frame */
     pyprof__array stack;  /* of frames' numbers, root first */
     unsigned metric;
     int exponent; /* see import_unit; -1 = samples */
@@ -734,29 +802,26 @@ static bool import_is(const pyprof_text *text, const char *word) {
 }
 
 static bool import_speedscope_frame(import *in, import_speedscope *of, json_reader *json) {
-    uint32_t index = pyprof__array_add(&in->memory, &of->frames);
+    pyprof_text name = {NULL, 0}, path = {NULL, 0};
+    int32_t line = 0;
     json_text key;
-    if (index == PYPROF__NONE) {
-        return import_no_memory(in);
-    }
-    pyprof_node *frame = &PYPROF__ITEM(pyprof_node, &of->frames, index);
     for (json_enter(json, '{'); json_next(json, '}');) {
         bool is_known = json_key(json, &key);
         if (is_known && json_is(&key, "name")) {
-            (void)import_json_text(in, json, &frame->name);
+            (void)import_json_text(in, json, &name);
         } else if (is_known && json_is(&key, "file") && json_peek(json) == '"') {
-            (void)import_json_text(in, json, &frame->path);
+            (void)import_json_text(in, json, &path);
         } else if (is_known && json_is(&key, "line")) {
-            (void)import_json_line(json, &frame->line);
+            (void)import_json_line(json, &line);
         } else {
             (void)json_skip(json);
         }
     }
-    if (frame->name.data == NULL) {
+    if (name.data == NULL) {
         (void)json_fail(json, "a frame has no name");
     }
-    frame->line = frame->path.size > 0 ? frame->line : 0; /* what has no file has no line */
-    return json->wrong == NULL;
+    import_frame *frame = json->wrong == NULL ? (import_frame *)import_add(in, &of->frames) : NULL;
+    return frame != NULL && import_make_frame(in, name, path, (uint64_t)line, 0, frame);
 }
 
 static bool import_speedscope_frames(import *in, import_speedscope *of, json_reader json) {
@@ -773,7 +838,7 @@ static bool import_speedscope_frames(import *in, import_speedscope *of, json_rea
             }
         }
     }
-    return json.wrong == NULL || import_json_failed(in, &json);
+    return in->result == PYPROF_OK && (json.wrong == NULL || import_json_failed(in, &json));
 }
 
 /* The stack had this value, and then another one followed. */
@@ -794,7 +859,7 @@ static bool import_speedscope_moment(import *in, import_speedscope *of, uint64_t
     import_set(&figures, of->metric, value);
     span.wall_ns = is_time ? value : 0;
     span.samples = is_time ? 0 : (uint32_t)pyprof__min64(value, UINT32_MAX);
-    if (!import_stack(in, of->thread, (const pyprof_node *)of->frames.data, (const uint32_t *)of->stack.data,
+    if (!import_stack(in, of->thread, (const import_frame *)of->frames.data, (const uint32_t *)of->stack.data,
                       of->stack.count, &figures, &span.node)) {
         return false;
     }
@@ -951,8 +1016,7 @@ static bool import_speedscope_profile(import *in, import_speedscope *of, json_re
     of->origin = of->has_origin ? of->origin : start;
     of->has_origin = true;
     of->now = of->exponent >= 0 && start > of->origin ? start - of->origin : 0;
-    pyprof_node thread = {.parent = PYPROF_NO_NODE, .name = of->name, .is_named = true};
-    if (!import_node(in, &thread, &of->thread)) {
+    if (!import_add_thread(in, of->name, 0, true, &of->thread)) {
         return false;
     }
     in->into->has_threads = in->into->has_threads || !import_is(&of->name, IMPORT_ALL_THREADS);
@@ -999,7 +1063,7 @@ static bool import_speedscope_text(import *in, import_speedscope *of) {
 static bool import_speedscope_file(import *in) {
     import_speedscope of;
     memset(&of, 0, sizeof of);
-    of.frames.item_size = sizeof(pyprof_node);
+    of.frames.item_size = sizeof(import_frame);
     of.stack.item_size = sizeof(uint32_t);
     bool is_good = import_read_all(in) && import_speedscope_text(in, &of);
     pyprof__array_free(&in->memory, &of.frames);
@@ -1029,7 +1093,7 @@ typedef struct import_field {
     { #name, offsetof(type, name) }
 
 typedef struct import_rows {
-    pyprof__array functions; /* a pyprof_node each, with name, path and first line */
+    pyprof__array functions; /* import_frame, without a line */
     pyprof__array numbers;   /* of threads and nodes: which pyprof_add_node gave */
     uint64_t spans;
     bool has_facts, has_end;
@@ -1166,40 +1230,45 @@ static bool import_row_function(import *in, import_rows *of, const import_row *r
         return import_fail(in, "function %llu comes where %u is expected", (unsigned long long)row->id,
                            of->functions.count);
     }
-    pyprof_node *function = (pyprof_node *)import_add(in, &of->functions);
-    if (function == NULL) {
-        return false;
-    }
-    function->name = row->name;
-    function->path = row->path;
-    function->first_line = import_int32(row->first_line);
-    return true;
+    import_frame *function = (import_frame *)import_add(in, &of->functions);
+    return function != NULL && import_make_frame(in, row->name, row->path, 0, row->first_line, function);
 }
 
-/* A thread, or a node below one. */
+static bool import_row_figures(import *in, const import_row *row, pyprof_node *figures) {
+    figures->samples = row->samples;
+    figures->samples_idle = row->samples_idle;
+    figures->wall_ns = row->wall_ns;
+    figures->wall_idle_ns = row->wall_idle_ns;
+    figures->cpu_ns = row->cpu_ns;
+    figures->gil_ns = row->gil_ns;
+    return row->samples_idle <= row->samples && row->wall_idle_ns <= row->wall_ns
+               ? import_count(in, figures)
+               : import_fail(in, "more is idle than there is");
+}
+
+/* A thread, which has no figures of its own, or a node below one. */
 static bool import_row_node(import *in, import_rows *of, const import_row *row, bool is_thread) {
-    pyprof_node node = {
-        .parent = PYPROF_NO_NODE, .name = row->name, .tid = import_int32(row->tid), .is_named = row->is_named != 0};
+    pyprof_node figures = {0};
     if (row->id != of->numbers.count) {
         return import_fail(in, "node %llu comes where %u is expected", (unsigned long long)row->id, of->numbers.count);
     }
     if (!is_thread && (row->parent >= of->numbers.count || row->function >= of->functions.count)) {
         return import_fail(in, "its %s has not come before", row->parent >= of->numbers.count ? "parent" : "function");
     }
-    if (!is_thread) {
-        node = PYPROF__ITEM(pyprof_node, &of->functions, row->function);
-        node.parent = PYPROF__ITEM(uint32_t, &of->numbers, row->parent);
-        node.line = import_int32(row->line);
-    }
-    node.samples = row->samples;
-    node.samples_idle = row->samples_idle;
-    node.wall_ns = row->wall_ns;
-    node.wall_idle_ns = row->wall_idle_ns;
-    node.cpu_ns = row->cpu_ns;
-    node.gil_ns = row->gil_ns;
     uint32_t *number = (uint32_t *)import_add(in, &of->numbers);
-    in->into->has_threads = in->into->has_threads || (is_thread && !import_is(&row->name, IMPORT_ALL_THREADS));
-    return number != NULL && import_count(in, &node) && import_node(in, &node, number);
+    if (number == NULL || !import_row_figures(in, row, &figures)) {
+        return false;
+    }
+    if (is_thread && (figures.samples | figures.wall_ns | figures.cpu_ns | figures.gil_ns) != 0) {
+        return import_fail(in, "a thread has figures of its own, which only nodes below it can have");
+    }
+    if (is_thread) {
+        in->into->has_threads = in->into->has_threads || !import_is(&row->name, IMPORT_ALL_THREADS);
+        return import_add_thread(in, row->name, import_int32(row->tid), row->is_named != 0, number);
+    }
+    import_frame frame = PYPROF__ITEM(import_frame, &of->functions, row->function);
+    frame.line = import_int32(row->line);
+    return import_child(in, PYPROF__ITEM(uint32_t, &of->numbers, row->parent), &frame, &figures, number);
 }
 
 static bool import_row_span(import *in, import_rows *of, const import_row *row) {
@@ -1268,7 +1337,7 @@ static bool import_rows_of(import *in, import_rows *of) {
 static bool import_jsonl_file(import *in) {
     import_rows of;
     memset(&of, 0, sizeof of);
-    of.functions.item_size = sizeof(pyprof_node);
+    of.functions.item_size = sizeof(import_frame);
     of.numbers.item_size = sizeof(uint32_t);
     bool is_good = import_read_all(in) && import_rows_of(in, &of);
     pyprof__array_free(&in->memory, &of.functions);
@@ -1373,7 +1442,7 @@ typedef struct import_type {
 
 typedef struct import_pprof {
     pyprof__array strings, types, functions, locations, lines; /* pyprof_text, import_... */
-    pyprof__array frames;     /* a pyprof_node for each line, then one for each location without any */
+    pyprof__array frames;     /* an import_frame for each line, then one for each location without any */
     pyprof__array stack, ids; /* of the sample that is being read: frames root first; locations leaf first */
     pyprof__array values;
     uint64_t period_type[2], period;
@@ -1565,18 +1634,10 @@ static bool import_fill_frame(import *in, import_pprof *of, const import_line *l
         return import_fail(in, "a line is of function %llu, which the file does not have",
                            (unsigned long long)line->function);
     }
-    pyprof_node *frame = (pyprof_node *)import_add(in, &of->frames);
+    import_frame *frame = (import_frame *)import_add(in, &of->frames);
     const pyprof_text *name = import_string(in, of, function->name), *file = import_string(in, of, function->file);
-    if (frame == NULL || name == NULL || file == NULL) {
-        return false;
-    }
-    frame->name = *name;
-    frame->path = *file;
-    if (file->size > 0) {
-        frame->line = line->line <= INT32_MAX ? (int32_t)line->line : 0;
-        frame->first_line = function->first_line <= INT32_MAX ? (int32_t)function->first_line : 0;
-    }
-    return true;
+    return frame != NULL && name != NULL && file != NULL &&
+           import_make_frame(in, *name, *file, line->line, function->first_line, frame);
 }
 
 /* What each line shows; and each location without one, which then has one of its own. */
@@ -1591,11 +1652,11 @@ static bool import_fill_frames(import *in, import_pprof *of) {
         if (location->count > 0) {
             continue;
         }
-        pyprof_node *frame = (pyprof_node *)import_add(in, &of->frames);
-        if (frame == NULL) {
+        import_frame *frame = (import_frame *)import_add(in, &of->frames);
+        pyprof_text name = import_text(location->address, strlen(location->address));
+        if (frame == NULL || !import_make_frame(in, name, import_text("", 0), 0, 0, frame)) {
             return false;
         }
-        frame->name = import_text(location->address, strlen(location->address));
         location->first = of->frames.count - 1;
         location->count = 1;
     }
@@ -1790,7 +1851,7 @@ static bool import_read_sample(import *in, import_pprof *of, import_message mess
     }
     return in->result == PYPROF_OK && import_sample_figures(in, of, labels.is_idle, &figures) &&
            import_expand(in, of) && import_sample_thread(in, &labels, &thread) &&
-           import_stack(in, thread, (const pyprof_node *)of->frames.data, (const uint32_t *)of->stack.data,
+           import_stack(in, thread, (const import_frame *)of->frames.data, (const uint32_t *)of->stack.data,
                         of->stack.count, &figures, &leaf);
 }
 
@@ -1859,7 +1920,7 @@ static bool import_pprof_file(import *in) {
                   {&of.functions, sizeof(import_function)},
                   {&of.locations, sizeof(import_location)},
                   {&of.lines, sizeof(import_line)},
-                  {&of.frames, sizeof(pyprof_node)},
+                  {&of.frames, sizeof(import_frame)},
                   {&of.stack, sizeof(uint32_t)},
                   {&of.ids, sizeof(uint64_t)},
                   {&of.values, sizeof(uint64_t)},
