@@ -674,31 +674,28 @@ static bool import_collapsed_line(import *in, import_collapsed *of, const char *
                          : import_collapsed_stack(in, of, text, stack, root, &figures);
 }
 
-/* The line at text, of size bytes: blank ones and comments are passed over. */
-static bool import_any_line(import *in, import_collapsed *of, const char *text, size_t size) {
-    while (flamegraph_is_mark(text, size)) {
-        text += 3;
+/* The line at *text without what ends it; blank ones, and comments, are of size 0. */
+static size_t import_trim_line(const char **text, size_t size) {
+    while (flamegraph_is_mark(*text, size)) {
+        *text += 3;
         size -= 3;
     }
-    size -= size > 0 && text[size - 1] == '\r';
-    while (size > 0 && flamegraph_is_blank(text[size - 1])) {
+    size -= size > 0 && (*text)[size - 1] == '\r';
+    while (size > 0 && flamegraph_is_blank((*text)[size - 1])) {
         size--;
     }
-    bool is_comment = size > 0 && text[0] == '#' && (size == 1 || text[1] == ' ');
-    return size == 0 || is_comment || import_collapsed_line(in, of, text, size);
+    return size > 0 && (*text)[0] == '#' && (size == 1 || (*text)[1] == ' ') ? 0 : size;
 }
 
 /* Who wrote the text: the first stack of which that can be told says it for all, see import_check_root. */
 static bool import_looks_ours(const char *text, size_t size) {
-    for (size_t at = 0; at < size;) {
-        flamegraph_line line;
-        at = flamegraph_next_line(text, size, at, &line);
-        size_t root = line.stack_size > 0 && line.wrong[0] == '\0' ? import_root_end(line.stack, line.stack_size) : 0;
-        if (root > 0 && !flamegraph_is_thread_id(line.stack, root)) {
-            return *line.stack == 't';
-        }
-        if (line.stack_size > 0 && root == 0) {
-            return false;
+    for (size_t at = 0, length; at < size; at += length + 1) {
+        const char *stop = (const char *)memchr(text + at, '\n', size - at), *line = text + at;
+        length = stop != NULL ? (size_t)(stop - line) : size - at;
+        size_t trimmed = import_trim_line(&line, length), blank = flamegraph_word_start(line, trimmed);
+        size_t stack = blank > 0 ? blank - 1 : 0, root = stack > 0 ? import_root_end(line, stack) : 0;
+        if (stack > 0 && (root == 0 || !flamegraph_is_thread_id(line, root))) {
+            return import_is_ours(line, root);
         }
     }
     return false;
@@ -714,7 +711,9 @@ static bool import_lines(import *in, import_collapsed *of) {
         }
         size_t size = stop != NULL ? (size_t)(stop - in->text) - at : in->size - at;
         in->line++;
-        if (!import_any_line(in, of, in->text + at, size)) {
+        const char *line = in->text + at;
+        size_t length = import_trim_line(&line, size);
+        if (length > 0 && !import_collapsed_line(in, of, line, length)) {
             return false;
         }
         at += size + (stop != NULL);
