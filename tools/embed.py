@@ -43,10 +43,24 @@ def shorten(line, is_script):
     return short + without_blanks(line[at:])
 
 
+def marked(lines):
+    """Each line, and whether it is only for pictures of differences: it ends with `// difference`, or stands between
+    `// difference {` and `// }`."""
+    inside = False
+    for line in lines:
+        inside = inside or line.strip() == "// difference {"
+        yield line, inside or line.endswith("// difference")
+        inside = inside and line.strip() != "// }"
+
+
 def as_strings(text, is_script):
-    """The lines as a C array's items; two question marks would begin a trigraph."""
-    lines = [shorten(line, is_script) for line in text.splitlines()]
-    return "".join('    "%s",\n' % re.sub(r'(["\\]|(?<=\?)\?)', r"\\\1", line) for line in lines if line)
+    """The lines as a C array's items, those for differences with a tab; two question marks would begin a trigraph."""
+    strings = ""
+    for line, only in marked(text.splitlines()):
+        short = shorten(line, is_script)
+        if short:
+            strings += '    "%s%s",\n' % ("\\t" * only, re.sub(r'(["\\]|(?<=\?)\?)', r"\\\1", short))
+    return strings
 
 
 def embedded():
