@@ -84,6 +84,7 @@ typedef struct import {
     uint32_t last_thread;                  /* its node */
     uint64_t all[4];                       /* sums of each metric */
     uint64_t all_idle;                     /* of samples */
+    bool has_stats;                        /* the file tells the figures of its recording itself */
 } import;
 
 /* ---- what is wrong ---- */
@@ -654,7 +655,7 @@ static bool import_collapsed_line(import *in, import_collapsed *of, const char *
     pyprof_node figures = {0};
     size_t blank = flamegraph_word_start(text, size);
     if (memchr(text, '\0', size) != NULL || memchr(text, '\r', size) != NULL) {
-        return import_fail(in, "the line has a NUL byte or a carriage return in it");
+        return import_fail(in, "a NUL byte or a carriage return is in the line: this is no collapsed text");
     }
     if (!import_collapsed_value(in, of, text + blank, size - blank, &value)) {
         return false;
@@ -1210,7 +1211,7 @@ static bool import_row_facts(import *in, import_rows *of, const import_row *row)
         return import_fail(in, "it is version %llu of the format, and 1 is known: take a newer pyprof-convert",
                            (unsigned long long)row->version);
     }
-    of->has_facts = true;
+    of->has_facts = in->has_stats = true;
     import_copy_text(in->into->program, sizeof in->into->program, &row->program);
     import_copy_text(in->into->process, sizeof in->into->process, &row->process);
     import_copy_text(in->into->python, sizeof in->into->python, &row->python);
@@ -1389,7 +1390,10 @@ static bool import_next_field(import_message *message) {
     uint64_t tag = import_varint(message);
     unsigned kind = tag & 7u;
     message->field = (uint32_t)(tag >> 3);
-    if (message->wrong != NULL || tag >> 3 == 0 || tag >> 3 > 0x1fffffff) {
+    if (message->wrong != NULL) {
+        return false;
+    }
+    if (tag >> 3 == 0 || tag >> 3 > 0x1fffffff) {
         return import_wrong_message(message, "this is not pprof's format: a field has no number");
     }
     message->is_bytes = kind == 2;
@@ -1958,9 +1962,11 @@ static const struct import_other {
     {"PERFILE2", 8, "this is perf's own file: give what `perf script | stackcollapse-perf.pl` makes of it"},
     {"[", 1, "this is a list in JSON, maybe Chrome's trace events: of JSON, only speedscope's and ours can be read"}};
 
-/* pprof's bytes are no text: control characters are among the first ones. */
-static bool import_is_binary(const char *text, size_t size) {
-    for (size_t i = 0; i < size && i < 512; i++) {
+/* pprof begins with one of its fields, 1 to 15, and has bytes among the first that no text has. */
+static bool import_looks_like_pprof(const char *text, size_t size) {
+    static const char numbers[] = "\x38\x40\x48\x50\x60\x68\x70\x78", messages[] = "\x0a\x12\x1a\x22\x2a\x32\x5a\x6a";
+    bool begins = size > 0 && (memchr(numbers, text[0], 8) != NULL || memchr(messages, text[0], 8) != NULL);
+    for (size_t i = 0; begins && i < size && i < 512; i++) {
         unsigned char byte = (unsigned char)text[i];
         if (byte < 0x20 && byte != '\t' && byte != '\n' && byte != '\r') {
             return true;
@@ -1995,7 +2001,7 @@ static bool import_by_content(import *in) {
         in->into->kind = "speedscope";
         return import_speedscope_file(in);
     }
-    if (import_is_binary(in->text, in->size)) {
+    if (import_looks_like_pprof(in->text, in->size)) {
         in->into->kind = "pprof";
         return import_pprof_file(in);
     }
@@ -2043,9 +2049,10 @@ import in;
     if (import_open(&in, path) && import_read_more(&in) && import_by_content(&in)) {
         (void)import_check_sums(&in);
     }
-    pyprof_stats *stats = &into->facts.stats;
-    stats->samples = stats->samples > 0 ? stats->samples : in.all[PYPROF_METRIC_SAMPLES];
-    stats->samples_idle = stats->samples_idle > 0 ? stats->samples_idle : in.all_idle;
+    if (!in.has_stats) {
+        into->facts.stats.samples = in.all[PYPROF_METRIC_SAMPLES];
+        into->facts.stats.samples_idle = in.all_idle;
+    }
     import_free(&in);
     return in.result;
 }

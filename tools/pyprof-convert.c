@@ -30,8 +30,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "differences.h"
 #include "imports.h"
 
 #define CONVERT_VERSION "0.1"
@@ -70,14 +72,14 @@ static const char convert_options_help[] =
     "      --metric METRIC     wall, cpu, gil or samples (default: the first that all FILEs have)\n"
     "  -g, --gil               the same as --metric gil\n"
     "  -i, --idle              also the time in which threads only wait\n"
-    "  -F, --functions         one frame a function, not one a line (--diff: the default)\n"
+    "  -F, --function          one frame a function, not one a line (--diff: the default)\n"
     "      --lines             one frame a line (the default)\n"
-    "      --thread NAME       only this thread; in NAME * stands for any text, as in the next three\n"
-    "      --interpreter NAME  only this interpreter, by name or id\n"
-    "      --file PATH         only stacks with a frame of a file whose path begins so\n"
-    "      --function NAME     only stacks with a frame of this function\n"
-    "      --only-mine         frames of the standard library and of packages as one each\n"
-    "      --min-share SHARE   add what has a smaller part of the whole to its caller: 0.01 or 1%\n"
+    "      --only-thread NAME, --only-interpreter NAME\n"
+    "                          only this one; in these four, * stands for any text\n"
+    "      --only-file PATH, --only-function NAME\n"
+    "                          only stacks with a frame of a file whose path begins so, or of it\n"
+    "      --only-mine         frames of one package that is not yours are one frame\n"
+    "      --min-share PART    what has less of the whole (0 to 1) is added to its caller\n"
     "\n"
     " how pictures look:\n"
     "  -t, --threads           threads apart at first, not together\n"
@@ -165,12 +167,12 @@ static const struct option convert_long_options[] = {{"output", required_argumen
                                                      {"metric", required_argument, NULL, OPTION_METRIC},
                                                      {"gil", no_argument, NULL, 'g'},
                                                      {"idle", no_argument, NULL, 'i'},
-                                                     {"functions", no_argument, NULL, 'F'},
+                                                     {"function", no_argument, NULL, 'F'},
                                                      {"lines", no_argument, NULL, OPTION_LINES},
-                                                     {"thread", required_argument, NULL, OPTION_THREAD},
-                                                     {"interpreter", required_argument, NULL, OPTION_INTERPRETER},
-                                                     {"file", required_argument, NULL, OPTION_FILE},
-                                                     {"function", required_argument, NULL, OPTION_FUNCTION},
+                                                     {"only-thread", required_argument, NULL, OPTION_THREAD},
+                                                     {"only-interpreter", required_argument, NULL, OPTION_INTERPRETER},
+                                                     {"only-file", required_argument, NULL, OPTION_FILE},
+                                                     {"only-function", required_argument, NULL, OPTION_FUNCTION},
                                                      {"only-mine", no_argument, NULL, OPTION_ONLY_MINE},
                                                      {"min-share", required_argument, NULL, OPTION_MIN_SHARE},
                                                      {"threads", no_argument, NULL, 't'},
@@ -187,13 +189,12 @@ static const struct option convert_long_options[] = {{"output", required_argumen
 
 static const char *const convert_metrics[] = {"wall", "cpu", "gil", "samples"};
 
-/* A number in its bounds, all of the text but what ends it. */
-static bool convert_number(const char *name, const char *text, double least, double most, const char *ending,
-                           double *number) {
+/* A number in its bounds. */
+static bool convert_number(const char *name, const char *text, double least, double most, double *number) {
     char *end = NULL;
     *number = strtod(text, &end);
-    if (end == text || strcmp(end, ending) != 0 || !(*number >= least && *number <= most)) {
-        convert_complain("%s: '%s' is not a number from %g to %g%s", name, text, least, most, ending);
+    if (end == text || *end != '\0' || !(*number >= least && *number <= most)) {
+        convert_complain("%s: '%s' is not a number from %g to %g", name, text, least, most);
         return false;
     }
     return true;
@@ -220,18 +221,9 @@ static bool convert_set_unit(convert_request *request, const char *text) {
     return true;
 }
 
-static bool convert_set_share(convert_request *request, const char *text) {
-    size_t size = strlen(text);
-    bool is_percent = size > 0 && text[size - 1] == '%';
-    bool is_good =
-        convert_number("--min-share", text, 0, is_percent ? 100 : 1, is_percent ? "%" : "", &request->show.min_share);
-    request->show.min_share /= is_percent ? 100 : 1;
-    return is_good;
-}
-
 static bool convert_set_width(convert_request *request, const char *text) {
     double width = 0;
-    bool is_good = convert_number("--width", text, FLAMEGRAPH_MIN_WIDTH, FLAMEGRAPH_MAX_WIDTH, "", &width);
+    bool is_good = convert_number("--width", text, FLAMEGRAPH_MIN_WIDTH, FLAMEGRAPH_MAX_WIDTH, &width);
     request->look.width = (int)width;
     return is_good;
 }
@@ -318,11 +310,11 @@ static bool convert_set_option(convert_request *request, int option, const char 
     case OPTION_METRIC:
         return convert_set_metric(request, value);
     case OPTION_MIN_SHARE:
-        return convert_set_share(request, value);
+        return convert_number("--min-share", value, 0, 1, &request->show.min_share);
     case OPTION_WIDTH:
         return convert_set_width(request, value);
     case OPTION_MIN_WIDTH:
-        return convert_number("--min-width", value, 0.01, 100, "", &request->look.min_width);
+        return convert_number("--min-width", value, 0.01, 100, &request->look.min_width);
     case OPTION_UNIT:
         return convert_set_unit(request, value);
     case ':':
@@ -772,12 +764,39 @@ typedef struct convert_source {
     const convert_input *input, *base; /* base: of --diff, else NULL */
 } convert_source;
 
-/* What --diff shows: tools/differences.h. */
+/* What --diff shows. */
 static bool convert_write_difference(const convert_source *source, exports_format format, pyprof_write_fn write,
                                      void *user, const char **wrong) {
-    (void)source, (void)format, (void)write, (void)user;
-    *wrong = "not yet";
-    return false;
+    const convert_request *request = source->request;
+    difference of = {.profiles = {source->base->profile, source->input->profile},
+                     .names = {convert_shown(request->base), convert_shown(request->inputs[0])},
+                     .output = request->show,
+                     .is_absolute = request->is_absolute};
+    of.output.merge_threads = !source->input->has_threads || !source->base->has_threads;
+    *wrong = "out of memory";
+    return format == EXPORTS_FORMAT_SVG ? difference_draw(&of, &request->look, write, user)
+                                        : difference_tabulate(&of, write, user);
+}
+
+/* Writes pprof. Its readers and engines want a time, a period and a program (see >>pprof), which not all files tell: then the
+   recording ended when the file was written, and sampled at 100 Hz, which is what most profilers do. */
+static pyprof_result convert_write_pprof(const convert_source *source, const pyprof_output *output,
+                                         exports_format format, pyprof_write_fn write, void *user) {
+    pyprof_profile *profile = source->input->profile;
+    uint64_t start_ns = profile->epoch_ns;
+    uint32_t interval_us = profile->interval_us;
+    struct stat status;
+    const char *path = source->request->inputs[0];
+    time_t written = convert_stat(path, true, &status) ? status.st_mtime : time(NULL);
+    if (start_ns == 0 && written > 0) {
+        profile->epoch_ns = (uint64_t)written * 1000000000u;
+        profile->epoch_ns -= pyprof__min64(profile->duration_ns, profile->epoch_ns - 1);
+    }
+    profile->interval_us = interval_us > 0 ? interval_us : 10000;
+    pyprof_result result = exports_write(profile, output, format, write, user);
+    profile->epoch_ns = start_ns;
+    profile->interval_us = interval_us;
+    return result;
 }
 
 /* Writes one format through a function; false: *wrong says why not. */
@@ -789,7 +808,9 @@ static bool convert_write(const convert_source *source, exports_format format, p
         return convert_write_difference(source, format, write, user, wrong);
     }
     output.merge_threads = !source->input->has_threads;
-    pyprof_result result = format == EXPORTS_FORMAT_SVG
+    bool is_pprof = format == EXPORTS_FORMAT_PPROF || format == EXPORTS_FORMAT_PPROF_PLAIN;
+    pyprof_result result = is_pprof ? convert_write_pprof(source, &output, format, write, user)
+                           : format == EXPORTS_FORMAT_SVG
                                ? exports_draw(source->input->profile, &output, &request->look, write, user)
                                : exports_write(source->input->profile, &output, format, write, user);
     *wrong = exports_last_error();
@@ -909,8 +930,9 @@ static bool convert_read_all(convert_request *request, convert_input *input, con
         return false;
     }
     convert_choose_metric(request, input->metrics & (base_path != NULL ? base->metrics : 15));
-    return convert_check_times(request, input->metrics) &&
-           (base_path != NULL || convert_check_filters(request, input, name));
+    convert_sums sums = {0};
+    bool is_in_base = base_path != NULL && convert_sum(base->profile, &request->show, &sums) && sums.value > 0;
+    return convert_check_times(request, input->metrics) && (is_in_base || convert_check_filters(request, input, name));
 }
 
 static int convert_run(convert_request *request) {
