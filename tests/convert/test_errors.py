@@ -48,7 +48,7 @@ class Refused(InFolder):
                 (b'<svg>', 'this is a picture'), (b'[1]', 'maybe Chrome'), (b'PK\3\4xx', 'zip'), (b'\x7fELF', 'program'),
                 (b'\xff\xfea\0', 'UTF-16'), (b'PERFILE2' + bytes(99), 'stackcollapse-perf'),
                 (marshal.dumps({('f.py', 1, 'f'): (1, 1, .5, .5, {})}, 2), 'pstats'), (b'{}', 'neither speedscope'),
-                (b'{"traceEvents": []}', 'neither speedscope'), (b'\0\1\2\3', ':1: a NUL byte'), (b'\x0a\1\2\3', 'cut off')):
+                (b'{"traceEvents": []}', 'neither speedscope'), (b'\0\1\2\3', ':1: a NUL byte'), (b'\x0a\1\2\3', 'no number'), (b'\x0a\7\2\3', 'cut off')):
             self.refuses(data, words)
 
     def test_collapsed(self):
@@ -118,7 +118,7 @@ class Refused(InFolder):
                 (good + field(4, field(1, 3)), 'two locations have the same number'),
                 (good + field(4, field(1, 60) + field(4, field(1, 2000))) + field(5, field(1, 2000) + field(2, 999)), 'a text has the number 999'),
                 (good + field(2, 5), 'a message is expected'), (negative.data(), 'negative'), (many.data(), '2 values'), (huge.data(), '63 bits'),
-                (bytes_only.data(), 'name one by --take'), (bomb.data(), 'far more frames'), (b'\x08\1\x10\2', 'no sample types'),
+                (bytes_only.data(), 'name one by --take'), (bomb.data(), 'far more frames'), (b'\x48\1', 'no sample types'),
                 (good + field(2, b'\x0a\2\x80'), 'longer'), (good + field(2, b'\x0a\1\x80'), 'in the middle of a number')):
             self.refuses(data, words)
 
