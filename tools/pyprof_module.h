@@ -538,29 +538,36 @@ static bool pymod__parse_output(PyObject *fields, pyprof_output *output) {
 }
 
 static PyObject *pymod__data_write(PyObject *self, PyObject *fields) {
+    PyThreadState *thread;
     pymod__bytes bytes = {NULL, 0, 0};
     pyprof_output output;
     pyprof_result result;
     if (!pymod__parse_output(fields, &output)) {
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS result = pyprof_write(((pymod__data *)self)->profile, &output, pymod__take, &bytes);
-    Py_END_ALLOW_THREADS return pymod__bytes_or_raise(&bytes, result);
+    thread = PyEval_SaveThread();
+    result = pyprof_write(((pymod__data *)self)->profile, &output, pymod__take, &bytes);
+    PyEval_RestoreThread(thread);
+    return pymod__bytes_or_raise(&bytes, result);
 }
 
 static PyObject *pymod__data_pack(PyObject *self, PyObject *fields) {
+    PyThreadState *thread;
     pymod__bytes bytes = {NULL, 0, 0};
     pyprof_output output;
     pyprof_result result;
     if (!pymod__parse_output(fields, &output)) {
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS result = pymod__pack(((pymod__data *)self)->profile, &output, &bytes);
-    Py_END_ALLOW_THREADS return pymod__bytes_or_raise(&bytes, result);
+    thread = PyEval_SaveThread();
+    result = pymod__pack(((pymod__data *)self)->profile, &output, &bytes);
+    PyEval_RestoreThread(thread);
+    return pymod__bytes_or_raise(&bytes, result);
 }
 
 /* save(path, fields): the path as bytes. */
 static PyObject *pymod__data_save(PyObject *self, PyObject *arguments) {
+    PyThreadState *thread;
     PyObject *path, *fields;
     pyprof_output output;
     pyprof_result result;
@@ -569,9 +576,11 @@ static PyObject *pymod__data_save(PyObject *self, PyObject *arguments) {
         !pymod__parse_output(fields, &output)) {
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS result = pyprof_save(((pymod__data *)self)->profile, &output, PyBytes_AS_STRING(path));
+    thread = PyEval_SaveThread();
+    result = pyprof_save(((pymod__data *)self)->profile, &output, PyBytes_AS_STRING(path));
     number = errno;
-    Py_END_ALLOW_THREADS if (result != PYPROF_OK) {
+    PyEval_RestoreThread(thread);
+    if (result != PYPROF_OK) {
         PyObject *shown = PyUnicode_DecodeFSDefault(PyBytes_AS_STRING(path));
         pymod__raise(NULL, result, number, shown);
         Py_XDECREF(shown);
@@ -618,6 +627,7 @@ static pyprof_result pymod__top(const pyprof_profile *profile, const pyprof_outp
 }
 
 static PyObject *pymod__data_rows(PyObject *self, PyObject *fields) {
+    PyThreadState *thread;
     pyprof_output output;
     pyprof_row *rows = NULL;
     pyprof_result result;
@@ -626,14 +636,14 @@ static PyObject *pymod__data_rows(PyObject *self, PyObject *fields) {
     if (!pymod__parse_output(fields, &output)) {
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS result = pymod__top(((pymod__data *)self)->profile, &output, &rows, &count);
-    Py_END_ALLOW_THREADS if (result == PYPROF_OK) {
+    thread = PyEval_SaveThread();
+    result = pymod__top(((pymod__data *)self)->profile, &output, &rows, &count);
+    PyEval_RestoreThread(thread);
+    if (result == PYPROF_OK) {
         answer = pymod__list_of_rows(rows, count);
-    }
-    else if (result == PYPROF_ERROR_WRITE) {
+    } else if (result == PYPROF_ERROR_WRITE) {
         PyErr_NoMemory();
-    }
-    else {
+    } else {
         pymod__raise(NULL, result, 0, NULL);
     }
     free(rows);
@@ -706,23 +716,29 @@ static PyTypeObject *pymod__make_data_type(PyObject *module) {
 /* ---- the functions ---- */
 
 static PyObject *pymod__start(PyObject *module, PyObject *arguments) {
+    PyThreadState *thread;
     unsigned long long interval_us, memory_limit, max_depth;
-    const char *path;
+    PyObject *path;
     int is_quiet;
     pyprof_desc desc;
     pyprof_result result;
     memset(&desc, 0, sizeof desc);
-    if (!PyArg_ParseTuple(arguments, "KKKzp:start", &interval_us, &memory_limit, &max_depth, &path, &is_quiet)) {
+    if (!PyArg_ParseTuple(arguments, "KKKOp:start", &interval_us, &memory_limit, &max_depth, &path, &is_quiet)) {
         return NULL;
     }
     desc.interval_us =
         interval_us < UINT32_MAX ? (uint32_t)interval_us : UINT32_MAX; /* which is refused, as it should */
     desc.memory_limit = (size_t)memory_limit;
     desc.max_depth = max_depth < UINT32_MAX ? (uint32_t)max_depth : UINT32_MAX;
-    desc.output_path = path;
+    desc.output_path = path != Py_None ? PyBytes_AsString(path) : NULL;
     desc.capture = is_quiet ? PYPROF_CAPTURE_QUIET : PYPROF_CAPTURE_DEFAULT;
-    Py_BEGIN_ALLOW_THREADS result = pyprof_start(&desc);
-    Py_END_ALLOW_THREADS if (result != PYPROF_OK) {
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    thread = PyEval_SaveThread();
+    result = pyprof_start(&desc);
+    PyEval_RestoreThread(thread);
+    if (result != PYPROF_OK) {
         return pymod__raise(module, result, 0, NULL);
     }
     Py_RETURN_NONE;
@@ -739,14 +755,17 @@ static PyObject *pymod__take_exception(void) {
 }
 
 static PyObject *pymod__stop(PyObject *module, PyObject *unused) {
+    PyThreadState *thread;
     pyprof_profile *profile = NULL;
     pyprof_result result;
     PyObject *data, *why;
     int number;
     (void)unused;
-    Py_BEGIN_ALLOW_THREADS result = pyprof_stop(&profile);
+    thread = PyEval_SaveThread();
+    result = pyprof_stop(&profile);
     number = errno;
-    Py_END_ALLOW_THREADS if (profile == NULL) {
+    PyEval_RestoreThread(thread);
+    if (profile == NULL) {
         return pymod__raise(module, result, number, NULL);
     }
     data = pymod__new_data(module, profile);
@@ -768,33 +787,41 @@ static PyObject *pymod__is_active(PyObject *module, PyObject *unused) {
 }
 
 static PyObject *pymod__get_stats(PyObject *module, PyObject *unused) {
+    PyThreadState *thread;
     pyprof_stats stats;
     pyprof_result result;
     (void)unused;
-    Py_BEGIN_ALLOW_THREADS result = pyprof_get_stats(&stats);
-    Py_END_ALLOW_THREADS return result == PYPROF_OK ? pymod__tuple_of_stats(&stats)
-                                                    : pymod__raise(module, result, 0, NULL);
+    thread = PyEval_SaveThread();
+    result = pyprof_get_stats(&stats);
+    PyEval_RestoreThread(thread);
+    return result == PYPROF_OK ? pymod__tuple_of_stats(&stats) : pymod__raise(module, result, 0, NULL);
 }
 
 static PyObject *pymod__snapshot(PyObject *module, PyObject *unused) {
+    PyThreadState *thread;
     pyprof_profile *profile = NULL;
     pyprof_result result;
     (void)unused;
-    Py_BEGIN_ALLOW_THREADS result = pyprof_snapshot(&profile);
-    Py_END_ALLOW_THREADS return result == PYPROF_OK ? pymod__new_data(module, profile)
-                                                    : pymod__raise(module, result, 0, NULL);
+    thread = PyEval_SaveThread();
+    result = pyprof_snapshot(&profile);
+    PyEval_RestoreThread(thread);
+    return result == PYPROF_OK ? pymod__new_data(module, profile) : pymod__raise(module, result, 0, NULL);
 }
 
 static PyObject *pymod__dump(PyObject *module, PyObject *unused) {
+    PyThreadState *thread;
     pymod__bytes bytes = {NULL, 0, 0};
     pyprof_result result;
     (void)module;
     (void)unused;
-    Py_BEGIN_ALLOW_THREADS result = pyprof_dump(pymod__take, &bytes);
-    Py_END_ALLOW_THREADS return pymod__bytes_or_raise(&bytes, result);
+    thread = PyEval_SaveThread();
+    result = pyprof_dump(pymod__take, &bytes);
+    PyEval_RestoreThread(thread);
+    return pymod__bytes_or_raise(&bytes, result);
 }
 
 static PyObject *pymod__unpack_bytes(PyObject *module, PyObject *bytes) {
+    PyThreadState *thread;
     pymod__unpacking unpacking;
     pyprof_profile *profile = NULL;
     pyprof_result result;
@@ -803,8 +830,10 @@ static PyObject *pymod__unpack_bytes(PyObject *module, PyObject *bytes) {
     }
     memset(&unpacking, 0, sizeof unpacking);
     unpacking.data = PyBytes_AS_STRING(bytes);
-    Py_BEGIN_ALLOW_THREADS result = pymod__unpack(&unpacking, (size_t)PyBytes_GET_SIZE(bytes), &profile);
-    Py_END_ALLOW_THREADS if (result == PYPROF_OK) {
+    thread = PyEval_SaveThread();
+    result = pymod__unpack(&unpacking, (size_t)PyBytes_GET_SIZE(bytes), &profile);
+    PyEval_RestoreThread(thread);
+    if (result == PYPROF_OK) {
         return pymod__new_data(module, profile);
     }
     return PyErr_Format(pymod__type_of_error(module, result), "not a whole profile: %s",
@@ -812,14 +841,17 @@ static PyObject *pymod__unpack_bytes(PyObject *module, PyObject *bytes) {
 }
 
 static PyObject *pymod__name_interpreter(PyObject *module, PyObject *arguments) {
+    PyThreadState *thread;
     const char *name;
     pyprof_result result;
     int64_t id = PyInterpreterState_GetID(PyThreadState_Get()->interp);
     if (id < 0 || !PyArg_ParseTuple(arguments, "z:name_interpreter", &name)) {
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS result = pyprof_name_interpreter(id, name);
-    Py_END_ALLOW_THREADS if (result != PYPROF_OK) {
+    thread = PyEval_SaveThread();
+    result = pyprof_name_interpreter(id, name);
+    PyEval_RestoreThread(thread);
+    if (result != PYPROF_OK) {
         return pymod__raise(module, result, 0, NULL);
     }
     Py_RETURN_NONE;

@@ -48,9 +48,9 @@ FORMATS = {"svg": "svg", "collapsed": "collapsed", "raw": "collapsed", "speedsco
            "table": "table"}
 
 
-def end(text, code=2):
+def end(text):
     print("pyprof: " + text, file=sys.stderr)
-    raise SystemExit(code)
+    raise SystemExit(2)
 
 
 class Options:
@@ -244,6 +244,7 @@ def program_of(options):
         return lambda: exec(code, new_main())
     path = options.rest[0]
     sys.argv[:] = options.rest
+    os.stat(path)
     if not os.path.isfile(path) or not is_source(path):
         del sys.path[:1 if not getattr(sys.flags, "safe_path", False) else 0]
         return lambda: runpy.run_path(path, run_name="__main__")
@@ -260,13 +261,13 @@ def is_source(path):
     return not zipfile.is_zipfile(path) and not path.endswith(".pyc")
 
 
-def traceback_of(trace):
-    """Without what runs the program."""
+def traceback_of(error):
+    """Without what runs the program; None if it had not begun."""
     own = {__file__, runpy.__file__, "<frozen runpy>"}
-    first = trace
-    while first is not None and first.tb_frame.f_code.co_filename in own:
-        first = first.tb_next
-    return first or trace
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename in own:
+        trace = trace.tb_next
+    return trace
 
 
 def wait_for_threads():
@@ -274,6 +275,10 @@ def wait_for_threads():
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()
+
+
+class NotBegun(Exception):
+    """The program could not be started."""
 
 
 def run(program):
@@ -285,7 +290,11 @@ def run(program):
         wait_for_threads()
         return error.code
     except BaseException as error:
-        sys.excepthook(type(error), error, traceback_of(error.__traceback__))
+        trace = traceback_of(error)
+        if trace is None and isinstance(error, ImportError):
+            raise NotBegun(str(error)) from None
+        error = error.with_traceback(trace)
+        sys.excepthook(type(error), error, trace)
         return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
@@ -300,7 +309,11 @@ def record(words, kind):
         recording.begin()
     except (OSError, ValueError, RuntimeError, SyntaxError) as error:
         end("cannot record %s: %s" % (options.module or (options.rest or ["the code"])[0], error))
-    code = run(program)
+    try:
+        code = run(program)
+    except NotBegun as error:
+        recording.stop()
+        end("cannot record %s: %s" % (options.module or options.rest[0], error))
     if os.getpid() != recording.process:  # a child that the program forked
         sys.exit(code)
     done = recording.save()
