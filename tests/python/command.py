@@ -153,9 +153,9 @@ class Command(unittest.TestCase):
 
     def test_top(self):
         self.write("s.py", "print('out')\nbusy(lambda: recorded('busy', 3))\nsys.exit(4)\n")
-        code, out, err = self.python("-m", "pyprof", "top", "-r", "1000", "-n", "4", "s.py")
+        code, out, err = self.python("-m", "pyprof", "top", "-r", "1000", "s.py")
         self.assertEqual((code, out), (4, "out\n"))
-        self.assertIn("busy (s.py:", err)
+        self.assertRegex(err, r"busy \(.*s.py:")
         self.assertEqual(err.count("self s"), 1)
         self.assertNotIn("\x1b", err)
 
@@ -173,7 +173,7 @@ class Command(unittest.TestCase):
             self.assertEqual(program.wait(TIMEOUT), 0)
         os.close(terminal)
         self.assertGreaterEqual(text.count(b"\x1b[H\x1b[J"), 2, "once as it ran, once at the end")
-        self.assertIn(b"busy (s.py:", text)
+        self.assertRegex(text, rb"busy \(.*s.py:")
 
     def test_help_and_version(self):
         for words in (["--help"], ["record", "-h"], ["record", "--help"]):

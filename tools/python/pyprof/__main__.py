@@ -248,10 +248,13 @@ def program_of(options):
     if not os.path.isfile(path) or not is_source(path):
         del sys.path[:1 if not getattr(sys.flags, "safe_path", False) else 0]
         return lambda: runpy.run_path(path, run_name="__main__")
-    with getattr(io, "open_code", open)(os.path.abspath(path)) as file:
+    folder = os.path.dirname(os.path.realpath(path))
+    if sys.version_info >= (3, 9):
+        path = os.path.abspath(path)
+    with io.open_code(os.path.abspath(path)) as file:
         text = file.read()
     code = compile(text, path, "exec")
-    replace_first_path(os.path.dirname(os.path.realpath(path)))
+    replace_first_path(folder)
     return lambda: exec(code, new_main(__file__=path, __cached__=None, __doc__=None))
 
 
