@@ -23,6 +23,9 @@ UNITS = {
                                  '#include "pyprof.h"\nint main(void) { return 0; }\n',
     "no recording": '#define PYPROF_NO_RECORDING\n#define PYPROF_IMPLEMENTATION\n#include "tools/flamegraph.h"\n'
                     '#include "pyprof.h"\nint main(void) { return 0; }\n',
+    "all formats": '#define PYPROF_NO_RECORDING\n#define PYPROF_IMPLEMENTATION\n#include "tools/flamegraph.h"\n'
+                   '#include "pyprof.h"\n#define EXPORTS_IMPLEMENTATION\n#include "tools/exports.h"\n'
+                   'int main(void) { return 0; }\n',
 }
 
 
