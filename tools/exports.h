@@ -536,8 +536,12 @@ static void exports__put_us(exports__out *out, uint64_t ns) {
 static uint32_t exports__code_point(const char *text, size_t size, size_t *length) {
     static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
     const unsigned char *at = (const unsigned char *)text;
-    size_t count = at[0] < 0x80 ? 1 : at[0] >= 0xf0 ? 4 : at[0] >= 0xe0 ? 3 : at[0] >= 0xc0 ? 2 : 0;
-    uint32_t c = count <= 1 ? at[0] : at[0] & (0x7fu >> count);
+    if (at[0] < 0x80) {
+        *length = 1;
+        return at[0];
+    }
+    size_t count = at[0] >= 0xf0 ? 4 : at[0] >= 0xe0 ? 3 : at[0] >= 0xc0 ? 2 : 0;
+    uint32_t c = at[0] & (0x7fu >> count);
     bool is_valid = count > 0 && count <= size;
     for (size_t i = 1; is_valid && i < count; i++) {
         is_valid = (at[i] & 0xc0) == 0x80;
