@@ -52,10 +52,24 @@ def shown(line, path):
     return line if path.endswith(".py") else shorten(line, path.endswith(".js"))
 
 
+def marked(lines):
+    """Each line, and whether it is only for pictures of differences: it ends with `// difference`, or stands between
+    `// difference {` and `// }`."""
+    inside = False
+    for line in lines:
+        inside = inside or line.strip() == "// difference {"
+        yield line, inside or line.endswith("// difference")
+        inside = inside and line.strip() != "// }"
+
+
 def as_strings(text, path):
-    """The lines as a C array's items; two question marks would begin a trigraph."""
-    lines = [shown(line, path) for line in text.splitlines()]
-    return "".join('    "%s",\n' % re.sub(r'(["\\]|(?<=\?)\?)', r"\\\1", line) for line in lines if line or path.endswith(".py"))
+    """The lines as a C array's items, those for differences with a tab; two question marks would begin a trigraph."""
+    strings = ""
+    for line, only in marked(text.splitlines()):
+        short = shown(line, path)
+        if short or path.endswith(".py"):
+            strings += '    "%s%s",\n' % ("\\t" * only, re.sub(r'(["\\]|(?<=\?)\?)', r"\\\1", short))
+    return strings
 
 
 def embedded(name):

@@ -30,20 +30,16 @@
 #define HANDOVER_VARIABLE "PYPROF_RUN"
 
 typedef enum handover_kind {
-    HANDOVER_HELLO = 1,   /* the library is there */
-    HANDOVER_LOG,         /* detail: a pyprof_log_level; a message */
-    HANDOVER_REFUSED,     /* the recording could not begin; why */
-    HANDOVER_END,         /* a handover_end */
-    HANDOVER_COLLAPSED,   /* a piece of the profile as collapsed text, in microseconds */
-    HANDOVER_SPEEDSCOPE,  /* the same for speedscope */
-    HANDOVER_DRAFT,       /* all that there is by now */
-    HANDOVER_GOES_ON,     /* the exec that the draft was for has failed */
-    HANDOVER_DONE,        /* all has been handed over */
-    HANDOVER_NEVER_RAN,   /* from pyprof-run itself: the program could not be executed */
-    HANDOVER_TABLE,       /* a piece of the profile as a table */
-    HANDOVER_PPROF,       /* a piece of pprof's file, in gzip */
-    HANDOVER_PPROF_PLAIN, /* the same without gzip */
-    HANDOVER_NODES        /* a piece of the tree: each node is a handover_node and its name */
+    HANDOVER_HELLO = 1, /* the library is there */
+    HANDOVER_LOG,       /* detail: a pyprof_log_level; a message */
+    HANDOVER_REFUSED,   /* the recording could not begin; why */
+    HANDOVER_END,       /* a handover_end; the profile follows, if there is one */
+    HANDOVER_NODES,     /* a piece of the tree: each node is a handover_node, its name and its path */
+    HANDOVER_SPANS,     /* a piece of the time line: pyprof_span after pyprof_span */
+    HANDOVER_DRAFT,     /* all that there is by now */
+    HANDOVER_GOES_ON,   /* the exec that the draft was for has failed */
+    HANDOVER_DONE,      /* all has been handed over */
+    HANDOVER_NEVER_RAN  /* from pyprof-run itself: the program could not be executed */
 } handover_kind;
 
 typedef struct handover_frame {
@@ -71,54 +67,39 @@ typedef struct handover_end {
     uint32_t never_began; /* it failed before anything of the program itself ran for long enough to be seen */
     uint32_t forks;       /* children that were forked meanwhile */
     uint32_t failed;      /* pyprof_stop did; text: why */
-    uint32_t unused;
-    double seconds;
+    uint32_t interval_us;
+    uint64_t start_ns; /* since 1970 */
+    uint64_t duration_ns;
     pyprof_stats stats;
     char python[32];
+    char process[32];
+    char program[512]; /* path of what is executed; empty = too long */
     char text[256];
 } handover_end;
 
-/* A thread, or a function or line called by its parent, with all figures of its own, as a pyprof_node has them. */
+/* A pyprof_node, as pyprof_visit gives it with threads_apart, without its texts, which follow. */
 typedef struct handover_node {
-    uint32_t parent; /* how many nodes came before that; PYPROF_NO_NODE: it is a thread */
-    uint32_t size;   /* of the name, in bytes, as in collapsed text but without its escapes */
-    uint64_t wall_ns;
-    uint64_t wall_idle_ns;
-    uint64_t cpu_ns;
-    uint64_t gil_ns;
-    uint64_t samples;
-    uint64_t samples_idle;
+    pyprof_node node;
+    uint32_t name_size; /* bytes */
+    uint32_t path_size;
 } handover_node;
-
-enum {
-    HANDOVER_WANTS_COLLAPSED = 1,
-    HANDOVER_WANTS_SPEEDSCOPE = 2,
-    HANDOVER_WANTS_PPROF = 4,
-    HANDOVER_WANTS_TABLE = 8,
-    HANDOVER_WANTS_PPROF_PLAIN = 16,
-    HANDOVER_WANTS_NODES = 32
-};
 
 /* What the library is told. */
 typedef struct handover_settings {
     char socket[64];
     unsigned preload_length; /* bytes of LD_PRELOAD that are ours */
-    unsigned wanted;         /* HANDOVER_WANTS_... */
     unsigned interval_us;
     unsigned capture;
     int signal_number;
     unsigned depth;
     unsigned long long memory;
     double duration; /* seconds; 0 = until the end */
-    unsigned metric;
-    unsigned detail;
-    unsigned include_idle;
 } handover_settings;
 
 /* The variable's text, written and read. */
-#define HANDOVER_WRITTEN "1 %s %u %u %u %u %d %u %llu %.3f %u %u %u"
-#define HANDOVER_READ "1 %63s %u %u %u %u %d %u %llu %lf %u %u %u"
-#define HANDOVER_FIELDS 12
+#define HANDOVER_WRITTEN "2 %s %u %u %u %d %u %llu %.3f"
+#define HANDOVER_READ "2 %63s %u %u %u %d %u %llu %lf"
+#define HANDOVER_FIELDS 8
 
 /* The address of the writer's socket; returns its length. */
 static inline socklen_t handover_address(struct sockaddr_un *address, const char *name) {

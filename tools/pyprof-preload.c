@@ -188,119 +188,60 @@ static void leave_writer(void) {
 
 /* ---- handing over --------------------------------------------------------------------------------------- */
 
-static bool send_collapsed(void *unused, const void *data, size_t size) {
-    (void)unused;
-    return tell(HANDOVER_COLLAPSED, 0, data, size);
-}
-
-static bool send_speedscope(void *unused, const void *data, size_t size) {
-    (void)unused;
-    return tell(HANDOVER_SPEEDSCOPE, 0, data, size);
-}
-
-static bool send_table(void *unused, const void *data, size_t size) {
-    (void)unused;
-    return tell(HANDOVER_TABLE, 0, data, size);
-}
-
-static bool send_pprof(void *unused, const void *data, size_t size) {
-    (void)unused;
-    return tell(HANDOVER_PPROF, 0, data, size);
-}
-
-static bool send_pprof_plain(void *unused, const void *data, size_t size) {
-    (void)unused;
-    return tell(HANDOVER_PPROF_PLAIN, 0, data, size);
-}
-
-/* Nodes on their way to the writer, many in one message. */
-typedef struct nodes_sent {
+/* Nodes or spans on their way to the writer, many in one message. */
+typedef struct pieces_sent {
+    handover_kind kind;
     size_t size;
     bool failed;
     char data[8192];
-} nodes_sent;
+} pieces_sent;
 
-static void send_nodes(nodes_sent *nodes) {
-    nodes->failed = nodes->failed || !tell(HANDOVER_NODES, 0, nodes->data, nodes->size);
-    nodes->size = 0;
+static void send_pieces(pieces_sent *pieces) {
+    pieces->failed = pieces->failed || !tell(pieces->kind, 0, pieces->data, pieces->size);
+    pieces->size = 0;
 }
 
-static void put_bytes(nodes_sent *nodes, const void *data, size_t size) {
+static void put_bytes(pieces_sent *pieces, handover_kind kind, const void *data, size_t size) {
+    if (pieces->kind != kind) {
+        send_pieces(pieces);
+        pieces->kind = kind;
+    }
     for (size_t at = 0, length; at < size; at += length) {
-        length = size - at < sizeof nodes->data - nodes->size ? size - at : sizeof nodes->data - nodes->size;
-        memcpy(nodes->data + nodes->size, (const char *)data + at, length);
-        nodes->size += length;
-        if (nodes->size == sizeof nodes->data) {
-            send_nodes(nodes);
+        length = size - at < sizeof pieces->data - pieces->size ? size - at : sizeof pieces->data - pieces->size;
+        memcpy(pieces->data + pieces->size, (const char *)data + at, length);
+        pieces->size += length;
+        if (pieces->size == sizeof pieces->data) {
+            send_pieces(pieces);
         }
     }
 }
 
 static bool send_node(void *user, const pyprof_node *node) {
-    nodes_sent *nodes = user;
-    bool is_thread = node->parent == PYPROF_NO_NODE;
-    const char *begin = is_thread ? "thread " : "", *between = "", *file = "";
-    char end[16] = "";
-    size_t file_size = 0;
-    if (is_thread && node->tid != 0) {
-        between = node->name.size > 0 ? " (" : "(";
-        (void)snprintf(end, sizeof end, "%d)", (int)node->tid);
-    } else if (!is_thread && node->file.size > 0) {
-        between = " (";
-        file = node->file.data;
-        file_size = node->file.size;
-        (void)snprintf(end, sizeof end, ":%d)", (int)node->line);
-    }
-    size_t size = strlen(begin) + node->name.size + strlen(between) + file_size + strlen(end);
-    handover_node head = {.parent = node->parent,
-                          .size = (uint32_t)size,
-                          .wall_ns = node->wall_ns,
-                          .wall_idle_ns = node->wall_idle_ns,
-                          .cpu_ns = node->cpu_ns,
-                          .gil_ns = node->gil_ns,
-                          .samples = node->samples,
-                          .samples_idle = node->samples_idle};
-    put_bytes(nodes, &head, sizeof head);
-    put_bytes(nodes, begin, strlen(begin));
-    put_bytes(nodes, node->name.data, node->name.size);
-    put_bytes(nodes, between, strlen(between));
-    put_bytes(nodes, file, file_size);
-    put_bytes(nodes, end, strlen(end));
-    return !nodes->failed;
+    pieces_sent *pieces = user;
+    const handover_node head = {*node, (uint32_t)node->name.size, (uint32_t)node->path.size};
+    put_bytes(pieces, HANDOVER_NODES, &head, sizeof head);
+    put_bytes(pieces, HANDOVER_NODES, node->name.data, node->name.size);
+    put_bytes(pieces, HANDOVER_NODES, node->path.data, node->path.size);
+    return !pieces->failed;
 }
 
-/* What a picture is drawn from: who looks at it chooses what it shows. */
-static bool send_tree(const pyprof_profile *profile, const pyprof_output *output) {
-    static nodes_sent nodes; /* the stack may be a small one, for signals; and it is done once at a time */
-    nodes.size = 0;
-    nodes.failed = false;
-    pyprof_visitor visitor = {send_node, NULL, &nodes};
-    bool visited = pyprof_visit(profile, output, &visitor) == PYPROF_OK;
-    send_nodes(&nodes);
-    return visited && !nodes.failed;
+static bool send_span(void *user, const pyprof_span *span) {
+    pieces_sent *pieces = user;
+    put_bytes(pieces, HANDOVER_SPANS, span, sizeof *span);
+    return !pieces->failed;
 }
 
-/* The profile in each form that a file of the user's needs. */
+/* All of it: the writer makes it anew, in whatever form the user wants. */
 static bool send_profile(const pyprof_profile *profile) {
-    static const struct {
-        unsigned wanted;
-        pyprof_format format;
-        pyprof_write_fn send;
-    } forms[] = {{HANDOVER_WANTS_COLLAPSED, PYPROF_FORMAT_COLLAPSED, send_collapsed},
-                 {HANDOVER_WANTS_SPEEDSCOPE, PYPROF_FORMAT_SPEEDSCOPE, send_speedscope},
-                 {HANDOVER_WANTS_TABLE, PYPROF_FORMAT_TABLE, send_table},
-                 {HANDOVER_WANTS_PPROF, PYPROF_FORMAT_PPROF, send_pprof},
-                 {HANDOVER_WANTS_PPROF_PLAIN, PYPROF_FORMAT_PPROF_PLAIN, send_pprof_plain}};
-    pyprof_output output = {.metric = (pyprof_metric)run.settings.metric,
-                            .detail = (pyprof_detail)run.settings.detail,
-                            .include_idle = run.settings.include_idle != 0};
-    bool sent = !(run.settings.wanted & HANDOVER_WANTS_NODES) || send_tree(profile, &output);
-    for (size_t i = 0; sent && i < sizeof forms / sizeof *forms; i++) {
-        output.format = forms[i].format;
-        sent = !(run.settings.wanted & forms[i].wanted) ||
-               pyprof_write(profile, &output, forms[i].send, NULL) == PYPROF_OK;
-    }
-    return sent;
+    static pieces_sent pieces; /* the stack may be a small one, for signals; and it is done once at a time */
+    pieces.kind = HANDOVER_NODES;
+    pieces.size = 0;
+    pieces.failed = false;
+    pyprof_output output = {.threads_apart = true};
+    pyprof_visitor visitor = {send_node, send_span, &pieces};
+    bool visited = pyprof_visit(profile, &output, &visitor) == PYPROF_OK;
+    send_pieces(&pieces);
+    return visited && !pieces.failed;
 }
 
 /* The beginning of the line of collapsed text that is being read. */
@@ -367,9 +308,19 @@ static handover_end describe_end(unsigned long long cause, pyprof_result result)
     end.value = (int32_t)(uint32_t)cause;
     end.forks = run.forks;
     end.failed = result != PYPROF_OK;
-    end.seconds = run.recorded != NULL ? (double)run.recorded->duration_ns / 1e9 : run.seconds;
+    end.duration_ns = (uint64_t)(run.seconds * 1e9);
+    if (run.recorded != NULL) {
+        pyprof_facts facts;
+        (void)pyprof_get_facts(run.recorded, &facts);
+        end.start_ns = facts.start_ns;
+        end.duration_ns = facts.duration_ns;
+        end.interval_us = facts.interval_us;
+        (void)snprintf(end.python, sizeof end.python, "%s", facts.python.data);
+        (void)snprintf(end.process, sizeof end.process, "%s", facts.process.data);
+        (void)snprintf(end.program, sizeof end.program, "%s",
+                       facts.program.size < sizeof end.program ? facts.program.data : "");
+    }
     end.stats = run.stats;
-    (void)snprintf(end.python, sizeof end.python, "%.*s", (int)strcspn(Py_GetVersion(), " "), Py_GetVersion());
     (void)snprintf(end.text, sizeof end.text, "%s", result != PYPROF_OK ? pyprof_result_string(result) : run.text);
     end.never_began =
         run.recorded != NULL && end.cause == HANDOVER_EXIT && end.value != 0 && !program_began(run.recorded);
@@ -1335,9 +1286,8 @@ static void clean_environment(unsigned preload_length) {
 
 static bool read_settings(handover_settings *to) {
     const char *text = getenv(HANDOVER_VARIABLE);
-    return text != NULL && sscanf(text, HANDOVER_READ, to->socket, &to->preload_length, &to->wanted, &to->interval_us,
-                                  &to->capture, &to->signal_number, &to->depth, &to->memory, &to->duration, &to->metric,
-                                  &to->detail, &to->include_idle) == HANDOVER_FIELDS;
+    return text != NULL && sscanf(text, HANDOVER_READ, to->socket, &to->preload_length, &to->interval_us, &to->capture,
+                                  &to->signal_number, &to->depth, &to->memory, &to->duration) == HANDOVER_FIELDS;
 }
 
 static void refuse(const char *why) {

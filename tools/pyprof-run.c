@@ -107,10 +107,11 @@ static const char HELP[] =
     "\n"
     "  -o, --output FILE       where the profile goes; may be given several times\n"
     "                          (default: SCRIPT-DATE-TIME.svg)\n"
-    "  -f, --format FORMAT     svg (a flame graph), collapsed (raw), speedscope or pprof, for files\n"
-    "                          whose ending does not say (.svg; .txt .collapsed .folded .raw; .json;\n"
-    "                          .pb.gz, .pb); or table: what took most, as text, without -o on\n"
-    "                          standard error\n"
+    "  -f, --format FORMAT     for files whose ending does not say: svg (a flame graph), collapsed\n"
+    "                          (raw), speedscope, pprof, pstats, firefox, perfetto or jsonl; or\n"
+    "                          table: what took most, as text, without -o on standard error.\n"
+    "                          Endings: .svg; .txt .collapsed .folded .raw; .json; .pb.gz .pb;\n"
+    "                          .pstats .prof; .firefox.json; .perfetto.json .trace.json; .jsonl\n"
     "  -r, --rate HZ           samples a second, 0.1 to 20000 (default: 100)\n"
     "  -d, --duration SECONDS  end the recording after this time; the program goes on\n"
     "  -q, --quiet             say nothing but errors\n"
@@ -123,6 +124,13 @@ static const char HELP[] =
     "  -t, --threads           threads apart in the picture, not merged\n"
     "      --title TEXT, --width PIXELS, --min-width PIXELS, --inverted\n"
     "                          the picture: as pyprof-svg has them\n"
+    "      --only-thread NAME, --only-interpreter NAME\n"
+    "                          what this thread did, or happened in this interpreter\n"
+    "      --only-file PATH, --only-function NAME\n"
+    "                          stacks with a frame of a file whose path begins so, or of this\n"
+    "                          qualified name; in all of these * stands for any text\n"
+    "      --only-mine         frames of one package that is not yours are one frame\n"
+    "      --min-share PART    what has less of the whole (0 to 1) is added to its caller\n"
     "\n"
     " how it is recorded:\n"
     "      --signal SIGNAL     the signal that asks a thread for its stack, by name or number; none:\n"
@@ -245,23 +253,13 @@ static int signal_option(const char *text, pyprof_capture *capture) {
                 text);
 }
 
-static file_format format_option(const char *text) {
-    static const struct {
-        const char *name;
-        file_format format;
-    } names[] = {{"svg", FORMAT_SVG},         {"flamegraph", FORMAT_SVG},        {"collapsed", FORMAT_COLLAPSED},
-                 {"raw", FORMAT_COLLAPSED},   {"txt", FORMAT_COLLAPSED},         {"folded", FORMAT_COLLAPSED},
-                 {"json", FORMAT_SPEEDSCOPE}, {"speedscope", FORMAT_SPEEDSCOPE}, {"pprof", FORMAT_PPROF},
-                 {"table", FORMAT_TABLE}};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (strcasecmp(text, names[i].name) == 0) {
-            return names[i].format;
-        }
+static exports_format format_option(const char *text) {
+    char known[256];
+    exports_format format = exports_format_of_name(text);
+    if (format == EXPORTS_FORMAT_NONE) {
+        usage_error("--format: '%s' is not %s", text, exports_list(known, sizeof known));
     }
-    if (strcasecmp(text, "chrometrace") == 0) {
-        usage_error("--format: chrometrace is not written yet: svg, collapsed (raw), speedscope, pprof or table");
-    }
-    usage_error("--format: '%s' is not svg, collapsed, speedscope, pprof or table", text);
+    return format;
 }
 
 static pyprof_metric metric_option(const char *text) {
@@ -275,24 +273,6 @@ static pyprof_metric metric_option(const char *text) {
         return PYPROF_METRIC_GIL;
     }
     usage_error("--metric: '%s' is not wall, cpu or gil", text);
-}
-
-/* What the ending says; FORMAT_UNSET where it says nothing. */
-static file_format format_of_path(const char *path) {
-    static const struct {
-        const char *ending;
-        file_format format;
-    } endings[] = {{".svg", FORMAT_SVG},       {".json", FORMAT_SPEEDSCOPE},  {".collapsed", FORMAT_COLLAPSED},
-                   {".txt", FORMAT_COLLAPSED}, {".folded", FORMAT_COLLAPSED}, {".raw", FORMAT_COLLAPSED},
-                   {".pb.gz", FORMAT_PPROF},   {".pb", FORMAT_PPROF_PLAIN}};
-    const char *name = base_name(path);
-    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
-        size_t length = strlen(name), size = strlen(endings[i].ending);
-        if (length >= size && strcasecmp(name + length - size, endings[i].ending) == 0) {
-            return endings[i].format;
-        }
-    }
-    return FORMAT_UNSET;
 }
 
 static void add_output(run_options *opt, const char *path) {
@@ -325,7 +305,13 @@ enum {
     INVERTED,
     SIGNAL,
     DEPTH,
-    MEMORY
+    MEMORY,
+    ONLY_THREAD,
+    ONLY_INTERPRETER,
+    ONLY_FILE,
+    ONLY_FUNCTION,
+    ONLY_MINE,
+    MIN_SHARE
 };
 
 /* What py-spy has and this has not. */
@@ -396,6 +382,12 @@ static const struct option OPTIONS[] = {{"output", required_argument, NULL, 'o'}
                                         {"signal", required_argument, NULL, SIGNAL},
                                         {"depth", required_argument, NULL, DEPTH},
                                         {"memory", required_argument, NULL, MEMORY},
+                                        {"only-thread", required_argument, NULL, ONLY_THREAD},
+                                        {"only-interpreter", required_argument, NULL, ONLY_INTERPRETER},
+                                        {"only-file", required_argument, NULL, ONLY_FILE},
+                                        {"only-function", required_argument, NULL, ONLY_FUNCTION},
+                                        {"only-mine", no_argument, NULL, ONLY_MINE},
+                                        {"min-share", required_argument, NULL, MIN_SHARE},
                                         {"help", no_argument, NULL, 'h'},
                                         {"version", no_argument, NULL, 'V'},
                                         {"pid", required_argument, NULL, 'p'},
@@ -442,8 +434,39 @@ static bool take_detail(run_options *opt, int letter) {
     }
 }
 
-static void take_format(run_options *opt, file_format format) {
-    if (opt->format != FORMAT_UNSET && opt->format != format) {
+/* Options that leave out a part of what was recorded. */
+static bool take_filter(run_options *opt, int letter) {
+    switch (letter) {
+    case ONLY_THREAD:
+        opt->view.thread = optarg;
+        return true;
+    case ONLY_INTERPRETER:
+        opt->view.interpreter = optarg;
+        return true;
+    case ONLY_FILE:
+        opt->view.file = optarg;
+        return true;
+    case ONLY_FUNCTION:
+        opt->view.function = optarg;
+        return true;
+    case ONLY_MINE:
+        opt->view.only_mine = true;
+        return true;
+    case MIN_SHARE:
+        opt->view.min_share = number_option("--min-share", optarg, 0, 1);
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool has_filters(const run_options *opt) {
+    return opt->view.thread != NULL || opt->view.interpreter != NULL || opt->view.file != NULL ||
+           opt->view.function != NULL;
+}
+
+static void take_format(run_options *opt, exports_format format) {
+    if (opt->format != EXPORTS_FORMAT_NONE && opt->format != format) {
         usage_error("--format: two of them; it is for all files whose endings do not say");
     }
     opt->format = format;
@@ -482,7 +505,7 @@ static bool take_view(run_options *opt, int letter) {
         opt->quiet = true;
         return true;
     default:
-        return take_detail(opt, letter);
+        return take_detail(opt, letter) || take_filter(opt, letter);
     }
 }
 
@@ -577,11 +600,15 @@ static void parse_options(run_options *opt, int argc, char **argv) {
 
 /* ---- where the output goes ------------------------------------------------------------------------------ */
 
-static char *default_output(const char *name, file_format format) {
-    static const char *const endings[] = {[FORMAT_SVG] = "svg",
-                                          [FORMAT_COLLAPSED] = "collapsed.txt",
-                                          [FORMAT_SPEEDSCOPE] = "speedscope.json",
-                                          [FORMAT_PPROF] = "pb.gz"};
+static char *default_output(const char *name, exports_format format) {
+    static const char *const endings[] = {[EXPORTS_FORMAT_SVG] = "svg",
+                                          [EXPORTS_FORMAT_COLLAPSED] = "collapsed.txt",
+                                          [EXPORTS_FORMAT_SPEEDSCOPE] = "speedscope.json",
+                                          [EXPORTS_FORMAT_PPROF] = "pb.gz",
+                                          [EXPORTS_FORMAT_PSTATS] = "pstats",
+                                          [EXPORTS_FORMAT_FIREFOX] = "firefox.json",
+                                          [EXPORTS_FORMAT_PERFETTO] = "perfetto.json",
+                                          [EXPORTS_FORMAT_JSONL] = "jsonl"};
     time_t now = time(NULL);
     struct tm local;
     char stamp[32] = "";
@@ -683,27 +710,20 @@ static void check_output(output_file *file) {
     }
 }
 
-static void choose_format(output_file *file, file_format asked) {
-    static const char *const names[] = {
-        [FORMAT_SVG] = "svg",     [FORMAT_COLLAPSED] = "collapsed", [FORMAT_SPEEDSCOPE] = "speedscope",
-        [FORMAT_PPROF] = "pprof", [FORMAT_PPROF_PLAIN] = "pprof",   [FORMAT_TABLE] = "table"};
+static void choose_format(output_file *file, exports_format asked) {
     struct stat status;
-    const char *dot = strrchr(base_name(file->shown), '.');
-    bool may_be_table = asked == FORMAT_TABLE && dot != NULL && strcasecmp(dot, ".txt") == 0;
-    file_format told = may_be_table ? FORMAT_TABLE : format_of_path(file->shown);
-    if (told != FORMAT_UNSET && asked != FORMAT_UNSET && strcmp(names[told], names[asked]) != 0) {
-        usage_error("--output: the ending of '%s' means %s, --format says %s", file->shown, names[told], names[asked]);
+    exports_format told = exports_format_of_path(file->shown), chosen = exports_choose(file->shown, asked);
+    if (chosen == EXPORTS_FORMAT_NONE && told != EXPORTS_FORMAT_NONE) {
+        usage_error("--output: the ending of '%s' means %s, --format says %s", file->shown, exports_name(told),
+                    exports_name(asked));
     }
-    file->format = told != FORMAT_UNSET ? told : asked;
-    if (file->format == FORMAT_UNSET && stat(file->shown, &status) == 0 && S_ISDIR(status.st_mode)) {
+    if (chosen == EXPORTS_FORMAT_NONE && stat(file->shown, &status) == 0 && S_ISDIR(status.st_mode)) {
         refuse("cannot write %s: %s", file->shown, strerror(EISDIR));
     }
-    if (file->format == FORMAT_UNSET && strchr(base_name(file->shown), '.') != NULL) {
+    if (chosen == EXPORTS_FORMAT_NONE && strchr(base_name(file->shown), '.') != NULL) {
         usage_error("--output: the ending of '%s' names no format: say which with --format", file->shown);
     }
-    if (file->format == FORMAT_UNSET) {
-        file->format = FORMAT_SVG;
-    }
+    file->format = chosen != EXPORTS_FORMAT_NONE ? chosen : EXPORTS_FORMAT_SVG;
 }
 
 static bool is_same_output(const output_file *one, const output_file *other) {
@@ -713,9 +733,10 @@ static bool is_same_output(const output_file *one, const output_file *other) {
 
 static void choose_outputs(run_options *opt, const char *name) {
     if (opt->output_count == 0) {
-        bool is_printed = opt->format == FORMAT_TABLE;
+        bool is_printed = opt->format == EXPORTS_FORMAT_TABLE;
         add_output(opt, is_printed ? "/dev/stderr"
-                                   : default_output(name, opt->format != FORMAT_UNSET ? opt->format : FORMAT_SVG));
+                                   : default_output(name, opt->format != EXPORTS_FORMAT_NONE ? opt->format
+                                                                                             : EXPORTS_FORMAT_SVG));
         opt->outputs[0].is_printed = is_printed;
     }
     for (int i = 0; i < opt->output_count; i++) {
@@ -748,20 +769,8 @@ static void set_environment(const run_options *opt, const char *library, const c
     const char *before = getenv("LD_PRELOAD");
     char *ours = preload_of(library);
     char *preload = before != NULL && *before != '\0' ? text_of("%s:%s", ours, before) : must(strdup(ours));
-    static const unsigned wants[] = {[FORMAT_SVG] = HANDOVER_WANTS_NODES,
-                                     [FORMAT_COLLAPSED] = HANDOVER_WANTS_COLLAPSED,
-                                     [FORMAT_SPEEDSCOPE] = HANDOVER_WANTS_SPEEDSCOPE,
-                                     [FORMAT_PPROF] = HANDOVER_WANTS_PPROF,
-                                     [FORMAT_PPROF_PLAIN] = HANDOVER_WANTS_PPROF_PLAIN,
-                                     [FORMAT_TABLE] = HANDOVER_WANTS_TABLE};
-    unsigned wanted = 0;
-    for (int i = 0; i < opt->output_count; i++) {
-        wanted |= wants[opt->outputs[i].format];
-    }
-    char *settings =
-        text_of(HANDOVER_WRITTEN, socket, (unsigned)strlen(ours), wanted, (unsigned)(1e6 / opt->rate + 0.5),
-                (unsigned)opt->capture, opt->signal_number, opt->depth, opt->memory, opt->duration,
-                (unsigned)opt->view.metric, (unsigned)opt->view.detail, (unsigned)opt->view.include_idle);
+    char *settings = text_of(HANDOVER_WRITTEN, socket, (unsigned)strlen(ours), (unsigned)(1e6 / opt->rate + 0.5),
+                             (unsigned)opt->capture, opt->signal_number, opt->depth, opt->memory, opt->duration);
     if (setenv("LD_PRELOAD", preload, 1) != 0 || setenv(HANDOVER_VARIABLE, settings, 1) != 0) {
         refuse("out of memory");
     }

@@ -3,13 +3,14 @@
  *   pyprof-run.c      the command line, and the way from it to the program
  *   run_program.c     which python runs it, and what it is called
  *   run_writer.c      the process that writes what was recorded
+ *   run_profile.c     what was recorded, in any format (exports.h)
  *   pyprof-preload.c  the library that records, inside the program (handover.h is how it is spoken to; joined.h, how
  *                     the parts of an interrupted recording become one)
  */
 #ifndef PYPROF_RUN_H
 #define PYPROF_RUN_H
 
-#include "../pyprof.h"
+#include "exports.h"
 
 #include <stdbool.h>
 #include <sys/types.h>
@@ -20,21 +21,11 @@ enum {
     EXIT_NOT_EXECUTABLE = 126
 };
 
-typedef enum file_format {
-    FORMAT_UNSET,
-    FORMAT_SVG,
-    FORMAT_COLLAPSED,
-    FORMAT_SPEEDSCOPE,
-    FORMAT_TABLE,
-    FORMAT_PPROF,
-    FORMAT_PPROF_PLAIN /* the same without gzip: only by a file's ending */
-} file_format;
-
 typedef struct output_file {
     char *path;        /* absolute: where it goes is meant from where pyprof-run was started */
     const char *shown; /* the same as the user wrote it */
     int descriptor;    /* what has no name of its own (/dev/stdout, a terminal) is open from the beginning; -1 = none */
-    file_format format;
+    exports_format format;
     bool is_printed; /* the table, on standard error, as no file was named for it */
 } output_file;
 
@@ -46,7 +37,7 @@ enum {
 typedef struct run_options {
     output_file outputs[MAX_OUTPUTS];
     int output_count;
-    file_format format;
+    exports_format format;
     double rate;     /* samples a second */
     double duration; /* seconds; 0 = until the end */
     pyprof_output view;
@@ -93,6 +84,8 @@ void *must(void *memory); /* what malloc gave; the end if that is nothing */
 char *text_of(const char *format, ...) __attribute__((format(printf, 1, 2)));
 const char *base_name(const char *path);
 bool same_file(const char *one, const char *other);
+
+bool has_filters(const run_options *opt);
 
 /* ---- run_program.c ---- */
 

@@ -14,8 +14,8 @@
 #include <errno.h>
 #include <fcntl.h>
 
-#include "flamegraph.h"
 #include "handover.h"
+#include "run_profile.h"
 
 #include <poll.h>
 #include <signal.h>
@@ -36,27 +36,10 @@ enum {
     MAX_CONNECTIONS = 4 /* the library has one, and one more where the program closed the first */
 };
 
-typedef struct bytes {
-    char *data;
-    size_t size;
-    size_t capacity;
-} bytes;
-
 typedef struct connection {
     int descriptor;
     bytes received;
 } connection;
-
-/* What was recorded, as it was handed over. */
-typedef struct recorded {
-    handover_end end;
-    bytes collapsed;
-    bytes speedscope;
-    bytes table;
-    bytes pprof;
-    bytes pprof_plain;
-    bytes nodes;
-} recorded;
 
 static struct {
     const run_options *opt;
@@ -77,133 +60,14 @@ static struct {
     int written_count;
 } writer = {.awaits_exec = -1};
 
-static void append(bytes *to, const void *data, size_t size) {
-    if (size > to->capacity - to->size) {
-        size_t capacity = to->capacity > 0 ? to->capacity : 65536;
-        while (capacity - to->size < size) {
-            capacity *= 2;
-        }
-        to->data = must(realloc(to->data, capacity));
-        to->capacity = capacity;
-    }
-    if (size > 0) {
-        memcpy(to->data + to->size, data, size);
-        to->size += size;
-    }
-}
-
-static void drop_front(bytes *from, size_t size) {
-    from->size -= size;
-    memmove(from->data, from->data + size, from->size);
-}
-
 /* ---- files ---------------------------------------------------------------------------------------------- */
 
 static const char *plural(unsigned long long count) {
     return count == 1 ? "" : "s";
 }
 
-static bool has_doubtful_lines(void) {
-    return writer.given.end.stats.samples_jit > 0 && writer.opt->view.detail == PYPROF_DETAIL_LINE;
-}
-
-static unsigned long long lost_samples(const pyprof_stats *stats) {
-    return stats->lost_late + stats->lost_pending + stats->lost_unsettled + stats->lost_unreadable + stats->lost_memory;
-}
-
-/* What is known of the recording. It is written as soon as it has ended: its date is when it began. */
-static flamegraph_facts facts(void) {
-    const handover_end *end = &writer.given.end;
-    flamegraph_facts known = {.program = writer.name,
-                              .python = end->python,
-                              .date = (int64_t)time(NULL) - (int64_t)end->seconds,
-                              .seconds = end->seconds,
-                              .rate = writer.opt->rate,
-                              .samples = end->stats.samples,
-                              .lost = lost_samples(&end->stats)};
-    return known;
-}
-
-/* Said in a picture that has nothing to show. */
-static const char *why_empty(void) {
-    const pyprof_stats *stats = &writer.given.end.stats;
-    if (stats->samples == 0) {
-        return "The program ended before it was looked at: --rate 1000 looks ten times as often.";
-    }
-    if (stats->samples_idle == stats->samples && !writer.opt->view.include_idle) {
-        return "Its threads only waited whenever they were looked at: --idle shows where.";
-    }
-    return writer.opt->view.metric == PYPROF_METRIC_WALL
-               ? "No thread ran Python when it was looked at: --rate 1000 looks ten times as often."
-               : "No such time was seen: --metric wall shows all that passed.";
-}
-
-static bool write_to(void *file, const void *data, size_t size) {
-    return fwrite(data, 1, size, (FILE *)file) == size;
-}
-
-/* The tree that was handed over; NULL = there is no memory. */
-static flamegraph *graph_of(const bytes *nodes) {
-    flamegraph *graph = flamegraph_create();
-    uint32_t *frames = must(malloc((nodes->size / sizeof(handover_node) + 1) * sizeof *frames));
-    bool added = graph != NULL;
-    handover_node node;
-    uint32_t count = 0;
-    for (size_t at = 0; added && nodes->size - at >= sizeof node; at += sizeof node + node.size) {
-        memcpy(&node, nodes->data + at, sizeof node);
-        bool is_thread = node.parent == PYPROF_NO_NODE;
-        if (node.size > nodes->size - at - sizeof node || (!is_thread && node.parent >= count)) {
-            break; /* no more of it has come */
-        }
-        flamegraph_figures own = {node.wall_ns, node.wall_idle_ns, node.cpu_ns,
-                                  node.gil_ns,  node.samples,      node.samples_idle};
-        frames[count] = flamegraph_add_frame(graph, is_thread ? FLAMEGRAPH_ROOT : frames[node.parent],
-                                             nodes->data + at + sizeof node, node.size);
-        added = frames[count] != FLAMEGRAPH_NONE && flamegraph_add_figures(graph, frames[count], &own) == FLAMEGRAPH_OK;
-        count++;
-    }
-    free(frames);
-    if (!added) {
-        flamegraph_free(graph);
-    }
-    return added ? graph : NULL;
-}
-
-static bool draw(FILE *out) {
-    static const flamegraph_metric metrics[] = {[PYPROF_METRIC_WALL] = FLAMEGRAPH_WALL,
-                                                [PYPROF_METRIC_CPU] = FLAMEGRAPH_CPU,
-                                                [PYPROF_METRIC_GIL] = FLAMEGRAPH_GIL};
-    flamegraph *graph = graph_of(&writer.given.nodes);
-    flamegraph_options look = {.title = writer.opt->title != NULL ? writer.opt->title : writer.name,
-                               .subtitle = has_doubtful_lines() ? "JIT: innermost lines may be too early" : NULL,
-                               .unit = "ns",
-                               .metric = metrics[writer.opt->view.metric],
-                               .idle = writer.opt->view.include_idle,
-                               .width = writer.opt->width,
-                               .min_width = writer.opt->min_width,
-                               .inverted = writer.opt->inverted,
-                               .threads = writer.opt->threads,
-                               .empty = why_empty(),
-                               .facts = facts()};
-    bool drawn = graph != NULL && flamegraph_write(graph, &look, write_to, out) == FLAMEGRAPH_OK;
-    flamegraph_free(graph);
-    return drawn;
-}
-
-static bool write_format(file_format format, FILE *out) {
-    const bytes *text = format == FORMAT_SPEEDSCOPE    ? &writer.given.speedscope
-                        : format == FORMAT_TABLE       ? &writer.given.table
-                        : format == FORMAT_PPROF       ? &writer.given.pprof
-                        : format == FORMAT_PPROF_PLAIN ? &writer.given.pprof_plain
-                                                       : &writer.given.collapsed;
-    if (format == FORMAT_SVG) {
-        return draw(out);
-    }
-    if (format == FORMAT_TABLE) {
-        const char *title = writer.opt->title != NULL ? writer.opt->title : writer.name;
-        (void)fprintf(out, "%s, CPython %s\n", title, writer.given.end.python);
-    }
-    return text->size == 0 || write_to(out, text->data, text->size);
+static bool write_format(exports_format format, FILE *out) {
+    return write_profile(&writer.given, writer.opt, writer.name, format, out);
 }
 
 static bool program_has_ended(const struct pollfd *of_program) {
@@ -332,7 +196,7 @@ static void warn_of_losses(const pyprof_stats *stats) {
          (unsigned long long)stats->truncated_depth, plural(stats->truncated_depth));
     warn(stats->truncated_memory > 0, "%llu sample%s found no room: see --memory",
          (unsigned long long)stats->truncated_memory, plural(stats->truncated_memory));
-    warn(has_doubtful_lines() && jit >= 5,
+    warn(has_doubtful_lines(&writer.given, writer.opt) && jit >= 5,
          "%.0f %% of the samples that did not wait are of JIT code: their innermost line may be one before it "
          "(PYTHON_JIT=0 turns it off)",
          jit);
@@ -388,16 +252,17 @@ static char *tell_rest(void) {
 static void summarize(void) {
     const pyprof_stats *stats = &writer.given.end.stats;
     unsigned long long lost = lost_samples(stats);
+    double seconds = (double)writer.given.end.duration_ns / 1e9;
     if (writer.opt->quiet) {
         return;
     }
     char *list = list_outputs();
     char *rest = tell_rest();
     if (stats->samples == 0) {
-        complain("no samples in %.3g s: see --rate%s%s", writer.given.end.seconds, list, rest);
+        complain("no samples in %.3g s: see --rate%s%s", seconds, list, rest);
     } else {
         complain("%llu sample%s in %.3g s (%llu of waiting threads, %llu lost%s)%s%s",
-                 (unsigned long long)stats->samples, plural(stats->samples), writer.given.end.seconds,
+                 (unsigned long long)stats->samples, plural(stats->samples), seconds,
                  (unsigned long long)stats->samples_idle, lost,
                  lost > 0 ? ": their time is with the samples beside them" : "", list, rest);
     }
@@ -488,12 +353,6 @@ static void hear_that_it_goes_on(void) {
     writer.given.end.cause = HANDOVER_NOT_YET;
 }
 
-static void hear_end(const char *data, size_t size) {
-    writer.coming.collapsed.size = writer.coming.speedscope.size = writer.coming.table.size = 0;
-    writer.coming.pprof.size = writer.coming.pprof_plain.size = writer.coming.nodes.size = 0;
-    memcpy(&writer.coming.end, data, size < sizeof writer.coming.end ? size : sizeof writer.coming.end);
-}
-
 static void hear_frame(const connection *from, const handover_frame *frame, const char *data) {
     size_t size = (size_t)frame->size;
     switch (frame->kind) {
@@ -509,25 +368,11 @@ static void hear_frame(const connection *from, const handover_frame *frame, cons
         writer.closed = true;
         break;
     case HANDOVER_END:
-        hear_end(data, size);
-        break;
-    case HANDOVER_COLLAPSED:
-        append(&writer.coming.collapsed, data, size);
-        break;
-    case HANDOVER_SPEEDSCOPE:
-        append(&writer.coming.speedscope, data, size);
-        break;
-    case HANDOVER_TABLE:
-        append(&writer.coming.table, data, size);
-        break;
-    case HANDOVER_PPROF:
-        append(&writer.coming.pprof, data, size);
-        break;
-    case HANDOVER_PPROF_PLAIN:
-        append(&writer.coming.pprof_plain, data, size);
+        begin_profile(&writer.coming, data, size);
         break;
     case HANDOVER_NODES:
-        append(&writer.coming.nodes, data, size);
+    case HANDOVER_SPANS:
+        take_pieces(&writer.coming, (handover_kind)frame->kind, data, size);
         break;
     case HANDOVER_DRAFT:
         hear_draft(from);

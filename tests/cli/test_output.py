@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import marshal
 import os
 import re
 import stat
@@ -62,8 +63,29 @@ class Output(Case):
         self.assertNotEqual(data[:2], b"\x1f\x8b")
         self.assertPprof(data)
 
-    CHECKS = {"svg": "assertSvg", "collapsed": "assertCollapsed", "speedscope": "assertSpeedscope", "table": "assertTable"}
-    BINARY = {"pprof": "assertGzip", "plain pprof": "assertPlain"}
+    def assertPstats(self, data):
+        names = {name for (_, _, name) in marshal.loads(data)}
+        self.assertLessEqual({"busy", "leaf_of_busy"}, names)
+
+    def assertFirefox(self, text):
+        document = json.loads(text)
+        self.assertIn("MainThread", [thread["name"] for thread in document["threads"]])
+        self.assertIn("preprocessedProfileVersion", document["meta"])
+        self.assertIn("leaf_of_busy", document["shared"]["stringArray"])
+
+    def assertPerfetto(self, text):
+        document = json.loads(text)
+        events = document["traceEvents"] if isinstance(document, dict) else document
+        self.assertIn("leaf_of_busy", {event["name"].split(" ")[0] for event in events if event["ph"] == "X"})
+
+    def assertJsonl(self, text):
+        lines = [json.loads(line) for line in text.splitlines()]
+        self.assertEqual([lines[0]["type"], lines[-1]["type"]], ["facts", "end"])
+        self.assertIn("leaf_of_busy", {line["name"] for line in lines if line["type"] == "function"})
+
+    CHECKS = {"svg": "assertSvg", "collapsed": "assertCollapsed", "speedscope": "assertSpeedscope", "table": "assertTable",
+              "firefox": "assertFirefox", "perfetto": "assertPerfetto", "jsonl": "assertJsonl"}
+    BINARY = {"pprof": "assertGzip", "plain pprof": "assertPlain", "pstats": "assertPstats"}
 
     def check(self, kind, path):
         if kind in self.BINARY:
@@ -75,7 +97,8 @@ class Output(Case):
     def test_formats_by_name(self):
         for name, kind in (("svg", "svg"), ("flamegraph", "svg"), ("collapsed", "collapsed"), ("raw", "collapsed"),
                            ("json", "speedscope"), ("speedscope", "speedscope"), ("table", "table"),
-                           ("pprof", "pprof")):
+                           ("pprof", "pprof"), ("pstats", "pstats"), ("firefox", "firefox"), ("jsonl", "jsonl"),
+                           ("perfetto", "perfetto"), ("chrometrace", "perfetto")):
             with self.subTest(name):
                 path = os.path.join(self.work, "profile")
                 self.run_to("-o", path, "--format", name)
@@ -106,7 +129,9 @@ class Output(Case):
     def test_formats_by_ending(self):
         for ending, kind in (("x.svg", "svg"), ("x.collapsed", "collapsed"), ("x.txt", "collapsed"),
                              ("x.speedscope.json", "speedscope"), ("x.json", "speedscope"), ("x", "svg"),
-                             ("x.pb.gz", "pprof"), ("x.pb", "plain pprof"), ("X.PB.GZ", "pprof")):
+                             ("x.pb.gz", "pprof"), ("x.pb", "plain pprof"), ("X.PB.GZ", "pprof"), ("x.pstats", "pstats"),
+                             ("x.prof", "pstats"), ("x.firefox.json", "firefox"), ("x.trace.json", "perfetto"),
+                             ("x.perfetto.json", "perfetto"), ("x.jsonl", "jsonl"), ("x.ndjson", "jsonl")):
             with self.subTest(ending):
                 path = os.path.join(self.work, ending)
                 self.run_to("--output=" + path)
@@ -135,7 +160,8 @@ class Output(Case):
     def test_a_format_that_contradicts_the_ending(self):
         for arguments in (["-o", "x.svg", "-fcollapsed"], ["-f", "json", "-o", "x.txt"], ["-f", "svg", "-o", "x.JSON"],
                           ["-o", "x.svg", "-o", "x.json", "--format", "svg"], ["-f", "svg", "-o", "x.pb"],
-                          ["-f", "pprof", "-o", "x.svg"], ["-o", "x.pb.gz", "-f", "speedscope"]):
+                          ["-f", "pprof", "-o", "x.svg"], ["-o", "x.pb.gz", "-f", "speedscope"],
+                          ["-f", "pstats", "-o", "x.json"], ["-f", "perfetto", "-o", "x.firefox.json"]):
             with self.subTest(arguments):
                 code, out, err = self.call([RUN, *arguments, "prog.py"])
                 self.assertEqual((code, out), (2, ""), "the program must not have run")
@@ -146,11 +172,36 @@ class Output(Case):
 
     def test_several_from_one_run(self):
         endings = {"a.svg": "svg", "b.json": "speedscope", "c.txt": "collapsed", "d.folded": "collapsed", "E.SVG": "svg",
-                   "f.pb.gz": "pprof", "g.pb": "plain pprof"}
+                   "f.pb.gz": "pprof", "g.pb": "plain pprof", "h.pstats": "pstats", "i.firefox.json": "firefox",
+                   "j.perfetto.json": "perfetto", "k.jsonl": "jsonl"}
         self.run_to(*[word for name in endings for word in ("-o", name)])
         for name, kind in endings.items():
             self.check(kind, os.path.join(self.work, name))
         self.assertEqual(sorted(os.listdir(self.work)), sorted([*endings, "prog.py"]))
+
+    def test_filters(self):
+        """What is left out of the text is what the option says; together they leave what passes all."""
+        self.file("both.py", BUSY + "import threading\n"
+                  "def other():\n    busy()\n"
+                  "thread = threading.Thread(target=other, name='helper')\n"
+                  "thread.start()\nbusy()\nthread.join()\n")
+        for options, kept, gone in (
+                (["--only-thread", "help*"], "thread helper;", "thread MainThread"),
+                (["--only-function", "other"], ";other (both.py:", "thread MainThread"),
+                (["--only-file", os.path.join(self.work, "bo")], "leaf_of_busy (both.py:", "<frozen site>"),
+                (["--only-mine"], "leaf_of_busy (both.py:", "(threading.py"),
+                (["--only-interpreter", "main"], "thread helper;", "[interpreter"),
+                (["--min-share", "0.1"], "busy (both.py:", "<frozen site>"),
+                (["--only-thread", "MainThread", "--only-function", "busy"], "thread MainThread;", "thread helper")):
+            with self.subTest(options):
+                code, _, err = self.call([RUN, "-q", "-r", "1000", "-o", "x.txt", *options, "both.py"])
+                self.assertEqual((code, err), (0, ""))
+                text = self.read(os.path.join(self.work, "x.txt"))
+                self.assertIn(kept, text)
+                self.assertNotIn(gone, text)
+        code, _, err = self.call([RUN, "-q", "-r", "1000", "-o", "x.svg", "--only-thread", "nobody", "both.py"])
+        self.assertEqual((code, err), (0, ""))
+        self.assertIn("passes the --only- options", self.read(os.path.join(self.work, "x.svg")))
 
     def test_default_names(self):
         stamp = r"-\d{8}-\d{6}(-\d+)?\."
@@ -159,6 +210,10 @@ class Output(Case):
                 (["-f", "collapsed", "./prog.py"], "prog" + stamp + r"collapsed\.txt", "collapsed"),
                 (["-f", "speedscope", "-m", "prog"], "prog" + stamp + r"speedscope\.json", "speedscope"),
                 (["-f", "pprof", "prog.py"], "prog" + stamp + r"pb\.gz", "pprof"),
+                (["-f", "pstats", "prog.py"], "prog" + stamp + "pstats", "pstats"),
+                (["-f", "firefox", "prog.py"], "prog" + stamp + r"firefox\.json", "firefox"),
+                (["-f", "perfetto", "prog.py"], "prog" + stamp + r"perfetto\.json", "perfetto"),
+                (["-f", "jsonl", "prog.py"], "prog" + stamp + "jsonl", "jsonl"),
                 (["-c", "import prog"], "command" + stamp + "svg", "svg"),
                 (["-"], "stdin" + stamp + "svg", "svg")):
             with self.subTest(arguments):

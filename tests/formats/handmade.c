@@ -5,6 +5,9 @@
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
+#define EXPORTS_IMPLEMENTATION
+#include "exports.h"
+
 #include "../unit/unit.h"
 #include "../unit/workbench.h"
 
@@ -98,6 +101,45 @@ static void fill(workbench *bench, bool is_hostile) {
     bench->profile->samples_jit = 500;
 }
 
+static bool write_to(void *file, const void *data, size_t size) {
+    return fwrite(data, 1, size, (FILE *)file) == size;
+}
+
+/* By the path's ending, for viewers that are not ours. */
+static void export_as(const workbench *bench, const char *folder, const pyprof_output *output, const char *name) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "wb");
+    if (file == NULL ||
+        exports_write(bench->profile, output, exports_format_of_path(path), write_to, file) != PYPROF_OK ||
+        fclose(file) != 0) {
+        fprintf(stderr, "%s: %s\n", path, exports_last_error());
+        exit(1);
+    }
+}
+
+/* The rows of pyprof_top: "SELF TOTAL SAMPLES_SELF SAMPLES_TOTAL LINE", a tab, name and path, with a zero behind each. */
+static void save_top(const workbench *bench, const char *folder, const pyprof_output *output, const char *name) {
+    static pyprof_row rows[4096];
+    char path[4096];
+    size_t count = sizeof rows / sizeof *rows;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "wb");
+    if (file == NULL || pyprof_top(bench->profile, output, rows, &count) != PYPROF_OK || count > 4096) {
+        fprintf(stderr, "%s: %s\n", path, pyprof_last_error());
+        exit(1);
+    }
+    for (size_t i = 0; i < count; i++) {
+        fprintf(file, "%llu %llu %llu %llu %d\t", (unsigned long long)rows[i].self, (unsigned long long)rows[i].total,
+                (unsigned long long)rows[i].samples_self, (unsigned long long)rows[i].samples_total, (int)rows[i].line);
+        fwrite(rows[i].name.data, 1, rows[i].name.size + 1, file);
+        fwrite(rows[i].path.data, 1, rows[i].path.size + 1, file);
+    }
+    if (fclose(file) != 0) {
+        exit(1);
+    }
+}
+
 /* By the path's ending, as a host has it written. */
 static void save_as(const workbench *bench, const char *folder, const pyprof_output *output, const char *name) {
     char path[4096];
@@ -108,12 +150,25 @@ static void save_as(const workbench *bench, const char *folder, const pyprof_out
     }
 }
 
-static void save(const workbench *bench, const char *folder, const pyprof_output *output, const char *ending) {
+typedef void (*save_fn)(const workbench *bench, const char *folder, const pyprof_output *output, const char *name);
+
+static void save(const workbench *bench, const char *folder, const pyprof_output *output, const char *ending,
+                 save_fn as) {
     static const char *const metrics[] = {"wall", "cpu", "gil", "samples"};
     char name[64];
     snprintf(name, sizeof name, "%s%s%s%s", metrics[output->metric], output->include_idle ? "-idle" : "",
              output->detail == PYPROF_DETAIL_FUNCTION ? "-function" : "", ending);
-    save_as(bench, folder, output, name);
+    as(bench, folder, output, name);
+}
+
+/* Times only have pstats; all else is the same whatever the metric, or a viewer's that can choose. */
+static void export_all(const workbench *bench, const char *folder, const pyprof_output *output) {
+    static const char *const endings[] = {".firefox.json", ".perfetto.json", ".jsonl", ".pstats"};
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        if (i < 3 || output->metric != PYPROF_METRIC_SAMPLES) {
+            save(bench, folder, output, endings[i], export_as);
+        }
+    }
 }
 
 int main(int argc, char **argv) {
@@ -130,8 +185,10 @@ int main(int argc, char **argv) {
                                 .detail = (pyprof_detail)(variant / 4 % 2),
                                 .include_idle = variant / 8 != 0};
         for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
-            save(&bench, argv[1], &output, endings[i]);
+            save(&bench, argv[1], &output, endings[i], save_as);
         }
+        export_all(&bench, argv[1], &output);
+        save(&bench, argv[1], &output, ".top", save_top);
     }
     pyprof_output merged = {.include_idle = true, .merge_threads = true};
     pyprof_output filtered = {.thread = "worker*", .min_share = 0.02};

@@ -1,0 +1,41 @@
+/* run_profile.h: what was handed over, as a profile that can be written in any format. */
+#ifndef RUN_PROFILE_H
+#define RUN_PROFILE_H
+
+#include "exports.h"
+#include "handover.h"
+#include "pyprof-run.h"
+
+#include <stdio.h>
+
+typedef struct bytes {
+    char *data;
+    size_t size;
+    size_t capacity;
+} bytes;
+
+void append(bytes *to, const void *data, size_t size);
+void drop_front(bytes *from, size_t size);
+
+/* What was recorded. All zero: nothing has come. */
+typedef struct recorded {
+    handover_end end;
+    pyprof_profile *profile;
+    bytes pending;  /* what has come of a node or a span of which not all has */
+    bytes numbers;  /* of the nodes: theirs in the profile (uint32_t), by the library's */
+    bool is_broken; /* it could not be made: no memory, or what came was no profile */
+} recorded;
+
+/* A handover_end has come: what was there before is dropped. */
+void begin_profile(recorded *to, const void *data, size_t size);
+
+/* A piece of nodes or spans has come. */
+void take_pieces(recorded *to, handover_kind kind, const char *data, size_t size);
+
+/* Writes it by the options; name: the program's. False: errno says why; 0 = there is no memory. */
+bool write_profile(const recorded *given, const run_options *opt, const char *name, exports_format format, FILE *out);
+
+bool has_doubtful_lines(const recorded *given, const run_options *opt);
+unsigned long long lost_samples(const pyprof_stats *stats);
+
+#endif
