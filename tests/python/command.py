@@ -140,6 +140,18 @@ class Command(unittest.TestCase):
         self.assertEqual((code, out, err), (0, "", ""))
         self.assertIn("$schema", json.loads(self.read("x")))
 
+    def test_convert(self):
+        self.write("s.py", "busy(lambda: recorded('busy', 3))\n")
+        self.assertEqual(self.record("-q", "-r", "1000", "-o", "a.jsonl", "-o", "a.pstats", "s.py"), (0, "", ""))
+        code, out, err = self.python("-m", "pyprof", "convert", "a.jsonl", "-o", "b.txt")
+        if "zlib" in err:
+            self.skipTest(err)
+        self.assertEqual((code, out), (0, ""))
+        self.assertIn(b"busy (", self.read("b.txt"))
+        code, out, err = self.python("-m", "pyprof", "convert", "nowhere.txt")
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("nowhere.txt", err)
+
     def test_duration(self):
         self.write("s.py", """
             def after():

@@ -945,6 +945,29 @@ class Profiles(Case):
         self.profile.save(self.path("merged.txt"), merge_threads=True)
         self.assertNotIn(b"thread ", self.read("merged.txt"))
 
+    def test_save_for_others(self):
+        """The formats of exports.h: the package has them, a host only if it includes that."""
+        if not pyprof._engine.format_of(b"a.pstats", None):
+            with self.assertRaises(ValueError):
+                self.profile.save(self.path("a"), "pstats")
+            return
+        import pstats
+        self.profile.save(self.path("a.pstats"))
+        self.assertIn("busy", {name for _, _, name in pstats.Stats(self.path("a.pstats")).stats})
+        self.profile.save(self.path("a.jsonl"), thread="worker-1", include_idle=True)
+        self.assertEqual(self.read("a.jsonl").count(b'"type":"thread"'), 1)
+        for name in ("firefox", "perfetto"):
+            self.profile.save(self.path("a"), name)
+            self.assertIn(b"busy", self.read("a"))
+        self.assertEqual(sorted(os.listdir(self.folder)), ["a", "a.jsonl", "a.pstats"])
+        for error, path in ((FileNotFoundError, "/no such folder/a.pstats"), (IsADirectoryError, self.folder)):
+            with self.assertRaises(error):
+                self.profile.save(path, "pstats")
+        with self.assertRaises(ValueError):
+            self.profile.save(self.path("x"), "pstats", metric="samples")
+        with self.assertRaises(ValueError):
+            pyprof.start(output_path=self.path("a.pstats"))
+
     def test_save_fails(self):
         for error, arguments in ((FileNotFoundError, ("/no such folder/a.txt",)), (IsADirectoryError, (self.folder,)),
                                  (ValueError, ("",)), (ValueError, ("a\0b",)), (TypeError, (3,)), (TypeError, ()),

@@ -22,8 +22,8 @@ once a second on a terminal, else once at the end.
 
   -o, --output FILE       where the profile goes, in the format that the ending says; may be given several times
                           (default: SCRIPT-DATE-TIME.svg)
-  -f, --format FORMAT     svg, collapsed (raw), speedscope, pprof or table, for files whose ending does not say; table
-                          without -o goes to standard error
+  -f, --format FORMAT     svg, collapsed (raw), speedscope, pprof, table, pstats, firefox, perfetto or jsonl, for files
+                          whose ending does not say; table without -o goes to standard error
   -r, --rate HZ           samples a second, 0.1 to 20000 (default: 100)
   -d, --duration SECONDS  end the recording after this time; the program goes on
   -q, --quiet             say nothing but errors
@@ -45,7 +45,7 @@ WITH_VALUE = {"-o": "output", "-f": "format", "-r": "rate", "-d": "duration", "-
               "--memory": "memory", "-n": "limit", "-m": "module", "-c": "code"}
 WITHOUT = {"-q": "quiet", "-g": "gil", "-i": "idle", "-F": "function", "-h": "help", "-V": "version"}
 FORMATS = {"svg": "svg", "collapsed": "collapsed", "raw": "collapsed", "speedscope": "speedscope", "pprof": "pprof",
-           "table": "table"}
+           "table": "table", "pstats": "pstats", "firefox": "firefox", "perfetto": "perfetto", "jsonl": "jsonl"}
 
 
 def end(text):
@@ -132,7 +132,7 @@ class Options:
         if form == "table":
             return [(None, form)]
         name = self.module or ("code" if self.code is not None else os.path.basename(os.path.abspath(self.rest[0])))
-        endings = {None: "svg", "collapsed": "txt", "speedscope": "speedscope.json", "pprof": "pb.gz"}
+        endings = {None: "svg", "collapsed": "txt", "speedscope": "speedscope.json", "pprof": "pb.gz", "table": "txt", "firefox": "firefox.json", "perfetto": "perfetto.json"}
         return [(os.path.abspath("%s-%s.%s" % (name[:-3] if name.endswith(".py") else name, time.strftime("%Y%m%d-%H%M%S"),
                                                endings.get(form, form))), form)]
 
@@ -334,7 +334,7 @@ def convert(words):
     """What the command pyprof-convert does."""
     main = getattr(pyprof._engine, "convert", None)
     if main is None:
-        end("convert: this build has no pyprof-convert")
+        end("convert: this build has no pyprof-convert: zlib's headers were not there")
     sys.exit(main([b"pyprof convert"] + [os.fsencode(word) for word in words]))
 
 
