@@ -847,7 +847,7 @@ class Profiles(Case):
             frame = sample.frames[-1]
             key = frame.function_name, frame.filename
             functions[key] = functions.get(key, 0) + sample.duration_ns
-            samples += sample.count
+            samples += sample.sample_count
         self.assertEqual(samples, self.profile.stats.samples)
         self.assertEqual({(t.name, t.thread_id): round((t.wall + t.waiting) * 1e9) for t in self.profile.threads}, threads)
         rows = {}
@@ -918,8 +918,8 @@ class Profiles(Case):
         self.assertEqual(only.duration, self.profile.duration)
         only = self.profile.filter(function="busy", file=__file__)
         self.assertTrue(len(only.samples))
-        self.assertEqual(sum(s.count for s in only.samples),
-                         sum(s.count for s in self.profile.samples if "busy" in [f.function_name for f in s.frames]))
+        self.assertEqual(sum(s.sample_count for s in only.samples),
+                         sum(s.sample_count for s in self.profile.samples if "busy" in [f.function_name for f in s.frames]))
         self.assertEqual(len(self.profile.filter(interpreter=0).samples), len(self.profile.samples))
         self.assertEqual(len(self.profile.filter(interpreter="main").samples), len(self.profile.samples))
         for nothing in (self.profile.filter(thread="nobody"), self.profile.filter(interpreter=7)):
@@ -1119,7 +1119,7 @@ class Differences(Case):
         self.assertEqual([seen(part, name) for name in names[1:]], [seen(second, names[1]), 0])
         self.assertEqual(part.stats.samples, second.stats.samples - first.stats.samples)
         self.assertEqual(sum(t.samples for t in part.threads), part.stats.samples)
-        self.assertEqual(sum(s.count for s in part.samples), part.stats.samples)
+        self.assertEqual(sum(s.sample_count for s in part.samples), part.stats.samples)
         self.assertAlmostEqual(part.duration, second.duration - first.duration, places=9)
         self.assertAlmostEqual((part.start_time - first.end_time).total_seconds(), 0, places=5)
         self.assertTrue(all(s.timestamp_ns + s.duration_ns <= part.duration * 1e9 + 1 for s in part.samples))

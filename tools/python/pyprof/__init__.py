@@ -283,7 +283,7 @@ class Frame(NamedTuple):
 
 class Sample(NamedTuple):
     """A stretch of a thread's time with one stack. timestamp_ns is since the start of the recording; frames stand from the
-    outermost in; count is how many looks at the thread it comes of."""
+    outermost in; sample_count is how many looks at the thread it comes of."""
     timestamp_ns: int
     duration_ns: int
     thread_id: int
@@ -291,7 +291,7 @@ class Sample(NamedTuple):
     interpreter: int
     is_idle: bool
     frames: tuple
-    count: int = 1
+    sample_count: int = 1
 
 
 class Thread(NamedTuple):

@@ -114,7 +114,7 @@ class Sample(NamedTuple):
     interpreter: int
     is_idle: bool
     frames: Tuple[Frame, ...]
-    count: int = ...
+    sample_count: int = ...
 
 class Thread(NamedTuple):
     name: str
