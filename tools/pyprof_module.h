@@ -18,7 +18,7 @@
  *
  * Where exports.h was included before it, with its implementation somewhere, profiles can be saved in its formats, too.
  *
- * C11 and C++17. It stands on the public declarations of pyprof.h alone, and on CPython's. What touches the recording is
+ * C99 and up, C++17 and up. It stands on the public declarations of pyprof.h alone, and on CPython's. What touches the recording is
  * C; the rest is Python, tools/python/pyprof/__init__.py, which lies at the end of this file as text and runs at import.
  */
 #ifndef PYPROF_MODULE_H
