@@ -137,6 +137,28 @@ class Options:
                                                endings.get(form, form))), form)]
 
 
+# The files of what runs the program.
+RUNNER = {__file__, runpy.__file__, "<frozen runpy>"}
+
+
+def program_alone(profile):
+    """The profile without the runner's frames above the program's."""
+    packed, nodes, runners = profile._packed, [], {}
+    for number in range(packed.node_count):
+        node = list(packed.node(number))
+        if node[0] == pyprof._NO_NODE:
+            runners[number] = number
+        elif node[0] in runners:
+            root = runners[node[0]]
+            if packed.frame(number)[0].filename in RUNNER:
+                runners[number] = root
+            else:
+                node[0] = root
+        nodes.append(pyprof._NODE.pack(*node))
+    data = packed.data[:packed.nodes] + b"".join(nodes) + packed.data[packed.spans:]
+    return pyprof._restore(data, profile.platform)
+
+
 class Recording:
     """Of this process, from begin to its end or that of the time that was asked for."""
 
@@ -164,7 +186,7 @@ class Recording:
         with self.lock:
             self.ended.set()
             if self.profile is None:
-                self.profile = pyprof.stop()
+                self.profile = program_alone(pyprof.stop())
             return self.profile
 
     def save(self):
@@ -208,7 +230,7 @@ class Live(Recording):
     def show_each_second(self):
         while not self.ended.wait(1):
             try:
-                pyprof._show(pyprof.snapshot(), self.options.limit, sys.stderr, True)
+                pyprof._show(program_alone(pyprof.snapshot()), self.options.limit, sys.stderr, True)
             except RuntimeError:  # it has just ended
                 return
 
@@ -266,9 +288,8 @@ def is_source(path):
 
 def traceback_of(error):
     """Without what runs the program; None if it had not begun."""
-    own = {__file__, runpy.__file__, "<frozen runpy>"}
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename in own:
+    while trace is not None and trace.tb_frame.f_code.co_filename in RUNNER:
         trace = trace.tb_next
     return trace
 
