@@ -968,6 +968,16 @@ class Profiles(Case):
         with self.assertRaises(ValueError):
             pyprof.start(output_path=self.path("a.pstats"))
 
+    def test_others_run_while_it_is_saved(self):
+        """Into a pipe that another thread reads: it could not, if this one kept the GIL."""
+        os.mkfifo(self.path("pipe"))
+        texts = []
+        reader = threading.Thread(target=lambda: texts.append(self.read("pipe")))
+        reader.start()
+        self.profile.save(self.path("pipe"), "collapsed")
+        reader.join()
+        self.assertEqual(texts[0].decode(), self.profile.to_collapsed())
+
     def test_save_fails(self):
         for error, arguments in ((FileNotFoundError, ("/no such folder/a.txt",)), (IsADirectoryError, (self.folder,)),
                                  (ValueError, ("",)), (ValueError, ("a\0b",)), (TypeError, (3,)), (TypeError, ()),
