@@ -21,7 +21,7 @@ def count():
 with pyprof.Profiler(rate_hz=1000) as p:
     while count() < 5:
         busy()
-assert pickle.loads(pickle.dumps(p.profile)).to_pprof() == p.profile.to_pprof()
+assert pickle.loads(pickle.dumps(p.profile)).to_collapsed() == p.profile.to_collapsed()
 p.profile.save("a.svg"); p.profile.save("a.pstats")
 """
 
