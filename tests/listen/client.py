@@ -27,7 +27,11 @@ class Refused(Exception):
 def connect(path):
     peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     peer.settimeout(PATIENCE)
-    peer.connect(path)
+    try:
+        peer.connect(path)
+    except OSError:
+        peer.close()
+        raise
     return peer
 
 
@@ -57,9 +61,9 @@ def read_answer(peer):
 
 
 def ask(path, words):
-    peer = connect(path)
-    peer.sendall(b'pyprof 1 ' + words.encode() + b'\n')
-    return read_answer(peer)
+    with connect(path) as peer:
+        peer.sendall(b'pyprof 1 ' + words.encode() + b'\n')
+        return read_answer(peer)
 
 
 def ask_raw(path, request):
@@ -69,10 +73,15 @@ def ask_raw(path, request):
             peer.sendall(request)
         except BrokenPipeError:
             pass
-        pieces = []
-        while not pieces or pieces[-1]:
-            pieces.append(peer.recv(65536))
-    return b''.join(pieces)
+        answer = b''
+        try:
+            piece = peer.recv(65536)
+            while piece:
+                answer += piece
+                piece = peer.recv(65536)
+        except ConnectionResetError:  # it was closed before it had taken all of the request
+            pass
+    return answer
 
 
 def status(path):

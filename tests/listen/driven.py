@@ -24,15 +24,12 @@ def wait():
 
 
 def deep(names, depth):
-    """Calls that make as many nodes as there are names, depth of each."""
-    functions = {}
+    """Makes names times depth nodes: each of these functions calls itself so often, and works at the end."""
     for name in range(names):
         code = 'def f%d(n, last):\n    if n:\n        return f%d(n - 1, last)\n    while time.monotonic() < last: pass\n'
-        exec(code % (name, name), dict(globals()), functions)
-        globals().update(functions)
-    for function in list(functions.values()):
-        function(depth, time.monotonic() + 0.004)
-    return len(functions)
+        exec(code % (name, name), globals())
+        globals()['f%d' % name](depth, time.monotonic() + 0.004)
+    return names
 
 
 def threads(count, target):
@@ -110,15 +107,35 @@ def close_all():
     os.closerange(3, 200)
 
 
+def use_up():
+    """All descriptors that there may be."""
+    import resource
+    global files
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    files = []
+    try:
+        while True:
+            files.append(os.dup(0))
+    except OSError:
+        return len(files)
+
+
+def give_back():
+    for file in files:
+        os.close(file)
+
+
 def main():
     sys.setrecursionlimit(100000)
     load(os.environ.get('DRIVEN_LIBRARY'))
     print(repr(os.getpid()), flush=True)
-    for line in sys.stdin:
-        if line.strip() == 'bye':
-            break
-        print(repr(eval(line, globals())), flush=True)
-    end()
+    try:
+        for line in sys.stdin:
+            if line.strip() == 'bye':
+                break
+            print(repr(eval(line, globals())), flush=True)
+    finally:
+        end()
 
 
 if __name__ == '__main__':

@@ -2,10 +2,9 @@
 import json
 import os
 import re
+import select
 import socket
 import stat
-import subprocess
-import sys
 import unittest
 
 import client
@@ -28,6 +27,26 @@ class Case(unittest.TestCase):
             ask(path, words)
         self.assertEqual(code, caught.exception.code, caught.exception.text)
         return caught.exception.text
+
+
+def as_nobody(what):
+    """Calls it in a child that is another user; answers what it answers, or the error."""
+    source, sink = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+        try:
+            said = what()
+        except OSError as error:
+            said = str(error)
+        os.write(sink, said.encode())
+        os._exit(0)
+    os.close(sink)
+    with os.fdopen(source) as file:
+        text = file.read()
+    os.waitpid(child, 0)
+    return text
 
 
 def fields_of_stats():
@@ -151,10 +170,10 @@ class Requests(Case):
         lines = [b'\n', b' \n', b'pyprof\n', b'pyprof 1\n', b'pyprof 1 \n', b'GET / HTTP/1.1\r\n\r\n', b'\0\n', b'\xff\xfe\n',
                  b'pyprof 1 status\r\n', b'pyprof 1 status x\n', b'pyprof 1 start interval_us=\n', b'x' * 5000, b'x' * 1024,
                  b'x' * 1023 + b'\n', b'pyprof 1 start interval_us=99999999999999999999999\n', b'pyprof 01 status\n',
-                 b'pyprof 1 start max_depth=-1\n', b'pyprof 1 %s\n' % (b'%s%n' * 60), b'pyprof 1 start =1\nmore\n\n'[:14] + b'\n']
+                 b'pyprof 1 start max_depth=-1\n', b'pyprof 1 %s\n' % (b'%s%n' * 60)]
         with self.listening() as host:
             for line in lines:
-                with self.subTest(line=line):
+                with self.subTest(line=line[:80]):
                     self.assertRegex(ask_raw(host.path, line), rb'^error -\d+ [ -~]+\n$')
                     self.assertIs(False, client.status(host.path)['is_recording'])
 
@@ -240,7 +259,6 @@ class Peers(Case):
 
     def wait_for_close(self, peer):
         """Until the other side has closed it, without taking anything."""
-        import select
         poll = select.poll()
         poll.register(peer, select.POLLRDHUP)
         self.assertTrue(poll.poll(PATIENCE * 1000))
@@ -252,7 +270,6 @@ class Peers(Case):
             with connect(host.path) as peer:
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 peer.sendall(b'pyprof 1 snapshot\n')
-                import select
                 poll = select.poll()
                 poll.register(peer, select.POLLRDHUP)
                 while not poll.poll(300):
@@ -264,14 +281,12 @@ class Peers(Case):
         """While it is taken, a snapshot costs its copy, and little beside it."""
         with self.listening() as host:
             host('start(100, memory_mib=256)')
-            while client.status(host.path)['stats']['bytes'] < 8 << 20:
-                host('deep(400, 300)')
-            host('stop_sampling_new_nodes()') if False else None
+            host('deep(150, 900)')
             held = client.status(host.path)['stats']['bytes']
             before = self.memory(host, 'VmHWM')
             text = ask(host.path, 'snapshot')
             self.assertGreater(client.rows(text)[-1]['nodes'], 100000)
-            self.assertGreater(len(text), 3 * held // 2)
+            self.assertGreater(len(text), 10 << 20)
             self.assertLess((self.memory(host, 'VmHWM') - before) * 1024, held + (4 << 20))
 
     def test_another_user(self):
@@ -281,14 +296,10 @@ class Peers(Case):
             os.chmod(self.folder, 0o755)
             os.chmod(os.path.dirname(host.path), 0o755)
             os.chmod(host.path, 0o777)
-            script = 'import os, sys; os.setgid(65534); os.setuid(65534); sys.path[:0] = %r; import client\n' % sys.path
-            script += 'print(client.ask_raw(%r, b"pyprof 1 status\\n"))' % host.path
-            said = subprocess.run([sys.executable, '-c', script], stdout=subprocess.PIPE, check=True).stdout
-            self.assertRegex(said, rb'error -10 .* own user and root only')
+            said = as_nobody(lambda: ask_raw(host.path, b'pyprof 1 status\n').decode())
+            self.assertRegex(said, r'^error -10 .* own user and root only\n$')
             os.chmod(host.path, 0o600)
-            script = script.replace('client.ask_raw(', 'client.connect(').replace(', b"pyprof 1 status\\n"', '')
-            done = subprocess.run([sys.executable, '-c', script], stderr=subprocess.PIPE)
-            self.assertIn(b'PermissionError', done.stderr)
+            self.assertIn('Permission denied', as_nobody(lambda: ask_raw(host.path, b'pyprof 1 status\n').decode()))
             os.chmod(os.path.dirname(host.path), 0o700)
 
 
@@ -309,7 +320,8 @@ class Places(Case):
     def test_where_nothing_is_said(self):
         """Without XDG_RUNTIME_DIR it is /tmp."""
         with Host(self.folder) as host:
-            self.assertEqual((0, ''), host('[os.environ.pop("XDG_RUNTIME_DIR"), os.unsetenv("XDG_RUNTIME_DIR"), listen()][2]'))
+            host('os.environ.pop("XDG_RUNTIME_DIR")')
+            self.assertEqual((0, ''), host('listen()'))
             self.assertEqual(host.pid, client.status('/tmp/pyprof-%d/%d.sock' % (os.geteuid(), host.pid))['pid'])
             self.assertEqual((0, ''), host('unlisten()'))
             self.assertFalse(os.path.exists('/tmp/pyprof-%d/%d.sock' % (os.geteuid(), host.pid)))
