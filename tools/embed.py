@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
-"""Writes flamegraph.js and flamegraph.css into flamegraph.h, which its users copy as one file.
+"""Writes flamegraph.js and flamegraph.css into flamegraph.h, and python/pyprof/__init__.py into pyprof_module.h, which their
+users copy as one file each.
 
-Whoever changes one of the two runs this afterwards; a test of the files holds that they agree."""
+Whoever changes one of the three runs this afterwards; a test of the files holds that they agree."""
 import os
 import re
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
-HEADER = os.path.join(FOLDER, "flamegraph.h")
-PARTS = {"style": "flamegraph.css", "script": "flamegraph.js"}
+# {header: {array: the file whose lines it has}}
+HEADERS = {
+    "flamegraph.h": {"flamegraph_style": "flamegraph.css", "flamegraph_script": "flamegraph.js"},
+    "pyprof_module.h": {"pymod__source": os.path.join("python", "pyprof", "__init__.py")},
+}
 
 
 def read(path):
@@ -43,25 +47,46 @@ def shorten(line, is_script):
     return short + without_blanks(line[at:])
 
 
-def as_strings(text, is_script):
-    """The lines as a C array's items; two question marks would begin a trigraph."""
-    lines = [shorten(line, is_script) for line in text.splitlines()]
-    return "".join('    "%s",\n' % re.sub(r'(["\\]|(?<=\?)\?)', r"\\\1", line) for line in lines if line)
+def shown(line, path):
+    """What of a line goes into the header. Python keeps its lines: tracebacks tell their numbers."""
+    return line if path.endswith(".py") else shorten(line, path.endswith(".js"))
 
 
-def embedded():
+def marked(lines):
+    """Each line, and whether it is only for pictures of differences: it ends with `// difference`, or stands between
+    `// difference {` and `// }`."""
+    inside = False
+    for line in lines:
+        inside = inside or line.strip() == "// difference {"
+        yield line, inside or line.endswith("// difference")
+        inside = inside and line.strip() != "// }"
+
+
+def as_strings(text, path):
+    """The lines as a C array's items, those for differences with a tab; two question marks would begin a trigraph."""
+    strings = ""
+    for line, only in marked(text.splitlines()):
+        short = shown(line, path)
+        if short or path.endswith(".py"):
+            strings += '    "%s%s",\n' % ("\\t" * only, re.sub(r'(["\\]|(?<=\?)\?)', r"\\\1", short))
+    return strings
+
+
+def embedded(name):
     """The header as it has to be."""
-    header = read(HEADER)
-    for array, path in PARTS.items():
-        start = header.index("flamegraph_%s[] = {\n    /* clang-format off */\n" % array)
+    header = read(name)
+    for array, path in HEADERS[name].items():
+        start = header.index("%s[] = {\n    /* clang-format off */\n" % array)
         start = header.index("off */\n", start) + len("off */\n")
         end = header.index("    /* clang-format on */", start)
-        header = header[:start] + as_strings(read(path), path.endswith(".js")) + header[end:]
+        header = header[:start] + as_strings(read(path), path) + header[end:]
     return header
 
 
 if __name__ == "__main__":
-    text = embedded()
-    with open(HEADER + ".part", "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(HEADER + ".part", HEADER)
+    for name in HEADERS:
+        text = embedded(name)
+        path = os.path.join(FOLDER, name)
+        with open(path + ".part", "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(path + ".part", path)

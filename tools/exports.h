@@ -467,6 +467,7 @@ typedef struct exports__out {
     void *user;
     size_t size;    /* bytes in the buffer */
     bool is_broken; /* write has answered false: it is not called again, and all that is put is dropped */
+    bool is_strict; /* JSON has no escapes of lone surrogates, which Perfetto refuses: they are written as text */
     char buffer[16384];
 } exports__out;
 
@@ -551,7 +552,8 @@ static bool exports__is_surrogate(uint32_t c) {
     return c >= 0xd800 && c < 0xe000;
 }
 
-/* The inside of a JSON string (RFC 8259). Lone surrogates are escaped, as their bytes would be no UTF-8. */
+/* The inside of a JSON string (RFC 8259). Lone surrogates are escaped, as their bytes would be no UTF-8. Many readers
+   take that for what it is; is_strict: for those that do not, it is no escape of JSON's, but the text of one. */
 static void exports__put_json(exports__out *out, const char *text, size_t size) {
     size_t length;
     for (; size > 0; text += length, size -= length) {
@@ -559,7 +561,7 @@ static void exports__put_json(exports__out *out, const char *text, size_t size) 
         if (c == '"' || c == '\\') {
             exports__putf(out, "\\%c", (char)c);
         } else if (c < 0x20 || exports__is_surrogate(c)) {
-            exports__putf(out, "\\u%04x", (unsigned)c);
+            exports__putf(out, "%s\\u%04x", out->is_strict && c >= 0x20 ? "\\" : "", (unsigned)c);
         } else {
             exports__put(out, text, length);
         }
@@ -603,8 +605,9 @@ typedef struct exports__span {
 
 /* How texts are kept. */
 typedef enum exports__words {
-    EXPORTS__WORDS_RAW = 0,  /* as they are; escaped when they are written */
-    EXPORTS__WORDS_SHOWN = 1 /* lone surrogates escaped, nothing empty: as Python's viewers can show them */
+    EXPORTS__WORDS_RAW,   /* as they are */
+    EXPORTS__WORDS_NAMED, /* so, but no function is without a name */
+    EXPORTS__WORDS_SHOWN /* and lone surrogates are escaped, and what has no file has "~": as Python's viewers want it */
 } exports__words;
 
 /* One call that writes. It is not on the stack, as hosts' threads may have small ones. */
@@ -704,8 +707,12 @@ static uint32_t exports__shown_text(exports__writing *writing, pyprof_text text,
 }
 
 static uint32_t exports__text(exports__writing *writing, pyprof_text text, const char *if_empty) {
-    return writing->words == EXPORTS__WORDS_SHOWN ? exports__shown_text(writing, text, if_empty)
-                                                  : exports__intern(&writing->texts, text.data, text.size);
+    if (writing->words == EXPORTS__WORDS_SHOWN) {
+        return exports__shown_text(writing, text, if_empty);
+    }
+    return text.size == 0 && writing->words == EXPORTS__WORDS_NAMED
+               ? exports__intern(&writing->texts, if_empty, strlen(if_empty))
+               : exports__intern(&writing->texts, text.data, text.size);
 }
 
 /* What is known of the function that a node is of. NONE = no memory. */
@@ -713,7 +720,7 @@ static uint32_t exports__function_of(exports__writing *writing, const pyprof_nod
     exports__function function;
     bool is_shown = writing->words == EXPORTS__WORDS_SHOWN;
     function.name = exports__text(writing, node->name, "[no name]");
-    function.path = exports__text(writing, node->path, "~");
+    function.path = exports__text(writing, node->path, is_shown ? "~" : "");
     function.file = is_shown ? 0 : exports__text(writing, node->file, "");
     function.first_line = node->first_line;
     if (function.name == EXPORTS__NONE || function.path == EXPORTS__NONE || function.file == EXPORTS__NONE) {
@@ -1507,6 +1514,8 @@ static pyprof_result exports__write_firefox(exports__writing *writing, const pyp
     exports__table_init(&firefox.frames);
     firefox.stacks.item_size = sizeof(exports__stack);
     firefox.samples.item_size = sizeof(exports__sample);
+    writing->words = EXPORTS__WORDS_NAMED;
+    writing->out.is_strict = true;
     writing->output.threads_apart = true;
     pyprof_result result = exports__visit(writing, profile, exports__take_node, exports__take_span);
     if (result == PYPROF_OK &&
@@ -1717,6 +1726,8 @@ static pyprof_result exports__write_perfetto(exports__writing *writing, const py
     slices.shared.item_size = slices.next.item_size = sizeof(uint32_t);
     slices.ends.item_size = sizeof(uint64_t);
     writing->output.detail = PYPROF_DETAIL_FUNCTION;
+    writing->words = EXPORTS__WORDS_NAMED;
+    writing->out.is_strict = true;
     writing->output.threads_apart = true;
     pyprof_result result = exports__visit(writing, profile, exports__take_node, exports__take_span);
     if (result == PYPROF_OK &&

@@ -24,7 +24,7 @@
  * frame names may hold blanks), with a fraction or an exponent if need be. Equal stacks add up. Blank lines, and lines
  * that begin with "# " or are a lone "#", are skipped; byte order marks, CRLF and a missing last newline are fine.
  * Bytes that are not UTF-8, and characters that XML forbids, are shown as U+FFFD. What is no such text (JSON, an
- * SVG, UTF-16, gzip, two values a line as difffolded.pl writes them ...) is refused in one line that says what to do.
+ * SVG, UTF-16, gzip, two values a line as difffolded.pl writes them: see below ...) is refused in one line that says what to do.
  *
  * Threads: a frame "thread NAME" at the root (below py-spy's "process ..." frames, if there are any) is a thread. The
  * picture shows all threads together, or with `options.threads` apart; threads whose names differ in digits only
@@ -37,6 +37,11 @@
  * Picture: children stand left to right by falling value. Frames narrower than
  * `options.min_width` are folded: drawn as one hatched box per parent, and counted below the chart.
  * Zooming in unfolds them, as far as the file knows them: it keeps the largest FLAMEGRAPH_MAX_FRAMES.
+ *
+ * Difference: a graph may have a base, another profile that it is compared with (flamegraph_add_base, or collapsed text
+ * with two values a line, flamegraph_add_difference). With `options.difference` widths are the graph's own values, and
+ * colours tell how much more (red) or less (blue) they are than in the base, grey: as much; what is in the base only has
+ * no width, and is in the list of functions.
  *
  * In a browser that runs its script the viewer can show threads apart or together, the frames of importlib one by one
  * (else each run of them is one frame "import"), callers above what they called, and a list of the functions; of a graph
@@ -95,6 +100,13 @@ typedef enum flamegraph_metric {
     FLAMEGRAPH_SAMPLES = 3
 } flamegraph_metric;
 
+/* By what frames are coloured, if there is a base to compare with. */
+typedef enum flamegraph_difference {
+    FLAMEGRAPH_NO_DIFFERENCE = 0, /* by where their code lives */
+    FLAMEGRAPH_SHARES = 1,        /* by how their share of all has changed: the two may have run for different times */
+    FLAMEGRAPH_ABSOLUTE = 2       /* by how their value has changed: the two did the same work */
+} flamegraph_difference;
+
 /* How the picture looks; all zero = good defaults. */
 typedef struct flamegraph_options {
     const char *title;    /* UTF-8; NULL = "Flame graph" */
@@ -109,6 +121,7 @@ typedef struct flamegraph_options {
     flamegraph_facts facts;
     flamegraph_metric metric; /* of figures. The head of the picture says which are shown: the subtitle need not */
     bool idle;                /* of figures: with the time, and the samples, of threads that only waited */
+    flamegraph_difference difference; /* without a base, all is new */
 } flamegraph_options;
 
 #define FLAMEGRAPH_MIN_WIDTH 300
@@ -121,13 +134,19 @@ static inline flamegraph *flamegraph_create(void);
 static inline void flamegraph_free(flamegraph *graph); /* NULL is fine */
 
 /* Add collapsed text. Every bad line (up to a bound) is told as `NAME:LINE: what is wrong`; if there is one,
- * nothing of this text is added. A text of another kind is told once. */
+ * nothing of this text is added. A text of another kind is told once. What fails has changed nothing. */
 static inline flamegraph_result flamegraph_add(flamegraph *graph, const char *text, size_t size, const char *name,
                                                flamegraph_tell_fn tell, void *user);
 
-/* The same for all that can be read from `in`. */
+/* The same for all that can be read from `in`, of which no more is held than some hundred KB, or a line. */
 static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, const char *name, flamegraph_tell_fn tell,
                                                 void *user);
+
+/* Add collapsed text with two values a line, as difffolded.pl writes it: `frame;frame;frame BASE VALUE`. */
+static inline flamegraph_result flamegraph_add_difference(flamegraph *graph, const char *text, size_t size,
+                                                          const char *name, flamegraph_tell_fn tell, void *user);
+static inline flamegraph_result flamegraph_read_difference(flamegraph *graph, FILE *in, const char *name,
+                                                           flamegraph_tell_fn tell, void *user);
 
 /* Or add a tree, frame by frame, without making text of it. A frame called `name` (as in collapsed text: see above), that
  * `parent` calls: FLAMEGRAPH_ROOT, or what an earlier call answered. The same again is the same frame. Answers
@@ -153,6 +172,11 @@ typedef struct flamegraph_figures {
  * FLAMEGRAPH_NO_MEMORY; nothing was added then. */
 static inline flamegraph_result flamegraph_add_figures(flamegraph *graph, uint32_t frame,
                                                        const flamegraph_figures *figures);
+
+/* What a frame had of its own in the base. Of a graph that has one value a frame the base has one, too: `wall`. Answers
+ * as flamegraph_add_figures does; neither changes what the other has added. */
+static inline flamegraph_result flamegraph_add_base(flamegraph *graph, uint32_t frame,
+                                                    const flamegraph_figures *figures);
 
 /* The sum of all values (of figures: of wall time), in units of the last decimal that they have; 0 = there is nothing to
  * see (the picture then says so). */
@@ -186,6 +210,9 @@ static inline void flamegraph_tell_file(void *file, const char *message);
 /* py-spy writes a blank and a value, without a stack, for a thread that ran no Python function. */
 #define FLAMEGRAPH_FRAMELESS "[no Python frame]"
 #define FLAMEGRAPH_MAX_COMPLAINTS 20 /* bad lines that are told one by one */
+#ifndef FLAMEGRAPH_BLOCK
+#define FLAMEGRAPH_BLOCK 262144 /* bytes that are read at a time: they stay in the core's cache */
+#endif
 
 /* Geometry in pixels; the script gets the same numbers with the data. */
 #define FLAMEGRAPH_PAD 12
@@ -211,6 +238,7 @@ typedef struct flamegraph_node {
 typedef struct flamegraph_index {
     uint32_t *slots;
     size_t capacity; /* a power of two */
+    size_t count;
 } flamegraph_index;
 
 struct flamegraph {
@@ -223,10 +251,13 @@ struct flamegraph {
     flamegraph_index name_index, node_index;
     flamegraph_figures *figures; /* of nodes; NULL = there is but one value. Those from figure_count on have none */
     size_t figure_count, figure_capacity;
-    flamegraph_figures all; /* their sum */
-    int decimals;           /* of all values: a value of 15 is 1.5 with one decimal */
-    bool ours;              /* a stack was added that begins with "thread NAME" as only pyprof writes it */
-    bool foreign;           /* one was added that does not begin with a thread */
+    flamegraph_figures all;   /* their sum */
+    flamegraph_figures *base; /* of nodes, as figures are; NULL = there is none */
+    size_t base_count, base_capacity;
+    flamegraph_figures base_all;
+    int decimals; /* of all values: a value of 15 is 1.5 with one decimal */
+    bool ours;    /* a stack was added that begins with "thread NAME" as only pyprof writes it */
+    bool foreign; /* one was added that does not begin with a thread */
 };
 
 /* ---- the tree ---- */
@@ -260,6 +291,25 @@ static inline uint64_t flamegraph_hash(const char *bytes, size_t size) {
     return hash ^ (hash >> 33);
 }
 
+/* Another one, for our own tables: eight bytes at a time. */
+static inline uint64_t flamegraph_hash_fast(const char *bytes, size_t size) {
+    uint64_t hash = size, word;
+    size_t at = 0;
+    for (; at + sizeof word <= size; at += sizeof word) {
+        memcpy(&word, bytes + at, sizeof word);
+        hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+        hash ^= hash >> 32;
+    }
+    if (size >= sizeof word) { /* the rest, with bytes before it */
+        memcpy(&word, bytes + size - sizeof word, sizeof word);
+    } else {
+        for (word = 0; at < size; at++)
+            word = word << 8 | (unsigned char)bytes[at];
+    }
+    hash = (hash ^ word) * UINT64_C(0xff51afd7ed558ccd);
+    return hash ^ (hash >> 32);
+}
+
 static inline uint64_t flamegraph_hash_node(uint32_t parent, uint32_t name) {
     uint64_t hash = ((uint64_t)parent << 32 | name) * UINT64_C(0x9e3779b97f4a7c15);
     return hash ^ (hash >> 32);
@@ -271,9 +321,17 @@ static inline uint64_t flamegraph_hash_of(const flamegraph *graph, const flamegr
     return flamegraph_hash_node(graph->nodes[item].parent, graph->nodes[item].name);
 }
 
+static inline void flamegraph_index_put(const flamegraph *graph, flamegraph_index *index, uint32_t item) {
+    size_t at = (size_t)flamegraph_hash_of(graph, index, item) & (index->capacity - 1);
+    while (index->slots[at] != FLAMEGRAPH_NONE)
+        at = (at + 1) & (index->capacity - 1);
+    index->slots[at] = item;
+    index->count++;
+}
+
 /* Keep the index at most half full with one more item in it. */
-static inline bool flamegraph_index_grow(const flamegraph *graph, flamegraph_index *index, size_t count) {
-    if (count + 1 <= index->capacity / 2)
+static inline bool flamegraph_index_grow(const flamegraph *graph, flamegraph_index *index) {
+    if (index->count + 1 <= index->capacity / 2)
         return true;
     size_t capacity = index->capacity ? index->capacity * 2 : 1024;
     if (capacity > SIZE_MAX / sizeof(uint32_t))
@@ -281,28 +339,23 @@ static inline bool flamegraph_index_grow(const flamegraph *graph, flamegraph_ind
     uint32_t *slots = (uint32_t *)malloc(capacity * sizeof *slots);
     if (!slots)
         return false;
-    for (size_t i = 0; i < capacity; i++)
-        slots[i] = FLAMEGRAPH_NONE;
-    for (size_t i = 0; i < index->capacity; i++) {
-        if (index->slots[i] == FLAMEGRAPH_NONE)
-            continue;
-        size_t at = (size_t)flamegraph_hash_of(graph, index, index->slots[i]) & (capacity - 1);
-        while (slots[at] != FLAMEGRAPH_NONE)
-            at = (at + 1) & (capacity - 1);
-        slots[at] = index->slots[i];
+    flamegraph_index before = *index, grown = {slots, capacity, 0};
+    memset(slots, 0xff, capacity * sizeof *slots); /* all are FLAMEGRAPH_NONE */
+    *index = grown;
+    for (size_t i = 0; i < before.capacity; i++) {
+        if (before.slots[i] != FLAMEGRAPH_NONE)
+            flamegraph_index_put(graph, index, before.slots[i]);
     }
-    free(index->slots);
-    index->slots = slots;
-    index->capacity = capacity;
+    free(before.slots);
     return true;
 }
 
 /* The name's number, or FLAMEGRAPH_NONE when there is no memory. */
 static inline uint32_t flamegraph_intern(flamegraph *graph, const char *bytes, size_t size) {
     flamegraph_index *index = &graph->name_index;
-    if (!flamegraph_index_grow(graph, index, graph->name_count))
+    if (!flamegraph_index_grow(graph, index))
         return FLAMEGRAPH_NONE;
-    uint64_t hash = flamegraph_hash(bytes, size);
+    uint64_t hash = flamegraph_hash_fast(bytes, size);
     size_t at = (size_t)hash & (index->capacity - 1);
     for (; index->slots[at] != FLAMEGRAPH_NONE; at = (at + 1) & (index->capacity - 1)) {
         const flamegraph_name *name = &graph->names[index->slots[at]];
@@ -326,19 +379,11 @@ static inline uint32_t flamegraph_intern(flamegraph *graph, const char *bytes, s
     graph->names[graph->name_count] = added;
     graph->text_size += size;
     index->slots[at] = (uint32_t)graph->name_count;
+    index->count++;
     return (uint32_t)graph->name_count++;
 }
 
-static inline uint32_t flamegraph_child(flamegraph *graph, uint32_t parent, uint32_t name) {
-    flamegraph_index *index = &graph->node_index;
-    if (!flamegraph_index_grow(graph, index, graph->node_count))
-        return FLAMEGRAPH_NONE;
-    size_t at = (size_t)flamegraph_hash_node(parent, name) & (index->capacity - 1);
-    for (; index->slots[at] != FLAMEGRAPH_NONE; at = (at + 1) & (index->capacity - 1)) {
-        const flamegraph_node *node = &graph->nodes[index->slots[at]];
-        if (node->parent == parent && node->name == name)
-            return index->slots[at];
-    }
+static inline uint32_t flamegraph_new_node(flamegraph *graph, uint32_t parent, uint32_t name) {
     if (graph->node_count >= FLAMEGRAPH_NONE)
         return FLAMEGRAPH_NONE;
     flamegraph_node *nodes =
@@ -348,8 +393,37 @@ static inline uint32_t flamegraph_child(flamegraph *graph, uint32_t parent, uint
     graph->nodes = nodes;
     flamegraph_node added = {parent, name, 0};
     graph->nodes[graph->node_count] = added;
-    index->slots[at] = (uint32_t)graph->node_count;
     return (uint32_t)graph->node_count++;
+}
+
+/* One that stands in the index. */
+static inline uint32_t flamegraph_indexed_child(flamegraph *graph, uint32_t parent, uint32_t name) {
+    flamegraph_index *index = &graph->node_index;
+    if (!flamegraph_index_grow(graph, index))
+        return FLAMEGRAPH_NONE;
+    size_t at = (size_t)flamegraph_hash_node(parent, name) & (index->capacity - 1);
+    for (; index->slots[at] != FLAMEGRAPH_NONE; at = (at + 1) & (index->capacity - 1)) {
+        const flamegraph_node *node = &graph->nodes[index->slots[at]];
+        if (node->parent == parent && node->name == name)
+            return index->slots[at];
+    }
+    uint32_t made = flamegraph_new_node(graph, parent, name);
+    if (made != FLAMEGRAPH_NONE) {
+        index->slots[at] = made;
+        index->count++;
+    }
+    return made;
+}
+
+/* A child that was made right after its parent is found there: most are, as a new stack is a chain of new nodes. All
+ * others stand in the index. */
+static inline uint32_t flamegraph_child(flamegraph *graph, uint32_t parent, uint32_t name) {
+    size_t next = (size_t)parent + 1;
+    if (next == graph->node_count)
+        return flamegraph_new_node(graph, parent, name);
+    if (graph->nodes[next].parent == parent && graph->nodes[next].name == name)
+        return (uint32_t)next;
+    return flamegraph_indexed_child(graph, parent, name);
 }
 
 static inline void flamegraph_free(flamegraph *graph) {
@@ -359,6 +433,7 @@ static inline void flamegraph_free(flamegraph *graph) {
     free(graph->names);
     free(graph->nodes);
     free(graph->figures);
+    free(graph->base);
     free(graph->name_index.slots);
     free(graph->node_index.slots);
     free(graph);
@@ -387,12 +462,14 @@ static inline uint64_t flamegraph_total(const flamegraph *graph) {
 
 /* ---- reading ---- */
 
-/* One line, cut into its parts. `wrong` is empty when the line is good; stack_size 0 = no stack. */
+/* One line, cut into its parts. `wrong` is empty when the line is good; stack_size 0 = it is passed over. */
 typedef struct flamegraph_line {
     const char *stack;
     size_t stack_size;
     uint64_t digits; /* the value is digits * 10^exponent */
     int exponent;
+    uint64_t base_digits; /* and so is the base's, in a difference */
+    int base_exponent;
     bool two_values; /* another number stands before it */
     char wrong[128];
 } flamegraph_line;
@@ -486,37 +563,29 @@ static inline bool flamegraph_is_number(const char *text, size_t size, flamegrap
 static inline bool flamegraph_parse_value(const char *text, size_t size, flamegraph_line *line) {
     char shown[32];
     bool fits = true, minus = size > 1 && text[0] == '-';
+    bool number = flamegraph_is_number(text + minus, size - minus, line, &fits);
+    if (number && fits && !minus)
+        return true;
     flamegraph_quote(shown, sizeof shown, text, size);
-    if (!flamegraph_is_number(text + minus, size - minus, line, &fits)) {
+    if (!number) {
         snprintf(line->wrong, sizeof line->wrong, "the line ends with '%s', not with a number", shown);
     } else if (minus) {
         snprintf(line->wrong, sizeof line->wrong,
                  "the value %s is negative: a flame graph shows amounts, not differences", shown);
-    } else if (!fits) {
+    } else {
         snprintf(line->wrong, sizeof line->wrong, "the value %s does not fit in 64 bits", shown);
     }
-    return !line->wrong[0];
+    return false;
 }
 
 static inline bool flamegraph_is_blank(char byte) {
     return byte == ' ' || byte == '\t';
 }
 
-/* The number of the first frame that is empty or only blanks; 0 = there is none. */
-static inline size_t flamegraph_empty_frame(const char *stack, size_t size) {
-    size_t number = 1;
-    bool empty = true;
-    for (size_t i = 0; i < size; i++) {
-        if (stack[i] != ';') {
-            empty = empty && flamegraph_is_blank(stack[i]);
-        } else if (empty) {
-            return number;
-        } else {
-            number++;
-            empty = true;
-        }
-    }
-    return empty ? number : 0;
+static inline bool flamegraph_is_all_blank(const char *text, size_t size) {
+    while (size > 0 && flamegraph_is_blank(text[size - 1]))
+        size--;
+    return size == 0;
 }
 
 /* The word that ends at `end`. */
@@ -531,17 +600,60 @@ static inline bool flamegraph_ends_with_number(const char *text, size_t size) {
     bool fits;
     while (size > 0 && flamegraph_is_blank(text[size - 1]))
         size--;
+    if (size == 0 || ((text[size - 1] < '0' || text[size - 1] > '9') && text[size - 1] != '.'))
+        return false;
     size_t start = flamegraph_word_start(text, size);
     return start > 0 && flamegraph_is_number(text + start, size - start, &line, &fits);
+}
+
+static inline bool flamegraph_is_number_at_all(const char *text, size_t size) {
+    flamegraph_line line;
+    bool fits, minus = size > 1 && text[0] == '-';
+    return flamegraph_is_number(text + minus, size - minus, &line, &fits);
 }
 
 static inline bool flamegraph_is_mark(const char *text, size_t size) {
     return size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0;
 }
 
-static inline flamegraph_line flamegraph_parse_line(const char *text, size_t size) {
-    flamegraph_line line;
-    memset(&line, 0, sizeof line);
+/* The stack that ends at `size`, of a line whose value is known. */
+static inline void flamegraph_parse_stack(const char *text, size_t size, flamegraph_line *line) {
+    if (size == 1) {
+        line->stack = FLAMEGRAPH_FRAMELESS;
+        line->stack_size = sizeof FLAMEGRAPH_FRAMELESS - 1;
+    } else if (size == 0) {
+        snprintf(line->wrong, sizeof line->wrong, "no stack before the value");
+    } else {
+        line->stack = text;
+        line->stack_size = size - 1;
+        line->two_values = flamegraph_ends_with_number(text, size - 1);
+    }
+}
+
+/* Of a difference: the first of the two values, which `size` bytes end with. Answers where it begins. */
+static inline size_t flamegraph_parse_base(const char *text, size_t size, flamegraph_line *line) {
+    flamegraph_line base;
+    memset(&base, 0, sizeof base);
+    while (size > 0 && flamegraph_is_blank(text[size - 1]))
+        size--;
+    size_t blank = flamegraph_word_start(text, size);
+    if (!flamegraph_is_number_at_all(text + blank, size - blank))
+        snprintf(line->wrong, sizeof line->wrong, "one value ends the line: a difference has two, BASE VALUE");
+    else if (!flamegraph_parse_value(text + blank, size - blank, &base))
+        memcpy(line->wrong, base.wrong, sizeof line->wrong);
+    line->base_digits = base.digits;
+    line->base_exponent = base.exponent;
+    return blank;
+}
+
+/* `clean`: it is known to hold neither a NUL byte nor a carriage return. */
+static inline void flamegraph_parse_line(const char *text, size_t size, bool clean, bool difference,
+                                         flamegraph_line *line) {
+    line->stack_size = 0;
+    line->base_digits = 0;
+    line->base_exponent = 0;
+    line->two_values = false;
+    line->wrong[0] = '\0';
     while (flamegraph_is_mark(text, size)) { /* at the start of a file, or of one of several that were joined */
         text += 3;
         size -= 3;
@@ -551,40 +663,21 @@ static inline flamegraph_line flamegraph_parse_line(const char *text, size_t siz
     while (size > 0 && flamegraph_is_blank(text[size - 1]))
         size--;
     if (size == 0 || (text[0] == '#' && (size == 1 || text[1] == ' ')))
-        return line;
-    const char *nul = (const char *)memchr(text, '\0', size);
-    const char *cr = (const char *)memchr(text, '\r', size);
+        return;
+    const char *nul = clean ? NULL : (const char *)memchr(text, '\0', size);
+    const char *cr = clean ? NULL : (const char *)memchr(text, '\r', size);
     if (nul || cr) {
-        snprintf(line.wrong, sizeof line.wrong, "a %s at column %zu", nul ? "NUL byte" : "carriage return",
+        snprintf(line->wrong, sizeof line->wrong, "a %s at column %zu", nul ? "NUL byte" : "carriage return",
                  (size_t)((nul ? nul : cr) - text) + 1);
-        return line;
+        return;
     }
     size_t blank = flamegraph_word_start(text, size);
-    if (!flamegraph_parse_value(text + blank, size - blank, &line))
-        return line;
-    size_t stack = blank ? blank - 1 : 0;
-    size_t empty = flamegraph_empty_frame(text, stack);
-    if (stack == 0 && blank == 1) {
-        line.stack = FLAMEGRAPH_FRAMELESS;
-        line.stack_size = sizeof FLAMEGRAPH_FRAMELESS - 1;
-    } else if (stack == 0) {
-        snprintf(line.wrong, sizeof line.wrong, "no stack before the value");
-    } else if (empty) {
-        snprintf(line.wrong, sizeof line.wrong, "frame %zu of the stack is empty", empty);
-    } else {
-        line.stack = text;
-        line.stack_size = stack;
-        line.two_values = flamegraph_ends_with_number(text, stack);
-    }
-    return line;
-}
-
-/* The line that begins at `at`, and the offset of the next one. */
-static inline size_t flamegraph_next_line(const char *text, size_t size, size_t at, flamegraph_line *line) {
-    const char *end = (const char *)memchr(text + at, '\n', size - at);
-    size_t length = end ? (size_t)(end - text) - at : size - at;
-    *line = flamegraph_parse_line(text + at, length);
-    return at + length + (end ? 1 : 0);
+    if (!flamegraph_parse_value(text + blank, size - blank, line))
+        return;
+    if (difference)
+        blank = flamegraph_parse_base(text, blank, line);
+    if (!line->wrong[0])
+        flamegraph_parse_stack(text, blank, line);
 }
 
 /* Who hears of what is wrong, and by which name the caller knows the input or the output. */
@@ -647,58 +740,16 @@ static inline bool flamegraph_is_thread_id(const char *name, size_t size) {
 
 /* ---- what the text is ---- */
 
+/* What was seen of a text that is read line by line. */
 typedef struct flamegraph_survey {
-    size_t stacks, bad, two_values, ours, foreign;
+    size_t lines, stacks, bad, two_values, ours, foreign;
     size_t first_line; /* the number of the first line that is not passed over */
-    flamegraph_line first;
-    const char *first_text;
-    int decimals; /* as many as the values have and fit */
+    char first_wrong[128];
+    char start[1024]; /* how the text begins */
+    size_t start_size;
+    char near_first[4096]; /* what the first line begins with, behind blanks and marks, and what follows */
+    size_t near_size;
 } flamegraph_survey;
-
-static inline flamegraph_survey flamegraph_look(const char *text, size_t size) {
-    flamegraph_survey survey;
-    double sum = 0;
-    size_t number = 0;
-    memset(&survey, 0, sizeof survey);
-    for (size_t at = 0; at < size;) {
-        flamegraph_line line;
-        const char *start = text + at;
-        at = flamegraph_next_line(text, size, at, &line);
-        number++;
-        if (!line.wrong[0] && !line.stack_size)
-            continue;
-        if (!survey.first_line) {
-            survey.first_line = number;
-            survey.first = line;
-            survey.first_text = start;
-        }
-        if (line.wrong[0]) {
-            survey.bad++;
-            continue;
-        }
-        const char *stop = (const char *)memchr(line.stack, ';', line.stack_size);
-        size_t root = stop ? (size_t)(stop - line.stack) : line.stack_size;
-        bool thread = flamegraph_is_thread(line.stack, root);
-        double value = (double)line.digits;
-        for (int i = line.exponent; i != 0 && i > -40; i += i < 0 ? 1 : -1)
-            value = i < 0 ? value / 10 : value * 10;
-        sum += line.exponent > -40 ? value : 0;
-        survey.stacks++;
-        survey.two_values += line.two_values && !(thread && !stop);
-        survey.ours += thread && !flamegraph_is_thread_id(line.stack, root);
-        survey.foreign += !thread;
-        if (-line.exponent > survey.decimals)
-            survey.decimals = -line.exponent;
-    }
-    if (survey.decimals > FLAMEGRAPH_MAX_DECIMALS)
-        survey.decimals = FLAMEGRAPH_MAX_DECIMALS;
-    for (int i = 0; i < survey.decimals; i++) {
-        sum *= 10;
-        if (sum > 9e18)
-            survey.decimals = i;
-    }
-    return survey;
-}
 
 static inline bool flamegraph_holds(const char *text, size_t size, const char *word) {
     size_t length = strlen(word);
@@ -767,125 +818,508 @@ static inline const char *flamegraph_no_text(const char *text, size_t size) {
 }
 
 /* A file of another kind, if the first line is none of ours; NULL = it is just not right. */
-static inline const char *flamegraph_other_text(const flamegraph_survey *survey, const char *text, size_t size) {
-    const char *at = survey->first_text;
-    size_t left = size - (size_t)(at - text), near = left < 4096 ? left : 4096;
-    while (left > 0 && (flamegraph_is_blank(*at) || flamegraph_is_mark(at, left))) {
-        size_t step = flamegraph_is_blank(*at) ? 1 : 3;
-        at += step;
-        left -= step;
-    }
+static inline const char *flamegraph_other_text(const char *at, size_t near) {
+    if (near == 0)
+        return NULL;
     if (*at == '{' || *at == '[') {
-        if (flamegraph_holds(at, near < left ? near : left, "speedscope"))
+        if (flamegraph_holds(at, near, "speedscope"))
             return "this is a profile for speedscope: open it in speedscope.app, or write collapsed stacks "
                    "instead "
                    "(pyprof-run -f collapsed; pyprof_save to a path that does not end in .json)";
         return "this is JSON, not collapsed stacks, which are lines of frame;frame;frame VALUE";
     }
-    if (*at == '<' && flamegraph_holds(at, near < left ? near : left, "<svg"))
+    if (*at == '<' && flamegraph_holds(at, near, "<svg"))
         return "this is an SVG picture already: open it in a browser, or give the collapsed stacks that it "
                "was made "
                "from (IN comes before OUT)";
-    if (*at == '<' && left > 1 && (strchr("?!", at[1]) || flamegraph_holds(at, left < 64 ? left : 64, "<html")))
+    if (*at == '<' && near > 1 && (strchr("?!", at[1]) || flamegraph_holds(at, near < 64 ? near : 64, "<html")))
         return "this is XML or HTML, not collapsed stacks, which are lines of frame;frame;frame VALUE";
     return NULL;
 }
 
 /* What there is to say about the text as a whole, if it is not collapsed stacks at all. */
-static inline bool flamegraph_is_other(const flamegraph_survey *survey, const char *text, size_t size,
-                                       const flamegraph_told *told) {
+static inline bool flamegraph_is_other(const flamegraph_survey *survey, const flamegraph_told *told) {
     char first[256];
-    bool wrong = survey->first.wrong[0] != '\0';
-    const char *what = wrong ? flamegraph_no_text(text, size) : NULL;
+    bool wrong = survey->first_wrong[0] != '\0';
+    const char *what = wrong ? flamegraph_no_text(survey->start, survey->start_size) : NULL;
     size_t line = what ? 1 : survey->first_line;
     if (!what && wrong)
-        what = flamegraph_other_text(survey, text, size);
+        what = flamegraph_other_text(survey->near_first, survey->near_size);
     if (!what && survey->bad && !survey->stacks) {
         snprintf(first, sizeof first, "%s; no line here is a collapsed stack, frame;frame;frame VALUE",
-                 survey->first.wrong);
+                 survey->first_wrong);
         what = first;
     }
     if (!what && survey->stacks && survey->two_values == survey->stacks && !survey->bad) {
-        what = "two values end the line, as difffolded.pl writes them: differences are not drawn; leave out "
-               "one of "
-               "the two, or give one of the files that were compared";
+        what = "two values end the line, as difffolded.pl writes them: pyprof-svg --diff draws the difference; or "
+               "give one of the files that were compared";
     }
     if (what)
         flamegraph_tell(told, line, what);
     return what != NULL;
 }
 
-/* Tell what is wrong with the text; true = nothing. */
-static inline bool flamegraph_check(const flamegraph *graph, const char *text, size_t size, int decimals,
-                                    const flamegraph_told *told) {
-    uint64_t sum = flamegraph_total(graph);
-    size_t number = 0, bad = 0;
-    bool fits = flamegraph_scale(&sum, decimals - graph->decimals);
-    for (size_t at = 0; at < size;) {
-        flamegraph_line line;
-        at = flamegraph_next_line(text, size, at, &line);
-        number++;
-        uint64_t value = line.digits;
-        if (!line.wrong[0] && line.stack_size &&
-            (!fits || !flamegraph_scale(&value, line.exponent + decimals) || value > UINT64_MAX - sum)) {
-            snprintf(line.wrong, sizeof line.wrong, "the sum of all values exceeds 64 bits");
-        }
-        if (!line.wrong[0]) {
-            sum += line.stack_size ? value : 0;
-        } else if (bad++ < FLAMEGRAPH_MAX_COMPLAINTS) {
-            flamegraph_tell(told, number, line.wrong);
-        }
-    }
-    if (bad > FLAMEGRAPH_MAX_COMPLAINTS) {
-        char more[64];
-        snprintf(more, sizeof more, "%zu more bad lines", bad - FLAMEGRAPH_MAX_COMPLAINTS);
-        flamegraph_tell(told, 0, more);
-    }
-    return bad == 0;
+/* ---- figures of nodes ---- */
+
+/* Where those of a node are in an array that grows with it; NULL = no memory. */
+static inline flamegraph_figures *flamegraph_figures_in(flamegraph_figures **array, size_t *count, size_t *capacity,
+                                                        uint32_t node) {
+    size_t more = node < *count ? 0 : node + 1 - *count;
+    flamegraph_figures *figures =
+        (flamegraph_figures *)flamegraph_reserve(*array, capacity, *count, more, sizeof *figures);
+    if (!figures)
+        return NULL;
+    *array = figures;
+    memset(figures + *count, 0, more * sizeof *figures);
+    *count += more;
+    return &figures[node];
 }
 
-static inline bool flamegraph_add_stack(flamegraph *graph, const flamegraph_line *line) {
-    uint32_t node = 0;
-    uint64_t value = line->digits;
-    const char *at = line->stack, *end = line->stack + line->stack_size;
-    flamegraph_scale(&value, line->exponent + graph->decimals);
-    graph->nodes[0].total += value;
-    while (at <= end) {
-        const char *stop = (const char *)memchr(at, ';', (size_t)(end - at));
-        if (!stop)
-            stop = end;
-        uint32_t name = flamegraph_intern(graph, at, (size_t)(stop - at));
-        if (name == FLAMEGRAPH_NONE)
-            return false;
-        node = flamegraph_child(graph, node, name);
-        if (node == FLAMEGRAPH_NONE)
-            return false;
-        graph->nodes[node].total += value;
-        at = stop + 1;
+static inline flamegraph_figures *flamegraph_figures_at(flamegraph *graph, uint32_t node) {
+    return flamegraph_figures_in(&graph->figures, &graph->figure_count, &graph->figure_capacity, node);
+}
+
+static inline flamegraph_figures *flamegraph_base_at(flamegraph *graph, uint32_t node) {
+    return flamegraph_figures_in(&graph->base, &graph->base_count, &graph->base_capacity, node);
+}
+
+static inline void flamegraph_sum_figures(flamegraph_figures *sum, const flamegraph_figures *more) {
+    sum->wall += more->wall;
+    sum->wall_idle += more->wall_idle;
+    sum->cpu += more->cpu;
+    sum->gil += more->gil;
+    sum->samples += more->samples;
+    sum->samples_idle += more->samples_idle;
+}
+
+/* ---- reading ---- */
+
+/* A frame of the stack that was read last, and where it ends there. */
+typedef struct flamegraph_step {
+    size_t end;
+    uint32_t node;
+} flamegraph_step;
+
+typedef struct flamegraph_complaint {
+    size_t line;
+    char wrong[128];
+} flamegraph_complaint;
+
+/* What a graph was before a text was read into it. */
+typedef struct flamegraph_mark {
+    size_t text_size, name_count, node_count;
+    uint64_t *own; /* what each node had of its own */
+    int decimals;
+    flamegraph_figures *base; /* what it had in the base */
+    size_t base_count;
+    flamegraph_figures base_all;
+} flamegraph_mark;
+
+/* A text on its way into a graph, which is read once: a line's value is added where its stack ends, and only at the end
+ * to all that called it. Until then the nodes have as total what is their own. What turns out to be bad is taken out
+ * again. */
+typedef struct flamegraph_reading {
+    flamegraph *graph;
+    flamegraph_told told;
+    flamegraph_mark before;
+    flamegraph_survey survey;
+    bool difference;        /* lines have two values */
+    uint64_t sum, base_sum; /* of all values */
+    int most_decimals;      /* that there is room for */
+    bool no_memory;
+    size_t complaint_count; /* of which only the first are kept */
+    flamegraph_complaint complaints[FLAMEGRAPH_MAX_COMPLAINTS];
+    const char *stack; /* of the line before: most begin as that one did */
+    size_t stack_size;
+    flamegraph_step *steps; /* its frames */
+    size_t step_count, step_capacity;
+} flamegraph_reading;
+
+/* Parents come before their children: upwards, each node still has its total when it is taken from its parent's. */
+static inline void flamegraph_totals_to_own(flamegraph *graph) {
+    for (size_t i = 1; i < graph->node_count; i++)
+        graph->nodes[graph->nodes[i].parent].total -= graph->nodes[i].total;
+}
+
+static inline void flamegraph_own_to_totals(flamegraph *graph) {
+    for (size_t i = graph->node_count; i-- > 1;)
+        graph->nodes[graph->nodes[i].parent].total += graph->nodes[i].total;
+}
+
+static inline bool flamegraph_make_mark(flamegraph_mark *mark, const flamegraph *graph) {
+    flamegraph_mark made = {graph->text_size,  graph->name_count, graph->node_count, NULL, graph->decimals, NULL,
+                            graph->base_count, graph->base_all};
+    made.own = (uint64_t *)malloc(graph->node_count * sizeof *made.own);
+    made.base = (flamegraph_figures *)malloc((graph->base_count + 1) * sizeof *made.base);
+    *mark = made;
+    if (made.base && made.base_count)
+        memcpy(made.base, graph->base, graph->base_count * sizeof *made.base);
+    return made.own && made.base;
+}
+
+static inline void flamegraph_free_mark(flamegraph_mark *mark) {
+    free(mark->own);
+    free(mark->base);
+}
+
+/* False = no memory, and nothing has changed. */
+static inline bool flamegraph_begin(flamegraph_reading *reading, flamegraph *graph, bool difference,
+                                    const flamegraph_told *told) {
+    memset(reading, 0, sizeof *reading);
+    reading->graph = graph;
+    reading->told = *told;
+    reading->difference = difference;
+    reading->sum = flamegraph_total(graph);
+    reading->base_sum = graph->base_all.wall;
+    reading->most_decimals = FLAMEGRAPH_MAX_DECIMALS;
+    if (!flamegraph_make_mark(&reading->before, graph)) {
+        flamegraph_free_mark(&reading->before);
+        return false;
     }
+    flamegraph_totals_to_own(graph);
+    for (size_t i = 0; i < graph->node_count; i++)
+        reading->before.own[i] = graph->nodes[i].total;
     return true;
+}
+
+static inline void flamegraph_undo(flamegraph_reading *reading) {
+    flamegraph *graph = reading->graph;
+    const flamegraph_mark *before = &reading->before;
+    flamegraph_index *const indexes[] = {&graph->name_index, &graph->node_index};
+    graph->text_size = before->text_size;
+    graph->name_count = before->name_count;
+    graph->node_count = before->node_count;
+    graph->decimals = before->decimals;
+    for (size_t i = 0; i < graph->node_count; i++)
+        graph->nodes[i].total = before->own[i];
+    graph->base_count = before->base_count;
+    graph->base_all = before->base_all;
+    if (graph->base_count)
+        memcpy(graph->base, before->base, graph->base_count * sizeof *graph->base);
+    for (size_t i = 0; i < 2; i++) {
+        if (indexes[i]->slots)
+            memset(indexes[i]->slots, 0xff, indexes[i]->capacity * sizeof *indexes[i]->slots);
+        indexes[i]->count = 0;
+    }
+    for (size_t i = 0; i < graph->name_count; i++)
+        flamegraph_index_put(graph, &graph->name_index, (uint32_t)i);
+    for (size_t i = 1; i < graph->node_count; i++) {
+        if (graph->nodes[i].parent + 1 != i)
+            flamegraph_index_put(graph, &graph->node_index, (uint32_t)i);
+    }
+}
+
+/* All values get more decimals, or fewer. */
+static inline void flamegraph_rescale(flamegraph_reading *reading, int decimals) {
+    flamegraph *graph = reading->graph;
+    int more = decimals - graph->decimals;
+    reading->sum = 0;
+    for (size_t i = 0; i < graph->node_count; i++) {
+        flamegraph_scale(&graph->nodes[i].total, more);
+        reading->sum += graph->nodes[i].total;
+    }
+    reading->base_sum = 0;
+    for (size_t i = 0; i < graph->base_count; i++) {
+        flamegraph_scale(&graph->base[i].wall, more);
+        reading->base_sum += graph->base[i].wall;
+    }
+    graph->base_all.wall = reading->base_sum;
+    graph->decimals = decimals;
+}
+
+/* A sum with decimals stays below this: there is no need of more digits than the 18 that it has. */
+#define FLAMEGRAPH_MAX_EXACT UINT64_C(9000000000000000000)
+
+/* Whether a value, digits * 10^exponent, can be added to the sum, with so many decimals, `more` than the sum has.
+ * *value is it then. */
+static inline bool flamegraph_fits(uint64_t *value, int exponent, uint64_t sum, int decimals, int more) {
+    uint64_t most = decimals ? FLAMEGRAPH_MAX_EXACT : UINT64_MAX;
+    return flamegraph_scale(&sum, more) && sum <= most && flamegraph_scale(value, exponent + decimals) &&
+           *value <= most - sum;
+}
+
+/* The line's values in units of the last decimal, of which there are as many as the values have and fit; false = a sum
+ * is too large even without any. */
+static inline bool flamegraph_take_values(flamegraph_reading *reading, const flamegraph_line *line, uint64_t *value,
+                                          uint64_t *base) {
+    int before = reading->graph->decimals, decimals = before;
+    int wanted = -(line->exponent < line->base_exponent ? line->exponent : line->base_exponent);
+    if (wanted > decimals)
+        decimals = wanted < reading->most_decimals ? wanted : reading->most_decimals;
+    for (;;) {
+        *value = line->digits;
+        *base = line->base_digits;
+        if (flamegraph_fits(value, line->exponent, reading->sum, decimals, decimals - before) &&
+            flamegraph_fits(base, line->base_exponent, reading->base_sum, decimals, decimals - before))
+            break;
+        if (decimals == 0)
+            return false;
+        reading->most_decimals = --decimals;
+    }
+    if (decimals != before)
+        flamegraph_rescale(reading, decimals);
+    reading->sum += *value;
+    reading->base_sum += *base;
+    return true;
+}
+
+/* False = no memory. */
+static inline bool flamegraph_add_to_base(flamegraph *graph, uint32_t node, uint64_t value) {
+    flamegraph_figures *base = value ? flamegraph_base_at(graph, node) : NULL;
+    if (base) {
+        base->wall += value;
+        graph->base_all.wall += value;
+    }
+    return !value || base;
+}
+
+static inline size_t flamegraph_equal_bytes(const char *one, const char *other, size_t size) {
+    uint64_t a, b;
+    size_t at = 0;
+    for (; at + sizeof a <= size; at += sizeof a) {
+        memcpy(&a, one + at, sizeof a);
+        memcpy(&b, other + at, sizeof b);
+        if (a != b)
+            break;
+    }
+    while (at < size && one[at] == other[at])
+        at++;
+    return at;
+}
+
+/* How many frames of the stack before this one begins with. */
+static inline size_t flamegraph_equal_steps(const flamegraph_reading *reading, const flamegraph_line *line) {
+    size_t least = reading->stack_size < line->stack_size ? reading->stack_size : line->stack_size;
+    size_t equal = reading->step_count ? flamegraph_equal_bytes(reading->stack, line->stack, least) : 0, count = 0;
+    while (count < reading->step_count && reading->steps[count].end <= equal)
+        count++;
+    if (count) { /* the last of them may go on in this stack */
+        size_t end = reading->steps[count - 1].end;
+        count -= end < line->stack_size && line->stack[end] != ';';
+    }
+    return count;
+}
+
+static inline bool flamegraph_add_step(flamegraph_reading *reading, size_t end, uint32_t node) {
+    flamegraph_step step = {end, node};
+    flamegraph_step *steps = (flamegraph_step *)flamegraph_reserve(reading->steps, &reading->step_capacity,
+                                                                   reading->step_count, 1, sizeof *steps);
+    if (!steps)
+        return false;
+    reading->steps = steps;
+    steps[reading->step_count++] = step;
+    return true;
+}
+
+/* The node where the stack ends. line->wrong, or reading->no_memory, tells why there is none. */
+static inline uint32_t flamegraph_take_stack(flamegraph_reading *reading, flamegraph_line *line) {
+    flamegraph *graph = reading->graph;
+    size_t count = flamegraph_equal_steps(reading, line);
+    size_t at = count ? reading->steps[count - 1].end + 1 : 0;
+    uint32_t node = count ? reading->steps[count - 1].node : 0;
+    reading->stack = line->stack;
+    reading->stack_size = line->stack_size;
+    reading->step_count = count;
+    while (at <= line->stack_size) {
+        const char *frame = line->stack + at;
+        const char *stop = (const char *)memchr(frame, ';', line->stack_size - at);
+        size_t size = stop ? (size_t)(stop - frame) : line->stack_size - at;
+        if (flamegraph_is_all_blank(frame, size)) {
+            snprintf(line->wrong, sizeof line->wrong, "frame %zu of the stack is empty", reading->step_count + 1);
+            return FLAMEGRAPH_NONE;
+        }
+        uint32_t name = flamegraph_intern(graph, frame, size);
+        node = name == FLAMEGRAPH_NONE ? name : flamegraph_child(graph, node, name);
+        at += size + 1;
+        if (node == FLAMEGRAPH_NONE || !flamegraph_add_step(reading, at - 1, node)) {
+            reading->no_memory = true;
+            return FLAMEGRAPH_NONE;
+        }
+    }
+    return node;
+}
+
+/* The first line that is not passed over: it shows what the text is, if it is no collapsed stacks. */
+static inline void flamegraph_survey_first(flamegraph_survey *survey, const char *text, const char *end,
+                                           const flamegraph_line *line) {
+    while (text < end && (flamegraph_is_blank(*text) || flamegraph_is_mark(text, (size_t)(end - text))))
+        text += flamegraph_is_blank(*text) ? 1 : 3;
+    survey->first_line = survey->lines;
+    memcpy(survey->first_wrong, line->wrong, sizeof survey->first_wrong);
+    survey->near_size =
+        (size_t)(end - text) < sizeof survey->near_first ? (size_t)(end - text) : sizeof survey->near_first;
+    memcpy(survey->near_first, text, survey->near_size);
+}
+
+static inline void flamegraph_survey_stack(flamegraph_reading *reading, const flamegraph_line *line) {
+    flamegraph_survey *survey = &reading->survey;
+    size_t root = reading->steps[0].end;
+    bool thread = flamegraph_is_thread(line->stack, root);
+    survey->stacks++;
+    survey->two_values += line->two_values && !reading->difference && !(thread && reading->step_count == 1);
+    survey->ours += thread && !flamegraph_is_thread_id(line->stack, root);
+    survey->foreign += !thread;
+}
+
+/* `end` is that of all text that is at hand. */
+static inline void flamegraph_take_line(flamegraph_reading *reading, const char *text, size_t size, const char *end,
+                                        bool clean) {
+    flamegraph_survey *survey = &reading->survey;
+    flamegraph_line line;
+    uint32_t node = FLAMEGRAPH_NONE;
+    uint64_t value, base;
+    survey->lines++;
+    flamegraph_parse_line(text, size, clean, reading->difference, &line);
+    if (!line.wrong[0] && !line.stack_size)
+        return;
+    if (!line.wrong[0])
+        node = flamegraph_take_stack(reading, &line);
+    if (!survey->first_line)
+        flamegraph_survey_first(survey, text, end, &line);
+    if (node != FLAMEGRAPH_NONE) {
+        flamegraph_survey_stack(reading, &line);
+        if (!flamegraph_take_values(reading, &line, &value, &base)) {
+            snprintf(line.wrong, sizeof line.wrong, "the sum of all values exceeds 64 bits");
+        } else {
+            reading->graph->nodes[node].total += value;
+            reading->no_memory = !flamegraph_add_to_base(reading->graph, node, base);
+        }
+    } else {
+        survey->bad++;
+    }
+    if (line.wrong[0] && reading->complaint_count++ < FLAMEGRAPH_MAX_COMPLAINTS) {
+        flamegraph_complaint *complaint = &reading->complaints[reading->complaint_count - 1];
+        complaint->line = survey->lines;
+        memcpy(complaint->wrong, line.wrong, sizeof complaint->wrong);
+    }
+}
+
+/* Takes all whole lines; of the last piece of a text, also what has no newline. Answers how many bytes that were. */
+static inline size_t flamegraph_take(flamegraph_reading *reading, const char *text, size_t size, bool last) {
+    flamegraph_survey *survey = &reading->survey;
+    bool clean = !memchr(text, '\0', size) && !memchr(text, '\r', size);
+    size_t at = 0;
+    if (!survey->start_size) {
+        survey->start_size = size < sizeof survey->start ? size : sizeof survey->start;
+        memcpy(survey->start, text, survey->start_size);
+    }
+    while (at < size && !reading->no_memory) {
+        const char *end = (const char *)memchr(text + at, '\n', size - at);
+        size_t length = end ? (size_t)(end - text) - at : size - at;
+        if (!end && !last)
+            break;
+        flamegraph_take_line(reading, text + at, length, text + size, clean);
+        at += length + (end ? 1 : 0);
+    }
+    reading->step_count = 0; /* the text of the last stack may not stay where it is */
+    return at;
+}
+
+/* Tell what is wrong with the text; true = nothing. */
+static inline bool flamegraph_is_good(const flamegraph_reading *reading) {
+    size_t count = reading->complaint_count;
+    if (flamegraph_is_other(&reading->survey, &reading->told))
+        return false;
+    for (size_t i = 0; i < count && i < FLAMEGRAPH_MAX_COMPLAINTS; i++)
+        flamegraph_tell(&reading->told, reading->complaints[i].line, reading->complaints[i].wrong);
+    if (count > FLAMEGRAPH_MAX_COMPLAINTS) {
+        char more[64];
+        snprintf(more, sizeof more, "%zu more bad lines", count - FLAMEGRAPH_MAX_COMPLAINTS);
+        flamegraph_tell(&reading->told, 0, more);
+    }
+    return count == 0;
+}
+
+/* `result` is how the reading itself went; errno tells why it failed. */
+static inline flamegraph_result flamegraph_end(flamegraph_reading *reading, flamegraph_result result) {
+    flamegraph *graph = reading->graph;
+    if (reading->no_memory)
+        result = FLAMEGRAPH_NO_MEMORY;
+    if (result != FLAMEGRAPH_OK)
+        flamegraph_fail(&reading->told, result);
+    else if (!flamegraph_is_good(reading))
+        result = FLAMEGRAPH_BAD_INPUT;
+    if (result != FLAMEGRAPH_OK) {
+        flamegraph_undo(reading);
+    } else {
+        graph->ours = graph->ours || reading->survey.ours;
+        graph->foreign = graph->foreign || reading->survey.foreign;
+    }
+    flamegraph_own_to_totals(graph);
+    flamegraph_free_mark(&reading->before);
+    free(reading->steps);
+    return result;
+}
+
+static inline flamegraph_result flamegraph_add_text(flamegraph *graph, const char *text, size_t size, bool difference,
+                                                    const flamegraph_told *told) {
+    flamegraph_reading reading;
+    if (!flamegraph_begin(&reading, graph, difference, told))
+        return flamegraph_fail(told, FLAMEGRAPH_NO_MEMORY);
+    if (size)
+        flamegraph_take(&reading, text, size, true);
+    return flamegraph_end(&reading, FLAMEGRAPH_OK);
 }
 
 static inline flamegraph_result flamegraph_add(flamegraph *graph, const char *text, size_t size, const char *name,
                                                flamegraph_tell_fn tell, void *user) {
     flamegraph_told told = {tell, user, name};
-    flamegraph_survey survey = flamegraph_look(text, size);
-    int decimals = survey.decimals > graph->decimals ? survey.decimals : graph->decimals;
-    if (flamegraph_is_other(&survey, text, size, &told) || !flamegraph_check(graph, text, size, decimals, &told))
-        return FLAMEGRAPH_BAD_INPUT;
-    for (size_t i = 0; i < graph->node_count; i++)
-        flamegraph_scale(&graph->nodes[i].total, decimals - graph->decimals);
-    graph->decimals = decimals;
-    graph->ours = graph->ours || survey.ours;
-    graph->foreign = graph->foreign || survey.foreign;
-    for (size_t at = 0; at < size;) {
-        flamegraph_line line;
-        at = flamegraph_next_line(text, size, at, &line);
-        if (line.stack_size && !flamegraph_add_stack(graph, &line))
-            return flamegraph_fail(&told, FLAMEGRAPH_NO_MEMORY);
-    }
-    return FLAMEGRAPH_OK;
+    return flamegraph_add_text(graph, text, size, false, &told);
 }
+
+static inline flamegraph_result flamegraph_add_difference(flamegraph *graph, const char *text, size_t size,
+                                                          const char *name, flamegraph_tell_fn tell, void *user) {
+    flamegraph_told told = {tell, user, name};
+    return flamegraph_add_text(graph, text, size, true, &told);
+}
+
+/* Reads block by block; one holds at least a whole line. */
+static inline flamegraph_result flamegraph_read_blocks(flamegraph_reading *reading, FILE *in) {
+    char *text = NULL;
+    size_t size = 0, capacity = 0, got = 1, taken;
+    flamegraph_result result = FLAMEGRAPH_OK;
+    while (got > 0 && !reading->no_memory) {
+        char *grown = text;
+        if (size == capacity)
+            grown = (char *)flamegraph_reserve(text, &capacity, size, size ? size : FLAMEGRAPH_BLOCK, 1);
+        if (!grown) {
+            result = FLAMEGRAPH_NO_MEMORY;
+            break;
+        }
+        text = grown;
+        got = fread(text + size, 1, capacity - size, in);
+        size += got;
+        taken = size ? flamegraph_take(reading, text, size, got == 0) : 0;
+        size -= taken;
+        memmove(text, text + taken, size);
+    }
+    int why = errno;
+    free(text);
+    errno = why;
+    return ferror(in) ? FLAMEGRAPH_IO_ERROR : result;
+}
+
+static inline flamegraph_result flamegraph_read_text(flamegraph *graph, FILE *in, bool difference,
+                                                     const flamegraph_told *told) {
+    flamegraph_reading reading;
+    if (!flamegraph_begin(&reading, graph, difference, told))
+        return flamegraph_fail(told, FLAMEGRAPH_NO_MEMORY);
+    return flamegraph_end(&reading, flamegraph_read_blocks(&reading, in));
+}
+
+static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, const char *name, flamegraph_tell_fn tell,
+                                                void *user) {
+    flamegraph_told told = {tell, user, name};
+    return flamegraph_read_text(graph, in, false, &told);
+}
+
+static inline flamegraph_result flamegraph_read_difference(flamegraph *graph, FILE *in, const char *name,
+                                                           flamegraph_tell_fn tell, void *user) {
+    flamegraph_told told = {tell, user, name};
+    return flamegraph_read_text(graph, in, true, &told);
+}
+
+/* ---- adding a tree ---- */
 
 static inline uint32_t flamegraph_add_frame(flamegraph *graph, uint32_t parent, const char *name, size_t size) {
     uint32_t id = flamegraph_intern(graph, name, size);
@@ -907,28 +1341,6 @@ static inline flamegraph_result flamegraph_add_value(flamegraph *graph, uint32_t
     return FLAMEGRAPH_OK;
 }
 
-/* Where the figures of a node are; NULL = no memory. */
-static inline flamegraph_figures *flamegraph_figures_at(flamegraph *graph, uint32_t node) {
-    size_t more = node < graph->figure_count ? 0 : node + 1 - graph->figure_count;
-    flamegraph_figures *figures = (flamegraph_figures *)flamegraph_reserve(graph->figures, &graph->figure_capacity,
-                                                                           graph->figure_count, more, sizeof *figures);
-    if (!figures)
-        return NULL;
-    graph->figures = figures;
-    memset(figures + graph->figure_count, 0, more * sizeof *figures);
-    graph->figure_count += more;
-    return &figures[node];
-}
-
-static inline void flamegraph_sum_figures(flamegraph_figures *sum, const flamegraph_figures *more) {
-    sum->wall += more->wall;
-    sum->wall_idle += more->wall_idle;
-    sum->cpu += more->cpu;
-    sum->gil += more->gil;
-    sum->samples += more->samples;
-    sum->samples_idle += more->samples_idle;
-}
-
 static inline flamegraph_result flamegraph_add_figures(flamegraph *graph, uint32_t frame,
                                                        const flamegraph_figures *figures) {
     if (figures->wall_idle > figures->wall || figures->samples_idle > figures->samples)
@@ -947,6 +1359,23 @@ static inline flamegraph_result flamegraph_add_figures(flamegraph *graph, uint32
     return FLAMEGRAPH_OK;
 }
 
+static inline flamegraph_result flamegraph_add_base(flamegraph *graph, uint32_t frame,
+                                                    const flamegraph_figures *figures) {
+    flamegraph_figures more = *figures, *all = &graph->base_all;
+    if (more.wall_idle > more.wall || more.samples_idle > more.samples ||
+        !flamegraph_scale(&more.wall, graph->decimals))
+        return FLAMEGRAPH_BAD_INPUT;
+    if (more.wall > UINT64_MAX - all->wall || more.cpu > UINT64_MAX - all->cpu || more.gil > UINT64_MAX - all->gil ||
+        more.samples > UINT64_MAX - all->samples)
+        return FLAMEGRAPH_BAD_INPUT;
+    flamegraph_figures *base = flamegraph_base_at(graph, frame);
+    if (!base)
+        return FLAMEGRAPH_NO_MEMORY;
+    flamegraph_sum_figures(all, &more);
+    flamegraph_sum_figures(base, &more);
+    return FLAMEGRAPH_OK;
+}
+
 /* A node's own figures; what was added as one value is wall time. `own` is the node's own value. */
 static inline flamegraph_figures flamegraph_own_figures(const flamegraph *graph, uint32_t node, uint64_t own) {
     flamegraph_figures figures;
@@ -956,6 +1385,10 @@ static inline flamegraph_figures flamegraph_own_figures(const flamegraph *graph,
     if (own > figures.wall)
         figures.wall = own;
     return figures;
+}
+
+static inline bool flamegraph_is_nothing(const flamegraph_figures *figures) {
+    return !figures->wall && !figures->cpu && !figures->gil && !figures->samples;
 }
 
 /* The one of them that is shown. */
@@ -983,27 +1416,6 @@ static inline uint64_t *flamegraph_own(const flamegraph *graph) {
     for (size_t i = graph->node_count; i-- > 1;)
         own[graph->nodes[i].parent] -= graph->nodes[i].total;
     return own;
-}
-
-static inline flamegraph_result flamegraph_read(flamegraph *graph, FILE *in, const char *name, flamegraph_tell_fn tell,
-                                                void *user) {
-    flamegraph_told told = {tell, user, name};
-    char *text = NULL;
-    size_t size = 0, capacity = 0, got;
-    do {
-        char *grown = (char *)flamegraph_reserve(text, &capacity, size, 1 << 16, 1);
-        if (!grown) {
-            free(text);
-            return flamegraph_fail(&told, FLAMEGRAPH_NO_MEMORY);
-        }
-        text = grown;
-        got = fread(text + size, 1, capacity - size, in);
-        size += got;
-    } while (got > 0);
-    flamegraph_result result =
-        ferror(in) ? flamegraph_fail(&told, FLAMEGRAPH_IO_ERROR) : flamegraph_add(graph, text, size, name, tell, user);
-    free(text);
-    return result;
 }
 
 /* ---- where code lives ---- */
@@ -1078,19 +1490,29 @@ static inline size_t flamegraph_pattern(const char *name, size_t size, char *out
 /* What a frame of importlib is shown as, together with those of importlib that it calls. */
 #define FLAMEGRAPH_IMPORT "import"
 
+/* What the view has to know of a name. */
+enum flamegraph_kind {
+    FLAMEGRAPH_CODE,
+    FLAMEGRAPH_THREAD,   /* where a thread may stand */
+    FLAMEGRAPH_PROCESS,  /* there, too */
+    FLAMEGRAPH_IMPORTED, /* one of importlib that is not shown on its own */
+    FLAMEGRAPH_NAME_KINDS
+};
+
 /* How a graph is shown: its threads together, or apart with those whose names differ in digits only as one; importlib's
  * frames one by one, or each run of them as one. */
 typedef struct flamegraph_view {
     const flamegraph *from;
-    flamegraph *graph;  /* may be `from` itself, if nothing is shown otherwise */
-    flamegraph *groups; /* the roots of `from`, threads by their patterns; a total counts the names */
-    uint32_t *node;     /* of `from` -> of graph */
-    uint32_t *group;    /* of `from` -> of groups; FLAMEGRAPH_NONE = neither thread nor above one */
-    bool *is_import;    /* name of `from` -> whether it is one of importlib; NULL = these are shown as they are */
-    char *name;         /* as long as the longest needs to be */
+    flamegraph *graph;   /* may be `from` itself, if nothing is shown otherwise */
+    flamegraph *groups;  /* the roots of `from`, threads by their patterns; a total counts the names */
+    uint32_t *node;      /* of `from` -> of graph; NULL = the same */
+    unsigned char *kind; /* of a name of `from`: see flamegraph_kind */
+    uint32_t *word;      /* name of `from` -> of graph, as far as it was needed already, or FLAMEGRAPH_NONE */
+    char *name;          /* as long as the longest needs to be */
     size_t threads;
     bool apart;
-    bool copied; /* never `from` itself */
+    bool has[FLAMEGRAPH_NAME_KINDS]; /* whether there are names of the kind */
+    bool copied;                     /* never `from` itself */
 } flamegraph_view;
 
 static inline const char *flamegraph_name_of(const flamegraph *graph, uint32_t node, size_t *size) {
@@ -1099,41 +1521,53 @@ static inline const char *flamegraph_name_of(const flamegraph *graph, uint32_t n
     return graph->text + name->offset;
 }
 
+static inline enum flamegraph_kind flamegraph_kind_of(const flamegraph_view *view, uint32_t node) {
+    return (enum flamegraph_kind)view->kind[view->from->nodes[node].name];
+}
+
 /* Whether threads may stand above the node: it is the root or a process. */
 static inline bool flamegraph_holds_threads(const flamegraph_view *view, uint32_t node) {
-    size_t size;
-    const char *name = flamegraph_name_of(view->from, node, &size);
-    return node == 0 || (view->group[node] != FLAMEGRAPH_NONE && flamegraph_is_named(name, size, "process "));
+    while (node && flamegraph_kind_of(view, node) == FLAMEGRAPH_PROCESS)
+        node = view->from->nodes[node].parent;
+    return node == 0;
 }
 
 static inline bool flamegraph_view_is_thread(const flamegraph_view *view, uint32_t node) {
-    size_t size;
-    const char *name = flamegraph_name_of(view->from, node, &size);
-    return flamegraph_is_thread(name, size) && flamegraph_holds_threads(view, view->from->nodes[node].parent);
+    return flamegraph_kind_of(view, node) == FLAMEGRAPH_THREAD &&
+           flamegraph_holds_threads(view, view->from->nodes[node].parent);
 }
 
-/* Parents come before their children, so one pass finds all roots; those below threads are none. */
+/* The node of the view that shows one of `from`. */
+static inline uint32_t flamegraph_view_node(const flamegraph_view *view, uint32_t node) {
+    return view->node ? view->node[node] : node;
+}
+
+/* The group of a thread, or of a process where threads may stand; FLAMEGRAPH_NONE = no memory. */
+static inline uint32_t flamegraph_group(flamegraph_view *view, uint32_t node) {
+    size_t size;
+    const char *name = flamegraph_name_of(view->from, node, &size);
+    if (node == 0)
+        return 0;
+    uint32_t above = flamegraph_group(view, view->from->nodes[node].parent);
+    if (flamegraph_kind_of(view, node) == FLAMEGRAPH_THREAD) {
+        size = flamegraph_pattern(name, size, view->name);
+        name = view->name;
+    }
+    uint32_t id = above == FLAMEGRAPH_NONE ? above : flamegraph_intern(view->groups, name, size);
+    return id == FLAMEGRAPH_NONE ? id : flamegraph_child(view->groups, above, id);
+}
+
+/* Threads of one name pattern below one process are a group, which counts them. */
 static inline bool flamegraph_find_groups(flamegraph_view *view) {
     const flamegraph *from = view->from;
-    for (uint32_t i = 1; i < from->node_count; i++) {
-        size_t size;
-        const char *name = flamegraph_name_of(from, i, &size);
-        uint32_t parent = from->nodes[i].parent, above = view->group[parent];
-        bool thread = flamegraph_view_is_thread(view, i);
-        view->group[i] = FLAMEGRAPH_NONE;
-        if (!flamegraph_holds_threads(view, parent) || (!thread && !flamegraph_is_named(name, size, "process ")))
+    for (uint32_t i = 1; view->has[FLAMEGRAPH_THREAD] && i < from->node_count; i++) {
+        if (!flamegraph_view_is_thread(view, i))
             continue;
-        if (thread) {
-            view->threads++;
-            size = flamegraph_pattern(name, size, view->name);
-            name = view->name;
-        }
-        uint32_t id = flamegraph_intern(view->groups, name, size);
-        uint32_t group = id == FLAMEGRAPH_NONE ? id : flamegraph_child(view->groups, above, id);
+        uint32_t group = flamegraph_group(view, i);
         if (group == FLAMEGRAPH_NONE)
             return false;
         view->groups->nodes[group].total++;
-        view->group[i] = group;
+        view->threads++;
     }
     return true;
 }
@@ -1142,7 +1576,10 @@ static inline bool flamegraph_find_groups(flamegraph_view *view) {
 static inline uint32_t flamegraph_thread_name(flamegraph_view *view, uint32_t node) {
     size_t size;
     const char *name = flamegraph_name_of(view->from, node, &size);
-    uint64_t count = view->groups->nodes[view->group[node]].total;
+    uint32_t group = flamegraph_group(view, node);
+    if (group == FLAMEGRAPH_NONE)
+        return group;
+    uint64_t count = view->groups->nodes[group].total;
     if (count == 1)
         return flamegraph_intern(view->graph, name, size);
     size = flamegraph_pattern(name, size, view->name);
@@ -1154,11 +1591,14 @@ static inline uint32_t flamegraph_thread_name(flamegraph_view *view, uint32_t no
 static inline uint32_t flamegraph_view_name(flamegraph_view *view, uint32_t node) {
     size_t size;
     const char *text = flamegraph_name_of(view->from, node, &size);
+    uint32_t *word = &view->word[view->from->nodes[node].name];
     if (flamegraph_view_is_thread(view, node))
         return flamegraph_thread_name(view, node);
-    if (view->is_import && view->is_import[view->from->nodes[node].name])
-        return flamegraph_intern(view->graph, FLAMEGRAPH_IMPORT, strlen(FLAMEGRAPH_IMPORT));
-    return flamegraph_intern(view->graph, text, size);
+    if (*word == FLAMEGRAPH_NONE && flamegraph_kind_of(view, node) == FLAMEGRAPH_IMPORTED)
+        *word = flamegraph_intern(view->graph, FLAMEGRAPH_IMPORT, strlen(FLAMEGRAPH_IMPORT));
+    else if (*word == FLAMEGRAPH_NONE)
+        *word = flamegraph_intern(view->graph, text, size);
+    return *word;
 }
 
 /* Whether a frame is shown as part of what is shown of its caller: what a thread did is its process's where threads are
@@ -1167,7 +1607,7 @@ static inline bool flamegraph_view_joins(const flamegraph_view *view, uint32_t n
     size_t size;
     if (!view->apart && flamegraph_view_is_thread(view, node))
         return true;
-    if (!view->is_import || !view->is_import[view->from->nodes[node].name] || parent == 0)
+    if (flamegraph_kind_of(view, node) != FLAMEGRAPH_IMPORTED || parent == 0)
         return false;
     const char *name = flamegraph_name_of(view->graph, parent, &size);
     return size == strlen(FLAMEGRAPH_IMPORT) && memcmp(name, FLAMEGRAPH_IMPORT, size) == 0;
@@ -1183,6 +1623,10 @@ static inline bool flamegraph_fill_view(flamegraph_view *view) {
         return false;
     if (from->figures)
         graph->figures[0] = from->figures[0];
+    if (from->base_count && !flamegraph_base_at(graph, 0))
+        return false;
+    if (from->base_count)
+        graph->base[0] = from->base[0];
     for (uint32_t i = 1; i < from->node_count; i++) {
         uint32_t parent = view->node[from->nodes[i].parent];
         uint32_t node = parent;
@@ -1198,73 +1642,85 @@ static inline bool flamegraph_fill_view(flamegraph_view *view) {
             return false;
         if (i < from->figure_count)
             flamegraph_sum_figures(&graph->figures[node], &from->figures[i]);
+        if (i < from->base_count && !flamegraph_base_at(graph, node))
+            return false;
+        if (i < from->base_count)
+            flamegraph_sum_figures(&graph->base[node], &from->base[i]);
     }
     return true;
+}
+
+/* Which node shows which one, is not asked any more. */
+static inline void flamegraph_view_forget_nodes(flamegraph_view *view) {
+    free(view->node);
+    view->node = NULL;
 }
 
 static inline void flamegraph_view_free(flamegraph_view *view) {
     if (view->graph != view->from)
         flamegraph_free(view->graph);
+    view->graph = NULL;
     flamegraph_free(view->groups);
-    free(view->node);
-    free(view->group);
-    free(view->is_import);
+    flamegraph_view_forget_nodes(view);
+    free(view->kind);
+    free(view->word);
     free(view->name);
 }
 
 /* Whether the view shows `from` as it is: no frame joins another, and none has another name. */
 static inline bool flamegraph_view_is_plain(const flamegraph_view *view) {
-    if (view->copied || view->is_import || (view->threads && !view->apart))
+    if (view->copied || view->has[FLAMEGRAPH_IMPORTED] || (view->threads && !view->apart))
         return false;
     for (size_t i = 1; i < view->groups->node_count; i++) {
-        size_t size;
-        const char *name = flamegraph_name_of(view->groups, (uint32_t)i, &size);
-        if (view->groups->nodes[i].total > 1 && flamegraph_is_thread(name, size))
+        if (view->groups->nodes[i].total > 1)
             return false;
     }
     return true;
 }
 
-/* Finds importlib's names; view->is_import stays NULL if there is none. */
-static inline bool flamegraph_find_imports(flamegraph_view *view) {
+static inline enum flamegraph_kind flamegraph_kind_of_name(const char *name, size_t size, bool imports) {
+    if (flamegraph_is_thread(name, size))
+        return FLAMEGRAPH_THREAD;
+    if (flamegraph_is_named(name, size, "process "))
+        return FLAMEGRAPH_PROCESS;
+    return imports && flamegraph_is_import(name, size) ? FLAMEGRAPH_IMPORTED : FLAMEGRAPH_CODE;
+}
+
+/* False = no memory. */
+static inline bool flamegraph_view_names(flamegraph_view *view, bool imports) {
     const flamegraph *from = view->from;
-    for (size_t i = 0; i < from->name_count; i++) {
-        if (!flamegraph_is_import(from->text + from->names[i].offset, from->names[i].size))
-            continue;
-        if (!view->is_import)
-            view->is_import = (bool *)calloc(from->name_count, sizeof *view->is_import);
-        if (!view->is_import)
-            return false;
-        view->is_import[i] = true;
+    size_t longest = 0;
+    view->kind = (unsigned char *)malloc(from->name_count);
+    for (size_t i = 0; view->kind && i < from->name_count; i++) {
+        size_t size = from->names[i].size;
+        enum flamegraph_kind kind = flamegraph_kind_of_name(from->text + from->names[i].offset, size, imports);
+        view->kind[i] = (unsigned char)kind;
+        view->has[kind] = true;
+        longest = size > longest ? size : longest;
     }
-    return true;
+    view->name = (char *)malloc(longest + 64);
+    return view->kind && view->name;
 }
 
 static inline bool flamegraph_view_make(flamegraph_view *view, const flamegraph *from, bool apart, bool imports) {
-    size_t longest = 0;
     memset(view, 0, sizeof *view);
-    for (size_t i = 0; i < from->name_count; i++)
-        longest = from->names[i].size > longest ? from->names[i].size : longest;
     view->from = from;
     view->apart = apart;
     view->copied = imports && from->figures;
     view->groups = flamegraph_create();
-    view->node = (uint32_t *)malloc(from->node_count * sizeof *view->node);
-    view->group = (uint32_t *)malloc(from->node_count * sizeof *view->group);
-    view->name = (char *)malloc(longest + 64);
-    if (!view->groups || !view->node || !view->group || !view->name)
-        return false;
-    view->group[0] = 0;
-    if (!flamegraph_find_groups(view) || (imports && !flamegraph_find_imports(view)))
+    if (!view->groups || !flamegraph_view_names(view, imports) || !flamegraph_find_groups(view))
         return false;
     if (flamegraph_view_is_plain(view)) {
         view->graph = (flamegraph *)from;
-        for (uint32_t i = 0; i < from->node_count; i++)
-            view->node[i] = i;
         return true;
     }
     view->graph = flamegraph_create();
-    return view->graph && flamegraph_fill_view(view);
+    view->node = (uint32_t *)malloc(from->node_count * sizeof *view->node);
+    view->word = (uint32_t *)malloc(from->name_count * sizeof *view->word);
+    if (!view->graph || !view->node || !view->word)
+        return false;
+    memset(view->word, 0xff, from->name_count * sizeof *view->word); /* all are FLAMEGRAPH_NONE */
+    return flamegraph_fill_view(view);
 }
 
 /* ---- writing text ---- */
@@ -1291,8 +1747,13 @@ static inline void flamegraph_putc(int byte, flamegraph_out *out) {
 }
 
 static inline void flamegraph_puts(const char *text, flamegraph_out *out) {
-    while (*text)
-        flamegraph_putc((unsigned char)*text++, out);
+    for (size_t left = strlen(text), size; left > 0; left -= size, text += size) {
+        if (out->used == sizeof out->bytes)
+            flamegraph_flush(out);
+        size = sizeof out->bytes - out->used < left ? sizeof out->bytes - out->used : left;
+        memcpy(out->bytes + out->used, text, size);
+        out->used += size;
+    }
 }
 
 #if defined(__GNUC__)
@@ -1633,6 +2094,52 @@ static inline uint32_t flamegraph_colour(const char *name, size_t size) {
     return colour;
 }
 
+/* ---- differences ---- */
+
+/* How large a change is has so many steps: from 0.05 to 10 percent of all. What is below the first is as it was. */
+static const double flamegraph_steps[] = {0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1};
+enum {
+    FLAMEGRAPH_STEPS = sizeof flamegraph_steps / sizeof flamegraph_steps[0]
+};
+
+/* How a value has changed against the base's, as a part of all. */
+static inline double flamegraph_change(flamegraph_difference difference, uint64_t value, uint64_t total, uint64_t base,
+                                       uint64_t base_total) {
+    if (difference == FLAMEGRAPH_ABSOLUTE)
+        return ((double)value - (double)base) / (double)(base_total ? base_total : total);
+    return (double)value / (double)total - (base_total ? (double)base / (double)base_total : 0);
+}
+
+/* From -FLAMEGRAPH_STEPS, much less, to FLAMEGRAPH_STEPS, much more. */
+static inline int flamegraph_step_of(double change) {
+    double size = (change < 0 ? -change : change) + 1e-9; /* 0.3 - 0.25 is less than 0.05 */
+    int step = 0;
+    while (step < FLAMEGRAPH_STEPS && size >= flamegraph_steps[step])
+        step++;
+    return change < 0 ? -step : step;
+}
+
+/* Grey, or the further towards red or blue the larger the step is; text is readable on each. */
+static inline uint32_t flamegraph_change_colour(int step, bool dark) {
+    static const uint32_t ends[2][3] = {{0x6aa5f0, 0xe8eaed, 0xf0705a}, {0x2a66c8, 0x30363d, 0xc03a2b}};
+    uint32_t from = ends[dark][1], to = ends[dark][step < 0 ? 0 : 2], colour = 0;
+    int mix = step ? (step < 0 ? -step : step) + 1 : 0;
+    for (int shift = 0; shift < 24; shift += 8) {
+        int start = (int)(from >> shift & 255), end = (int)(to >> shift & 255);
+        colour |= (uint32_t)(start + (end - start) * mix / (FLAMEGRAPH_STEPS + 1)) << shift;
+    }
+    return colour;
+}
+
+/* "+10.0", "\xe2\x88\x920.25", "0": in percent. */
+static inline void flamegraph_format_change(char *out, size_t room, double change) {
+    char digits[32];
+    double size = 100 * (change < 0 ? -change : change);
+    flamegraph_fixed(digits, sizeof digits, size, size >= 0.995 ? 1 : 2);
+    snprintf(out, room, "%s", size < 0.005 ? "" : change < 0 ? "\xe2\x88\x92" : "+");
+    flamegraph_append(out, room, size < 0.005 ? "0" : digits);
+}
+
 /* ---- the picture ---- */
 
 /* A frame that the file describes. Entries stand in breadth-first order: the children of one entry
@@ -1660,6 +2167,8 @@ typedef struct flamegraph_picture {
     size_t count;
     uint32_t levels;        /* of what is drawn */
     uint64_t hidden_frames; /* not drawn on their own, though they have a value */
+    uint64_t *base;         /* of a difference: node -> its total in the base, of what is shown */
+    uint64_t gone;          /* and how many frames are in the base only */
     char kept_text[128];    /* the sentence about what the file itself leaves out; empty when it has all */
 } flamegraph_picture;
 
@@ -1695,33 +2204,48 @@ static inline int flamegraph_height(const flamegraph_picture *picture) {
     return flamegraph_top(picture) + (int)picture->levels * FLAMEGRAPH_ROW + FLAMEGRAPH_BOTTOM;
 }
 
-/* The smallest value of which fewer than `limit` nodes have more. */
-static inline uint64_t flamegraph_cutoff(const flamegraph *graph, size_t limit) {
-    uint64_t low = 0, high = flamegraph_total(graph);
-    while (low < high) {
-        uint64_t middle = low + (high - low) / 2;
-        size_t above = 0;
-        for (size_t i = 0; i < graph->node_count; i++)
-            above += graph->nodes[i].total > middle;
-        if (above < limit) {
-            high = middle;
-        } else {
-            low = middle + 1;
+/* How large a node is: what it has, or what it had. */
+static inline uint64_t flamegraph_weight(const flamegraph_picture *picture, size_t node) {
+    uint64_t total = picture->graph->nodes[node].total;
+    return picture->base && picture->base[node] > total ? picture->base[node] : total;
+}
+
+/* The smallest value of which fewer than `limit` nodes have more, found digit by digit from the highest on. */
+static inline uint64_t flamegraph_cutoff(const flamegraph_picture *picture, size_t limit) {
+    enum {
+        BITS = 11
+    };
+    size_t counts[1 << BITS], more = 0;
+    uint64_t found = 0;
+    if (picture->graph->node_count < limit)
+        return 0;
+    for (int shift = 63 / BITS * BITS; shift >= 0; shift -= BITS) {
+        size_t digit = sizeof counts / sizeof *counts - 1;
+        if (flamegraph_weight(picture, 0) >> shift == 0)
+            continue;
+        memset(counts, 0, sizeof counts);
+        for (size_t i = 0; i < picture->graph->node_count; i++) {
+            uint64_t total = flamegraph_weight(picture, i);
+            if ((total ^ found) >> shift >> BITS == 0)
+                counts[total >> shift & digit]++;
         }
+        for (; digit > 0 && more + counts[digit] < limit; digit--)
+            more += counts[digit];
+        found |= (uint64_t)digit << shift;
     }
-    return low;
+    return found;
 }
 
 /* Choose the largest nodes. A caller is made before its callees and has at least their value, so
  * with ties taken in order of making, no chosen node lacks its caller. */
 static inline void flamegraph_choose(flamegraph_picture *picture) {
     const flamegraph *graph = picture->graph;
-    uint64_t cutoff = flamegraph_cutoff(graph, FLAMEGRAPH_MAX_FRAMES);
+    uint64_t cutoff = flamegraph_cutoff(picture, FLAMEGRAPH_MAX_FRAMES);
     size_t ties = FLAMEGRAPH_MAX_FRAMES;
     for (size_t i = 0; i < graph->node_count; i++)
-        ties -= graph->nodes[i].total > cutoff;
+        ties -= flamegraph_weight(picture, i) > cutoff;
     for (uint32_t i = 0; i < graph->node_count; i++) {
-        uint64_t total = graph->nodes[i].total;
+        uint64_t total = flamegraph_weight(picture, i);
         picture->place[i] = FLAMEGRAPH_NONE;
         if (total < cutoff || (total == cutoff && ties == 0))
             continue;
@@ -1801,7 +2325,7 @@ static inline void flamegraph_fold(flamegraph_picture *picture) {
         flamegraph_entry *entry = &picture->entries[picture->place[parent]];
         if (entry->node == parent)
             entry->folded_value += graph->nodes[i].total;
-        entry->folded_frames++;
+        entry->folded_frames += !picture->base || graph->nodes[i].total;
         picture->place[i] = picture->place[parent];
     }
 }
@@ -1842,6 +2366,8 @@ static inline void flamegraph_lay_out(flamegraph_picture *picture) {
     }
     for (size_t i = 0; i < graph->node_count; i++)
         picture->hidden_frames += graph->nodes[i].total > 0;
+    for (size_t i = 0; picture->base && i < graph->node_count; i++)
+        picture->gone += picture->base[i] && !graph->nodes[i].total;
     picture->hidden_frames -= drawn;
 }
 
@@ -1849,6 +2375,18 @@ static inline void flamegraph_picture_free(flamegraph_picture *picture) {
     free(picture->order);
     free(picture->place);
     free(picture->entries);
+    free(picture->base);
+}
+
+/* What each node, and all that it called, had in the base; NULL = no memory. */
+static inline uint64_t *flamegraph_base_totals(const flamegraph *graph, const flamegraph_options *options) {
+    flamegraph_metric metric = graph->figures ? options->metric : FLAMEGRAPH_WALL;
+    uint64_t *base = (uint64_t *)calloc(graph->node_count, sizeof *base);
+    for (size_t i = 0; base && i < graph->base_count; i++)
+        base[i] = flamegraph_figure(&graph->base[i], metric, !graph->figures || options->idle);
+    for (size_t i = graph->node_count; base && i-- > 1;)
+        base[graph->nodes[i].parent] += base[i];
+    return base;
 }
 
 static inline bool flamegraph_picture_make(flamegraph_picture *picture, const flamegraph *graph,
@@ -1863,7 +2401,9 @@ static inline bool flamegraph_picture_make(flamegraph_picture *picture, const fl
     picture->order = (uint32_t *)malloc(most * sizeof *picture->order);
     picture->place = (uint32_t *)malloc(graph->node_count * sizeof *picture->place);
     picture->entries = (flamegraph_entry *)calloc(most, sizeof *picture->entries);
-    if (!picture->order || !picture->place || !picture->entries)
+    if (options->difference)
+        picture->base = flamegraph_base_totals(graph, options);
+    if (!picture->order || !picture->place || !picture->entries || (options->difference && !picture->base))
         return false;
     flamegraph_choose(picture);
     if (!flamegraph_sort(picture))
@@ -1874,6 +2414,13 @@ static inline bool flamegraph_picture_make(flamegraph_picture *picture, const fl
 }
 
 /* ---- the table ---- */
+
+enum flamegraph_record_kind {
+    FLAMEGRAPH_OWN,    /* a frame's own value */
+    FLAMEGRAPH_FOLDED, /* that of frames that the table does not have */
+    FLAMEGRAPH_FRAMES, /* how many frames those are */
+    FLAMEGRAPH_KINDS
+};
 
 /* From the table the script draws every view of the profile. It is the tree with threads together and importlib as it
  * is, of which it has the largest frames, in breadth-first order; and of each frame, one record a thread, its own value.
@@ -1886,21 +2433,15 @@ typedef struct flamegraph_table {
     uint32_t *word;          /* name of words -> its place when they are sorted */
     uint32_t *sorted;        /* and back */
     flamegraph_name *labels; /* of threads; number 0 is no thread */
-    uint32_t *thread;        /* node of apart.graph -> number of its thread */
+    uint32_t *thread;        /* node of apart.graph -> number of its thread; NULL = there are none */
     size_t thread_count;
-    flamegraph *records; /* parent is an entry, name is thread * 3 + kind: see flamegraph_record_kind */
-    uint32_t *order;     /* records by entry and name, from index 1 on */
-    bool *holds;         /* entry -> whether threads may stand above it: the root, a process */
-    char together[64];   /* how many threads there are; empty = at most one */
-    bool has_imports;    /* frames of importlib are among them: the words have its one name, too */
+    flamegraph *records;             /* parent is an entry, name is thread * 3 + kind: see flamegraph_record_kind */
+    uint32_t last[FLAMEGRAPH_KINDS]; /* the record of each kind that was added to last: often it is the next one, too */
+    uint32_t *order;                 /* records by entry and name, from index 1 on */
+    bool *holds;       /* entry -> whether it is a process above which threads may stand, as they may above the root */
+    char together[64]; /* how many threads there are; empty = at most one */
+    bool has_imports;  /* frames of importlib are among them: the words have its one name, too */
 } flamegraph_table;
-
-enum flamegraph_record_kind {
-    FLAMEGRAPH_OWN,    /* a frame's own value */
-    FLAMEGRAPH_FOLDED, /* that of frames that the table does not have */
-    FLAMEGRAPH_FRAMES, /* how many frames those are */
-    FLAMEGRAPH_KINDS
-};
 
 #define FLAMEGRAPH_MAX_RECORDS (2u * FLAMEGRAPH_MAX_FRAMES) /* more than that, and small threads are put together */
 
@@ -1916,6 +2457,19 @@ static inline void flamegraph_table_free(flamegraph_table *table) {
     free(table->thread);
     free(table->order);
     free(table->holds);
+}
+
+/* What only the making of the table needs. Of threads apart nothing else is needed if they are shown together. */
+static inline void flamegraph_table_forget_nodes(flamegraph_table *table, bool apart) {
+    flamegraph_view_forget_nodes(&table->base);
+    free(table->thread);
+    free(table->kept.place);
+    table->thread = table->kept.place = NULL;
+    if (!apart && table->base.graph != table->apart.graph && table->apart.graph != table->apart.from) {
+        flamegraph_free(table->apart.graph);
+        table->apart.graph = NULL;
+        table->base.from = NULL;
+    }
 }
 
 /* A thread, and how much of the profile is its. */
@@ -1959,30 +2513,34 @@ static inline bool flamegraph_number_threads(flamegraph_table *table, flamegraph
     qsort(found + 1, count - 1, sizeof *found, flamegraph_compare_shares);
     for (uint32_t i = 1; i < count; i++)
         number[found[i].name] = i;
-    table->thread[0] = 0;
-    for (uint32_t i = 1; i < graph->node_count; i++) {
+    table->thread_count = count;
+    if (count > 1)
+        table->thread = (uint32_t *)calloc(graph->node_count, sizeof *table->thread);
+    for (uint32_t i = 1; table->thread && i < graph->node_count; i++) {
         bool is_thread = flamegraph_view_is_thread(&table->base, i);
         table->thread[i] = is_thread ? number[graph->nodes[i].name] : table->thread[graph->nodes[i].parent];
     }
-    table->thread_count = count;
     free(number);
-    return true;
+    return count == 1 || table->thread;
 }
 
 /* Adds to a record; figures may be NULL. */
 static inline bool flamegraph_record(flamegraph_table *table, uint32_t entry, uint32_t thread,
                                      enum flamegraph_record_kind kind, uint64_t value,
                                      const flamegraph_figures *figures) {
-    uint32_t record = flamegraph_child(table->records, entry, thread * FLAMEGRAPH_KINDS + (uint32_t)kind);
+    uint32_t key = thread * FLAMEGRAPH_KINDS + (uint32_t)kind, record = table->last[kind];
+    if (record == 0 || table->records->nodes[record].parent != entry || table->records->nodes[record].name != key)
+        record = flamegraph_indexed_child(table->records, entry, key);
     if (record == FLAMEGRAPH_NONE || (figures && !flamegraph_figures_at(table->records, record)))
         return false;
+    table->last[kind] = record;
     table->records->nodes[record].total += value;
     if (figures)
         flamegraph_sum_figures(&table->records->figures[record], figures);
     return true;
 }
 
-/* Record every frame's own value. `own` has them. */
+/* Record every frame's own value, and that of the base as of as many threads more. `own` has them. */
 static inline bool flamegraph_record_all(flamegraph_table *table, const uint64_t *own) {
     const flamegraph *graph = table->apart.graph;
     const flamegraph_picture *kept = &table->kept;
@@ -1991,15 +2549,21 @@ static inline bool flamegraph_record_all(flamegraph_table *table, const uint64_t
     table->records = flamegraph_create();
     if (!table->records)
         return false;
+    memset(table->last, 0, sizeof table->last);
     for (uint32_t i = 0; good && i < graph->node_count; i++) {
-        uint32_t node = table->base.node[i], entry = kept->place[node], thread = table->thread[i];
+        uint32_t node = flamegraph_view_node(&table->base, i), entry = kept->place[node];
+        uint32_t thread = table->thread ? table->thread[i] : 0;
         bool has = kept->entries[entry].node == node;
         flamegraph_figures figures = flamegraph_own_figures(graph, i, own[i]);
-        if (figures.wall || figures.cpu || figures.gil || figures.samples)
+        if (!flamegraph_is_nothing(&figures))
             good = flamegraph_record(table, entry, thread, has ? FLAMEGRAPH_OWN : FLAMEGRAPH_FOLDED, own[i],
                                      graph->figures ? &figures : NULL);
-        if (!has)
+        if (!has && (!kept->base || graph->nodes[i].total))
             good = good && flamegraph_record(table, entry, thread, FLAMEGRAPH_FRAMES, 1, NULL);
+        if (kept->base && i < graph->base_count && !flamegraph_is_nothing(&graph->base[i]))
+            good = good && flamegraph_record(table, entry, thread + (uint32_t)table->thread_count,
+                                             has ? FLAMEGRAPH_OWN : FLAMEGRAPH_FOLDED, graph->base[i].wall,
+                                             graph->figures ? &graph->base[i] : NULL);
     }
     return good;
 }
@@ -2011,7 +2575,7 @@ static inline bool flamegraph_join_threads(flamegraph_table *table, flamegraph_s
     if (records->node_count <= FLAMEGRAPH_MAX_RECORDS)
         return false;
     for (size_t i = 1; i < records->node_count; i++)
-        shares[records->nodes[i].name / FLAMEGRAPH_KINDS].records++;
+        shares[records->nodes[i].name / FLAMEGRAPH_KINDS % table->thread_count].records++;
     for (sum = shares[0].records; count < table->thread_count; count++) {
         sum += shares[count].records;
         if (sum > FLAMEGRAPH_MAX_RECORDS)
@@ -2117,18 +2681,22 @@ static inline bool flamegraph_table_record(flamegraph_table *table) {
 static inline bool flamegraph_table_make(flamegraph_table *table, const flamegraph *graph,
                                          const flamegraph_options *options) {
     char count[32];
+    flamegraph_options all = *options; /* the table has all of the figures */
+    all.metric = FLAMEGRAPH_WALL;
+    all.idle = true;
     memset(table, 0, sizeof *table);
-    if (!flamegraph_view_make(&table->apart, graph, true, false) ||
-        !flamegraph_view_make(&table->base, table->apart.graph, false, false) ||
-        !flamegraph_picture_make(&table->kept, table->base.graph, options))
+    if (!flamegraph_view_make(&table->apart, graph, true, false))
+        return false;
+    flamegraph_view_forget_nodes(&table->apart);
+    if (!flamegraph_view_make(&table->base, table->apart.graph, false, false) ||
+        !flamegraph_picture_make(&table->kept, table->base.graph, &all))
         return false;
     table->words = flamegraph_create();
-    table->thread = (uint32_t *)malloc(table->apart.graph->node_count * sizeof *table->thread);
     table->holds = (bool *)calloc(table->kept.count, sizeof *table->holds);
-    if (!table->words || !table->thread || !table->holds)
+    if (!table->words || !table->holds)
         return false;
-    for (uint32_t i = 0; i < table->apart.graph->node_count; i++) {
-        uint32_t node = table->base.node[i], entry = table->kept.place[node];
+    for (uint32_t i = 1; table->base.has[FLAMEGRAPH_PROCESS] && i < table->apart.graph->node_count; i++) {
+        uint32_t node = flamegraph_view_node(&table->base, i), entry = table->kept.place[node];
         if (table->kept.entries[entry].node == node && flamegraph_holds_threads(&table->base, i))
             table->holds[entry] = true;
     }
@@ -2236,7 +2804,8 @@ static const char *const flamegraph_style[] = {
     /* clang-format on */
 };
 
-/* What makes it interactive. It finds the frames as `data`, see flamegraph_put_data(). */
+/* What makes it interactive. It finds the frames as `data`, see flamegraph_put_data(). Lines that begin with a tab are
+ * only in pictures of differences. */
 static const char *const flamegraph_script[] = {
     /* clang-format off */
     "const svg=document.currentScript?.closest('svg')?\?document.documentElement;",
@@ -2281,6 +2850,7 @@ static const char *const flamegraph_script[] = {
     "}",
     "const colours=codes.map(colour);",
     "const tree={name:[],parent:[0],missing:[]},records=[];",
+    "\tconst ofBase=[];",
     "const{next:take}=reader(data.table);",
     "for(let i=0;i<tree.parent.length;i++){",
     "tree.name.push(take());",
@@ -2291,6 +2861,7 @@ static const char *const flamegraph_script[] = {
     "const kind=take();",
     "const record={frame:i,thread:Math.floor(kind / 3),kind:kind%3,value:take()};",
     "if(data.figures&&record.kind<2)record.figures=Array.from({length:6},(_,bit)=>record.value>>bit&1?take():0);",
+    "\tif(record.thread>=data.threads.length)ofBase.push({...record,thread:record.thread-data.threads.length});else",
     "records.push(record);",
     "}",
     "}",
@@ -2298,6 +2869,7 @@ static const char *const flamegraph_script[] = {
     "const has={apart:data.threads.length>2,imports:importlib.some(Boolean),functions:true,callers:true};",
     "const metrics=[{name:'wall time',at:0,idle:1},{name:'CPU time',at:2},{name:'time with the GIL',at:3},{name:'samples',at:4,idle:5}];",
     "const known=Array.from({length:6},(_,at)=>records.some((record)=>record.figures?.[at]));",
+    "\tofBase.forEach(({figures})=>figures?.forEach((sum,at)=>{known[at]||=sum>0;}));",
     "has.idle=known[1]||known[5];",
     "has.metric=metrics.filter((one)=>known[one.at]||known[one.idle]).length>1;",
     "const metric=()=>metrics[chosen.metric];",
@@ -2309,6 +2881,7 @@ static const char *const flamegraph_script[] = {
     "const chosen={apart:!!data.apart,imports:false,functions:false,callers:false,metric:data.metric,idle:!!data.idle};",
     "let name,value,self,parent,first,children,folded,size,total,origin,placed;",
     "let calls;",
+    "\tlet old,oldSelf,gone,unsure;",
     "function shape(){",
     "const found={name:[tree.name[0]],parent:[0],origin:[[0,0]]},made=new Map(),stood=new Map([[0,0]]);",
     "const enter=(above,word)=>{",
@@ -2353,6 +2926,7 @@ static const char *const flamegraph_script[] = {
     "const order=[0];",
     "name=new Int32Array(count),value=new Float64Array(count),self=new Float64Array(count),parent=new Int32Array(count);",
     "first=new Int32Array(count),children=new Int32Array(count),size=new Float64Array(count),folded=[],origin=[];",
+    "\told=new Float64Array(count),oldSelf=new Float64Array(count),gone=0,unsure=view.lostOld.some((sum)=>sum>0);",
     "const where=new Int32Array(count);",
     "for(let at=0;at<order.length;at++){",
     "const i=order[at],run=members.subarray(runs[i],runs[i+1]);",
@@ -2362,6 +2936,7 @@ static const char *const flamegraph_script[] = {
     "where[i]=at;",
     "value[at]=view.value[i];",
     "self[at]=view.self[i];",
+    "\told[at]=view.old[i],oldSelf[at]=view.oldSelf[i],gone+=old[at]>0&&!(value[at]>0);",
     "if(view.missing[i]||view.lost[i])folded[at]=[view.missing[i],view.lost[i]];",
     "first[at]=order.length;",
     "children[at]=run.length;",
@@ -2369,11 +2944,13 @@ static const char *const flamegraph_script[] = {
     "}",
     "for(let i=count-1;i>=0;i--){",
     "size[i]+=1+(folded[i]?.[0]?\?0);",
+    "\tif(!(value[i]>0))size[i]--;",
     "if(i)size[parent[i]]+=size[i];",
     "}",
     "total=value[0];",
     "placed=(frame,thread)=>where[view.place(frame,thread)]?\?0;",
     "calls={name,value,self,parent,first,children,folded};",
+    "\tcalls.old=old,calls.oldSelf=oldSelf;",
     "}",
     "let groups;",
     "function turn(){",
@@ -2382,7 +2959,9 @@ static const char *const flamegraph_script[] = {
     "name=[calls.name[0]],value=[total],self=[0],parent=[0],first=[0],children=[0],size=[1],folded=[];",
     "const lost=calls.folded.reduce((sum,one)=>[sum[0]+one[0],sum[1]+one[1]],none);",
     "if(lost[0])folded[0]=lost;",
+    "\tcalls.oldSelf.forEach((sum,i)=>{if(sum>0&&!(calls.self[i]>0))own.push(i);});",
     "groups=[{at:own,sums:own.map((i)=>calls.self[i])}];",
+    "\tgroups[0].olds=own.map((i)=>calls.oldSelf[i]),old=[calls.old[0]],oldSelf=[0];",
     "}",
     "function expand(i){",
     "const group=groups[i],found=new Map();",
@@ -2395,6 +2974,7 @@ static const char *const flamegraph_script[] = {
     "if(!found.has(word))found.set(word,{word,sum:0,at:[],sums:[]});",
     "const one=found.get(word);",
     "one.sum+=group.sums[k];",
+    "\tone.old=(one.old?\?0)+group.olds[k],(one.olds?\?=[]).push(group.olds[k]);",
     "one.at.push(caller);",
     "one.sums.push(group.sums[k]);",
     "});",
@@ -2404,6 +2984,7 @@ static const char *const flamegraph_script[] = {
     "for(const one of run){",
     "groups[name.length]=one;",
     "name.push(one.word),value.push(one.sum),self.push(0),parent.push(i),first.push(0),children.push(0),size.push(1);",
+    "\told.push(one.old),oldSelf.push(0),size.push(+(size.pop()&&one.sum>0));",
     "}",
     "}",
     "function build(){",
@@ -2414,11 +2995,15 @@ static const char *const flamegraph_script[] = {
     "if(chosen.apart)add('missing',view.place(record.frame,record.thread),record.value);",
     "}else if(weight(record)>0)add(record.kind?'lost':'self',view.place(record.frame,record.thread),weight(record));",
     "}",
+    "\tsums.oldSelf=[],sums.lostOld=[];",
+    "\tfor(const record of ofBase)if(weight(record)>0)add(record.kind?'lostOld':'oldSelf',view.place(record.frame,record.thread),weight(record));",
     "if(!chosen.apart)",
     "tree.missing.forEach((missing,frame)=>{if(missing)add('missing',view.place(frame,0),missing);});",
     "for(const kind in sums)view[kind]=Float64Array.from(view.name,(_,i)=>sums[kind][i]?\?0);",
     "view.value=view.self.map((own,i)=>own+view.lost[i]);",
     "for(let i=view.name.length-1;i>0;i--)view.value[view.parent[i]]+=view.value[i];",
+    "\tview.old=view.oldSelf.map((own,i)=>own+view.lostOld[i]);",
+    "\tfor(let i=view.name.length-1;i>0;i--)view.old[view.parent[i]]+=view.old[i];",
     "arrange(view);",
     "if(chosen.callers)turn();",
     "}",
@@ -2461,7 +3046,27 @@ static const char *const flamegraph_script[] = {
     "}",
     "let zoomed=0,boxes=[],hits=null,width=0,height=0,current=null,tallest=0;",
     "const frames=part('frames'),head=part('head'),note=part('note'),ring=part('ring');",
+    "\tfunction changeOf(now,then){",
+    "\tconst all=calls.old[0];",
+    "\treturn data.absolute?(now-then)/(all||total):now / total-(all&&then / all);",
+    "\t}",
+    "\tfunction changeColour(by){",
+    "\tconst step=data.steps.filter((least)=>Math.abs(by)+1e-9>=least).length;",
+    "\treturn data.changes[data.steps.length+(by<0?-step:step)];",
+    "\t}",
+    "\tfunction changeText(by){",
+    "\tconst points=100*Math.abs(by);",
+    "\treturn points<0.005?'0':(by<0?'−':'+')+points.toFixed(points>=0.995?1:2);",
+    "\t}",
+    "\tfunction against(now,then){",
+    "\tconst text=changeText(changeOf(now,then)),sign=now>then?'+':now<then?'−':'';",
+    "\treturn(then?`in the base ${amount(then)}, ${percent(then, calls.old[0])}: `:'not in the base: ')+",
+    "\t(data.absolute?`${sign}${amount(Math.abs(now - then))}, ${text}%`:text+' points');",
+    "\t}",
+    "\tconst compared=()=>` · base ${amount(calls.old[0])} · `+(data.absolute?'red: more, blue: less':'red: larger share, blue: smaller')+",
+    "\t(gone?` · ${unsure ? 'at least ' : ''}${number(gone)} frame${gone === 1 ? '' : 's'} gone`:'');",
     "const summary=()=>amount(total)+' in all'+(chosen.apart?'':data.together)+",
+    "\tcompared()+",
     "(data.figures?' · '+metric().name+(!metric().idle?'':chosen.idle?', waiting included':', waiting left out'):'')+(data.subtitle&&' · '+data.subtitle);",
     "let top=data.head,bottom=data.foot,side=0,below=0;",
     "function layout(target){",
@@ -2495,7 +3100,7 @@ static const char *const flamegraph_script[] = {
     "const levels=found.reduce((most,box)=>Math.max(most,box.level+1),0);",
     "return{found,hidden,tall:Math.max(top+levels*row+bottom,side&&top+320)};",
     "}",
-    "function describe(box){",
+    "let describe=(box)=>{",
     "if(box.count){",
     "const what=number(box.count)+(box.count===1?' folded frame':' folded frames');",
     "return[what,`${amount(box.sum)}, ${percent(box.sum, total)} of all, too narrow to draw`];",
@@ -2505,7 +3110,12 @@ static const char *const flamegraph_script[] = {
     "return[names[name[i]],`${amount(value[i])}, ${percent(value[i], total)} of all`+",
     "(caller?`, ${percent(value[i], value[caller])} of its caller`:'')+",
     "`, self ${amount(own)}`];",
-    "}",
+    "};",
+    "\tconst described=describe;",
+    "\tdescribe=(box)=>{",
+    "\tconst[title,figures]=described(box),i=box.frame;",
+    "\treturn[title,box.count?figures:`${figures}; ${against(value[i], old[i])}`];",
+    "\t};",
     "function draw(){",
     "const held=boxes.find((box)=>box.element===document.activeElement),before=height;",
     "drawHead();",
@@ -2538,7 +3148,8 @@ static const char *const flamegraph_script[] = {
     "'aria-label':`${title}: ${figures}`});",
     "const tip=make('title');",
     "tip.textContent=`${title} (${figures})`;",
-    "const fill=box.count?'url(#hatch)':box.above?'#e9ebef':colours[name[box.frame]];",
+    "let fill=box.count?'url(#hatch)':box.above?'#e9ebef':colours[name[box.frame]];",
+    "\tif(!box.count&&!box.above)fill=changeColour(changeOf(value[box.frame],old[box.frame]));",
     "group.append(tip,make('rect',{x:box.x.toFixed(2),y,width:(box.width-gap).toFixed(2),",
     "height:row-1,rx:box.width>6?2:0,fill}));",
     "const text=box.width<20||box.count?'':fit(title,box.width-gap-8,'12px');",
@@ -2739,21 +3350,25 @@ static const char *const flamegraph_script[] = {
     "function weigh(){",
     "const found=functions.map((text)=>({text,self:0,total:0})),open=new Int32Array(functions.length);",
     "const way=[chosen.callers?0:zoomed];",
+    "\tfor(const one of found)one.was=one.old=0;",
     "while(way.length){",
     "const i=way.pop(),word=functionOf[calls.name[i<0?~i:i]];",
     "if(i<0){open[word]--;continue;}",
     "if(word>=0){",
     "found[word].self+=calls.self[i];",
+    "\tfound[word].was+=calls.oldSelf[i],found[word].old+=open[word]?0:calls.old[i];",
     "if(!open[word]++)found[word].total+=calls.value[i];",
     "way.push(~i);",
     "}",
     "for(let k=0;k<calls.children[i];k++)way.push(calls.first[i]+k);",
     "}",
-    "return found.map((one,at)=>({...one,at})).filter((one)=>one.total>0);",
+    "\tfor(const one of found)one.change=changeOf(one.self,one.was);",
+    "return found.map((one,at)=>({...one,at})).filter((one)=>one.total>0||one.old>0);",
     "}",
     "let order='self',marked=-1;",
     "const rows=100,list=html('div',{class:'list'}),body=html('tbody'),caption=html('caption');",
     "const heads={self:'Self',total:'Total'};",
+    "\theads.change='Change';",
     "const table=html('table'),titles=html('tr');",
     "for(const key in heads){",
     "const cell=html('th',{scope:'col'}),button=html('button',{type:'button',id:'by-'+key,title:'Sort by it'});",
@@ -2763,6 +3378,7 @@ static const char *const flamegraph_script[] = {
     "titles.append(cell);",
     "heads[key]=cell;",
     "}",
+    "\theads.change.firstChild.title='Sort by how much more or less each took itself than in the base, in percent of all';",
     "titles.append(html('th',{scope:'col'}));",
     "titles.lastChild.textContent='Function';",
     "table.append(caption,html('thead'),body);",
@@ -2783,6 +3399,7 @@ static const char *const flamegraph_script[] = {
     "list.style.height=tall+'px';",
     "const inside=zoomed&&!chosen.callers,found=weigh(),share=inside?value[zoomed]:total;",
     "found.sort((a,b)=>b[order]-a[order]||b.self-a.self||b.total-a.total||(a.text<b.text?-1:1));",
+    "\tif(order==='change')found.sort((a,b)=>Math.abs(b.change)-Math.abs(a.change)||(a.text<b.text?-1:1));",
     "caption.textContent=`${found.length > rows ? number(rows) + ' of ' : ''}${number(found.length)} function${found.length === 1 ? '' : 's'}${inside ? ' in what is zoomed' : ''}`;",
     "for(const key in heads)heads[key].setAttribute('aria-sort',key===order?'descending':'none');",
     "for(const one of found.slice(0,rows)){",
@@ -2790,8 +3407,10 @@ static const char *const flamegraph_script[] = {
     "for(const key in heads){",
     "const cell=html('td');",
     "cell.textContent=percent(one[key],share);",
+    "\tif(key==='change')cell.textContent=changeText(one.change);",
     "line.append(cell);",
     "}",
+    "\tbutton.title+=`; self ${against(one.self, one.was)}`;",
     "button.textContent=one.text;",
     "button.one=one;",
     "line.append(html('td'));",
@@ -2913,9 +3532,25 @@ static const char *const flamegraph_script[] = {
     /* clang-format on */
 };
 
-static inline void flamegraph_put_lines(const char *const *lines, size_t count, flamegraph_out *out) {
-    for (size_t i = 0; i < count; i++)
-        flamegraph_puts(lines[i], out), flamegraph_putc('\n', out);
+static inline void flamegraph_put_lines(const char *const *lines, size_t count, bool difference, flamegraph_out *out) {
+    for (size_t i = 0; i < count; i++) {
+        bool marked = lines[i][0] == '\t';
+        if (marked && !difference)
+            continue;
+        flamegraph_puts(lines[i] + marked, out);
+        flamegraph_putc('\n', out);
+    }
+}
+
+/* What the style of a difference has besides: its colours for dark windows, by those for light ones. */
+static inline void flamegraph_put_difference_style(flamegraph_out *out) {
+    flamegraph_puts(".list th:nth-child(3){width:66px;text-align:right;}\n"
+                    "@media screen and (prefers-color-scheme:dark){\n",
+                    out);
+    for (int step = -FLAMEGRAPH_STEPS; step <= FLAMEGRAPH_STEPS; step++)
+        flamegraph_print(out, "rect[fill=\"#%06" PRIx32 "\"]{fill:#%06" PRIx32 ";fill-opacity:1;}\n",
+                         flamegraph_change_colour(step, false), flamegraph_change_colour(step, true));
+    flamegraph_puts("}\n", out);
 }
 
 static inline const char *flamegraph_unit(const flamegraph_picture *picture) {
@@ -2947,6 +3582,38 @@ static inline void flamegraph_put_box(double x, int y, double width, const char 
     flamegraph_print(out, "\" height=\"%d\" rx=\"%d\" fill=\"%s\"/>", FLAMEGRAPH_ROW - 1, width > 6 ? 2 : 0, fill);
 }
 
+static inline double flamegraph_change_of(const flamegraph_picture *picture, uint32_t node) {
+    const flamegraph_node *nodes = picture->graph->nodes;
+    return flamegraph_change(picture->options.difference, nodes[node].total, nodes[0].total, picture->base[node],
+                             picture->base[0]);
+}
+
+/* "; in the base 800 ms, 20.0%: +10.0 points" */
+static inline void flamegraph_put_change(const flamegraph_picture *picture, uint32_t node, flamegraph_out *out) {
+    bool absolute = picture->options.difference == FLAMEGRAPH_ABSOLUTE;
+    uint64_t value = picture->graph->nodes[node].total, base = picture->base[node];
+    const char *unit = flamegraph_unit(picture);
+    char text[96], change[32];
+    flamegraph_format_change(change, sizeof change, flamegraph_change_of(picture, node));
+    flamegraph_puts(base ? "; in the base " : "; not in the base", out);
+    if (base) {
+        flamegraph_format_amount(text, sizeof text, base, unit, picture->per);
+        flamegraph_put_xml(text, strlen(text), out);
+        flamegraph_format_percent(text, sizeof text, base, picture->base[0]);
+        flamegraph_puts(", ", out);
+        flamegraph_put_xml(text, strlen(text), out);
+    }
+    flamegraph_puts(": ", out);
+    if (absolute) {
+        flamegraph_format_amount(text, sizeof text, value > base ? value - base : base - value, unit, picture->per);
+        flamegraph_puts(value > base ? "+" : value < base ? "\xe2\x88\x92" : "", out);
+        flamegraph_put_xml(text, strlen(text), out);
+        flamegraph_puts(", ", out);
+    }
+    flamegraph_puts(change, out);
+    flamegraph_puts(absolute ? "%" : " points", out);
+}
+
 static inline void flamegraph_put_frame(const flamegraph_picture *picture, const flamegraph_entry *entry,
                                         flamegraph_out *out) {
     const flamegraph *graph = picture->graph;
@@ -2955,11 +3622,16 @@ static inline void flamegraph_put_frame(const flamegraph_picture *picture, const
     const char *text = graph->text + name->offset;
     int y = flamegraph_y(picture, entry->level);
     char fill[8];
-    snprintf(fill, sizeof fill, "#%06" PRIx32, flamegraph_colour(text, name->size));
+    snprintf(fill, sizeof fill, "#%06" PRIx32,
+             picture->base
+                 ? flamegraph_change_colour(flamegraph_step_of(flamegraph_change_of(picture, entry->node)), false)
+                 : flamegraph_colour(text, name->size));
     flamegraph_puts("<g class=\"frame\"><title>", out);
     flamegraph_put_xml(text, name->size, out);
     flamegraph_puts(" (", out);
     flamegraph_put_figures(picture, node->total, out);
+    if (picture->base)
+        flamegraph_put_change(picture, entry->node, out);
     flamegraph_puts(")</title>", out);
     flamegraph_put_box(entry->x, y, entry->width, fill, out);
     if (entry->width >= 20) {
@@ -3006,14 +3678,31 @@ static inline void flamegraph_put_facts(const char *facts, int y, double room, f
     flamegraph_puts("</text>\n", out);
 }
 
+/* What a difference is to, and what its colours mean. */
+static inline void flamegraph_append_compared(char *out, size_t room, const flamegraph_picture *picture) {
+    char text[96];
+    flamegraph_format_amount(text, sizeof text, picture->base[0], flamegraph_unit(picture), picture->per);
+    flamegraph_append_fact(out, room, "base ", text);
+    flamegraph_append_fact(out, room, "",
+                           picture->options.difference == FLAMEGRAPH_ABSOLUTE ? "red: more, blue: less"
+                                                                              : "red: larger share, blue: smaller");
+    if (picture->gone) {
+        flamegraph_format_amount(text, sizeof text, picture->gone, "frames", 1);
+        flamegraph_append_fact(out, room, "", text);
+        flamegraph_append(out, room, " gone");
+    }
+}
+
 static inline void flamegraph_put_head(const flamegraph_picture *picture, flamegraph_out *out) {
     const flamegraph_options *options = &picture->options;
     double room = flamegraph_width(options) - 2.0 * FLAMEGRAPH_PAD;
-    char amount[192];
+    char amount[384];
     flamegraph_format_amount(amount, sizeof amount, flamegraph_total(picture->graph), flamegraph_unit(picture),
                              picture->per);
     flamegraph_append(amount, sizeof amount, " in all");
     flamegraph_append(amount, sizeof amount, picture->together);
+    if (picture->base)
+        flamegraph_append_compared(amount, sizeof amount, picture);
     flamegraph_append(amount, sizeof amount, picture->shown);
     flamegraph_print(out,
                      "<g id=\"head\"><rect class=\"paper\" width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
@@ -3046,7 +3735,9 @@ static inline void flamegraph_put_start(const flamegraph_picture *picture, flame
                      width, height, width, height);
     flamegraph_put_xml(options->title, strlen(options->title), out);
     flamegraph_puts("</title>\n<style>\n", out);
-    flamegraph_put_lines(flamegraph_style, sizeof flamegraph_style / sizeof *flamegraph_style, out);
+    flamegraph_put_lines(flamegraph_style, sizeof flamegraph_style / sizeof *flamegraph_style, false, out);
+    if (options->difference)
+        flamegraph_put_difference_style(out);
     flamegraph_puts("</style>\n"
                     "<defs><pattern id=\"hatch\" width=\"5\" height=\"5\" patternUnits=\"userSpaceOnUse\" "
                     "patternTransform=\"rotate(45)\"><rect width=\"5\" height=\"5\" fill=\"#eceef1\"/>"
@@ -3184,6 +3875,18 @@ static inline bool flamegraph_put_table(const flamegraph_table *table, flamegrap
     return true;
 }
 
+static inline void flamegraph_put_difference(flamegraph_difference difference, flamegraph_out *out) {
+    char number[32];
+    flamegraph_print(out, ",\nabsolute: %d, steps: [", difference == FLAMEGRAPH_ABSOLUTE);
+    for (int i = 0; i < FLAMEGRAPH_STEPS; i++)
+        flamegraph_print(out, "%s%s", i ? "," : "", flamegraph_short(number, sizeof number, flamegraph_steps[i]));
+    flamegraph_puts("], changes: [", out);
+    for (int step = -FLAMEGRAPH_STEPS; step <= FLAMEGRAPH_STEPS; step++)
+        flamegraph_print(out, "%s'#%06" PRIx32 "'", step > -FLAMEGRAPH_STEPS ? "," : "",
+                         flamegraph_change_colour(step, false));
+    flamegraph_puts("]", out);
+}
+
 static inline bool flamegraph_put_data(const flamegraph_picture *picture, const flamegraph_table *table,
                                        flamegraph_out *out) {
     const flamegraph_options *options = &picture->options;
@@ -3203,6 +3906,8 @@ static inline bool flamegraph_put_data(const flamegraph_picture *picture, const 
     flamegraph_put_js(options->subtitle, strlen(options->subtitle), out);
     flamegraph_print(out, ", metric: %d, idle: %d, figures: %d", (int)options->metric, options->idle,
                      table->base.graph->figures != NULL);
+    if (options->difference)
+        flamegraph_put_difference(options->difference, out);
     flamegraph_puts(", facts: ", out);
     flamegraph_put_js(picture->facts, strlen(picture->facts), out);
     flamegraph_puts(",\n", out);
@@ -3225,7 +3930,8 @@ static inline bool flamegraph_put_picture(const flamegraph_picture *picture, con
     flamegraph_puts("<script><![CDATA[\n'use strict';\n(() => {\n", out);
     if (!flamegraph_put_data(picture, table, out))
         return false;
-    flamegraph_put_lines(flamegraph_script, sizeof flamegraph_script / sizeof *flamegraph_script, out);
+    flamegraph_put_lines(flamegraph_script, sizeof flamegraph_script / sizeof *flamegraph_script,
+                         picture->options.difference != FLAMEGRAPH_NO_DIFFERENCE, out);
     flamegraph_puts("})();\n]]></script>\n</svg>\n", out);
     return true;
 }
@@ -3310,12 +4016,14 @@ static inline void flamegraph_format_shown(char *out, size_t room, const flamegr
                              : ", waiting left out");
 }
 
-/* The picture as viewers without scripts show it, and the table from which the script draws. */
+/* The picture as viewers without scripts show it, and the table from which the script draws. What the table has chosen
+ * of the same graph is chosen for the picture, too. */
 static inline bool flamegraph_draw(const flamegraph *graph, const flamegraph_table *table,
                                    const flamegraph_options *options, flamegraph_out *out) {
-    flamegraph_picture picture;
-    bool made = flamegraph_picture_make(&picture, graph, options);
+    flamegraph_picture picture = table->kept;
+    bool same = graph == picture.graph, made = same || flamegraph_picture_make(&picture, graph, options);
     if (made) {
+        picture.options = *options;
         flamegraph_format_kept(picture.kept_text, sizeof picture.kept_text, &table->kept);
         if (graph->figures)
             flamegraph_format_shown(picture.shown, sizeof picture.shown, options);
@@ -3324,19 +4032,24 @@ static inline bool flamegraph_draw(const flamegraph *graph, const flamegraph_tab
         flamegraph_lay_out(&picture);
         made = flamegraph_put_picture(&picture, table, out);
     }
-    flamegraph_picture_free(&picture);
+    if (!same)
+        flamegraph_picture_free(&picture);
     return made;
 }
 
+/* A profile may have millions of nodes: nothing is held of them that is not needed any more. */
 static inline bool flamegraph_draw_view(const flamegraph *graph, const flamegraph_options *options,
                                         flamegraph_out *out) {
     flamegraph_table table;
     flamegraph_view view;
     memset(&view, 0, sizeof view);
     bool made = flamegraph_table_make(&table, graph, options);
-    const flamegraph *shown = made ? (options->threads ? table.apart.graph : table.base.graph) : NULL;
-    made = made && flamegraph_view_make(&view, shown, true, true) &&
-           (!shown->figures || flamegraph_choose_figure(view.graph, options)) &&
+    const flamegraph *shown = options->threads ? table.apart.graph : table.base.graph;
+    if (made)
+        flamegraph_table_forget_nodes(&table, options->threads);
+    made = made && flamegraph_view_make(&view, shown, true, true);
+    flamegraph_view_forget_nodes(&view);
+    made = made && (!shown->figures || flamegraph_choose_figure(view.graph, options)) &&
            flamegraph_draw(view.graph, &table, options, out);
     flamegraph_view_free(&view);
     flamegraph_table_free(&table);

@@ -43,6 +43,7 @@ function colour(code) {
 const colours = codes.map(colour);
 // The tree with threads together and importlib as it is: frames in breadth-first order.
 const tree = {name: [], parent: [0], missing: []}, records = [];
+const ofBase = []; // difference
 const {next: take} = reader(data.table);
 for (let i = 0; i < tree.parent.length; i++) {
   tree.name.push(take());
@@ -53,6 +54,7 @@ for (let i = 0; i < tree.parent.length; i++) {
     const kind = take();
     const record = {frame: i, thread: Math.floor(kind / 3), kind: kind % 3, value: take()};
     if (data.figures && record.kind < 2) record.figures = Array.from({length: 6}, (_, bit) => record.value >> bit & 1 ? take() : 0);
+    if (record.thread >= data.threads.length) ofBase.push({...record, thread: record.thread - data.threads.length}); else // difference
     records.push(record);
   }
 }
@@ -61,6 +63,7 @@ const has = {apart: data.threads.length > 2, imports: importlib.some(Boolean), f
 // Of figures: wall time busy and idle, CPU time, time with the GIL, samples busy and idle.
 const metrics = [{name: 'wall time', at: 0, idle: 1}, {name: 'CPU time', at: 2}, {name: 'time with the GIL', at: 3}, {name: 'samples', at: 4, idle: 5}];
 const known = Array.from({length: 6}, (_, at) => records.some((record) => record.figures?.[at]));
+ofBase.forEach(({figures}) => figures?.forEach((sum, at) => { known[at] ||= sum > 0; })); // difference
 has.idle = known[1] || known[5];
 has.metric = metrics.filter((one) => known[one.at] || known[one.idle]).length > 1;
 const metric = () => metrics[chosen.metric];
@@ -75,6 +78,9 @@ const chosen = {apart: !!data.apart, imports: false, functions: false, callers: 
 let name, value, self, parent, first, children, folded, size, total, origin, placed;
 // The same, always from callers to what they call; what is shown may be turned around.
 let calls;
+// What the frames had in the base, with what they called and of their own; how many are there only, and whether some of
+// them are not known.
+let old, oldSelf, gone, unsure; // difference
 // Which frame of a view stands for a frame of the tree, made when it is asked for: callers have smaller numbers.
 function shape() {
   const found = {name: [tree.name[0]], parent: [0], origin: [[0, 0]]}, made = new Map(), stood = new Map([[0, 0]]);
@@ -122,6 +128,7 @@ function arrange(view) {
   const order = [0];
   name = new Int32Array(count), value = new Float64Array(count), self = new Float64Array(count), parent = new Int32Array(count);
   first = new Int32Array(count), children = new Int32Array(count), size = new Float64Array(count), folded = [], origin = [];
+  old = new Float64Array(count), oldSelf = new Float64Array(count), gone = 0, unsure = view.lostOld.some((sum) => sum > 0); // difference
   const where = new Int32Array(count);
   for (let at = 0; at < order.length; at++) {
     const i = order[at], run = members.subarray(runs[i], runs[i + 1]);
@@ -131,6 +138,7 @@ function arrange(view) {
     where[i] = at;
     value[at] = view.value[i];
     self[at] = view.self[i];
+    old[at] = view.old[i], oldSelf[at] = view.oldSelf[i], gone += old[at] > 0 && !(value[at] > 0); // difference
     if (view.missing[i] || view.lost[i]) folded[at] = [view.missing[i], view.lost[i]];
     first[at] = order.length;
     children[at] = run.length;
@@ -138,11 +146,13 @@ function arrange(view) {
   }
   for (let i = count - 1; i >= 0; i--) {
     size[i] += 1 + (folded[i]?.[0] ?? 0);
+    if (!(value[i] > 0)) size[i]--; // difference
     if (i) size[parent[i]] += size[i];
   }
   total = value[0];
   placed = (frame, thread) => where[view.place(frame, thread)] ?? 0;
   calls = {name, value, self, parent, first, children, folded};
+  calls.old = old, calls.oldSelf = oldSelf; // difference
 }
 // The view turned around: what ran, below those that called it. A group is what is shown as one frame, as places in the
 // calls and how much of each counts; who called it is looked for once it is to be drawn.
@@ -153,7 +163,9 @@ function turn() {
   name = [calls.name[0]], value = [total], self = [0], parent = [0], first = [0], children = [0], size = [1], folded = [];
   const lost = calls.folded.reduce((sum, one) => [sum[0] + one[0], sum[1] + one[1]], none);
   if (lost[0]) folded[0] = lost;
+  calls.oldSelf.forEach((sum, i) => { if (sum > 0 && !(calls.self[i] > 0)) own.push(i); }); // difference
   groups = [{at: own, sums: own.map((i) => calls.self[i])}];
+  groups[0].olds = own.map((i) => calls.oldSelf[i]), old = [calls.old[0]], oldSelf = [0]; // difference
 }
 function expand(i) {
   const group = groups[i], found = new Map();
@@ -166,6 +178,7 @@ function expand(i) {
     if (!found.has(word)) found.set(word, {word, sum: 0, at: [], sums: []});
     const one = found.get(word);
     one.sum += group.sums[k];
+    one.old = (one.old ?? 0) + group.olds[k], (one.olds ??= []).push(group.olds[k]); // difference
     one.at.push(caller);
     one.sums.push(group.sums[k]);
   });
@@ -175,6 +188,7 @@ function expand(i) {
   for (const one of run) {
     groups[name.length] = one;
     name.push(one.word), value.push(one.sum), self.push(0), parent.push(i), first.push(0), children.push(0), size.push(1);
+    old.push(one.old), oldSelf.push(0), size.push(+(size.pop() && one.sum > 0)); // difference
   }
 }
 function build() {
@@ -185,11 +199,15 @@ function build() {
       if (chosen.apart) add('missing', view.place(record.frame, record.thread), record.value);
     } else if (weight(record) > 0) add(record.kind ? 'lost' : 'self', view.place(record.frame, record.thread), weight(record));
   }
+  sums.oldSelf = [], sums.lostOld = []; // difference
+  for (const record of ofBase) if (weight(record) > 0) add(record.kind ? 'lostOld' : 'oldSelf', view.place(record.frame, record.thread), weight(record)); // difference
   if (!chosen.apart)
     tree.missing.forEach((missing, frame) => { if (missing) add('missing', view.place(frame, 0), missing); });
   for (const kind in sums) view[kind] = Float64Array.from(view.name, (_, i) => sums[kind][i] ?? 0);
   view.value = view.self.map((own, i) => own + view.lost[i]);
   for (let i = view.name.length - 1; i > 0; i--) view.value[view.parent[i]] += view.value[i];
+  view.old = view.oldSelf.map((own, i) => own + view.lostOld[i]); // difference
+  for (let i = view.name.length - 1; i > 0; i--) view.old[view.parent[i]] += view.old[i]; // difference
   arrange(view);
   if (chosen.callers) turn();
 }
@@ -234,7 +252,30 @@ function fit(text, room, font) {
 }
 let zoomed = 0, boxes = [], hits = null, width = 0, height = 0, current = null, tallest = 0;
 const frames = part('frames'), head = part('head'), note = part('note'), ring = part('ring');
+// difference {
+// How something has changed against the base, as flamegraph_change() has it, and the colour for that.
+function changeOf(now, then) {
+  const all = calls.old[0];
+  return data.absolute ? (now - then) / (all || total) : now / total - (all && then / all);
+}
+function changeColour(by) {
+  const step = data.steps.filter((least) => Math.abs(by) + 1e-9 >= least).length;
+  return data.changes[data.steps.length + (by < 0 ? -step : step)];
+}
+function changeText(by) {
+  const points = 100 * Math.abs(by);
+  return points < 0.005 ? '0' : (by < 0 ? '−' : '+') + points.toFixed(points >= 0.995 ? 1 : 2);
+}
+function against(now, then) {
+  const text = changeText(changeOf(now, then)), sign = now > then ? '+' : now < then ? '−' : '';
+  return (then ? `in the base ${amount(then)}, ${percent(then, calls.old[0])}: ` : 'not in the base: ') +
+      (data.absolute ? `${sign}${amount(Math.abs(now - then))}, ${text}%` : text + ' points');
+}
+const compared = () => ` · base ${amount(calls.old[0])} · ` + (data.absolute ? 'red: more, blue: less' : 'red: larger share, blue: smaller') +
+    (gone ? ` · ${unsure ? 'at least ' : ''}${number(gone)} frame${gone === 1 ? '' : 's'} gone` : '');
+// }
 const summary = () => amount(total) + ' in all' + (chosen.apart ? '' : data.together) +
+    compared() + // difference
     (data.figures ? ' · ' + metric().name + (!metric().idle ? '' : chosen.idle ? ', waiting included' : ', waiting left out') : '') + (data.subtitle && ' · ' + data.subtitle);
 // The list of functions takes room at the side, or below where there is little.
 let top = data.head, bottom = data.foot, side = 0, below = 0;
@@ -271,7 +312,7 @@ function layout(target) {
   const levels = found.reduce((most, box) => Math.max(most, box.level + 1), 0);
   return {found, hidden, tall: Math.max(top + levels * row + bottom, side && top + 320)};
 }
-function describe(box) {
+let describe = (box) => {
   if (box.count) {
     const what = number(box.count) + (box.count === 1 ? ' folded frame' : ' folded frames');
     return [what, `${amount(box.sum)}, ${percent(box.sum, total)} of all, too narrow to draw`];
@@ -281,7 +322,14 @@ function describe(box) {
   return [names[name[i]], `${amount(value[i])}, ${percent(value[i], total)} of all` +
           (caller ? `, ${percent(value[i], value[caller])} of its caller` : '') +
           `, self ${amount(own)}`];
-}
+};
+// difference {
+const described = describe;
+describe = (box) => {
+  const [title, figures] = described(box), i = box.frame;
+  return [title, box.count ? figures : `${figures}; ${against(value[i], old[i])}`];
+};
+// }
 // A zoomed picture is as tall as its frames, so that no part of it is empty, but does not leave a window that
 // the whole one fills.
 function draw() {
@@ -316,7 +364,8 @@ function drawBox(box) {
                            'aria-label': `${title}: ${figures}`});
   const tip = make('title');
   tip.textContent = `${title} (${figures})`;
-  const fill = box.count ? 'url(#hatch)' : box.above ? '#e9ebef' : colours[name[box.frame]];
+  let fill = box.count ? 'url(#hatch)' : box.above ? '#e9ebef' : colours[name[box.frame]];
+  if (!box.count && !box.above) fill = changeColour(changeOf(value[box.frame], old[box.frame])); // difference
   group.append(tip, make('rect', {x: box.x.toFixed(2), y, width: (box.width - gap).toFixed(2),
                                   height: row - 1, rx: box.width > 6 ? 2 : 0, fill}));
   const text = box.width < 20 || box.count ? '' : fit(title, box.width - gap - 8, '12px');
@@ -530,21 +579,25 @@ const functions = [], functionAt = new Map(), functionOf = names.map((text, word
 function weigh() {
   const found = functions.map((text) => ({text, self: 0, total: 0})), open = new Int32Array(functions.length);
   const way = [chosen.callers ? 0 : zoomed];
+  for (const one of found) one.was = one.old = 0; // difference
   while (way.length) {
     const i = way.pop(), word = functionOf[calls.name[i < 0 ? ~i : i]];
     if (i < 0) { open[word]--; continue; }
     if (word >= 0) {
       found[word].self += calls.self[i];
+      found[word].was += calls.oldSelf[i], found[word].old += open[word] ? 0 : calls.old[i]; // difference
       if (!open[word]++) found[word].total += calls.value[i];
       way.push(~i);
     }
     for (let k = 0; k < calls.children[i]; k++) way.push(calls.first[i] + k);
   }
-  return found.map((one, at) => ({...one, at})).filter((one) => one.total > 0);
+  for (const one of found) one.change = changeOf(one.self, one.was); // difference
+  return found.map((one, at) => ({...one, at})).filter((one) => one.total > 0 || one.old > 0);
 }
 let order = 'self', marked = -1;
 const rows = 100, list = html('div', {class: 'list'}), body = html('tbody'), caption = html('caption');
 const heads = {self: 'Self', total: 'Total'};
+heads.change = 'Change'; // difference
 const table = html('table'), titles = html('tr');
 for (const key in heads) {
   const cell = html('th', {scope: 'col'}), button = html('button', {type: 'button', id: 'by-' + key, title: 'Sort by it'});
@@ -554,6 +607,7 @@ for (const key in heads) {
   titles.append(cell);
   heads[key] = cell;
 }
+heads.change.firstChild.title = 'Sort by how much more or less each took itself than in the base, in percent of all'; // difference
 titles.append(html('th', {scope: 'col'}));
 titles.lastChild.textContent = 'Function';
 table.append(caption, html('thead'), body);
@@ -574,6 +628,7 @@ function drawList() {
   list.style.height = tall + 'px';
   const inside = zoomed && !chosen.callers, found = weigh(), share = inside ? value[zoomed] : total;
   found.sort((a, b) => b[order] - a[order] || b.self - a.self || b.total - a.total || (a.text < b.text ? -1 : 1));
+  if (order === 'change') found.sort((a, b) => Math.abs(b.change) - Math.abs(a.change) || (a.text < b.text ? -1 : 1)); // difference
   caption.textContent = `${found.length > rows ? number(rows) + ' of ' : ''}${number(found.length)} function${found.length === 1 ? '' : 's'}${inside ? ' in what is zoomed' : ''}`;
   for (const key in heads) heads[key].setAttribute('aria-sort', key === order ? 'descending' : 'none');
   for (const one of found.slice(0, rows)) {
@@ -581,8 +636,10 @@ function drawList() {
     for (const key in heads) {
       const cell = html('td');
       cell.textContent = percent(one[key], share);
+      if (key === 'change') cell.textContent = changeText(one.change); // difference
       line.append(cell);
     }
+    button.title += `; self ${against(one.self, one.was)}`; // difference
     button.textContent = one.text;
     button.one = one;
     line.append(html('td'));

@@ -38,6 +38,10 @@ static const char *const help[] = {
     "                   the window's width in a browser)",
     "  --min-width PX   fold frames that are narrower than this (default: 1)",
     "  --inverted       root on top (icicle)",
+    "  --diff           IN has two values a line, BASE VALUE, as difffolded.pl writes them: frames are as wide as "
+    "VALUE,",
+    "                   red where their share of all is larger than in the base, blue where it is smaller",
+    "  --absolute       with --diff: red where VALUE itself is larger, blue where it is smaller",
     "  --threads        threads apart at first (default: together); those whose names differ in digits only are one",
     "  --unit UNIT      what the values are: ns, us, ms, s, or a word for what is counted",
     "                   (default: us if each stack begins with `thread NAME` as pyprof writes it, else "
@@ -58,6 +62,7 @@ typedef struct arguments {
     flamegraph_options options;
     const char *paths[2];
     int path_count;
+    bool diff, absolute;
 } arguments;
 
 static bool parse_width(const char *text, int *width) {
@@ -96,7 +101,8 @@ static bool set_option(arguments *parsed, const char *name, size_t size, const c
         which++;
     }
     if (which == 5) {
-        bool is_flag = is_name(name, size, "--inverted") || is_name(name, size, "--threads");
+        bool is_flag = is_name(name, size, "--inverted") || is_name(name, size, "--threads") ||
+                       is_name(name, size, "--diff") || is_name(name, size, "--absolute");
         fprintf(stderr, "pyprof-svg: %s '%.*s'%s\n", is_flag ? "the option" : "unknown option", (int)size, name,
                 is_flag ? " takes no value" : "");
         return false;
@@ -113,6 +119,16 @@ static bool set_option(arguments *parsed, const char *name, size_t size, const c
     return true;
 }
 
+static bool set_flag(arguments *parsed, const char *text) {
+    static const char *const names[] = {"--inverted", "--threads", "--diff", "--absolute"};
+    bool *flags[] = {&parsed->options.inverted, &parsed->options.threads, &parsed->diff, &parsed->absolute};
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        if (strcmp(text, names[i]) == 0)
+            return *flags[i] = true;
+    }
+    return false;
+}
+
 /* Options may stand anywhere, as `--name value` or `--name=value`; `--` ends them. */
 static bool parse_arguments(int argc, char **argv, arguments *parsed) {
     bool options_end = false;
@@ -126,10 +142,8 @@ static bool parse_arguments(int argc, char **argv, arguments *parsed) {
             parsed->paths[parsed->path_count++] = text;
         } else if (strcmp(text, "--") == 0) {
             options_end = true;
-        } else if (strcmp(text, "--inverted") == 0) {
-            parsed->options.inverted = true;
-        } else if (strcmp(text, "--threads") == 0) {
-            parsed->options.threads = true;
+        } else if (set_flag(parsed, text)) {
+            continue;
         } else {
             const char *equals = strchr(text, '=');
             size_t size = equals ? (size_t)(equals - text) : strlen(text);
@@ -138,6 +152,12 @@ static bool parse_arguments(int argc, char **argv, arguments *parsed) {
                 return false;
         }
     }
+    if (parsed->absolute && !parsed->diff) {
+        fputs("pyprof-svg: --absolute says how --diff compares: it wants --diff, too\n", stderr);
+        return false;
+    }
+    if (parsed->diff)
+        parsed->options.difference = parsed->absolute ? FLAMEGRAPH_ABSOLUTE : FLAMEGRAPH_SHARES;
     return true;
 }
 
@@ -178,18 +198,23 @@ static void outlive_writer(const char *path) {
         sigaction(SIGINT, &action, NULL);
 }
 
-static flamegraph_result read_input(flamegraph *graph, const char *path) {
+static flamegraph_result read_file(flamegraph *graph, FILE *in, const char *name, bool diff) {
+    return diff ? flamegraph_read_difference(graph, in, name, flamegraph_tell_file, stderr)
+                : flamegraph_read(graph, in, name, flamegraph_tell_file, stderr);
+}
+
+static flamegraph_result read_input(flamegraph *graph, const char *path, bool diff) {
     if (path && strcmp(path, "-") == 0)
         path = NULL;
     outlive_writer(path);
     if (!path)
-        return flamegraph_read(graph, stdin, "<stdin>", flamegraph_tell_file, stderr);
+        return read_file(graph, stdin, "<stdin>", diff);
     FILE *in = fopen(path, "rb");
     if (!in) {
         fprintf(stderr, "%s: %s\n", path, strerror(errno));
         return FLAMEGRAPH_IO_ERROR;
     }
-    flamegraph_result result = flamegraph_read(graph, in, path, flamegraph_tell_file, stderr);
+    flamegraph_result result = read_file(graph, in, path, diff);
     fclose(in);
     return result;
 }
@@ -220,7 +245,7 @@ int main(int argc, char **argv) {
         fputs("pyprof-svg: out of memory\n", stderr);
         return EXIT_BAD_INPUT;
     }
-    flamegraph_result result = read_input(graph, parsed.paths[0]);
+    flamegraph_result result = read_input(graph, parsed.paths[0], parsed.diff);
     if (result == FLAMEGRAPH_OK && flamegraph_total(graph) == 0) {
         fprintf(stderr, "pyprof-svg: the input holds no samples\n");
     }

@@ -603,6 +603,87 @@ check('nothing to choose, no button', async () => {
   assert.equal(await page.locator('#apart, #imports').count(), 0);
 });
 
+// ---- differences ----
+
+const difference = `
+thread MainThread;main (a.py:1);slow (a.py:2) 100 400
+thread MainThread;main (a.py:1);slow (a.py:2);leaf (b.py:9) 100 100
+thread MainThread;main (a.py:1);fast (a.py:3) 400 200
+thread MainThread;main (a.py:1);fast (a.py:3);leaf (b.py:9) 200 100
+thread MainThread;main (a.py:1);old (c.py:4);older (c.py:5) 200 0
+thread worker;new (d.py:6) 0 200
+`; // 1000 each
+const coloured = async () => Object.fromEntries(await page.$$eval('.frame', (groups) => groups.map((group) =>
+  [group.querySelector('title').textContent.replace(/ \(\d.*/, ''), group.querySelector('rect').getAttribute('fill')])));
+
+check('a difference is the same with a script and without', async () => {
+  for (const args of [[], ['--absolute'], ['--threads']]) {
+    const still = [], moving = [];
+    for (const [javaScriptEnabled, found] of [[false, still], [true, moving]]) {
+      await page?.context().close();
+      await open(difference, ['--diff', ...args], {javaScriptEnabled, together: true});
+      const told = (title) => title.replace(/, [\d.]+% of its caller|, self [\d.]+ \S+?(?=;)/g, '');
+      found.push((await drawn()).map((one) => `${told(one.title)} ${one.width.toFixed(1)}`).sort(), await coloured(), await shown('subtitle'));
+    }
+    assert.deepEqual(moving, still);
+    assert.ok(moving[0].includes('new (d.py:6) (200 \xb5s, 20.0% of all; not in the base: +20.0 ' + 'points) 234.2') || args[0] === '--absolute', moving[0].join());
+    assert.ok(!moving[0].some((one) => one.startsWith('old')), 'what is gone has no width');
+    assert.match(moving[2], /^1\.00 ms in all(, 2 threads together)? · base 1\.00 ms · red: .* · 2 frames gone$/);
+  }
+});
+
+for (const way in ways) {
+  check(`a difference by ${way}: what has changed is a list, and stays so zoomed, apart and turned`, async () => {
+    await open(difference, ['--diff'], {together: true, width: 1400});
+    await ways[way]('functions');
+    assert.equal(await page.locator('#list caption').textContent(), '7 functions');
+    assert.equal((await listed())[0], '40.0% 50.0% +30.0 slow (a.py)'); // by self
+    await ways[way]('by-change');
+    assert.equal(await page.locator('#list th[aria-sort=descending]').textContent(), 'Change');
+    assert.deepEqual(await listed(), ['40.0% 50.0% +30.0 slow (a.py)', '20.0% 30.0% −20.0 fast (a.py)', '20.0% 20.0% +20.0 new (d.py)',
+      '0% 0% −20.0 older (c.py)', '20.0% 20.0% −10.0 leaf (b.py)', '0% 80.0% 0 main (a.py)', '0% 0% 0 old (c.py)']);
+    const gone = page.locator('#list tbody button', {hasText: 'older (c.py)'});
+    assert.equal(await gone.getAttribute('title'), 'older (c.py): self 0 s, total 0 s; self in the base 200 \xb5s, 20.0%: −20.0 points');
+    await ways[way]('functions');
+    await frame('slow (').hover();
+    assert.equal(await shown('figures'), '500 \xb5s, 50.0% of all, 62.5% of its caller, self 400 \xb5s; in the base 200 \xb5s, 20.0%: +30.0 points');
+    const before = await coloured();
+    await page.mouse.move(1, 1);
+    await ways[way]('callers');
+    const turned = await coloured();
+    assert.deepEqual([turned.all, turned['leaf (b.py:9)'], turned['new (d.py:6)']], ['#e8eaed', '#6aa5f0', '#f0705a']);
+    assert.ok((await find('leaf (')).title.endsWith('in the base 300 \xb5s, 30.0%: −10.0 points)'));
+    assert.ok(!Object.keys(turned).some((name) => name.startsWith('older')));
+    await ways[way]('callers');
+    assert.deepEqual(await coloured(), before);
+    await ways[way]('apart');
+    const apart = await coloured();
+    assert.deepEqual([apart['thread MainThread'], apart['thread worker']], ['#6aa5f0', '#f0705a']);
+    assert.ok((await find('thread MainThread')).title.includes('in the base 1.00 ms, 100.0%: −20.0 points'));
+    if (way === 'mouse') await frame('main (').click();
+    else {
+      await frame('main (').focus();
+      await page.keyboard.press('Enter');
+    }
+    assert.equal((await coloured())['slow (a.py:2)'], '#f0705a');
+    assert.ok((await find('slow (')).title.includes('in the base 200 \xb5s, 20.0%: +30.0 points'));
+    await page.keyboard.press('Escape');
+    assert.deepEqual(await coloured(), apart);
+  });
+}
+
+check('each metric has a base of its own', async () => {
+  const {subtitle} = await begun('0', 'no', 'base');
+  assert.equal(subtitle, '1.00 s in all, 2 threads together \xb7 base 500 ms \xb7 red: larger share, blue: smaller \xb7 wall time, waiting left out');
+  assert.deepEqual([...new Set(Object.values(await coloured()))], ['#e8eaed']);
+  await page.locator('#metric').selectOption('1');
+  const cpu = await coloured();
+  assert.deepEqual([cpu.import, cpu['run (a.py:5)'], cpu.all], ['#f0705a', '#e8eaed', '#e8eaed']);
+  assert.ok((await find('import')).title.endsWith('; not in the base: +16.7 points)'));
+  assert.equal((await begun('1', 'no', 'base')).subtitle.split(' \xb7 ')[1], 'base 250 ms');
+  assert.equal((await begun('0', 'yes', 'base')).subtitle.split(' \xb7 ')[1], 'base 1.00 s');
+});
+
 // ---- light and dark ----
 
 const linear = (channel) => channel <= 0.03928 ? channel / 12.92 : ((channel + 0.055) / 1.055) ** 2.4;
@@ -659,6 +740,15 @@ for (const colorScheme of ['light', 'dark']) {
     await open('', [], {colorScheme, figures: ['1']});
     await page.locator('#apart').click();
     await assertReadable(`${colorScheme}, figures`, 10);
+    await page.context().close();
+    const steps = Array.from({length: 40}, (_, i) => `r;f${i} (a.py:${i}) ${900 + 5 * i * i} 900\nr;g${i} (a.py:${i}) 900 ${900 + 5 * i * i}\n`);
+    await open(steps.join(''), ['--diff'], {colorScheme, width: 6000});
+    assert.ok(new Set(Object.values(await coloured())).size > 10);
+    await assertReadable(`${colorScheme}, difference`, 80);
+    await page.locator('#functions').click();
+    await page.locator('#by-change').click();
+    await page.locator('#search').fill('f1');
+    await assertReadable(`${colorScheme}, difference searched`, 80);
     await page.context().close();
     await open('', [], {colorScheme});
     await assertReadable(`${colorScheme}, without samples`, 3);

@@ -1,5 +1,5 @@
 """The table of contents in the header's top comment names the parts that the header has, in their order; none of them
-is too long, and each has unit tests; and the picture's script and style are in flamegraph.h as their files have them."""
+is too long, and each has unit tests; and what tools/embed.py writes into headers is there as its files have it."""
 import glob
 import os
 import re
@@ -53,8 +53,10 @@ class Contents(unittest.TestCase):
             parts = {name for name, body in rooms(file.read()) if re.search(r"^[^ ].*\) \{$", body, re.MULTILINE)}
         self.assertEqual(parts, set(re.findall(r">>(\w+)", tests)))
 
-    def test_picture(self):
-        self.assertEqual(embed.read(embed.HEADER), embed.embedded(), "run tools/embed.py")
+    def test_embedded(self):
+        for header in embed.HEADERS:
+            with self.subTest(header=header):
+                self.assertEqual(embed.read(header), embed.embedded(header), "run tools/embed.py")
 
 
 if __name__ == "__main__":

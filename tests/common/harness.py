@@ -75,7 +75,7 @@ class Run:
             for words, path in zip(outputs, paths):
                 with open(path, 'rb') as file:
                     data = file.read()
-                self.texts[words] = data if 'pprof' in words.split(',') else data.decode('utf-8')
+                self.texts[words] = data if {'pprof', 'pstats'} & set(words.split(',')) else data.decode('utf-8')
 
     def stacks(self, words):
         return collapsed.parse(self.texts[words])

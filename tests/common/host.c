@@ -15,6 +15,9 @@
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
+#define EXPORTS_IMPLEMENTATION
+#include "exports.h"
+
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -33,7 +36,8 @@
 #include "prefer.h"
 
 #define MAX_OUTPUTS 32
-#define FORMAT_TOP ((pyprof_format)1000) /* none of the header's */
+#define FORMAT_TOP ((pyprof_format)1000)      /* none of the header's */
+#define FORMAT_EXPORTED ((pyprof_format)2000) /* the first of those of exports.h */
 
 /* The words of an output. */
 
@@ -51,6 +55,10 @@ static bool apply_word(pyprof_output *output, const char *word, size_t length) {
         output->only_mine = true;
     } else if (IS("pprof")) {
         output->format = PYPROF_FORMAT_PPROF;
+    } else if (IS("pstats") || IS("firefox") || IS("perfetto") || IS("jsonl")) {
+        char name[16] = {0};
+        memcpy(name, word, length);
+        output->format = (pyprof_format)((unsigned)FORMAT_EXPORTED + (unsigned)exports_format_of_name(name));
     } else if (IS("wall")) {
         output->metric = PYPROF_METRIC_WALL;
     } else if (IS("cpu")) {
@@ -296,6 +304,18 @@ static void save_top(const pyprof_profile *profile, const pyprof_output *output,
     free(rows);
 }
 
+static bool write_to(void *file, const void *data, size_t size) {
+    return fwrite(data, 1, size, (FILE *)file) == size;
+}
+
+static void save_exported(const pyprof_profile *profile, const pyprof_output *output, const char *path) {
+    exports_format format = (exports_format)((unsigned)output->format - (unsigned)FORMAT_EXPORTED);
+    FILE *file = fopen(path, "wb");
+    if (!file || exports_write(profile, output, format, write_to, file) != PYPROF_OK || fclose(file) != 0) {
+        die(path, file ? exports_last_error() : strerror(errno));
+    }
+}
+
 static void save(const pyprof_profile *profile, const char *specification) {
     pyprof_output output = {0};
     const char *end = parse_words(&output, specification);
@@ -304,6 +324,8 @@ static void save(const pyprof_profile *profile, const char *specification) {
     }
     if (output.format == FORMAT_TOP) {
         save_top(profile, &output, end + 1);
+    } else if (output.format >= FORMAT_EXPORTED) {
+        save_exported(profile, &output, end + 1);
     } else {
         check(end + 1, pyprof_save(profile, &output, end + 1));
     }

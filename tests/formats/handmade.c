@@ -118,6 +118,28 @@ static void export_as(const workbench *bench, const char *folder, const pyprof_o
     }
 }
 
+/* The rows of pyprof_top: "SELF TOTAL SAMPLES_SELF SAMPLES_TOTAL LINE", a tab, name and path, with a zero behind each. */
+static void save_top(const workbench *bench, const char *folder, const pyprof_output *output, const char *name) {
+    static pyprof_row rows[4096];
+    char path[4096];
+    size_t count = sizeof rows / sizeof *rows;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "wb");
+    if (file == NULL || pyprof_top(bench->profile, output, rows, &count) != PYPROF_OK || count > 4096) {
+        fprintf(stderr, "%s: %s\n", path, pyprof_last_error());
+        exit(1);
+    }
+    for (size_t i = 0; i < count; i++) {
+        fprintf(file, "%llu %llu %llu %llu %d\t", (unsigned long long)rows[i].self, (unsigned long long)rows[i].total,
+                (unsigned long long)rows[i].samples_self, (unsigned long long)rows[i].samples_total, (int)rows[i].line);
+        fwrite(rows[i].name.data, 1, rows[i].name.size + 1, file);
+        fwrite(rows[i].path.data, 1, rows[i].path.size + 1, file);
+    }
+    if (fclose(file) != 0) {
+        exit(1);
+    }
+}
+
 /* By the path's ending, as a host has it written. */
 static void save_as(const workbench *bench, const char *folder, const pyprof_output *output, const char *name) {
     char path[4096];
@@ -166,6 +188,7 @@ int main(int argc, char **argv) {
             save(&bench, argv[1], &output, endings[i], save_as);
         }
         export_all(&bench, argv[1], &output);
+        save(&bench, argv[1], &output, ".top", save_top);
     }
     pyprof_output merged = {.include_idle = true, .merge_threads = true};
     pyprof_output filtered = {.thread = "worker*", .min_share = 0.02};

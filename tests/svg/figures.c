@@ -1,4 +1,5 @@
-/* Draws a graph of figures on standard output, with all that such a picture has to choose: figures [METRIC [idle]]. */
+/* Draws a graph of figures on standard output, with all that such a picture has to choose: figures [METRIC [IDLE [base]]];
+ * IDLE is yes or no. */
 #include "flamegraph.h"
 
 static uint32_t frame(flamegraph *graph, uint32_t parent, const char *name) {
@@ -6,6 +7,14 @@ static uint32_t frame(flamegraph *graph, uint32_t parent, const char *name) {
     if (made == FLAMEGRAPH_NONE)
         abort();
     return made;
+}
+
+/* The base had half of all, but of load, which had none of its CPU time. */
+static void add_base(flamegraph *graph, uint32_t node, flamegraph_figures figures, bool is_load) {
+    flamegraph_figures half = {figures.wall / 2, figures.wall_idle / 2, is_load ? 0 : figures.cpu / 2,
+                               figures.gil / 2,  figures.samples / 2,   figures.samples_idle / 2};
+    if (flamegraph_add_base(graph, node, &half) != FLAMEGRAPH_OK)
+        abort();
 }
 
 static void add(flamegraph *graph, uint32_t node, flamegraph_figures figures) {
@@ -20,7 +29,8 @@ int main(int argc, char **argv) {
     if (!graph)
         return 1;
     options.metric = (flamegraph_metric)(argc > 1 ? atoi(argv[1]) : 0);
-    options.idle = argc > 2;
+    options.idle = argc > 2 && strcmp(argv[2], "no") != 0;
+    options.difference = argc > 3 ? FLAMEGRAPH_SHARES : FLAMEGRAPH_NO_DIFFERENCE;
     options.title = "<figures>";
     uint32_t start = frame(graph, FLAMEGRAPH_ROOT, "thread MainThread");
     uint32_t worker = frame(graph, FLAMEGRAPH_ROOT, "thread worker");
@@ -33,6 +43,11 @@ int main(int argc, char **argv) {
     add(graph, load, loading);
     add(graph, wait, waiting);
     add(graph, worker, starting);
+    if (argc > 3) {
+        add_base(graph, run, running, false);
+        add_base(graph, load, loading, true);
+        add_base(graph, wait, waiting, false);
+    }
     flamegraph_figures wrong = {1, 2, 0, 0, 0, 0}, vast = {0, 0, UINT64_MAX, 0, 0, 0};
     if (flamegraph_add_figures(graph, run, &wrong) != FLAMEGRAPH_BAD_INPUT ||
         flamegraph_add_figures(graph, run, &vast) != FLAMEGRAPH_BAD_INPUT || flamegraph_total(graph) != 2000000)

@@ -6,6 +6,7 @@
  */
 #define _XOPEN_SOURCE 700
 #define FLAMEGRAPH_MAX_FRAMES 24 /* small, so that most pictures leave frames out */
+#define FLAMEGRAPH_BLOCK 8       /* so that most lines stand in several blocks */
 #include "flamegraph.h"
 
 #include <ctype.h>
@@ -132,16 +133,70 @@ static bool write_file(void *file, const void *data, size_t size) {
     return fwrite(data, 1, size, file) == size;
 }
 
-static void check_picture(const flamegraph *graph, const flamegraph_options *options) {
+static char *picture_of(const flamegraph *graph, const flamegraph_options *options) {
     char *picture = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&picture, &size);
     CHECK(out && flamegraph_write(graph, options, write_file, out) == FLAMEGRAPH_OK);
     fclose(out);
     CHECK(strlen(picture) == size);
-    check_utf8(picture, size);
+    return picture;
+}
+
+static void check_picture(const flamegraph *graph, const flamegraph_options *options) {
+    char *picture = picture_of(graph, options);
+    check_utf8(picture, strlen(picture));
     check_xml(picture);
     free(picture);
+}
+
+static void check_same_picture(const flamegraph *graph, const flamegraph *other, const flamegraph_options *options) {
+    char *picture = picture_of(graph, options), *expected = picture_of(other, options);
+    CHECK(strcmp(picture, expected) == 0);
+    free(picture);
+    free(expected);
+}
+
+static flamegraph *graph_of_few(void) {
+    flamegraph *graph = flamegraph_create();
+    CHECK(graph && flamegraph_add(graph, "a;b 3\na 1", 9, "few", NULL, NULL) == FLAMEGRAPH_OK);
+    return graph;
+}
+
+/* What was refused has left no trace: what is added afterwards is as if it had never been there. */
+static void check_undone(flamegraph *graph, const flamegraph_options *options) {
+    static const char more[] = "a;b;c 5\nthread t;a 0.5\nx;y 2\na;d 1";
+    flamegraph *few = graph_of_few();
+    check_same_picture(graph, few, options);
+    CHECK(flamegraph_add(graph, more, sizeof more - 1, "more", NULL, NULL) == FLAMEGRAPH_OK);
+    CHECK(flamegraph_add(few, more, sizeof more - 1, "more", NULL, NULL) == FLAMEGRAPH_OK);
+    check_same_picture(graph, few, options);
+    flamegraph_free(few);
+}
+
+/* Read as a difference. */
+static void check_difference(const uint8_t *data, size_t size, const flamegraph_options *options) {
+    flamegraph_options difference = *options;
+    flamegraph *graph = graph_of_few(), *few = graph_of_few();
+    difference.difference = size % 8 == 2 ? FLAMEGRAPH_SHARES : FLAMEGRAPH_ABSOLUTE;
+    CHECK(flamegraph_add_difference(graph, "a;b 2 1\nc 1 0", 13, "in", NULL, NULL) == FLAMEGRAPH_OK);
+    CHECK(flamegraph_add_difference(few, "a;b 2 1\nc 1 0", 13, "in", NULL, NULL) == FLAMEGRAPH_OK);
+    if (flamegraph_add_difference(graph, (const char *)data, size, "in", NULL, NULL) != FLAMEGRAPH_OK)
+        check_same_picture(graph, few, &difference);
+    check_picture(graph, &difference);
+    flamegraph_free(graph);
+    flamegraph_free(few);
+}
+
+/* In blocks, a text is what it is in one piece. */
+static void check_blocks(const uint8_t *data, size_t size, flamegraph_result expected, const flamegraph *graph,
+                         const flamegraph_options *options) {
+    flamegraph *blocks = graph_of_few();
+    FILE *in = size ? fmemopen((void *)(uintptr_t)data, size, "rb") : fopen("/dev/null", "rb");
+    CHECK(in && flamegraph_read(blocks, in, "in", NULL, NULL) == expected);
+    fclose(in);
+    check_same_picture(blocks, graph, options);
+    flamegraph_free(blocks);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -160,9 +215,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     current_data = data;
     current_size = size;
     FILE *errors = open_memstream(&told, &told_size);
-    flamegraph *graph = flamegraph_create();
-    CHECK(errors && graph);
-    CHECK(flamegraph_add(graph, "a;b 3\na 1", 9, "in", flamegraph_tell_file, errors) == FLAMEGRAPH_OK);
+    flamegraph *graph = graph_of_few();
+    CHECK(errors);
     flamegraph_result result = flamegraph_add(graph, (const char *)data, size, "in", flamegraph_tell_file, errors);
     fclose(errors);
     if (result == FLAMEGRAPH_OK) {
@@ -172,6 +226,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         check_errors(told);
     }
     check_picture(graph, &options);
+    if (size % 4 == 0) /* these take time */
+        check_blocks(data, size, result, graph, &options);
+    if (size % 4 == 2)
+        check_difference(data, size, &options);
+    if (size % 4 == 1 && result != FLAMEGRAPH_OK)
+        check_undone(graph, &options);
     flamegraph_free(graph);
     free(told);
     return 0;
@@ -200,6 +260,7 @@ static const char *const seeds[] = {
     "a 9223372036854775807\nb 9223372036854775807\n",
     "process 1:\"x\";thread (0x7f01);f (a.py:3) 1.25\nthread w-1;f 1e-05\nthread w-22;thread x;f 0.5\n",
     "a;b 10 20\na;c 0 7\n",
+    "thread w-1;a;b 10 20.5\nthread w-2;a;c 0 7\nthread w-2;gone 4 0\n",
     "{\"$schema\": \"https://www.speedscope.app/file-format-schema.json\"}\n",
 };
 

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import resource
 import signal
 import stat
 import subprocess
@@ -13,6 +14,8 @@ import unittest
 import xml.etree.ElementTree as ElementTree
 
 PYPROF_SVG = os.path.join(os.environ["PYPROF_BUILD"], "tools", "pyprof-svg")
+with open(PYPROF_SVG, "rb") as tool:
+    IS_SANITIZED = b"libasan" in tool.read()  # which reserves more addresses than any limit allows
 SVG = "{http://www.w3.org/2000/svg}"
 Box = collections.namedtuple("Box", "name value share x y width colour fold text")
 
@@ -211,6 +214,144 @@ class Colours(unittest.TestCase):
         text = luminance("#1f2328")
         for colour in set(self.colours(";".join("f (file%d.py:1)" % i for i in range(200)) + " 1\n").values()):
             self.assertGreater((luminance(colour) + 0.05) / (text + 0.05), 7, colour)
+
+
+class Difference(unittest.TestCase):
+    """Two profiles in one picture: each frame is as wide as what it has, and coloured by what it had."""
+    LINES = "a;up 10 20\na;down 20 10\na;same 30 30\na;gone;x 30 0\na;new 0 20\na;slower 60 70\na;rest 50 50\n"  # 200, 200
+
+    def boxes(self, lines, *options):
+        return {b.name: b for b in boxes(draw(lines, "--diff", *options))}
+
+    def titles(self, lines, *options):
+        found = [group.find(SVG + "title").text for group in ElementTree.fromstring(draw(lines, "--diff", *options)).iter(SVG + "g")
+                 if group.get("class") == "frame"]
+        return dict(title.split(" (", 1) for title in found)
+
+    def head(self, picture):
+        return next(t.text for t in ElementTree.fromstring(picture).iter(SVG + "text") if t.get("id") == "subtitle")
+
+    def test_widths_are_of_what_is_new(self):
+        found = self.boxes(self.LINES)
+        self.assertEqual(sorted(found), ["a", "all", "down", "new", "rest", "same", "slower", "up"])  # nothing that is gone
+        self.assertEqual(found["all"].value, "200 samples")
+        for name, share in [("up", 0.1), ("down", 0.05), ("same", 0.15), ("new", 0.1), ("a", 1)]:
+            self.assertAlmostEqual(found[name].width, share * (1200 - 2 * 12) - 1, delta=0.02)
+
+    def test_colours_of_known_changes(self):
+        found = self.boxes(self.LINES)
+        grey, red10 = "#e8eaed", "#f0705a"
+        red5, blue5 = "#ef7e6b", "#78adef"  # the seventh of eight steps: eight ninths of the way to red, to #6aa5f0
+        for name, colour in [("all", grey), ("a", grey), ("same", grey), ("rest", grey), ("up", red5), ("slower", red5),
+                             ("down", blue5), ("new", red10)]:
+            self.assertEqual(found[name].colour, colour, name)
+
+    def test_a_step_of_change_is_a_step_of_colour(self):
+        reds, blues = [], []
+        for parts in [0, 4, 5, 9, 10, 19, 20, 49, 50, 99, 100, 199, 200, 499, 500, 999, 1000, 4000]:  # of 10,000
+            lines = "f 4000 %d\nrest 6000 %d\n" % (4000 + parts, 6000 - parts)
+            found = self.boxes(lines)
+            reds.append(found["f"].colour)
+            blues.append(found["rest"].colour)
+        self.assertEqual(reds[:2], ["#e8eaed"] * 2)
+        self.assertEqual(len(set(reds)), 9)
+        self.assertEqual(len(set(blues)), 9)
+        for steps in reds, blues:
+            for i in range(0, 18, 2):
+                self.assertEqual(steps[i], steps[i + 1])
+
+    def test_shares_or_values(self):
+        """Twice the same: the shares are as they were, the values are not."""
+        lines = "a;b 10 20\na;c 30 60\n"
+        self.assertEqual({b.colour for b in self.boxes(lines).values()}, {"#e8eaed"})
+        self.assertEqual({b.colour for b in self.boxes(lines, "--absolute").values()}, {"#f0705a"})
+        self.assertEqual(self.titles(lines, "--absolute"), {
+            "all": "80 samples, 100.0% of all; in the base 40 samples, 100.0%: +40 samples, +100.0%)",
+            "a": "80 samples, 100.0% of all; in the base 40 samples, 100.0%: +40 samples, +100.0%)",
+            "b": "20 samples, 25.0% of all; in the base 10 samples, 25.0%: +10 samples, +25.0%)",
+            "c": "60 samples, 75.0% of all; in the base 30 samples, 75.0%: +30 samples, +75.0%)"})
+
+    def test_both_values_are_told(self):
+        titles = self.titles(self.LINES)
+        self.assertEqual(titles["up"], "20 samples, 10.0% of all; in the base 10 samples, 5.0%: +5.0 points)")
+        self.assertEqual(titles["down"], "10 samples, 5.0% of all; in the base 20 samples, 10.0%: \u22125.0 points)")
+        self.assertEqual(titles["same"], "30 samples, 15.0% of all; in the base 30 samples, 15.0%: 0 points)")
+        self.assertEqual(titles["new"], "20 samples, 10.0% of all; not in the base: +10.0 points)")
+
+    def test_head_tells_of_the_base(self):
+        self.assertEqual(self.head(draw(self.LINES, "--diff")), "200 samples in all \xb7 base 200 samples \xb7 "
+                         "red: larger share, blue: smaller \xb7 2 frames gone")
+        self.assertEqual(self.head(draw("a 1 2\nb 1 0\n", "--diff", "--absolute", "--subtitle", "why")),
+                         "2 samples in all \xb7 base 2 samples \xb7 red: more, blue: less \xb7 1 frame gone \xb7 why")
+
+    def test_nothing_has_changed(self):
+        found = self.boxes("a;b 7 7\na;c 1.5 1.5\n")
+        self.assertEqual({b.colour for b in found.values()}, {"#e8eaed"})
+
+    def test_empty_base(self):
+        found = self.boxes("a;b 0 7\nc 0 1\n")
+        self.assertEqual({b.colour for b in found.values()}, {"#f0705a"})
+        self.assertEqual(self.titles("a;b 0 7\nc 0 1\n")["c"], "1 sample, 12.5% of all; not in the base: +12.5 points)")
+
+    def test_nothing_but_a_base(self):
+        self.assertIn(b"No samples.", draw("a;b 7 0\n", "--diff"))
+
+    def test_fractions_of_either_side(self):
+        titles = self.titles("a 0.25 1\nb 1 1e-1\nc 0 0.001\n")
+        self.assertEqual(titles["all"].split(":")[0], "1.10 samples, 100.0% of all; in the base 1.25 samples, 100.0%")
+        self.assertEqual(titles["b"].split(":")[0], "0.100 samples, 9.1% of all; in the base 1 sample, 80.0%")
+
+    def test_threads_and_imports_are_one_in_both(self):
+        lines = ("thread w-1;f (a.py:1) 10 20\nthread w-2;f (a.py:1) 30 20\nthread w-1;i (<frozen importlib._bootstrap>:3);"
+                 "j (<frozen importlib._bootstrap>:4) 20 0\nthread w-3;i (<frozen importlib._bootstrap>:3) 20 40\n")
+        titles = self.titles(lines, "--unit", "samples")
+        self.assertEqual(titles["f"], "a.py:1) (40 samples, 50.0% of all; in the base 40 samples, 50.0%: 0 points)")
+        self.assertEqual(titles["import"], "40 samples, 50.0% of all; in the base 40 samples, 50.0%: 0 points)")
+        titles = self.titles(lines, "--unit", "samples", "--threads")
+        self.assertIn("80 samples, 100.0% of all; in the base 80 samples, 100.0%: 0 points)", titles["thread w-#"])
+
+    def test_the_largest_of_both_sides_are_kept(self):
+        """Of more frames than a file describes, what is gone has its place, too, and sums are whole."""
+        lines = "big;gone (a.py:1) 900000 0\n" + "".join("big;f%d (a.py:%d) 1 2\n" % (i, i) for i in range(30000))
+        picture = draw(lines, "--diff")
+        self.assertIn("in the base 930,000 samples", next(t for n, t in self.titles(lines).items() if n == "big"))
+        names = re.search(rb"names: `(.*?)`,\n", picture, re.S)[1]
+        self.assertIn(b"gone (a.py:1)", names)
+
+    def test_text_is_readable_on_all_colours(self):
+        def luminance(colour):
+            red, green, blue = [int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+            linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
+            return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+        pairs = re.findall(r'rect\[fill="(#......)"\]\{fill:(#......);', draw("a 1 1\n", "--diff").decode())
+        self.assertEqual((len(pairs), len(set(pairs))), (17, 17))
+        for light, dark in pairs:
+            self.assertGreater((luminance(light) + 0.05) / (luminance("#1f2328") + 0.05), 4.5)
+            self.assertGreater((luminance("#f0f3f6") + 0.05) / (luminance(dark) + 0.05), 4.5)
+
+    def test_bad_lines(self):
+        for line, told in [("a;b 5", "one value ends the line: a difference has two, BASE VALUE"),
+                           ("a;b x 5", "one value ends the line: a difference has two, BASE VALUE"),
+                           ("a;b 5 x", "the line ends with 'x', not with a number"),
+                           ("a;b -1 5", "the value -1 is negative"), ("a;b 1 -5", "the value -5 is negative"),
+                           ("3 5", "no stack before the value"), ("a;;b 3 5", "frame 2 of the stack is empty"),
+                           ("a 18446744073709551616 1", "the value 18446744073709551616 does not fit in 64 bits"),
+                           ("a 18446744073709551615 1", "the sum of all values exceeds 64 bits")]:
+            with self.subTest(line=line):
+                code, picture, errors = run("ok 1 2\n" + line + "\n", "--diff")
+                self.assertEqual((code, picture), (1, b""))
+                self.assertTrue(errors.startswith("<stdin>:2: " + told), errors)
+
+    def test_without_the_option_it_is_named(self):
+        code, picture, errors = run(self.LINES)
+        self.assertEqual((code, picture), (1, b""))
+        self.assertIn("pyprof-svg --diff draws the difference", errors)
+
+    def test_absolute_wants_diff(self):
+        code, picture, errors = run("a 1\n", "--absolute")
+        self.assertEqual((code, picture), (2, b""))
+        self.assertIn("--absolute says how --diff compares", errors)
 
 
 class Threads(unittest.TestCase):
@@ -490,6 +631,18 @@ class GoodInput(unittest.TestCase):
             for text in root.iter(SVG + "text"):
                 self.assertLess(float(text.get("y")), float(root.get("height")), width)
                 self.assertLess(len(text.text or "") * 4, width)
+
+    @unittest.skipIf(IS_SANITIZED, "address sanitizer needs more room than there is")
+    def test_of_a_long_text_only_the_stacks_are_held(self):
+        room = 40 << 20
+        with tempfile.TemporaryFile() as text:
+            for i in range(600):
+                text.write(b"".join(b"main (a.py:1);work (a.py:%d);%s (b.py:1) 5\n" % (k, b"x" * 900) for k in range(100)))
+            self.assertGreater(text.tell(), room)
+            text.seek(0)
+            done = subprocess.run([PYPROF_SVG], stdin=text, stdout=subprocess.PIPE, check=True,
+                                  preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (room, room)))
+        self.assertEqual(box(done.stdout, "main (a.py:1)").value, "300,000 samples")
 
     def test_zero_beside_others(self):
         self.assertEqual([b.name for b in boxes(draw("a 0\nb 1\n"))], ["all", "b"])

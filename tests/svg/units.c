@@ -109,9 +109,58 @@ static void tells_the_caller(void) {
     flamegraph_free(graph);
 }
 
+static void gives(flamegraph *graph, uint32_t frame, uint64_t value, uint64_t base, uint64_t cpu, uint64_t base_cpu) {
+    flamegraph_figures now = {value, 0, cpu, 0, 1, 0}, then = {base, 0, base_cpu, 0, 1, 0};
+    CHECK(flamegraph_add_figures(graph, frame, &now) == FLAMEGRAPH_OK);
+    CHECK(flamegraph_add_base(graph, frame, &then) == FLAMEGRAPH_OK);
+}
+
+/* Each metric has a base of its own, and what is wrong changes nothing. */
+static void compares_with_a_base(void) {
+    static text out;
+    flamegraph *graph = flamegraph_create();
+    flamegraph_figures wrong = {1, 2, 0, 0, 0, 0}, vast = {0, 0, 0, UINT64_MAX, 0, 0};
+    flamegraph_options options;
+    memset(&options, 0, sizeof options);
+    if (!graph)
+        abort();
+    uint32_t a = flamegraph_add_frame(graph, FLAMEGRAPH_ROOT, "a", 1), b = flamegraph_add_frame(graph, a, "b", 1);
+    uint32_t c = flamegraph_add_frame(graph, a, "c", 1);
+    gives(graph, b, 1000, 1000, 300, 100);
+    gives(graph, c, 3000, 1000, 100, 100);
+    CHECK(flamegraph_add_base(graph, b, &wrong) == FLAMEGRAPH_BAD_INPUT);
+    CHECK(flamegraph_add_base(graph, b, &vast) == FLAMEGRAPH_OK);
+    CHECK(flamegraph_add_base(graph, c, &vast) == FLAMEGRAPH_BAD_INPUT);
+    CHECK(flamegraph_total(graph) == 4000);
+    const char *expected[][2] = {
+        {"<title>b (1.00 ms, 25.0% of all; in the base 1.00 ms, 50.0%: \xe2\x88\x92"
+         "25.0 points)</title>",
+         "<title>c (3.00 ms, 75.0% of all; in the base 1.00 ms, 50.0%: +25.0 points)</title>"},
+        {"<title>b (300 \xc2\xb5s, 75.0% of all; in the base 100 \xc2\xb5s, 50.0%: +25.0 points)</title>",
+         "<title>c (100 \xc2\xb5s, 25.0% of all; in the base 100 \xc2\xb5s, 50.0%: \xe2\x88\x92"
+         "25.0 points)</title>"},
+    };
+    for (int metric = 0; metric < 2; metric++) {
+        options.metric = metric ? FLAMEGRAPH_CPU : FLAMEGRAPH_WALL;
+        options.difference = FLAMEGRAPH_SHARES;
+        out.size = 0;
+        out.room = sizeof out.bytes - 1;
+        CHECK(flamegraph_write(graph, &options, append, &out) == FLAMEGRAPH_OK);
+        out.bytes[out.size] = '\0';
+        CHECK(strstr(out.bytes, expected[metric][0]) && strstr(out.bytes, expected[metric][1]));
+    }
+    options.difference = FLAMEGRAPH_NO_DIFFERENCE;
+    out.size = 0;
+    CHECK(flamegraph_write(graph, &options, append, &out) == FLAMEGRAPH_OK);
+    out.bytes[out.size] = '\0';
+    CHECK(!strstr(out.bytes, "in the base"));
+    flamegraph_free(graph);
+}
+
 int main(void) {
     draws_into_memory();
     says_where_it_comes_from();
     tells_the_caller();
+    compares_with_a_base();
     return other_unit();
 }

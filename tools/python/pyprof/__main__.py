@@ -1,0 +1,358 @@
+"""Records a Python program in this process: python -m pyprof record script.py"""
+import io
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+import types
+
+import pyprof
+
+USAGE = """\
+usage: python -m pyprof record [OPTIONS] SCRIPT [ARGS...]
+       python -m pyprof record [OPTIONS] -m MODULE [ARGS...]
+       python -m pyprof record [OPTIONS] -c CODE [ARGS...]
+       python -m pyprof top [OPTIONS] SCRIPT [ARGS...]      (or -m MODULE, or -c CODE)
+       python -m pyprof convert [OPTIONS] FILE...           --help tells more
+
+record runs a Python program as python does, and records where it spends its time; top shows that on standard error,
+once a second on a terminal, else once at the end.
+
+  -o, --output FILE       where the profile goes, in the format that the ending says; may be given several times
+                          (default: SCRIPT-DATE-TIME.svg)
+  -f, --format FORMAT     svg, collapsed (raw), speedscope, pprof or table, for files whose ending does not say; table
+                          without -o goes to standard error
+  -r, --rate HZ           samples a second, 0.1 to 20000 (default: 100)
+  -d, --duration SECONDS  end the recording after this time; the program goes on
+  -q, --quiet             say nothing but errors
+      --metric METRIC     wall (default), cpu, or gil: time while holding the GIL
+  -g, --gil               the same as --metric gil
+  -i, --idle              also the time in which threads only wait
+  -F, --function          one frame a function, not one a line
+      --depth FRAMES      frames of a stack that are kept, 16 to 65536 (default: 1024)
+      --memory SIZE       what the recording may hold, as in 256M (default: 64M)
+  -n, --limit COUNT       top: so many functions (default: 20)
+  -h, --help              this text
+  -V, --version           the versions of pyprof and of this Python
+
+The program's exit code is kept; if it succeeds but the profile cannot be written, it is 1. What ends a process at once
+(os._exit, os.exec*, a signal) loses the profile: the command pyprof-run, of the same repository, does not.
+"""
+
+WITH_VALUE = {"-o": "output", "-f": "format", "-r": "rate", "-d": "duration", "--metric": "metric", "--depth": "depth",
+              "--memory": "memory", "-n": "limit", "-m": "module", "-c": "code"}
+WITHOUT = {"-q": "quiet", "-g": "gil", "-i": "idle", "-F": "function", "-h": "help", "-V": "version"}
+FORMATS = {"svg": "svg", "collapsed": "collapsed", "raw": "collapsed", "speedscope": "speedscope", "pprof": "pprof",
+           "table": "table"}
+
+
+def end(text):
+    print("pyprof: " + text, file=sys.stderr)
+    raise SystemExit(2)
+
+
+class Options:
+    """What the command line asks for."""
+
+    def __init__(self, words):
+        self.output, self.format, self.rate, self.duration = [], None, "100", None
+        self.metric, self.depth, self.memory, self.limit = "wall", "1024", "64M", "20"
+        self.quiet = self.gil = self.idle = self.function = self.help = self.version = False
+        self.module = self.code = None
+        self.rest = list(words)
+        while self.module is None and self.code is None and len(self.rest[:1]) and self.rest[0][:1] == "-" != self.rest[0]:
+            if self.rest[0] == "--":
+                self.rest.pop(0)
+                break
+            self.take(*self.split(self.rest.pop(0)))
+        if not (self.help or self.version):
+            self.check()
+
+    @staticmethod
+    def split(word):
+        """(option, its value in the same word or None)"""
+        if word.startswith("--"):
+            name, sign, value = word.partition("=")
+            return name, value if sign else None
+        return word[:2], word[2:] or None
+
+    def take(self, name, value):
+        names = dict(WITH_VALUE, **WITHOUT)
+        attribute = names.get(name) or (name[2:] if name[2:] in names.values() and name[:2] == "--" else None)
+        if attribute is None or name in ("--module", "--code"):
+            end("there is no option %s: python -m pyprof --help names them" % name)
+        if attribute in WITHOUT.values():
+            if value is not None and name.startswith("--"):
+                end("%s takes no value" % name)
+            if value is not None:
+                self.rest.insert(0, "-" + value)
+            setattr(self, attribute, True)
+            return
+        if value is None and not self.rest:
+            end("%s needs a value" % name)
+        value = value if value is not None else self.rest.pop(0)
+        if attribute == "output":
+            self.output.append(value)
+        else:
+            setattr(self, attribute, value)
+
+    def check(self):
+        self.rate = self.number("--rate", self.rate, 0.1, 20000)
+        self.duration = self.number("--duration", self.duration, 0.001, 1e9) if self.duration is not None else None
+        self.depth = int(self.number("--depth", self.depth, 16, 65536))
+        self.limit = int(self.number("--limit", self.limit, 1, 1e9))
+        unit = {"M": 1, "G": 1024, "K": 1 / 1024}.get(self.memory[-1:].upper())
+        self.memory = self.number("--memory", self.memory[:-1] if unit else self.memory, 0, 1e15) * (unit or 1 / 1024 / 1024)
+        if self.gil:
+            self.metric = "gil"
+        if self.metric not in ("wall", "cpu", "gil"):
+            end("--metric: %r is not wall, cpu or gil" % self.metric)
+        if self.format is not None and self.format not in FORMATS:
+            end("--format: %r is not %s" % (self.format, ", ".join(FORMATS)))
+        if self.module is None and self.code is None and not self.rest:
+            end("nothing to run: a SCRIPT, -m MODULE or -c CODE is needed")
+
+    @staticmethod
+    def number(name, text, least, most):
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not least <= value <= most:
+            end("%s: %r is not a number from %g to %.10g" % (name, text, least, most))
+        return value
+
+    def outputs(self):
+        """[(path, format)]; the path None is standard error."""
+        form = FORMATS.get(self.format)
+        if self.output:
+            return [(os.path.abspath(path), form) for path in self.output]
+        if form == "table":
+            return [(None, form)]
+        name = self.module or ("code" if self.code is not None else os.path.basename(os.path.abspath(self.rest[0])))
+        endings = {None: "svg", "collapsed": "txt", "speedscope": "speedscope.json", "pprof": "pb.gz"}
+        return [(os.path.abspath("%s-%s.%s" % (name[:-3] if name.endswith(".py") else name, time.strftime("%Y%m%d-%H%M%S"),
+                                               endings.get(form, form))), form)]
+
+
+class Recording:
+    """Of this process, from begin to its end or that of the time that was asked for."""
+
+    def __init__(self, options):
+        self.options = options
+        self.outputs = options.outputs()
+        self.process = os.getpid()
+        self.profile = None
+        self.lock = threading.Lock()
+        self.ended = threading.Event()
+
+    def begin(self):
+        for path, _ in self.outputs:
+            if path is not None:
+                pyprof._check_writable(os.fsencode(path).replace(b"%", b"%%"))
+        pyprof.start(rate_hz=self.options.rate, memory_limit_mb=self.options.memory, max_depth=self.options.depth)
+        if self.options.duration is not None:
+            threading.Thread(target=self.end_in_time, name="pyprof duration", daemon=True).start()
+
+    def end_in_time(self):
+        if not self.ended.wait(self.options.duration):
+            self.stop()
+
+    def stop(self):
+        with self.lock:
+            self.ended.set()
+            if self.profile is None:
+                self.profile = pyprof.stop()
+            return self.profile
+
+    def save(self):
+        """Whether all could be written."""
+        profile, options, failed = self.stop(), self.options, False
+        filters = {"metric": options.metric, "detail": "function" if options.function else "line",
+                   "include_idle": options.idle}
+        for path, form in self.outputs:
+            try:
+                if path is None:
+                    sys.stderr.write(profile._data.write(*pyprof._output(form, **filters)).decode("utf-8", "replace"))
+                else:
+                    profile.save(path, form, **filters)
+            except (OSError, ValueError, MemoryError) as error:
+                failed = True
+                print("pyprof: %s" % error, file=sys.stderr)
+        if not options.quiet and not failed:
+            self.tell(profile)
+        return not failed
+
+    def tell(self, profile):
+        stats = profile.stats
+        wrote = ", ".join(os.path.relpath(path) for path, _ in self.outputs if path is not None)
+        print("pyprof: %d samples in %.1f s (%d of waiting threads, %d lost)%s" % (
+            stats.samples, profile.duration, stats.samples_idle, stats.dropped_samples, "; wrote " + wrote if wrote else ""),
+            file=sys.stderr)
+
+
+class Live(Recording):
+    """The same, shown on standard error."""
+
+    def __init__(self, options):
+        options.output, options.format = [], "table"
+        super().__init__(options)
+
+    def begin(self):
+        super().begin()
+        if sys.stderr.isatty():
+            threading.Thread(target=self.show_each_second, name="pyprof top", daemon=True).start()
+
+    def show_each_second(self):
+        while not self.ended.wait(1):
+            try:
+                pyprof._show(pyprof.snapshot(), self.options.limit, sys.stderr, True)
+            except RuntimeError:  # it has just ended
+                return
+
+    def save(self):
+        pyprof._show(self.stop(), self.options.limit, sys.stderr, sys.stderr.isatty())
+        return True
+
+
+# ---- the program ----
+
+def new_main(**names):
+    """An empty module __main__, as the program expects it."""
+    module = types.ModuleType("__main__")
+    module.__dict__.update(names, __builtins__=__builtins__)
+    sys.modules["__main__"] = module
+    return module.__dict__
+
+
+def replace_first_path(folder):
+    """python -m has put the current folder there, unless it was told not to."""
+    if not (getattr(sys.flags, "safe_path", False) or sys.flags.isolated):
+        sys.path[0] = folder
+
+
+def program_of(options):
+    """A function that runs the program; what cannot be read is told before anything is recorded."""
+    if options.module is not None:
+        sys.argv[:] = [options.module] + options.rest
+        return lambda: runpy.run_module(options.module, run_name="__main__", alter_sys=True)
+    if options.code is not None:
+        sys.argv[:] = ["-c"] + options.rest
+        code = compile(options.code, "<string>", "exec")
+        return lambda: exec(code, new_main())
+    path = options.rest[0]
+    sys.argv[:] = options.rest
+    os.stat(path)
+    if not os.path.isfile(path) or not is_source(path):
+        del sys.path[:1 if not getattr(sys.flags, "safe_path", False) else 0]
+        return lambda: runpy.run_path(path, run_name="__main__")
+    folder = os.path.dirname(os.path.realpath(path))
+    if sys.version_info >= (3, 9):
+        path = os.path.abspath(path)
+    with io.open_code(os.path.abspath(path)) as file:
+        text = file.read()
+    code = compile(text, path, "exec")
+    replace_first_path(folder)
+    return lambda: exec(code, new_main(__file__=path, __cached__=None, __doc__=None))
+
+
+def is_source(path):
+    """Not a zip file, nor compiled code."""
+    import zipfile
+    return not zipfile.is_zipfile(path) and not path.endswith(".pyc")
+
+
+def traceback_of(error):
+    """Without what runs the program; None if it had not begun."""
+    own = {__file__, runpy.__file__, "<frozen runpy>"}
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename in own:
+        trace = trace.tb_next
+    return trace
+
+
+def wait_for_threads():
+    """As python does before it ends."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+
+
+class NotBegun(Exception):
+    """The program could not be started."""
+
+
+def run(program):
+    """Its exit code: a number, or what sys.exit was given."""
+    try:
+        program()
+        wait_for_threads()
+    except SystemExit as error:
+        wait_for_threads()
+        return error.code
+    except BaseException as error:
+        trace = traceback_of(error)
+        if trace is None and isinstance(error, ImportError):
+            raise NotBegun(str(error)) from None
+        error = error.with_traceback(trace)
+        sys.excepthook(type(error), error, trace)
+        return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    return 0
+
+
+def record(words, kind):
+    options = Options(words)
+    if options.help or options.version:
+        return tell(options)
+    try:
+        program = program_of(options)
+        recording = kind(options)
+        recording.begin()
+    except (OSError, ValueError, RuntimeError, SyntaxError) as error:
+        end("cannot record %s: %s" % (options.module or (options.rest or ["the code"])[0], error))
+    try:
+        code = run(program)
+    except NotBegun as error:
+        recording.stop()
+        end("cannot record %s: %s" % (options.module or options.rest[0], error))
+    if os.getpid() != recording.process:  # a child that the program forked
+        sys.exit(code)
+    done = recording.save()
+    if code == -signal.SIGINT:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    sys.exit(code if code or done else 1)
+
+
+def tell(options):
+    print(USAGE if options.help else "pyprof 0.1, Python " + sys.version, end="" if options.help else "\n")
+
+
+def convert(words):
+    """What the command pyprof-convert does."""
+    main = getattr(pyprof._engine, "convert", None)
+    if main is None:
+        end("convert: this build has no pyprof-convert")
+    sys.exit(main([b"pyprof convert"] + [os.fsencode(word) for word in words]))
+
+
+def main():
+    command, words = (sys.argv[1:2] or [""])[0], sys.argv[2:]
+    if command == "record":
+        record(words, Recording)
+    elif command == "top":
+        record(words, Live)
+    elif command == "convert":
+        convert(words)
+    elif command in ("-h", "--help", "help"):
+        print(USAGE, end="")
+    elif command in ("-V", "--version"):
+        tell(Options([command]))
+    else:
+        end("%s: record, top or convert is needed; python -m pyprof --help tells more" % (command or "no command"))
+
+
+if __name__ == "__main__":
+    main()
