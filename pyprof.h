@@ -13436,7 +13436,7 @@ static pyprof_result pyprof__obey(char *line, size_t size, pyprof__out *out, pyp
 // Invariants: a descriptor is used only while it leads to the file that we opened: a program may close all of them, and
 // get the same numbers for its own. A peer has memory only from its connection to its end, PYPROF__PEER_MEMORY at most
 // beside a snapshot, which is within the recording's budget.
-// Begin with pyprof_listen, pyprof__serve, pyprof__put_piece.
+// Begin with pyprof_listen, pyprof__serve, pyprof__next_piece.
 
 #ifndef PYPROF_NO_LISTEN
 
@@ -13527,7 +13527,7 @@ static void pyprof__refuse_peer(pyprof__peer *peer, pyprof_result result) {
 }
 
 /* Makes the next piece: what text has already, or lines of the profile, or the end. before: what stands before it. */
-static void pyprof__put_piece(pyprof__peer *peer, const char *before) {
+static void pyprof__next_piece(pyprof__peer *peer, const char *before) {
     while (peer->profile != NULL && peer->text.bytes.count + peer->out.size < PYPROF__PIECE_SIZE) {
         pyprof__put_line(&peer->out, peer->profile, &peer->cursor);
         if (peer->cursor.part == PYPROF__BEHIND_END) {
@@ -13558,7 +13558,7 @@ static void pyprof__answer_peer(pyprof__peer *peer) {
     peer->end = pyprof__now() + PYPROF__ANSWER_NS;
     pyprof__extend_peer(peer);
     if (result == PYPROF_OK) {
-        pyprof__put_piece(peer, "ok\n");
+        pyprof__next_piece(peer, "ok\n");
     } else {
         pyprof__refuse_peer(peer, result);
     }
@@ -13608,7 +13608,7 @@ static bool pyprof__tell_peer(pyprof__peer *peer) {
     }
     if (!peer->is_last) {
         peer->text.bytes.count = 0;
-        pyprof__put_piece(peer, "");
+        pyprof__next_piece(peer, "");
         return true;
     }
     return false;
