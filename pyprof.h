@@ -37,6 +37,11 @@
      A program that only reads, changes or writes profiles, which it makes by pyprof_make, needs no CPython: there, define
      PYPROF_NO_RECORDING before the implementation. It then has what works on a pyprof_profile, and nothing else.
 
+   LOOKING IN FROM OUTSIDE
+     After pyprof_listen(NULL), other processes of the same user can ask this one for a snapshot or for the stacks of this
+     moment, and start and stop recordings: by a Unix socket, which tools/pyprof-ctl finds. Until it is called, there is
+     neither a socket nor a thread. Define PYPROF_NO_LISTEN before the implementation to leave it out.
+
    WHEN SOMETHING FAILS
      Every function that can fail answers with a pyprof_result. pyprof_last_error() is the same in words, with the
      argument, signal, path or version that it is about: "interval_us is 3: it has to be 50 to 10000000, or 0 for 10000",
@@ -150,6 +155,7 @@
      pyprof_is_active, _result_string            any      either     yes                    yes
      pyprof_name_interpreter, _last_error        any      either     yes                    yes
      pyprof_name_thread                          any      either     yes                    yes
+     pyprof_listen, _unlisten                    any      either     yes                    yes
      None may be called from a signal handler, or from the allocator, logger and write functions of the host.
      fork waits for a sample that is being taken, and for a call of pyprof_start, _stop or _snapshot in another
      thread. A forked child has no recording unless pyprof_desc.children says so: no thread, the signal's action is the

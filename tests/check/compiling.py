@@ -21,6 +21,8 @@ UNITS = {
               'int main(void) { return 0; }\n',
     "implementation that draws": '#define PYPROF_IMPLEMENTATION\n#include "tools/flamegraph.h"\n'
                                  '#include "pyprof.h"\nint main(void) { return 0; }\n',
+    "no listen": '#define PYPROF_NO_LISTEN\n#define PYPROF_IMPLEMENTATION\n#include "pyprof.h"\n'
+                 'int main(void) { return 0; }\n',
     "no recording": '#define PYPROF_NO_RECORDING\n#define PYPROF_IMPLEMENTATION\n#include "tools/flamegraph.h"\n'
                     '#include "pyprof.h"\nint main(void) { return 0; }\n',
 }

@@ -101,6 +101,20 @@ class Asking:
 
 
 class Changes(Case):
+    def test_thread(self):
+        """It has its name, and blocks all signals; what the C library keeps for itself (32, 33), and what cannot be
+        blocked, are in no mask."""
+        with self.listening() as host:
+            folder = '/proc/%d/task' % host.pid
+            found = []
+            for task in os.listdir(folder):
+                with open(os.path.join(folder, task, 'status'), encoding='ascii') as file:
+                    fields = dict(line.rstrip().split(':\t', 1) for line in file if ':\t' in line)
+                if fields['Name'] == 'pyprof-listen':
+                    found.append(int(fields['SigBlk'], 16))
+            self.assertEqual([], [hex(mask) for mask in found if mask | 1 << 8 | 1 << 18 | 7 << 31 != (1 << 64) - 1])
+            self.assertEqual(1, len(found))
+
     def test_recordings_come_and_go(self):
         """By the program and by peers, while others ask: nothing is refused but for what is not there."""
         with self.listening() as host:
