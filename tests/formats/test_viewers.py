@@ -43,18 +43,20 @@ def pythons():
     return found
 
 
+def setUpModule():
+    folder = tempfile.TemporaryDirectory()
+    unittest.addModuleCleanup(folder.cleanup)
+    Files.folder = folder.name
+    environment = {key: value for key, value in os.environ.items() if key != 'HOSTILE'}
+    for name, more in ('plain', {}), ('hostile', {'HOSTILE': '1'}):
+        os.mkdir(os.path.join(folder.name, name))
+        subprocess.run([os.path.join(harness.BUILD, 'tests', 'formats', 'handmade'), os.path.join(folder.name, name)],
+                       check=True, env=dict(environment, **more))
+    subprocess.run([os.path.join(harness.BUILD, 'tests', 'formats', 'special'), folder.name], check=True)
+
+
 class Files:
-    @classmethod
-    def setUpClass(cls):
-        folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(folder.cleanup)
-        cls.folder = folder.name
-        for name, hostile in ('plain', False), ('hostile', True):
-            environment = {key: value for key, value in os.environ.items() if key != 'HOSTILE'}
-            os.mkdir(os.path.join(cls.folder, name))
-            subprocess.run([os.path.join(harness.BUILD, 'tests', 'formats', 'handmade'), os.path.join(cls.folder, name)],
-                           check=True, env=dict(environment, **({'HOSTILE': '1'} if hostile else {})))
-        subprocess.run([os.path.join(harness.BUILD, 'tests', 'formats', 'special'), cls.folder], check=True)
+    folder = None  # what setUpModule has written
 
     def path(self, name):
         return os.path.join(self.folder, name)
@@ -113,7 +115,6 @@ class Packages(Files, unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        super().setUpClass()
         sys.path.insert(0, viewers.PACKAGES)
         cls.addClassCleanup(sys.path.remove, viewers.PACKAGES)
 
