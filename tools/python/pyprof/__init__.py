@@ -954,13 +954,15 @@ def top(duration=10, rate_hz=100, limit=20, file=None):
     terminal once a second, elsewhere once at the end. Ctrl-C ends it before."""
     file = sys.stdout if file is None else file
     is_live = getattr(file, "isatty", lambda: False)()
-    end = time.monotonic() + _number("duration", duration)
+    rest = _number("duration", duration)
     start(rate_hz=rate_hz)
+    end = time.monotonic() + rest
     try:
-        while time.monotonic() < end:
-            time.sleep(max(0, min(1, end - time.monotonic())))
+        while rest > 0:
+            time.sleep(min(1, rest))
             if is_live:
                 _show(snapshot(), limit, file, is_live)
+            rest = end - time.monotonic()
     except KeyboardInterrupt:
         pass
     finally:
