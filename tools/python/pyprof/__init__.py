@@ -746,20 +746,25 @@ def _stats_between(later, earlier):
 
 
 def _spans_between(later, earlier, places, end_ns):
-    """What of the later profile's spans lies behind the earlier one's end."""
-    last = {}
+    """What of the later profile's spans the earlier one had not yet: what lies behind its end; and an answer that was under
+    way then, which has its sample here and its time there."""
+    coarsened = _engine.figures.index("timeline_coarsened")
+    is_finer = len({struct.unpack_from("<Q", packed.data, _HEAD.size + 8 * coarsened) for packed in (later, earlier)}) == 1
+    known = {}
     for number in range(earlier.span_count):
         span = earlier.span(number)
-        last[places[span[1]], span[2]] = span
+        known[places[span[1]], span[2]] = span
     spans = []
     for number in range(later.span_count):
         thread, node, start_ns, wall_ns, cpu_ns, samples, flags = later.span(number)
-        if start_ns + wall_ns <= end_ns:
+        old = known.get((node, start_ns))
+        rest_ns = max(start_ns + wall_ns - max(start_ns, end_ns), 0)
+        if old is not None:
+            cpu_ns, samples = max(cpu_ns - old[4], 0), max(samples - old[5], 0)
+        elif not is_finer and rest_ns == 0:  # one that was merged from what the earlier profile had
             continue
-        if start_ns < end_ns:  # it was there, and went on
-            old = last.get((node, start_ns), (0, 0, 0, 0, 0, 0, 0))
-            wall_ns, cpu_ns, samples = start_ns + wall_ns - end_ns, max(cpu_ns - old[4], 0), max(samples - old[5], 0)
-        spans.append(_SPAN.pack(thread, node, max(start_ns - end_ns, 0), wall_ns, cpu_ns, samples, flags))
+        if rest_ns or samples:
+            spans.append(_SPAN.pack(thread, node, max(start_ns - end_ns, 0), rest_ns, cpu_ns, samples, flags))
     return spans
 
 
@@ -949,13 +954,15 @@ def top(duration=10, rate_hz=100, limit=20, file=None):
     terminal once a second, elsewhere once at the end. Ctrl-C ends it before."""
     file = sys.stdout if file is None else file
     is_live = getattr(file, "isatty", lambda: False)()
-    end = time.monotonic() + _number("duration", duration)
+    rest = _number("duration", duration)
     start(rate_hz=rate_hz)
+    end = time.monotonic() + rest
     try:
-        while time.monotonic() < end:
-            time.sleep(max(0, min(1, end - time.monotonic())))
+        while rest > 0:
+            time.sleep(min(1, rest))
             if is_live:
                 _show(snapshot(), limit, file, is_live)
+            rest = end - time.monotonic()
     except KeyboardInterrupt:
         pass
     finally:
