@@ -37,6 +37,11 @@
      A program that only reads, changes or writes profiles, which it makes by pyprof_make, needs no CPython: there, define
      PYPROF_NO_RECORDING before the implementation. It then has what works on a pyprof_profile, and nothing else.
 
+   LOOKING IN FROM OUTSIDE
+     After pyprof_listen(NULL), other processes of the same user can ask this one for a snapshot or for the stacks of this
+     moment, and start and stop recordings: by a Unix socket, which tools/pyprof-ctl finds. Until it is called, there is
+     neither a socket nor a thread. Define PYPROF_NO_LISTEN before the implementation to leave it out.
+
    WHEN SOMETHING FAILS
      Every function that can fail answers with a pyprof_result. pyprof_last_error() is the same in words, with the
      argument, signal, path or version that it is about: "interval_us is 3: it has to be 50 to 10000000, or 0 for 10000",
@@ -92,6 +97,8 @@
      >>files       files: beside first, then renamed
      >>lifecycle   options, forks, start and stop
      >>control     what else is asked of a recording
+     >>answers     what other processes may ask of it, and are told
+     >>listen      the socket by which they ask
      >>public      what is asked of a profile
 
    WHAT IT DOES TO YOUR PROCESS
@@ -148,6 +155,7 @@
      pyprof_is_active, _result_string            any      either     yes                    yes
      pyprof_name_interpreter, _last_error        any      either     yes                    yes
      pyprof_name_thread                          any      either     yes                    yes
+     pyprof_listen, _unlisten                    any      either     yes                    yes
      None may be called from a signal handler, or from the allocator, logger and write functions of the host.
      fork waits for a sample that is being taken, and for a call of pyprof_start, _stop or _snapshot in another
      thread. A forked child has no recording unless pyprof_desc.children says so: no thread, the signal's action is the
@@ -685,6 +693,24 @@ PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name);
    Any thread, with or without the GIL, also while nothing is recorded. Errors: MEMORY. */
 PYPROF_API pyprof_result pyprof_name_thread(const char *name);
 
+#ifndef PYPROF_NO_LISTEN
+/* Listens on a Unix socket, so that other processes of the same user, and of root, can look at a recording, and start and
+   stop one: tools/pyprof-ctl does; what is spoken is in >>listen. Starts one thread, "pyprof-listen", with all signals
+   blocked, which sleeps until somebody connects, and never takes the GIL. path: of at most 107 bytes, made with mode 0600; NULL =
+   pyprof-UID/PID.sock in $XDG_RUNTIME_DIR, or else in /tmp, where the folder has to be this user's and of mode 0700; it is
+   made if it is not there. The socket of a process that has ended is replaced, one that somebody listens at never is. Up to
+   8 peers are served at a time; one that sends or takes nothing for 5 seconds is closed, and so is one whose answer takes a
+   minute. A snapshot that a peer has not taken yet is of the recording's memory, also when that has ended: pyprof_unlisten
+   comes before the allocator's end. It goes on while recordings come and go, and after Py_Finalize. A forked child does not
+   listen, and may do so itself. A program that ends without pyprof_unlisten leaves the socket's file behind. Any thread.
+   Errors: ARGUMENT, ALREADY_ACTIVE (this process listens), IO (errno says why), MEMORY, THREAD. */
+PYPROF_API pyprof_result pyprof_listen(const char *path);
+
+/* Ends that: closes all connections, ends the thread, and removes the socket's file. Waits for a request that is
+   being carried out. A recording goes on, whoever began it. Any thread. Errors: NOT_ACTIVE. */
+PYPROF_API pyprof_result pyprof_unlisten(void);
+#endif
+
 /* Gives a profile's memory back; NULL is fine. Uses the allocator of the recording. Any thread. */
 PYPROF_API void pyprof_free(pyprof_profile *profile);
 
@@ -723,6 +749,7 @@ PYPROF_API const char *pyprof_result_string(pyprof_result result);
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -730,10 +757,13 @@ PYPROF_API const char *pyprof_result_string(pyprof_result result);
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -12766,6 +12796,9 @@ static pyprof_result pyprof__write_threads(const pyprof_profile *profile, pyprof
     return result;
 }
 
+#define PYPROF__NO_ROOM_FOR_DUMP                                                                                       \
+    "no memory for the text: memory_limit leaves too little beside the recording, or the allocator gave nothing"
+
 /* Has the sampler take one tick more, and waits until that is done and its requests are answered, or 100 ms have
    passed. The numbers wanted and served run on and may wrap around, so only their difference counts. */
 static void pyprof__look_now(pyprof__sampler *sampler) {
@@ -12796,57 +12829,84 @@ static void pyprof__leave(pyprof__sampler *sampler) {
     pyprof__add(&sampler->visitors, (uint32_t)-1);
 }
 
-/* Where all threads are now, as text. The copy is made under the sampler's lock, and nothing else: paths are looked up,
-   and text is made, without it, and after the recording was left. */
-static pyprof_result pyprof__dump_threads(pyprof__sampler *sampler, pyprof_profile *copy, pyprof__gathered *gathered) {
+/* Where all threads are now, into a profile that is empty yet. The copy is made under the sampler's lock, and nothing
+   else: paths are looked up, and text is made, without it, and after the recording was left. False: no room. */
+static bool pyprof__fill_dump(pyprof__sampler *sampler, pyprof_profile *copy) {
+    const pyprof_profile *from = sampler->profile;
     pyprof__array path = {NULL, sizeof(uint32_t), 0, 0};
     pyprof__look_now(sampler);
     pthread_mutex_lock(&sampler->lock);
-    copy->process_name = pyprof__copy_string(sampler->profile, sampler->profile->process_name, copy);
+    copy->epoch_ns = from->epoch_ns + (pyprof__now() - sampler->start);
+    copy->interval_us = from->interval_us;
+    copy->process_name = pyprof__copy_string(from, from->process_name, copy);
+    copy->program = pyprof__copy_string(from, from->program, copy);
+    copy->python = pyprof__copy_string(from, from->python, copy);
     copy->truncated = pyprof__intern_marker(copy, "[truncated]");
-    bool has_room = copy->process_name != PYPROF__NONE && copy->truncated != PYPROF__NONE &&
+    bool has_room = copy->process_name != PYPROF__NONE && copy->program != PYPROF__NONE &&
+                    copy->python != PYPROF__NONE && copy->truncated != PYPROF__NONE &&
                     pyprof__copy_threads(sampler, copy, &path);
     pthread_mutex_unlock(&sampler->lock);
-    pyprof__leave(sampler);
-    pyprof_result result = has_room ? pyprof__write_threads(copy, gathered) : PYPROF_ERROR_MEMORY;
     pyprof__array_free(&copy->memory, &path);
-    return result;
+    return has_room;
 }
 
 /* Step by step:
      1. pyprof__visit      pyprof__lifecycle for a moment: from here on the recording cannot end
      2. pyprof__look_now   no lock: the sampler takes a tick, and collects the answers to its requests
      3. copy               the sampler's lock: where each thread is, into a small profile of its own
-     4. pyprof__leave      no lock: the recording may end; the text is made of the copy, in memory
-     5. write              no lock: the host's function gets all of it at once
-   The copy and the text are within the recording's budget, which is kept until they are freed. */
-PYPROF_API pyprof_result pyprof_dump(pyprof_write_fn write, void *user) {
-    if (write == NULL) {
-        pyprof__say("pyprof_dump: write is NULL: it has to be the function that takes the text");
-        return pyprof__unlock_and_report(pyprof__lock_running(), PYPROF_ERROR_ARGUMENT);
-    }
+     4. pyprof__leave      no lock: the recording may end
+   The copy is within the recording's budget, which is kept until it is freed. Errors, each said: NOT_ACTIVE, MEMORY. */
+static pyprof_result pyprof__dump_profile(pyprof_profile **profile) {
     pyprof__sampler *sampler = pyprof__visit();
+    *profile = NULL;
     if (sampler == NULL) {
         pyprof__say_not_active();
         return PYPROF_ERROR_NOT_ACTIVE;
     }
     pyprof_logger logger = sampler->desc.logger; /* it may outlive the recording, as the budget may */
     pyprof__memory memory = {sampler->desc.allocator, SIZE_MAX, 0, 0, 0, sampler->memory->budget};
-    pyprof__add(&memory.budget->holders, 1);
+    pyprof_profile *copy = (pyprof_profile *)pyprof__alloc(&memory, sizeof *copy);
+    bool has_room = copy != NULL;
+    if (copy != NULL) {
+        pyprof__add(&memory.budget->holders, 1);
+        pyprof__profile_init(copy, &memory);
+        copy->logger = logger;
+        has_room = pyprof__fill_dump(sampler, copy);
+    }
+    pyprof__leave(sampler);
+    if (has_room) {
+        *profile = copy;
+        return PYPROF_OK;
+    }
+    pyprof_free(copy);
+    pyprof__say(PYPROF__NO_ROOM_FOR_DUMP);
+    return pyprof__report(&logger, PYPROF_ERROR_MEMORY);
+}
+
+/* The text is made of such a profile, in memory, within the same budget; the host's function gets all of it at once,
+   when no lock of ours is held. */
+PYPROF_API pyprof_result pyprof_dump(pyprof_write_fn write, void *user) {
+    if (write == NULL) {
+        pyprof__say("pyprof_dump: write is NULL: it has to be the function that takes the text");
+        return pyprof__unlock_and_report(pyprof__lock_running(), PYPROF_ERROR_ARGUMENT);
+    }
+    pyprof_profile *copy;
+    pyprof_result result = pyprof__dump_profile(&copy);
+    if (result != PYPROF_OK) {
+        return result;
+    }
+    pyprof_logger logger = copy->logger;
+    pyprof__memory memory = {copy->memory.allocator, SIZE_MAX, 0, 0, 0, copy->memory.budget};
     pyprof__gathered gathered = {&memory, {NULL, 1, 0, 0}};
-    pyprof_profile copy;
-    pyprof__profile_init(&copy, &memory);
-    pyprof_result result = pyprof__dump_threads(sampler, &copy, &gathered);
-    pyprof__profile_clear(&copy);
+    result = pyprof__write_threads(copy, &gathered);
     if (result == PYPROF_ERROR_MEMORY) {
-        pyprof__say("no memory for the text: memory_limit leaves too little beside the recording, or the "
-                    "allocator gave nothing");
+        pyprof__say(PYPROF__NO_ROOM_FOR_DUMP);
     } else if (gathered.bytes.count > 0 && !write(user, gathered.bytes.data, gathered.bytes.count)) {
         pyprof__say("the write function answered false");
         result = PYPROF_ERROR_WRITE;
     }
     pyprof__array_free(&memory, &gathered.bytes);
-    pyprof__budget_drop(memory.budget, &memory.allocator);
+    pyprof_free(copy);
     return pyprof__report(&logger, result);
 }
 
@@ -12967,6 +13027,1047 @@ PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name) {
     }
     return pyprof__unlock_and_report(sampler, result);
 }
+
+// >>answers
+// What another process is told that asks for it through a socket (>>listen): what may be asked, and what comes of it.
+//   request  "pyprof 1 COMMAND KEY=NUMBER ...\n": 1 is the version of all this. Keys that a command does not know count
+//            for nothing, so that a later tool may send them to an older host. At most 1,024 bytes.
+//   answer   "ok\n", then pieces, each "SIZE\n" and so many bytes, and "0\n" as the last one
+//            "error CODE TEXT\n": CODE is a pyprof_result. FORMAT: a version or command that is not known here. It may
+//            also come in the place of a piece, which ends the answer. An answer that just ends was cut
+//   status   one line of JSON: protocol, pid, program, python, is_recording; of a recording that runs also start_ns,
+//            duration_ns, interval_us, memory_limit, max_depth; stats, all of pyprof_stats, once there are any
+//   start    interval_us, memory_limit, max_depth: as in pyprof_desc. There are no pieces
+//   stop     the profile, as by snapshot; drop=1: there are no pieces. If nobody takes all of it, it is lost
+//   snapshot the profile as the lines of JSON that tools/exports.h describes (jsonl): text, so that any program can read
+//            it, with all that pyprof_make needs, and made from what is there line by line. Its functions have no "file":
+//            whoever reads it finds that out by path
+//   dump     pyprof_dump's text; json=1: the same as a profile, in which each thread has one span of one sample
+// In: a line. Out: text into a pyprof__out, or a profile to be put line by line; a result, and why it failed was said.
+// Runs in the thread of >>listen, and takes the locks of >>lifecycle as any caller of pyprof_snapshot does. It does not
+// touch the dynamic loader, which a thread that unloads this code has locked while it waits for this one.
+// Begin with pyprof__obey, pyprof__put_line.
+
+#ifndef PYPROF_NO_LISTEN
+
+typedef enum pyprof__part {
+    PYPROF__AT_FACTS,
+    PYPROF__AT_FUNCTIONS,
+    PYPROF__AT_NODES,
+    PYPROF__AT_SPANS,
+    PYPROF__AT_END,
+    PYPROF__BEHIND_END
+} pyprof__part;
+
+/* Where the lines of a profile stand. */
+typedef struct pyprof__cursor {
+    pyprof__part part;
+    uint32_t index; /* of a function or node; of a span: PYPROF__NONE = the track has no more */
+    uint32_t track; /* the one behind that of the span */
+    uint64_t now_ns, spans;
+} pyprof__cursor;
+
+#define PYPROF__STAT(field)                                                                                            \
+    { #field, offsetof(pyprof_stats, field) }
+
+static void pyprof__put_stats(pyprof__out *out, const pyprof_stats *stats) {
+    static const struct {
+        const char *name;
+        size_t offset;
+    } all[] = {PYPROF__STAT(ticks),
+               PYPROF__STAT(ticks_missed),
+               PYPROF__STAT(samples),
+               PYPROF__STAT(samples_idle),
+               PYPROF__STAT(samples_signalled),
+               PYPROF__STAT(samples_partial),
+               PYPROF__STAT(lost_late),
+               PYPROF__STAT(lost_pending),
+               PYPROF__STAT(lost_unsettled),
+               PYPROF__STAT(lost_unreadable),
+               PYPROF__STAT(lost_memory),
+               PYPROF__STAT(truncated_depth),
+               PYPROF__STAT(truncated_memory),
+               PYPROF__STAT(frames_unresolved),
+               PYPROF__STAT(timeline_coarsened),
+               PYPROF__STAT(signals),
+               PYPROF__STAT(calls_interrupted),
+               PYPROF__STAT(threads),
+               PYPROF__STAT(bytes),
+               PYPROF__STAT(bytes_peak),
+               PYPROF__STAT(sampler_cpu_ns),
+               PYPROF__STAT(samples_unasked),
+               PYPROF__STAT(threads_unasked),
+               PYPROF__STAT(signal_changes),
+               PYPROF__STAT(samples_held),
+               PYPROF__STAT(holds_failed),
+               PYPROF__STAT(samples_jit)};
+    pyprof__put_text(out, ",\"stats\":{");
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        uint64_t value;
+        memcpy(&value, (const char *)stats + all[i].offset, sizeof value);
+        pyprof__put_text(out, "\"");
+        pyprof__put_text(out, all[i].name);
+        pyprof__put_text(out, "\":");
+        pyprof__put_number(out, value);
+        pyprof__put_text(out, ",");
+    }
+    pyprof__put_text(out, "\"signal_number\":");
+    pyprof__put_line_number(out, stats->signal_number);
+    pyprof__put_text(out, "}");
+}
+
+static void pyprof__put_named(pyprof__out *out, const char *before, uint64_t number) {
+    pyprof__put_text(out, before);
+    pyprof__put_number(out, number);
+}
+
+static void pyprof__put_quoted(pyprof__out *out, const char *before, pyprof_text text) {
+    pyprof__put_text(out, before);
+    pyprof__put_text(out, "\"");
+    pyprof__put_json(out, text.data, text.size);
+    pyprof__put_text(out, "\"");
+}
+
+static void pyprof__put_facts_line(pyprof__out *out, const pyprof_profile *profile) {
+    pyprof_facts facts;
+    (void)pyprof_get_facts(profile, &facts);
+    pyprof__put_text(out, "{\"type\":\"facts\",\"format\":\"pyprof-jsonl\",\"version\":1");
+    pyprof__put_quoted(out, ",\"program\":", facts.program);
+    pyprof__put_quoted(out, ",\"process\":", facts.process);
+    pyprof__put_quoted(out, ",\"python\":", facts.python);
+    pyprof__put_named(out, ",\"start_ns\":", facts.start_ns);
+    pyprof__put_named(out, ",\"duration_ns\":", facts.duration_ns);
+    pyprof__put_named(out, ",\"interval_us\":", facts.interval_us);
+    pyprof__put_stats(out, &facts.stats);
+    pyprof__put_text(out, "}\n");
+}
+
+/* What has no path is a marker, which has no line: as pyprof_visit gives it. */
+static bool pyprof__has_path(const pyprof_profile *profile, uint32_t function) {
+    return pyprof__text_of(profile, pyprof__function_at(profile, function)->file).size > 0;
+}
+
+static void pyprof__put_function_line(pyprof__out *out, const pyprof_profile *profile, uint32_t index) {
+    const pyprof__function *function = pyprof__function_at(profile, index);
+    pyprof__put_named(out, "{\"type\":\"function\",\"id\":", index);
+    pyprof__put_quoted(out, ",\"name\":", pyprof__text_of(profile, function->name));
+    pyprof__put_quoted(out, ",\"path\":", pyprof__text_of(profile, function->file));
+    pyprof__put_text(out, ",\"first_line\":");
+    pyprof__put_line_number(out, pyprof__has_path(profile, index) ? function->first_line : 0);
+    pyprof__put_text(out, "}\n");
+}
+
+static void pyprof__put_node_line(pyprof__out *out, const pyprof_profile *profile, uint32_t index) {
+    const pyprof__node *node = pyprof__node_at(profile, index);
+    if (node->parent == PYPROF__NONE) {
+        const pyprof__track *track = pyprof__track_at(profile, (uint32_t)node->line);
+        pyprof__put_named(out, "{\"type\":\"thread\",\"id\":", index);
+        pyprof__put_quoted(out, ",\"name\":", pyprof__text_of(profile, track->name));
+        pyprof__put_text(out, ",\"tid\":");
+        pyprof__put_line_number(out, pyprof__known_tid(track));
+        pyprof__put_text(out, track->is_named ? ",\"is_named\":true" : ",\"is_named\":false");
+    } else {
+        pyprof__put_named(out, "{\"type\":\"node\",\"id\":", index);
+        pyprof__put_named(out, ",\"parent\":", node->parent);
+        pyprof__put_named(out, ",\"function\":", node->function);
+        pyprof__put_text(out, ",\"line\":");
+        pyprof__put_line_number(out, pyprof__has_path(profile, node->function) ? node->line : 0);
+    }
+    pyprof__put_named(out, ",\"samples\":", node->samples);
+    pyprof__put_named(out, ",\"samples_idle\":", node->samples_idle);
+    pyprof__put_named(out, ",\"wall_ns\":", node->wall_ns);
+    pyprof__put_named(out, ",\"wall_idle_ns\":", node->wall_idle_ns);
+    pyprof__put_named(out, ",\"cpu_ns\":", node->cpu_ns);
+    pyprof__put_named(out, ",\"gil_ns\":", node->gil_ns);
+    pyprof__put_text(out, "}\n");
+}
+
+static void pyprof__put_span_line(pyprof__out *out, const pyprof__span *span, uint32_t track, uint64_t start_ns) {
+    uint32_t kind = pyprof__span_kind(span);
+    pyprof__put_named(out, "{\"type\":\"span\",\"thread\":", track);
+    pyprof__put_named(out, ",\"node\":", span->node);
+    pyprof__put_named(out, ",\"start_ns\":", start_ns);
+    pyprof__put_named(out, ",\"wall_ns\":", span->wall_ns);
+    pyprof__put_named(out, ",\"cpu_ns\":", span->cpu_ns);
+    pyprof__put_named(out, ",\"samples\":", span->samples);
+    pyprof__put_text(out, (kind & PYPROF__IDLE) ? ",\"is_idle\":true" : ",\"is_idle\":false");
+    pyprof__put_text(out, (kind & PYPROF__GIL) ? ",\"has_gil\":true}\n" : ",\"has_gil\":false}\n");
+}
+
+/* Puts the next span, or goes on to the next track, or finds that there is none. As pyprof__visit_spans goes. */
+static void pyprof__put_next_span(pyprof__out *out, const pyprof_profile *profile, pyprof__cursor *at) {
+    if (at->index != PYPROF__NONE) {
+        const pyprof__span *span = &PYPROF__ITEM(const pyprof__span, &profile->timeline, at->index);
+        if (!(pyprof__span_kind(span) & PYPROF__AWAY)) {
+            pyprof__put_span_line(out, span, at->track - 1, at->now_ns);
+            at->spans++;
+        }
+        at->now_ns += span->wall_ns;
+        at->index = span->next;
+    } else if (at->track < profile->tracks.count) {
+        at->index = pyprof__track_at(profile, at->track++)->first;
+        at->now_ns = 0;
+    } else {
+        at->part = PYPROF__AT_END;
+    }
+}
+
+/* Puts one line, or none while it goes from one part to the next. */
+static void pyprof__put_line(pyprof__out *out, const pyprof_profile *profile, pyprof__cursor *at) {
+    switch (at->part) {
+    case PYPROF__AT_FACTS:
+        pyprof__put_facts_line(out, profile);
+        at->part = PYPROF__AT_FUNCTIONS;
+        break;
+    case PYPROF__AT_FUNCTIONS:
+        if (at->index < profile->functions.items.count) {
+            pyprof__put_function_line(out, profile, at->index++);
+        } else {
+            at->index = 0;
+            at->part = PYPROF__AT_NODES;
+        }
+        break;
+    case PYPROF__AT_NODES:
+        if (at->index < profile->nodes.items.count) {
+            pyprof__put_node_line(out, profile, at->index++);
+        } else {
+            at->index = PYPROF__NONE;
+            at->part = PYPROF__AT_SPANS;
+        }
+        break;
+    case PYPROF__AT_SPANS:
+        pyprof__put_next_span(out, profile, at);
+        break;
+    case PYPROF__AT_END:
+        pyprof__put_named(out, "{\"type\":\"end\",\"nodes\":", profile->nodes.items.count);
+        pyprof__put_named(out, ",\"spans\":", at->spans);
+        pyprof__put_text(out, "}\n");
+        at->part = PYPROF__BEHIND_END;
+        break;
+    case PYPROF__BEHIND_END:
+        break;
+    }
+}
+
+/* A request, taken apart. */
+typedef struct pyprof__command {
+    const char *name;
+    uint64_t interval_us, memory_limit, max_depth, json, drop; /* 0 = not said */
+} pyprof__command;
+
+/* "KEY=NUMBER". Errors, each said: ARGUMENT. */
+static pyprof_result pyprof__parse_key(const char *word, pyprof__command *command) {
+    static const struct {
+        const char *name;
+        size_t offset;
+    } keys[] = {{"interval_us", offsetof(pyprof__command, interval_us)},
+                {"memory_limit", offsetof(pyprof__command, memory_limit)},
+                {"max_depth", offsetof(pyprof__command, max_depth)},
+                {"json", offsetof(pyprof__command, json)},
+                {"drop", offsetof(pyprof__command, drop)}};
+    size_t size = strcspn(word, "=");
+    if (word[size] == '\0') {
+        pyprof__say("'%s' is no KEY=VALUE", word);
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const char *digits = word + size + 1;
+        size_t count = strspn(digits, "0123456789");
+        if (strlen(keys[i].name) != size || memcmp(keys[i].name, word, size) != 0) {
+            continue;
+        }
+        if (count == 0 || count > 18 || digits[count] != '\0') {
+            pyprof__say("'%s' has to be a number of at most 18 digits", word);
+            return PYPROF_ERROR_ARGUMENT;
+        }
+        uint64_t value = strtoull(digits, NULL, 10);
+        memcpy((char *)command + keys[i].offset, &value, sizeof value);
+    }
+    return PYPROF_OK;
+}
+
+/* Takes a line apart, in its place. Errors, each said: ARGUMENT, FORMAT. */
+static pyprof_result pyprof__parse_request(char *line, size_t size, pyprof__command *command) {
+    char *rest = NULL;
+    memset(command, 0, sizeof *command);
+    for (size_t i = 0; i < size; i++) {
+        if ((unsigned char)line[i] < ' ' || (unsigned char)line[i] >= 0x7f) {
+            line[i] = '\0'; /* what it says is shown up to here */
+            pyprof__say("a request is one line of ASCII, as \"pyprof 1 status\"");
+            return PYPROF_ERROR_ARGUMENT;
+        }
+    }
+    const char *name = strtok_r(line, " ", &rest), *version = strtok_r(NULL, " ", &rest);
+    command->name = strtok_r(NULL, " ", &rest);
+    if (name == NULL || strcmp(name, "pyprof") != 0 || command->name == NULL) {
+        pyprof__say("a request is \"pyprof 1 COMMAND KEY=VALUE ...\"");
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    if (strcmp(version, "1") != 0) {
+        pyprof__say("version %.20s of the protocol is not known in this process, which has version 1", version);
+        return PYPROF_ERROR_FORMAT;
+    }
+    for (char *word = strtok_r(NULL, " ", &rest); word != NULL; word = strtok_r(NULL, " ", &rest)) {
+        if (pyprof__parse_key(word, command) != PYPROF_OK) {
+            return PYPROF_ERROR_ARGUMENT;
+        }
+    }
+    return PYPROF_OK;
+}
+
+/* The figures of a recording that runs. */
+typedef struct pyprof__standing {
+    bool is_recording, has_stats;
+    uint64_t start_ns, duration_ns, interval_us, memory_limit, max_depth;
+    pyprof_stats stats;
+} pyprof__standing;
+
+static pyprof__standing pyprof__take_standing(void) {
+    pyprof__standing standing;
+    memset(&standing, 0, sizeof standing);
+    pyprof__sampler *sampler = pyprof__lock_running();
+    standing.is_recording = sampler != NULL;
+    standing.has_stats = sampler != NULL || pyprof__process.was_active;
+    standing.stats = pyprof__process.last_stats;
+    if (sampler != NULL) {
+        standing.start_ns = sampler->profile->epoch_ns;
+        standing.duration_ns = pyprof__now() - sampler->start;
+        standing.interval_us = sampler->desc.interval_us;
+        standing.memory_limit = sampler->desc.memory_limit;
+        standing.max_depth = sampler->desc.max_depth;
+        pyprof__fill_stats(sampler, &standing.stats);
+        standing.stats.sampler_cpu_ns = pyprof__clock(pyprof__cpu_clock(sampler->tid));
+    }
+    pyprof__unlock_running(sampler);
+    return standing;
+}
+
+static void pyprof__put_status(pyprof__out *out) {
+    pyprof__standing standing = pyprof__take_standing();
+    char path[PYPROF__PATH_SIZE];
+    ssize_t size = readlink("/proc/self/exe", path, sizeof path);
+    pyprof_text program = {path, size > 0 ? (size_t)size : 0};
+    pyprof_text python = {Py_GetVersion(), strcspn(Py_GetVersion(), " ")};
+    pyprof__put_named(out, "{\"protocol\":1,\"pid\":", (uint64_t)getpid());
+    pyprof__put_quoted(out, ",\"program\":", program);
+    pyprof__put_quoted(out, ",\"python\":", python);
+    pyprof__put_text(out, standing.is_recording ? ",\"is_recording\":true" : ",\"is_recording\":false");
+    if (standing.is_recording) {
+        pyprof__put_named(out, ",\"start_ns\":", standing.start_ns);
+        pyprof__put_named(out, ",\"duration_ns\":", standing.duration_ns);
+        pyprof__put_named(out, ",\"interval_us\":", standing.interval_us);
+        pyprof__put_named(out, ",\"memory_limit\":", standing.memory_limit);
+        pyprof__put_named(out, ",\"max_depth\":", standing.max_depth);
+    }
+    if (standing.has_stats) {
+        pyprof__put_stats(out, &standing.stats);
+    }
+    pyprof__put_text(out, "}\n");
+}
+
+static pyprof_result pyprof__obey_start(const pyprof__command *command) {
+    pyprof_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.interval_us = (uint32_t)pyprof__min64(command->interval_us, UINT32_MAX);
+    desc.memory_limit = (size_t)command->memory_limit;
+    desc.max_depth = (uint32_t)pyprof__min64(command->max_depth, UINT32_MAX);
+    return pyprof_start(&desc);
+}
+
+/* As pyprof_stop, but that it waits as long for handlers as if this code were unloaded, since it cannot have it stay
+   loaded. A file that cannot be saved does not keep the peer from its profile: the logger hears of it. What may wait for
+   a reader would keep all other peers, and pyprof_unlisten, waiting. */
+static pyprof_result pyprof__obey_stop(pyprof_profile **profile) {
+    struct stat status;
+    pyprof_result result = PYPROF_OK;
+    pyprof__lock();
+    pyprof__sampler *sampler = pyprof__running();
+    if (sampler == NULL) {
+        pyprof__say_not_active();
+        result = PYPROF_ERROR_NOT_ACTIVE;
+    } else if (sampler->output_path != NULL && stat(sampler->output_path, &status) == 0 && !S_ISREG(status.st_mode)) {
+        pyprof__say(
+            "its output_path is no regular file, and may wait for a reader: it has to be stopped by the program");
+        result = PYPROF_ERROR_IO;
+    } else {
+        sampler->is_unloaded = true;
+        pyprof__end_recording(sampler);
+    }
+    pyprof__unlock();
+    if (result == PYPROF_OK) {
+        *profile = sampler->profile;
+        (void)pyprof__close_recording(sampler);
+    }
+    return result;
+}
+
+/* Carries out a request: the answer, or what it begins with, goes to write; or *profile is to be put line by line. Errors,
+   each said. */
+static pyprof_result pyprof__obey(char *line, size_t size, pyprof__out *out, pyprof_profile **profile) {
+    pyprof__command command;
+    pyprof_result result = pyprof__parse_request(line, size, &command);
+    if (result != PYPROF_OK) {
+        return result;
+    }
+    if (strcmp(command.name, "status") == 0) {
+        pyprof__put_status(out);
+    } else if (strcmp(command.name, "start") == 0) {
+        result = pyprof__obey_start(&command);
+    } else if (strcmp(command.name, "stop") == 0) {
+        result = pyprof__obey_stop(profile);
+    } else if (strcmp(command.name, "snapshot") == 0) {
+        result = pyprof_snapshot(profile);
+    } else if (strcmp(command.name, "dump") == 0) {
+        result = command.json != 0 ? pyprof__dump_profile(profile) : pyprof_dump(out->write, out->user);
+    } else {
+        pyprof__say("there is no command %.40s in this process", command.name);
+        result = PYPROF_ERROR_FORMAT;
+    }
+    if (command.drop != 0) {
+        pyprof_free(*profile);
+        *profile = NULL;
+    }
+    return result;
+}
+
+#endif /* PYPROF_NO_LISTEN */
+
+// >>listen
+// A socket by which other processes of the same user look at a recording, and start and stop one. In: connections, each
+// with one line that says what is wanted (>>answers). Out: one answer, and the connection is closed.
+// Who: one thread, "pyprof-listen", and whoever calls pyprof_listen and pyprof_unlisten. That thread holds no lock while it
+// waits for a peer: it reads and writes what there is room for, for all peers in turn. pyprof__listening is for those who
+// listen and unlisten, pyprof__door is held while a descriptor of a peer comes or goes. fork takes both. Order: these two,
+// then those of >>lifecycle.
+// Invariants: a descriptor is used only while it leads to the file that we opened: a program may close all of them, and
+// get the same numbers for its own. A peer has memory only from its connection to its end, PYPROF__PEER_MEMORY at most
+// beside a snapshot, which is within the recording's budget.
+// Begin with pyprof_listen, pyprof__serve, pyprof__next_piece.
+
+#ifndef PYPROF_NO_LISTEN
+
+/* A peer is closed that has not sent its line, or takes nothing, for so long; or has not all of its answer by then. */
+#if !defined(PYPROF__SILENCE_NS)
+#define PYPROF__SILENCE_NS UINT64_C(5000000000)
+#define PYPROF__ANSWER_NS UINT64_C(60000000000)
+#endif
+#define PYPROF__PEERS_MAX 8u                   /* served at a time; others wait in the kernel */
+#define PYPROF__PEER_MEMORY ((size_t)16 << 20) /* a line of JSON, or pyprof_dump's text, has room in that */
+#define PYPROF__PIECE_SIZE 32768u              /* about so many bytes at a time: other peers are served in between */
+#define PYPROF__REQUEST_SIZE 1024u
+#define PYPROF__LISTEN_AGAIN_MS 5000 /* a descriptor that the program has closed does not wake who waits for it */
+
+/* A socket, and what tells it from another file that has got its number. */
+typedef struct pyprof__socket {
+    int descriptor; /* -1 = none */
+    dev_t device;
+    ino_t inode;
+} pyprof__socket;
+
+/* Who has connected. */
+typedef struct pyprof__peer {
+    pyprof__socket socket;
+    uint64_t deadline, end; /* of patience with it: for now, and at all */
+    uint32_t request_size;
+    char request[PYPROF__REQUEST_SIZE + 1];
+    bool is_answered;        /* the request was carried out, and what follows is on its way */
+    bool is_last;            /* nothing comes behind head and text */
+    uint32_t head_size;      /* what is to be sent next: the head, */
+    pyprof__gathered text;   /* then this; both are sent up to */
+    size_t sent;             /* here */
+    pyprof_profile *profile; /* whose lines are still to come; NULL = none */
+    pyprof__cursor cursor;
+    pyprof__memory memory;
+    pyprof__out out; /* into text */
+    char head[640];
+} pyprof__peer;
+
+static pthread_mutex_t pyprof__listening = PTHREAD_MUTEX_INITIALIZER, pyprof__door = PTHREAD_MUTEX_INITIALIZER;
+
+static struct pyprof__listener {
+    pyprof__atomic32 lock_holder;  /* of pyprof__listening: thread id; 0 = nobody */
+    pyprof__atomic32 active_in;    /* the process that listens; 0 = none. Of another one: it was forked from that */
+    bool is_registered, has_locks; /* fork calls us; fork holds both locks */
+    char path[PYPROF__PATH_SIZE];  /* absolute, with what tells our file from another there */
+    struct stat file;
+    pthread_t thread;
+    pyprof__socket socket; /* from here on: set before the thread begins, and then its own */
+    pyprof__atomic32 is_ready, must_end;
+    pyprof__peer *peers[PYPROF__PEERS_MAX]; /* NULL = free; changed with the door held */
+} pyprof__listener;
+
+static bool pyprof__is_ours(const pyprof__socket *socket) {
+    struct stat status;
+    return socket->descriptor >= 0 && fstat(socket->descriptor, &status) == 0 && status.st_dev == socket->device &&
+           status.st_ino == socket->inode;
+}
+
+static pyprof__socket pyprof__note_socket(int descriptor) {
+    pyprof__socket noted = {-1, 0, 0};
+    struct stat status;
+    if (descriptor >= 0 && fstat(descriptor, &status) == 0) {
+        noted.descriptor = descriptor;
+        noted.device = status.st_dev;
+        noted.inode = status.st_ino;
+    }
+    return noted;
+}
+
+static void pyprof__close_socket(pyprof__socket *socket) {
+    if (pyprof__is_ours(socket)) {
+        close(socket->descriptor);
+    }
+    socket->descriptor = -1;
+}
+
+/* What the peer is told in place of an answer, or of a piece: the calling thread's last error, as one line. */
+static void pyprof__refuse_peer(pyprof__peer *peer, pyprof_result result) {
+    int size = snprintf(peer->head, sizeof peer->head, "error %d %s", (int)result, pyprof__error_text);
+    for (char *at = peer->head; *at != '\0'; at++) {
+        *at = (unsigned char)*at < ' ' ? '?' : *at;
+    }
+    peer->head[size] = '\n';
+    peer->head_size = (uint32_t)size + 1;
+    peer->text.bytes.count = 0;
+    peer->is_last = true;
+}
+
+/* Makes the next piece: what text has already, or lines of the profile, or the end. before: what stands before it. */
+static void pyprof__next_piece(pyprof__peer *peer, const char *before) {
+    while (peer->profile != NULL && peer->text.bytes.count + peer->out.size < PYPROF__PIECE_SIZE) {
+        pyprof__put_line(&peer->out, peer->profile, &peer->cursor);
+        if (peer->cursor.part == PYPROF__BEHIND_END) {
+            pyprof_free(peer->profile);
+            peer->profile = NULL;
+        }
+    }
+    pyprof__flush(&peer->out);
+    peer->sent = 0;
+    peer->is_last = peer->text.bytes.count == 0;
+    peer->head_size =
+        (uint32_t)snprintf(peer->head, sizeof peer->head, "%s%u\n", before, (unsigned)peer->text.bytes.count);
+    if (peer->out.is_broken) {
+        pyprof__say("no memory for the answer: it is too long, or there is none");
+        pyprof__refuse_peer(peer, PYPROF_ERROR_MEMORY);
+    }
+}
+
+/* It has taken something, or may begin to. */
+static void pyprof__extend_peer(pyprof__peer *peer) {
+    peer->deadline = pyprof__min64(peer->end, pyprof__now() + PYPROF__SILENCE_NS);
+}
+
+static void pyprof__answer_peer(pyprof__peer *peer) {
+    pyprof_result result = pyprof__obey(peer->request, peer->request_size, &peer->out, &peer->profile);
+    pyprof__flush(&peer->out);
+    peer->is_answered = true;
+    peer->end = pyprof__now() + PYPROF__ANSWER_NS;
+    pyprof__extend_peer(peer);
+    if (result == PYPROF_OK) {
+        pyprof__next_piece(peer, "ok\n");
+    } else {
+        pyprof__refuse_peer(peer, result);
+    }
+}
+
+/* Takes what has come of a request; carries it out when that is all. False: the peer has gone. */
+static bool pyprof__hear_peer(pyprof__peer *peer) {
+    size_t room = PYPROF__REQUEST_SIZE - peer->request_size;
+    char *to = peer->request + peer->request_size;
+    ssize_t size = recv(peer->socket.descriptor, to, room, MSG_DONTWAIT);
+    if (size <= 0) {
+        return size < 0 && (errno == EAGAIN || errno == EINTR);
+    }
+    char *end = (char *)memchr(to, '\n', (size_t)size);
+    peer->request_size += (uint32_t)size;
+    if (end != NULL || peer->request_size == PYPROF__REQUEST_SIZE) {
+        end = end != NULL ? end : peer->request + PYPROF__REQUEST_SIZE;
+        *end = '\0';
+        peer->request_size = (uint32_t)(end - peer->request);
+        pyprof__answer_peer(peer);
+    }
+    return true;
+}
+
+/* Sends what it takes now. False: it has all, or has gone. */
+static bool pyprof__tell_peer(pyprof__peer *peer) {
+    size_t from_head = peer->sent < peer->head_size ? peer->head_size - peer->sent : 0;
+    size_t from_text = peer->sent > peer->head_size ? peer->sent - peer->head_size : 0;
+    struct iovec parts[2] = {{peer->head + peer->head_size - from_head, from_head}, {NULL, 0}};
+    struct msghdr message;
+    memset(&message, 0, sizeof message);
+    message.msg_iov = parts;
+    message.msg_iovlen = 1;
+    if (peer->text.bytes.count > from_text) {
+        parts[1].iov_base = (char *)peer->text.bytes.data + from_text;
+        parts[1].iov_len = peer->text.bytes.count - from_text;
+        message.msg_iovlen = 2;
+    }
+    ssize_t size = sendmsg(peer->socket.descriptor, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (size < 0) {
+        return errno == EAGAIN || errno == EINTR;
+    }
+    peer->sent += (size_t)size;
+    pyprof__extend_peer(peer);
+    if (peer->sent < peer->head_size + (size_t)peer->text.bytes.count) {
+        return true;
+    }
+    if (!peer->is_last) {
+        peer->text.bytes.count = 0;
+        pyprof__next_piece(peer, "");
+        return true;
+    }
+    return false;
+}
+
+/* What it holds is freed without the door: the host's allocator may be slow. */
+static void pyprof__drop_peer(pyprof__peer **place) {
+    pyprof__peer *peer = *place;
+    pthread_mutex_lock(&pyprof__door);
+    *place = NULL;
+    pyprof__close_socket(&peer->socket);
+    pthread_mutex_unlock(&pyprof__door);
+    pyprof_free(peer->profile);
+    pyprof__array_free(&peer->memory, &peer->text.bytes);
+    free(peer);
+}
+
+/* Whether a peer may ask: it is of this process's user, or of root. */
+static bool pyprof__is_allowed(int descriptor) {
+    struct ucred who;
+    socklen_t size = sizeof who;
+    return getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0 && (who.uid == 0 || who.uid == geteuid());
+}
+
+/* Takes in whoever waits to be. A peer in vain is told so, or is closed if there is no memory. False: nobody could be, as
+   there are too many open files, or no memory. */
+static bool pyprof__let_in(pyprof__peer **place) {
+    pyprof__peer *peer = (pyprof__peer *)malloc(sizeof *peer);
+    pthread_mutex_lock(&pyprof__door);
+    int descriptor = accept4(pyprof__listener.socket.descriptor, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int error = errno;
+    if (descriptor >= 0 && peer == NULL) {
+        close(descriptor);
+    } else if (descriptor >= 0) {
+        memset(peer, 0, sizeof *peer);
+        peer->socket = pyprof__note_socket(descriptor);
+        *place = peer;
+    }
+    pthread_mutex_unlock(&pyprof__door);
+    if (descriptor < 0 || peer == NULL) {
+        free(peer);
+        return descriptor >= 0 || error == EAGAIN || error == EINTR || error == ECONNABORTED;
+    }
+    const pyprof__memory memory = {{pyprof__libc_alloc, pyprof__libc_free, NULL}, PYPROF__PEER_MEMORY, 0, 0, 0, NULL};
+    peer->memory = memory;
+    peer->text.memory = &peer->memory;
+    peer->text.bytes.item_size = 1;
+    peer->out.write = pyprof__gather;
+    peer->out.user = &peer->text;
+    peer->end = pyprof__now() + PYPROF__SILENCE_NS;
+    peer->deadline = peer->end;
+    if (!pyprof__is_allowed(descriptor)) {
+        pyprof__say("this process answers its own user and root only");
+        peer->is_answered = true;
+        pyprof__refuse_peer(peer, PYPROF_ERROR_IO);
+    }
+    return true;
+}
+
+/* Where a new peer has room: a free place, else that of the one who has been silent for longest. NULL = none. */
+static pyprof__peer **pyprof__place_for_peer(void) {
+    pyprof__peer **found = NULL;
+    for (uint32_t i = 0; i < PYPROF__PEERS_MAX; i++) {
+        pyprof__peer **place = &pyprof__listener.peers[i];
+        if (*place == NULL) {
+            return place;
+        }
+        if (!(*place)->is_answered && (found == NULL || (*place)->deadline < (*found)->deadline)) {
+            found = place;
+        }
+    }
+    return found;
+}
+
+/* Fills in what is waited for; answers for how many milliseconds at most. The last one is whoever wants to be let in. */
+static int pyprof__watch(struct pollfd *watched) {
+    uint64_t now = pyprof__now(), wait_ms = PYPROF__LISTEN_AGAIN_MS;
+    for (uint32_t i = 0; i <= PYPROF__PEERS_MAX; i++) {
+        const pyprof__peer *peer = i < PYPROF__PEERS_MAX ? pyprof__listener.peers[i] : NULL;
+        watched[i].fd = peer != NULL ? peer->socket.descriptor : -1;
+        watched[i].events = peer != NULL && peer->is_answered ? POLLOUT : POLLIN;
+        watched[i].revents = 0;
+        if (peer != NULL) {
+            wait_ms = pyprof__min64(wait_ms, peer->deadline > now ? (peer->deadline - now) / 1000000u + 1 : 0);
+        }
+    }
+    watched[PYPROF__PEERS_MAX].fd = pyprof__listener.socket.descriptor;
+    watched[PYPROF__PEERS_MAX].events = pyprof__place_for_peer() != NULL ? POLLIN : 0;
+    return (int)wait_ms;
+}
+
+/* Waits until something comes, and tends to it. False: the socket is shut, or is not ours any more. */
+static bool pyprof__serve(void) {
+    struct pollfd watched[PYPROF__PEERS_MAX + 1];
+    (void)poll(watched, PYPROF__PEERS_MAX + 1, pyprof__watch(watched));
+    uint64_t now = pyprof__now();
+    for (uint32_t i = 0; i < PYPROF__PEERS_MAX && !pyprof__get(&pyprof__listener.must_end); i++) {
+        pyprof__peer *peer = pyprof__listener.peers[i];
+        bool is_kept = peer == NULL || (now < peer->deadline && pyprof__is_ours(&peer->socket));
+        if (is_kept && peer != NULL && watched[i].revents != 0) {
+            is_kept = peer->is_answered ? pyprof__tell_peer(peer) : pyprof__hear_peer(peer);
+        }
+        if (!is_kept) {
+            pyprof__drop_peer(&pyprof__listener.peers[i]);
+        }
+    }
+    if (!pyprof__is_ours(&pyprof__listener.socket) || (watched[PYPROF__PEERS_MAX].revents & (POLLHUP | POLLERR))) {
+        return false;
+    }
+    pyprof__peer **place = pyprof__place_for_peer();
+    if ((watched[PYPROF__PEERS_MAX].revents & POLLIN) && place != NULL && !pyprof__get(&pyprof__listener.must_end)) {
+        if (*place != NULL) {
+            pyprof__drop_peer(place);
+        }
+        if (!pyprof__let_in(place)) {
+            pyprof__sleep_ns(100000000); /* who waits still waits, and the next look would find the same */
+        }
+    }
+    return true;
+}
+
+/* The thread, from pyprof_listen to the join in pyprof__end_listening. What is thread-local here is made before anybody
+   can unload this code: to make it may take a lock of the dynamic loader. */
+static void *pyprof__listen_main(void *unused) {
+    prctl(PR_SET_NAME, "pyprof-listen", 0, 0, 0);
+    pyprof__error_text[0] = '\0';
+    pyprof__wake(&pyprof__listener.is_ready);
+    while (!pyprof__get(&pyprof__listener.must_end) && pyprof__serve()) {
+    }
+    for (uint32_t i = 0; i < PYPROF__PEERS_MAX; i++) {
+        if (pyprof__listener.peers[i] != NULL) {
+            pyprof__drop_peer(&pyprof__listener.peers[i]);
+        }
+    }
+    return unused;
+}
+
+/* The folder of the sockets of this user, which nobody else may enter. Errors, each said: ARGUMENT, IO. */
+static pyprof_result pyprof__default_path(char *path, size_t size) {
+    struct stat status;
+    const char *base = getenv("XDG_RUNTIME_DIR");
+    base = base != NULL && base[0] == '/' ? base : "/tmp";
+    int length = snprintf(path, size, "%s/pyprof-%lu", base, (unsigned long)geteuid());
+    if (length < 0 || (size_t)length + 24 > size) {
+        pyprof__say("XDG_RUNTIME_DIR is too long for a socket in it: %.80s...", base);
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    if ((mkdir(path, 0700) != 0 && errno != EEXIST) || lstat(path, &status) != 0) {
+        pyprof__say("cannot make the folder %s: %s", path, strerror(errno));
+        return PYPROF_ERROR_IO;
+    }
+    if (!S_ISDIR(status.st_mode) || status.st_uid != geteuid() || (status.st_mode & 077) != 0) {
+        pyprof__say("%s %s: it has to be a folder of this user's that nobody else may enter (mode 700); remove it, or "
+                    "name another path",
+                    path,
+                    !S_ISDIR(status.st_mode)     ? "is no folder"
+                    : status.st_uid != geteuid() ? "is another user's"
+                                                 : "is open to others");
+        errno = EACCES;
+        return PYPROF_ERROR_IO;
+    }
+    snprintf(path + length, size - (size_t)length, "/%ld.sock", (long)getpid());
+    return PYPROF_OK;
+}
+
+/* The address to listen at. Errors, each said: ARGUMENT, IO. */
+static pyprof_result pyprof__address_of(const char *path, struct sockaddr_un *address) {
+    memset(address, 0, sizeof *address);
+    address->sun_family = AF_UNIX;
+    if (path == NULL) {
+        return pyprof__default_path(address->sun_path, sizeof address->sun_path);
+    }
+    size_t size = strlen(path);
+    if (size == 0 || size >= sizeof address->sun_path) {
+        pyprof__say("pyprof_listen: path has %zu bytes: it has to have 1 to %zu, as Linux has no room for more", size,
+                    sizeof address->sun_path - 1);
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    memcpy(address->sun_path, path, size);
+    return PYPROF_OK;
+}
+
+/* Whether what is at an address is the socket of a process that has ended, or listens no more. False: it was said what it
+   is. */
+static bool pyprof__is_stale(const struct sockaddr_un *address) {
+    struct stat status;
+    struct ucred who;
+    socklen_t size = sizeof who;
+    if (lstat(address->sun_path, &status) != 0 || !S_ISSOCK(status.st_mode)) {
+        pyprof__say("%s is there, and is no socket: remove it, or name another path", address->sun_path);
+        errno = EEXIST;
+        return false;
+    }
+    int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    bool is_live = descriptor >= 0 && connect(descriptor, (const struct sockaddr *)address, sizeof *address) == 0;
+    int error = is_live ? EADDRINUSE : errno;
+    if (is_live && getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0) {
+        pyprof__say("process %ld listens at %s: name another path", (long)who.pid, address->sun_path);
+    } else if (error != ECONNREFUSED) {
+        pyprof__say("%s is there, and it cannot be told whose it is: %s", address->sun_path, strerror(error));
+    }
+    if (descriptor >= 0) {
+        close(descriptor);
+    }
+    errno = error;
+    return error == ECONNREFUSED;
+}
+
+/* Of several processes that find the same stale socket one shall replace it, and no other remove what that has put in
+   its place: so its folder is locked meanwhile. -1: it could not be, in half a second. */
+static int pyprof__lock_folder(const char *path) {
+    char folder[sizeof(((struct sockaddr_un *)NULL)->sun_path) + 2];
+    snprintf(folder, sizeof folder, "%.*s.", (int)pyprof__last_part(path, strlen(path)), path);
+    int descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (int tries = 0; descriptor >= 0 && flock(descriptor, LOCK_EX | LOCK_NB) != 0; tries++) {
+        if (tries == 50) {
+            close(descriptor);
+            return -1;
+        }
+        pyprof__sleep_ns(10000000);
+    }
+    return descriptor;
+}
+
+/* False: why was said, and errno says it. */
+static bool pyprof__bind_socket(int descriptor, const struct sockaddr_un *address) {
+    bool is_bound = bind(descriptor, (const struct sockaddr *)address, sizeof *address) == 0;
+    if (!is_bound && errno == EADDRINUSE) {
+        int folder = pyprof__lock_folder(address->sun_path);
+        bool is_stale = pyprof__is_stale(address);
+        if (folder >= 0 && is_stale) {
+            unlink(address->sun_path);
+        }
+        is_bound = is_stale && bind(descriptor, (const struct sockaddr *)address, sizeof *address) == 0;
+        int error = errno;
+        if (folder >= 0) {
+            close(folder);
+        }
+        errno = error;
+        if (!is_stale) {
+            return false;
+        }
+    }
+    if (!is_bound) {
+        pyprof__say("cannot make the socket %s: %s", address->sun_path, strerror(errno));
+    }
+    return is_bound;
+}
+
+/* Makes the socket. Until it listens nobody can connect, so its mode is right in time. False: why was said, and nothing is
+   left. */
+static bool pyprof__open_socket(const struct sockaddr_un *address) {
+    struct pyprof__listener *self = &pyprof__listener;
+    self->socket = pyprof__note_socket(socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (self->socket.descriptor < 0) {
+        pyprof__say("a socket could not be made: %s", strerror(errno));
+        return false;
+    }
+    if (pyprof__bind_socket(self->socket.descriptor, address)) {
+        if (chmod(address->sun_path, 0600) == 0 && lstat(address->sun_path, &self->file) == 0 &&
+            listen(self->socket.descriptor, 64) == 0) {
+            return true;
+        }
+        pyprof__say("cannot listen at %s: %s", address->sun_path, strerror(errno));
+        unlink(address->sun_path);
+    }
+    int error = errno;
+    pyprof__close_socket(&self->socket);
+    errno = error;
+    return false;
+}
+
+/* Where our file will be found, though the program may change its folder. */
+static void pyprof__note_path(const char *path) {
+    char *to = pyprof__listener.path;
+    size_t size = 0;
+    if (path[0] != '/' && getcwd(to, PYPROF__PATH_SIZE - 120) != NULL) {
+        size = strlen(to);
+        to[size++] = '/';
+    }
+    snprintf(to + size, PYPROF__PATH_SIZE - size, "%s", path);
+}
+
+/* Closes the socket and removes its file, unless another one has taken the place. */
+static void pyprof__remove_socket(void) {
+    struct stat status;
+    pyprof__close_socket(&pyprof__listener.socket);
+    if (lstat(pyprof__listener.path, &status) == 0 && status.st_dev == pyprof__listener.file.st_dev &&
+        status.st_ino == pyprof__listener.file.st_ino) {
+        unlink(pyprof__listener.path);
+    }
+}
+
+/* Starts the thread, as pyprof__spawn does the sampler's. False: why was said. */
+static bool pyprof__start_listening(void) {
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    sigfillset(&all);
+    int error = pthread_attr_init(&attributes);
+    if (error == 0) {
+        pthread_attr_setstacksize(&attributes, 1 << 20);
+        pthread_sigmask(SIG_SETMASK, &all, &before); /* the new thread inherits the mask */
+        error = pthread_create(&pyprof__listener.thread, &attributes, pyprof__listen_main, NULL);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        pthread_attr_destroy(&attributes);
+    }
+    if (error != 0) {
+        pyprof__say("the thread that listens could not be started: %s", strerror(error));
+        return false;
+    }
+    while (!pyprof__get(&pyprof__listener.is_ready)) {
+        pyprof__wait_until(&pyprof__listener.is_ready, 0, pyprof__now() + 1000000000u);
+    }
+    return true;
+}
+
+/* With the lock. shutdown wakes who waits for the socket. */
+static void pyprof__end_listening(void) {
+    pyprof__set(&pyprof__listener.must_end, 1);
+    if (pyprof__is_ours(&pyprof__listener.socket)) {
+        shutdown(pyprof__listener.socket.descriptor, SHUT_RDWR);
+    }
+    pthread_join(pyprof__listener.thread, NULL);
+    pyprof__remove_socket();
+    pyprof__set(&pyprof__listener.active_in, 0);
+}
+
+/* In a forked child: the sockets are its parent's, and the file is. What peers had in memory is forgotten, not freed: the
+   thread may have been in the middle of a change. */
+static void pyprof__forget_listening(void) {
+    for (uint32_t i = 0; i < PYPROF__PEERS_MAX; i++) {
+        if (pyprof__listener.peers[i] != NULL) {
+            pyprof__close_socket(&pyprof__listener.peers[i]->socket);
+            pyprof__listener.peers[i] = NULL;
+        }
+    }
+    pyprof__close_socket(&pyprof__listener.socket);
+    pyprof__set(&pyprof__listener.active_in, 0);
+}
+
+/* As pyprof__before_fork, and why it takes no lock in two cases. */
+static void pyprof__stop_at_door(void) {
+    uint32_t in = pyprof__get(&pyprof__listener.active_in);
+    bool is_strange = in != 0 && in != (uint32_t)getpid();
+    if (!is_strange && pyprof__get(&pyprof__listener.lock_holder) != (uint32_t)pyprof__tid()) {
+        pthread_mutex_lock(&pyprof__listening);
+        pthread_mutex_lock(&pyprof__door);
+        pyprof__listener.has_locks = true;
+    }
+}
+
+static void pyprof__pass_door(void) {
+    if (pyprof__listener.has_locks) {
+        pyprof__listener.has_locks = false;
+        pthread_mutex_unlock(&pyprof__door);
+        pthread_mutex_unlock(&pyprof__listening);
+    }
+}
+
+static void pyprof__pass_door_in_child(void) {
+    if (pyprof__listener.has_locks && pyprof__get(&pyprof__listener.active_in) != 0) {
+        pyprof__forget_listening();
+    }
+    pyprof__pass_door();
+}
+
+static void pyprof__register_listener(void) {
+    pyprof__listener.is_registered =
+        pthread_atfork(pyprof__stop_at_door, pyprof__pass_door, pyprof__pass_door_in_child) == 0;
+}
+
+/* fork calls what is registered last first, so the locks of >>lifecycle are registered before. */
+static void pyprof__lock_listener(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pyprof__lock();
+    pyprof__unlock();
+    pthread_once(&once, pyprof__register_listener);
+    pthread_mutex_lock(&pyprof__listening);
+    pyprof__set(&pyprof__listener.lock_holder, (uint32_t)pyprof__tid());
+}
+
+static void pyprof__unlock_listener(void) {
+    pyprof__set(&pyprof__listener.lock_holder, 0);
+    pthread_mutex_unlock(&pyprof__listening);
+}
+
+/* With the lock. A child that was made without the fork handlers comes here with its parent's socket. */
+static pyprof_result pyprof__listen_at(const char *path) {
+    struct sockaddr_un address;
+    uint32_t in = pyprof__get(&pyprof__listener.active_in);
+    if (in == (uint32_t)getpid()) {
+        pyprof__say("this process listens already, at %.300s", pyprof__listener.path);
+        return PYPROF_ERROR_ALREADY_ACTIVE;
+    }
+    if (in != 0) {
+        pyprof__forget_listening();
+    }
+    if (!pyprof__listener.is_registered || !pyprof__process.fork.is_registered) {
+        pyprof__say("pyprof_listen: pthread_atfork had no memory");
+        return PYPROF_ERROR_MEMORY;
+    }
+    pyprof_result result = pyprof__address_of(path, &address);
+    if (result == PYPROF_OK && !pyprof__open_socket(&address)) {
+        result = PYPROF_ERROR_IO;
+    }
+    if (result != PYPROF_OK) {
+        return result;
+    }
+    pyprof__note_path(address.sun_path);
+    pyprof__set(&pyprof__listener.is_ready, 0);
+    pyprof__set(&pyprof__listener.must_end, 0);
+    if (!pyprof__start_listening()) {
+        pyprof__remove_socket();
+        return PYPROF_ERROR_THREAD;
+    }
+    pyprof__set(&pyprof__listener.active_in, (uint32_t)getpid());
+    return PYPROF_OK;
+}
+
+PYPROF_API pyprof_result pyprof_listen(const char *path) {
+    pyprof__lock_listener();
+    pyprof_result result = pyprof__listen_at(path);
+    pyprof__unlock_listener();
+    return result;
+}
+
+PYPROF_API pyprof_result pyprof_unlisten(void) {
+    pyprof_result result = PYPROF_OK;
+    pyprof__lock_listener();
+    if (pyprof__get(&pyprof__listener.active_in) == (uint32_t)getpid()) {
+        pyprof__end_listening();
+    } else {
+        pyprof__say("this process does not listen: pyprof_listen begins it (a forked child has none of its parent's)");
+        result = PYPROF_ERROR_NOT_ACTIVE;
+    }
+    pyprof__unlock_listener();
+    return result;
+}
+
+/* A plugin that is unloaded while it listens: before pyprof__on_unload, as destructors run from the last to the first,
+   because the thread may begin a recording. The lock is only tried, for the same reason as there. */
+#if PYPROF__UNLOADABLE
+__attribute__((destructor)) static void pyprof__unlisten_on_unload(void) {
+    if (pthread_mutex_trylock(&pyprof__listening) == 0) {
+        if (pyprof__get(&pyprof__listener.active_in) == (uint32_t)getpid()) {
+            pyprof__end_listening();
+        }
+        pthread_mutex_unlock(&pyprof__listening);
+    }
+}
+#endif
+
+#endif /* PYPROF_NO_LISTEN */
 
 #endif /* PYPROF_NO_RECORDING */
 

@@ -1,0 +1,2 @@
+/* The same as listening.c has, for who loads and unloads it. */
+#include "host.h"

@@ -1,0 +1,1413 @@
+/* pyprof-ctl: looks into programs that called pyprof_listen, and records in them.
+ *
+ *     pyprof-ctl list
+ *     pyprof-ctl record 4711 -d 10 -o game.svg
+ *     pyprof-ctl dump 4711
+ *
+ * A host sends what it has recorded whole, as lines of JSON (see >>answers in pyprof.h). All else is done here: filters,
+ * formats, the difference of two snapshots. So an old host gives all that a new pyprof-ctl can write.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#define PYPROF_NO_RECORDING
+#define PYPROF_IMPLEMENTATION
+#include "flamegraph.h"
+#include "pyprof.h"
+#define EXPORTS_IMPLEMENTATION
+#include "exports.h"
+
+#include "imports.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <termios.h>
+#include <unistd.h>
+
+enum {
+    CTL_FAILED = 1,
+    CTL_USAGE = 2,
+    CTL_PATIENCE_S = 70, /* a host gives up after 60 */
+    CTL_LIST_S = 5
+};
+
+static const char ctl_help[] =
+    "usage: pyprof-ctl COMMAND [PID|SOCKET] [OPTIONS]\n"
+    "\n"
+    "Looks into programs with pyprof.h inside that called pyprof_listen, of your own user (root: of all).\n"
+    "\n"
+    "  list                    those that listen\n"
+    "  status PID              what one of them does\n"
+    "  dump PID                where its threads are now. Each has a state: 'holds the GIL', 'waiting', or\n"
+    "                          'running without the GIL'. Who waits for the GIL is 'waiting', too: that cannot\n"
+    "                          be told from outside\n"
+    "  record PID -d SECONDS   records for so long. If something is being recorded already, that goes on, and\n"
+    "                          its part of that time is taken\n"
+    "  snapshot PID            what was recorded so far; the recording goes on\n"
+    "  start PID               begins a recording\n"
+    "  stop PID                ends it, and writes it; also one that the program began, which then has none\n"
+    "  top PID                 what takes most, anew each second; q ends it\n"
+    "\n"
+    "PID may be the path of a socket: of a program that gave its own to pyprof_listen.\n"
+    "\n"
+    " record, snapshot and stop write:\n"
+    "  -o, --output FILE       where to (default: standard output, as a table)\n"
+    "  -f, --format FORMAT     one of these, if the ending of FILE does not say:\n";
+
+static const char ctl_options_help[] =
+    "      --metric METRIC     wall, cpu, gil or samples (default: wall)\n"
+    "  -i, --idle              also the time in which threads only wait\n"
+    "  -F, --function          one frame a function, not one a line\n"
+    "      --only-thread NAME, --only-interpreter NAME\n"
+    "      --only-file PATH, --only-function NAME\n"
+    "                          only these; * in a name stands for any text\n"
+    "      --only-mine         frames of one package that is not yours are one frame\n"
+    "      --min-share PART    what has less of the whole (0 to 1) is added to its caller\n"
+    "      --drop              stop: write nothing\n"
+    "\n"
+    " record and start:\n"
+    "  -d, --duration SECONDS  how long to record (top --once: 1)\n"
+    "  -r, --rate HZ           samples a second (default: 100)\n"
+    "      --memory MIB        that the recording may hold (default: 64)\n"
+    "      --depth FRAMES      that a stack may have (default: 1024)\n"
+    "\n"
+    " list, status, dump and top:\n"
+    "      --json              for programs: one line of JSON, of list one a program\n"
+    "      --once              top: print one second's figures, and end\n"
+    "  -n, --rows ROWS         top: that many (default: 20)\n"
+    "\n"
+    "  -h, --help              this text\n"
+    "\n"
+    "Exit code: 0 done, 1 it could not be done, 2 the command line is wrong.\n";
+
+/* ---- messages ----------------------------------------------------------------------------------------------- */
+
+/* One line on standard error, whatever names have in them. Always CTL_FAILED. */
+__attribute__((format(printf, 1, 2))) static int ctl_complain(const char *format, ...) {
+    char text[2048];
+    va_list values;
+    va_start(values, format);
+    vsnprintf(text, sizeof text, format, values);
+    va_end(values);
+    for (char *at = text; *at != '\0'; at++) {
+        *at = (unsigned char)*at < ' ' || *at == 0x7f ? '?' : *at;
+    }
+    fprintf(stderr, "pyprof-ctl: %s\n", text);
+    return CTL_FAILED;
+}
+
+/* ---- the command line --------------------------------------------------------------------------------------- */
+
+typedef struct ctl_request {
+    const char *command;
+    const char *host; /* as it was given: an id or a path */
+    long pid;         /* 0 = a path was given */
+    char path[4096];  /* of the socket */
+    const char *output, *format_name;
+    exports_format format;
+    pyprof_output view;
+    double duration_s, rate_hz; /* 0 = not said */
+    unsigned long memory_mib, depth, rows;
+    bool is_dropped, is_json, is_once;
+} ctl_request;
+
+enum {
+    CTL_METRIC = 256,
+    CTL_ONLY_THREAD,
+    CTL_ONLY_INTERPRETER,
+    CTL_ONLY_FILE,
+    CTL_ONLY_FUNCTION,
+    CTL_ONLY_MINE,
+    CTL_MIN_SHARE,
+    CTL_DROP,
+    CTL_MEMORY,
+    CTL_DEPTH,
+    CTL_JSON,
+    CTL_ONCE
+};
+
+static const struct option ctl_options[] = {{"output", required_argument, NULL, 'o'},
+                                            {"format", required_argument, NULL, 'f'},
+                                            {"metric", required_argument, NULL, CTL_METRIC},
+                                            {"idle", no_argument, NULL, 'i'},
+                                            {"function", no_argument, NULL, 'F'},
+                                            {"only-thread", required_argument, NULL, CTL_ONLY_THREAD},
+                                            {"only-interpreter", required_argument, NULL, CTL_ONLY_INTERPRETER},
+                                            {"only-file", required_argument, NULL, CTL_ONLY_FILE},
+                                            {"only-function", required_argument, NULL, CTL_ONLY_FUNCTION},
+                                            {"only-mine", no_argument, NULL, CTL_ONLY_MINE},
+                                            {"min-share", required_argument, NULL, CTL_MIN_SHARE},
+                                            {"drop", no_argument, NULL, CTL_DROP},
+                                            {"duration", required_argument, NULL, 'd'},
+                                            {"rate", required_argument, NULL, 'r'},
+                                            {"memory", required_argument, NULL, CTL_MEMORY},
+                                            {"depth", required_argument, NULL, CTL_DEPTH},
+                                            {"json", no_argument, NULL, CTL_JSON},
+                                            {"once", no_argument, NULL, CTL_ONCE},
+                                            {"rows", required_argument, NULL, 'n'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
+
+/* What a command takes: options by their letters, those without one by the first letter of their name here. */
+typedef struct ctl_command {
+    const char *name;
+    bool has_host, has_view, has_rate, has_duration, has_json, is_top;
+} ctl_command;
+
+static const ctl_command ctl_commands[] = {
+    {"list", false, false, false, false, true, false},    {"status", true, false, false, false, true, false},
+    {"dump", true, false, false, false, true, false},     {"record", true, true, true, true, false, false},
+    {"snapshot", true, true, false, false, false, false}, {"start", true, false, true, false, false, false},
+    {"stop", true, true, false, false, false, false},     {"top", true, true, true, true, true, true}};
+
+static const ctl_command *ctl_find_command(const char *name) {
+    for (size_t i = 0; i < sizeof ctl_commands / sizeof *ctl_commands; i++) {
+        if (strcmp(ctl_commands[i].name, name) == 0) {
+            return &ctl_commands[i];
+        }
+    }
+    return NULL;
+}
+
+static bool ctl_number(const char *name, const char *text, double least, double most, double *number) {
+    char *end = NULL;
+    *number = strtod(text, &end);
+    if (end == text || *end != '\0' || !(*number >= least && *number <= most)) {
+        ctl_complain("%s: '%s' is not a number from %g to %g", name, text, least, most);
+        return false;
+    }
+    return true;
+}
+
+static bool ctl_whole(const char *name, const char *text, double least, double most, unsigned long *number) {
+    double value = 0;
+    bool is_good = ctl_number(name, text, least, most, &value);
+    *number = (unsigned long)value;
+    return is_good;
+}
+
+static bool ctl_set_metric(ctl_request *request, const char *text) {
+    static const char *const metrics[] = {"wall", "cpu", "gil", "samples"};
+    for (unsigned i = 0; i < 4; i++) {
+        if (strcmp(text, metrics[i]) == 0) {
+            request->view.metric = (pyprof_metric)i;
+            return true;
+        }
+    }
+    ctl_complain("--metric: '%s' is not wall, cpu, gil or samples", text);
+    return false;
+}
+
+/* An option of what is shown. False: it is none, or it was said what is wrong. */
+static bool ctl_set_view(ctl_request *request, int option, const char *value) {
+    switch (option) {
+    case 'o':
+        request->output = value;
+        return true;
+    case 'f':
+        request->format_name = value;
+        return true;
+    case CTL_METRIC:
+        return ctl_set_metric(request, value);
+    case 'i':
+        return request->view.include_idle = true;
+    case 'F':
+        request->view.detail = PYPROF_DETAIL_FUNCTION;
+        return true;
+    case CTL_ONLY_THREAD:
+        request->view.thread = value;
+        return true;
+    case CTL_ONLY_INTERPRETER:
+        request->view.interpreter = value;
+        return true;
+    case CTL_ONLY_FILE:
+        request->view.file = value;
+        return true;
+    case CTL_ONLY_FUNCTION:
+        request->view.function = value;
+        return true;
+    case CTL_ONLY_MINE:
+        return request->view.only_mine = true;
+    case CTL_MIN_SHARE:
+        return ctl_number("--min-share", value, 0, 1, &request->view.min_share);
+    case CTL_DROP:
+        return request->is_dropped = true;
+    default:
+        return false;
+    }
+}
+
+static bool ctl_set_option(ctl_request *request, int option, const char *value) {
+    switch (option) {
+    case 'd':
+        return ctl_number("--duration", value, 0.001, 1e6, &request->duration_s);
+    case 'r':
+        return ctl_number("--rate", value, 0.1, 20000, &request->rate_hz);
+    case CTL_MEMORY:
+        return ctl_whole("--memory", value, 1, 1 << 20, &request->memory_mib);
+    case CTL_DEPTH:
+        return ctl_whole("--depth", value, 16, 65536, &request->depth);
+    case 'n':
+        return ctl_whole("--rows", value, 1, 10000, &request->rows);
+    case CTL_JSON:
+        return request->is_json = true;
+    case CTL_ONCE:
+        return request->is_once = true;
+    default:
+        return ctl_set_view(request, option, value);
+    }
+}
+
+/* Whether the command takes an option; what takes none is a slip that would go unnoticed. */
+static bool ctl_takes(const ctl_command *command, int option) {
+    switch (option) {
+    case 'o':
+    case 'f':
+        return command->has_view && !command->is_top;
+    case CTL_DROP:
+        return strcmp(command->name, "stop") == 0;
+    case 'd':
+        return command->has_duration;
+    case 'r':
+    case CTL_MEMORY:
+    case CTL_DEPTH:
+        return command->has_rate;
+    case CTL_JSON:
+        return command->has_json;
+    case CTL_ONCE:
+    case 'n':
+        return command->is_top;
+    default:
+        return command->has_view;
+    }
+}
+
+/* Which format is written. False: it was said what is wrong. */
+static bool ctl_choose_format(ctl_request *request) {
+    exports_format asked = EXPORTS_FORMAT_NONE;
+    char list[256];
+    if (request->format_name != NULL) {
+        asked = exports_format_of_name(request->format_name);
+        if (asked == EXPORTS_FORMAT_NONE) {
+            ctl_complain("--format: '%s' is none of %s", request->format_name, exports_list(list, sizeof list));
+            return false;
+        }
+    }
+    bool is_stream = request->output == NULL || strcmp(request->output, "-") == 0;
+    request->output = is_stream ? NULL : request->output;
+    request->format = !is_stream                     ? exports_choose(request->output, asked)
+                      : asked != EXPORTS_FORMAT_NONE ? asked
+                                                     : EXPORTS_FORMAT_TABLE;
+    if (request->format == EXPORTS_FORMAT_NONE) {
+        ctl_complain(asked == EXPORTS_FORMAT_NONE ? "%s: its ending means no format: say it by --format, one of %s"
+                                                  : "%s: its ending means another format than --format (one of %s)",
+                     request->output, exports_list(list, sizeof list));
+        return false;
+    }
+    if (request->format == EXPORTS_FORMAT_PSTATS && request->view.metric == PYPROF_METRIC_SAMPLES) {
+        ctl_complain("pstats has seconds: --metric has to be wall, cpu or gil");
+        return false;
+    }
+    return true;
+}
+
+/* The command and its host. False: it was said what is wrong. */
+static bool ctl_set_words(ctl_request *request, char *const *words, int count) {
+    const ctl_command *command = count > 0 ? ctl_find_command(words[0]) : NULL;
+    if (command == NULL) {
+        ctl_complain(count > 0 ? "there is no command '%s'" : "a command is missing%s", count > 0 ? words[0] : "");
+        return false;
+    }
+    request->command = command->name;
+    if (count != (command->has_host ? 2 : 1)) {
+        ctl_complain(command->has_host && count < 2 ? "%s: which program? 'pyprof-ctl list' shows those that listen"
+                                                    : "%s: there is an argument too many",
+                     words[0]);
+        return false;
+    }
+    request->host = count == 2 ? words[1] : NULL;
+    return true;
+}
+
+/* False: it was said what is wrong. *help: it was asked for. */
+static bool ctl_parse(int argc, char **argv, ctl_request *request, bool *help) {
+    int option, given[64], count = 0;
+    request->rows = 20;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, ":o:f:iFd:r:n:h", ctl_options, NULL)) != -1) {
+        if (option == '?' || option == ':') {
+            ctl_complain(option == ':' ? "%s wants a value" : "there is no option %s", argv[optind - 1]);
+            return false;
+        }
+        *help = *help || option == 'h';
+        if (option != 'h' && !ctl_set_option(request, option, optarg)) {
+            return false;
+        }
+        if (option != 'h' && count < 64) {
+            given[count++] = option;
+        }
+    }
+    if (*help) {
+        return true;
+    }
+    if (!ctl_set_words(request, argv + optind, argc - optind)) {
+        return false;
+    }
+    const ctl_command *command = ctl_find_command(request->command);
+    for (int i = 0; i < count; i++) {
+        if (!ctl_takes(command, given[i])) {
+            ctl_complain("%s: one of the options is not for this command", command->name);
+            return false;
+        }
+    }
+    if (strcmp(request->command, "record") == 0 && request->duration_s == 0) {
+        ctl_complain("record: for how long? --duration SECONDS says it");
+        return false;
+    }
+    return !command->has_view || command->is_top || request->is_dropped || ctl_choose_format(request);
+}
+
+/* ---- the way to a host -------------------------------------------------------------------------------------- */
+
+/* The folders in which hosts of a user have their sockets, by number; false = there are no more. */
+static bool ctl_folder(unsigned number, unsigned long uid, char *path, size_t size) {
+    const char *base = getenv("XDG_RUNTIME_DIR");
+    char own[64];
+    snprintf(own, sizeof own, "/run/user/%lu", uid);
+    if (number == 0 && (base == NULL || base[0] != '/' || strcmp(base, own) == 0 || strcmp(base, "/tmp") == 0)) {
+        base = NULL;
+    }
+    const char *bases[] = {base, own, "/tmp"};
+    if (number >= sizeof bases / sizeof *bases) {
+        return false;
+    }
+    snprintf(path, size, "%s/pyprof-%lu", bases[number] != NULL ? bases[number] : "/nonexistent", uid);
+    return true;
+}
+
+/* Connects within patience. -1: errno says why. */
+static int ctl_connect(const char *path, int patience_s) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct timeval patience = {patience_s, 0};
+    if (strlen(path) >= sizeof address.sun_path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(address.sun_path, path, strlen(path));
+    int host = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (host >= 0) {
+        (void)setsockopt(host, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+        (void)setsockopt(host, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    }
+    if (host >= 0 && connect(host, (struct sockaddr *)&address, sizeof address) != 0) {
+        int error = errno;
+        close(host);
+        errno = error;
+        host = -1;
+    }
+    return host;
+}
+
+static int ctl_no_process(const ctl_request *request) {
+    return ctl_complain("there is no process %ld: 'pyprof-ctl list' shows those that listen", request->pid);
+}
+
+/* Finds the socket of a host that was named by its id. False: it was said why not. */
+static bool ctl_find_host(ctl_request *request) {
+    struct stat status;
+    char folder[4000];
+    char *end = NULL;
+    request->pid = strtol(request->host, &end, 10);
+    if (*end != '\0' || request->pid <= 0) {
+        request->pid = 0;
+        snprintf(request->path, sizeof request->path, "%s", request->host);
+        return true;
+    }
+    snprintf(request->path, sizeof request->path, "/proc/%ld", request->pid);
+    if (stat(request->path, &status) != 0) {
+        ctl_no_process(request);
+        return false;
+    }
+    if (status.st_uid != geteuid() && geteuid() != 0) {
+        ctl_complain("process %ld is of user %lu: only that user and root may ask it", request->pid,
+                     (unsigned long)status.st_uid);
+        return false;
+    }
+    for (unsigned i = 0; ctl_folder(i, (unsigned long)status.st_uid, folder, sizeof folder); i++) {
+        snprintf(request->path, sizeof request->path, "%s/%ld.sock", folder, request->pid);
+        if (access(request->path, F_OK) == 0) {
+            return true;
+        }
+    }
+    ctl_complain("process %ld does not listen: it has to call pyprof_listen(NULL); if it has a socket elsewhere, name "
+                 "that in the place of %ld",
+                 request->pid, request->pid);
+    return false;
+}
+
+/* What comes back. */
+typedef struct ctl_bytes {
+    char *data; /* with a zero behind it */
+    size_t size, capacity;
+} ctl_bytes;
+
+static bool ctl_reserve(ctl_bytes *bytes, size_t more) {
+    while (bytes->capacity - bytes->size <= more) {
+        size_t capacity = bytes->capacity > 0 ? 2 * bytes->capacity : 65536;
+        char *data = (char *)realloc(bytes->data, capacity);
+        if (data == NULL) {
+            ctl_complain("out of memory");
+            return false;
+        }
+        bytes->data = data;
+        bytes->capacity = capacity;
+    }
+    return true;
+}
+
+static void ctl_free(ctl_bytes *bytes) {
+    free(bytes->data);
+    memset(bytes, 0, sizeof *bytes);
+}
+
+/* Says why a host did not answer as it should. */
+static int ctl_failed(const ctl_request *request, const char *line) {
+    char *text = NULL;
+    long code = strncmp(line, "error ", 6) == 0 ? strtol(line + 6, &text, 10) : 0;
+    if (text == NULL) {
+        return ctl_complain("%s: the connection was cut: the program has ended, listens no more, or was too busy to "
+                            "answer",
+                            request->host);
+    }
+    text += *text == ' ';
+    if (code == PYPROF_ERROR_FORMAT) {
+        return ctl_complain("%s: its pyprof.h is too old for this command (%s)", request->host, text);
+    }
+    if (code == PYPROF_ERROR_NOT_ACTIVE) {
+        return ctl_complain(
+            "%s: nothing is being recorded there: 'pyprof-ctl start %s' begins it, 'record' does all at once",
+            request->host, request->host);
+    }
+    return ctl_complain("%s: %s", request->host, text);
+}
+
+/* Takes an answer's pieces out of their frames. False: it was said why not. */
+static bool ctl_read_pieces(const ctl_request *request, FILE *from, ctl_bytes *answer) {
+    char line[1024] = "";
+    bool is_good = fgets(line, sizeof line, from) != NULL && strcmp(line, "ok\n") == 0;
+    while (is_good) {
+        char *end = NULL;
+        is_good = fgets(line, sizeof line, from) != NULL && isdigit((unsigned char)line[0]);
+        unsigned long size = is_good ? strtoul(line, &end, 10) : 0;
+        is_good = is_good && *end == '\n';
+        if (is_good && size == 0) {
+            return true;
+        }
+        if (is_good && (size > (unsigned long)1 << 30 || !ctl_reserve(answer, size))) {
+            return false;
+        }
+        is_good = is_good && fread(answer->data + answer->size, 1, size, from) == size;
+        answer->size += is_good ? size : 0;
+        if (answer->data != NULL) {
+            answer->data[answer->size] = '\0';
+        }
+    }
+    line[strcspn(line, "\n")] = '\0';
+    ctl_failed(request, line);
+    return false;
+}
+
+/* Asks a host. False: it was said why there is no answer. */
+static bool ctl_ask(const ctl_request *request, const char *words, ctl_bytes *answer) {
+    int host = ctl_connect(request->path, CTL_PATIENCE_S);
+    answer->size = 0;
+    if (host < 0) {
+        const char *why =
+            errno == ECONNREFUSED || errno == ENOENT ? "nobody listens there (any more)" : strerror(errno);
+        ctl_complain("%s: %s", request->host, why);
+        return false;
+    }
+    (void)dprintf(host, "pyprof 1 %s\n", words); /* that it failed shows in the answer, which then is none */
+    FILE *from = fdopen(host, "r");
+    bool is_good = from != NULL && ctl_reserve(answer, 1) && ctl_read_pieces(request, from, answer);
+    if (from != NULL) {
+        fclose(from);
+    } else {
+        close(host);
+    }
+    return is_good;
+}
+
+/* ---- what a host says of itself ------------------------------------------------------------------------------ */
+
+typedef struct ctl_status {
+    char program[512], python[64];
+    uint64_t pid, start_ns, duration_ns, interval_us, samples, ticks, ticks_missed, bytes;
+    bool is_recording;
+} ctl_status;
+
+static void ctl_take_text(json_reader *json, char *to, size_t size) {
+    json_text text;
+    char *own = json_string(json, &text) ? (char *)malloc(text.size + 1) : NULL;
+    if (own != NULL) {
+        size_t length = json_decode(&text, own);
+        snprintf(to, size, "%.*s", (int)length, own);
+    }
+    free(own);
+}
+
+/* Fills in what is known by that name, in the object that the reader has come to. */
+static void ctl_take_fields(json_reader *json, ctl_status *status) {
+    const struct {
+        const char *name;
+        uint64_t *to;
+    } numbers[] = {{"pid", &status->pid},
+                   {"start_ns", &status->start_ns},
+                   {"duration_ns", &status->duration_ns},
+                   {"interval_us", &status->interval_us},
+                   {"samples", &status->samples},
+                   {"ticks", &status->ticks},
+                   {"ticks_missed", &status->ticks_missed},
+                   {"bytes", &status->bytes}};
+    json_text key;
+    for (json_enter(json, '{'); json_next(json, '}');) {
+        uint64_t *number = NULL;
+        bool is_known = json_key(json, &key);
+        for (size_t i = 0; is_known && i < sizeof numbers / sizeof *numbers; i++) {
+            number = json_is(&key, numbers[i].name) ? numbers[i].to : number;
+        }
+        if (number != NULL) {
+            (void)json_number(json, 0, number);
+        } else if (is_known && json_is(&key, "program")) {
+            ctl_take_text(json, status->program, sizeof status->program);
+        } else if (is_known && json_is(&key, "python")) {
+            ctl_take_text(json, status->python, sizeof status->python);
+        } else if (is_known && json_is(&key, "stats")) {
+            ctl_take_fields(json, status);
+        } else if (is_known) {
+            status->is_recording = json_is(&key, "is_recording") ? json_peek(json) == 't' : status->is_recording;
+            (void)json_skip(json);
+        }
+    }
+}
+
+static bool ctl_parse_status(const ctl_request *request, const ctl_bytes *answer, ctl_status *status) {
+    json_reader json = json_begin(answer->data, answer->size);
+    memset(status, 0, sizeof *status);
+    ctl_take_fields(&json, status);
+    if (json_end(&json)) {
+        return true;
+    }
+    ctl_complain("%s: what it says of itself is no JSON: %s", request->host, json.wrong);
+    return false;
+}
+
+static bool ctl_get_status(const ctl_request *request, ctl_bytes *answer, ctl_status *status) {
+    return ctl_ask(request, "status", answer) && ctl_parse_status(request, answer, status);
+}
+
+static const char *ctl_base(const char *path) {
+    return path + pyprof__last_part(path, strlen(path));
+}
+
+/* Since when, as a text of local time. */
+static const char *ctl_since(uint64_t start_ns, char *text, size_t size) {
+    time_t seconds = (time_t)(start_ns / 1000000000u);
+    struct tm parts;
+    return localtime_r(&seconds, &parts) != NULL && strftime(text, size, "%F %T", &parts) > 0 ? text : "?";
+}
+
+static int ctl_tell_status(ctl_request *request) {
+    ctl_bytes answer = {0};
+    ctl_status status;
+    char since[64];
+    bool is_good = ctl_get_status(request, &answer, &status);
+    if (is_good && request->is_json) {
+        fputs(answer.data, stdout);
+    } else if (is_good) {
+        printf("process    %llu, %s\nPython     %s\n", (unsigned long long)status.pid, status.program, status.python);
+        printf("recording  %s\n", status.is_recording ? "yes" : "no");
+        if (status.is_recording) {
+            printf("since      %s, for %.1f s\n", ctl_since(status.start_ns, since, sizeof since),
+                   (double)status.duration_ns / 1e9);
+            printf("rate       %.4g Hz\n", 1e6 / (double)status.interval_us);
+        }
+        printf("samples    %llu in %llu ticks, %llu more were missed\nmemory     %.1f MiB\n",
+               (unsigned long long)status.samples, (unsigned long long)status.ticks,
+               (unsigned long long)status.ticks_missed, (double)status.bytes / 1048576);
+    }
+    ctl_free(&answer);
+    return is_good ? EXIT_SUCCESS : CTL_FAILED;
+}
+
+/* One row of the list. What cannot be connected to is passed over: it is removed if its process is dead for sure, as
+   nobody listens and there is no process of that id. */
+static void ctl_list_one(ctl_request *request, bool *is_first) {
+    ctl_bytes answer = {0};
+    ctl_status status;
+    char since[64];
+    int host = ctl_connect(request->path, CTL_LIST_S);
+    if (host < 0) {
+        if (errno == ECONNREFUSED && kill((pid_t)request->pid, 0) != 0 && errno == ESRCH) {
+            (void)unlink(request->path);
+        }
+        return;
+    }
+    close(host);
+    if (!ctl_get_status(request, &answer, &status)) {
+        return;
+    }
+    if (request->is_json) {
+        fputs(answer.data, stdout);
+    } else {
+        if (*is_first) {
+            printf("%7s  %-20s  %-8s  %-9s  %-19s  %s\n", "PID", "PROGRAM", "PYTHON", "RECORDING", "SINCE", "SAMPLES");
+        }
+        printf("%7llu  %-20.20s  %-8.8s  %-9s  %-19s  %llu\n", (unsigned long long)status.pid, ctl_base(status.program),
+               status.python, status.is_recording ? "yes" : "no",
+               status.is_recording ? ctl_since(status.start_ns, since, sizeof since) : "-",
+               (unsigned long long)status.samples);
+    }
+    *is_first = false;
+    ctl_free(&answer);
+}
+
+static int ctl_list(ctl_request *request) {
+    char folder[4000], name[32];
+    bool is_first = true;
+    for (unsigned i = 0; ctl_folder(i, (unsigned long)geteuid(), folder, sizeof folder); i++) {
+        DIR *entries = opendir(folder);
+        for (struct dirent *entry = NULL; entries != NULL && (entry = readdir(entries)) != NULL;) {
+            char *end = NULL;
+            request->pid = strtol(entry->d_name, &end, 10);
+            if (request->pid > 0 && strcmp(end, ".sock") == 0) {
+                snprintf(request->path, sizeof request->path, "%s/%ld.sock", folder, request->pid);
+                snprintf(name, sizeof name, "%ld", request->pid);
+                request->host = name;
+                ctl_list_one(request, &is_first);
+            }
+        }
+        if (entries != NULL) {
+            closedir(entries);
+        }
+    }
+    if (is_first) {
+        fputs("No program of this user listens: it has to call pyprof_listen(NULL).\n", stderr);
+    }
+    return EXIT_SUCCESS;
+}
+
+/* ---- profiles that come ------------------------------------------------------------------------------------- */
+
+/* Which of a later snapshot's figures were there before. */
+typedef struct ctl_base_node {
+    uint32_t parent;
+    int32_t line;
+    uint64_t samples, samples_idle, wall_ns, wall_idle_ns, cpu_ns, gil_ns;
+} ctl_base_node;
+
+/* A profile that is made while another one is visited: its strings come in the order of their use, as in the recording,
+   and the figures of a base are taken away. */
+typedef struct ctl_making {
+    pyprof_profile *into;
+    const ctl_base_node *base;
+    uint32_t base_count;
+    uint64_t from_ns;  /* time before counts to the base */
+    uint32_t *numbers; /* of nodes: theirs here, by theirs there */
+    size_t capacity;
+    bool is_other; /* the base is not of the same recording */
+} ctl_making;
+
+static uint64_t ctl_less(uint64_t all, uint64_t part) {
+    return all > part ? all - part : 0;
+}
+
+/* A node that was in the base has its number there, too, as recordings only grow. */
+static void ctl_subtract(ctl_making *self, pyprof_node *node) {
+    if (node->number >= self->base_count) {
+        return;
+    }
+    const ctl_base_node *base = &self->base[node->number];
+    self->is_other = self->is_other || base->parent != node->parent || base->line != node->line;
+    node->samples = ctl_less(node->samples, base->samples);
+    node->samples_idle = pyprof__min64(ctl_less(node->samples_idle, base->samples_idle), node->samples);
+    node->wall_ns = ctl_less(node->wall_ns, base->wall_ns);
+    node->wall_idle_ns = pyprof__min64(ctl_less(node->wall_idle_ns, base->wall_idle_ns), node->wall_ns);
+    node->cpu_ns = ctl_less(node->cpu_ns, base->cpu_ns);
+    node->gil_ns = ctl_less(node->gil_ns, base->gil_ns);
+}
+
+/* Of pyprof_visitor. False: no memory. */
+static bool ctl_make_node(void *user, const pyprof_node *node) {
+    ctl_making *self = (ctl_making *)user;
+    pyprof_node copy = *node;
+    if (node->number >= self->capacity) {
+        size_t capacity = 2 * self->capacity + 1024;
+        uint32_t *numbers = (uint32_t *)realloc(self->numbers, capacity * sizeof *numbers);
+        if (numbers == NULL) {
+            return false;
+        }
+        self->numbers = numbers;
+        self->capacity = capacity;
+    }
+    ctl_subtract(self, &copy);
+    copy.parent = node->parent != PYPROF_NO_NODE ? self->numbers[node->parent] : PYPROF_NO_NODE;
+    return !self->is_other && pyprof_add_node(self->into, &copy, &self->numbers[node->number]) == PYPROF_OK;
+}
+
+/* One that the base's end cuts keeps what lies behind it, of CPU time and samples in proportion. */
+static bool ctl_make_span(void *user, const pyprof_span *span) {
+    ctl_making *self = (ctl_making *)user;
+    pyprof_span copy = *span;
+    uint64_t before = span->start_ns < self->from_ns ? pyprof__min64(self->from_ns - span->start_ns, span->wall_ns) : 0;
+    if (before > 0 && before == span->wall_ns) {
+        return true;
+    }
+    double part = before > 0 ? 1 - (double)before / (double)span->wall_ns : 1;
+    copy.node = self->numbers[span->node];
+    copy.start_ns = span->start_ns + before - self->from_ns;
+    copy.wall_ns = span->wall_ns - before;
+    copy.cpu_ns = before > 0 ? (uint64_t)((double)span->cpu_ns * part) : span->cpu_ns;
+    copy.samples = before > 0 ? (uint32_t)((double)span->samples * part + 0.5) : span->samples;
+    return pyprof_add_span(self->into, &copy) == PYPROF_OK;
+}
+
+/* Makes a profile anew, with the given facts, less a base. NULL: no memory; or *is_other: the base is none. */
+static pyprof_profile *ctl_make(const pyprof_profile *from, const pyprof_facts *facts, ctl_making *self) {
+    const pyprof_visitor visitor = {ctl_make_node, ctl_make_span, self};
+    const pyprof_output whole = {.threads_apart = true};
+    bool is_good =
+        pyprof_make(facts, 0, NULL, &self->into) == PYPROF_OK && pyprof_visit(from, &whole, &visitor) == PYPROF_OK;
+    free(self->numbers);
+    self->numbers = NULL;
+    if (!is_good) {
+        pyprof_free(self->into);
+        self->into = NULL;
+    }
+    return self->into;
+}
+
+/* The profile that a host has sent. NULL: it was said why not. */
+static pyprof_profile *ctl_read_profile(const ctl_request *request, const ctl_bytes *answer) {
+    imported *of = (imported *)calloc(1, sizeof *of);
+    pyprof_profile *read = NULL, *made = NULL;
+    ctl_making making = {0};
+    char path[40];
+    FILE *file = tmpfile();
+    bool is_there = of != NULL && file != NULL && fwrite(answer->data, 1, answer->size, file) == answer->size &&
+                    fflush(file) == 0 && pyprof_make(NULL, 0, NULL, &read) == PYPROF_OK;
+    if (!is_there) {
+        ctl_complain("no room for what %s sent: %s", request->host, strerror(errno != 0 ? errno : ENOMEM));
+    } else {
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fileno(file));
+        if (import_file(read, path, NULL, of) != PYPROF_OK) {
+            ctl_complain("%s: what it sent cannot be read: %s", request->host, of->wrong);
+        } else {
+            of->facts.program = import_text(of->program, strlen(of->program));
+            of->facts.process = import_text(of->process, strlen(of->process));
+            of->facts.python = import_text(of->python, strlen(of->python));
+            made = ctl_make(read, &of->facts, &making);
+        }
+        if (made == NULL && of->wrong[0] == '\0') {
+            ctl_complain("out of memory");
+        }
+    }
+    pyprof_free(read);
+    free(of);
+    if (file != NULL) {
+        fclose(file);
+    }
+    return made;
+}
+
+/* Asks for a profile. NULL: it was said why there is none. */
+static pyprof_profile *ctl_get_profile(const ctl_request *request, const char *words) {
+    ctl_bytes answer = {0};
+    pyprof_profile *profile = ctl_ask(request, words, &answer) ? ctl_read_profile(request, &answer) : NULL;
+    ctl_free(&answer);
+    return profile;
+}
+
+typedef struct ctl_bases {
+    ctl_base_node *items;
+    size_t count, capacity;
+} ctl_bases;
+
+static bool ctl_note_base(void *user, const pyprof_node *node) {
+    ctl_bases *bases = (ctl_bases *)user;
+    if (bases->count == bases->capacity) {
+        size_t capacity = 2 * bases->capacity + 1024;
+        ctl_base_node *items = (ctl_base_node *)realloc(bases->items, capacity * sizeof *items);
+        if (items == NULL) {
+            return false;
+        }
+        bases->items = items;
+        bases->capacity = capacity;
+    }
+    ctl_base_node *base = &bases->items[bases->count++];
+    base->parent = node->parent;
+    base->line = node->line;
+    base->samples = node->samples;
+    base->samples_idle = node->samples_idle;
+    base->wall_ns = node->wall_ns;
+    base->wall_idle_ns = node->wall_idle_ns;
+    base->cpu_ns = node->cpu_ns;
+    base->gil_ns = node->gil_ns;
+    return true;
+}
+
+/* What was counted since: but for what is a state, and no count. */
+static void ctl_subtract_stats(pyprof_stats *stats, const pyprof_stats *base) {
+    static const size_t states[] = {offsetof(pyprof_stats, threads), offsetof(pyprof_stats, bytes),
+                                    offsetof(pyprof_stats, bytes_peak), offsetof(pyprof_stats, threads_unasked),
+                                    offsetof(pyprof_stats, signal_number)};
+    for (size_t at = 0; at + sizeof(uint64_t) <= sizeof *stats; at += sizeof(uint64_t)) {
+        bool is_state = false;
+        uint64_t all, part;
+        for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
+            is_state = is_state || at == states[i];
+        }
+        memcpy(&all, (char *)stats + at, sizeof all);
+        memcpy(&part, (const char *)base + at, sizeof part);
+        all = is_state ? all : ctl_less(all, part);
+        memcpy((char *)stats + at, &all, sizeof all);
+    }
+}
+
+/* What a recording has more than it had. NULL: it was said why not. */
+static pyprof_profile *ctl_difference(const ctl_request *request, const pyprof_profile *base,
+                                      const pyprof_profile *later) {
+    ctl_bases bases = {0};
+    const pyprof_visitor visitor = {.node = ctl_note_base, .user = &bases};
+    const pyprof_output whole = {.threads_apart = true};
+    pyprof_facts before, facts;
+    pyprof_profile *made = NULL;
+    ctl_making making = {0};
+    bool is_noted = pyprof_visit(base, &whole, &visitor) == PYPROF_OK;
+    (void)pyprof_get_facts(base, &before);
+    (void)pyprof_get_facts(later, &facts);
+    making.is_other = facts.start_ns != before.start_ns || facts.duration_ns < before.duration_ns;
+    if (is_noted && !making.is_other) {
+        making.base = bases.items;
+        making.base_count = (uint32_t)bases.count;
+        making.from_ns = before.duration_ns;
+        facts.start_ns += before.duration_ns;
+        facts.duration_ns -= before.duration_ns;
+        ctl_subtract_stats(&facts.stats, &before.stats);
+        made = ctl_make(later, &facts, &making);
+    }
+    if (making.is_other) {
+        ctl_complain("%s: its recording was ended and begun anew meanwhile: try again", request->host);
+    } else if (made == NULL) {
+        ctl_complain("out of memory");
+    }
+    free(bases.items);
+    return made;
+}
+
+/* ---- files -------------------------------------------------------------------------------------------------- */
+
+/* What is written: beside its place until it is whole. */
+typedef struct ctl_file {
+    FILE *stream;
+    char target[PYPROF__PATH_SIZE], beside[PYPROF__PATH_SIZE]; /* "" = it is written into what is there */
+} ctl_file;
+
+/* Before the host is asked for what it may have once only. False: it was said why not. */
+static bool ctl_open(const ctl_request *request, ctl_file *file) {
+    struct stat status;
+    const char *path = request->output;
+    int descriptor = -1;
+    memset(file, 0, sizeof *file);
+    if (path == NULL) {
+        file->stream = stdout;
+        return true;
+    }
+    bool exists = stat(path, &status) == 0;
+    if (exists && !S_ISREG(status.st_mode)) {
+        descriptor = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+    } else if (pyprof__follow_links(path, file->target, sizeof file->target)) {
+        descriptor = pyprof__open_beside(file->target, file->beside, sizeof file->beside);
+        file->beside[0] = descriptor >= 0 ? file->beside[0] : '\0';
+    }
+    if (descriptor >= 0 && exists && file->beside[0] != '\0') {
+        (void)fchmod(descriptor, status.st_mode & 07777);
+    }
+    file->stream = descriptor >= 0 ? fdopen(descriptor, "w") : NULL;
+    if (file->stream == NULL) {
+        ctl_complain("cannot write %s: %s", path, strerror(errno));
+    }
+    return file->stream != NULL;
+}
+
+static void ctl_abandon(ctl_file *file) {
+    if (file->stream != NULL && file->stream != stdout) {
+        fclose(file->stream);
+    }
+    if (file->beside[0] != '\0') {
+        (void)unlink(file->beside);
+    }
+}
+
+static bool ctl_write_to(void *stream, const void *data, size_t size) {
+    return fwrite(data, 1, size, (FILE *)stream) == size;
+}
+
+/* Whether nothing passes the filters, which is said: what is written then is empty, and right. */
+static bool ctl_sum_node(void *user, const pyprof_node *node) {
+    *(uint64_t *)user += node->value;
+    return true;
+}
+
+static void ctl_warn_if_empty(const ctl_request *request, const pyprof_profile *profile) {
+    const pyprof_output *view = &request->view;
+    uint64_t sum = 0;
+    const pyprof_visitor visitor = {.node = ctl_sum_node, .user = &sum};
+    bool has_filters =
+        view->thread != NULL || view->interpreter != NULL || view->file != NULL || view->function != NULL;
+    if (pyprof_visit(profile, view, &visitor) == PYPROF_OK && sum == 0) {
+        ctl_complain(has_filters
+                         ? "%s: nothing that was recorded passes the --only- options: it is written empty"
+                         : "%s: nothing was recorded that counts here (--idle shows what waited): it is written "
+                           "empty",
+                     request->host);
+    }
+}
+
+static int ctl_write(const ctl_request *request, const pyprof_profile *profile, ctl_file *file) {
+    const char *path = request->output != NULL ? request->output : "standard output";
+    errno = 0;
+    pyprof_result result = exports_write(profile, &request->view, request->format, ctl_write_to, file->stream);
+    bool is_good = result == PYPROF_OK && fflush(file->stream) == 0;
+    if (!is_good) {
+        const char *why = result != PYPROF_OK && result != PYPROF_ERROR_WRITE ? exports_last_error() : strerror(errno);
+        ctl_complain("cannot write %s: %s", path, why);
+        ctl_abandon(file);
+        return CTL_FAILED;
+    }
+    is_good = file->stream == stdout || fclose(file->stream) == 0;
+    is_good = is_good && (file->beside[0] == '\0' || rename(file->beside, file->target) == 0);
+    file->stream = NULL;
+    if (!is_good) {
+        ctl_complain("cannot write %s: %s", path, strerror(errno));
+        ctl_abandon(file);
+        return CTL_FAILED;
+    }
+    ctl_warn_if_empty(request, profile);
+    return EXIT_SUCCESS;
+}
+
+/* ---- what is done ------------------------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t ctl_is_over; /* a signal has come that ends what goes on */
+
+static void ctl_end(int number) {
+    (void)number;
+    ctl_is_over = 1;
+}
+
+static void ctl_sleep(double seconds) {
+    struct timespec left = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    while (!ctl_is_over && nanosleep(&left, &left) != 0 && errno == EINTR) {
+    }
+}
+
+static bool ctl_start(const ctl_request *request) {
+    char words[200];
+    ctl_bytes answer = {0};
+    unsigned long interval = request->rate_hz > 0 ? (unsigned long)(1e6 / request->rate_hz + 0.5) : 0;
+    snprintf(words, sizeof words, "start interval_us=%lu memory_limit=%llu max_depth=%lu", interval,
+             (unsigned long long)request->memory_mib << 20, request->depth);
+    bool is_good = ctl_ask(request, words, &answer);
+    ctl_free(&answer);
+    return is_good;
+}
+
+/* What is recorded in so many seconds: by a recording of its own; or as the difference of two snapshots. NULL: it was
+   said why there is nothing. */
+static pyprof_profile *ctl_record_for(const ctl_request *request, double seconds) {
+    ctl_bytes answer = {0};
+    ctl_status status;
+    bool is_good = ctl_get_status(request, &answer, &status);
+    ctl_free(&answer);
+    if (!is_good) {
+        return NULL;
+    }
+    if (!status.is_recording) {
+        if (!ctl_start(request)) {
+            return NULL;
+        }
+        ctl_sleep(seconds);
+        return ctl_get_profile(request, "stop");
+    }
+    if (request->rate_hz > 0 || request->memory_mib > 0 || request->depth > 0) {
+        ctl_complain("%s records already, at %.4g Hz: --rate, --memory and --depth do not count", request->host,
+                     1e6 / (double)status.interval_us);
+    }
+    pyprof_profile *before = ctl_get_profile(request, "snapshot"), *difference = NULL;
+    if (before != NULL) {
+        ctl_sleep(seconds);
+        pyprof_profile *after = ctl_get_profile(request, "snapshot");
+        difference = after != NULL ? ctl_difference(request, before, after) : NULL;
+        pyprof_free(after);
+    }
+    pyprof_free(before);
+    return difference;
+}
+
+/* record, snapshot and stop. */
+static int ctl_take(const ctl_request *request) {
+    ctl_file *file = (ctl_file *)malloc(sizeof *file);
+    if (file == NULL || !ctl_open(request, file)) {
+        free(file);
+        return CTL_FAILED;
+    }
+    pyprof_profile *profile = strcmp(request->command, "record") == 0 ? ctl_record_for(request, request->duration_s)
+                                                                      : ctl_get_profile(request, request->command);
+    int status = CTL_FAILED;
+    if (profile != NULL) {
+        status = ctl_write(request, profile, file);
+    } else {
+        ctl_abandon(file);
+    }
+    pyprof_free(profile);
+    free(file);
+    return status;
+}
+
+static int ctl_drop(const ctl_request *request) {
+    ctl_bytes answer = {0};
+    bool is_good = ctl_ask(request, "stop drop=1", &answer);
+    ctl_free(&answer);
+    return is_good ? EXIT_SUCCESS : CTL_FAILED;
+}
+
+/* ---- dump --------------------------------------------------------------------------------------------------- */
+
+/* The nodes of a dump, and to which thread they belong. Texts are the profile's. */
+typedef struct ctl_dump {
+    pyprof_node *nodes;
+    size_t count, capacity;
+    bool is_json, is_first;
+} ctl_dump;
+
+static bool ctl_keep_node(void *user, const pyprof_node *node) {
+    ctl_dump *dump = (ctl_dump *)user;
+    if (dump->count == dump->capacity) {
+        size_t capacity = 2 * dump->capacity + 1024;
+        pyprof_node *nodes = (pyprof_node *)realloc(dump->nodes, capacity * sizeof *nodes);
+        if (nodes == NULL) {
+            return false;
+        }
+        dump->nodes = nodes;
+        dump->capacity = capacity;
+    }
+    dump->nodes[dump->count++] = *node;
+    return true;
+}
+
+/* A text that came from elsewhere, for a terminal or inside a JSON string. */
+static void ctl_put(const char *before, pyprof_text text, bool is_json) {
+    static pyprof__out out;
+    out.write = ctl_write_to;
+    out.user = stdout;
+    pyprof__put_text(&out, before);
+    (is_json ? pyprof__put_json : pyprof__put_collapsed)(&out, text.data, text.size);
+    pyprof__flush(&out);
+}
+
+static void ctl_put_frame(const pyprof_node *node, bool is_json, bool is_first) {
+    if (is_json) {
+        ctl_put(is_first ? "{\"name\":\"" : ",{\"name\":\"", node->name, true);
+        ctl_put("\",\"file\":\"", node->file, true);
+        ctl_put("\",\"path\":\"", node->path, true);
+        printf("\",\"line\":%d}", (int)node->line);
+        return;
+    }
+    ctl_put("    ", node->name, false);
+    if (node->path.size > 0) {
+        ctl_put(" (", node->file, false);
+        printf(":%d)", (int)node->line);
+    }
+    putchar('\n');
+}
+
+/* A thread: each has one span, of where it is now. */
+static bool ctl_put_thread(void *user, const pyprof_span *span) {
+    ctl_dump *dump = (ctl_dump *)user;
+    const char *state = span->has_gil ? "holds the GIL" : span->is_idle ? "waiting" : "running without the GIL";
+    uint32_t root = span->node;
+    while (dump->nodes[root].parent != PYPROF_NO_NODE) {
+        root = dump->nodes[root].parent;
+    }
+    const pyprof_node *thread = &dump->nodes[root];
+    if (dump->is_json) {
+        printf("%s{\"id\":%d,\"name\":\"", dump->is_first ? "" : ",", (int)thread->tid);
+        ctl_put("", thread->name, true);
+        printf("\",\"state\":\"%s\",\"frames\":[", state);
+    } else {
+        printf("%sThread %d \"", dump->is_first ? "" : "\n", (int)thread->tid);
+        ctl_put("", thread->name, false);
+        printf("\" (%s)\n", state);
+    }
+    for (uint32_t at = span->node; at != root; at = dump->nodes[at].parent) {
+        ctl_put_frame(&dump->nodes[at], dump->is_json, at == span->node);
+    }
+    fputs(dump->is_json ? "]}" : "", stdout);
+    dump->is_first = false;
+    return true;
+}
+
+static bool ctl_dump_now(const ctl_request *request, bool *has_none) {
+    ctl_bytes answer = {0};
+    ctl_status status;
+    *has_none = false;
+    bool is_good = ctl_get_status(request, &answer, &status);
+    ctl_free(&answer);
+    if (is_good && !status.is_recording) {
+        *has_none = true; /* a recording is needed to look at threads: one is begun for this look */
+        is_good = ctl_start(request);
+    }
+    return is_good;
+}
+
+static int ctl_tell_dump(const ctl_request *request) {
+    ctl_dump dump = {.is_json = request->is_json, .is_first = true};
+    const pyprof_visitor keep = {.node = ctl_keep_node, .user = &dump};
+    const pyprof_visitor put = {.span = ctl_put_thread, .user = &dump};
+    const pyprof_output whole = {.threads_apart = true};
+    pyprof_facts facts;
+    bool has_none;
+    pyprof_profile *profile = ctl_dump_now(request, &has_none) ? ctl_get_profile(request, "dump json=1") : NULL;
+    if (has_none) {
+        (void)ctl_drop(request);
+    }
+    bool is_good = profile != NULL && pyprof_visit(profile, &whole, &keep) == PYPROF_OK;
+    if (is_good && request->is_json) {
+        (void)pyprof_get_facts(profile, &facts);
+        ctl_put("{\"program\":\"", facts.program, true);
+        ctl_put("\",\"python\":\"", facts.python, true);
+        printf("\",\"time_ns\":%llu,\"threads\":[", (unsigned long long)facts.start_ns);
+    }
+    is_good = is_good && pyprof_visit(profile, &whole, &put) == PYPROF_OK;
+    if (is_good && request->is_json) {
+        puts("]}");
+    } else if (is_good && dump.is_first) {
+        puts("No thread runs Python.");
+    }
+    free(dump.nodes);
+    pyprof_free(profile);
+    return is_good && fflush(stdout) == 0 ? EXIT_SUCCESS : CTL_FAILED;
+}
+
+/* ---- top ---------------------------------------------------------------------------------------------------- */
+
+/* What keys change. */
+typedef struct ctl_top {
+    pyprof_output view;
+    bool by_total;
+    unsigned long rows;
+} ctl_top;
+
+static int ctl_by_total(const void *one, const void *other) {
+    const pyprof_row *a = (const pyprof_row *)one, *b = (const pyprof_row *)other;
+    return a->total != b->total ? (a->total < b->total ? 1 : -1) : (a->self < b->self) - (a->self > b->self);
+}
+
+static void ctl_put_row_json(const pyprof_row *row, bool is_first) {
+    ctl_put(is_first ? "{\"name\":\"" : ",{\"name\":\"", row->name, true);
+    ctl_put("\",\"file\":\"", row->file, true);
+    ctl_put("\",\"path\":\"", row->path, true);
+    printf("\",\"line\":%d,\"self\":%llu,\"total\":%llu,\"samples_self\":%llu,\"samples_total\":%llu,"
+           "\"self_share\":%.6f,\"total_share\":%.6f}",
+           (int)row->line, (unsigned long long)row->self, (unsigned long long)row->total,
+           (unsigned long long)row->samples_self, (unsigned long long)row->samples_total, row->self_share,
+           row->total_share);
+}
+
+static void ctl_put_row(const pyprof_row *row) {
+    printf("%6.1f%% %6.1f%%  ", 100 * row->self_share, 100 * row->total_share);
+    ctl_put("", row->name, false);
+    if (row->path.size > 0) {
+        ctl_put(" (", row->file, false);
+        printf(":%d)", (int)row->line);
+    }
+    putchar('\n');
+}
+
+/* Prints what took most. False: no memory. */
+static bool ctl_put_top(const ctl_request *request, const pyprof_profile *profile, const ctl_top *top) {
+    pyprof_facts facts;
+    size_t count = 0;
+    bool is_good =
+        pyprof_get_facts(profile, &facts) == PYPROF_OK && pyprof_top(profile, &top->view, NULL, &count) == PYPROF_OK;
+    pyprof_row *rows = (pyprof_row *)calloc(count + 1, sizeof *rows);
+    is_good = is_good && rows != NULL && pyprof_top(profile, &top->view, rows, &count) == PYPROF_OK;
+    if (is_good && top->by_total) {
+        qsort(rows, count, sizeof *rows, ctl_by_total);
+    }
+    size_t shown = (size_t)pyprof__min64(count, top->rows);
+    if (is_good && request->is_json) {
+        printf("{\"duration_ns\":%llu,\"samples\":%llu,\"rows\":[", (unsigned long long)facts.duration_ns,
+               (unsigned long long)facts.stats.samples);
+    } else if (is_good) {
+        ctl_put("", facts.process, false);
+        printf(" (%s): %.1f s, %llu samples\n\n   self   total  %s\n", request->host, (double)facts.duration_ns / 1e9,
+               (unsigned long long)facts.stats.samples,
+               top->view.detail == PYPROF_DETAIL_FUNCTION ? "function" : "line");
+    }
+    for (size_t i = 0; is_good && i < shown; i++) {
+        if (request->is_json) {
+            ctl_put_row_json(&rows[i], i == 0);
+        } else {
+            ctl_put_row(&rows[i]);
+        }
+    }
+    fputs(is_good && request->is_json ? "]}\n" : "", stdout);
+    free(rows);
+    return is_good && fflush(stdout) == 0;
+}
+
+/* Takes what was typed within a second. False: it was the end. */
+static bool ctl_listen_to_keys(ctl_top *top) {
+    struct pollfd keys = {STDIN_FILENO, POLLIN, 0};
+    char key = 0;
+    if (!isatty(STDIN_FILENO)) {
+        ctl_sleep(1);
+        return !ctl_is_over;
+    }
+    uint64_t end = pyprof__now() + 1000000000u;
+    for (uint64_t now = pyprof__now(); now < end && !ctl_is_over; now = pyprof__now()) {
+        if (poll(&keys, 1, (int)((end - now) / 1000000u) + 1) > 0 && read(STDIN_FILENO, &key, 1) == 1) {
+            top->by_total = key == 's' ? !top->by_total : top->by_total;
+            top->view.include_idle = key == 'i' ? !top->view.include_idle : top->view.include_idle;
+            top->view.detail = key != 'f'                                   ? top->view.detail
+                               : top->view.detail == PYPROF_DETAIL_FUNCTION ? PYPROF_DETAIL_LINE
+                                                                            : PYPROF_DETAIL_FUNCTION;
+            ctl_is_over = ctl_is_over || key == 'q';
+        }
+    }
+    return !ctl_is_over;
+}
+
+/* Each second the difference to the snapshot of the second before. False: it was said why it ended. */
+static bool ctl_follow(const ctl_request *request, ctl_top *top) {
+    pyprof_profile *before = ctl_get_profile(request, "snapshot");
+    bool is_good = before != NULL;
+    while (is_good && ctl_listen_to_keys(top)) {
+        pyprof_profile *now = ctl_get_profile(request, "snapshot");
+        pyprof_profile *difference = now != NULL ? ctl_difference(request, before, now) : NULL;
+        if (isatty(STDOUT_FILENO)) {
+            fputs("\033[H\033[2J", stdout);
+        }
+        is_good = difference != NULL && ctl_put_top(request, difference, top);
+        if (is_good && isatty(STDOUT_FILENO)) {
+            fputs("\nq ends, s sorts by total or self, f shows lines or functions, i what waits\n", stdout);
+        }
+        pyprof_free(difference);
+        pyprof_free(before);
+        before = now;
+    }
+    pyprof_free(before);
+    return is_good;
+}
+
+static int ctl_tell_top(const ctl_request *request) {
+    ctl_top top = {request->view, false, request->rows};
+    struct termios usual, raw;
+    ctl_bytes answer = {0};
+    ctl_status status;
+    top.view.detail = PYPROF_DETAIL_FUNCTION;
+    if (request->is_once) {
+        pyprof_profile *profile = ctl_record_for(request, request->duration_s > 0 ? request->duration_s : 1);
+        bool is_put = profile != NULL && ctl_put_top(request, profile, &top);
+        pyprof_free(profile);
+        return is_put ? EXIT_SUCCESS : CTL_FAILED;
+    }
+    bool is_good = ctl_get_status(request, &answer, &status);
+    ctl_free(&answer);
+    bool is_own = is_good && !status.is_recording;
+    is_good = is_good && (!is_own || ctl_start(request));
+    bool has_keys = is_good && tcgetattr(STDIN_FILENO, &usual) == 0;
+    if (has_keys) {
+        raw = usual;
+        raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+        (void)tcsetattr(STDIN_FILENO, TCSANOW, &raw);
+    }
+    is_good = is_good && ctl_follow(request, &top);
+    if (has_keys) {
+        (void)tcsetattr(STDIN_FILENO, TCSANOW, &usual);
+    }
+    if (is_own && is_good) {
+        (void)ctl_drop(request);
+    }
+    return is_good ? EXIT_SUCCESS : CTL_FAILED;
+}
+
+/* ---- the whole ---------------------------------------------------------------------------------------------- */
+
+static bool ctl_put_help(void *user, const void *data, size_t size) {
+    return fwrite(data, 1, size, (FILE *)user) == size;
+}
+
+static int ctl_tell_help(void) {
+    fputs(ctl_help, stdout);
+    (void)exports_help(ctl_put_help, stdout);
+    fputs(ctl_options_help, stdout);
+    return fflush(stdout) == 0 ? EXIT_SUCCESS : CTL_FAILED;
+}
+
+static int ctl_run(ctl_request *request) {
+    if (strcmp(request->command, "list") == 0) {
+        return ctl_list(request);
+    }
+    if (!ctl_find_host(request)) {
+        return CTL_FAILED;
+    }
+    if (strcmp(request->command, "status") == 0) {
+        return ctl_tell_status(request);
+    }
+    if (strcmp(request->command, "dump") == 0) {
+        return ctl_tell_dump(request);
+    }
+    if (strcmp(request->command, "start") == 0) {
+        return ctl_start(request) ? EXIT_SUCCESS : CTL_FAILED;
+    }
+    if (strcmp(request->command, "top") == 0) {
+        return ctl_tell_top(request);
+    }
+    return request->is_dropped ? ctl_drop(request) : ctl_take(request);
+}
+
+int main(int argc, char **argv) {
+    ctl_request *request = (ctl_request *)calloc(1, sizeof *request);
+    struct sigaction action;
+    bool help = false;
+    int status = CTL_USAGE;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = ctl_end;
+    (void)sigaction(SIGINT, &action, NULL); /* the first one ends what goes on, and what there is, is written */
+    (void)sigaction(SIGTERM, &action, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
+    if (request == NULL) {
+        return ctl_complain("out of memory");
+    }
+    if (!ctl_parse(argc, argv, request, &help)) {
+        fputs("Try 'pyprof-ctl --help'.\n", stderr);
+    } else {
+        status = help ? ctl_tell_help() : ctl_run(request);
+    }
+    free(request);
+    return status;
+}
