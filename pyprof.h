@@ -13342,12 +13342,16 @@ static pyprof__standing pyprof__take_standing(void) {
     return standing;
 }
 
+/* CPython's version. Up to 3.11 it is made anew by each call that asks, in one place for all threads: so it is asked for
+   by who calls pyprof_listen. */
+static char pyprof__python_here[32];
+
 static void pyprof__put_status(pyprof__out *out) {
     pyprof__standing standing = pyprof__take_standing();
     char path[PYPROF__PATH_SIZE];
     ssize_t size = readlink("/proc/self/exe", path, sizeof path);
     pyprof_text program = {path, size > 0 ? (size_t)size : 0};
-    pyprof_text python = {Py_GetVersion(), strcspn(Py_GetVersion(), " ")};
+    pyprof_text python = {pyprof__python_here, strlen(pyprof__python_here)};
     pyprof__put_named(out, "{\"protocol\":1,\"pid\":", (uint64_t)getpid());
     pyprof__put_quoted(out, ",\"program\":", program);
     pyprof__put_quoted(out, ",\"python\":", python);
@@ -14024,6 +14028,8 @@ static pyprof_result pyprof__listen_at(const char *path) {
         return result;
     }
     pyprof__note_path(address.sun_path);
+    snprintf(pyprof__python_here, sizeof pyprof__python_here, "%.*s", (int)strcspn(Py_GetVersion(), " "),
+             Py_GetVersion());
     pyprof__set(&pyprof__listener.is_ready, 0);
     pyprof__set(&pyprof__listener.must_end, 0);
     if (!pyprof__start_listening()) {
