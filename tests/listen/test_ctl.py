@@ -185,7 +185,7 @@ class Commands(Case):
             host('threads(2, wait)')
             for is_recording in False, True:
                 text = self.ctl('dump', host.pid)
-                self.assertRegex(text, r'Thread \d+ "wait 1" \(waiting\)\n    wait \(driven.py:\d+\)\n    Thread.run')
+                self.assertRegex(text, r'Thread \d+ "wait 1" \(waiting\)\n    wait \(driven.py:\d+\)\n    (Thread\.)?run')
                 self.assertIn('Thread %d "MainThread" (waiting)\n    main (driven.py:' % host.pid, text)
                 found = json.loads(self.ctl('dump', host.pid, '--json'))
                 threads = {thread['name']: thread for thread in found['threads']}
