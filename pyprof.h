@@ -14102,6 +14102,7 @@ PYPROF_API pyprof_result pyprof_get_facts(const pyprof_profile *profile, pyprof_
     facts->duration_ns = profile->duration_ns;
     facts->interval_us = profile->interval_us;
     facts->stats = profile->stats;
+    facts->stats.samples_jit = profile->samples_jit;
     facts->stats.timeline_coarsened = profile->timeline_coarsened;
     return PYPROF_OK;
 }

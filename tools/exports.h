@@ -536,8 +536,12 @@ static void exports__put_us(exports__out *out, uint64_t ns) {
 static uint32_t exports__code_point(const char *text, size_t size, size_t *length) {
     static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
     const unsigned char *at = (const unsigned char *)text;
-    size_t count = at[0] < 0x80 ? 1 : at[0] >= 0xf0 ? 4 : at[0] >= 0xe0 ? 3 : at[0] >= 0xc0 ? 2 : 0;
-    uint32_t c = count <= 1 ? at[0] : at[0] & (0x7fu >> count);
+    if (at[0] < 0x80) {
+        *length = 1;
+        return at[0];
+    }
+    size_t count = at[0] >= 0xf0 ? 4 : at[0] >= 0xe0 ? 3 : at[0] >= 0xc0 ? 2 : 0;
+    uint32_t c = at[0] & (0x7fu >> count);
     bool is_valid = count > 0 && count <= size;
     for (size_t i = 1; is_valid && i < count; i++) {
         is_valid = (at[i] & 0xc0) == 0x80;
@@ -555,17 +559,21 @@ static bool exports__is_surrogate(uint32_t c) {
 /* The inside of a JSON string (RFC 8259). Lone surrogates are escaped, as their bytes would be no UTF-8. Many readers
    take that for what it is; is_strict: for those that do not, it is no escape of JSON's, but the text of one. */
 static void exports__put_json(exports__out *out, const char *text, size_t size) {
-    size_t length;
-    for (; size > 0; text += length, size -= length) {
-        uint32_t c = exports__code_point(text, size, &length);
+    size_t at = 0, begin = 0, length; /* from begin to at all may stay as it is */
+    for (; at < size; at += length) {
+        uint32_t c = exports__code_point(text + at, size - at, &length);
+        if (c >= 0x20 && c != '"' && c != '\\' && !exports__is_surrogate(c)) {
+            continue;
+        }
+        exports__put(out, text + begin, at - begin);
+        begin = at + length;
         if (c == '"' || c == '\\') {
             exports__putf(out, "\\%c", (char)c);
-        } else if (c < 0x20 || exports__is_surrogate(c)) {
-            exports__putf(out, "%s\\u%04x", out->is_strict && c >= 0x20 ? "\\" : "", (unsigned)c);
         } else {
-            exports__put(out, text, length);
+            exports__putf(out, "%s\\u%04x", out->is_strict && c >= 0x20 ? "\\" : "", (unsigned)c);
         }
     }
+    exports__put(out, text + begin, size - begin);
 }
 
 /* ---- what all writers work on ----------------------------------------------------------------------------- */
@@ -692,18 +700,30 @@ static bool exports__gather_bytes(exports__writing *writing, const char *data, s
 
 /* The number of a text in which each lone surrogate is written as Python would write it in a string. */
 static uint32_t exports__shown_text(exports__writing *writing, pyprof_text text, const char *if_empty) {
-    size_t length;
+    size_t at = 0, begin = 0, length; /* from begin to at all may stay as it is */
     writing->scratch.count = 0;
-    for (; text.size > 0; text.data += length, text.size -= length) {
-        uint32_t c = exports__code_point(text.data, text.size, &length);
+    for (; at < text.size; at += length) {
+        uint32_t c = exports__code_point(text.data + at, text.size - at, &length);
+        if (!exports__is_surrogate(c)) {
+            continue;
+        }
         char escaped[8];
-        int size = exports__is_surrogate(c) ? snprintf(escaped, sizeof escaped, "\\u%04x", (unsigned)c) : 0;
-        if (!exports__gather_bytes(writing, size > 0 ? escaped : text.data, size > 0 ? (size_t)size : length)) {
+        int size = snprintf(escaped, sizeof escaped, "\\u%04x", (unsigned)c);
+        if (!exports__gather_bytes(writing, text.data + begin, at - begin) ||
+            !exports__gather_bytes(writing, escaped, (size_t)size)) {
             return EXPORTS__NONE;
         }
+        begin = at + length;
     }
-    return writing->scratch.count > 0 ? exports__intern(&writing->texts, writing->scratch.data, writing->scratch.count)
-                                      : exports__intern(&writing->texts, if_empty, strlen(if_empty));
+    if (text.size == 0) {
+        return exports__intern(&writing->texts, if_empty, strlen(if_empty));
+    }
+    if (begin == 0) {
+        return exports__intern(&writing->texts, text.data, text.size);
+    }
+    return exports__gather_bytes(writing, text.data + begin, text.size - begin)
+               ? exports__intern(&writing->texts, writing->scratch.data, writing->scratch.count)
+               : EXPORTS__NONE;
 }
 
 static uint32_t exports__text(exports__writing *writing, pyprof_text text, const char *if_empty) {

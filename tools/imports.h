@@ -993,8 +993,8 @@ static bool import_survey_profile(import *in, import_speedscope *of, json_reader
 static bool import_speedscope_unit(import *in, import_speedscope *of) {
     int exponent = import_is(&of->unit, "none") ? -1 : import_unit(of->unit.data, of->unit.size);
     if (exponent < 0 && !import_is(&of->unit, "none")) {
-        return import_fail(in, "its values are in '%.*s', which is neither time nor samples", (int)(of->unit.size & 63),
-                           of->unit.data != NULL ? of->unit.data : "");
+        return import_fail(in, "its values are in '%.*s', which is neither time nor samples",
+                           (int)pyprof__min64(of->unit.size, 40), of->unit.data != NULL ? of->unit.data : "");
     }
     if (of->has_unit && (exponent < 0) != (of->exponent < 0)) {
         return import_fail(in, "some of its profiles count time, and others samples");
@@ -1699,8 +1699,9 @@ static void import_list_types(import *in, const import_pprof *of, char *out, siz
         if (name == NULL || unit == NULL) {
             return;
         }
-        int size = snprintf(out + used, room - used, "%s%.*s (%.*s)", i > 0 ? ", " : "", (int)(name->size & 127),
-                            name->data, (int)(unit->size & 127), unit->data);
+        int size =
+            snprintf(out + used, room - used, "%s%.*s (%.*s)", i > 0 ? ", " : "", (int)pyprof__min64(name->size, 60),
+                     name->data, (int)pyprof__min64(unit->size, 40), unit->data);
         used += size > 0 ? (size_t)size : room;
     }
 }

@@ -14,7 +14,8 @@
  *
  * Whatever is wrong is kept in `wrong`, with `at` at the place; from then on nothing is read, and json_next answers false.
  * It is strict: what is skipped is looked at as well. The libraries that Debian packages were not taken: yyjson is not in
- * Debian 12; jansson and json-c make a tree, of some 10 times the size of a file of times and stacks; yajl is not kept up.
+ * Debian 12, yajl is not kept up, and jansson and json-c make a tree: of 80 MB of stacks and weights jansson's takes 780 MB,
+ * and longer than it takes here to have a whole profile of them.
  */
 #ifndef JSON_READER_H
 #define JSON_READER_H

@@ -485,11 +485,22 @@ static const char *convert_list_metrics(unsigned metrics, char *text, size_t siz
     return text;
 }
 
+/* Whether a list, with ", " between its names, has a name. */
+static bool convert_has_name(const char *list, const char *name) {
+    size_t size = strlen(name);
+    for (const char *at = list; at != NULL; at = strstr(at, ", ")) {
+        at += at == list ? 0 : 2;
+        if (strncmp(at, name, size) == 0 && (at[size] == '\0' || strncmp(at + size, ", ", 2) == 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Names that differ stand side by side. */
 static void convert_join_text(char *into, size_t room, const char *text) {
     size_t used = strlen(into);
-    bool is_there = used == 0 ? false : strstr(into, text) != NULL;
-    if (*text != '\0' && !is_there) {
+    if (*text != '\0' && !convert_has_name(into, text)) {
         snprintf(into + used, room - used, "%s%s", used > 0 ? ", " : "", text);
     }
 }
@@ -710,7 +721,7 @@ static void convert_name_rows(const pyprof_profile *profile, const pyprof_output
 
 /* Says which filter it is that nothing passes, and what there is. */
 static void convert_say_nothing_passes(const convert_request *request, const convert_input *input, const char *name) {
-    static const char *const whats[] = {"thread", "interpreter", "file", "function"};
+    static const char *const whats[] = {"a thread", "an interpreter", "a file", "a function"};
     const char *const values[] = {request->show.thread, request->show.interpreter, request->show.file,
                                   request->show.function};
     pyprof_output shown = {.metric = request->show.metric, .include_idle = request->show.include_idle};
@@ -730,7 +741,7 @@ static void convert_say_nothing_passes(const convert_request *request, const con
         if (i == 1) {
             convert_add_name(&before.threads, "main", 4);
         }
-        convert_complain("%s: no stack is of a %s '%s'%s: there %s %s%s", name, whats[i], values[i],
+        convert_complain("%s: no stack is of %s '%s'%s: there %s %s%s", name, whats[i], values[i],
                          i > 0 && until.thread != NULL ? ", of those that the filters before it let through" : "",
                          before.threads.used == 0 ? "is none" : "are", before.threads.text,
                          before.threads.count > 0 ? ", ..." : "");

@@ -16,7 +16,9 @@
  * gets an error. What it has is told by `help(pyprof)`; README.md shows how it is used. Every interpreter may import it,
  * those with a GIL of their own and free-threaded ones, too.
  *
- * C11 and C++17. It stands on the public declarations of pyprof.h alone, and on CPython's. What touches the recording is
+ * Where exports.h was included before it, with its implementation somewhere, profiles can be saved in its formats, too.
+ *
+ * C99 and up, C++17 and up. It stands on the public declarations of pyprof.h alone, and on CPython's. What touches the recording is
  * C; the rest is Python, tools/python/pyprof/__init__.py, which lies at the end of this file as text and runs at import.
  */
 #ifndef PYPROF_MODULE_H
@@ -537,6 +539,20 @@ static bool pymod__parse_output(PyObject *fields, pyprof_output *output) {
     return true;
 }
 
+/* Those formats have numbers above pyprof.h's. */
+#define PYMOD__EXPORTS 1000
+
+/* Without the GIL. */
+static pyprof_result pymod__write(const pyprof_profile *profile, const pyprof_output *output, pymod__bytes *bytes) {
+#if defined(EXPORTS_H)
+    if ((int)output->format >= PYMOD__EXPORTS) {
+        exports_format format = (exports_format)((int)output->format - PYMOD__EXPORTS);
+        return exports_write(profile, output, format, pymod__take, bytes);
+    }
+#endif
+    return pyprof_write(profile, output, pymod__take, bytes);
+}
+
 static PyObject *pymod__data_write(PyObject *self, PyObject *fields) {
     PyThreadState *thread;
     pymod__bytes bytes = {NULL, 0, 0};
@@ -546,8 +562,15 @@ static PyObject *pymod__data_write(PyObject *self, PyObject *fields) {
         return NULL;
     }
     thread = PyEval_SaveThread();
-    result = pyprof_write(((pymod__data *)self)->profile, &output, pymod__take, &bytes);
+    result = pymod__write(((pymod__data *)self)->profile, &output, &bytes);
     PyEval_RestoreThread(thread);
+#if defined(EXPORTS_H)
+    if ((int)output.format >= PYMOD__EXPORTS && result != PYPROF_OK && result != PYPROF_ERROR_WRITE) {
+        free(bytes.data);
+        PyErr_SetString(pymod__type_of_error(NULL, result), exports_last_error());
+        return NULL;
+    }
+#endif
     return pymod__bytes_or_raise(&bytes, result);
 }
 
@@ -857,6 +880,54 @@ static PyObject *pymod__name_interpreter(PyObject *module, PyObject *arguments) 
     Py_RETURN_NONE;
 }
 
+/* format_of(path, name): the number of a format that is not pyprof.h's own, which the one or the other says; else 0. */
+static PyObject *pymod__format_of(PyObject *module, PyObject *arguments) {
+    const char *path, *name;
+    long number = 0;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "yz:format_of", &path, &name)) {
+        return NULL;
+    }
+#if defined(EXPORTS_H)
+    exports_format format = name != NULL ? exports_format_of_name(name) : exports_format_of_path(path);
+    size_t count;
+    const exports_info *infos = exports_formats(&count);
+    for (size_t i = 0; i < count; i++) {
+        if (infos[i].format == format && infos[i].written_by == PYPROF_FORMAT_AUTO) {
+            number = PYMOD__EXPORTS + (long)format;
+        }
+    }
+#endif
+    return PyLong_FromLong(number);
+}
+
+#if defined(PYPROF_MODULE_CONVERT)
+/* convert(words): what the program pyprof-convert does; words are bytes. It uses getopt, so the GIL is kept. */
+static PyObject *pymod__convert(PyObject *module, PyObject *words) {
+    char **argv;
+    int status, argc = 0;
+    (void)module;
+    if (!PyList_Check(words)) {
+        PyErr_SetString(PyExc_TypeError, "a list of bytes is needed");
+        return NULL;
+    }
+    argv = (char **)calloc((size_t)PyList_GET_SIZE(words) + 1, sizeof *argv);
+    if (argv == NULL) {
+        return PyErr_NoMemory();
+    }
+    for (; argc < PyList_GET_SIZE(words); argc++) {
+        argv[argc] = PyBytes_AsString(PyList_GET_ITEM(words, argc));
+        if (argv[argc] == NULL) {
+            free(argv);
+            return NULL;
+        }
+    }
+    status = PYPROF_MODULE_CONVERT(argc, argv);
+    free(argv);
+    return PyLong_FromLong(status);
+}
+#endif
+
 static PyMethodDef pymod__functions[] = {
     {"start", pymod__start, METH_VARARGS, "start(interval_us, memory_limit, max_depth, output_path, is_quiet)"},
     {"stop", pymod__stop, METH_NOARGS, "stop(): the data, and why it could not be saved, or None"},
@@ -865,6 +936,10 @@ static PyMethodDef pymod__functions[] = {
     {"snapshot", pymod__snapshot, METH_NOARGS, "snapshot(): the data so far"},
     {"dump", pymod__dump, METH_NOARGS, "dump(): the stacks of now, as bytes"},
     {"unpack", pymod__unpack_bytes, METH_O, "unpack(bytes): the data of which pack() made them"},
+    {"format_of", pymod__format_of, METH_VARARGS, "format_of(path, name or None): of a format of exports.h, else 0"},
+#if defined(PYPROF_MODULE_CONVERT)
+    {"convert", pymod__convert, METH_O, "convert(words): pyprof-convert's exit status"},
+#endif
     {"name_interpreter", pymod__name_interpreter, METH_VARARGS, "name_interpreter(name or None): the calling one"},
     {NULL, NULL, 0, NULL},
 };
@@ -1083,6 +1158,8 @@ static const char *const pymod__source[] = {
     "        raise ValueError(\"output_path is empty\")",
     "    if b\"\\0\" in path:",
     "        raise ValueError(\"output_path has a null byte\")",
+    "    if _engine.format_of(path, None):",
+    "        raise ValueError(\"output_path: a file that ends so is written by Profile.save() only: %s\" % os.fsdecode(path))",
     "    return path if os.path.isabs(path) else os.path.join(os.getcwdb().replace(b\"%\", b\"%%\"), path)",
     "",
     "",
@@ -1283,7 +1360,7 @@ static const char *const pymod__source[] = {
     "",
     "class Sample(NamedTuple):",
     "    \"\"\"A stretch of a thread's time with one stack. timestamp_ns is since the start of the recording; frames stand from the",
-    "    outermost in; count is how many looks at the thread it comes of.\"\"\"",
+    "    outermost in; sample_count is how many looks at the thread it comes of.\"\"\"",
     "    timestamp_ns: int",
     "    duration_ns: int",
     "    thread_id: int",
@@ -1291,7 +1368,7 @@ static const char *const pymod__source[] = {
     "    interpreter: int",
     "    is_idle: bool",
     "    frames: tuple",
-    "    count: int = 1",
+    "    sample_count: int = 1",
     "",
     "",
     "class Thread(NamedTuple):",
@@ -1320,6 +1397,7 @@ static const char *const pymod__source[] = {
     "# ---- what files and figures show ----",
     "",
     "_FORMATS = {\"collapsed\": 1, \"speedscope\": 2, \"svg\": 3, \"pprof\": 4, \"table\": 5, \"pprof-plain\": 6}",
+    "_FOREIGN = 1000  # from here on they are those of exports.h",
     "_METRICS = {\"wall\": 0, \"cpu\": 1, \"gil\": 2, \"samples\": 3}",
     "_DETAILS = {\"line\": 0, \"function\": 1}",
     "",
@@ -1328,6 +1406,18 @@ static const char *const pymod__source[] = {
     "    if name not in choices:",
     "        raise ValueError(\"%s has to be one of %s, not %r\" % (what, \", \".join(choices), name))",
     "    return choices[name]",
+    "",
+    "",
+    "def _format(path, name):",
+    "    \"\"\"Its number; 0 = pyprof.h knows it by the path's ending.\"\"\"",
+    "    if name is not None and not isinstance(name, str):",
+    "        raise TypeError(\"format has to be a str or None, not %s\" % type(name).__name__)",
+    "    if name is not None and name in _FORMATS:",
+    "        return _FORMATS[name]",
+    "    number = _engine.format_of(path, name)",
+    "    if number == 0 and name is not None:",
+    "        _choice(\"format\", name, _FORMATS)",
+    "    return number",
     "",
     "",
     "def _filter(name, value):",
@@ -1343,7 +1433,7 @@ static const char *const pymod__source[] = {
     "        interpreter = str(interpreter)",
     "    if file is not None:",
     "        file = os.fsdecode(file)",
-    "    return (0 if format is None else _choice(\"format\", format, _FORMATS), _choice(\"metric\", metric, _METRICS),",
+    "    return (format if isinstance(format, int) else _format(b\"\", format), _choice(\"metric\", metric, _METRICS),",
     "            _choice(\"detail\", detail, _DETAILS), bool(include_idle), bool(merge_threads), _filter(\"thread\", thread),",
     "            _filter(\"interpreter\", interpreter), file, _filter(\"function\", function), bool(only_mine),",
     "            _number(\"min_share\", min_share))",
@@ -1594,16 +1684,19 @@ static const char *const pymod__source[] = {
     "",
     "    def save(self, path, format=None, *, metric=\"wall\", detail=\"line\", include_idle=False, merge_threads=False,",
     "             thread=None, interpreter=None, file=None, function=None, only_mine=False, min_share=0.0):",
-    "        \"\"\"Write it to a file, whole or not at all. format: collapsed, speedscope, svg, pprof, pprof-plain or table; without",
-    "        it the path's ending says which. The others choose what is shown, as pyprof_output does in pyprof.h: metric (wall,",
+    "        \"\"\"Write it to a file, whole or not at all. format: collapsed, speedscope, svg, pprof, pprof-plain or table, in the",
+    "        package also pstats, firefox, perfetto and jsonl; without it the path's ending says which. The others choose what is shown, as pyprof_output does in pyprof.h: metric (wall,",
     "        cpu, gil, samples), detail (line, function), and so on.\"\"\"",
-    "        fields = _output(format, metric=metric, detail=detail, include_idle=include_idle, merge_threads=merge_threads,",
-    "                         thread=thread, interpreter=interpreter, file=file, function=function, only_mine=only_mine,",
-    "                         min_share=min_share)",
     "        path = os.fsencode(path)",
     "        if b\"\\0\" in path:",
     "            raise ValueError(\"the path has a null byte\")",
-    "        self._data.save(path, fields)",
+    "        fields = _output(_format(path, format), metric=metric, detail=detail, include_idle=include_idle, merge_threads=merge_threads,",
+    "                         thread=thread, interpreter=interpreter, file=file, function=function, only_mine=only_mine,",
+    "                         min_share=min_share)",
+    "        if fields[0] < _FOREIGN:",
+    "            self._data.save(path, fields)",
+    "        else:",
+    "            _write_whole(path, self._data.write(*fields))",
     "",
     "    def to_speedscope(self):",
     "        \"\"\"The document of speedscope.app, as dicts and lists.\"\"\"",
@@ -1623,6 +1716,30 @@ static const char *const pymod__source[] = {
     "        if not isinstance(earlier, Profile):",
     "            return NotImplemented",
     "        return _profile_of(_engine.unpack(_difference(self._packed, earlier._packed)), self._platform)",
+    "",
+    "",
+    "def _write_whole(path, data):",
+    "    \"\"\"Beside the file first, then renamed; what exists and is no regular file is written into.\"\"\"",
+    "    import tempfile",
+    "    target = os.path.realpath(path)",
+    "    if os.path.exists(target) and not os.path.isfile(target):",
+    "        with open(target, \"wb\") as file:",
+    "            file.write(data)",
+    "        return",
+    "    try:",
+    "        descriptor, beside = tempfile.mkstemp(prefix=b\".pyprof-\", dir=os.path.dirname(target))",
+    "    except OSError as error:",
+    "        raise OSError(error.errno, error.strerror, os.fsdecode(path)) from None",
+    "    try:",
+    "        with open(descriptor, \"wb\") as file:",
+    "            file.write(data)",
+    "        mask = os.umask(0)",
+    "        os.umask(mask)",
+    "        os.chmod(beside, 0o666 & ~mask)",
+    "        os.replace(beside, target)",
+    "    except BaseException:",
+    "        os.unlink(beside)",
+    "        raise",
     "",
     "",
     "def _profile_of(data, platform=None):",
@@ -1706,20 +1823,25 @@ static const char *const pymod__source[] = {
     "",
     "",
     "def _spans_between(later, earlier, places, end_ns):",
-    "    \"\"\"What of the later profile's spans lies behind the earlier one's end.\"\"\"",
-    "    last = {}",
+    "    \"\"\"What of the later profile's spans the earlier one had not yet: what lies behind its end; and an answer that was under",
+    "    way then, which has its sample here and its time there.\"\"\"",
+    "    coarsened = _engine.figures.index(\"timeline_coarsened\")",
+    "    is_finer = len({struct.unpack_from(\"<Q\", packed.data, _HEAD.size + 8 * coarsened) for packed in (later, earlier)}) == 1",
+    "    known = {}",
     "    for number in range(earlier.span_count):",
     "        span = earlier.span(number)",
-    "        last[places[span[1]], span[2]] = span",
+    "        known[places[span[1]], span[2]] = span",
     "    spans = []",
     "    for number in range(later.span_count):",
     "        thread, node, start_ns, wall_ns, cpu_ns, samples, flags = later.span(number)",
-    "        if start_ns + wall_ns <= end_ns:",
+    "        old = known.get((node, start_ns))",
+    "        rest_ns = max(start_ns + wall_ns - max(start_ns, end_ns), 0)",
+    "        if old is not None:",
+    "            cpu_ns, samples = max(cpu_ns - old[4], 0), max(samples - old[5], 0)",
+    "        elif not is_finer and rest_ns == 0:  # one that was merged from what the earlier profile had",
     "            continue",
-    "        if start_ns < end_ns:  # it was there, and went on",
-    "            old = last.get((node, start_ns), (0, 0, 0, 0, 0, 0, 0))",
-    "            wall_ns, cpu_ns, samples = start_ns + wall_ns - end_ns, max(cpu_ns - old[4], 0), max(samples - old[5], 0)",
-    "        spans.append(_SPAN.pack(thread, node, max(start_ns - end_ns, 0), wall_ns, cpu_ns, samples, flags))",
+    "        if rest_ns or samples:",
+    "            spans.append(_SPAN.pack(thread, node, max(start_ns - end_ns, 0), rest_ns, cpu_ns, samples, flags))",
     "    return spans",
     "",
     "",
@@ -1909,13 +2031,15 @@ static const char *const pymod__source[] = {
     "    terminal once a second, elsewhere once at the end. Ctrl-C ends it before.\"\"\"",
     "    file = sys.stdout if file is None else file",
     "    is_live = getattr(file, \"isatty\", lambda: False)()",
-    "    end = time.monotonic() + _number(\"duration\", duration)",
+    "    rest = _number(\"duration\", duration)",
     "    start(rate_hz=rate_hz)",
+    "    end = time.monotonic() + rest",
     "    try:",
-    "        while time.monotonic() < end:",
-    "            time.sleep(max(0, min(1, end - time.monotonic())))",
+    "        while rest > 0:",
+    "            time.sleep(min(1, rest))",
     "            if is_live:",
     "                _show(snapshot(), limit, file, is_live)",
+    "            rest = end - time.monotonic()",
     "    except KeyboardInterrupt:",
     "        pass",
     "    finally:",

@@ -18,12 +18,12 @@ const linter = new ESLint({
   overrideConfig: [
     // In the picture it stands within a function that finds `data`, see flamegraph_put_data().
     {files: ['tools/*.js'], rules: {...rules, 'no-shadow': 'error'}, languageOptions: {sourceType: 'script', globals: known([...browser, 'data'])}},
-    {files: ['tests/browser/*.mjs'], rules, languageOptions: {globals: known([...browser, ...node])}},
+    {files: ['tests/browser/*.mjs', 'tests/formats/*.mjs'], rules, languageOptions: {globals: known([...browser, ...node])}},
     {files: ['tools/*.css'], plugins: {css}, language: 'css/css', 
       rules: {...css.configs.recommended.rules, 'css/use-baseline': 'off'}},
   ],
 });
-const results = await linter.lintFiles(['tools/*.js', 'tools/*.css', 'tests/browser/*.mjs']);
+const results = await linter.lintFiles(['tools/*.js', 'tools/*.css', 'tests/browser/*.mjs', 'tests/formats/*.mjs']);
 const formatter = await linter.loadFormatter('stylish');
 process.stdout.write(await formatter.format(results));
 process.exit(results.length < 6 || results.some((result) => result.errorCount + result.warningCount > 0) ? 1 : 0);

@@ -21,10 +21,16 @@ UNITS = {
               'int main(void) { return 0; }\n',
     "implementation that draws": '#define PYPROF_IMPLEMENTATION\n#include "tools/flamegraph.h"\n'
                                  '#include "pyprof.h"\nint main(void) { return 0; }\n',
+    "with the module": '#define PYPROF_IMPLEMENTATION\n#define PYPROF_MODULE_IMPLEMENTATION\n#include "tools/flamegraph.h"\n'
+                       '#include "pyprof.h"\n#include "tools/pyprof_module.h"\n'
+                       'int main(void) { return PyImport_AppendInittab("pyprof", PyInit_pyprof); }\n',
     "no listen": '#define PYPROF_NO_LISTEN\n#define PYPROF_IMPLEMENTATION\n#include "pyprof.h"\n'
                  'int main(void) { return 0; }\n',
     "no recording": '#define PYPROF_NO_RECORDING\n#define PYPROF_IMPLEMENTATION\n#include "tools/flamegraph.h"\n'
                     '#include "pyprof.h"\nint main(void) { return 0; }\n',
+    "all formats": '#define PYPROF_NO_RECORDING\n#define PYPROF_IMPLEMENTATION\n#include "tools/flamegraph.h"\n'
+                   '#include "pyprof.h"\n#define EXPORTS_IMPLEMENTATION\n#include "tools/exports.h"\n'
+                   'int main(void) { return 0; }\n',
 }
 
 

@@ -33,6 +33,10 @@ class Header(Warnings):
         for standard in STANDARDS:
             self.assert_compiles("implementation", standard, [compiling.python_include()])
 
+    def test_module(self):
+        for standard in STRICT:
+            self.assert_compiles("with the module", standard, [compiling.python_include()])
+
 
 class Includes(Warnings):
     """What is the same for each CPython."""

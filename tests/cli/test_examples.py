@@ -67,6 +67,16 @@ class Examples(unittest.TestCase):
         self.assertEqual(len(names), 1)
         self.assertLessEqual({"<module>", "primes", "is_prime"}, frames)
 
+    def test_module(self):
+        code, out, err = self.call("05_module")
+        self.assertEqual((code, err), (0, ""))
+        self.assertRegex(out, r"^17984 primes\n\d+\.\d+ s, \d+ samples.*\n\n.*self s.*\n(.*\n){3}\.\.\. and")
+        self.assertIn("is_prime", out)
+        self.assertEqual(os.listdir(self.dir), ["module.svg"])
+        self.file("script.py", "import pyprof, sys\nprint(sys.argv, __name__, pyprof.is_active())\nsys.exit(3)\n")
+        self.assertEqual(self.call("05_module", "script.py", "-x"), (3, "['script.py', '-x'] __main__ False\n", ""))
+        self.assertEqual(self.call("05_module", "nowhere.py"), (2, "", "nowhere.py: No such file or directory\n"))
+
     def test_threads(self):
         code, out, err = self.call("02_threads")
         self.assertEqual((code, err), (0, ""))

@@ -162,10 +162,10 @@ class Sums(InFolder):
                     {'type': 'node', 'id': 1, 'parent': 0, 'function': 0, 'line': 2, 'samples': 5, 'wall_ns': 50},
                     {'type': 'end', 'nodes': 2, 'spans': 0}]
             return self.put(name, b''.join(json.dumps(row).encode() + b'\n' for row in rows))
-        out = convert(made('a.jsonl', '/bin/a', 3), made('b.jsonl', '/bin/b', 4), '-f', 'jsonl')
+        out = convert(made('a.jsonl', '/bin/ab', 3), made('b.jsonl', '/bin/a', 4), '-f', 'jsonl')
         facts = json.loads(out.splitlines()[0])
         self.assertEqual((facts['duration_ns'], facts['stats']['samples'], facts['stats']['lost_late'], facts['program'],
-                          facts['interval_us']), (4 * 10**9, 10, 7, '/bin/a, /bin/b', 1000))
+                          facts['interval_us']), (4 * 10**9, 10, 7, '/bin/ab, /bin/a', 1000))
 
     def test_metric_in_common(self):
         go = profiles.Pprof([('samples', 'count'), ('cpu', 'nanoseconds')])

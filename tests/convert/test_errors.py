@@ -185,7 +185,7 @@ class Refusals(InFolder):
                 ("no stack is of a thread 'nobody': there are 'M', 'w'", '--only-thread', 'nobody'),
                 ("of a function 'nope': there are 'g', 'h', 'f'", '--only-function', 'nope'),
                 ("of a file '/none': there are 'y.py', 'z.py', 'x.py'", '--only-file', '/none'),
-                ("of a interpreter '9': there are '1: physics', 'main'", '--only-interpreter', '9'),
+                ("of an interpreter '9': there are '1: physics', 'main'", '--only-interpreter', '9'),
                 ("of a function 'h', of those that the filters before it let through: there are 'g', 'f'", '--only-thread', 'M',
                  '--only-function', 'h')):
             self.says(words, text, *options)

@@ -23,7 +23,9 @@ def with_text(language, *parts):
 
 # What each one is, so that none is added without a test.
 C_HOST = ('c', 'host.speedscope.json')
-C_PICTURE = ('c', 'flamegraph.h')
+C_PICTURE = ('c', 'stop_profile')
+C_MODULE = ('c', 'PyInit_pyprof')
+PYTHON = ('python', 'import pyprof')  # run by tests/python/inside.py
 CC = ('sh', 'python3-config')
 MESON = ('meson', 'dependency')
 CMAKE = ('cmake', 'extern/pyprof')
@@ -32,4 +34,4 @@ INSTALL = ('sh', 'meson install')
 PKG_CONFIG = ('sh', 'pkg-config')
 DEV = ('sh', 'tools/dev demo')
 RUN = ('sh', 'script.py')
-ALL = [C_HOST, C_PICTURE, CC, MESON, CMAKE, CMAKE_FETCHED, INSTALL, PKG_CONFIG, DEV, RUN]
+ALL = [C_HOST, C_PICTURE, C_MODULE, PYTHON, CC, MESON, CMAKE, CMAKE_FETCHED, INSTALL, PKG_CONFIG, DEV, RUN]

@@ -16,7 +16,8 @@ class InstallTest(users.UserTest):
         return {os.path.relpath(os.path.join(folder, name), self.prefix)
                 for folder, _, names in os.walk(self.prefix) for name in names}
 
-    HEADERS = {'include/pyprof.h', 'include/pyprof/flamegraph.h', 'lib/pkgconfig/pyprof.pc'}
+    HEADERS = {'include/pyprof.h', 'include/pyprof/flamegraph.h', 'include/pyprof/exports.h',
+               'include/pyprof/pyprof_module.h', 'lib/pkgconfig/pyprof.pc'}
     TOOLS = {'bin/pyprof-run', 'bin/pyprof-svg', 'bin/pyprof-convert', 'bin/pyprof-ctl'}
 
     def flags(self):

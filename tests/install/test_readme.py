@@ -37,6 +37,11 @@ class ReadmeTest(users.UserTest):
         self.assertIn('Beautiful is better than ugly.', self.run_snippet(readme.CC))
         self.assertIn('<svg', self.read('host.svg'))
 
+    def test_module(self):
+        self.copy(*users.HEADERS, 'tools/pyprof_module.h')
+        self.write('host.c', readme.with_text(*readme.C_MODULE))
+        self.assertEqual(self.run_snippet(readme.CC), 'False\n')
+
     def test_meson(self):
         self.copy_source('subprojects/pyprof')
         self.write('meson.build', readme.with_text(*readme.MESON))

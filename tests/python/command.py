@@ -69,7 +69,8 @@ class Command(unittest.TestCase):
                                      "two words", input="typed")
         self.assertEqual((code, out), plain[:2])
         self.assertRegex(err, r"^pyprof: \d+ samples in \d+\.\d s \(\d+ of waiting threads, \d+ lost\); wrote a.svg, a.txt\n$")
-        self.assertIn(b"busy (s.py:", self.read("a.txt"))
+        self.assertRegex(self.read("a.txt"), rb"(?m)^thread MainThread;<module> \(s.py:\d+\);busy \(s.py:")
+        self.assertNotRegex(self.read("a.txt"), rb"_run_code.*s\.py", "what runs it is not above it")
         self.assertTrue(self.read("a.svg").startswith(b"<?xml"))
         self.assertEqual(self.files(), ["a.svg", "a.txt"])
 
@@ -88,7 +89,7 @@ class Command(unittest.TestCase):
         self.write("package/__main__.py", "print(sys.argv[1:], __name__, __package__, __spec__.name)\nbusy(lambda: recorded('busy', 3))\n")
         code, out, err = self.record("-r1000", "-qo", "a.txt", "-m", "package", "-q", "x")
         self.assertEqual((code, out, err), (0, "['-q', 'x'] __main__ package package.__main__\n", ""))
-        self.assertIn(b"busy (", self.read("a.txt"))
+        self.assertRegex(self.read("a.txt"), rb"(?m)^thread MainThread;<module> \(.*__main__.py:\d+\);busy \(")
         code, out, err = self.record("-q", "-o", "b.txt", "-c", "import sys; print(sys.argv, __name__)", "x")
         self.assertEqual((code, out, err), (0, "['-c', 'x'] __main__\n", ""))
 
@@ -139,6 +140,18 @@ class Command(unittest.TestCase):
         code, out, err = self.record("-q", "-r", "1000", "-f", "speedscope", "-gi", "-o", "x", "s.py")
         self.assertEqual((code, out, err), (0, "", ""))
         self.assertIn("$schema", json.loads(self.read("x")))
+
+    def test_convert(self):
+        self.write("s.py", "busy(lambda: recorded('busy', 3))\n")
+        self.assertEqual(self.record("-q", "-r", "1000", "-o", "a.jsonl", "-o", "a.pstats", "s.py"), (0, "", ""))
+        code, out, err = self.python("-m", "pyprof", "convert", "a.jsonl", "-o", "b.txt")
+        if "zlib" in err:
+            self.skipTest(err)
+        self.assertEqual((code, out), (0, ""))
+        self.assertIn(b"busy (", self.read("b.txt"))
+        code, out, err = self.python("-m", "pyprof", "convert", "nowhere.txt")
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("nowhere.txt", err)
 
     def test_duration(self):
         self.write("s.py", """

@@ -40,9 +40,25 @@ def seen(profile, name):
     return sum(row.samples for row in profile.functions(metric="samples", include_idle=True) if row.name == name)
 
 
+def read_pprof(data):
+    """What a file of pprof's format says. In which order its strings stand depends on which name was met first: of a
+    recording "[unsettled]" may be, in a profile from a pickle the program's is."""
+    sys.path.insert(0, os.path.join(SOURCE, "tests", "common"))
+    try:
+        import pprof
+    finally:
+        del sys.path[0]
+    return pprof.read(data)[:-1]  # without the reader
+
+
+def name_of(function):
+    """Code objects have known their qualified names since 3.11."""
+    return function.__qualname__ if sys.version_info >= (3, 11) else function.__name__
+
+
 def run_until_seen(function, name=None, samples=20):
     """Only a function that runs is seen; how long that takes is the machine's affair."""
-    while seen(pyprof.snapshot(), name or function.__qualname__) < samples:
+    while seen(pyprof.snapshot(), name or name_of(function)) < samples:
         for _ in range(5):
             function()
 
@@ -132,9 +148,9 @@ class Recording(Case):
             return deep(n - 1) if n else busy()
         with pyprof.Profiler(rate_hz=1000, max_depth=16) as profiler:
             run_until_seen(lambda: deep(50), "busy")
-        deepest = max((sample.frames for sample in profiler.profile.samples), key=len)
-        self.assertLessEqual(len(deepest), 17)
-        self.assertIn(pyprof.Frame("[truncated]", "", 0), deepest)
+        stacks = [sample.frames for sample in profiler.profile.samples]
+        self.assertLessEqual(max(map(len, stacks)), 17)
+        self.assertIn(("[truncated]", ""), [frame[:2] for stack in stacks for frame in stack])
         self.assertGreater(profiler.profile.stats.truncated_depth, 0)
 
     def test_output_path(self):
@@ -759,7 +775,7 @@ class Profiles(Case):
             for thread in threads:
                 thread.start()
             run_until_seen(busy)
-            while seen(pyprof.snapshot(), worker.__qualname__) < 10:
+            while seen(pyprof.snapshot(), name_of(worker)) < 10:
                 busy()
             done.set()
             for thread in threads:
@@ -842,7 +858,7 @@ class Profiles(Case):
             frame = sample.frames[-1]
             key = frame.function_name, frame.filename
             functions[key] = functions.get(key, 0) + sample.duration_ns
-            samples += sample.count
+            samples += sample.sample_count
         self.assertEqual(samples, self.profile.stats.samples)
         self.assertEqual({(t.name, t.thread_id): round((t.wall + t.waiting) * 1e9) for t in self.profile.threads}, threads)
         rows = {}
@@ -862,11 +878,11 @@ class Profiles(Case):
                 total[name] = total.get(name, 0) + int(value)
         rows = {row.name: row for row in self.profile.functions()}
         self.assertLessEqual({"busy", "leaf"}, set(rows))
-        for name in ("busy", "leaf", "leaf.<locals>.<genexpr>"):
+        for name in ("busy", "leaf"):
             lines = len(self.profile.to_collapsed().splitlines())
             self.assertAlmostEqual(rows[name].self * 1e6, own.get(name, 0), delta=lines)
             self.assertAlmostEqual(rows[name].total * 1e6, total[name], delta=lines)
-        whole = sum(row.self for row in rows.values())
+        whole = sum(row.self for row in self.profile.functions())
         for row in rows.values():
             self.assertAlmostEqual(row.self_percent, 100 * row.self / whole, places=1)
 
@@ -896,7 +912,7 @@ class Profiles(Case):
             self.assertNotIn("more", out.getvalue())
             orders[sort] = out.getvalue().splitlines()[3:]
         self.assertEqual(sorted(orders["total"]), sorted(orders["name"]))
-        self.assertIn("<module>", orders["total"][0] + orders["total"][1])
+        self.assertNotEqual(orders["total"], orders["name"])
         with self.assertRaises(ValueError):
             self.profile.print_stats(sort="heat")
 
@@ -913,8 +929,8 @@ class Profiles(Case):
         self.assertEqual(only.duration, self.profile.duration)
         only = self.profile.filter(function="busy", file=__file__)
         self.assertTrue(len(only.samples))
-        self.assertEqual(sum(s.count for s in only.samples),
-                         sum(s.count for s in self.profile.samples if "busy" in [f.function_name for f in s.frames]))
+        self.assertEqual(sum(s.sample_count for s in only.samples),
+                         sum(s.sample_count for s in self.profile.samples if "busy" in [f.function_name for f in s.frames]))
         self.assertEqual(len(self.profile.filter(interpreter=0).samples), len(self.profile.samples))
         self.assertEqual(len(self.profile.filter(interpreter="main").samples), len(self.profile.samples))
         for nothing in (self.profile.filter(thread="nobody"), self.profile.filter(interpreter=7)):
@@ -940,6 +956,39 @@ class Profiles(Case):
         self.profile.save(self.path("merged.txt"), merge_threads=True)
         self.assertNotIn(b"thread ", self.read("merged.txt"))
 
+    def test_save_for_others(self):
+        """The formats of exports.h: the package has them, a host only if it includes that."""
+        if not pyprof._engine.format_of(b"a.pstats", None):
+            with self.assertRaises(ValueError):
+                self.profile.save(self.path("a"), "pstats")
+            return
+        import pstats
+        self.profile.save(self.path("a.pstats"))
+        self.assertIn("busy", {name for _, _, name in pstats.Stats(self.path("a.pstats")).stats})
+        self.profile.save(self.path("a.jsonl"), thread="worker-1", include_idle=True)
+        self.assertEqual(self.read("a.jsonl").count(b'"type":"thread"'), 1)
+        for name in ("firefox", "perfetto"):
+            self.profile.save(self.path("a"), name)
+            self.assertIn(b"busy", self.read("a"))
+        self.assertEqual(sorted(os.listdir(self.folder)), ["a", "a.jsonl", "a.pstats"])
+        for error, path in ((FileNotFoundError, "/no such folder/a.pstats"), (IsADirectoryError, self.folder)):
+            with self.assertRaises(error):
+                self.profile.save(path, "pstats")
+        with self.assertRaises(ValueError):
+            self.profile.save(self.path("x"), "pstats", metric="samples")
+        with self.assertRaises(ValueError):
+            pyprof.start(output_path=self.path("a.pstats"))
+
+    def test_others_run_while_it_is_saved(self):
+        """Into a pipe that another thread reads: it could not, if this one kept the GIL."""
+        os.mkfifo(self.path("pipe"))
+        texts = []
+        reader = threading.Thread(target=lambda: texts.append(self.read("pipe")))
+        reader.start()
+        self.profile.save(self.path("pipe"), "collapsed")
+        reader.join()
+        self.assertEqual(texts[0].decode(), self.profile.to_collapsed())
+
     def test_save_fails(self):
         for error, arguments in ((FileNotFoundError, ("/no such folder/a.txt",)), (IsADirectoryError, (self.folder,)),
                                  (ValueError, ("",)), (ValueError, ("a\0b",)), (TypeError, (3,)), (TypeError, ()),
@@ -964,7 +1013,8 @@ class Profiles(Case):
     def test_pickle(self):
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             again = pickle.loads(pickle.dumps(self.profile, protocol))
-            self.assertEqual(again.to_pprof(), self.profile.to_pprof())
+            self.assertEqual(read_pprof(again.to_pprof()), read_pprof(self.profile.to_pprof()))
+            self.assertEqual(pickle.loads(pickle.dumps(again, protocol)).to_pprof(), again.to_pprof())
             self.assertEqual(again.to_collapsed(), self.profile.to_collapsed())
         self.assertEqual(again.to_speedscope(), self.profile.to_speedscope())
         self.assertEqual(list(again.samples), list(self.profile.samples))
@@ -1077,7 +1127,7 @@ class Differences(Case):
 
         def after():
             busy()
-        names = [function.__qualname__ for function in (before, between, after)]
+        names = [name_of(function) for function in (before, between, after)]
         pyprof.start(rate_hz=1000)
         run_until_seen(before)
         first = pyprof.snapshot()
@@ -1091,7 +1141,7 @@ class Differences(Case):
         self.assertEqual([seen(part, name) for name in names[1:]], [seen(second, names[1]), 0])
         self.assertEqual(part.stats.samples, second.stats.samples - first.stats.samples)
         self.assertEqual(sum(t.samples for t in part.threads), part.stats.samples)
-        self.assertEqual(sum(s.count for s in part.samples), part.stats.samples)
+        self.assertEqual(sum(s.sample_count for s in part.samples), part.stats.samples)
         self.assertAlmostEqual(part.duration, second.duration - first.duration, places=9)
         self.assertAlmostEqual((part.start_time - first.end_time).total_seconds(), 0, places=5)
         self.assertTrue(all(s.timestamp_ns + s.duration_ns <= part.duration * 1e9 + 1 for s in part.samples))
@@ -1122,7 +1172,7 @@ class Differences(Case):
         threads = [threading.Thread(target=work, name="same") for _ in range(2)]
         for thread in threads:
             thread.start()
-        while seen(pyprof.snapshot(), work.__qualname__) < 20:
+        while seen(pyprof.snapshot(), name_of(work)) < 20:
             time.sleep(0.01)
         done.set()
         for thread in threads:

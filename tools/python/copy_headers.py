@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Puts the headers beside the sources of a source distribution, which has nothing of the repository around it."""
+"""Puts what engine.c includes beside the sources of a source distribution, which has nothing of the repository around it."""
 import os
 import shutil
 
@@ -8,7 +8,8 @@ SOURCES = [os.path.join(HERE, "headers"), os.path.join(HERE, ".."), os.path.join
 
 folder = os.path.join(os.environ["MESON_DIST_ROOT"], "headers")
 os.makedirs(folder, exist_ok=True)
-for name in "pyprof.h", "flamegraph.h", "pyprof_module.h":
+for name in ("pyprof.h", "flamegraph.h", "pyprof_module.h", "exports.h", "imports.h", "differences.h", "json_reader.h",
+             "pyprof-convert.c"):
     paths = [os.path.join(source, name) for source in SOURCES]
     found = [path for path in paths if os.path.exists(path)]
     if not found:

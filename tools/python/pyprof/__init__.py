@@ -81,6 +81,8 @@ def _path(path):
         raise ValueError("output_path is empty")
     if b"\0" in path:
         raise ValueError("output_path has a null byte")
+    if _engine.format_of(path, None):
+        raise ValueError("output_path: a file that ends so is written by Profile.save() only: %s" % os.fsdecode(path))
     return path if os.path.isabs(path) else os.path.join(os.getcwdb().replace(b"%", b"%%"), path)
 
 
@@ -281,7 +283,7 @@ class Frame(NamedTuple):
 
 class Sample(NamedTuple):
     """A stretch of a thread's time with one stack. timestamp_ns is since the start of the recording; frames stand from the
-    outermost in; count is how many looks at the thread it comes of."""
+    outermost in; sample_count is how many looks at the thread it comes of."""
     timestamp_ns: int
     duration_ns: int
     thread_id: int
@@ -289,7 +291,7 @@ class Sample(NamedTuple):
     interpreter: int
     is_idle: bool
     frames: tuple
-    count: int = 1
+    sample_count: int = 1
 
 
 class Thread(NamedTuple):
@@ -318,6 +320,7 @@ class Row(NamedTuple):
 # ---- what files and figures show ----
 
 _FORMATS = {"collapsed": 1, "speedscope": 2, "svg": 3, "pprof": 4, "table": 5, "pprof-plain": 6}
+_FOREIGN = 1000  # from here on they are those of exports.h
 _METRICS = {"wall": 0, "cpu": 1, "gil": 2, "samples": 3}
 _DETAILS = {"line": 0, "function": 1}
 
@@ -326,6 +329,18 @@ def _choice(what, name, choices):
     if name not in choices:
         raise ValueError("%s has to be one of %s, not %r" % (what, ", ".join(choices), name))
     return choices[name]
+
+
+def _format(path, name):
+    """Its number; 0 = pyprof.h knows it by the path's ending."""
+    if name is not None and not isinstance(name, str):
+        raise TypeError("format has to be a str or None, not %s" % type(name).__name__)
+    if name is not None and name in _FORMATS:
+        return _FORMATS[name]
+    number = _engine.format_of(path, name)
+    if number == 0 and name is not None:
+        _choice("format", name, _FORMATS)
+    return number
 
 
 def _filter(name, value):
@@ -341,7 +356,7 @@ def _output(format=None, *, metric="wall", detail="line", include_idle=False, me
         interpreter = str(interpreter)
     if file is not None:
         file = os.fsdecode(file)
-    return (0 if format is None else _choice("format", format, _FORMATS), _choice("metric", metric, _METRICS),
+    return (format if isinstance(format, int) else _format(b"", format), _choice("metric", metric, _METRICS),
             _choice("detail", detail, _DETAILS), bool(include_idle), bool(merge_threads), _filter("thread", thread),
             _filter("interpreter", interpreter), file, _filter("function", function), bool(only_mine),
             _number("min_share", min_share))
@@ -592,16 +607,19 @@ class Profile:
 
     def save(self, path, format=None, *, metric="wall", detail="line", include_idle=False, merge_threads=False,
              thread=None, interpreter=None, file=None, function=None, only_mine=False, min_share=0.0):
-        """Write it to a file, whole or not at all. format: collapsed, speedscope, svg, pprof, pprof-plain or table; without
-        it the path's ending says which. The others choose what is shown, as pyprof_output does in pyprof.h: metric (wall,
+        """Write it to a file, whole or not at all. format: collapsed, speedscope, svg, pprof, pprof-plain or table, in the
+        package also pstats, firefox, perfetto and jsonl; without it the path's ending says which. The others choose what is shown, as pyprof_output does in pyprof.h: metric (wall,
         cpu, gil, samples), detail (line, function), and so on."""
-        fields = _output(format, metric=metric, detail=detail, include_idle=include_idle, merge_threads=merge_threads,
-                         thread=thread, interpreter=interpreter, file=file, function=function, only_mine=only_mine,
-                         min_share=min_share)
         path = os.fsencode(path)
         if b"\0" in path:
             raise ValueError("the path has a null byte")
-        self._data.save(path, fields)
+        fields = _output(_format(path, format), metric=metric, detail=detail, include_idle=include_idle, merge_threads=merge_threads,
+                         thread=thread, interpreter=interpreter, file=file, function=function, only_mine=only_mine,
+                         min_share=min_share)
+        if fields[0] < _FOREIGN:
+            self._data.save(path, fields)
+        else:
+            _write_whole(path, self._data.write(*fields))
 
     def to_speedscope(self):
         """The document of speedscope.app, as dicts and lists."""
@@ -621,6 +639,30 @@ class Profile:
         if not isinstance(earlier, Profile):
             return NotImplemented
         return _profile_of(_engine.unpack(_difference(self._packed, earlier._packed)), self._platform)
+
+
+def _write_whole(path, data):
+    """Beside the file first, then renamed; what exists and is no regular file is written into."""
+    import tempfile
+    target = os.path.realpath(path)
+    if os.path.exists(target) and not os.path.isfile(target):
+        with open(target, "wb") as file:
+            file.write(data)
+        return
+    try:
+        descriptor, beside = tempfile.mkstemp(prefix=b".pyprof-", dir=os.path.dirname(target))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fsdecode(path)) from None
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(beside, 0o666 & ~mask)
+        os.replace(beside, target)
+    except BaseException:
+        os.unlink(beside)
+        raise
 
 
 def _profile_of(data, platform=None):
@@ -704,20 +746,25 @@ def _stats_between(later, earlier):
 
 
 def _spans_between(later, earlier, places, end_ns):
-    """What of the later profile's spans lies behind the earlier one's end."""
-    last = {}
+    """What of the later profile's spans the earlier one had not yet: what lies behind its end; and an answer that was under
+    way then, which has its sample here and its time there."""
+    coarsened = _engine.figures.index("timeline_coarsened")
+    is_finer = len({struct.unpack_from("<Q", packed.data, _HEAD.size + 8 * coarsened) for packed in (later, earlier)}) == 1
+    known = {}
     for number in range(earlier.span_count):
         span = earlier.span(number)
-        last[places[span[1]], span[2]] = span
+        known[places[span[1]], span[2]] = span
     spans = []
     for number in range(later.span_count):
         thread, node, start_ns, wall_ns, cpu_ns, samples, flags = later.span(number)
-        if start_ns + wall_ns <= end_ns:
+        old = known.get((node, start_ns))
+        rest_ns = max(start_ns + wall_ns - max(start_ns, end_ns), 0)
+        if old is not None:
+            cpu_ns, samples = max(cpu_ns - old[4], 0), max(samples - old[5], 0)
+        elif not is_finer and rest_ns == 0:  # one that was merged from what the earlier profile had
             continue
-        if start_ns < end_ns:  # it was there, and went on
-            old = last.get((node, start_ns), (0, 0, 0, 0, 0, 0, 0))
-            wall_ns, cpu_ns, samples = start_ns + wall_ns - end_ns, max(cpu_ns - old[4], 0), max(samples - old[5], 0)
-        spans.append(_SPAN.pack(thread, node, max(start_ns - end_ns, 0), wall_ns, cpu_ns, samples, flags))
+        if rest_ns or samples:
+            spans.append(_SPAN.pack(thread, node, max(start_ns - end_ns, 0), rest_ns, cpu_ns, samples, flags))
     return spans
 
 
@@ -907,13 +954,15 @@ def top(duration=10, rate_hz=100, limit=20, file=None):
     terminal once a second, elsewhere once at the end. Ctrl-C ends it before."""
     file = sys.stdout if file is None else file
     is_live = getattr(file, "isatty", lambda: False)()
-    end = time.monotonic() + _number("duration", duration)
+    rest = _number("duration", duration)
     start(rate_hz=rate_hz)
+    end = time.monotonic() + rest
     try:
-        while time.monotonic() < end:
-            time.sleep(max(0, min(1, end - time.monotonic())))
+        while rest > 0:
+            time.sleep(min(1, rest))
             if is_live:
                 _show(snapshot(), limit, file, is_live)
+            rest = end - time.monotonic()
     except KeyboardInterrupt:
         pass
     finally:

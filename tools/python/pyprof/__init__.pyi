@@ -17,7 +17,7 @@ _Result = TypeVar("_Result")
 _Decorated = TypeVar("_Decorated", bound=Union[Callable[..., Any], "staticmethod[..., Any]", "classmethod[Any, ..., Any]"])
 _Path = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 _Metric = Literal["wall", "cpu", "gil", "samples"]
-_Format = Literal["collapsed", "speedscope", "svg", "pprof", "table", "pprof-plain"]
+_Format = Literal["collapsed", "speedscope", "svg", "pprof", "table", "pprof-plain", "pstats", "firefox", "perfetto", "jsonl"]
 
 class _Writer(Protocol):
     def write(self, text: str, /) -> object: ...
@@ -114,7 +114,7 @@ class Sample(NamedTuple):
     interpreter: int
     is_idle: bool
     frames: Tuple[Frame, ...]
-    count: int = ...
+    sample_count: int = ...
 
 class Thread(NamedTuple):
     name: str

@@ -22,8 +22,8 @@ once a second on a terminal, else once at the end.
 
   -o, --output FILE       where the profile goes, in the format that the ending says; may be given several times
                           (default: SCRIPT-DATE-TIME.svg)
-  -f, --format FORMAT     svg, collapsed (raw), speedscope, pprof or table, for files whose ending does not say; table
-                          without -o goes to standard error
+  -f, --format FORMAT     svg, collapsed (raw), speedscope, pprof, table, pstats, firefox, perfetto or jsonl, for files
+                          whose ending does not say; table without -o goes to standard error
   -r, --rate HZ           samples a second, 0.1 to 20000 (default: 100)
   -d, --duration SECONDS  end the recording after this time; the program goes on
   -q, --quiet             say nothing but errors
@@ -45,7 +45,7 @@ WITH_VALUE = {"-o": "output", "-f": "format", "-r": "rate", "-d": "duration", "-
               "--memory": "memory", "-n": "limit", "-m": "module", "-c": "code"}
 WITHOUT = {"-q": "quiet", "-g": "gil", "-i": "idle", "-F": "function", "-h": "help", "-V": "version"}
 FORMATS = {"svg": "svg", "collapsed": "collapsed", "raw": "collapsed", "speedscope": "speedscope", "pprof": "pprof",
-           "table": "table"}
+           "table": "table", "pstats": "pstats", "firefox": "firefox", "perfetto": "perfetto", "jsonl": "jsonl"}
 
 
 def end(text):
@@ -132,9 +132,31 @@ class Options:
         if form == "table":
             return [(None, form)]
         name = self.module or ("code" if self.code is not None else os.path.basename(os.path.abspath(self.rest[0])))
-        endings = {None: "svg", "collapsed": "txt", "speedscope": "speedscope.json", "pprof": "pb.gz"}
+        endings = {None: "svg", "collapsed": "txt", "speedscope": "speedscope.json", "pprof": "pb.gz", "table": "txt", "firefox": "firefox.json", "perfetto": "perfetto.json"}
         return [(os.path.abspath("%s-%s.%s" % (name[:-3] if name.endswith(".py") else name, time.strftime("%Y%m%d-%H%M%S"),
                                                endings.get(form, form))), form)]
+
+
+# The files of what runs the program.
+RUNNER = {__file__, runpy.__file__, "<frozen runpy>"}
+
+
+def program_alone(profile):
+    """The profile without the runner's frames above the program's."""
+    packed, nodes, runners = profile._packed, [], {}
+    for number in range(packed.node_count):
+        node = list(packed.node(number))
+        if node[0] == pyprof._NO_NODE:
+            runners[number] = number
+        elif node[0] in runners:
+            root = runners[node[0]]
+            if packed.frame(number)[0].filename in RUNNER:
+                runners[number] = root
+            else:
+                node[0] = root
+        nodes.append(pyprof._NODE.pack(*node))
+    data = packed.data[:packed.nodes] + b"".join(nodes) + packed.data[packed.spans:]
+    return pyprof._restore(data, profile.platform)
 
 
 class Recording:
@@ -164,7 +186,7 @@ class Recording:
         with self.lock:
             self.ended.set()
             if self.profile is None:
-                self.profile = pyprof.stop()
+                self.profile = program_alone(pyprof.stop())
             return self.profile
 
     def save(self):
@@ -208,7 +230,7 @@ class Live(Recording):
     def show_each_second(self):
         while not self.ended.wait(1):
             try:
-                pyprof._show(pyprof.snapshot(), self.options.limit, sys.stderr, True)
+                pyprof._show(program_alone(pyprof.snapshot()), self.options.limit, sys.stderr, True)
             except RuntimeError:  # it has just ended
                 return
 
@@ -266,9 +288,8 @@ def is_source(path):
 
 def traceback_of(error):
     """Without what runs the program; None if it had not begun."""
-    own = {__file__, runpy.__file__, "<frozen runpy>"}
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename in own:
+    while trace is not None and trace.tb_frame.f_code.co_filename in RUNNER:
         trace = trace.tb_next
     return trace
 
@@ -334,7 +355,7 @@ def convert(words):
     """What the command pyprof-convert does."""
     main = getattr(pyprof._engine, "convert", None)
     if main is None:
-        end("convert: this build has no pyprof-convert")
+        end("convert: this build has no pyprof-convert: zlib's headers were not there")
     sys.exit(main([b"pyprof convert"] + [os.fsencode(word) for word in words]))
 
 
