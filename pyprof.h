@@ -13342,12 +13342,16 @@ static pyprof__standing pyprof__take_standing(void) {
     return standing;
 }
 
+/* CPython's version. Up to 3.11 it is made anew by each call that asks, in one place for all threads: so it is asked for
+   by who calls pyprof_listen. */
+static char pyprof__python_here[32];
+
 static void pyprof__put_status(pyprof__out *out) {
     pyprof__standing standing = pyprof__take_standing();
     char path[PYPROF__PATH_SIZE];
     ssize_t size = readlink("/proc/self/exe", path, sizeof path);
     pyprof_text program = {path, size > 0 ? (size_t)size : 0};
-    pyprof_text python = {Py_GetVersion(), strcspn(Py_GetVersion(), " ")};
+    pyprof_text python = {pyprof__python_here, strlen(pyprof__python_here)};
     pyprof__put_named(out, "{\"protocol\":1,\"pid\":", (uint64_t)getpid());
     pyprof__put_quoted(out, ",\"program\":", program);
     pyprof__put_quoted(out, ",\"python\":", python);
@@ -13437,8 +13441,8 @@ static pyprof_result pyprof__obey(char *line, size_t size, pyprof__out *out, pyp
 // with one line that says what is wanted (>>answers). Out: one answer, and the connection is closed.
 // Who: one thread, "pyprof-listen", and whoever calls pyprof_listen and pyprof_unlisten. That thread holds no lock while it
 // waits for a peer: it reads and writes what there is room for, for all peers in turn. pyprof__listening is for those who
-// listen and unlisten, pyprof__door is held while a descriptor of a peer comes or goes. fork takes both. Order: these two,
-// then those of >>lifecycle.
+// listen and unlisten, pyprof__door is held while a descriptor of a peer comes or goes, or its profile is freed. fork takes
+// both. Order: these two, then those of >>lifecycle.
 // Invariants: a descriptor is used only while it leads to the file that we opened: a program may close all of them, and
 // get the same numbers for its own. A peer has memory only from its connection to its end, PYPROF__PEER_MEMORY at most
 // beside a snapshot, which is within the recording's budget.
@@ -13532,13 +13536,20 @@ static void pyprof__refuse_peer(pyprof__peer *peer, pyprof_result result) {
     peer->is_last = true;
 }
 
+/* With the door, which fork waits for: a lock of the host's allocator would stay locked in the child. */
+static void pyprof__free_profile(pyprof__peer *peer) {
+    pthread_mutex_lock(&pyprof__door);
+    pyprof_free(peer->profile);
+    peer->profile = NULL;
+    pthread_mutex_unlock(&pyprof__door);
+}
+
 /* Makes the next piece: what text has already, or lines of the profile, or the end. before: what stands before it. */
 static void pyprof__next_piece(pyprof__peer *peer, const char *before) {
     while (peer->profile != NULL && peer->text.bytes.count + peer->out.size < PYPROF__PIECE_SIZE) {
         pyprof__put_line(&peer->out, peer->profile, &peer->cursor);
         if (peer->cursor.part == PYPROF__BEHIND_END) {
-            pyprof_free(peer->profile);
-            peer->profile = NULL;
+            pyprof__free_profile(peer);
         }
     }
     pyprof__flush(&peer->out);
@@ -13620,14 +13631,13 @@ static bool pyprof__tell_peer(pyprof__peer *peer) {
     return false;
 }
 
-/* What it holds is freed without the door: the host's allocator may be slow. */
 static void pyprof__drop_peer(pyprof__peer **place) {
     pyprof__peer *peer = *place;
     pthread_mutex_lock(&pyprof__door);
     *place = NULL;
     pyprof__close_socket(&peer->socket);
     pthread_mutex_unlock(&pyprof__door);
-    pyprof_free(peer->profile);
+    pyprof__free_profile(peer);
     pyprof__array_free(&peer->memory, &peer->text.bytes);
     free(peer);
 }
@@ -14024,6 +14034,8 @@ static pyprof_result pyprof__listen_at(const char *path) {
         return result;
     }
     pyprof__note_path(address.sun_path);
+    snprintf(pyprof__python_here, sizeof pyprof__python_here, "%.*s", (int)strcspn(Py_GetVersion(), " "),
+             Py_GetVersion());
     pyprof__set(&pyprof__listener.is_ready, 0);
     pyprof__set(&pyprof__listener.must_end, 0);
     if (!pyprof__start_listening()) {

@@ -18,7 +18,7 @@ class InstallTest(users.UserTest):
 
     HEADERS = {'include/pyprof.h', 'include/pyprof/flamegraph.h', 'include/pyprof/exports.h',
                'include/pyprof/pyprof_module.h', 'lib/pkgconfig/pyprof.pc'}
-    TOOLS = {'bin/pyprof-run', 'bin/pyprof-svg', 'bin/pyprof-convert'}
+    TOOLS = {'bin/pyprof-run', 'bin/pyprof-svg', 'bin/pyprof-convert', 'bin/pyprof-ctl'}
 
     def flags(self):
         path = os.path.join(self.prefix, 'lib', 'pkgconfig')

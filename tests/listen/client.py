@@ -122,7 +122,11 @@ class Host:
 
     def end(self):
         """Lets it end by itself; answers what it printed then."""
-        self.tell('bye')
+        if self.program.poll() is None:
+            try:
+                self.tell('bye')
+            except BrokenPipeError:  # it has ended in this moment
+                pass
         text, _ = self.program.communicate(timeout=PATIENCE)
         if self.program.returncode != 0:
             raise AssertionError('the host ended with %d' % self.program.returncode)

@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 
 int host_start(unsigned interval_us, const char *output_path, int children, unsigned memory_mib);
-int host_save(const char *path);
+int host_save_samples(const char *path);
 int host_hold(const char *path);
 int host_fork_bare(void);
 
@@ -26,12 +26,16 @@ int host_start(unsigned interval_us, const char *output_path, int children, unsi
     return pyprof_start(&desc);
 }
 
-/* What was recorded so far. */
-int host_save(const char *path) {
+/* What was recorded so far, as samples, idle ones included. */
+int host_save_samples(const char *path) {
+    pyprof_output output;
     pyprof_profile *profile;
+    memset(&output, 0, sizeof output);
+    output.metric = PYPROF_METRIC_SAMPLES;
+    output.include_idle = true;
     pyprof_result result = pyprof_snapshot(&profile);
     if (result == PYPROF_OK) {
-        result = pyprof_save(profile, NULL, path);
+        result = pyprof_save(profile, &output, path);
         pyprof_free(profile);
     }
     return result;

@@ -1,0 +1,323 @@
+"""pyprof-ctl: what it makes of what a host tells it, and what it says when it cannot."""
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+import unittest
+
+import client
+from client import PATIENCE, Host
+
+import collapsed
+
+CTL = os.path.join(os.environ['PYPROF_BUILD'], 'tools', 'pyprof-ctl')
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        folder = client.folder()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def listening(self, **options):
+        host = Host(self.folder, **options)
+        self.assertEqual((0, ''), host('listen()'))
+        return host
+
+    def begin(self, *words, **options):
+        return subprocess.Popen([CTL] + [str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                universal_newlines=True, env=dict(os.environ, XDG_RUNTIME_DIR=self.folder),
+                                cwd=self.folder, **options)
+
+    def ctl(self, *words, status=0):
+        program = self.begin(*words)
+        said, complaint = program.communicate(timeout=PATIENCE)
+        self.assertEqual(status, program.returncode, complaint)
+        self.complaint = complaint
+        if status == 0:
+            return said
+        self.assertEqual('', said)
+        self.assertEqual(1 if status == 1 else 2, complaint.count('\n'), complaint)
+        self.assertTrue(complaint.startswith('pyprof-ctl: '), complaint)
+        return complaint
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def bytes_of(self, name):
+        with open(self.path(name), 'rb') as file:
+            return file.read()
+
+
+class Truth(Case):
+    def test_stop_is_what_the_program_would_have_saved(self):
+        """The same recording by both ways: the host saves what it has to its output_path, and sends it; to the byte."""
+        for ending in ('txt', 'pb', 'pb.gz', 'json'):
+            with self.subTest(ending=ending), self.listening() as host:
+                host('threads(2, work)')
+                host('threads(2, wait)')
+                self.assertEqual((0, ''), host('start(500, %r)' % self.path('own.' + ending)))
+                host('deep(30, 40)')
+                self.assertEqual('', self.ctl('stop', host.pid, '-o', 'sent.' + ending))
+                self.assertGreater(len(self.bytes_of('own.' + ending)), 2000)
+                self.assertEqual(self.bytes_of('own.' + ending), self.bytes_of('sent.' + ending))
+
+    def test_snapshot_is_what_the_program_would_have_written(self):
+        """Nothing is sampled between the two: one tick in ten seconds."""
+        with self.listening() as host:
+            host('threads(3, wait)')
+            self.assertEqual((0, ''), host('start(10000000)'))
+            self.ctl('snapshot', host.pid, '-o', 'sent.txt', '-i', '--metric', 'samples')
+            self.assertEqual(0, host('api.host_save_samples(%r)' % self.path('own.txt').encode()))
+            self.assertEqual(self.bytes_of('own.txt'), self.bytes_of('sent.txt'))
+
+    def test_lines_read_by_pyprof_convert(self):
+        """What the host sends is a file of the format jsonl, as it is."""
+        convert = os.path.join(os.environ['PYPROF_BUILD'], 'tools', 'pyprof-convert')
+        with self.listening() as host:
+            host('threads(2, work)')
+            host('start(500, %r)' % self.path('own.txt'))
+            host('deep(10, 10)')
+            with open(self.path('sent.jsonl'), 'wb') as file:
+                file.write(client.ask(host.path, 'stop'))
+            subprocess.run([convert, self.path('sent.jsonl'), '-o', self.path('sent.txt')], check=True)
+            self.assertEqual(self.bytes_of('own.txt'), self.bytes_of('sent.txt'))
+
+
+class Commands(Case):
+    def test_list(self):
+        with self.listening() as one, Host(self.folder) as other:
+            other('listen()')
+            other('start()')
+            rows = {int(row.split()[0]): row.split() for row in self.ctl('list').splitlines()[1:]}
+            self.assertLessEqual({one.pid, other.pid}, set(rows))
+            self.assertEqual('listening', rows[one.pid][1])
+            self.assertEqual(one('sys.version.split()[0]')[:8], rows[one.pid][2])
+            self.assertEqual(('no', 'yes'), (rows[one.pid][3], rows[other.pid][3]))
+            found = {row['pid']: row for row in map(json.loads, self.ctl('list', '--json').splitlines())}
+            self.assertEqual((False, True), (found[one.pid]['is_recording'], found[other.pid]['is_recording']))
+
+    def test_stale_files(self):
+        """They are passed over; and removed where the process is dead, and only there."""
+        with self.listening() as host:
+            folder = os.path.dirname(host.path)
+            ended = subprocess.Popen(['true'])
+            ended.wait()
+            for name in (ended.pid, os.getpid()):
+                with socket.socket(socket.AF_UNIX) as stale:
+                    stale.bind(os.path.join(folder, '%d.sock' % name))
+            with open(os.path.join(folder, '7x.sock'), 'w', encoding='ascii'):
+                pass
+            self.assertIn(str(host.pid), self.ctl('list'))
+            self.assertEqual({'%d.sock' % host.pid, '%d.sock' % os.getpid(), '7x.sock'}, set(os.listdir(folder)))
+            host('unlisten()')
+            self.assertNotIn(str(host.pid), self.ctl('list'))
+
+    def test_status(self):
+        with self.listening() as host:
+            self.assertIn('recording  no', self.ctl('status', host.pid))
+            self.ctl('start', host.pid, '--rate', 200, '--memory', 3, '--depth', 77)
+            self.assertRegex(self.ctl('status', host.pid), r'recording  yes\nsince .*\nrate       200 Hz')
+            now = json.loads(self.ctl('status', host.path, '--json'))
+            self.assertEqual((5000, 3 << 20, 77), (now['interval_us'], now['memory_limit'], now['max_depth']))
+
+    def test_start_and_stop(self):
+        with self.listening() as host:
+            self.ctl('start', host.pid)
+            self.assertIn('already running', self.ctl('start', host.pid, status=1))
+            self.assertEqual('', self.ctl('stop', host.pid, '--drop'))
+            self.assertIn("'pyprof-ctl start %d'" % host.pid, self.ctl('stop', host.pid, status=1))
+            self.ctl('start', host.pid)
+            self.assertIn('listening: ', self.ctl('stop', host.pid))
+
+    def test_record_on_its_own(self):
+        with self.listening() as host:
+            host('threads(2, work)')
+            self.assertEqual('', self.ctl('record', host.pid, '-d', 0.3, '-r', 1000, '-o', 'x.txt'))
+            self.assertIs(False, client.status(host.path)['is_recording'])
+            stacks = collapsed.parse(self.bytes_of('x.txt').decode())
+            self.assertEqual({'work 0', 'work 1'}, {stack.thread for stack in stacks} - {'MainThread'})
+
+    def test_record_in_a_recording(self):
+        """What came before is not in it, and the recording goes on. Times are those of the difference."""
+        with self.listening() as host:
+            host('start(500)')
+            host('deep(30, 5)')
+            before = json.loads(self.ctl('status', host.pid, '--json'))['stats']
+            program = self.begin('record', host.pid, '-d', 1, '-o', 'x.jsonl')
+            host('threads(1, work)')
+            self.assertEqual(('', ''), program.communicate(timeout=PATIENCE))
+            self.assertEqual(0, program.returncode)
+            after = client.status(host.path)
+            self.assertIs(True, after['is_recording'])
+            rows = client.rows(self.bytes_of('x.jsonl'))
+            facts = rows[0]
+            nodes = [row for row in rows if row['type'] == 'node']
+            spans = [row for row in rows if row['type'] == 'span']
+            self.assertLessEqual(facts['stats']['samples'], after['stats']['samples'] - before['samples'])
+            self.assertEqual(facts['stats']['samples'], sum(row['samples'] for row in nodes))
+            self.assertGreater(facts['stats']['samples'], 0)
+            functions = {row['id']: row['name'] for row in rows if row['type'] == 'function'}
+            self.assertEqual(0, sum(row['samples'] for row in nodes if re.match(r'f\d+$', functions[row['function']])))
+            self.assertGreater(sum(row['samples'] for row in nodes if functions[row['function']] in ('work', 'leaf')), 0)
+            for span in spans:
+                self.assertLessEqual(span['start_ns'] + span['wall_ns'], facts['duration_ns'] + 10 ** 9)
+            self.assertGreaterEqual(facts['duration_ns'], 10 ** 9)
+
+    def test_record_ends_by_a_signal(self):
+        """Ctrl-C ends the wait, and what there is, is written."""
+        with self.listening() as host:
+            program = self.begin('record', host.pid, '-d', 1000, '-o', 'x.txt')
+            while not client.status(host.path)['is_recording']:
+                pass
+            host('deep(5, 5)')
+            program.send_signal(signal.SIGINT)
+            self.assertEqual(('', ''), program.communicate(timeout=PATIENCE))
+            self.assertEqual(0, program.returncode)
+            self.assertIn('f3', self.bytes_of('x.txt').decode())
+            self.assertIs(False, client.status(host.path)['is_recording'])
+
+    def test_dump(self):
+        with self.listening() as host:
+            host('threads(2, wait)')
+            for is_recording in False, True:
+                text = self.ctl('dump', host.pid)
+                self.assertRegex(text, r'Thread \d+ "wait 1" \(waiting\)\n    wait \(driven.py:\d+\)\n    (Thread\.)?run')
+                self.assertIn('Thread %d "MainThread" (waiting)\n    main (driven.py:' % host.pid, text)
+                found = json.loads(self.ctl('dump', host.pid, '--json'))
+                threads = {thread['name']: thread for thread in found['threads']}
+                self.assertEqual({'wait 0', 'wait 1', 'MainThread'}, set(threads))
+                self.assertEqual(('waiting', 'wait', 'driven.py'), (threads['wait 1']['state'],
+                                 threads['wait 1']['frames'][0]['name'], threads['wait 1']['frames'][0]['file']))
+                self.assertEqual(is_recording, client.status(host.path)['is_recording'])
+                host('start(1000)')
+            pipe = self.path('pipe')
+            os.mkfifo(pipe)
+            host.tell('hold(%r)' % pipe)
+            self.assertIn('"MainThread" (holds the GIL)\n    hold (driven.py:', self.ctl('dump', host.pid))
+            open(pipe, 'w').close()
+            self.assertEqual(1, host.answer())
+
+    def test_top(self):
+        with self.listening() as host:
+            host('threads(1, work)')
+            for is_recording in False, True:
+                found = json.loads(self.ctl('top', host.pid, '--once', '--json', '-d', 0.3))
+                rows = {row['name']: row for row in found['rows']}
+                self.assertGreater(rows['work']['total_share'], rows['work']['self_share'])
+                self.assertGreater(rows['leaf']['self_share'], 0)
+                self.assertRegex(self.ctl('top', host.pid, '--once', '-d', 0.3, '-n', 1), r'samples\n\n.*\n *\S+% *\S+%  \w+')
+                self.assertEqual(is_recording, client.status(host.path)['is_recording'])
+                host('start(1000)')
+            program = self.begin('top', host.pid, stdin=subprocess.DEVNULL)
+            while 'work' not in program.stdout.readline():
+                pass
+            program.send_signal(signal.SIGTERM)
+            program.communicate(timeout=PATIENCE)
+            self.assertEqual(0, program.returncode)
+            self.assertIs(True, client.status(host.path)['is_recording'])
+
+    def test_filters_and_formats(self):
+        with self.listening() as host:
+            host('threads(2, work)')
+            host('start(500)')
+            host('deep(3, 3)')
+            self.ctl('snapshot', host.pid, '-o', 'x.txt', '--only-thread', 'work 1', '-F', '--metric', 'samples')
+            stacks = collapsed.parse(self.bytes_of('x.txt').decode())
+            self.assertEqual({'work 1'}, {stack.thread for stack in stacks})
+            for name, begin in (('x.svg', b'<?xml'), ('x.json', b'{'), ('x.pb.gz', b'\x1f\x8b'), ('x.jsonl', b'{"type":"facts"'),
+                                ('x.firefox.json', b'{'), ('x.pstats', b'')):
+                self.ctl('snapshot', host.pid, '-o', name)
+                self.assertTrue(self.bytes_of(name).startswith(begin), name)
+            self.ctl('snapshot', host.pid, '-o', 'x.txt', '--only-function', 'nobody')
+            self.assertIn('nothing that was recorded passes', self.complaint)
+            self.assertEqual(b'', self.bytes_of('x.txt'))
+
+
+class Errors(Case):
+    def test_who_cannot_be_asked(self):
+        ended = subprocess.Popen(['true'])
+        ended.wait()
+        self.assertIn('there is no process', self.ctl('status', ended.pid, status=1))
+        self.assertIn('does not listen', self.ctl('status', os.getpid(), status=1))
+        self.assertIn('nobody listens', self.ctl('status', '/nowhere/x.sock', status=1))
+        with open(self.path('file'), 'w', encoding='ascii'):
+            pass
+        self.assertIn('nobody listens', self.ctl('status', 'file', status=1))
+        if os.geteuid() == 0:
+            program = self.begin('status', os.getpid(), preexec_fn=lambda: os.setuid(65534)) if os.access(
+                CTL, os.X_OK) and not CTL.startswith('/root') else None
+            if program is not None:
+                self.assertIn('is of user 0', program.communicate()[1])
+                self.assertEqual(1, program.returncode)
+
+    def play(self, answer):
+        """A host that says that, whatever it is asked."""
+        path = self.path('fake.sock')
+        server = socket.socket(socket.AF_UNIX)
+        self.addCleanup(server.close)
+        server.bind(path)
+        server.listen(1)
+        program = self.begin('snapshot', path, '-o', 'x.txt')
+        peer, _ = server.accept()
+        with peer, peer.makefile('rb') as file:
+            file.readline()
+            peer.sendall(answer)
+        _, complaint = program.communicate(timeout=PATIENCE)
+        os.unlink(path)
+        self.assertEqual(1, program.returncode)
+        self.assertEqual([], [name for name in os.listdir(self.folder) if name.startswith('x')])
+        self.assertEqual(1, complaint.count('\n'))
+        return complaint
+
+    def test_what_is_no_answer(self):
+        self.assertIn('too old', self.play(b'error -12 there is no command snapshot in this process\n'))
+        self.assertIn('out of memory', self.play(b'error -4 out of memory\n'))
+        for cut in (b'', b'o', b'ok\n', b'ok\n10\n', b'ok\n10\nabc', b'ok\nten\n', b'ok\n3\nabc', b'ok\n-3\nabc', b'ok\n3x\nabc0\n'):
+            self.assertIn('the connection was cut', self.play(cut))
+        self.assertIn('error', self.play(b'ok\n3\nabc' + b'error -4 error\n'))
+        for text in (b'abc', b'{"type":"facts"}', b'{"type":"facts","format":"pyprof-jsonl","version":2}\n',
+                     b'{"type":"facts","format":"pyprof-jsonl","version":1}\n', b'\x00' * 10, b'{' * 2000):
+            self.assertIn('cannot be read', self.play(b'ok\n%d\n%s0\n' % (len(text), text)))
+
+    def test_where_it_cannot_write(self):
+        """The recording goes on: it is seen before the host is asked."""
+        with self.listening() as host:
+            host('start()')
+            for path in ('/nowhere/x.txt', self.folder + '/x/'):
+                self.assertIn('cannot write', self.ctl('stop', host.pid, '-f', 'collapsed', '-o', path, status=1))
+            self.assertIn('means no format', self.ctl('stop', host.pid, '-o', 'x.bad', status=2))
+            self.assertIn('cannot write', self.ctl('snapshot', host.pid, '-f', 'jsonl', '-o', '/dev/full', status=1))
+            self.assertIs(True, client.status(host.path)['is_recording'])
+            self.assertEqual(1, len([name for name in os.listdir(self.folder)]))
+
+    def test_a_recording_that_is_another_one(self):
+        with self.listening() as host:
+            host('start()')
+            program = self.begin('record', host.pid, '-d', 1000, '-o', 'x.txt')
+            ticks = 0
+            while ticks < 20:
+                ticks = client.status(host.path)['stats']['ticks']
+            time.sleep(0.5)  # it has its first snapshot by then, or says what it says else
+            host('[stop(), start()] and 0')
+            program.send_signal(signal.SIGINT)
+            self.assertIn('begun anew', program.communicate(timeout=PATIENCE)[1])
+            self.assertEqual(1, program.returncode)
+            self.assertFalse(os.path.exists(self.path('x.txt')))
+
+    def test_command_lines(self):
+        for words in ([], ['no'], ['status'], ['status', 1, 2], ['list', 1], ['record', 1], ['record', 1, '-d', 'x'],
+                      ['status', 1, '-d', 1], ['snapshot', 1, '--metric', 'x'], ['snapshot', 1, '-f', 'x'], ['start', 1, '-o', 'x'],
+                      ['snapshot', 1, '--min-share', 2], ['snapshot', 1, '-o'], ['snapshot', 1, '--nothing'], ['snapshot', 1, '--drop'],
+                      ['start', 1, '-r', 0], ['snapshot', 1, '-f', 'svg', '-o', 'x.json'],
+                      ['snapshot', 1, '-f', 'pstats', '--metric', 'samples']):
+            with self.subTest(words=words):
+                self.ctl(*words, status=2)
+        self.assertIn('holds the GIL', self.ctl('--help'))
+
+
+if __name__ == '__main__':
+    unittest.main()
