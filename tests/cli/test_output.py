@@ -188,7 +188,7 @@ class Output(Case):
         for options, kept, gone in (
                 (["--only-thread", "help*"], "thread helper;", "thread MainThread"),
                 (["--only-function", "other"], ";other (both.py:", "thread MainThread"),
-                (["--only-file", os.path.join(self.work, "bo")], "leaf_of_busy (both.py:", "<frozen site>"),
+                (["--only-file", "*both.p"], "leaf_of_busy (both.py:", "<frozen site>"),
                 (["--only-mine"], "leaf_of_busy (both.py:", "(threading.py"),
                 (["--only-interpreter", "main"], "thread helper;", "[interpreter"),
                 (["--min-share", "0.1"], "busy (both.py:", "<frozen site>"),

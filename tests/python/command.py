@@ -154,7 +154,7 @@ class Command(unittest.TestCase):
         for options, kept, gone in (
                 (["--only-thread", "help*"], b"thread helper;", b"thread MainThread"),
                 (["--only-function=other"], b";other (s.py:", b"thread MainThread"),
-                (["--only-file", os.path.join(os.path.realpath(self.folder), "s")], b"busy (s.py:", b"thread nobody"),
+                (["--only-file", "*s.p"], b"busy (s.py:", b"thread nobody"),  # before 3.9 python keeps a path as it was given
                 (["--only-mine"], b"busy (s.py:", b"(threading.py"),
                 (["--only-interpreter", "main"], b"thread helper;", b"[interpreter"),
                 (["--min-share", "1"], b";[other] ", b"busy (s.py")):
