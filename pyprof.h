@@ -11658,11 +11658,13 @@ static bool pyprof__fill_made(pyprof_profile *profile, const pyprof_facts *facts
     profile->stats = facts->stats;
     profile->samples_jit = facts->stats.samples_jit;
     profile->timeline_coarsened = facts->stats.timeline_coarsened;
+    bool has_markers =
+        pyprof__intern_markers(profile); /* before all others, as in a recording: strings have an order */
     profile->process_name = pyprof__intern_given(profile, facts->process);
     profile->program = pyprof__intern_given(profile, facts->program);
     profile->python = pyprof__intern_given(profile, facts->python);
-    return pyprof__intern_markers(profile) && profile->process_name != PYPROF__NONE &&
-           profile->program != PYPROF__NONE && profile->python != PYPROF__NONE;
+    return has_markers && profile->process_name != PYPROF__NONE && profile->program != PYPROF__NONE &&
+           profile->python != PYPROF__NONE;
 }
 
 PYPROF_API pyprof_result pyprof_make(const pyprof_facts *facts, size_t memory_limit, const pyprof_allocator *allocator,

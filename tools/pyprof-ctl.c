@@ -617,7 +617,7 @@ static bool ctl_get_status(const ctl_request *request, ctl_bytes *answer, ctl_st
     return ctl_ask(request, "status", answer) && ctl_parse_status(request, answer, status);
 }
 
-static const char *ctl_base(const char *path) {
+static const char *ctl_file_name(const char *path) {
     return path + pyprof__last_part(path, strlen(path));
 }
 
@@ -674,8 +674,8 @@ static void ctl_list_one(ctl_request *request, bool *is_first) {
         if (*is_first) {
             printf("%7s  %-20s  %-8s  %-9s  %-19s  %s\n", "PID", "PROGRAM", "PYTHON", "RECORDING", "SINCE", "SAMPLES");
         }
-        printf("%7llu  %-20.20s  %-8.8s  %-9s  %-19s  %llu\n", (unsigned long long)status.pid, ctl_base(status.program),
-               status.python, status.is_recording ? "yes" : "no",
+        printf("%7llu  %-20.20s  %-8.8s  %-9s  %-19s  %llu\n", (unsigned long long)status.pid,
+               ctl_file_name(status.program), status.python, status.is_recording ? "yes" : "no",
                status.is_recording ? ctl_since(status.start_ns, since, sizeof since) : "-",
                (unsigned long long)status.samples);
     }
@@ -717,14 +717,21 @@ typedef struct ctl_base_node {
     uint64_t samples, samples_idle, wall_ns, wall_idle_ns, cpu_ns, gil_ns;
 } ctl_base_node;
 
+/* What a snapshot had: of its nodes by number, of its spans by thread and time. */
+typedef struct ctl_base {
+    ctl_base_node *nodes;
+    pyprof_span *spans;
+    size_t node_count, node_capacity, span_count, span_capacity;
+    uint64_t end_ns;
+    bool is_finer; /* its spans have been merged since: neighbours may be one now */
+} ctl_base;
+
 /* A profile that is made while another one is visited: its strings come in the order of their use, as in the recording,
-   and the figures of a base are taken away. */
+   and what a base had is taken away. */
 typedef struct ctl_making {
     pyprof_profile *into;
-    const ctl_base_node *base;
-    uint32_t base_count;
-    uint64_t from_ns;  /* time before counts to the base */
-    uint32_t *numbers; /* of nodes: theirs here, by theirs there */
+    const ctl_base *base; /* NULL = none */
+    uint32_t *numbers;    /* of nodes: theirs here, by theirs there */
     size_t capacity;
     bool is_other; /* the base is not of the same recording */
 } ctl_making;
@@ -735,10 +742,10 @@ static uint64_t ctl_less(uint64_t all, uint64_t part) {
 
 /* A node that was in the base has its number there, too, as recordings only grow. */
 static void ctl_subtract(ctl_making *self, pyprof_node *node) {
-    if (node->number >= self->base_count) {
+    if (self->base == NULL || node->number >= self->base->node_count) {
         return;
     }
-    const ctl_base_node *base = &self->base[node->number];
+    const ctl_base_node *base = &self->base->nodes[node->number];
     self->is_other = self->is_other || base->parent != node->parent || base->line != node->line;
     node->samples = ctl_less(node->samples, base->samples);
     node->samples_idle = pyprof__min64(ctl_less(node->samples_idle, base->samples_idle), node->samples);
@@ -766,20 +773,39 @@ static bool ctl_make_node(void *user, const pyprof_node *node) {
     return !self->is_other && pyprof_add_node(self->into, &copy, &self->numbers[node->number]) == PYPROF_OK;
 }
 
-/* One that the base's end cuts keeps what lies behind it, of CPU time and samples in proportion. */
+static int ctl_by_time(const void *one, const void *other) {
+    const pyprof_span *a = (const pyprof_span *)one, *b = (const pyprof_span *)other;
+    return a->thread != b->thread ? (a->thread < b->thread ? -1 : 1)
+                                  : (a->start_ns > b->start_ns) - (a->start_ns < b->start_ns);
+}
+
+/* Takes away what the base had of a span: that has grown since, and its last sample may be new while its time is not. One
+   that was merged since keeps its part behind the base's end, with CPU time and samples in proportion. False: nothing is
+   left. */
+static bool ctl_subtract_span(const ctl_base *base, pyprof_span *span) {
+    const pyprof_span *had =
+        (const pyprof_span *)bsearch(span, base->spans, base->span_count, sizeof *span, ctl_by_time);
+    uint64_t before = span->start_ns < base->end_ns ? pyprof__min64(base->end_ns - span->start_ns, span->wall_ns) : 0;
+    if (had != NULL && had->node == span->node && !base->is_finer) {
+        span->cpu_ns = ctl_less(span->cpu_ns, had->cpu_ns);
+        span->samples = span->samples > had->samples ? span->samples - had->samples : 0;
+    } else if (base->is_finer && before > 0) {
+        double part = 1 - (double)before / (double)span->wall_ns;
+        span->cpu_ns = (uint64_t)((double)span->cpu_ns * part);
+        span->samples = (uint32_t)((double)span->samples * part + 0.5);
+    }
+    span->start_ns = ctl_less(span->start_ns, base->end_ns);
+    span->wall_ns -= before;
+    return span->wall_ns > 0 || span->samples > 0;
+}
+
 static bool ctl_make_span(void *user, const pyprof_span *span) {
     ctl_making *self = (ctl_making *)user;
     pyprof_span copy = *span;
-    uint64_t before = span->start_ns < self->from_ns ? pyprof__min64(self->from_ns - span->start_ns, span->wall_ns) : 0;
-    if (before > 0 && before == span->wall_ns) {
+    if (self->base != NULL && !ctl_subtract_span(self->base, &copy)) {
         return true;
     }
-    double part = before > 0 ? 1 - (double)before / (double)span->wall_ns : 1;
     copy.node = self->numbers[span->node];
-    copy.start_ns = span->start_ns + before - self->from_ns;
-    copy.wall_ns = span->wall_ns - before;
-    copy.cpu_ns = before > 0 ? (uint64_t)((double)span->cpu_ns * part) : span->cpu_ns;
-    copy.samples = before > 0 ? (uint32_t)((double)span->samples * part + 0.5) : span->samples;
     return pyprof_add_span(self->into, &copy) == PYPROF_OK;
 }
 
@@ -839,32 +865,41 @@ static pyprof_profile *ctl_get_profile(const ctl_request *request, const char *w
     return profile;
 }
 
-typedef struct ctl_bases {
-    ctl_base_node *items;
-    size_t count, capacity;
-} ctl_bases;
-
-static bool ctl_note_base(void *user, const pyprof_node *node) {
-    ctl_bases *bases = (ctl_bases *)user;
-    if (bases->count == bases->capacity) {
-        size_t capacity = 2 * bases->capacity + 1024;
-        ctl_base_node *items = (ctl_base_node *)realloc(bases->items, capacity * sizeof *items);
-        if (items == NULL) {
-            return false;
-        }
-        bases->items = items;
-        bases->capacity = capacity;
+/* Room for one more item of an array. False: no memory. */
+static bool ctl_grow(void **items, size_t *capacity, size_t count, size_t size) {
+    if (count < *capacity) {
+        return true;
     }
-    ctl_base_node *base = &bases->items[bases->count++];
-    base->parent = node->parent;
-    base->line = node->line;
-    base->samples = node->samples;
-    base->samples_idle = node->samples_idle;
-    base->wall_ns = node->wall_ns;
-    base->wall_idle_ns = node->wall_idle_ns;
-    base->cpu_ns = node->cpu_ns;
-    base->gil_ns = node->gil_ns;
-    return true;
+    void *more = realloc(*items, (2 * *capacity + 1024) * size);
+    if (more != NULL) {
+        *items = more;
+        *capacity = 2 * *capacity + 1024;
+    }
+    return more != NULL;
+}
+
+static bool ctl_note_node(void *user, const pyprof_node *node) {
+    ctl_base *base = (ctl_base *)user;
+    const ctl_base_node noted = {node->parent,  node->line,         node->samples, node->samples_idle,
+                                 node->wall_ns, node->wall_idle_ns, node->cpu_ns,  node->gil_ns};
+    void *items = base->nodes;
+    bool has_room = ctl_grow(&items, &base->node_capacity, base->node_count, sizeof noted);
+    base->nodes = (ctl_base_node *)items;
+    if (has_room) {
+        base->nodes[base->node_count++] = noted;
+    }
+    return has_room;
+}
+
+static bool ctl_note_span(void *user, const pyprof_span *span) {
+    ctl_base *base = (ctl_base *)user;
+    void *items = base->spans;
+    bool has_room = ctl_grow(&items, &base->span_capacity, base->span_count, sizeof *span);
+    base->spans = (pyprof_span *)items;
+    if (has_room) {
+        base->spans[base->span_count++] = *span;
+    }
+    return has_room;
 }
 
 /* What was counted since: but for what is a state, and no count. */
@@ -886,24 +921,22 @@ static void ctl_subtract_stats(pyprof_stats *stats, const pyprof_stats *base) {
 }
 
 /* What a recording has more than it had. NULL: it was said why not. */
-static pyprof_profile *ctl_difference(const ctl_request *request, const pyprof_profile *base,
+static pyprof_profile *ctl_difference(const ctl_request *request, const pyprof_profile *earlier,
                                       const pyprof_profile *later) {
-    ctl_bases bases = {0};
-    const pyprof_visitor visitor = {.node = ctl_note_base, .user = &bases};
+    ctl_base base = {0};
+    const pyprof_visitor visitor = {ctl_note_node, ctl_note_span, &base};
     const pyprof_output whole = {.threads_apart = true};
+    ctl_making making = {.base = &base};
     pyprof_facts before, facts;
     pyprof_profile *made = NULL;
-    ctl_making making = {0};
-    bool is_noted = pyprof_visit(base, &whole, &visitor) == PYPROF_OK;
-    (void)pyprof_get_facts(base, &before);
-    (void)pyprof_get_facts(later, &facts);
-    making.is_other = facts.start_ns != before.start_ns || facts.duration_ns < before.duration_ns;
-    if (is_noted && !making.is_other) {
-        making.base = bases.items;
-        making.base_count = (uint32_t)bases.count;
-        making.from_ns = before.duration_ns;
+    bool is_noted = pyprof_visit(earlier, &whole, &visitor) == PYPROF_OK &&
+                    pyprof_get_facts(earlier, &before) == PYPROF_OK && pyprof_get_facts(later, &facts) == PYPROF_OK;
+    if (is_noted) {
+        making.is_other = facts.start_ns != before.start_ns || facts.duration_ns < before.duration_ns;
+        base.end_ns = before.duration_ns;
+        base.is_finer = facts.stats.timeline_coarsened != before.stats.timeline_coarsened;
         facts.start_ns += before.duration_ns;
-        facts.duration_ns -= before.duration_ns;
+        facts.duration_ns = ctl_less(facts.duration_ns, before.duration_ns);
         ctl_subtract_stats(&facts.stats, &before.stats);
         made = ctl_make(later, &facts, &making);
     }
@@ -912,7 +945,8 @@ static pyprof_profile *ctl_difference(const ctl_request *request, const pyprof_p
     } else if (made == NULL) {
         ctl_complain("out of memory");
     }
-    free(bases.items);
+    free(base.nodes);
+    free(base.spans);
     return made;
 }
 

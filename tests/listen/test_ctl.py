@@ -159,6 +159,7 @@ class Commands(Case):
             spans = [row for row in rows if row['type'] == 'span']
             self.assertLessEqual(facts['stats']['samples'], after['stats']['samples'] - before['samples'])
             self.assertEqual(facts['stats']['samples'], sum(row['samples'] for row in nodes))
+            self.assertEqual(facts['stats']['samples'], sum(row['samples'] for row in spans))
             self.assertGreater(facts['stats']['samples'], 0)
             functions = {row['id']: row['name'] for row in rows if row['type'] == 'function'}
             self.assertEqual(0, sum(row['samples'] for row in nodes if re.match(r'f\d+$', functions[row['function']])))
@@ -170,7 +171,7 @@ class Commands(Case):
     def test_record_ends_by_a_signal(self):
         """Ctrl-C ends the wait, and what there is, is written."""
         with self.listening() as host:
-            program = self.begin('record', host.pid, '-d', 1000, '-o', 'x.txt')
+            program = self.begin('record', host.pid, '-d', 1000, '-r', 2000, '-o', 'x.txt')
             while not client.status(host.path)['is_recording']:
                 pass
             host('deep(5, 5)')
