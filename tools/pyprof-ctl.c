@@ -119,6 +119,7 @@ typedef struct ctl_request {
     pyprof_output view;
     double duration_s, rate_hz; /* 0 = not said */
     unsigned long memory_mib, depth, rows;
+    int patience_s; /* with a host that says nothing */
     bool is_dropped, is_json, is_once;
 } ctl_request;
 
@@ -344,6 +345,7 @@ static bool ctl_set_words(ctl_request *request, char *const *words, int count) {
 static bool ctl_parse(int argc, char **argv, ctl_request *request, bool *help) {
     int option, given[64], count = 0;
     request->rows = 20;
+    request->patience_s = CTL_PATIENCE_S;
     opterr = 0;
     while ((option = getopt_long(argc, argv, ":o:f:iFd:r:n:h", ctl_options, NULL)) != -1) {
         if (option == '?' || option == ':') {
@@ -419,36 +421,43 @@ static int ctl_connect(const char *path, int patience_s) {
     return host;
 }
 
-static int ctl_no_process(const ctl_request *request) {
-    return ctl_complain("there is no process %ld: 'pyprof-ctl list' shows those that listen", request->pid);
+/* Whether a socket for the id lies where hosts of that user have theirs; request->path is it. */
+static bool ctl_has_socket(ctl_request *request, unsigned long uid) {
+    char folder[4000];
+    for (unsigned i = 0; ctl_folder(i, uid, folder, sizeof folder); i++) {
+        snprintf(request->path, sizeof request->path, "%s/%ld.sock", folder, request->pid);
+        if (access(request->path, F_OK) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* Finds the socket of a host that was named by its id. False: it was said why not. */
 static bool ctl_find_host(ctl_request *request) {
     struct stat status;
-    char folder[4000];
-    char *end = NULL;
+    char process[32], *end = NULL;
     request->pid = strtol(request->host, &end, 10);
     if (*end != '\0' || request->pid <= 0) {
         request->pid = 0;
         snprintf(request->path, sizeof request->path, "%s", request->host);
         return true;
     }
-    snprintf(request->path, sizeof request->path, "/proc/%ld", request->pid);
-    if (stat(request->path, &status) != 0) {
-        ctl_no_process(request);
+    snprintf(process, sizeof process, "/proc/%ld", request->pid);
+    if (stat(process, &status) != 0) {
+        ctl_complain("there is no process %ld: 'pyprof-ctl list' shows those that listen", request->pid);
         return false;
+    }
+    if (ctl_has_socket(request, (unsigned long)geteuid())) {
+        return true;
     }
     if (status.st_uid != geteuid() && geteuid() != 0) {
         ctl_complain("process %ld is of user %lu: only that user and root may ask it", request->pid,
                      (unsigned long)status.st_uid);
         return false;
     }
-    for (unsigned i = 0; ctl_folder(i, (unsigned long)status.st_uid, folder, sizeof folder); i++) {
-        snprintf(request->path, sizeof request->path, "%s/%ld.sock", folder, request->pid);
-        if (access(request->path, F_OK) == 0) {
-            return true;
-        }
+    if (ctl_has_socket(request, (unsigned long)status.st_uid)) {
+        return true;
     }
     ctl_complain("process %ld does not listen: it has to call pyprof_listen(NULL); if it has a socket elsewhere, name "
                  "that in the place of %ld",
@@ -530,7 +539,7 @@ static bool ctl_read_pieces(const ctl_request *request, FILE *from, ctl_bytes *a
 
 /* Asks a host. False: it was said why there is no answer. */
 static bool ctl_ask(const ctl_request *request, const char *words, ctl_bytes *answer) {
-    int host = ctl_connect(request->path, CTL_PATIENCE_S);
+    int host = ctl_connect(request->path, request->patience_s);
     answer->size = 0;
     if (host < 0) {
         const char *why =
@@ -657,7 +666,7 @@ static void ctl_list_one(ctl_request *request, bool *is_first) {
     ctl_bytes answer = {0};
     ctl_status status;
     char since[64];
-    int host = ctl_connect(request->path, CTL_LIST_S);
+    int host = ctl_connect(request->path, request->patience_s);
     if (host < 0) {
         if (errno == ECONNREFUSED && kill((pid_t)request->pid, 0) != 0 && errno == ESRCH) {
             (void)unlink(request->path);
@@ -666,6 +675,7 @@ static void ctl_list_one(ctl_request *request, bool *is_first) {
     }
     close(host);
     if (!ctl_get_status(request, &answer, &status)) {
+        ctl_free(&answer);
         return;
     }
     if (request->is_json) {
@@ -686,6 +696,7 @@ static void ctl_list_one(ctl_request *request, bool *is_first) {
 static int ctl_list(ctl_request *request) {
     char folder[4000], name[32];
     bool is_first = true;
+    request->patience_s = CTL_LIST_S;
     for (unsigned i = 0; ctl_folder(i, (unsigned long)geteuid(), folder, sizeof folder); i++) {
         DIR *entries = opendir(folder);
         for (struct dirent *entry = NULL; entries != NULL && (entry = readdir(entries)) != NULL;) {
@@ -1045,16 +1056,26 @@ static int ctl_write(const ctl_request *request, const pyprof_profile *profile, 
 /* ---- what is done ------------------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t ctl_is_over; /* a signal has come that ends what goes on */
+static sigset_t ctl_usual_mask;
 
 static void ctl_end(int number) {
     (void)number;
     ctl_is_over = 1;
 }
 
-static void ctl_sleep(double seconds) {
-    struct timespec left = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
-    while (!ctl_is_over && nanosleep(&left, &left) != 0 && errno == EINTR) {
-    }
+/* Ctrl-C ends the wait for time, not what is then still to be asked for. */
+static void ctl_hold_signals(void) {
+    sigset_t ends;
+    sigemptyset(&ends);
+    sigaddset(&ends, SIGINT);
+    sigaddset(&ends, SIGTERM);
+    (void)sigprocmask(SIG_BLOCK, &ends, &ctl_usual_mask);
+}
+
+/* Waits for a key, if there may be some, and for no longer than that. Whether there is one. */
+static bool ctl_wait(double seconds, struct pollfd *keys) {
+    struct timespec time = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    return !ctl_is_over && ppoll(keys, keys != NULL ? 1 : 0, &time, &ctl_usual_mask) > 0;
 }
 
 static bool ctl_start(const ctl_request *request) {
@@ -1082,7 +1103,7 @@ static pyprof_profile *ctl_record_for(const ctl_request *request, double seconds
         if (!ctl_start(request)) {
             return NULL;
         }
-        ctl_sleep(seconds);
+        (void)ctl_wait(seconds, NULL);
         return ctl_get_profile(request, "stop");
     }
     if (request->rate_hz > 0 || request->memory_mib > 0 || request->depth > 0) {
@@ -1091,7 +1112,7 @@ static pyprof_profile *ctl_record_for(const ctl_request *request, double seconds
     }
     pyprof_profile *before = ctl_get_profile(request, "snapshot"), *difference = NULL;
     if (before != NULL) {
-        ctl_sleep(seconds);
+        (void)ctl_wait(seconds, NULL);
         pyprof_profile *after = ctl_get_profile(request, "snapshot");
         difference = after != NULL ? ctl_difference(request, before, after) : NULL;
         pyprof_free(after);
@@ -1313,23 +1334,26 @@ static bool ctl_put_top(const ctl_request *request, const pyprof_profile *profil
     return is_good && fflush(stdout) == 0;
 }
 
-/* Takes what was typed within a second. False: it was the end. */
-static bool ctl_listen_to_keys(ctl_top *top) {
+static void ctl_take_key(ctl_top *top, char key) {
+    pyprof_detail other = top->view.detail == PYPROF_DETAIL_FUNCTION ? PYPROF_DETAIL_LINE : PYPROF_DETAIL_FUNCTION;
+    top->by_total = key == 's' ? !top->by_total : top->by_total;
+    top->view.include_idle = key == 'i' ? !top->view.include_idle : top->view.include_idle;
+    top->view.detail = key == 'f' ? other : top->view.detail;
+    ctl_is_over = ctl_is_over || key == 'q';
+}
+
+/* Takes what is typed within a second. False: it was the end. */
+static bool ctl_take_keys(ctl_top *top) {
     struct pollfd keys = {STDIN_FILENO, POLLIN, 0};
+    bool has_keys = isatty(STDIN_FILENO) != 0;
     char key = 0;
-    if (!isatty(STDIN_FILENO)) {
-        ctl_sleep(1);
-        return !ctl_is_over;
-    }
     uint64_t end = pyprof__now() + 1000000000u;
     for (uint64_t now = pyprof__now(); now < end && !ctl_is_over; now = pyprof__now()) {
-        if (poll(&keys, 1, (int)((end - now) / 1000000u) + 1) > 0 && read(STDIN_FILENO, &key, 1) == 1) {
-            top->by_total = key == 's' ? !top->by_total : top->by_total;
-            top->view.include_idle = key == 'i' ? !top->view.include_idle : top->view.include_idle;
-            top->view.detail = key != 'f'                                   ? top->view.detail
-                               : top->view.detail == PYPROF_DETAIL_FUNCTION ? PYPROF_DETAIL_LINE
-                                                                            : PYPROF_DETAIL_FUNCTION;
-            ctl_is_over = ctl_is_over || key == 'q';
+        bool is_typed = ctl_wait((double)(end - now) / 1e9, has_keys ? &keys : NULL);
+        if (is_typed && read(STDIN_FILENO, &key, 1) == 1) {
+            ctl_take_key(top, key);
+        } else if (is_typed) {
+            has_keys = false; /* the terminal has gone */
         }
     }
     return !ctl_is_over;
@@ -1339,7 +1363,7 @@ static bool ctl_listen_to_keys(ctl_top *top) {
 static bool ctl_follow(const ctl_request *request, ctl_top *top) {
     pyprof_profile *before = ctl_get_profile(request, "snapshot");
     bool is_good = before != NULL;
-    while (is_good && ctl_listen_to_keys(top)) {
+    while (is_good && ctl_take_keys(top)) {
         pyprof_profile *now = ctl_get_profile(request, "snapshot");
         pyprof_profile *difference = now != NULL ? ctl_difference(request, before, now) : NULL;
         if (isatty(STDOUT_FILENO)) {
@@ -1408,6 +1432,9 @@ static int ctl_run(ctl_request *request) {
     }
     if (!ctl_find_host(request)) {
         return CTL_FAILED;
+    }
+    if (ctl_find_command(request->command)->has_duration) {
+        ctl_hold_signals();
     }
     if (strcmp(request->command, "status") == 0) {
         return ctl_tell_status(request);

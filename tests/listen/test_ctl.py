@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -115,6 +116,16 @@ class Commands(Case):
             self.assertEqual({'%d.sock' % host.pid, '%d.sock' % os.getpid(), '7x.sock'}, set(os.listdir(folder)))
             host('unlisten()')
             self.assertNotIn(str(host.pid), self.ctl('list'))
+
+    def test_one_that_stands_still(self):
+        """It keeps nobody waiting for good, and the others are listed."""
+        with self.listening() as still, self.listening() as host:
+            os.kill(still.pid, signal.SIGSTOP)
+            try:
+                self.assertIn(str(host.pid), self.ctl('list'))
+                self.assertIn('%d: the connection was cut' % still.pid, self.complaint)
+            finally:
+                os.kill(still.pid, signal.SIGCONT)
 
     def test_status(self):
         with self.listening() as host:
@@ -248,12 +259,16 @@ class Errors(Case):
         with open(self.path('file'), 'w', encoding='ascii'):
             pass
         self.assertIn('nobody listens', self.ctl('status', 'file', status=1))
-        if os.geteuid() == 0:
-            program = self.begin('status', os.getpid(), preexec_fn=lambda: os.setuid(65534)) if os.access(
-                CTL, os.X_OK) and not CTL.startswith('/root') else None
-            if program is not None:
-                self.assertIn('is of user 0', program.communicate()[1])
-                self.assertEqual(1, program.returncode)
+
+    def test_another_user(self):
+        if os.geteuid() != 0:
+            self.skipTest('only root can become another user')
+        program = shutil.copy(CTL, self.folder)  # the build directory may be closed to others
+        os.chmod(self.folder, 0o755)
+        done = subprocess.run([program, 'status', str(os.getpid())], stderr=subprocess.PIPE, cwd='/',
+                              preexec_fn=lambda: os.setuid(65534))
+        self.assertIn(b'is of user 0: only that user and root may ask it', done.stderr)
+        self.assertEqual(1, done.returncode)
 
     def play(self, answer):
         """A host that says that, whatever it is asked."""
