@@ -6168,6 +6168,31 @@ static void pyprof__read_system_name(pyprof__thread *thread) {
     }
 }
 
+/* The node of another track for the stack in which a thread was seen last: what follows is time of that track. Without room,
+   a [truncated] one. The thread's nodes are room for the way. */
+static uint32_t pyprof__moved_node(pyprof__sampler *sampler, pyprof__thread *thread, uint32_t track) {
+    pyprof_profile *profile = sampler->profile;
+    uint32_t below = pyprof__track_at(profile, track)->root;
+    thread->nodes.count = 0;
+    for (uint32_t at = thread->last.node; pyprof__node_at(profile, at)->parent != PYPROF__NONE;) {
+        uint32_t index = pyprof__array_add(sampler->memory, &thread->nodes);
+        if (index == PYPROF__NONE) {
+            return pyprof__track_at(profile, track)->truncated;
+        }
+        PYPROF__ITEM(uint32_t, &thread->nodes, index) = at;
+        at = pyprof__node_at(profile, at)->parent;
+    }
+    for (uint32_t i = thread->nodes.count; i-- > 0;) {
+        const pyprof__node *node = pyprof__node_at(profile, PYPROF__ITEM(uint32_t, &thread->nodes, i));
+        uint32_t child = pyprof__child(profile, below, node->function, node->line);
+        if (child == PYPROF__NONE) {
+            return pyprof__truncated_below(profile, below);
+        }
+        below = child;
+    }
+    return below;
+}
+
 /* Gives the thread the track that its name asks for: at first, and again when its name has changed. is_named: by the
    host, by Python, or as the main thread; else it is the system's name. A thread that changes tracks leaves a gap of
    time in neither: the new one has it away until now. Without room for a track it stays where it was. */
@@ -6195,6 +6220,7 @@ static void pyprof__choose_track(pyprof__sampler *sampler, pyprof__thread *threa
     if (taken != PYPROF__NONE && !is_new) {
         pyprof__leave_track(profile, thread->track);
         pyprof__add_absence(profile, taken, now_ns);
+        thread->last.node = thread->last.is_there ? pyprof__moved_node(sampler, thread, taken) : PYPROF__NONE;
         thread->frames.count = thread->nodes.count = 0;
     }
     thread->track = taken != PYPROF__NONE ? taken : thread->track;

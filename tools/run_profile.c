@@ -46,6 +46,7 @@ void begin_profile(recorded *to, const void *data, size_t size) {
     memset(&to->end, 0, sizeof to->end);
     memcpy(&to->end, data, size < sizeof to->end ? size : sizeof to->end);
     to->pending.size = to->numbers.size = 0;
+    to->spans_refused = 0;
     pyprof_free(to->profile);
     pyprof_facts facts = {.program = text_in(to->end.program),
                           .process = text_in(to->end.process),
@@ -95,7 +96,9 @@ static size_t take_span(recorded *to, const char *data, size_t size) {
     }
     memcpy(&span, data, sizeof span);
     span.node = number_of(to, span.node);
-    to->is_broken = to->is_broken || pyprof_add_span(to->profile, &span) != PYPROF_OK;
+    pyprof_result result = pyprof_add_span(to->profile, &span);
+    to->is_broken = to->is_broken || result == PYPROF_ERROR_MEMORY;
+    to->spans_refused += result == PYPROF_ERROR_ARGUMENT;
     return sizeof span;
 }
 

@@ -21,9 +21,10 @@ void drop_front(bytes *from, size_t size);
 typedef struct recorded {
     handover_end end;
     pyprof_profile *profile;
-    bytes pending;  /* what has come of a node or a span of which not all has */
-    bytes numbers;  /* of the nodes: theirs in the profile (uint32_t), by the library's */
-    bool is_broken; /* it could not be made: no memory, or what came was no profile */
+    bytes pending;          /* what has come of a node or a span of which not all has */
+    bytes numbers;          /* of the nodes: theirs in the profile (uint32_t), by the library's */
+    bool is_broken;         /* it could not be made: no memory, or what came was no profile */
+    uint64_t spans_refused; /* pieces of the time line that did not fit behind those before them */
 } recorded;
 
 /* A handover_end has come: what was there before is dropped. */

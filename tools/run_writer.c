@@ -200,6 +200,9 @@ static void warn_of_losses(const pyprof_stats *stats) {
          "%.0f %% of the samples that did not wait are of JIT code: their innermost line may be one before it "
          "(PYTHON_JIT=0 turns it off)",
          jit);
+    warn(writer.given.spans_refused > 0,
+         "the time line lacks %llu of its pieces, which came out of order: sums are right",
+         (unsigned long long)writer.given.spans_refused);
     warn(stats->timeline_coarsened > 0, "the time line (speedscope) was full and lost resolution: see --memory");
 }
 

@@ -184,20 +184,5 @@ class Collapsed(InFolder):
         self.assertEqual(self.shown(text), text + b'\n')
 
 
-class PySpy(InFolder):
-    """py-spy itself, which tools/dev does not install: where it is, it is asked."""
-
-    @unittest.skipIf(not shutil.which('py-spy'), 'skipped: no py-spy')
-    def test_both_formats(self):
-        script = self.put('spin.py', b'import time\ndef spin():\n    end = time.time() + 2\n'
-                                     b'    while time.time() < end: sum(range(100))\nspin()\n')
-        for form, name in ('raw', 'out.txt'), ('speedscope', 'out.json'):
-            done = subprocess.run(['py-spy', 'record', '-f', form, '-d', '1', '-o', self.path(name), '--', sys.executable,
-                                   script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=harness.patience(60))
-            if done.returncode != 0:
-                self.skipTest('skipped: py-spy may not read other processes here')
-            self.assertIn(b'spin (spin.py', convert(self.path(name)))
-
-
 if __name__ == '__main__':
     unittest.main()

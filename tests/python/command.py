@@ -141,6 +141,30 @@ class Command(unittest.TestCase):
         self.assertEqual((code, out, err), (0, "", ""))
         self.assertIn("$schema", json.loads(self.read("x")))
 
+    def test_filters(self):
+        """What the text has is what the option leaves."""
+        self.write("s.py", """
+            def other():
+                busy(lambda: recorded("other", 5))
+            thread = threading.Thread(target=other, name="helper")
+            thread.start()
+            busy(lambda: recorded("busy", 5))
+            thread.join()
+            """)
+        for options, kept, gone in (
+                (["--only-thread", "help*"], b"thread helper;", b"thread MainThread"),
+                (["--only-function=other"], b";other (s.py:", b"thread MainThread"),
+                (["--only-file", os.path.join(os.path.realpath(self.folder), "s")], b"busy (s.py:", b"thread nobody"),
+                (["--only-mine"], b"busy (s.py:", b"(threading.py"),
+                (["--only-interpreter", "main"], b"thread helper;", b"[interpreter"),
+                (["--min-share", "1"], b";[other] ", b"busy (s.py")):
+            with self.subTest(options):
+                code, out, err = self.record("-q", "-r", "1000", "-f", "RAW", "-o", "x", *options, "s.py")
+                self.assertEqual((code, out, err), (0, "", ""))
+                text = self.read("x")
+                self.assertIn(kept, text)
+                self.assertNotIn(gone, text)
+
     def test_convert(self):
         self.write("s.py", "busy(lambda: recorded('busy', 3))\n")
         self.assertEqual(self.record("-q", "-r", "1000", "-o", "a.jsonl", "-o", "a.pstats", "s.py"), (0, "", ""))
@@ -210,6 +234,8 @@ class Command(unittest.TestCase):
                 (["record", "-f", "docx", "s.py"], "docx"), (["record", "--quiet=yes", "s.py"], "no value"),
                 (["record", "-o", "/no such folder/a.svg", "s.py"], "No such file"), (["record", "-o", "/tmp", "s.py"], "directory"),
                 (["record", "nowhere.py"], "No such file"), (["record", "-o", "a.txt", "-m", "nowhere"], "No module named"),
+                (["record", "--min-share", "2", "s.py"], "--min-share"), (["record", "--width", "9", "s.py"], "pyprof convert --width"),
+                (["record", "--signal", "9", "s.py"], "pyprof-run"), (["record", "--thread", "x", "s.py"], "no option --thread"),
                 (["record", "wrong.py"], "syntax"), (["record", "-c", "def ("], "syntax"), (["top"], "nothing to run")):
             with self.subTest(words=words):
                 code, out, err = self.python("-m", "pyprof", *words)

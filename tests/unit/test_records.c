@@ -226,8 +226,57 @@ static void test_full_tree_truncates(void **state) {
     bench_close(&bench);
 }
 
+/* A thread of a shared track gets another name between two samples, and so another track: its stack goes along, what
+   passed before is the old one's, what passes after is the new one's, and each track has stacks of its own only. */
+static void test_a_thread_takes_its_stack_to_another_track(void **state) {
+    enum {
+        frames = 300,
+        renamed = 20
+    };
+    workbench bench;
+    (void)state;
+    bench_open(&bench, 0);
+    uint32_t first = add_track(&bench, "first"), node = pyprof__track_at(bench.profile, first)->root;
+    pyprof__track_at(bench.profile, first)->is_shared = pyprof__track_at(bench.profile, first)->is_named = true;
+    for (int32_t i = 0; i < frames; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "f%d", (int)i % 7);
+        node = add_node(&bench, first, node, name, i);
+    }
+    pyprof__thread thread = sampled_thread(first, node, PYPROF__GIL, 1000 * MS, 0);
+    thread.tid = 4711;
+    thread.nodes.item_size = sizeof(uint32_t);
+    thread.frames.item_size = sizeof(pyprof__frame);
+    for (uint64_t i = 1; i <= renamed; i++) {
+        char name[16];
+        uint64_t now = (1000 + 10 * i) * MS;
+        int size = snprintf(name, sizeof name, "name %u", (unsigned)i);
+        uint32_t before = thread.track;
+        pyprof__share_time(bench.sampler, &thread, thread.last.node, PYPROF__GIL, now, 0);
+        thread.last.wall = now;
+        size_t reserve = pyprof__open_reserve(bench.sampler->memory);
+        pyprof__choose_track(bench.sampler, &thread, name, (size_t)size, true, now);
+        bench.sampler->memory->reserve = reserve;
+        pyprof__track_at(bench.profile, thread.track)->is_shared =
+            true; /* so that the next name is another track, too */
+        assert_int_not_equal(thread.track, before);
+        assert_int_equal(root_of(bench.profile, thread.last.node), pyprof__track_at(bench.profile, thread.track)->root);
+        assert_int_equal(pyprof__track_at(bench.profile, before)->end_ns, 10 * i * MS);
+    }
+    pyprof__end_time(bench.sampler, &thread, 1300 * MS, true);
+    assert_links_whole(bench.profile);
+    assert_int_equal(pyprof__track_at(bench.profile, thread.track)->end_ns, 300 * MS);
+    text_sink sink = {0};
+    assert_int_equal(pyprof_write(bench.profile, NULL, text_sink_write, &sink), PYPROF_OK);
+    assert_int_equal(sum_of_lines(sink.text), 300 * 1000);
+    text_sink_free(&sink);
+    pyprof__array_free(bench.sampler->memory, &thread.nodes);
+    bench_close(&bench);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_thread_takes_its_stack_to_another_track),
         cmocka_unit_test(test_time_is_shared_half_and_half),
         cmocka_unit_test(test_time_used_unseen_is_not_lost),
         cmocka_unit_test(test_cpu_time_of_short_bursts_is_not_given_to_others),

@@ -57,6 +57,13 @@ typedef struct sums {
     uint32_t spans;
 } sums;
 
+UNIT_UNUSED static uint32_t root_of(const pyprof_profile *profile, uint32_t node) {
+    while (pyprof__node_at(profile, node)->parent != PYPROF__NONE) {
+        node = pyprof__node_at(profile, node)->parent;
+    }
+    return node;
+}
+
 /* Follows a track's links; every span of the array must be reached from exactly one track. */
 UNIT_UNUSED static sums sums_of_track(const pyprof_profile *profile, uint32_t index) {
     const pyprof__track *track = pyprof__track_at(profile, index);
@@ -67,7 +74,8 @@ UNIT_UNUSED static sums sums_of_track(const pyprof_profile *profile, uint32_t in
     for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
         assert_true(i < profile->timeline.count);
         assert_int_equal(items[i].track_and_kind / 8, index);
-        assert_true(last == PYPROF__NONE || i > last); /* in the order in which they came */
+        assert_int_equal(root_of(profile, items[i].node), track->root); /* each stack is in its thread's own tree */
+        assert_true(last == PYPROF__NONE || i > last);                  /* in the order in which they came */
         sum.wall[pyprof__span_kind(&items[i])] += items[i].wall_ns;
         sum.total += items[i].wall_ns;
         sum.cpu += items[i].cpu_ns;

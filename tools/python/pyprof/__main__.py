@@ -31,6 +31,13 @@ once a second on a terminal, else once at the end.
   -g, --gil               the same as --metric gil
   -i, --idle              also the time in which threads only wait
   -F, --function          one frame a function, not one a line
+      --only-thread NAME, --only-interpreter NAME
+                          what this thread did, or happened in this interpreter
+      --only-file PATH, --only-function NAME
+                          stacks with a frame of a file whose path begins so, or of this qualified name; in all of these
+                          * stands for any text
+      --only-mine         frames of one package that is not yours are one frame
+      --min-share PART    what has less of the whole (0 to 1) is added to its caller
       --depth FRAMES      frames of a stack that are kept, 16 to 65536 (default: 1024)
       --memory SIZE       what the recording may hold, as in 256M (default: 64M)
   -n, --limit COUNT       top: so many functions (default: 20)
@@ -38,14 +45,23 @@ once a second on a terminal, else once at the end.
   -V, --version           the versions of pyprof and of this Python
 
 The program's exit code is kept; if it succeeds but the profile cannot be written, it is 1. What ends a process at once
-(os._exit, os.exec*, a signal) loses the profile: the command pyprof-run, of the same repository, does not.
+(os._exit, os.exec*, a signal) loses the profile: the command pyprof-run, of the same repository, does not. How a picture looks (--title, --width,
+--inverted, ...) is chosen from a saved profile: python -m pyprof convert.
 """
 
 WITH_VALUE = {"-o": "output", "-f": "format", "-r": "rate", "-d": "duration", "--metric": "metric", "--depth": "depth",
-              "--memory": "memory", "-n": "limit", "-m": "module", "-c": "code"}
-WITHOUT = {"-q": "quiet", "-g": "gil", "-i": "idle", "-F": "function", "-h": "help", "-V": "version"}
-FORMATS = {"svg": "svg", "collapsed": "collapsed", "raw": "collapsed", "speedscope": "speedscope", "pprof": "pprof",
-           "table": "table", "pstats": "pstats", "firefox": "firefox", "perfetto": "perfetto", "jsonl": "jsonl"}
+              "--memory": "memory", "-n": "limit", "-m": "module", "-c": "code", "--only-thread": "thread",
+              "--only-interpreter": "interpreter", "--only-file": "file", "--only-function": "of_function",
+              "--min-share": "min_share"}
+WITHOUT = {"-q": "quiet", "-g": "gil", "-i": "idle", "-F": "function", "-h": "help", "-V": "version",
+           "--only-mine": "only_mine"}
+FORMATS = {"svg": "svg", "flamegraph": "svg", "collapsed": "collapsed", "raw": "collapsed", "txt": "collapsed",
+           "folded": "collapsed", "speedscope": "speedscope", "json": "speedscope", "pprof": "pprof", "table": "table",
+           "pstats": "pstats", "firefox": "firefox", "perfetto": "perfetto", "chrometrace": "perfetto", "jsonl": "jsonl",
+           "ndjson": "jsonl"}
+# No options by these names; and what pyprof-run has, and this has not.
+NO_NAMES = ("module", "code", "thread", "interpreter", "file", "of_function", "min_share", "only_mine")
+OF_PICTURES = ("--title", "--width", "--min-width", "--inverted", "--threads", "-t")
 
 
 def end(text):
@@ -60,7 +76,8 @@ class Options:
         self.output, self.format, self.rate, self.duration = [], None, "100", None
         self.metric, self.depth, self.memory, self.limit = "wall", "1024", "64M", "20"
         self.quiet = self.gil = self.idle = self.function = self.help = self.version = False
-        self.module = self.code = None
+        self.module = self.code = self.thread = self.interpreter = self.file = self.of_function = None
+        self.only_mine, self.min_share = False, "0"
         self.rest = list(words)
         while self.module is None and self.code is None and len(self.rest[:1]) and self.rest[0][:1] == "-" != self.rest[0]:
             if self.rest[0] == "--":
@@ -80,8 +97,13 @@ class Options:
 
     def take(self, name, value):
         names = dict(WITH_VALUE, **WITHOUT)
-        attribute = names.get(name) or (name[2:] if name[2:] in names.values() and name[:2] == "--" else None)
-        if attribute is None or name in ("--module", "--code"):
+        is_long = name[:2] == "--" and name[2:] in names.values() and name[2:] not in NO_NAMES
+        attribute = names.get(name) or (name[2:] if is_long else None)
+        if name in OF_PICTURES:
+            end("%s: save a .pb.gz, and let python -m pyprof convert %s draw it" % (name, name))
+        if name == "--signal":
+            end("--signal is an option of the command pyprof-run")
+        if attribute is None:
             end("there is no option %s: python -m pyprof --help names them" % name)
         if attribute in WITHOUT.values():
             if value is not None and name.startswith("--"):
@@ -105,12 +127,13 @@ class Options:
         self.limit = int(self.number("--limit", self.limit, 1, 1e9))
         unit = {"M": 1, "G": 1024, "K": 1 / 1024}.get(self.memory[-1:].upper())
         self.memory = self.number("--memory", self.memory[:-1] if unit else self.memory, 0, 1e15) * (unit or 1 / 1024 / 1024)
+        self.min_share = self.number("--min-share", self.min_share, 0, 1)
         if self.gil:
             self.metric = "gil"
         if self.metric not in ("wall", "cpu", "gil"):
             end("--metric: %r is not wall, cpu or gil" % self.metric)
-        if self.format is not None and self.format not in FORMATS:
-            end("--format: %r is not %s" % (self.format, ", ".join(FORMATS)))
+        if self.format is not None and self.format.lower() not in FORMATS:
+            end("--format: %r is not %s" % (self.format, ", ".join(sorted(set(FORMATS.values())))))
         if self.module is None and self.code is None and not self.rest:
             end("nothing to run: a SCRIPT, -m MODULE or -c CODE is needed")
 
@@ -126,15 +149,17 @@ class Options:
 
     def outputs(self):
         """[(path, format)]; the path None is standard error."""
-        form = FORMATS.get(self.format)
+        form = FORMATS.get((self.format or "").lower())
         if self.output:
             return [(os.path.abspath(path), form) for path in self.output]
         if form == "table":
             return [(None, form)]
         name = self.module or ("code" if self.code is not None else os.path.basename(os.path.abspath(self.rest[0])))
-        endings = {None: "svg", "collapsed": "txt", "speedscope": "speedscope.json", "pprof": "pb.gz", "table": "txt", "firefox": "firefox.json", "perfetto": "perfetto.json"}
-        return [(os.path.abspath("%s-%s.%s" % (name[:-3] if name.endswith(".py") else name, time.strftime("%Y%m%d-%H%M%S"),
-                                               endings.get(form, form))), form)]
+        name = name[:-3] if name.endswith(".py") else name
+        endings = {None: "svg", "collapsed": "txt", "speedscope": "speedscope.json", "pprof": "pb.gz",
+                   "firefox": "firefox.json", "perfetto": "perfetto.json"}
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        return [(os.path.abspath("%s-%s.%s" % (name, stamp, endings.get(form, form))), form)]
 
 
 # The files of what runs the program.
@@ -193,7 +218,9 @@ class Recording:
         """Whether all could be written."""
         profile, options, failed = self.stop(), self.options, False
         filters = {"metric": options.metric, "detail": "function" if options.function else "line",
-                   "include_idle": options.idle}
+                   "include_idle": options.idle, "thread": options.thread, "interpreter": options.interpreter,
+                   "file": options.file, "function": options.of_function, "only_mine": options.only_mine,
+                   "min_share": options.min_share}
         for path, form in self.outputs:
             try:
                 if path is None:
