@@ -694,20 +694,22 @@ PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name);
 PYPROF_API pyprof_result pyprof_name_thread(const char *name);
 
 #ifndef PYPROF_NO_LISTEN
-/* Listens on a Unix socket, so that other processes of the same user, and of root, can look at a recording, and start and
-   stop one: tools/pyprof-ctl does; what is spoken is in >>listen. Starts one thread, "pyprof-listen", with all signals
-   blocked, which sleeps until somebody connects, and never takes the GIL. path: of at most 107 bytes, made with mode 0600; NULL =
-   pyprof-UID/PID.sock in $XDG_RUNTIME_DIR, or else in /tmp, where the folder has to be this user's and of mode 0700; it is
-   made if it is not there. The socket of a process that has ended is replaced, one that somebody listens at never is. Up to
-   8 peers are served at a time; one that sends or takes nothing for 5 seconds is closed, and so is one whose answer takes a
-   minute. A snapshot that a peer has not taken yet is of the recording's memory, also when that has ended: pyprof_unlisten
-   comes before the allocator's end. It goes on while recordings come and go, and after Py_Finalize. A forked child does not
-   listen, and may do so itself. A program that ends without pyprof_unlisten leaves the socket's file behind. Any thread.
-   Errors: ARGUMENT, ALREADY_ACTIVE (this process listens), IO (errno says why), MEMORY, THREAD. */
+/* Listens on a Unix socket, so that other processes of the same user, and of root, can look at a recording, and
+   start and stop one: tools/pyprof-ctl does; what is spoken is in >>answers. Starts one thread, "pyprof-listen", with
+   all signals blocked, which sleeps until somebody connects, and never takes the GIL. path: of at most 107 bytes,
+   made with mode 0600; NULL = pyprof-UID/PID.sock in $XDG_RUNTIME_DIR, or else in /tmp, where the folder has to be
+   this user's and of mode 0700; it is made if it is not there. The socket of a process that has ended is replaced,
+   one that somebody listens at never is. Up to 8 peers are served at a time; one that sends or takes nothing for 5
+   seconds is closed, and so is one whose answer takes a minute. A snapshot that a peer has not taken yet is of the
+   recording's memory, also when that has ended: pyprof_unlisten comes before the allocator's end. It goes on while
+   recordings come and go, and after Py_Finalize. A forked child does not listen, and may do so itself. A program
+   that ends without pyprof_unlisten leaves the socket's file behind. Any thread. Errors: ARGUMENT, ALREADY_ACTIVE
+   (this process listens), IO (errno says why), MEMORY, THREAD. */
 PYPROF_API pyprof_result pyprof_listen(const char *path);
 
 /* Ends that: closes all connections, ends the thread, and removes the socket's file. Waits for a request that is
-   being carried out. A recording goes on, whoever began it. Any thread. Errors: NOT_ACTIVE. */
+   being carried out. With one that stops a recording it waits for the sampler, as pyprof_stop does: see pyprof_logger.
+   A recording goes on, whoever began it. Any thread. Errors: NOT_ACTIVE. */
 PYPROF_API pyprof_result pyprof_unlisten(void);
 #endif
 
@@ -11684,11 +11686,13 @@ static bool pyprof__fill_made(pyprof_profile *profile, const pyprof_facts *facts
     profile->stats = facts->stats;
     profile->samples_jit = facts->stats.samples_jit;
     profile->timeline_coarsened = facts->stats.timeline_coarsened;
+    bool has_markers =
+        pyprof__intern_markers(profile); /* before all others, as in a recording: strings have an order */
     profile->process_name = pyprof__intern_given(profile, facts->process);
     profile->program = pyprof__intern_given(profile, facts->program);
     profile->python = pyprof__intern_given(profile, facts->python);
-    return pyprof__intern_markers(profile) && profile->process_name != PYPROF__NONE &&
-           profile->program != PYPROF__NONE && profile->python != PYPROF__NONE;
+    return has_markers && profile->process_name != PYPROF__NONE && profile->program != PYPROF__NONE &&
+           profile->python != PYPROF__NONE;
 }
 
 PYPROF_API pyprof_result pyprof_make(const pyprof_facts *facts, size_t memory_limit, const pyprof_allocator *allocator,

@@ -119,6 +119,7 @@ typedef struct ctl_request {
     pyprof_output view;
     double duration_s, rate_hz; /* 0 = not said */
     unsigned long memory_mib, depth, rows;
+    int patience_s; /* with a host that says nothing */
     bool is_dropped, is_json, is_once;
 } ctl_request;
 
@@ -344,6 +345,7 @@ static bool ctl_set_words(ctl_request *request, char *const *words, int count) {
 static bool ctl_parse(int argc, char **argv, ctl_request *request, bool *help) {
     int option, given[64], count = 0;
     request->rows = 20;
+    request->patience_s = CTL_PATIENCE_S;
     opterr = 0;
     while ((option = getopt_long(argc, argv, ":o:f:iFd:r:n:h", ctl_options, NULL)) != -1) {
         if (option == '?' || option == ':') {
@@ -419,36 +421,43 @@ static int ctl_connect(const char *path, int patience_s) {
     return host;
 }
 
-static int ctl_no_process(const ctl_request *request) {
-    return ctl_complain("there is no process %ld: 'pyprof-ctl list' shows those that listen", request->pid);
+/* Whether a socket for the id lies where hosts of that user have theirs; request->path is it. */
+static bool ctl_has_socket(ctl_request *request, unsigned long uid) {
+    char folder[4000];
+    for (unsigned i = 0; ctl_folder(i, uid, folder, sizeof folder); i++) {
+        snprintf(request->path, sizeof request->path, "%s/%ld.sock", folder, request->pid);
+        if (access(request->path, F_OK) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* Finds the socket of a host that was named by its id. False: it was said why not. */
 static bool ctl_find_host(ctl_request *request) {
     struct stat status;
-    char folder[4000];
-    char *end = NULL;
+    char process[32], *end = NULL;
     request->pid = strtol(request->host, &end, 10);
     if (*end != '\0' || request->pid <= 0) {
         request->pid = 0;
         snprintf(request->path, sizeof request->path, "%s", request->host);
         return true;
     }
-    snprintf(request->path, sizeof request->path, "/proc/%ld", request->pid);
-    if (stat(request->path, &status) != 0) {
-        ctl_no_process(request);
+    snprintf(process, sizeof process, "/proc/%ld", request->pid);
+    if (stat(process, &status) != 0) {
+        ctl_complain("there is no process %ld: 'pyprof-ctl list' shows those that listen", request->pid);
         return false;
+    }
+    if (ctl_has_socket(request, (unsigned long)geteuid())) {
+        return true;
     }
     if (status.st_uid != geteuid() && geteuid() != 0) {
         ctl_complain("process %ld is of user %lu: only that user and root may ask it", request->pid,
                      (unsigned long)status.st_uid);
         return false;
     }
-    for (unsigned i = 0; ctl_folder(i, (unsigned long)status.st_uid, folder, sizeof folder); i++) {
-        snprintf(request->path, sizeof request->path, "%s/%ld.sock", folder, request->pid);
-        if (access(request->path, F_OK) == 0) {
-            return true;
-        }
+    if (ctl_has_socket(request, (unsigned long)status.st_uid)) {
+        return true;
     }
     ctl_complain("process %ld does not listen: it has to call pyprof_listen(NULL); if it has a socket elsewhere, name "
                  "that in the place of %ld",
@@ -530,7 +539,7 @@ static bool ctl_read_pieces(const ctl_request *request, FILE *from, ctl_bytes *a
 
 /* Asks a host. False: it was said why there is no answer. */
 static bool ctl_ask(const ctl_request *request, const char *words, ctl_bytes *answer) {
-    int host = ctl_connect(request->path, CTL_PATIENCE_S);
+    int host = ctl_connect(request->path, request->patience_s);
     answer->size = 0;
     if (host < 0) {
         const char *why =
@@ -617,7 +626,7 @@ static bool ctl_get_status(const ctl_request *request, ctl_bytes *answer, ctl_st
     return ctl_ask(request, "status", answer) && ctl_parse_status(request, answer, status);
 }
 
-static const char *ctl_base(const char *path) {
+static const char *ctl_file_name(const char *path) {
     return path + pyprof__last_part(path, strlen(path));
 }
 
@@ -657,7 +666,7 @@ static void ctl_list_one(ctl_request *request, bool *is_first) {
     ctl_bytes answer = {0};
     ctl_status status;
     char since[64];
-    int host = ctl_connect(request->path, CTL_LIST_S);
+    int host = ctl_connect(request->path, request->patience_s);
     if (host < 0) {
         if (errno == ECONNREFUSED && kill((pid_t)request->pid, 0) != 0 && errno == ESRCH) {
             (void)unlink(request->path);
@@ -666,6 +675,7 @@ static void ctl_list_one(ctl_request *request, bool *is_first) {
     }
     close(host);
     if (!ctl_get_status(request, &answer, &status)) {
+        ctl_free(&answer);
         return;
     }
     if (request->is_json) {
@@ -674,8 +684,8 @@ static void ctl_list_one(ctl_request *request, bool *is_first) {
         if (*is_first) {
             printf("%7s  %-20s  %-8s  %-9s  %-19s  %s\n", "PID", "PROGRAM", "PYTHON", "RECORDING", "SINCE", "SAMPLES");
         }
-        printf("%7llu  %-20.20s  %-8.8s  %-9s  %-19s  %llu\n", (unsigned long long)status.pid, ctl_base(status.program),
-               status.python, status.is_recording ? "yes" : "no",
+        printf("%7llu  %-20.20s  %-8.8s  %-9s  %-19s  %llu\n", (unsigned long long)status.pid,
+               ctl_file_name(status.program), status.python, status.is_recording ? "yes" : "no",
                status.is_recording ? ctl_since(status.start_ns, since, sizeof since) : "-",
                (unsigned long long)status.samples);
     }
@@ -686,6 +696,7 @@ static void ctl_list_one(ctl_request *request, bool *is_first) {
 static int ctl_list(ctl_request *request) {
     char folder[4000], name[32];
     bool is_first = true;
+    request->patience_s = CTL_LIST_S;
     for (unsigned i = 0; ctl_folder(i, (unsigned long)geteuid(), folder, sizeof folder); i++) {
         DIR *entries = opendir(folder);
         for (struct dirent *entry = NULL; entries != NULL && (entry = readdir(entries)) != NULL;) {
@@ -717,14 +728,21 @@ typedef struct ctl_base_node {
     uint64_t samples, samples_idle, wall_ns, wall_idle_ns, cpu_ns, gil_ns;
 } ctl_base_node;
 
+/* What a snapshot had: of its nodes by number, of its spans by thread and time. */
+typedef struct ctl_base {
+    ctl_base_node *nodes;
+    pyprof_span *spans;
+    size_t node_count, node_capacity, span_count, span_capacity;
+    uint64_t end_ns;
+    bool is_finer; /* its spans have been merged since: neighbours may be one now */
+} ctl_base;
+
 /* A profile that is made while another one is visited: its strings come in the order of their use, as in the recording,
-   and the figures of a base are taken away. */
+   and what a base had is taken away. */
 typedef struct ctl_making {
     pyprof_profile *into;
-    const ctl_base_node *base;
-    uint32_t base_count;
-    uint64_t from_ns;  /* time before counts to the base */
-    uint32_t *numbers; /* of nodes: theirs here, by theirs there */
+    const ctl_base *base; /* NULL = none */
+    uint32_t *numbers;    /* of nodes: theirs here, by theirs there */
     size_t capacity;
     bool is_other; /* the base is not of the same recording */
 } ctl_making;
@@ -735,10 +753,10 @@ static uint64_t ctl_less(uint64_t all, uint64_t part) {
 
 /* A node that was in the base has its number there, too, as recordings only grow. */
 static void ctl_subtract(ctl_making *self, pyprof_node *node) {
-    if (node->number >= self->base_count) {
+    if (self->base == NULL || node->number >= self->base->node_count) {
         return;
     }
-    const ctl_base_node *base = &self->base[node->number];
+    const ctl_base_node *base = &self->base->nodes[node->number];
     self->is_other = self->is_other || base->parent != node->parent || base->line != node->line;
     node->samples = ctl_less(node->samples, base->samples);
     node->samples_idle = pyprof__min64(ctl_less(node->samples_idle, base->samples_idle), node->samples);
@@ -766,20 +784,39 @@ static bool ctl_make_node(void *user, const pyprof_node *node) {
     return !self->is_other && pyprof_add_node(self->into, &copy, &self->numbers[node->number]) == PYPROF_OK;
 }
 
-/* One that the base's end cuts keeps what lies behind it, of CPU time and samples in proportion. */
+static int ctl_by_time(const void *one, const void *other) {
+    const pyprof_span *a = (const pyprof_span *)one, *b = (const pyprof_span *)other;
+    return a->thread != b->thread ? (a->thread < b->thread ? -1 : 1)
+                                  : (a->start_ns > b->start_ns) - (a->start_ns < b->start_ns);
+}
+
+/* Takes away what the base had of a span: that has grown since, and its last sample may be new while its time is not. One
+   that was merged since keeps its part behind the base's end, with CPU time and samples in proportion. False: nothing is
+   left. */
+static bool ctl_subtract_span(const ctl_base *base, pyprof_span *span) {
+    const pyprof_span *had =
+        (const pyprof_span *)bsearch(span, base->spans, base->span_count, sizeof *span, ctl_by_time);
+    uint64_t before = span->start_ns < base->end_ns ? pyprof__min64(base->end_ns - span->start_ns, span->wall_ns) : 0;
+    if (had != NULL && had->node == span->node && !base->is_finer) {
+        span->cpu_ns = ctl_less(span->cpu_ns, had->cpu_ns);
+        span->samples = span->samples > had->samples ? span->samples - had->samples : 0;
+    } else if (base->is_finer && before > 0) {
+        double part = 1 - (double)before / (double)span->wall_ns;
+        span->cpu_ns = (uint64_t)((double)span->cpu_ns * part);
+        span->samples = (uint32_t)((double)span->samples * part + 0.5);
+    }
+    span->start_ns = ctl_less(span->start_ns, base->end_ns);
+    span->wall_ns -= before;
+    return span->wall_ns > 0 || span->samples > 0;
+}
+
 static bool ctl_make_span(void *user, const pyprof_span *span) {
     ctl_making *self = (ctl_making *)user;
     pyprof_span copy = *span;
-    uint64_t before = span->start_ns < self->from_ns ? pyprof__min64(self->from_ns - span->start_ns, span->wall_ns) : 0;
-    if (before > 0 && before == span->wall_ns) {
+    if (self->base != NULL && !ctl_subtract_span(self->base, &copy)) {
         return true;
     }
-    double part = before > 0 ? 1 - (double)before / (double)span->wall_ns : 1;
     copy.node = self->numbers[span->node];
-    copy.start_ns = span->start_ns + before - self->from_ns;
-    copy.wall_ns = span->wall_ns - before;
-    copy.cpu_ns = before > 0 ? (uint64_t)((double)span->cpu_ns * part) : span->cpu_ns;
-    copy.samples = before > 0 ? (uint32_t)((double)span->samples * part + 0.5) : span->samples;
     return pyprof_add_span(self->into, &copy) == PYPROF_OK;
 }
 
@@ -839,32 +876,41 @@ static pyprof_profile *ctl_get_profile(const ctl_request *request, const char *w
     return profile;
 }
 
-typedef struct ctl_bases {
-    ctl_base_node *items;
-    size_t count, capacity;
-} ctl_bases;
-
-static bool ctl_note_base(void *user, const pyprof_node *node) {
-    ctl_bases *bases = (ctl_bases *)user;
-    if (bases->count == bases->capacity) {
-        size_t capacity = 2 * bases->capacity + 1024;
-        ctl_base_node *items = (ctl_base_node *)realloc(bases->items, capacity * sizeof *items);
-        if (items == NULL) {
-            return false;
-        }
-        bases->items = items;
-        bases->capacity = capacity;
+/* Room for one more item of an array. False: no memory. */
+static bool ctl_grow(void **items, size_t *capacity, size_t count, size_t size) {
+    if (count < *capacity) {
+        return true;
     }
-    ctl_base_node *base = &bases->items[bases->count++];
-    base->parent = node->parent;
-    base->line = node->line;
-    base->samples = node->samples;
-    base->samples_idle = node->samples_idle;
-    base->wall_ns = node->wall_ns;
-    base->wall_idle_ns = node->wall_idle_ns;
-    base->cpu_ns = node->cpu_ns;
-    base->gil_ns = node->gil_ns;
-    return true;
+    void *more = realloc(*items, (2 * *capacity + 1024) * size);
+    if (more != NULL) {
+        *items = more;
+        *capacity = 2 * *capacity + 1024;
+    }
+    return more != NULL;
+}
+
+static bool ctl_note_node(void *user, const pyprof_node *node) {
+    ctl_base *base = (ctl_base *)user;
+    const ctl_base_node noted = {node->parent,  node->line,         node->samples, node->samples_idle,
+                                 node->wall_ns, node->wall_idle_ns, node->cpu_ns,  node->gil_ns};
+    void *items = base->nodes;
+    bool has_room = ctl_grow(&items, &base->node_capacity, base->node_count, sizeof noted);
+    base->nodes = (ctl_base_node *)items;
+    if (has_room) {
+        base->nodes[base->node_count++] = noted;
+    }
+    return has_room;
+}
+
+static bool ctl_note_span(void *user, const pyprof_span *span) {
+    ctl_base *base = (ctl_base *)user;
+    void *items = base->spans;
+    bool has_room = ctl_grow(&items, &base->span_capacity, base->span_count, sizeof *span);
+    base->spans = (pyprof_span *)items;
+    if (has_room) {
+        base->spans[base->span_count++] = *span;
+    }
+    return has_room;
 }
 
 /* What was counted since: but for what is a state, and no count. */
@@ -886,24 +932,22 @@ static void ctl_subtract_stats(pyprof_stats *stats, const pyprof_stats *base) {
 }
 
 /* What a recording has more than it had. NULL: it was said why not. */
-static pyprof_profile *ctl_difference(const ctl_request *request, const pyprof_profile *base,
+static pyprof_profile *ctl_difference(const ctl_request *request, const pyprof_profile *earlier,
                                       const pyprof_profile *later) {
-    ctl_bases bases = {0};
-    const pyprof_visitor visitor = {.node = ctl_note_base, .user = &bases};
+    ctl_base base = {0};
+    const pyprof_visitor visitor = {ctl_note_node, ctl_note_span, &base};
     const pyprof_output whole = {.threads_apart = true};
+    ctl_making making = {.base = &base};
     pyprof_facts before, facts;
     pyprof_profile *made = NULL;
-    ctl_making making = {0};
-    bool is_noted = pyprof_visit(base, &whole, &visitor) == PYPROF_OK;
-    (void)pyprof_get_facts(base, &before);
-    (void)pyprof_get_facts(later, &facts);
-    making.is_other = facts.start_ns != before.start_ns || facts.duration_ns < before.duration_ns;
-    if (is_noted && !making.is_other) {
-        making.base = bases.items;
-        making.base_count = (uint32_t)bases.count;
-        making.from_ns = before.duration_ns;
+    bool is_noted = pyprof_visit(earlier, &whole, &visitor) == PYPROF_OK &&
+                    pyprof_get_facts(earlier, &before) == PYPROF_OK && pyprof_get_facts(later, &facts) == PYPROF_OK;
+    if (is_noted) {
+        making.is_other = facts.start_ns != before.start_ns || facts.duration_ns < before.duration_ns;
+        base.end_ns = before.duration_ns;
+        base.is_finer = facts.stats.timeline_coarsened != before.stats.timeline_coarsened;
         facts.start_ns += before.duration_ns;
-        facts.duration_ns -= before.duration_ns;
+        facts.duration_ns = ctl_less(facts.duration_ns, before.duration_ns);
         ctl_subtract_stats(&facts.stats, &before.stats);
         made = ctl_make(later, &facts, &making);
     }
@@ -912,7 +956,8 @@ static pyprof_profile *ctl_difference(const ctl_request *request, const pyprof_p
     } else if (made == NULL) {
         ctl_complain("out of memory");
     }
-    free(bases.items);
+    free(base.nodes);
+    free(base.spans);
     return made;
 }
 
@@ -1011,16 +1056,26 @@ static int ctl_write(const ctl_request *request, const pyprof_profile *profile, 
 /* ---- what is done ------------------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t ctl_is_over; /* a signal has come that ends what goes on */
+static sigset_t ctl_usual_mask;
 
 static void ctl_end(int number) {
     (void)number;
     ctl_is_over = 1;
 }
 
-static void ctl_sleep(double seconds) {
-    struct timespec left = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
-    while (!ctl_is_over && nanosleep(&left, &left) != 0 && errno == EINTR) {
-    }
+/* Ctrl-C ends the wait for time, not what is then still to be asked for. */
+static void ctl_hold_signals(void) {
+    sigset_t ends;
+    sigemptyset(&ends);
+    sigaddset(&ends, SIGINT);
+    sigaddset(&ends, SIGTERM);
+    (void)sigprocmask(SIG_BLOCK, &ends, &ctl_usual_mask);
+}
+
+/* Waits for a key, if there may be some, and for no longer than that. Whether there is one. */
+static bool ctl_wait(double seconds, struct pollfd *keys) {
+    struct timespec time = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    return !ctl_is_over && ppoll(keys, keys != NULL ? 1 : 0, &time, &ctl_usual_mask) > 0;
 }
 
 static bool ctl_start(const ctl_request *request) {
@@ -1048,7 +1103,7 @@ static pyprof_profile *ctl_record_for(const ctl_request *request, double seconds
         if (!ctl_start(request)) {
             return NULL;
         }
-        ctl_sleep(seconds);
+        (void)ctl_wait(seconds, NULL);
         return ctl_get_profile(request, "stop");
     }
     if (request->rate_hz > 0 || request->memory_mib > 0 || request->depth > 0) {
@@ -1057,7 +1112,7 @@ static pyprof_profile *ctl_record_for(const ctl_request *request, double seconds
     }
     pyprof_profile *before = ctl_get_profile(request, "snapshot"), *difference = NULL;
     if (before != NULL) {
-        ctl_sleep(seconds);
+        (void)ctl_wait(seconds, NULL);
         pyprof_profile *after = ctl_get_profile(request, "snapshot");
         difference = after != NULL ? ctl_difference(request, before, after) : NULL;
         pyprof_free(after);
@@ -1279,23 +1334,26 @@ static bool ctl_put_top(const ctl_request *request, const pyprof_profile *profil
     return is_good && fflush(stdout) == 0;
 }
 
-/* Takes what was typed within a second. False: it was the end. */
-static bool ctl_listen_to_keys(ctl_top *top) {
+static void ctl_take_key(ctl_top *top, char key) {
+    pyprof_detail other = top->view.detail == PYPROF_DETAIL_FUNCTION ? PYPROF_DETAIL_LINE : PYPROF_DETAIL_FUNCTION;
+    top->by_total = key == 's' ? !top->by_total : top->by_total;
+    top->view.include_idle = key == 'i' ? !top->view.include_idle : top->view.include_idle;
+    top->view.detail = key == 'f' ? other : top->view.detail;
+    ctl_is_over = ctl_is_over || key == 'q';
+}
+
+/* Takes what is typed within a second. False: it was the end. */
+static bool ctl_take_keys(ctl_top *top) {
     struct pollfd keys = {STDIN_FILENO, POLLIN, 0};
+    bool has_keys = isatty(STDIN_FILENO) != 0;
     char key = 0;
-    if (!isatty(STDIN_FILENO)) {
-        ctl_sleep(1);
-        return !ctl_is_over;
-    }
     uint64_t end = pyprof__now() + 1000000000u;
     for (uint64_t now = pyprof__now(); now < end && !ctl_is_over; now = pyprof__now()) {
-        if (poll(&keys, 1, (int)((end - now) / 1000000u) + 1) > 0 && read(STDIN_FILENO, &key, 1) == 1) {
-            top->by_total = key == 's' ? !top->by_total : top->by_total;
-            top->view.include_idle = key == 'i' ? !top->view.include_idle : top->view.include_idle;
-            top->view.detail = key != 'f'                                   ? top->view.detail
-                               : top->view.detail == PYPROF_DETAIL_FUNCTION ? PYPROF_DETAIL_LINE
-                                                                            : PYPROF_DETAIL_FUNCTION;
-            ctl_is_over = ctl_is_over || key == 'q';
+        bool is_typed = ctl_wait((double)(end - now) / 1e9, has_keys ? &keys : NULL);
+        if (is_typed && read(STDIN_FILENO, &key, 1) == 1) {
+            ctl_take_key(top, key);
+        } else if (is_typed) {
+            has_keys = false; /* the terminal has gone */
         }
     }
     return !ctl_is_over;
@@ -1305,7 +1363,7 @@ static bool ctl_listen_to_keys(ctl_top *top) {
 static bool ctl_follow(const ctl_request *request, ctl_top *top) {
     pyprof_profile *before = ctl_get_profile(request, "snapshot");
     bool is_good = before != NULL;
-    while (is_good && ctl_listen_to_keys(top)) {
+    while (is_good && ctl_take_keys(top)) {
         pyprof_profile *now = ctl_get_profile(request, "snapshot");
         pyprof_profile *difference = now != NULL ? ctl_difference(request, before, now) : NULL;
         if (isatty(STDOUT_FILENO)) {
@@ -1374,6 +1432,9 @@ static int ctl_run(ctl_request *request) {
     }
     if (!ctl_find_host(request)) {
         return CTL_FAILED;
+    }
+    if (ctl_find_command(request->command)->has_duration) {
+        ctl_hold_signals();
     }
     if (strcmp(request->command, "status") == 0) {
         return ctl_tell_status(request);

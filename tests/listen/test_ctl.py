@@ -1,10 +1,13 @@
 """pyprof-ctl: what it makes of what a host tells it, and what it says when it cannot."""
 import json
 import os
+import pty
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import termios
 import time
 import unittest
 
@@ -116,6 +119,16 @@ class Commands(Case):
             host('unlisten()')
             self.assertNotIn(str(host.pid), self.ctl('list'))
 
+    def test_one_that_stands_still(self):
+        """It keeps nobody waiting for good, and the others are listed."""
+        with self.listening() as still, self.listening() as host:
+            os.kill(still.pid, signal.SIGSTOP)
+            try:
+                self.assertIn(str(host.pid), self.ctl('list'))
+                self.assertIn('%d: the connection was cut' % still.pid, self.complaint)
+            finally:
+                os.kill(still.pid, signal.SIGCONT)
+
     def test_status(self):
         with self.listening() as host:
             self.assertIn('recording  no', self.ctl('status', host.pid))
@@ -159,10 +172,12 @@ class Commands(Case):
             spans = [row for row in rows if row['type'] == 'span']
             self.assertLessEqual(facts['stats']['samples'], after['stats']['samples'] - before['samples'])
             self.assertEqual(facts['stats']['samples'], sum(row['samples'] for row in nodes))
+            self.assertEqual(facts['stats']['samples'], sum(row['samples'] for row in spans))
             self.assertGreater(facts['stats']['samples'], 0)
             functions = {row['id']: row['name'] for row in rows if row['type'] == 'function'}
             self.assertEqual(0, sum(row['samples'] for row in nodes if re.match(r'f\d+$', functions[row['function']])))
-            self.assertGreater(sum(row['samples'] for row in nodes if functions[row['function']] in ('work', 'leaf')), 0)
+            ours = [row['samples'] for row in nodes if functions[row['function']] in ('work', 'leaf')]
+            self.assertGreater(sum(ours), 0)
             for span in spans:
                 self.assertLessEqual(span['start_ns'] + span['wall_ns'], facts['duration_ns'] + 10 ** 9)
             self.assertGreaterEqual(facts['duration_ns'], 10 ** 9)
@@ -170,7 +185,7 @@ class Commands(Case):
     def test_record_ends_by_a_signal(self):
         """Ctrl-C ends the wait, and what there is, is written."""
         with self.listening() as host:
-            program = self.begin('record', host.pid, '-d', 1000, '-o', 'x.txt')
+            program = self.begin('record', host.pid, '-d', 1000, '-r', 2000, '-o', 'x.txt')
             while not client.status(host.path)['is_recording']:
                 pass
             host('deep(5, 5)')
@@ -212,6 +227,7 @@ class Commands(Case):
                 self.assertRegex(self.ctl('top', host.pid, '--once', '-d', 0.3, '-n', 1), r'samples\n\n.*\n *\S+% *\S+%  \w+')
                 self.assertEqual(is_recording, client.status(host.path)['is_recording'])
                 host('start(1000)')
+            self.press_keys(host)
             program = self.begin('top', host.pid, stdin=subprocess.DEVNULL)
             while 'work' not in program.stdout.readline():
                 pass
@@ -219,6 +235,23 @@ class Commands(Case):
             program.communicate(timeout=PATIENCE)
             self.assertEqual(0, program.returncode)
             self.assertIs(True, client.status(host.path)['is_recording'])
+
+    def press_keys(self, host):
+        """On a terminal, which is as it was afterwards."""
+        ours, its = pty.openpty()
+        before = termios.tcgetattr(its)
+        program = subprocess.Popen([CTL, 'top', str(host.pid)], stdin=its, stdout=its, stderr=its,
+                                   env=dict(os.environ, XDG_RUNTIME_DIR=self.folder))
+        seen = b''
+        for key, wanted in ((b'', b'total  function'), (b'f', b'total  line'), (b's', b'total  line'), (b'q', None)):
+            os.write(ours, key)
+            seen = b''
+            while wanted is not None and wanted not in seen:
+                seen += os.read(ours, 65536)
+        self.assertEqual(0, program.wait(PATIENCE))
+        self.assertEqual(before, termios.tcgetattr(its))
+        os.close(ours)
+        os.close(its)
 
     def test_filters_and_formats(self):
         with self.listening() as host:
@@ -247,12 +280,16 @@ class Errors(Case):
         with open(self.path('file'), 'w', encoding='ascii'):
             pass
         self.assertIn('nobody listens', self.ctl('status', 'file', status=1))
-        if os.geteuid() == 0:
-            program = self.begin('status', os.getpid(), preexec_fn=lambda: os.setuid(65534)) if os.access(
-                CTL, os.X_OK) and not CTL.startswith('/root') else None
-            if program is not None:
-                self.assertIn('is of user 0', program.communicate()[1])
-                self.assertEqual(1, program.returncode)
+
+    def test_another_user(self):
+        if os.geteuid() != 0:
+            self.skipTest('only root can become another user')
+        program = shutil.copy(CTL, self.folder)  # the build directory may be closed to others
+        os.chmod(self.folder, 0o755)
+        done = subprocess.run([program, 'status', str(os.getpid())], stderr=subprocess.PIPE, cwd='/',
+                              preexec_fn=lambda: os.setuid(65534))
+        self.assertIn(b'is of user 0: only that user and root may ask it', done.stderr)
+        self.assertEqual(1, done.returncode)
 
     def play(self, answer):
         """A host that says that, whatever it is asked."""

@@ -155,7 +155,8 @@ class Commands(Case):
         with self.listening() as host:
             pipe = os.path.join(self.folder, 'pipe')
             os.mkfifo(pipe)
-            self.assertEqual((0, ''), host('start(1000, %r)' % pipe))
+            self.assertEqual((0, ''), host('start(200, %r)' % pipe))
+            host('deep(10, 3)')
             self.assertIn('no regular file', self.refused(IO, host.path, 'stop'))
             self.assertTrue(client.status(host.path)['is_recording'])
             host.tell('stop()')
