@@ -1972,9 +1972,19 @@ EXPORTS_API pyprof_result exports_write(const pyprof_profile *profile, const pyp
 
 #if defined(FLAMEGRAPH_H)
 
+/* A frame that was drawn of a line of a function. The same function has the same texts, at the same addresses. */
+typedef struct exports__drawn {
+    const char *name, *path;
+    int32_t line;
+    uint32_t frame;
+} exports__drawn;
+
+#define EXPORTS__DRAWN_BITS 13
+
 typedef struct exports__picture {
     exports__writing *writing;
     flamegraph *graph;
+    exports__drawn *drawn; /* one for each hash, the last one that was drawn; its frame is 0 if there is none */
     exports__array frames; /* of each node: its frame in the graph */
     uint64_t samples, samples_idle;
 } exports__picture;
@@ -2024,6 +2034,31 @@ static bool exports__gather_name(exports__writing *writing, const pyprof_node *n
              exports__gather_format(writing, ":%d)", node->line > 0 ? node->line : 0)));
 }
 
+/* Adds a frame for a node to the graph; FLAMEGRAPH_NONE = no memory. Few functions have many nodes: a name that was made
+   for one serves for others. */
+static uint32_t exports__add_frame(exports__picture *picture, uint32_t parent, const pyprof_node *node) {
+    exports__writing *writing = picture->writing;
+    uint64_t hash = (uint64_t)(uintptr_t)node->name.data * UINT64_C(0x9e3779b97f4a7c15);
+    hash = (hash ^ (uint64_t)(uintptr_t)node->path.data ^ (uint32_t)node->line) * UINT64_C(0x9e3779b97f4a7c15);
+    exports__drawn *drawn = &picture->drawn[hash >> (64 - EXPORTS__DRAWN_BITS)];
+    bool is_known = drawn->frame != FLAMEGRAPH_ROOT && node->parent != PYPROF_NO_NODE &&
+                    drawn->name == node->name.data && drawn->path == node->path.data && drawn->line == node->line;
+    if (is_known) {
+        return flamegraph_add_frame_like(picture->graph, parent, drawn->frame);
+    }
+    uint32_t frame =
+        exports__gather_name(writing, node)
+            ? flamegraph_add_frame(picture->graph, parent, (const char *)writing->scratch.data, writing->scratch.count)
+            : FLAMEGRAPH_NONE;
+    if (node->parent != PYPROF_NO_NODE && frame != FLAMEGRAPH_NONE) {
+        drawn->name = node->name.data;
+        drawn->path = node->path.data;
+        drawn->line = node->line;
+        drawn->frame = frame;
+    }
+    return frame;
+}
+
 /* Of pyprof_visitor; user is the exports__picture. Where threads are merged, they are no frame. */
 static bool exports__draw_node(void *user, const pyprof_node *node) {
     exports__picture *picture = (exports__picture *)user;
@@ -2035,10 +2070,7 @@ static bool exports__draw_node(void *user, const pyprof_node *node) {
     bool is_thread = node->parent == PYPROF_NO_NODE, has_room = number != NULL;
     if (has_room && !(is_thread && writing->output.merge_threads)) {
         uint32_t parent = is_thread ? FLAMEGRAPH_ROOT : EXPORTS__AT(uint32_t, &picture->frames, node->parent);
-        has_room = exports__gather_name(writing, node);
-        frame = has_room ? flamegraph_add_frame(picture->graph, parent, (const char *)writing->scratch.data,
-                                                writing->scratch.count)
-                         : FLAMEGRAPH_NONE;
+        frame = exports__add_frame(picture, parent, node);
     }
     if (!has_room || frame == FLAMEGRAPH_NONE || flamegraph_add_figures(picture->graph, frame, &own) != FLAMEGRAPH_OK) {
         writing->is_full = true;
@@ -2149,9 +2181,13 @@ static pyprof_result exports__draw_all(exports__writing *writing, const pyprof_p
     picture.writing = writing;
     picture.frames.item_size = sizeof(uint32_t);
     picture.graph = flamegraph_create();
-    if (picture.graph == NULL) {
+    picture.drawn = (exports__drawn *)EXPORTS_REALLOC(NULL, ((size_t)1 << EXPORTS__DRAWN_BITS) * sizeof *picture.drawn);
+    if (picture.graph == NULL || picture.drawn == NULL) {
+        flamegraph_free(picture.graph);
+        EXPORTS_FREE(picture.drawn);
         return PYPROF_ERROR_MEMORY;
     }
+    memset(picture.drawn, 0, ((size_t)1 << EXPORTS__DRAWN_BITS) * sizeof *picture.drawn);
     writing->output.threads_apart = false;
     visitor.node = exports__draw_node;
     visitor.user = &picture;
@@ -2160,6 +2196,7 @@ static pyprof_result exports__draw_all(exports__writing *writing, const pyprof_p
         result = exports__put_picture(&picture, look);
     }
     flamegraph_free(picture.graph);
+    EXPORTS_FREE(picture.drawn);
     exports__array_free(&picture.frames);
     return writing->is_full ? PYPROF_ERROR_MEMORY : result;
 }
