@@ -137,6 +137,16 @@ EXPORTS_API pyprof_result exports_write(const pyprof_profile *profile, const pyp
    exports_write. */
 EXPORTS_API pyprof_result exports_draw(const pyprof_profile *profile, const pyprof_output *output,
                                        const flamegraph_options *look, pyprof_write_fn write, void *user);
+
+/* The same for who has made the tree already, without a profile of it, in which frames are called by the numbers of nodes
+   (see flamegraph_rename): the profile only tells what each of these is called, so it needs each frame once.
+   exports_name_tree gives the tree these names; *is_named: false if two frames would be called alike, as a profile would
+   make them one. exports_draw_tree then writes the SVG. Errors: MEMORY, and those of exports_draw. */
+EXPORTS_API pyprof_result exports_name_tree(const pyprof_profile *profile, const pyprof_output *output,
+                                            flamegraph *tree, bool *is_named);
+EXPORTS_API pyprof_result exports_draw_tree(const pyprof_profile *profile, const pyprof_output *output,
+                                            flamegraph *tree, const flamegraph_options *look, pyprof_write_fn write,
+                                            void *user);
 #endif
 
 /* Why the last of these calls that failed in this thread did so, as pyprof_last_error says it. Never NULL. */
@@ -2199,6 +2209,75 @@ static pyprof_result exports__draw_all(exports__writing *writing, const pyprof_p
     EXPORTS_FREE(picture.drawn);
     exports__array_free(&picture.frames);
     return writing->is_full ? PYPROF_ERROR_MEMORY : result;
+}
+
+/* The names of all nodes, one behind the other, and where each ends. */
+typedef struct exports__names {
+    exports__writing *writing;
+    exports__array bytes, ends;
+} exports__names;
+
+/* Of pyprof_visitor; user is the exports__names. */
+static bool exports__name_node(void *user, const pyprof_node *node) {
+    exports__names *names = (exports__names *)user;
+    exports__array *name = &names->writing->scratch;
+    size_t *end = (size_t *)exports__push(&names->ends, 1);
+    char *room = end != NULL && exports__gather_name(names->writing, node)
+                     ? (char *)exports__push(&names->bytes, name->count)
+                     : NULL;
+    if (room == NULL) {
+        names->writing->is_full = true;
+        return false;
+    }
+    if (name->count > 0) {
+        memcpy(room, name->data, name->count);
+    }
+    *end = names->bytes.count;
+    return true;
+}
+
+EXPORTS_API pyprof_result exports_name_tree(const pyprof_profile *profile, const pyprof_output *output,
+                                            flamegraph *tree, bool *is_named) {
+    pyprof_result result;
+    pyprof_visitor visitor;
+    exports__names names;
+    exports__error[0] = '\0';
+    memset(&names, 0, sizeof names);
+    memset(&visitor, 0, sizeof visitor);
+    names.writing = exports__writing_new(profile, output, NULL, NULL, &result);
+    names.bytes.item_size = 1;
+    names.ends.item_size = sizeof(size_t);
+    visitor.node = exports__name_node;
+    visitor.user = &names;
+    if (names.writing != NULL) {
+        result = exports__passed_on(pyprof_visit(profile, &names.writing->output, &visitor));
+        result = names.writing->is_full ? PYPROF_ERROR_MEMORY : result;
+        exports__writing_free(names.writing);
+    }
+    if (result == PYPROF_OK) {
+        flamegraph_result named =
+            flamegraph_rename(tree, (const char *)names.bytes.data, (const size_t *)names.ends.data);
+        *is_named = named == FLAMEGRAPH_OK;
+        result = named == FLAMEGRAPH_NO_MEMORY ? PYPROF_ERROR_MEMORY : PYPROF_OK;
+    }
+    exports__array_free(&names.bytes);
+    exports__array_free(&names.ends);
+    return result;
+}
+
+EXPORTS_API pyprof_result exports_draw_tree(const pyprof_profile *profile, const pyprof_output *output,
+                                            flamegraph *tree, const flamegraph_options *look, pyprof_write_fn write,
+                                            void *user) {
+    pyprof_result result;
+    exports__picture picture;
+    memset(&picture, 0, sizeof picture);
+    exports__error[0] = '\0';
+    picture.writing = exports__writing_new(profile, output, write, user, &result);
+    picture.graph = tree;
+    if (picture.writing != NULL) {
+        result = exports__put_picture(&picture, look);
+    }
+    return exports__finish(picture.writing, result, EXPORTS_FORMAT_SVG);
 }
 
 EXPORTS_API pyprof_result exports_draw(const pyprof_profile *profile, const pyprof_output *output,

@@ -158,6 +158,11 @@ static inline uint32_t flamegraph_add_frame(flamegraph *graph, uint32_t parent, 
 /* The same, called as the frame `like` is: its name need not be looked up. */
 static inline uint32_t flamegraph_add_frame_like(flamegraph *graph, uint32_t parent, uint32_t like);
 
+/* For who learns the names only at the end: until then frames are called by the bytes of uint32_t numbers, 0, 1, 2, ...
+ * Here number i gets texts from ends[i - 1] (of 0: from 0) to ends[i]. FLAMEGRAPH_BAD_INPUT = two numbers would have one
+ * text, or that of the root, and so frames would be one that are not; FLAMEGRAPH_NO_MEMORY; nothing has changed then. */
+static inline flamegraph_result flamegraph_rename(flamegraph *graph, const char *texts, const size_t *ends);
+
 /* Give a frame a value of its own: one that none of those has which it calls. It counts for all that called it, too.
  * FLAMEGRAPH_BAD_INPUT = the sum of all values exceeds 64 bits; nothing was added. */
 static inline flamegraph_result flamegraph_add_value(flamegraph *graph, uint32_t frame, uint64_t value);
@@ -1401,6 +1406,32 @@ static inline uint32_t flamegraph_add_frame(flamegraph *graph, uint32_t parent, 
 
 static inline uint32_t flamegraph_add_frame_like(flamegraph *graph, uint32_t parent, uint32_t like) {
     return flamegraph_named_child(graph, parent, graph->nodes[like].name);
+}
+
+static inline flamegraph_result flamegraph_rename(flamegraph *graph, const char *texts, const size_t *ends) {
+    flamegraph before = *graph, *names = flamegraph_create();
+    bool distinct = true;
+    uint32_t id = 0;
+    for (uint32_t i = 1; names && distinct && id != FLAMEGRAPH_NONE && i < graph->name_count; i++) {
+        uint32_t number;
+        memcpy(&number, graph->text + graph->names[i].offset, sizeof number);
+        size_t start = number > 0 ? ends[number - 1] : 0;
+        id = flamegraph_intern(names, texts + start, ends[number] - start);
+        distinct = id == i || id == FLAMEGRAPH_NONE;
+    }
+    if (names && distinct && id != FLAMEGRAPH_NONE) {
+        graph->text = names->text;
+        graph->text_size = names->text_size;
+        graph->text_capacity = names->text_capacity;
+        graph->names = names->names;
+        graph->name_capacity = names->name_capacity;
+        graph->name_index = names->name_index;
+        names->text = before.text;
+        names->names = before.names;
+        names->name_index = before.name_index;
+    }
+    flamegraph_free(names);
+    return !names || id == FLAMEGRAPH_NONE ? FLAMEGRAPH_NO_MEMORY : distinct ? FLAMEGRAPH_OK : FLAMEGRAPH_BAD_INPUT;
 }
 
 /* Most frames of a tree have no value of their own. */

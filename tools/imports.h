@@ -31,14 +31,18 @@
 typedef struct import_options {
     const char *unit; /* of collapsed text: ns, us, ms, s, samples; NULL = us if pyprof wrote it, else samples */
     const char *take; /* the one sample type of a pprof file to take; NULL = those that are ours */
+    flamegraph *tree; /* takes the stacks of collapsed text, where the profile then has each frame but once: see
+                         exports_name_tree. Few bytes a node. NULL = all goes into the profile */
 } import_options;
 
 /* What a file has given. */
 typedef struct imported {
-    const char *kind;     /* "collapsed text", ...; NULL = not known yet */
-    unsigned metrics;     /* a bit for each pyprof_metric that it has, 1 << PYPROF_METRIC_WALL ... */
-    bool has_threads;     /* its stacks are threads'; else all are of one, "all threads" */
-    bool has_times;       /* it has a time line */
+    const char *kind; /* "collapsed text", ...; NULL = not known yet */
+    unsigned metrics; /* a bit for each pyprof_metric that it has, 1 << PYPROF_METRIC_WALL ... */
+    bool has_threads; /* its stacks are threads'; else all are of one, "all threads" */
+    bool has_times;   /* it has a time line */
+    bool has_tree;    /* its stacks are in import_options.tree */
+    bool is_mixed;    /* so it cannot be read into a tree: some stacks are threads', others not. It is what is wrong */
     uint32_t first_node;  /* of those of the profile that are its own: they come one after the other */
     uint32_t first_track; /* likewise */
     pyprof_facts facts;   /* its texts are not set, but are in those below */
@@ -85,6 +89,8 @@ typedef struct import {
     uint64_t all[4];                       /* sums of each metric */
     uint64_t all_idle;                     /* of samples */
     bool has_stats;                        /* the file tells the figures of its recording itself */
+    flamegraph *tree;                      /* what of nodes and threads' nodes is said here is of its frames; or NULL */
+    uint32_t first_thread;                 /* with a tree: the profile's node below which its frames stand */
 } import;
 
 /* ---- what is wrong ---- */
@@ -261,6 +267,41 @@ static bool import_child(import *in, uint32_t parent, const import_frame *frame,
     return true;
 }
 
+/* As import_child, in the tree. *like: a frame of it that is called so; 0 = none is known, and it is found. */
+static bool import_tree_child(import *in, uint32_t parent, const import_frame *frame, const pyprof_node *figures,
+                              uint32_t *like, uint32_t *number) {
+    uint32_t name;
+    if (*like == 0 && !import_child(in, in->first_thread, frame, NULL, &name)) {
+        return false;
+    }
+    *number = *like != 0 ? flamegraph_add_frame_like(in->tree, parent, *like)
+                         : flamegraph_add_frame(in->tree, parent, (const char *)&name, sizeof name);
+    if (*number == FLAMEGRAPH_NONE) {
+        return import_no_memory(in);
+    }
+    *like = *number;
+    if (figures == NULL) {
+        return true;
+    }
+    flamegraph_figures own = {.wall = figures->wall_ns, .samples = figures->samples};
+    return flamegraph_add_figures(in->tree, *number, &own) == FLAMEGRAPH_OK || import_no_memory(in);
+}
+
+/* Gives a new thread its frame in the tree, and what its profile's root has below it; if all stacks are of one that the
+   file does not name, it is no frame. */
+static bool import_tree_thread(import *in, uint32_t root, uint32_t *number) {
+    const import_frame truncated = {in->profile->truncated, 0};
+    uint32_t like = 0, below;
+    bool is_first = in->threads.items.count == 1;
+    in->first_thread = is_first ? root : in->first_thread;
+    *number = in->into->has_threads ? flamegraph_add_frame(in->tree, FLAMEGRAPH_ROOT, (const char *)&root, sizeof root)
+                                    : FLAMEGRAPH_ROOT;
+    if (*number == FLAMEGRAPH_NONE) {
+        return import_no_memory(in);
+    }
+    return import_tree_child(in, *number, &truncated, NULL, &like, &below);
+}
+
 /* A thread of its own. */
 static bool import_add_thread(import *in, pyprof_text name, int32_t tid, bool is_named, uint32_t *number) {
     pyprof_node node = {.parent = PYPROF_NO_NODE, .name = name, .tid = tid, .is_named = is_named};
@@ -285,7 +326,8 @@ static bool import_find_thread(import *in, const char *name, size_t size, int32_
         return import_no_memory(in);
     }
     if (is_new) {
-        if (!import_add_thread(in, import_text(name, size), tid, true, number)) {
+        if (!import_add_thread(in, import_text(name, size), tid, true, number) ||
+            (in->tree != NULL && !import_tree_thread(in, *number, number))) {
             return false;
         }
         PYPROF__ITEM(import_thread, &in->threads.items, index).node = *number;
@@ -305,9 +347,11 @@ static bool import_cut_stack(import *in, size_t depth, size_t more) {
 /* What has a value, and no frame. */
 static bool import_bare_thread(import *in, uint32_t thread, const pyprof_node *figures, uint32_t *leaf) {
     import_frame frame;
+    uint32_t like = 0;
     return import_make_frame(in, import_text(IMPORT_NO_STACK, sizeof IMPORT_NO_STACK - 1), import_text("", 0), 0, 0,
                              &frame) &&
-           import_child(in, thread, &frame, figures, leaf);
+           (in->tree != NULL ? import_tree_child(in, thread, &frame, figures, &like, leaf)
+                             : import_child(in, thread, &frame, figures, leaf));
 }
 
 /* Adds figures to a stack of frames below a thread. What it shares with the last stack is there already. stack: which of
@@ -379,6 +423,7 @@ typedef struct import_collapsed {
 typedef struct import_known {
     uint64_t hash[2];
     import_frame frame;
+    uint32_t like; /* with a tree: see import_tree_child */
 } import_known;
 
 /* Two hashes of different kinds: that two texts agree in both is not reckoned with. */
@@ -500,19 +545,23 @@ static bool import_parse_frame(import *in, import_collapsed *of, const char *tex
 static bool import_add_frame(import *in, import_collapsed *of, const char *stack, size_t from, size_t to,
                              const pyprof_node *figures) {
     uint32_t depth = in->last_nodes.count, *nodes = (uint32_t *)in->last_nodes.data;
-    import_known key = {{0, 0}, {0, 0}};
+    import_known key = {{0, 0}, {0, 0}, 0};
     bool is_new;
     import_hash(stack + from, to - from, key.hash);
     uint32_t known = pyprof__table_intern(&in->memory, &of->frames, &key, &is_new);
     if (known == PYPROF__NONE) {
         return import_no_memory(in);
     }
-    import_frame *frame = &PYPROF__ITEM(import_known, &of->frames.items, known).frame;
+    import_known *item = &PYPROF__ITEM(import_known, &of->frames.items, known);
+    import_frame *frame = &item->frame;
     if (is_new && import_is_blank(stack + from, to - from)) {
         return import_fail(in, "frame %zu of the stack is empty", import_frame_number(stack, from));
     }
-    if ((is_new && !import_parse_frame(in, of, stack + from, to - from, frame)) ||
-        !import_child(in, nodes[depth - 1], frame, figures, &nodes[depth])) {
+    if (is_new && !import_parse_frame(in, of, stack + from, to - from, frame)) {
+        return false;
+    }
+    if (!(in->tree != NULL ? import_tree_child(in, nodes[depth - 1], frame, figures, &item->like, &nodes[depth])
+                           : import_child(in, nodes[depth - 1], frame, figures, &nodes[depth]))) {
         return false;
     }
     ((uint32_t *)of->ends.data)[depth] = (uint32_t)to;
@@ -532,6 +581,10 @@ static bool import_add_root(import *in, import_collapsed *of, const char *stack,
     } else {
         size = root - skipped;
         memcpy(name, stack + skipped, size);
+    }
+    in->into->is_mixed = in->tree != NULL && in->threads.items.count > 0 && in->into->has_threads != (root > 0);
+    if (in->into->is_mixed) {
+        return import_fail(in, "some stacks are of threads, others not");
     }
     in->into->has_threads = in->into->has_threads || root > 0;
     ((uint32_t *)of->ends.data)[0] = (uint32_t)root;
@@ -730,6 +783,8 @@ static bool import_collapsed_text(import *in) {
     import_collapsed of = {
         .stack = {.item_size = 1}, .name = {.item_size = 1}, .ends = {.item_size = sizeof(uint32_t)}};
     pyprof__table_init(&of.frames, sizeof(import_known), offsetof(import_known, frame));
+    in->tree = in->options->tree;
+    in->into->has_tree = in->tree != NULL;
     of.is_ours = import_looks_ours(in->text, in->size);
     of.is_unchecked = unit != NULL;
     of.exponent = unit != NULL ? import_unit(unit, strlen(unit)) : of.is_ours ? import_unit("us", 2) : -1;
@@ -2032,7 +2087,7 @@ static void import_free(import *in) {
 
 static pyprof_result import_file(pyprof_profile *profile, const char *path, const import_options *options,
                                  imported *into) {
-    static const import_options defaults = {NULL, NULL};
+    static const import_options defaults = {NULL, NULL, NULL};
 import in;
     memset(&in, 0, sizeof in);
     memset(into, 0, sizeof *into);
