@@ -1982,11 +1982,11 @@ EXPORTS_API pyprof_result exports_write(const pyprof_profile *profile, const pyp
 
 #if defined(FLAMEGRAPH_H)
 
-/* A frame that was drawn of a line of a function. The same function has the same texts, at the same addresses. */
+/* What a line of a function is called. The same function has the same texts, at the same addresses. */
 typedef struct exports__drawn {
     const char *name, *path;
     int32_t line;
-    uint32_t frame;
+    uint32_t number; /* of its name, in the graph */
 } exports__drawn;
 
 #define EXPORTS__DRAWN_BITS 13
@@ -1994,7 +1994,7 @@ typedef struct exports__drawn {
 typedef struct exports__picture {
     exports__writing *writing;
     flamegraph *graph;
-    exports__drawn *drawn; /* one for each hash, the last one that was drawn; its frame is 0 if there is none */
+    exports__drawn *drawn; /* one for each hash, the last one that was drawn; its name is NULL if there is none */
     exports__array frames; /* of each node: its frame in the graph */
     uint64_t samples, samples_idle;
 } exports__picture;
@@ -2051,22 +2051,21 @@ static uint32_t exports__add_frame(exports__picture *picture, uint32_t parent, c
     uint64_t hash = (uint64_t)(uintptr_t)node->name.data * UINT64_C(0x9e3779b97f4a7c15);
     hash = (hash ^ (uint64_t)(uintptr_t)node->path.data ^ (uint32_t)node->line) * UINT64_C(0x9e3779b97f4a7c15);
     exports__drawn *drawn = &picture->drawn[hash >> (64 - EXPORTS__DRAWN_BITS)];
-    bool is_known = drawn->frame != FLAMEGRAPH_ROOT && node->parent != PYPROF_NO_NODE &&
-                    drawn->name == node->name.data && drawn->path == node->path.data && drawn->line == node->line;
-    if (is_known) {
-        return flamegraph_add_frame_like(picture->graph, parent, drawn->frame);
-    }
-    uint32_t frame =
-        exports__gather_name(writing, node)
-            ? flamegraph_add_frame(picture->graph, parent, (const char *)writing->scratch.data, writing->scratch.count)
-            : FLAMEGRAPH_NONE;
-    if (node->parent != PYPROF_NO_NODE && frame != FLAMEGRAPH_NONE) {
-        drawn->name = node->name.data;
+    bool is_thread = node->parent == PYPROF_NO_NODE;
+    if (is_thread || drawn->name != node->name.data || drawn->path != node->path.data || drawn->line != node->line) {
+        uint32_t number =
+            exports__gather_name(writing, node)
+                ? flamegraph_add_name(picture->graph, (const char *)writing->scratch.data, writing->scratch.count)
+                : FLAMEGRAPH_NONE;
+        if (number == FLAMEGRAPH_NONE) {
+            return number;
+        }
+        drawn->name = is_thread ? NULL : node->name.data;
         drawn->path = node->path.data;
         drawn->line = node->line;
-        drawn->frame = frame;
+        drawn->number = number;
     }
-    return frame;
+    return flamegraph_add_named(picture->graph, parent, drawn->number);
 }
 
 /* Of pyprof_visitor; user is the exports__picture. Where threads are merged, they are no frame. */

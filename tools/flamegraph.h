@@ -155,8 +155,10 @@ static inline flamegraph_result flamegraph_read_difference(flamegraph *graph, FI
 #define FLAMEGRAPH_NONE UINT32_MAX
 static inline uint32_t flamegraph_add_frame(flamegraph *graph, uint32_t parent, const char *name, size_t size);
 
-/* The same, called as the frame `like` is: its name need not be looked up. */
-static inline uint32_t flamegraph_add_frame_like(flamegraph *graph, uint32_t parent, uint32_t like);
+/* The same for who has names that many frames share: they are looked up once. The name's number, 1 and above but for that
+ * of the root, or FLAMEGRAPH_NONE; and a frame that is called so. */
+static inline uint32_t flamegraph_add_name(flamegraph *graph, const char *name, size_t size);
+static inline uint32_t flamegraph_add_named(flamegraph *graph, uint32_t parent, uint32_t name);
 
 /* For who learns the names only at the end: until then frames are called by the bytes of uint32_t numbers, 0, 1, 2, ...
  * Here number i gets texts from ends[i - 1] (of 0: from 0) to ends[i]. FLAMEGRAPH_BAD_INPUT = two numbers would have one
@@ -1388,24 +1390,24 @@ static inline flamegraph_result flamegraph_read_difference(flamegraph *graph, FI
 
 /* ---- adding a tree ---- */
 
-static inline uint32_t flamegraph_named_child(flamegraph *graph, uint32_t parent, uint32_t id) {
-    uint32_t node = flamegraph_child(graph, parent, id);
+static inline uint32_t flamegraph_add_name(flamegraph *graph, const char *name, size_t size) {
+    return flamegraph_intern(graph, name, size);
+}
+
+static inline uint32_t flamegraph_add_named(flamegraph *graph, uint32_t parent, uint32_t name) {
+    uint32_t node = flamegraph_child(graph, parent, name);
     if (parent == FLAMEGRAPH_ROOT && node != FLAMEGRAPH_NONE) {
-        const flamegraph_name *name = &graph->names[id];
-        bool thread = flamegraph_is_thread(graph->text + name->offset, name->size);
-        graph->ours = graph->ours || (thread && !flamegraph_is_thread_id(graph->text + name->offset, name->size));
+        const char *text = graph->text + graph->names[name].offset;
+        bool thread = flamegraph_is_thread(text, graph->names[name].size);
+        graph->ours = graph->ours || (thread && !flamegraph_is_thread_id(text, graph->names[name].size));
         graph->foreign = graph->foreign || !thread;
     }
     return node;
 }
 
 static inline uint32_t flamegraph_add_frame(flamegraph *graph, uint32_t parent, const char *name, size_t size) {
-    uint32_t id = flamegraph_intern(graph, name, size);
-    return id == FLAMEGRAPH_NONE ? FLAMEGRAPH_NONE : flamegraph_named_child(graph, parent, id);
-}
-
-static inline uint32_t flamegraph_add_frame_like(flamegraph *graph, uint32_t parent, uint32_t like) {
-    return flamegraph_named_child(graph, parent, graph->nodes[like].name);
+    uint32_t number = flamegraph_add_name(graph, name, size);
+    return number == FLAMEGRAPH_NONE ? number : flamegraph_add_named(graph, parent, number);
 }
 
 static inline flamegraph_result flamegraph_rename(flamegraph *graph, const char *texts, const size_t *ends) {

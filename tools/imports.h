@@ -267,19 +267,20 @@ static bool import_child(import *in, uint32_t parent, const import_frame *frame,
     return true;
 }
 
-/* As import_child, in the tree. *like: a frame of it that is called so; 0 = none is known, and it is found. */
+/* As import_child, in the tree. *word: the number of the frame's name there; 0 = it is not known yet. */
 static bool import_tree_child(import *in, uint32_t parent, const import_frame *frame, const pyprof_node *figures,
-                              uint32_t *like, uint32_t *number) {
-    uint32_t name;
-    if (*like == 0 && !import_child(in, in->first_thread, frame, NULL, &name)) {
-        return false;
+                              uint32_t *word, uint32_t *number) {
+    if (*word == 0) {
+        uint32_t name;
+        if (!import_child(in, in->first_thread, frame, NULL, &name)) {
+            return false;
+        }
+        *word = flamegraph_add_name(in->tree, (const char *)&name, sizeof name);
     }
-    *number = *like != 0 ? flamegraph_add_frame_like(in->tree, parent, *like)
-                         : flamegraph_add_frame(in->tree, parent, (const char *)&name, sizeof name);
+    *number = *word != FLAMEGRAPH_NONE ? flamegraph_add_named(in->tree, parent, *word) : FLAMEGRAPH_NONE;
     if (*number == FLAMEGRAPH_NONE) {
         return import_no_memory(in);
     }
-    *like = *number;
     if (figures == NULL) {
         return true;
     }
@@ -291,7 +292,7 @@ static bool import_tree_child(import *in, uint32_t parent, const import_frame *f
    file does not name, it is no frame. */
 static bool import_tree_thread(import *in, uint32_t root, uint32_t *number) {
     const import_frame truncated = {in->profile->truncated, 0};
-    uint32_t like = 0, below;
+    uint32_t word = 0, below;
     bool is_first = in->threads.items.count == 1;
     in->first_thread = is_first ? root : in->first_thread;
     *number = in->into->has_threads ? flamegraph_add_frame(in->tree, FLAMEGRAPH_ROOT, (const char *)&root, sizeof root)
@@ -299,7 +300,7 @@ static bool import_tree_thread(import *in, uint32_t root, uint32_t *number) {
     if (*number == FLAMEGRAPH_NONE) {
         return import_no_memory(in);
     }
-    return import_tree_child(in, *number, &truncated, NULL, &like, &below);
+    return import_tree_child(in, *number, &truncated, NULL, &word, &below);
 }
 
 /* A thread of its own. */
@@ -347,10 +348,10 @@ static bool import_cut_stack(import *in, size_t depth, size_t more) {
 /* What has a value, and no frame. */
 static bool import_bare_thread(import *in, uint32_t thread, const pyprof_node *figures, uint32_t *leaf) {
     import_frame frame;
-    uint32_t like = 0;
+    uint32_t word = 0;
     return import_make_frame(in, import_text(IMPORT_NO_STACK, sizeof IMPORT_NO_STACK - 1), import_text("", 0), 0, 0,
                              &frame) &&
-           (in->tree != NULL ? import_tree_child(in, thread, &frame, figures, &like, leaf)
+           (in->tree != NULL ? import_tree_child(in, thread, &frame, figures, &word, leaf)
                              : import_child(in, thread, &frame, figures, leaf));
 }
 
@@ -407,6 +408,15 @@ static int import_unit(const char *text, size_t size) {
 
 /* ---- collapsed text ---- */
 
+/* A text of a frame that has come up; its hash is the key. */
+typedef struct import_known {
+    uint64_t hash[2];
+    import_frame frame;
+    uint32_t word; /* with a tree: see import_tree_child */
+} import_known;
+
+#define IMPORT_RECENT_BITS 14
+
 /* A text of which the stacks are read, with what is kept of the last one: its bytes, and where in them its thread and its
    frames end; in->last_nodes has their nodes, the thread's first. */
 typedef struct import_collapsed {
@@ -416,15 +426,9 @@ typedef struct import_collapsed {
     pyprof__array stack, ends;
     pyprof__array name;   /* room for a name without its escapes */
     pyprof__table frames; /* import_known: each text of a frame is taken apart once */
+    uint32_t *recent;     /* of these, the last one that had the hash; often it is the next */
     size_t stacks, pairs;
 } import_collapsed;
-
-/* A text of a frame that has come up; its hash is the key. */
-typedef struct import_known {
-    uint64_t hash[2];
-    import_frame frame;
-    uint32_t like; /* with a tree: see import_tree_child */
-} import_known;
 
 /* Two hashes of different kinds: that two texts agree in both is not reckoned with. */
 static void import_hash(const char *text, size_t size, uint64_t hash[2]) {
@@ -541,18 +545,36 @@ static bool import_parse_frame(import *in, import_collapsed *of, const char *tex
     return import_make_frame(in, node.name, node.path, (uint64_t)node.line, 0, frame);
 }
 
+/* What is known of a text of a frame; NULL = no memory. */
+static import_known *import_find_frame(import *in, import_collapsed *of, const char *text, size_t size, bool *is_new) {
+    import_known key = {{0, 0}, {0, 0}, 0};
+    import_hash(text, size, key.hash);
+    uint32_t *recent = &of->recent[key.hash[0] >> (64 - IMPORT_RECENT_BITS)];
+    *is_new = false;
+    if (*recent < of->frames.items.count) {
+        import_known *known = &PYPROF__ITEM(import_known, &of->frames.items, *recent);
+        if (known->hash[0] == key.hash[0] && known->hash[1] == key.hash[1]) {
+            return known;
+        }
+    }
+    uint32_t index = pyprof__table_intern(&in->memory, &of->frames, &key, is_new);
+    if (index == PYPROF__NONE) {
+        (void)import_no_memory(in);
+        return NULL;
+    }
+    *recent = index;
+    return &PYPROF__ITEM(import_known, &of->frames.items, index);
+}
+
 /* Adds one frame, which stands at [from, to) of the stack, below the last node. */
 static bool import_add_frame(import *in, import_collapsed *of, const char *stack, size_t from, size_t to,
                              const pyprof_node *figures) {
     uint32_t depth = in->last_nodes.count, *nodes = (uint32_t *)in->last_nodes.data;
-    import_known key = {{0, 0}, {0, 0}, 0};
     bool is_new;
-    import_hash(stack + from, to - from, key.hash);
-    uint32_t known = pyprof__table_intern(&in->memory, &of->frames, &key, &is_new);
-    if (known == PYPROF__NONE) {
-        return import_no_memory(in);
+    import_known *item = import_find_frame(in, of, stack + from, to - from, &is_new);
+    if (item == NULL) {
+        return false;
     }
-    import_known *item = &PYPROF__ITEM(import_known, &of->frames.items, known);
     import_frame *frame = &item->frame;
     if (is_new && import_is_blank(stack + from, to - from)) {
         return import_fail(in, "frame %zu of the stack is empty", import_frame_number(stack, from));
@@ -560,7 +582,7 @@ static bool import_add_frame(import *in, import_collapsed *of, const char *stack
     if (is_new && !import_parse_frame(in, of, stack + from, to - from, frame)) {
         return false;
     }
-    if (!(in->tree != NULL ? import_tree_child(in, nodes[depth - 1], frame, figures, &item->like, &nodes[depth])
+    if (!(in->tree != NULL ? import_tree_child(in, nodes[depth - 1], frame, figures, &item->word, &nodes[depth])
                            : import_child(in, nodes[depth - 1], frame, figures, &nodes[depth]))) {
         return false;
     }
@@ -783,12 +805,13 @@ static bool import_collapsed_text(import *in) {
     import_collapsed of = {
         .stack = {.item_size = 1}, .name = {.item_size = 1}, .ends = {.item_size = sizeof(uint32_t)}};
     pyprof__table_init(&of.frames, sizeof(import_known), offsetof(import_known, frame));
+    of.recent = (uint32_t *)calloc((size_t)1 << IMPORT_RECENT_BITS, sizeof *of.recent);
     in->tree = in->options->tree;
     in->into->has_tree = in->tree != NULL;
     of.is_ours = import_looks_ours(in->text, in->size);
     of.is_unchecked = unit != NULL;
     of.exponent = unit != NULL ? import_unit(unit, strlen(unit)) : of.is_ours ? import_unit("us", 2) : -1;
-    bool is_good = import_lines(in, &of);
+    bool is_good = of.recent != NULL ? import_lines(in, &of) : import_no_memory(in);
     while (is_good && !in->has_ended) {
         is_good = import_read_more(in) && import_lines(in, &of);
     }
@@ -797,6 +820,7 @@ static bool import_collapsed_text(import *in) {
         is_good = import_fail(in, "each line has two values, as difffolded.pl writes them: convert the two files by "
                                   "--diff instead");
     }
+    free(of.recent);
     pyprof__table_free(&in->memory, &of.frames);
     pyprof__array_free(&in->memory, &of.stack);
     pyprof__array_free(&in->memory, &of.ends);
