@@ -69,6 +69,15 @@ typedef struct import_thread {
     uint32_t node; /* its number */
 } import_thread;
 
+/* A node that was found below another one. */
+typedef struct import_step {
+    uint32_t parent;
+    uint32_t frame; /* its number in the file */
+    uint32_t node;  /* 0 = there is nothing here */
+} import_step;
+
+#define IMPORT_STEP_BITS 18
+
 typedef struct import {
     pyprof_profile *profile;
     const import_options *options;
@@ -86,6 +95,7 @@ typedef struct import {
     pyprof__table threads;
     pyprof__array last_frames, last_nodes; /* the last stack: its frames' numbers and nodes, root first */
     uint32_t last_thread;                  /* its node */
+    import_step *steps;                    /* the last one of each hash; NULL = none was needed yet */
     uint64_t all[4];                       /* sums of each metric */
     uint64_t all_idle;                     /* of samples */
     bool has_stats;                        /* the file tells the figures of its recording itself */
@@ -355,6 +365,23 @@ static bool import_bare_thread(import *in, uint32_t thread, const pyprof_node *f
                              : import_child(in, thread, &frame, figures, leaf));
 }
 
+/* As import_child, for a frame of the file that has a number. Most steps of stacks were gone before: one look at what was
+   found then costs less than the search in a large tree. */
+static bool import_step_down(import *in, uint32_t parent, const import_frame *frames, uint32_t number,
+                             const pyprof_node *figures, uint32_t *node) {
+    uint64_t hash = ((uint64_t)parent << 32 | number) * 0x9e3779b97f4a7c15u;
+    import_step *step = &in->steps[hash >> (64 - IMPORT_STEP_BITS)];
+    if (figures == NULL && step->node != 0 && step->parent == parent && step->frame == number) {
+        *node = step->node;
+        return true;
+    }
+    if (!import_child(in, parent, &frames[number], figures, node)) {
+        return false;
+    }
+    *step = (import_step){parent, number, *node};
+    return true;
+}
+
 /* Adds figures to a stack of frames below a thread. What it shares with the last stack is there already. stack: which of
    the frames they are, root first. *leaf: the node in which the stack ends. */
 static bool import_stack(import *in, uint32_t thread, const import_frame *frames, const uint32_t *stack, size_t depth,
@@ -373,11 +400,17 @@ static bool import_stack(import *in, uint32_t thread, const import_frame *frames
     if (!import_cut_stack(in, same, depth - same)) {
         return false;
     }
+    if (in->steps == NULL) {
+        in->steps = (import_step *)calloc((size_t)1 << IMPORT_STEP_BITS, sizeof *in->steps);
+    }
+    if (in->steps == NULL) {
+        return import_no_memory(in);
+    }
     uint32_t *nodes = (uint32_t *)in->last_nodes.data;
     in->last_thread = thread;
     for (size_t i = same; i < depth; i++) {
         const pyprof_node *own = i + 1 == depth ? figures : NULL;
-        if (!import_child(in, i == 0 ? thread : nodes[i - 1], &frames[stack[i]], own, &nodes[i])) {
+        if (!import_step_down(in, i == 0 ? thread : nodes[i - 1], frames, stack[i], own, &nodes[i])) {
             return false;
         }
         ((uint32_t *)in->last_frames.data)[i] = stack[i];
@@ -2104,6 +2137,7 @@ static void import_free(import *in) {
         gzclose(in->file);
     }
     free(in->text);
+    free(in->steps);
     pyprof__table_free(&in->memory, &in->threads);
     pyprof__array_free(&in->memory, &in->last_frames);
     pyprof__array_free(&in->memory, &in->last_nodes);
