@@ -137,6 +137,16 @@ EXPORTS_API pyprof_result exports_write(const pyprof_profile *profile, const pyp
    exports_write. */
 EXPORTS_API pyprof_result exports_draw(const pyprof_profile *profile, const pyprof_output *output,
                                        const flamegraph_options *look, pyprof_write_fn write, void *user);
+
+/* The same for who has made the tree already, without a profile of it, in which frames are called by the numbers of nodes
+   (see flamegraph_rename): the profile only tells what each of these is called, so it needs each frame once.
+   exports_name_tree gives the tree these names; *is_named: false if two frames would be called alike, as a profile would
+   make them one. exports_draw_tree then writes the SVG. Errors: MEMORY, and those of exports_draw. */
+EXPORTS_API pyprof_result exports_name_tree(const pyprof_profile *profile, const pyprof_output *output,
+                                            flamegraph *tree, bool *is_named);
+EXPORTS_API pyprof_result exports_draw_tree(const pyprof_profile *profile, const pyprof_output *output,
+                                            flamegraph *tree, const flamegraph_options *look, pyprof_write_fn write,
+                                            void *user);
 #endif
 
 /* Why the last of these calls that failed in this thread did so, as pyprof_last_error says it. Never NULL. */
@@ -1972,9 +1982,19 @@ EXPORTS_API pyprof_result exports_write(const pyprof_profile *profile, const pyp
 
 #if defined(FLAMEGRAPH_H)
 
+/* What a line of a function is called. The same function has the same texts, at the same addresses. */
+typedef struct exports__drawn {
+    const char *name, *path;
+    int32_t line;
+    uint32_t number; /* of its name, in the graph */
+} exports__drawn;
+
+#define EXPORTS__DRAWN_BITS 13
+
 typedef struct exports__picture {
     exports__writing *writing;
     flamegraph *graph;
+    exports__drawn *drawn; /* one for each hash, the last one that was drawn; its name is NULL if there is none */
     exports__array frames; /* of each node: its frame in the graph */
     uint64_t samples, samples_idle;
 } exports__picture;
@@ -2024,6 +2044,30 @@ static bool exports__gather_name(exports__writing *writing, const pyprof_node *n
              exports__gather_format(writing, ":%d)", node->line > 0 ? node->line : 0)));
 }
 
+/* Adds a frame for a node to the graph; FLAMEGRAPH_NONE = no memory. Few functions have many nodes: a name that was made
+   for one serves for others. */
+static uint32_t exports__add_frame(exports__picture *picture, uint32_t parent, const pyprof_node *node) {
+    exports__writing *writing = picture->writing;
+    uint64_t hash = (uint64_t)(uintptr_t)node->name.data * UINT64_C(0x9e3779b97f4a7c15);
+    hash = (hash ^ (uint64_t)(uintptr_t)node->path.data ^ (uint32_t)node->line) * UINT64_C(0x9e3779b97f4a7c15);
+    exports__drawn *drawn = &picture->drawn[hash >> (64 - EXPORTS__DRAWN_BITS)];
+    bool is_thread = node->parent == PYPROF_NO_NODE;
+    if (is_thread || drawn->name != node->name.data || drawn->path != node->path.data || drawn->line != node->line) {
+        uint32_t number =
+            exports__gather_name(writing, node)
+                ? flamegraph_add_name(picture->graph, (const char *)writing->scratch.data, writing->scratch.count)
+                : FLAMEGRAPH_NONE;
+        if (number == FLAMEGRAPH_NONE) {
+            return number;
+        }
+        drawn->name = is_thread ? NULL : node->name.data;
+        drawn->path = node->path.data;
+        drawn->line = node->line;
+        drawn->number = number;
+    }
+    return flamegraph_add_named(picture->graph, parent, drawn->number);
+}
+
 /* Of pyprof_visitor; user is the exports__picture. Where threads are merged, they are no frame. */
 static bool exports__draw_node(void *user, const pyprof_node *node) {
     exports__picture *picture = (exports__picture *)user;
@@ -2035,10 +2079,7 @@ static bool exports__draw_node(void *user, const pyprof_node *node) {
     bool is_thread = node->parent == PYPROF_NO_NODE, has_room = number != NULL;
     if (has_room && !(is_thread && writing->output.merge_threads)) {
         uint32_t parent = is_thread ? FLAMEGRAPH_ROOT : EXPORTS__AT(uint32_t, &picture->frames, node->parent);
-        has_room = exports__gather_name(writing, node);
-        frame = has_room ? flamegraph_add_frame(picture->graph, parent, (const char *)writing->scratch.data,
-                                                writing->scratch.count)
-                         : FLAMEGRAPH_NONE;
+        frame = exports__add_frame(picture, parent, node);
     }
     if (!has_room || frame == FLAMEGRAPH_NONE || flamegraph_add_figures(picture->graph, frame, &own) != FLAMEGRAPH_OK) {
         writing->is_full = true;
@@ -2149,9 +2190,13 @@ static pyprof_result exports__draw_all(exports__writing *writing, const pyprof_p
     picture.writing = writing;
     picture.frames.item_size = sizeof(uint32_t);
     picture.graph = flamegraph_create();
-    if (picture.graph == NULL) {
+    picture.drawn = (exports__drawn *)EXPORTS_REALLOC(NULL, ((size_t)1 << EXPORTS__DRAWN_BITS) * sizeof *picture.drawn);
+    if (picture.graph == NULL || picture.drawn == NULL) {
+        flamegraph_free(picture.graph);
+        EXPORTS_FREE(picture.drawn);
         return PYPROF_ERROR_MEMORY;
     }
+    memset(picture.drawn, 0, ((size_t)1 << EXPORTS__DRAWN_BITS) * sizeof *picture.drawn);
     writing->output.threads_apart = false;
     visitor.node = exports__draw_node;
     visitor.user = &picture;
@@ -2160,8 +2205,78 @@ static pyprof_result exports__draw_all(exports__writing *writing, const pyprof_p
         result = exports__put_picture(&picture, look);
     }
     flamegraph_free(picture.graph);
+    EXPORTS_FREE(picture.drawn);
     exports__array_free(&picture.frames);
     return writing->is_full ? PYPROF_ERROR_MEMORY : result;
+}
+
+/* The names of all nodes, one behind the other, and where each ends. */
+typedef struct exports__names {
+    exports__writing *writing;
+    exports__array bytes, ends;
+} exports__names;
+
+/* Of pyprof_visitor; user is the exports__names. */
+static bool exports__name_node(void *user, const pyprof_node *node) {
+    exports__names *names = (exports__names *)user;
+    exports__array *name = &names->writing->scratch;
+    size_t *end = (size_t *)exports__push(&names->ends, 1);
+    char *room = end != NULL && exports__gather_name(names->writing, node)
+                     ? (char *)exports__push(&names->bytes, name->count)
+                     : NULL;
+    if (room == NULL) {
+        names->writing->is_full = true;
+        return false;
+    }
+    if (name->count > 0) {
+        memcpy(room, name->data, name->count);
+    }
+    *end = names->bytes.count;
+    return true;
+}
+
+EXPORTS_API pyprof_result exports_name_tree(const pyprof_profile *profile, const pyprof_output *output,
+                                            flamegraph *tree, bool *is_named) {
+    pyprof_result result;
+    pyprof_visitor visitor;
+    exports__names names;
+    exports__error[0] = '\0';
+    memset(&names, 0, sizeof names);
+    memset(&visitor, 0, sizeof visitor);
+    names.writing = exports__writing_new(profile, output, NULL, NULL, &result);
+    names.bytes.item_size = 1;
+    names.ends.item_size = sizeof(size_t);
+    visitor.node = exports__name_node;
+    visitor.user = &names;
+    if (names.writing != NULL) {
+        result = exports__passed_on(pyprof_visit(profile, &names.writing->output, &visitor));
+        result = names.writing->is_full ? PYPROF_ERROR_MEMORY : result;
+        exports__writing_free(names.writing);
+    }
+    if (result == PYPROF_OK) {
+        flamegraph_result named =
+            flamegraph_rename(tree, (const char *)names.bytes.data, (const size_t *)names.ends.data);
+        *is_named = named == FLAMEGRAPH_OK;
+        result = named == FLAMEGRAPH_NO_MEMORY ? PYPROF_ERROR_MEMORY : PYPROF_OK;
+    }
+    exports__array_free(&names.bytes);
+    exports__array_free(&names.ends);
+    return result;
+}
+
+EXPORTS_API pyprof_result exports_draw_tree(const pyprof_profile *profile, const pyprof_output *output,
+                                            flamegraph *tree, const flamegraph_options *look, pyprof_write_fn write,
+                                            void *user) {
+    pyprof_result result;
+    exports__picture picture;
+    memset(&picture, 0, sizeof picture);
+    exports__error[0] = '\0';
+    picture.writing = exports__writing_new(profile, output, write, user, &result);
+    picture.graph = tree;
+    if (picture.writing != NULL) {
+        result = exports__put_picture(&picture, look);
+    }
+    return exports__finish(picture.writing, result, EXPORTS_FORMAT_SVG);
 }
 
 EXPORTS_API pyprof_result exports_draw(const pyprof_profile *profile, const pyprof_output *output,

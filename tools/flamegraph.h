@@ -155,6 +155,16 @@ static inline flamegraph_result flamegraph_read_difference(flamegraph *graph, FI
 #define FLAMEGRAPH_NONE UINT32_MAX
 static inline uint32_t flamegraph_add_frame(flamegraph *graph, uint32_t parent, const char *name, size_t size);
 
+/* The same for who has names that many frames share: they are looked up once. The name's number, 1 and above but for that
+ * of the root, or FLAMEGRAPH_NONE; and a frame that is called so. */
+static inline uint32_t flamegraph_add_name(flamegraph *graph, const char *name, size_t size);
+static inline uint32_t flamegraph_add_named(flamegraph *graph, uint32_t parent, uint32_t name);
+
+/* For who learns the names only at the end: until then frames are called by the bytes of uint32_t numbers, 0, 1, 2, ...
+ * Here number i gets texts from ends[i - 1] (of 0: from 0) to ends[i]. FLAMEGRAPH_BAD_INPUT = two numbers would have one
+ * text, or that of the root, and so frames would be one that are not; FLAMEGRAPH_NO_MEMORY; nothing has changed then. */
+static inline flamegraph_result flamegraph_rename(flamegraph *graph, const char *texts, const size_t *ends);
+
 /* Give a frame a value of its own: one that none of those has which it calls. It counts for all that called it, too.
  * FLAMEGRAPH_BAD_INPUT = the sum of all values exceeds 64 bits; nothing was added. */
 static inline flamegraph_result flamegraph_add_value(flamegraph *graph, uint32_t frame, uint64_t value);
@@ -178,8 +188,9 @@ static inline flamegraph_result flamegraph_add_figures(flamegraph *graph, uint32
 static inline flamegraph_result flamegraph_add_base(flamegraph *graph, uint32_t frame,
                                                     const flamegraph_figures *figures);
 
-/* The sum of all values (of figures: of wall time), in units of the last decimal that they have; 0 = there is nothing to
- * see (the picture then says so). */
+/* The sum of all values (of figures: of wall time, or if there is none, of the first that they have of CPU time, time with
+ * the GIL, samples), in units of the last decimal that they have; 0 = there is nothing to see (the picture then says so).
+ */
 static inline uint64_t flamegraph_total(const flamegraph *graph);
 
 /* Write the SVG, piece by piece. FLAMEGRAPH_IO_ERROR = `write` answered false. NULL options = all defaults. */
@@ -249,7 +260,10 @@ struct flamegraph {
     flamegraph_node *nodes; /* nodes[0] is the root, "all" */
     size_t node_count, node_capacity;
     flamegraph_index name_index, node_index;
-    flamegraph_figures *figures; /* of nodes; NULL = there is but one value. Those from figure_count on have none */
+    bool has_figures;            /* else each node has but one value, which counts as wall time */
+    flamegraph_metric counted;   /* what of the figures is in the nodes' totals: wall time, if they have any */
+    flamegraph_figures *figures; /* of nodes; NULL = they have no more than what is counted. Those from figure_count on
+                                    have none */
     size_t figure_count, figure_capacity;
     flamegraph_figures all;   /* their sum */
     flamegraph_figures *base; /* of nodes, as figures are; NULL = there is none */
@@ -883,6 +897,59 @@ static inline flamegraph_figures *flamegraph_base_at(flamegraph *graph, uint32_t
     return flamegraph_figures_in(&graph->base, &graph->base_count, &graph->base_capacity, node);
 }
 
+static inline uint64_t *flamegraph_metric_of(flamegraph_figures *figures, flamegraph_metric metric) {
+    switch (metric) {
+    case FLAMEGRAPH_CPU:
+        return &figures->cpu;
+    case FLAMEGRAPH_GIL:
+        return &figures->gil;
+    case FLAMEGRAPH_SAMPLES:
+        return &figures->samples;
+    case FLAMEGRAPH_WALL:
+        break;
+    }
+    return &figures->wall;
+}
+
+/* What each node has of its own; the caller frees it. NULL = no memory. */
+static inline uint64_t *flamegraph_own(const flamegraph *graph) {
+    uint64_t *own = (uint64_t *)malloc(graph->node_count * sizeof *own);
+    if (!own)
+        return NULL;
+    for (size_t i = 0; i < graph->node_count; i++)
+        own[i] = graph->nodes[i].total;
+    for (size_t i = graph->node_count; i-- > 1;)
+        own[graph->nodes[i].parent] -= graph->nodes[i].total;
+    return own;
+}
+
+/* From here on, nodes have all figures, and not only what is counted. False = no memory. */
+static inline bool flamegraph_keep_figures(flamegraph *graph) {
+    if (graph->figures)
+        return true;
+    uint64_t *own = flamegraph_own(graph);
+    if (!own || !flamegraph_figures_at(graph, (uint32_t)graph->node_count - 1)) {
+        free(own);
+        return false;
+    }
+    for (size_t i = 0; i < graph->node_count; i++)
+        *flamegraph_metric_of(&graph->figures[i], graph->counted) = own[i];
+    free(own);
+    return true;
+}
+
+/* From here on, this is counted; of what comes before it among the metrics, there was nothing. False = no memory. */
+static inline bool flamegraph_count(flamegraph *graph, flamegraph_metric metric) {
+    if (graph->counted != metric) {
+        if (flamegraph_total(graph) && !flamegraph_keep_figures(graph))
+            return false;
+        for (size_t i = 0; i < graph->node_count; i++)
+            graph->nodes[i].total = 0;
+        graph->counted = metric;
+    }
+    return true;
+}
+
 static inline void flamegraph_sum_figures(flamegraph_figures *sum, const flamegraph_figures *more) {
     sum->wall += more->wall;
     sum->wall_idle += more->wall_idle;
@@ -965,6 +1032,8 @@ static inline void flamegraph_free_mark(flamegraph_mark *mark) {
 /* False = no memory, and nothing has changed. */
 static inline bool flamegraph_begin(flamegraph_reading *reading, flamegraph *graph, bool difference,
                                     const flamegraph_told *told) {
+    if (!flamegraph_count(graph, FLAMEGRAPH_WALL))
+        return false;
     memset(reading, 0, sizeof *reading);
     reading->graph = graph;
     reading->told = *told;
@@ -1321,18 +1390,56 @@ static inline flamegraph_result flamegraph_read_difference(flamegraph *graph, FI
 
 /* ---- adding a tree ---- */
 
-static inline uint32_t flamegraph_add_frame(flamegraph *graph, uint32_t parent, const char *name, size_t size) {
-    uint32_t id = flamegraph_intern(graph, name, size);
-    uint32_t node = id == FLAMEGRAPH_NONE ? FLAMEGRAPH_NONE : flamegraph_child(graph, parent, id);
+static inline uint32_t flamegraph_add_name(flamegraph *graph, const char *name, size_t size) {
+    return flamegraph_intern(graph, name, size);
+}
+
+static inline uint32_t flamegraph_add_named(flamegraph *graph, uint32_t parent, uint32_t name) {
+    uint32_t node = flamegraph_child(graph, parent, name);
     if (parent == FLAMEGRAPH_ROOT && node != FLAMEGRAPH_NONE) {
-        bool thread = flamegraph_is_thread(name, size);
-        graph->ours = graph->ours || (thread && !flamegraph_is_thread_id(name, size));
+        const char *text = graph->text + graph->names[name].offset;
+        bool thread = flamegraph_is_thread(text, graph->names[name].size);
+        graph->ours = graph->ours || (thread && !flamegraph_is_thread_id(text, graph->names[name].size));
         graph->foreign = graph->foreign || !thread;
     }
     return node;
 }
 
-static inline flamegraph_result flamegraph_add_value(flamegraph *graph, uint32_t frame, uint64_t value) {
+static inline uint32_t flamegraph_add_frame(flamegraph *graph, uint32_t parent, const char *name, size_t size) {
+    uint32_t number = flamegraph_add_name(graph, name, size);
+    return number == FLAMEGRAPH_NONE ? number : flamegraph_add_named(graph, parent, number);
+}
+
+static inline flamegraph_result flamegraph_rename(flamegraph *graph, const char *texts, const size_t *ends) {
+    flamegraph before = *graph, *names = flamegraph_create();
+    bool distinct = true;
+    uint32_t id = 0;
+    for (uint32_t i = 1; names && distinct && id != FLAMEGRAPH_NONE && i < graph->name_count; i++) {
+        uint32_t number;
+        memcpy(&number, graph->text + graph->names[i].offset, sizeof number);
+        size_t start = number > 0 ? ends[number - 1] : 0;
+        id = flamegraph_intern(names, texts + start, ends[number] - start);
+        distinct = id == i || id == FLAMEGRAPH_NONE;
+    }
+    if (names && distinct && id != FLAMEGRAPH_NONE) {
+        graph->text = names->text;
+        graph->text_size = names->text_size;
+        graph->text_capacity = names->text_capacity;
+        graph->names = names->names;
+        graph->name_capacity = names->name_capacity;
+        graph->name_index = names->name_index;
+        names->text = before.text;
+        names->names = before.names;
+        names->name_index = before.name_index;
+    }
+    flamegraph_free(names);
+    return !names || id == FLAMEGRAPH_NONE ? FLAMEGRAPH_NO_MEMORY : distinct ? FLAMEGRAPH_OK : FLAMEGRAPH_BAD_INPUT;
+}
+
+/* Most frames of a tree have no value of their own. */
+static inline flamegraph_result flamegraph_add_total(flamegraph *graph, uint32_t frame, uint64_t value) {
+    if (value == 0)
+        return FLAMEGRAPH_OK;
     if (!flamegraph_scale(&value, graph->decimals) || value > UINT64_MAX - flamegraph_total(graph))
         return FLAMEGRAPH_BAD_INPUT;
     for (; frame != FLAMEGRAPH_ROOT; frame = graph->nodes[frame].parent)
@@ -1341,21 +1448,60 @@ static inline flamegraph_result flamegraph_add_value(flamegraph *graph, uint32_t
     return FLAMEGRAPH_OK;
 }
 
+static inline flamegraph_result flamegraph_add_value(flamegraph *graph, uint32_t frame, uint64_t value) {
+    return flamegraph_count(graph, FLAMEGRAPH_WALL) ? flamegraph_add_total(graph, frame, value) : FLAMEGRAPH_NO_MEMORY;
+}
+
+/* What is to be counted of a graph, once these are added: the first metric that is there. */
+static inline flamegraph_metric flamegraph_to_count(const flamegraph *graph, const flamegraph_figures *more) {
+    flamegraph_metric first = more->wall  ? FLAMEGRAPH_WALL
+                              : more->cpu ? FLAMEGRAPH_CPU
+                              : more->gil ? FLAMEGRAPH_GIL
+                                          : FLAMEGRAPH_SAMPLES;
+    return flamegraph_total(graph) && graph->counted < first ? graph->counted : first;
+}
+
+/* Whether they have no more than what is counted. */
+static inline bool flamegraph_is_counted(const flamegraph *graph, flamegraph_figures figures) {
+    *flamegraph_metric_of(&figures, graph->counted) = 0;
+    return !figures.wall && !figures.wall_idle && !figures.cpu && !figures.gil && !figures.samples &&
+           !figures.samples_idle;
+}
+
+/* Makes the graph ready for them. False = no memory. */
+static inline bool flamegraph_expect_figures(flamegraph *graph, uint32_t frame, const flamegraph_figures *figures) {
+    if (!flamegraph_count(graph, flamegraph_to_count(graph, figures)))
+        return false;
+    graph->has_figures = true;
+    if (!graph->figures && graph->decimals == 0 && flamegraph_is_counted(graph, *figures))
+        return true;
+    return flamegraph_keep_figures(graph) && flamegraph_figures_at(graph, frame);
+}
+
+static inline bool flamegraph_is_nothing(const flamegraph_figures *figures) {
+    return !figures->wall && !figures->cpu && !figures->gil && !figures->samples;
+}
+
 static inline flamegraph_result flamegraph_add_figures(flamegraph *graph, uint32_t frame,
                                                        const flamegraph_figures *figures) {
     if (figures->wall_idle > figures->wall || figures->samples_idle > figures->samples)
         return FLAMEGRAPH_BAD_INPUT;
-    if (!flamegraph_figures_at(graph, frame))
-        return FLAMEGRAPH_NO_MEMORY;
-    flamegraph_figures *all = &graph->all;
+    if (flamegraph_is_nothing(figures)) {
+        graph->has_figures = true;
+        return FLAMEGRAPH_OK;
+    }
+    flamegraph_figures *all = &graph->all, more = *figures;
     if (figures->cpu > UINT64_MAX - all->cpu || figures->gil > UINT64_MAX - all->gil ||
         figures->samples > UINT64_MAX - all->samples)
         return FLAMEGRAPH_BAD_INPUT;
-    flamegraph_result result = flamegraph_add_value(graph, frame, figures->wall);
+    if (!flamegraph_expect_figures(graph, frame, figures))
+        return FLAMEGRAPH_NO_MEMORY;
+    flamegraph_result result = flamegraph_add_total(graph, frame, *flamegraph_metric_of(&more, graph->counted));
     if (result != FLAMEGRAPH_OK)
         return result;
     flamegraph_sum_figures(all, figures);
-    flamegraph_sum_figures(&graph->figures[frame], figures);
+    if (graph->figures)
+        flamegraph_sum_figures(&graph->figures[frame], figures);
     return FLAMEGRAPH_OK;
 }
 
@@ -1376,19 +1522,16 @@ static inline flamegraph_result flamegraph_add_base(flamegraph *graph, uint32_t 
     return FLAMEGRAPH_OK;
 }
 
-/* A node's own figures; what was added as one value is wall time. `own` is the node's own value. */
+/* A node's own figures; what was added as one value is wall time. `own` is what the node has itself of its total. */
 static inline flamegraph_figures flamegraph_own_figures(const flamegraph *graph, uint32_t node, uint64_t own) {
     flamegraph_figures figures;
     memset(&figures, 0, sizeof figures);
     if (node < graph->figure_count)
         figures = graph->figures[node];
-    if (own > figures.wall)
-        figures.wall = own;
+    uint64_t *counted = flamegraph_metric_of(&figures, graph->counted);
+    if (own > *counted)
+        *counted = own;
     return figures;
-}
-
-static inline bool flamegraph_is_nothing(const flamegraph_figures *figures) {
-    return !figures->wall && !figures->cpu && !figures->gil && !figures->samples;
 }
 
 /* The one of them that is shown. */
@@ -1404,18 +1547,6 @@ static inline uint64_t flamegraph_figure(const flamegraph_figures *figures, flam
         break;
     }
     return figures->wall - (idle ? 0 : figures->wall_idle);
-}
-
-/* What each node has of its own; the caller frees it. NULL = no memory. */
-static inline uint64_t *flamegraph_own(const flamegraph *graph) {
-    uint64_t *own = (uint64_t *)malloc(graph->node_count * sizeof *own);
-    if (!own)
-        return NULL;
-    for (size_t i = 0; i < graph->node_count; i++)
-        own[i] = graph->nodes[i].total;
-    for (size_t i = graph->node_count; i-- > 1;)
-        own[graph->nodes[i].parent] -= graph->nodes[i].total;
-    return own;
 }
 
 /* ---- where code lives ---- */
@@ -1618,6 +1749,8 @@ static inline bool flamegraph_fill_view(flamegraph_view *view) {
     flamegraph *graph = view->graph;
     graph->nodes[0].total = from->nodes[0].total;
     graph->decimals = from->decimals;
+    graph->has_figures = from->has_figures;
+    graph->counted = from->counted;
     view->node[0] = 0;
     if (from->figures && !flamegraph_figures_at(graph, 0))
         return false;
@@ -1706,7 +1839,7 @@ static inline bool flamegraph_view_make(flamegraph_view *view, const flamegraph 
     memset(view, 0, sizeof *view);
     view->from = from;
     view->apart = apart;
-    view->copied = imports && from->figures;
+    view->copied = imports && (from->figures || (from->has_figures && from->base_count));
     view->groups = flamegraph_create();
     if (!view->groups || !flamegraph_view_names(view, imports) || !flamegraph_find_groups(view))
         return false;
@@ -2182,7 +2315,7 @@ static inline flamegraph_options flamegraph_defaults(const flamegraph_options *g
     if (!options.subtitle)
         options.subtitle = "";
     if (!options.unit)
-        options.unit = graph->figures || (graph->ours && !graph->foreign) ? "us" : "samples";
+        options.unit = graph->has_figures || (graph->ours && !graph->foreign) ? "us" : "samples";
     if (!(options.min_width > 0))
         options.min_width = 1;
     return options;
@@ -2380,10 +2513,10 @@ static inline void flamegraph_picture_free(flamegraph_picture *picture) {
 
 /* What each node, and all that it called, had in the base; NULL = no memory. */
 static inline uint64_t *flamegraph_base_totals(const flamegraph *graph, const flamegraph_options *options) {
-    flamegraph_metric metric = graph->figures ? options->metric : FLAMEGRAPH_WALL;
+    flamegraph_metric metric = graph->has_figures ? options->metric : FLAMEGRAPH_WALL;
     uint64_t *base = (uint64_t *)calloc(graph->node_count, sizeof *base);
     for (size_t i = 0; base && i < graph->base_count; i++)
-        base[i] = flamegraph_figure(&graph->base[i], metric, !graph->figures || options->idle);
+        base[i] = flamegraph_figure(&graph->base[i], metric, !graph->has_figures || options->idle);
     for (size_t i = graph->node_count; base && i-- > 1;)
         base[graph->nodes[i].parent] += base[i];
     return base;
@@ -2557,13 +2690,13 @@ static inline bool flamegraph_record_all(flamegraph_table *table, const uint64_t
         flamegraph_figures figures = flamegraph_own_figures(graph, i, own[i]);
         if (!flamegraph_is_nothing(&figures))
             good = flamegraph_record(table, entry, thread, has ? FLAMEGRAPH_OWN : FLAMEGRAPH_FOLDED, own[i],
-                                     graph->figures ? &figures : NULL);
+                                     graph->has_figures ? &figures : NULL);
         if (!has && (!kept->base || graph->nodes[i].total))
             good = good && flamegraph_record(table, entry, thread, FLAMEGRAPH_FRAMES, 1, NULL);
         if (kept->base && i < graph->base_count && !flamegraph_is_nothing(&graph->base[i]))
             good = good && flamegraph_record(table, entry, thread + (uint32_t)table->thread_count,
                                              has ? FLAMEGRAPH_OWN : FLAMEGRAPH_FOLDED, graph->base[i].wall,
-                                             graph->figures ? &graph->base[i] : NULL);
+                                             graph->has_figures ? &graph->base[i] : NULL);
     }
     return good;
 }
@@ -2682,7 +2815,7 @@ static inline bool flamegraph_table_make(flamegraph_table *table, const flamegra
                                          const flamegraph_options *options) {
     char count[32];
     flamegraph_options all = *options; /* the table has all of the figures */
-    all.metric = FLAMEGRAPH_WALL;
+    all.metric = graph->counted;
     all.idle = true;
     memset(table, 0, sizeof *table);
     if (!flamegraph_view_make(&table->apart, graph, true, false))
@@ -3554,7 +3687,7 @@ static inline void flamegraph_put_difference_style(flamegraph_out *out) {
 }
 
 static inline const char *flamegraph_unit(const flamegraph_picture *picture) {
-    bool samples = picture->graph->figures && picture->options.metric == FLAMEGRAPH_SAMPLES;
+    bool samples = picture->graph->has_figures && picture->options.metric == FLAMEGRAPH_SAMPLES;
     return samples ? "samples" : picture->options.unit;
 }
 
@@ -3839,7 +3972,7 @@ static inline void flamegraph_put_entry(const flamegraph_table *table, size_t at
     for (size_t end = *next + count; *next < end; ++*next) {
         const flamegraph_node *record = &records->nodes[table->order[*next]];
         flamegraph_put_number(record->name, out);
-        if (table->base.graph->figures && record->name % FLAMEGRAPH_KINDS != FLAMEGRAPH_FRAMES)
+        if (table->base.graph->has_figures && record->name % FLAMEGRAPH_KINDS != FLAMEGRAPH_FRAMES)
             flamegraph_put_figures_of(&records->figures[table->order[*next]], out);
         else
             flamegraph_put_number(record->total, out);
@@ -3905,7 +4038,7 @@ static inline bool flamegraph_put_data(const flamegraph_picture *picture, const 
     flamegraph_puts(", subtitle: ", out);
     flamegraph_put_js(options->subtitle, strlen(options->subtitle), out);
     flamegraph_print(out, ", metric: %d, idle: %d, figures: %d", (int)options->metric, options->idle,
-                     table->base.graph->figures != NULL);
+                     table->base.graph->has_figures);
     if (options->difference)
         flamegraph_put_difference(options->difference, out);
     flamegraph_puts(", facts: ", out);
@@ -4025,7 +4158,7 @@ static inline bool flamegraph_draw(const flamegraph *graph, const flamegraph_tab
     if (made) {
         picture.options = *options;
         flamegraph_format_kept(picture.kept_text, sizeof picture.kept_text, &table->kept);
-        if (graph->figures)
+        if (graph->has_figures)
             flamegraph_format_shown(picture.shown, sizeof picture.shown, options);
         if (!options->threads)
             memcpy(picture.together, table->together, sizeof picture.together);
@@ -4059,10 +4192,10 @@ static inline bool flamegraph_draw_view(const flamegraph *graph, const flamegrap
 /* If there is nothing of what is to be shown of figures, what there is, is shown: with what waited, or by wall time.
  * Answers the sum of it. */
 static inline uint64_t flamegraph_settle(const flamegraph *graph, flamegraph_options *options) {
-    if (!graph->figures)
+    if (!graph->has_figures)
         return flamegraph_total(graph);
     flamegraph_figures all = graph->all;
-    if (all.wall < flamegraph_total(graph))
+    if (graph->counted == FLAMEGRAPH_WALL && all.wall < flamegraph_total(graph))
         all.wall = flamegraph_total(graph);
     for (int attempt = 0; attempt < 2 && flamegraph_figure(&all, options->metric, options->idle) == 0; attempt++) {
         options->metric = attempt ? FLAMEGRAPH_WALL : options->metric;

@@ -31,14 +31,18 @@
 typedef struct import_options {
     const char *unit; /* of collapsed text: ns, us, ms, s, samples; NULL = us if pyprof wrote it, else samples */
     const char *take; /* the one sample type of a pprof file to take; NULL = those that are ours */
+    flamegraph *tree; /* takes the stacks of collapsed text, where the profile then has each frame but once: see
+                         exports_name_tree. Few bytes a node. NULL = all goes into the profile */
 } import_options;
 
 /* What a file has given. */
 typedef struct imported {
-    const char *kind;     /* "collapsed text", ...; NULL = not known yet */
-    unsigned metrics;     /* a bit for each pyprof_metric that it has, 1 << PYPROF_METRIC_WALL ... */
-    bool has_threads;     /* its stacks are threads'; else all are of one, "all threads" */
-    bool has_times;       /* it has a time line */
+    const char *kind; /* "collapsed text", ...; NULL = not known yet */
+    unsigned metrics; /* a bit for each pyprof_metric that it has, 1 << PYPROF_METRIC_WALL ... */
+    bool has_threads; /* its stacks are threads'; else all are of one, "all threads" */
+    bool has_times;   /* it has a time line */
+    bool has_tree;    /* its stacks are in import_options.tree */
+    bool is_mixed;    /* so it cannot be read into a tree: some stacks are threads', others not. It is what is wrong */
     uint32_t first_node;  /* of those of the profile that are its own: they come one after the other */
     uint32_t first_track; /* likewise */
     pyprof_facts facts;   /* its texts are not set, but are in those below */
@@ -65,6 +69,15 @@ typedef struct import_thread {
     uint32_t node; /* its number */
 } import_thread;
 
+/* A node that was found below another one. */
+typedef struct import_step {
+    uint32_t parent;
+    uint32_t frame; /* its number in the file */
+    uint32_t node;  /* 0 = there is nothing here */
+} import_step;
+
+#define IMPORT_STEP_BITS 18
+
 typedef struct import {
     pyprof_profile *profile;
     const import_options *options;
@@ -82,9 +95,12 @@ typedef struct import {
     pyprof__table threads;
     pyprof__array last_frames, last_nodes; /* the last stack: its frames' numbers and nodes, root first */
     uint32_t last_thread;                  /* its node */
+    import_step *steps;                    /* the last one of each hash; NULL = none was needed yet */
     uint64_t all[4];                       /* sums of each metric */
     uint64_t all_idle;                     /* of samples */
     bool has_stats;                        /* the file tells the figures of its recording itself */
+    flamegraph *tree;                      /* what of nodes and threads' nodes is said here is of its frames; or NULL */
+    uint32_t first_thread;                 /* with a tree: the profile's node below which its frames stand */
 } import;
 
 /* ---- what is wrong ---- */
@@ -261,6 +277,42 @@ static bool import_child(import *in, uint32_t parent, const import_frame *frame,
     return true;
 }
 
+/* As import_child, in the tree. *word: the number of the frame's name there; 0 = it is not known yet. */
+static bool import_tree_child(import *in, uint32_t parent, const import_frame *frame, const pyprof_node *figures,
+                              uint32_t *word, uint32_t *number) {
+    if (*word == 0) {
+        uint32_t name;
+        if (!import_child(in, in->first_thread, frame, NULL, &name)) {
+            return false;
+        }
+        *word = flamegraph_add_name(in->tree, (const char *)&name, sizeof name);
+    }
+    *number = *word != FLAMEGRAPH_NONE ? flamegraph_add_named(in->tree, parent, *word) : FLAMEGRAPH_NONE;
+    if (*number == FLAMEGRAPH_NONE) {
+        return import_no_memory(in);
+    }
+    if (figures == NULL) {
+        return true;
+    }
+    flamegraph_figures own = {.wall = figures->wall_ns, .samples = figures->samples};
+    return flamegraph_add_figures(in->tree, *number, &own) == FLAMEGRAPH_OK || import_no_memory(in);
+}
+
+/* Gives a new thread its frame in the tree, and what its profile's root has below it; if all stacks are of one that the
+   file does not name, it is no frame. */
+static bool import_tree_thread(import *in, uint32_t root, uint32_t *number) {
+    const import_frame truncated = {in->profile->truncated, 0};
+    uint32_t word = 0, below;
+    bool is_first = in->threads.items.count == 1;
+    in->first_thread = is_first ? root : in->first_thread;
+    *number = in->into->has_threads ? flamegraph_add_frame(in->tree, FLAMEGRAPH_ROOT, (const char *)&root, sizeof root)
+                                    : FLAMEGRAPH_ROOT;
+    if (*number == FLAMEGRAPH_NONE) {
+        return import_no_memory(in);
+    }
+    return import_tree_child(in, *number, &truncated, NULL, &word, &below);
+}
+
 /* A thread of its own. */
 static bool import_add_thread(import *in, pyprof_text name, int32_t tid, bool is_named, uint32_t *number) {
     pyprof_node node = {.parent = PYPROF_NO_NODE, .name = name, .tid = tid, .is_named = is_named};
@@ -285,7 +337,8 @@ static bool import_find_thread(import *in, const char *name, size_t size, int32_
         return import_no_memory(in);
     }
     if (is_new) {
-        if (!import_add_thread(in, import_text(name, size), tid, true, number)) {
+        if (!import_add_thread(in, import_text(name, size), tid, true, number) ||
+            (in->tree != NULL && !import_tree_thread(in, *number, number))) {
             return false;
         }
         PYPROF__ITEM(import_thread, &in->threads.items, index).node = *number;
@@ -305,9 +358,28 @@ static bool import_cut_stack(import *in, size_t depth, size_t more) {
 /* What has a value, and no frame. */
 static bool import_bare_thread(import *in, uint32_t thread, const pyprof_node *figures, uint32_t *leaf) {
     import_frame frame;
+    uint32_t word = 0;
     return import_make_frame(in, import_text(IMPORT_NO_STACK, sizeof IMPORT_NO_STACK - 1), import_text("", 0), 0, 0,
                              &frame) &&
-           import_child(in, thread, &frame, figures, leaf);
+           (in->tree != NULL ? import_tree_child(in, thread, &frame, figures, &word, leaf)
+                             : import_child(in, thread, &frame, figures, leaf));
+}
+
+/* As import_child, for a frame of the file that has a number. Most steps of stacks were gone before: one look at what was
+   found then costs less than the search in a large tree. */
+static bool import_step_down(import *in, uint32_t parent, const import_frame *frames, uint32_t number,
+                             const pyprof_node *figures, uint32_t *node) {
+    uint64_t hash = ((uint64_t)parent << 32 | number) * 0x9e3779b97f4a7c15u;
+    import_step *step = &in->steps[hash >> (64 - IMPORT_STEP_BITS)];
+    if (figures == NULL && step->node != 0 && step->parent == parent && step->frame == number) {
+        *node = step->node;
+        return true;
+    }
+    if (!import_child(in, parent, &frames[number], figures, node)) {
+        return false;
+    }
+    *step = (import_step){parent, number, *node};
+    return true;
 }
 
 /* Adds figures to a stack of frames below a thread. What it shares with the last stack is there already. stack: which of
@@ -328,11 +400,17 @@ static bool import_stack(import *in, uint32_t thread, const import_frame *frames
     if (!import_cut_stack(in, same, depth - same)) {
         return false;
     }
+    if (in->steps == NULL) {
+        in->steps = (import_step *)calloc((size_t)1 << IMPORT_STEP_BITS, sizeof *in->steps);
+    }
+    if (in->steps == NULL) {
+        return import_no_memory(in);
+    }
     uint32_t *nodes = (uint32_t *)in->last_nodes.data;
     in->last_thread = thread;
     for (size_t i = same; i < depth; i++) {
         const pyprof_node *own = i + 1 == depth ? figures : NULL;
-        if (!import_child(in, i == 0 ? thread : nodes[i - 1], &frames[stack[i]], own, &nodes[i])) {
+        if (!import_step_down(in, i == 0 ? thread : nodes[i - 1], frames, stack[i], own, &nodes[i])) {
             return false;
         }
         ((uint32_t *)in->last_frames.data)[i] = stack[i];
@@ -363,6 +441,15 @@ static int import_unit(const char *text, size_t size) {
 
 /* ---- collapsed text ---- */
 
+/* A text of a frame that has come up; its hash is the key. */
+typedef struct import_known {
+    uint64_t hash[2];
+    import_frame frame;
+    uint32_t word; /* with a tree: see import_tree_child */
+} import_known;
+
+#define IMPORT_RECENT_BITS 14
+
 /* A text of which the stacks are read, with what is kept of the last one: its bytes, and where in them its thread and its
    frames end; in->last_nodes has their nodes, the thread's first. */
 typedef struct import_collapsed {
@@ -372,14 +459,9 @@ typedef struct import_collapsed {
     pyprof__array stack, ends;
     pyprof__array name;   /* room for a name without its escapes */
     pyprof__table frames; /* import_known: each text of a frame is taken apart once */
+    uint32_t *recent;     /* of these, the last one that had the hash; often it is the next */
     size_t stacks, pairs;
 } import_collapsed;
-
-/* A text of a frame that has come up; its hash is the key. */
-typedef struct import_known {
-    uint64_t hash[2];
-    import_frame frame;
-} import_known;
 
 /* Two hashes of different kinds: that two texts agree in both is not reckoned with. */
 static void import_hash(const char *text, size_t size, uint64_t hash[2]) {
@@ -496,23 +578,45 @@ static bool import_parse_frame(import *in, import_collapsed *of, const char *tex
     return import_make_frame(in, node.name, node.path, (uint64_t)node.line, 0, frame);
 }
 
+/* What is known of a text of a frame; NULL = no memory. */
+static import_known *import_find_frame(import *in, import_collapsed *of, const char *text, size_t size, bool *is_new) {
+    import_known key = {{0, 0}, {0, 0}, 0};
+    import_hash(text, size, key.hash);
+    uint32_t *recent = &of->recent[key.hash[0] >> (64 - IMPORT_RECENT_BITS)];
+    *is_new = false;
+    if (*recent < of->frames.items.count) {
+        import_known *known = &PYPROF__ITEM(import_known, &of->frames.items, *recent);
+        if (known->hash[0] == key.hash[0] && known->hash[1] == key.hash[1]) {
+            return known;
+        }
+    }
+    uint32_t index = pyprof__table_intern(&in->memory, &of->frames, &key, is_new);
+    if (index == PYPROF__NONE) {
+        (void)import_no_memory(in);
+        return NULL;
+    }
+    *recent = index;
+    return &PYPROF__ITEM(import_known, &of->frames.items, index);
+}
+
 /* Adds one frame, which stands at [from, to) of the stack, below the last node. */
 static bool import_add_frame(import *in, import_collapsed *of, const char *stack, size_t from, size_t to,
                              const pyprof_node *figures) {
     uint32_t depth = in->last_nodes.count, *nodes = (uint32_t *)in->last_nodes.data;
-    import_known key = {{0, 0}, {0, 0}};
     bool is_new;
-    import_hash(stack + from, to - from, key.hash);
-    uint32_t known = pyprof__table_intern(&in->memory, &of->frames, &key, &is_new);
-    if (known == PYPROF__NONE) {
-        return import_no_memory(in);
+    import_known *item = import_find_frame(in, of, stack + from, to - from, &is_new);
+    if (item == NULL) {
+        return false;
     }
-    import_frame *frame = &PYPROF__ITEM(import_known, &of->frames.items, known).frame;
+    import_frame *frame = &item->frame;
     if (is_new && import_is_blank(stack + from, to - from)) {
         return import_fail(in, "frame %zu of the stack is empty", import_frame_number(stack, from));
     }
-    if ((is_new && !import_parse_frame(in, of, stack + from, to - from, frame)) ||
-        !import_child(in, nodes[depth - 1], frame, figures, &nodes[depth])) {
+    if (is_new && !import_parse_frame(in, of, stack + from, to - from, frame)) {
+        return false;
+    }
+    if (!(in->tree != NULL ? import_tree_child(in, nodes[depth - 1], frame, figures, &item->word, &nodes[depth])
+                           : import_child(in, nodes[depth - 1], frame, figures, &nodes[depth]))) {
         return false;
     }
     ((uint32_t *)of->ends.data)[depth] = (uint32_t)to;
@@ -532,6 +636,10 @@ static bool import_add_root(import *in, import_collapsed *of, const char *stack,
     } else {
         size = root - skipped;
         memcpy(name, stack + skipped, size);
+    }
+    in->into->is_mixed = in->tree != NULL && in->threads.items.count > 0 && in->into->has_threads != (root > 0);
+    if (in->into->is_mixed) {
+        return import_fail(in, "some stacks are of threads, others not");
     }
     in->into->has_threads = in->into->has_threads || root > 0;
     ((uint32_t *)of->ends.data)[0] = (uint32_t)root;
@@ -730,10 +838,13 @@ static bool import_collapsed_text(import *in) {
     import_collapsed of = {
         .stack = {.item_size = 1}, .name = {.item_size = 1}, .ends = {.item_size = sizeof(uint32_t)}};
     pyprof__table_init(&of.frames, sizeof(import_known), offsetof(import_known, frame));
+    of.recent = (uint32_t *)calloc((size_t)1 << IMPORT_RECENT_BITS, sizeof *of.recent);
+    in->tree = in->options->tree;
+    in->into->has_tree = in->tree != NULL;
     of.is_ours = import_looks_ours(in->text, in->size);
     of.is_unchecked = unit != NULL;
     of.exponent = unit != NULL ? import_unit(unit, strlen(unit)) : of.is_ours ? import_unit("us", 2) : -1;
-    bool is_good = import_lines(in, &of);
+    bool is_good = of.recent != NULL ? import_lines(in, &of) : import_no_memory(in);
     while (is_good && !in->has_ended) {
         is_good = import_read_more(in) && import_lines(in, &of);
     }
@@ -742,6 +853,7 @@ static bool import_collapsed_text(import *in) {
         is_good = import_fail(in, "each line has two values, as difffolded.pl writes them: convert the two files by "
                                   "--diff instead");
     }
+    free(of.recent);
     pyprof__table_free(&in->memory, &of.frames);
     pyprof__array_free(&in->memory, &of.stack);
     pyprof__array_free(&in->memory, &of.ends);
@@ -2025,6 +2137,7 @@ static void import_free(import *in) {
         gzclose(in->file);
     }
     free(in->text);
+    free(in->steps);
     pyprof__table_free(&in->memory, &in->threads);
     pyprof__array_free(&in->memory, &in->last_frames);
     pyprof__array_free(&in->memory, &in->last_nodes);
@@ -2032,7 +2145,7 @@ static void import_free(import *in) {
 
 static pyprof_result import_file(pyprof_profile *profile, const char *path, const import_options *options,
                                  imported *into) {
-    static const import_options defaults = {NULL, NULL};
+    static const import_options defaults = {NULL, NULL, NULL};
 import in;
     memset(&in, 0, sizeof in);
     memset(into, 0, sizeof *into);

@@ -466,6 +466,7 @@ static bool convert_check_paths(const convert_request *request) {
 /* What was read: one profile of all files. */
 typedef struct convert_input {
     pyprof_profile *profile;
+    flamegraph *tree; /* of its stacks, which are then not in the profile; NULL = they are there */
     pyprof_facts facts;
     unsigned metrics; /* that all files have: bits as in imported */
     bool has_threads;
@@ -614,10 +615,56 @@ static bool convert_check_metrics(const convert_request *request, const char *pa
     return true;
 }
 
+static bool convert_begin(convert_input *into) {
+    into->metrics = 15;
+    return pyprof_make(NULL, 0, NULL, &into->profile) == PYPROF_OK;
+}
+
+/* Forgets what was read. */
+static void convert_drop(convert_input *into) {
+    flamegraph_free(into->tree);
+    pyprof_free(into->profile);
+    memset(into, 0, sizeof *into);
+}
+
+/* Whether all that is made of the files is a picture of one of them as it is, which can be read twice. */
+static bool convert_may_have_tree(const convert_request *request) {
+    const pyprof_output *show = &request->show;
+    struct stat status;
+    return request->input_count == 1 && request->base == NULL && request->output_count == 1 &&
+           request->outputs[0].format == EXPORTS_FORMAT_SVG && show->detail == PYPROF_DETAIL_LINE &&
+           !pyprof__is_filtered(show) && stat(request->inputs[0], &status) == 0 && S_ISREG(status.st_mode);
+}
+
+/* Reads a file; if its picture is then the same, its stacks into a tree, where they are few bytes a node: a profile has
+   room for all figures of each node, of which collapsed text knows one. */
+static pyprof_result convert_import(const convert_request *request, const char *path, convert_input *into,
+                                    imported *file) {
+    import_options options = request->import;
+    bool is_named = false;
+    options.tree = into->tree = convert_may_have_tree(request) ? flamegraph_create() : NULL;
+    pyprof_result result = import_file(into->profile, path, &options, file);
+    if (into->tree == NULL || (result != PYPROF_OK && !file->is_mixed)) {
+        return result;
+    }
+    if (!file->has_tree) {
+        flamegraph_free(into->tree);
+        into->tree = NULL;
+        return result;
+    }
+    if (result == PYPROF_OK && exports_name_tree(into->profile, &request->show, into->tree, &is_named) == PYPROF_OK &&
+        is_named) {
+        return result;
+    }
+    convert_drop(into);
+    snprintf(file->wrong, sizeof file->wrong, "%s: out of memory", path);
+    return convert_begin(into) ? import_file(into->profile, path, &request->import, file) : PYPROF_ERROR_MEMORY;
+}
+
 static bool convert_read_file(const convert_request *request, const char *path, convert_input *into,
                               uint32_t *no_times) {
     imported file;
-    if (import_file(into->profile, path, &request->import, &file) != PYPROF_OK) {
+    if (convert_import(request, path, into, &file) != PYPROF_OK) {
         convert_complain("%s", file.wrong);
         return false;
     }
@@ -633,9 +680,7 @@ static bool convert_read_file(const convert_request *request, const char *path, 
 
 /* Reads the files into one profile; false: it was said why not. */
 static bool convert_read(const convert_request *request, char *const *paths, int count, convert_input *into) {
-    bool is_good = pyprof_make(NULL, 0, NULL, &into->profile) == PYPROF_OK;
-    bool needs_times = convert_needs_times(request);
-    into->metrics = 15;
+    bool is_good = convert_begin(into), needs_times = convert_needs_times(request);
     if (!is_good) {
         convert_complain("out of memory");
     }
@@ -820,10 +865,12 @@ static bool convert_write(const convert_source *source, exports_format format, p
     }
     output.merge_threads = !source->input->has_threads;
     bool is_pprof = format == EXPORTS_FORMAT_PPROF || format == EXPORTS_FORMAT_PPROF_PLAIN;
-    pyprof_result result = is_pprof ? convert_write_pprof(source, &output, format, write, user)
-                           : format == EXPORTS_FORMAT_SVG
-                               ? exports_draw(source->input->profile, &output, &request->look, write, user)
-                               : exports_write(source->input->profile, &output, format, write, user);
+    pyprof_result result =
+        is_pprof ? convert_write_pprof(source, &output, format, write, user)
+        : source->input->tree != NULL
+            ? exports_draw_tree(source->input->profile, &output, source->input->tree, &request->look, write, user)
+        : format == EXPORTS_FORMAT_SVG ? exports_draw(source->input->profile, &output, &request->look, write, user)
+                                       : exports_write(source->input->profile, &output, format, write, user);
     *wrong = exports_last_error();
     return result == PYPROF_OK;
 }
@@ -953,8 +1000,8 @@ static int convert_run(convert_request *request) {
     }
     convert_source source = {request, &inputs[0], request->base != NULL ? &inputs[1] : NULL};
     bool is_good = convert_read_all(request, &inputs[0], &inputs[1]) && convert_write_all(&source, request);
-    pyprof_free(inputs[0].profile);
-    pyprof_free(inputs[1].profile);
+    convert_drop(&inputs[0]);
+    convert_drop(&inputs[1]);
     free(inputs);
     return is_good ? EXIT_SUCCESS : CONVERT_FAILED;
 }
