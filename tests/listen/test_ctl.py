@@ -188,7 +188,8 @@ class Commands(Case):
             program = self.begin('record', host.pid, '-d', 1000, '-r', 2000, '-o', 'x.txt')
             while not client.status(host.path)['is_recording']:
                 pass
-            host('deep(5, 5)')
+            while b'"f3"' not in client.ask(host.path, 'snapshot'):
+                host('deep(5, 5)')
             program.send_signal(signal.SIGINT)
             self.assertEqual(('', ''), program.communicate(timeout=PATIENCE))
             self.assertEqual(0, program.returncode)

@@ -198,7 +198,8 @@ class Ends(Case):
             for turn in range(4):
                 self.assertEqual(host.pid, client.status(host.path)['pid'])
                 ask(host.path, 'start interval_us=300')
-                host('deep(3, 3)')
+                while b'"f2"' not in ask(host.path, 'snapshot'):
+                    host('deep(3, 3)')
                 host.tell('bye')
                 self.assertEqual('without Python\n', host.program.stdout.readline())
                 self.assertTrue(client.status(host.path)['is_recording'])
