@@ -5,7 +5,8 @@
  *     pyprof-convert --diff before.pb.gz after.pb.gz -o change.svg
  *
  * All that is read becomes one pyprof_profile (imports.h), and so all that pyprof.h, exports.h and flamegraph.h can do with
- * a recording, they do with it. It needs neither Python nor a recording.
+ * a recording, they do with it. But where collapsed text becomes a picture and nothing else, its stacks go straight there:
+ * see convert_import. It needs neither Python nor a recording.
  *
  * convert_main is the whole program, for who has it inside another one: there, include this file behind the implementation
  * of pyprof.h, with PYPROF_CONVERT_NO_MAIN defined. It never calls exit.
