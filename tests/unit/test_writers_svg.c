@@ -15,6 +15,7 @@ static pyprof_profile *new_profile(counted_memory *counts) {
     pyprof__profile_init(profile, &memory);
     profile->truncated = pyprof__intern_marker(profile, "[truncated]");
     profile->process_name = pyprof__intern_text(profile, "host", 4);
+    profile->python = pyprof__intern_text(profile, "3.13.1", 6);
     return profile;
 }
 
@@ -195,6 +196,7 @@ static void test_picture_of_the_tree_is_that_of_a_visit(void **state) {
         look.idle = output.include_idle;
         look.empty = "Nothing was recorded of what is to be shown: another metric shows more.";
         look.facts.program = "host";
+        look.facts.python = "3.13.1";
         look.facts.date = 1000000000;
         look.facts.seconds = 2.5;
         look.facts.rate = 2000;
