@@ -831,11 +831,21 @@ static inline const char *flamegraph_no_text(const char *text, size_t size) {
     return what;
 }
 
+/* Whether JSON begins so: with an object or a list and what may follow there. A frame may begin alike: "[other]". */
+static inline bool flamegraph_begins_json(const char *at, size_t near) {
+    size_t next = 1;
+    if (*at != '{' && *at != '[')
+        return false;
+    while (next < near && strchr(" \t\r\n", at[next]) != NULL && at[next] != '\0')
+        next++;
+    return next == near || (at[next] != '\0' && strchr(*at == '{' ? "\"}" : "{[]\"-0123456789", at[next]) != NULL);
+}
+
 /* A file of another kind, if the first line is none of ours; NULL = it is just not right. */
 static inline const char *flamegraph_other_text(const char *at, size_t near) {
     if (near == 0)
         return NULL;
-    if (*at == '{' || *at == '[') {
+    if (flamegraph_begins_json(at, near)) {
         if (flamegraph_holds(at, near, "speedscope"))
             return "this is a profile for speedscope: open it in speedscope.app, or write collapsed stacks "
                    "instead "

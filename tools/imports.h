@@ -2057,13 +2057,19 @@ static bool import_pprof_file(import *in) {
 
 /* ---- which format ---- */
 
-/* Texts by which other files begin, and what to say of them. */
+#define IMPORT_PICTURE                                                                                                 \
+    "this is a picture or a page (XML), whose figures cannot be read back: convert what it was drawn of"
+
+/* Texts by which other files begin, and what to say of them. Frames begin with signs, too: "<module>", "[other]". */
 static const struct import_other {
     const char *start;
     size_t size;
     const char *what;
 } import_others[] = {
-    {"<", 1, "this is a picture or a page (XML), whose figures cannot be read back: convert what it was drawn of"},
+    {"<?", 2, IMPORT_PICTURE},
+    {"<!", 2, IMPORT_PICTURE},
+    {"<svg", 4, IMPORT_PICTURE},
+    {"<html", 5, IMPORT_PICTURE},
     {"\xff\xfe", 2, "this is UTF-16 text: convert it first, as iconv -f UTF-16 -t UTF-8 does"},
     {"\xfe\xff", 2, "this is UTF-16 text: convert it first, as iconv -f UTF-16 -t UTF-8 does"},
     {"{(", 2, "this is a file of pstats, which has no stacks: they cannot be had from it"},
@@ -2072,8 +2078,7 @@ static const struct import_other {
     {"\x7f"
      "ELF",
      4, "this is a program: give what a profiler has written of it"},
-    {"PERFILE2", 8, "this is perf's own file: give what `perf script | stackcollapse-perf.pl` makes of it"},
-    {"[", 1, "this is a list in JSON, maybe Chrome's trace events: of JSON, only speedscope's and ours can be read"}};
+    {"PERFILE2", 8, "this is perf's own file: give what `perf script | stackcollapse-perf.pl` makes of it"}};
 
 /* pprof begins with one of its fields, 1 to 15, and has bytes among the first that no text has. */
 static bool import_looks_like_pprof(const char *text, size_t size) {
@@ -2103,14 +2108,18 @@ static bool import_by_content(import *in) {
     if (in->size == 0) {
         return import_fail(in, "the file is empty");
     }
+    if (at < in->size && in->text[at] == '[' && flamegraph_begins_json(in->text + at, in->size - at)) {
+        return import_fail(in,
+                           "this is a list in JSON, maybe Chrome's trace events: of JSON, only speedscope's and ours "
+                           "can be read");
+    }
     const char *stop = (const char *)memchr(in->text + at, '\n', in->size - at);
     size_t first_line = stop != NULL ? (size_t)(stop - in->text) - at : in->size - at;
     if (memmem(in->text + at, first_line, "\"pyprof-jsonl\"", 14) != NULL) {
         in->into->kind = "JSON lines";
         return import_jsonl_file(in);
     }
-    bool is_json = at < in->size && in->text[at] == '{';
-    if (is_json) {
+    if (at < in->size && flamegraph_begins_json(in->text + at, in->size - at)) {
         in->into->kind = "speedscope";
         return import_speedscope_file(in);
     }

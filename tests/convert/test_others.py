@@ -167,6 +167,11 @@ class Collapsed(InFolder):
         self.assertIn('a;b', names)
         self.assertIn('f\\ \u2028 \n\udc80', names)
 
+    def test_frames_that_begin_as_other_formats(self):
+        for frame in b'<module>', b'[other]', b'{main}', b'[', b'<', b'{', b'[unsettled]', b'<lambda>', b'PK':
+            text = frame + b';f 5\n' + frame + b' 2\n'
+            self.assertEqual(profiles.of_collapsed(self.shown(text)), profiles.of_collapsed(text), frame)
+
     def test_gzip(self):
         self.assertEqual(self.shown(gzip.compress(b'a;b 3\n')), b'a;b 3\n')
 

@@ -1,6 +1,7 @@
 """pyprof-svg as a command: what it accepts, what it refuses, and what the file says."""
 import collections
 import gzip
+import html
 import json
 import os
 import re
@@ -540,6 +541,10 @@ class BadInput(unittest.TestCase):
 
     def test_sum_too_large(self):
         self.refused("a 18446744073709551615\nb 1\n", "<stdin>:2: the sum of all values exceeds 64 bits")
+
+    def test_frames_that_begin_as_other_kinds(self):
+        for frame in "<module>", "[other]", "{main}", "<lambda>", "[unsettled]", "<":
+            self.assertIn(html.escape(frame), draw("%s;f 5\n%s 2\n" % (frame, frame)))
 
     def test_text_of_another_kind(self):
         """What is given by mistake is told in one line, which says what to do."""
