@@ -544,7 +544,7 @@ class BadInput(unittest.TestCase):
 
     def test_frames_that_begin_as_other_kinds(self):
         for frame in "<module>", "[other]", "{main}", "<lambda>", "[unsettled]", "<":
-            self.assertIn(html.escape(frame), draw("%s;f 5\n%s 2\n" % (frame, frame)))
+            self.assertIn(html.escape(frame), draw("%s;f 5\n%s 2\n" % (frame, frame)).decode())
 
     def test_text_of_another_kind(self):
         """What is given by mistake is told in one line, which says what to do."""
