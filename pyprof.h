@@ -12651,7 +12651,10 @@ PYPROF_API pyprof_result pyprof_stop(pyprof_profile **profile) {
    away. It is too late to save: what the host gave us to write and log with may be gone. The lock is only tried: a
    program that calls exit from inside one of our functions, as its allocator may, never lets it go. */
 #if PYPROF__UNLOADABLE
+static void pyprof__unlisten_on_unload(void); /* >>listen */
+
 __attribute__((destructor)) static void pyprof__on_unload(void) {
+    pyprof__unlisten_on_unload(); /* before, as that thread may begin a recording */
     if (pthread_mutex_trylock(&pyprof__lifecycle) != 0) {
         return;
     }
@@ -14096,10 +14099,10 @@ PYPROF_API pyprof_result pyprof_unlisten(void) {
     return result;
 }
 
-/* A plugin that is unloaded while it listens: before pyprof__on_unload, as destructors run from the last to the first,
-   because the thread may begin a recording. The lock is only tried, for the same reason as there. */
+/* A plugin that is unloaded while it listens; called by pyprof__on_unload, as the order of destructors is the compiler's.
+   The lock is only tried, for the same reason as there. */
 #if PYPROF__UNLOADABLE
-__attribute__((destructor)) static void pyprof__unlisten_on_unload(void) {
+static void pyprof__unlisten_on_unload(void) {
     if (pthread_mutex_trylock(&pyprof__listening) == 0) {
         if (pyprof__get(&pyprof__listener.active_in) == (uint32_t)getpid()) {
             pyprof__end_listening();
@@ -14109,6 +14112,8 @@ __attribute__((destructor)) static void pyprof__unlisten_on_unload(void) {
 }
 #endif
 
+#elif PYPROF__UNLOADABLE
+static void pyprof__unlisten_on_unload(void) {}
 #endif /* PYPROF_NO_LISTEN */
 
 #endif /* PYPROF_NO_RECORDING */
