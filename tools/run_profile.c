@@ -104,14 +104,16 @@ static size_t take_span(recorded *to, const char *data, size_t size) {
 
 void take_pieces(recorded *to, handover_kind kind, const char *data, size_t size) {
     append(&to->pending, data, size);
-    size_t at = 0, taken = 1;
+    size_t at = 0, taken = to->pending.size;
     while (taken > 0) {
         const char *rest = to->pending.data + at;
         size_t left = to->pending.size - at;
         taken = kind == HANDOVER_NODES ? take_node(to, rest, left) : take_span(to, rest, left);
         at += taken;
     }
-    drop_front(&to->pending, at);
+    if (at > 0) {
+        drop_front(&to->pending, at);
+    }
 }
 
 /* ---- what is written ------------------------------------------------------------------------------------ */

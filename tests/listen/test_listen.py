@@ -210,6 +210,12 @@ class Peers(Case):
         with open('/proc/%d/status' % host.pid, encoding='ascii') as file:
             return int(re.search(r'^%s:\s+(\d+) kB' % field, file.read(), re.MULTILINE).group(1))
 
+    def assertGrewLess(self, host, grown, most):
+        """A sanitizer keeps what was freed for a while: with one, what is held says nothing."""
+        with open('/proc/%d/maps' % host.pid, encoding='utf-8', errors='replace') as file:
+            is_sanitized = re.search(r'lib[at]san', file.read()) is not None
+        self.assertTrue(is_sanitized or grown < most, (grown, most))
+
     def test_a_thousand(self):
         with self.listening() as host:
             host('start(10000)')
@@ -220,7 +226,7 @@ class Peers(Case):
                 ask(host.path, ['status', 'snapshot', 'dump', 'dump json=1'][number % 4])
             host('stop()')
             after = self.memory(host, 'VmRSS'), self.descriptors(host), len(os.listdir('/proc/%d/task' % host.pid))
-            self.assertLess(after[0] - before[0], 4096)
+            self.assertGrewLess(host, after[0] - before[0], 4096)
             self.assertLessEqual(after[1], before[1])
             self.assertEqual(before[2] - 1, after[2])
 
@@ -290,7 +296,7 @@ class Peers(Case):
                 text = ask(host.path, 'snapshot')
                 nodes = client.rows(text)[-1]['nodes']
             self.assertGreater(len(text), 10 << 20)
-            self.assertLess((self.memory(host, 'VmHWM') - before) * 1024, 2 * held - first + (4 << 20))
+            self.assertGrewLess(host, (self.memory(host, 'VmHWM') - before) * 1024, 2 * held - first + (4 << 20))
 
     def test_another_user(self):
         if os.geteuid() != 0:

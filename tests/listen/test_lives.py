@@ -211,6 +211,9 @@ class Ends(Case):
 
     def test_unloaded(self):
         """While peers are at all stages, and a recording runs, whoever began it."""
+        with open(os.path.join(os.environ['PYPROF_BUILD'], 'tests', 'listen', 'listen_plugin.so'), 'rb') as file:
+            if b'libasan' in file.read():
+                self.skipTest('skipped: a plugin with AddressSanitizer cannot be loaded by a python without it')
         for begin in ('start(300)', 'None'):
             with self.subTest(begin=begin), Host(self.folder, plugin=True) as host:
                 host('unload()')
