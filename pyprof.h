@@ -13163,6 +13163,7 @@ static void pyprof__put_quoted(pyprof__out *out, const char *before, pyprof_text
 
 static void pyprof__put_facts_line(pyprof__out *out, const pyprof_profile *profile) {
     pyprof_facts facts;
+    memset(&facts, 0, sizeof facts);
     (void)pyprof_get_facts(profile, &facts);
     pyprof__put_text(out, "{\"type\":\"facts\",\"format\":\"pyprof-jsonl\",\"version\":1");
     pyprof__put_quoted(out, ",\"program\":", facts.program);
@@ -13675,9 +13676,16 @@ static void pyprof__drop_peer(pyprof__peer **place) {
     free(peer);
 }
 
+/* What SO_PEERCRED answers: struct ucred, which libc declares only for _GNU_SOURCE (unix(7)). */
+typedef struct pyprof__credentials {
+    pid_t pid;
+    uid_t uid;
+    gid_t gid;
+} pyprof__credentials;
+
 /* Whether a peer may ask: it is of this process's user, or of root. */
 static bool pyprof__is_allowed(int descriptor) {
-    struct ucred who;
+    pyprof__credentials who;
     socklen_t size = sizeof who;
     return getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0 && (who.uid == 0 || who.uid == geteuid());
 }
@@ -13687,7 +13695,8 @@ static bool pyprof__is_allowed(int descriptor) {
 static bool pyprof__let_in(pyprof__peer **place) {
     pyprof__peer *peer = (pyprof__peer *)malloc(sizeof *peer);
     pthread_mutex_lock(&pyprof__door);
-    int descriptor = accept4(pyprof__listener.socket.descriptor, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int descriptor = (int)syscall(SYS_accept4, pyprof__listener.socket.descriptor, NULL, NULL,
+                                  SOCK_NONBLOCK | SOCK_CLOEXEC); /* accept4, without _GNU_SOURCE */
     int error = errno;
     if (descriptor >= 0 && peer == NULL) {
         close(descriptor);
@@ -13844,7 +13853,7 @@ static pyprof_result pyprof__address_of(const char *path, struct sockaddr_un *ad
    is. */
 static bool pyprof__is_stale(const struct sockaddr_un *address) {
     struct stat status;
-    struct ucred who;
+    pyprof__credentials who;
     socklen_t size = sizeof who;
     if (lstat(address->sun_path, &status) != 0 || !S_ISSOCK(status.st_mode)) {
         pyprof__say("%s is there, and is no socket: remove it, or name another path", address->sun_path);
