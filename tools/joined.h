@@ -1,4 +1,4 @@
-/* joined.h: two recordings, one after the other, made one. For pyprof-preload.c, which has pyprof.h's implementation.
+/* joined.h: two recordings, one after the other, made one. For libpyprof.c, which has pyprof.h's implementation.
  *
  * Where a recording has to pause, it is two: it ends, and the next begins. Here the later one is added to the earlier: its
  * threads go on where they were, its stacks are the same ones, and its time follows. The pause itself is nobody's time.

@@ -6,7 +6,7 @@
  *
  * It reads the command line, finds the python that a shell would run (run_program.c), leaves a process behind that
  * will write the profile (run_writer.c), and becomes that python, with a library preloaded that records
- * (pyprof-preload.c). So the program is the same process as without it: its id, argv, stdin, signals, exit code and
+ * (libpyprof.c). So the program is the same process as without it: its id, argv, stdin, signals, exit code and
  * sys.* are python's own doing.
  */
 #ifndef _GNU_SOURCE

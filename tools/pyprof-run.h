@@ -4,8 +4,9 @@
  *   run_program.c     which python runs it, and what it is called
  *   run_writer.c      the process that writes what was recorded
  *   run_profile.c     what was recorded, in any format (exports.h)
- *   pyprof-preload.c  the library that records, inside the program (handover.h is how it is spoken to; joined.h, how
- *                     the parts of an interrupted recording become one)
+ *   libpyprof.c       the library that records, inside the program (recording.h, what its parts share; ends.h, the ways
+ *                     to the end; handing.h, its way to the writer, as handover.h has it; joined.h, how the parts of an
+ *                     interrupted recording become one)
  */
 #ifndef PYPROF_RUN_H
 #define PYPROF_RUN_H
