@@ -7,6 +7,7 @@
 #define ENDS_H
 
 #include "handing.h"
+#include "libc_own.h"
 #include "recording.h"
 
 #include <errno.h>
@@ -32,6 +33,9 @@ enum {
    the process answers still be changed. */
 static void at_exit(int status, void *unused) {
     (void)unused;
+    if (run.state == WAITING) {
+        EXPLAIN("%s (%ld) is left alone: no CPython began in it", program_invocation_short_name, (long)getpid());
+    }
     if (!is_recording()) {
         return;
     }
@@ -82,14 +86,8 @@ static bool is_fault(int number, const siginfo_t *info) {
     return info->si_code > 0 && (number == SIGSEGV || number == SIGBUS || number == SIGILL || number == SIGFPE);
 }
 
-/* Looked up once: dlsym is nothing for a signal handler. */
 static int real_sigaction(int number, const struct sigaction *action, struct sigaction *old) {
-    static __typeof__(&sigaction) known;
-    if (known == NULL) {
-        LIBC(sigaction);
-        known = libc_sigaction;
-    }
-    return known(number, action, old);
+    return libc()->sigaction(number, action, old);
 }
 
 /* Somebody who asks again and again wants no profile any more. Two signals in quick succession are one wish: a
@@ -207,11 +205,14 @@ static sighandler_t set_handler(int number, sighandler_t handler, int flags) {
 }
 
 EXPORTED sighandler_t signal(int number, sighandler_t handler) {
+    if (!was_begun()) { /* siginterrupt counts for it */
+        return libc()->signal(number, handler);
+    }
     return set_handler(number, handler, SA_RESTART);
 }
 
 EXPORTED sighandler_t bsd_signal(int number, sighandler_t handler) {
-    return set_handler(number, handler, SA_RESTART);
+    return signal(number, handler);
 }
 
 EXPORTED sighandler_t sysv_signal(int number, sighandler_t handler) {
@@ -277,16 +278,19 @@ static void take_signal_stack(void *given) {
 /* Ours is told to be none, and none is ours. */
 EXPORTED int sigaltstack(const stack_t *next, stack_t *old) {
     stack_t before, ours;
+    if (own_stack == NULL) {
+        return libc()->sigaltstack(next, old);
+    }
     if (syscall(SYS_sigaltstack, next, &before) != 0) {
         return -1;
     }
     memset(&ours, 0, sizeof ours);
     ours.ss_sp = own_stack;
     ours.ss_size = SIGNAL_STACK;
-    if (own_stack != NULL && next != NULL && (next->ss_flags & SS_DISABLE)) {
+    if (next != NULL && (next->ss_flags & SS_DISABLE)) {
         (void)syscall(SYS_sigaltstack, &ours, NULL);
     }
-    if (own_stack != NULL && before.ss_sp == own_stack) {
+    if (before.ss_sp == own_stack) {
         memset(&before, 0, sizeof before);
         before.ss_flags = SS_DISABLE;
     }
@@ -312,13 +316,12 @@ static void *run_thread(void *given) {
 }
 
 EXPORTED int pthread_create(pthread_t *made, const pthread_attr_t *attributes, void *(*start)(void *), void *argument) {
-    LIBC(pthread_create);
     new_thread *thread = is_recording() ? (new_thread *)malloc(sizeof *thread) : NULL;
     if (thread == NULL) {
-        return libc_pthread_create(made, attributes, start, argument);
+        return libc()->pthread_create(made, attributes, start, argument);
     }
     *thread = (new_thread){start, argument};
-    int result = libc_pthread_create(made, attributes, run_thread, thread);
+    int result = libc()->pthread_create(made, attributes, run_thread, thread);
     if (result != 0) {
         free(thread);
     }
@@ -334,8 +337,8 @@ EXPORTED void _exit(int status) {
             status = EXIT_FAILURE;
         }
     }
-    for (;;) {
-        (void)syscall(SYS_exit_group, status);
+    libc()->_exit(status);
+    for (;;) { /* which the compiler does not know of it */
     }
 }
 
@@ -344,20 +347,18 @@ EXPORTED void _Exit(int status) {
 }
 
 EXPORTED void quick_exit(int status) {
-    LIBC(quick_exit);
     if (is_recording()) {
         end_recording(HANDOVER_EXIT, status);
     }
-    libc_quick_exit(status);
+    libc()->quick_exit(status);
     _exit(status);
 }
 
 EXPORTED void abort(void) {
-    LIBC(abort);
     if (is_recording()) {
         end_recording(HANDOVER_SIGNAL, SIGABRT);
     }
-    libc_abort();
+    libc()->abort();
     _exit(127);
 }
 
@@ -370,31 +371,30 @@ static void before_signal(int number, bool to_self) {
 
 EXPORTED int kill(pid_t pid, int number) {
     before_signal(number, pid == getpid() || pid == 0 || pid == -1 || pid == -getpgrp());
-    return (int)syscall(SYS_kill, pid, number);
+    return libc()->kill(pid, number);
 }
 
 EXPORTED int killpg(pid_t group, int number) {
-    return kill(-group, number);
+    before_signal(number, group == 0 || group == getpgrp());
+    return libc()->killpg(group, number);
 }
 
 EXPORTED int raise(int number) {
     before_signal(number, true);
-    return (int)syscall(SYS_tgkill, getpid(), (int)syscall(SYS_gettid), number);
+    return libc()->raise(number);
 }
 
 EXPORTED int pthread_kill(pthread_t thread, int number) {
-    LIBC(pthread_kill);
     before_signal(number, true);
-    return libc_pthread_kill(thread, number);
+    return libc()->pthread_kill(thread, number);
 }
 
 /* libc's own leaves by a way that cannot be seen from here. */
 EXPORTED int daemon(int keep_directory, int keep_files) {
-    LIBC(daemon);
     if (is_recording()) {
         end_recording(HANDOVER_DAEMON, 0);
     }
-    return libc_daemon(keep_directory, keep_files);
+    return libc()->daemon(keep_directory, keep_files);
 }
 
 /* Whether it is worth a try to execute it. */
@@ -444,7 +444,7 @@ static int after_exec(bool interrupted, int result) {
 
 EXPORTED int execve(const char *path, char *const arguments[], char *const variables[]) {
     bool interrupted = before_exec(path);
-    return after_exec(interrupted, (int)syscall(SYS_execve, path, arguments, variables));
+    return after_exec(interrupted, libc()->execve(path, arguments, variables));
 }
 
 EXPORTED int execv(const char *path, char *const arguments[]) {
@@ -452,9 +452,8 @@ EXPORTED int execv(const char *path, char *const arguments[]) {
 }
 
 EXPORTED int execvpe(const char *name, char *const arguments[], char *const variables[]) {
-    LIBC(execvpe);
     bool interrupted = before_exec_in_path(name);
-    return after_exec(interrupted, libc_execvpe(name, arguments, variables));
+    return after_exec(interrupted, libc()->execvpe(name, arguments, variables));
 }
 
 EXPORTED int execvp(const char *name, char *const arguments[]) {
@@ -510,11 +509,10 @@ EXPORTED int execle(const char *path, const char *first, ...) {
 }
 
 EXPORTED int fexecve(int descriptor, char *const arguments[], char *const variables[]) {
-    LIBC(fexecve);
     char path[64];
     (void)snprintf(path, sizeof path, "/proc/self/fd/%d", descriptor);
     bool interrupted = before_exec(path);
-    return after_exec(interrupted, libc_fexecve(descriptor, arguments, variables));
+    return after_exec(interrupted, libc()->fexecve(descriptor, arguments, variables));
 }
 
 /* ---- what a process with one thread only may do ---------------------------------------------------------- */
@@ -581,10 +579,9 @@ static int come_back(bool interrupted, const sigset_t *before, int result) {
 }
 
 EXPORTED int unshare(int flags) {
-    LIBC(unshare);
     sigset_t before;
     bool is_alone = (flags & (CLONE_NEWUSER | CLONE_VM | CLONE_SIGHAND | CLONE_THREAD)) != 0 && leave_alone(&before);
-    return come_back(is_alone, &before, libc_unshare(flags));
+    return come_back(is_alone, &before, libc()->unshare(flags));
 }
 
 /* What kinds of namespaces it is about: setns(2). */
@@ -596,11 +593,20 @@ static int kinds_of(int descriptor, int kinds) {
 }
 
 EXPORTED int setns(int descriptor, int kinds) {
-    LIBC(setns);
     sigset_t before;
     int entered = kinds_of(descriptor, kinds);
     bool is_alone = (entered & (CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWTIME)) != 0 && leave_alone(&before);
-    return come_back(is_alone, &before, libc_setns(descriptor, kinds));
+    return come_back(is_alone, &before, libc()->setns(descriptor, kinds));
+}
+
+/* ---- the beginning of CPython ---------------------------------------------------------------------------- */
+
+/* CPython of each version calls it while it begins, before it has an interpreter, and seldom does somebody else. */
+EXPORTED int pthread_condattr_setclock(pthread_condattr_t *attributes, clockid_t clock) {
+    if (run.state == WAITING) {
+        python_may_begin(__builtin_return_address(0));
+    }
+    return libc()->pthread_condattr_setclock(attributes, clock);
 }
 
 /* ---- children ------------------------------------------------------------------------------------------- */
@@ -619,6 +625,9 @@ static void forget_in_child(void) {
         }
         run.descriptor = -1;
         run.state = DONE;
+        if (run.wished.is_for_children) {
+            go_on_in_child();
+        }
     }
 }
 
@@ -647,7 +656,8 @@ static FILE *open_stat(FILE *file) {
     (void)fclose(file);
     /* The supervisor is there from the beginning; its id, from when it first runs. */
     bool is_supervised = run.supervisor_tid == 0 || lives(run.supervisor_tid);
-    count_threads_less(text, sizeof text, (pyprof_is_active() ? 1 : 0) + (is_supervised ? 1 : 0));
+    count_threads_less(text, sizeof text,
+                       (pyprof_is_active() ? 1 : 0) + (is_supervised ? 1 : 0) + (run.wished.is_listening ? 1 : 0));
     FILE *edited = fmemopen(NULL, sizeof text, "w+");
     if (edited != NULL) {
         (void)fputs(text, edited);
@@ -661,14 +671,12 @@ static FILE *edit_if_stat(FILE *file, const char *path) {
 }
 
 EXPORTED FILE *fopen(const char *path, const char *mode) {
-    LIBC(fopen);
-    return edit_if_stat(libc_fopen(path, mode), path);
+    return edit_if_stat(libc()->fopen(path, mode), path);
 }
 
 #ifndef fopen64 /* with musl it is fopen by another name */
 EXPORTED FILE *fopen64(const char *path, const char *mode) {
-    LIBC(fopen64);
-    return edit_if_stat(libc_fopen64(path, mode), path);
+    return edit_if_stat(libc()->fopen64(path, mode), path);
 }
 #endif
 

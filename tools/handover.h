@@ -1,7 +1,7 @@
 /* handover.h: what pyprof-run and the library that it preloads say to each other.
  *
  * pyprof-run becomes the program that it runs (exec), so one process is left: the program, with the library
- * pyprof-run-3.X.so in it, which records. What was recorded is handed over to a writer, a process that
+ * libpyprof-3.X.so in it, which records. What was recorded is handed over to a writer, a process that
  * pyprof-run left behind: that one still has the directory, the rights and the limits that the user
  * started with, whatever the program has done to its own.
  *
@@ -30,16 +30,17 @@
 #define HANDOVER_VARIABLE "PYPROF_RUN"
 
 typedef enum handover_kind {
-    HANDOVER_HELLO = 1, /* the library is there */
-    HANDOVER_LOG,       /* detail: a pyprof_log_level; a message */
-    HANDOVER_REFUSED,   /* the recording could not begin; why */
-    HANDOVER_END,       /* a handover_end; the profile follows, if there is one */
-    HANDOVER_NODES,     /* a piece of the tree: each node is a handover_node, its name and its path */
-    HANDOVER_SPANS,     /* a piece of the time line: pyprof_span after pyprof_span */
-    HANDOVER_DRAFT,     /* all that there is by now */
-    HANDOVER_GOES_ON,   /* the exec that the draft was for has failed */
-    HANDOVER_DONE,      /* all has been handed over */
-    HANDOVER_NEVER_RAN  /* from pyprof-run itself: the program could not be executed */
+    HANDOVER_HELLO = 1,    /* the library is there */
+    HANDOVER_LOG,          /* detail: a pyprof_log_level; a message */
+    HANDOVER_REFUSED,      /* the recording could not begin; why */
+    HANDOVER_END,          /* a handover_end; the profile follows, if there is one */
+    HANDOVER_NODES,        /* a piece of the tree: each node is a handover_node, its name and its path */
+    HANDOVER_SPANS,        /* a piece of the time line: pyprof_span after pyprof_span */
+    HANDOVER_DRAFT,        /* all that there is by now */
+    HANDOVER_GOES_ON,      /* the exec that the draft was for has failed */
+    HANDOVER_DONE,         /* all has been handed over */
+    HANDOVER_OTHER_PYTHON, /* in the host one began that the library is not for; its version */
+    HANDOVER_NEVER_RAN     /* from pyprof-run itself: the program could not be executed */
 } handover_kind;
 
 typedef struct handover_frame {
@@ -84,10 +85,18 @@ typedef struct handover_node {
     uint32_t path_size;
 } handover_node;
 
+/* What it is preloaded into. */
+typedef enum handover_target {
+    HANDOVER_TO_PYTHON = 0, /* recorded from before main */
+    HANDOVER_TO_HOST,       /* recorded from when CPython begins in it */
+    HANDOVER_TO_SCRIPT      /* a shell script, say, that executes the host: so the environment stays for that */
+} handover_target;
+
 /* What the library is told. */
 typedef struct handover_settings {
     char socket[64];
     unsigned preload_length; /* bytes of LD_PRELOAD that are ours */
+    unsigned target;         /* a handover_target */
     unsigned interval_us;
     unsigned capture;
     int signal_number;
@@ -97,9 +106,9 @@ typedef struct handover_settings {
 } handover_settings;
 
 /* The variable's text, written and read. */
-#define HANDOVER_WRITTEN "2 %s %u %u %u %d %u %llu %.3f"
-#define HANDOVER_READ "2 %63s %u %u %u %d %u %llu %lf"
-#define HANDOVER_FIELDS 8
+#define HANDOVER_WRITTEN "3 %s %u %u %u %u %d %u %llu %.3f"
+#define HANDOVER_READ "3 %63s %u %u %u %u %d %u %llu %lf"
+#define HANDOVER_FIELDS 9
 
 /* The address of the writer's socket; returns its length. */
 static inline socklen_t handover_address(struct sockaddr_un *address, const char *name) {

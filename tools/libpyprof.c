@@ -1,16 +1,21 @@
-/* libpyprof: what pyprof-run puts into the python that it runs (LD_PRELOAD), to record it.
+/* libpyprof: pyprof.h compiled once for one CPython, and a door for each who wants to have it in a process.
  *
- * It begins before main, so the interpreter's own start is in the profile, and it ends where the process
- * does. Every way to the end that lets code run passes here: exit handlers, _exit, exec, each signal that
- * ends a process. The functions of libc that lead there are defined here, too, before libc's own: they end
- * the recording, and go on to do what they are for.
+ * Preloaded (LD_PRELOAD), it records a program that knows nothing of it: for pyprof-run, whose writer gets what was recorded
+ * (handing.h, handover.h), or as PYPROF_OUTPUT and its kin say, into a file (wishes.h, saving.h). Loaded by dlopen or ctypes,
+ * it is pyprof.h's functions; imported, the module pyprof (pyprof_module.h). Only the first of these does anything by itself.
+ *
+ * Every process that inherits LD_PRELOAD has it, and is left as it was if it has no CPython, or another one: binding.h. In
+ * a python it begins before main, in a host when CPython begins in it.
+ *
+ * It ends where the process does. Every way to the end that lets code run passes here: exit handlers, _exit, exec, each
+ * signal that ends a process. The functions of libc that lead there are defined here, too, before libc's own: they end the
+ * recording, and go on to do what they are for: ends.h.
  *
  * The program must not notice. It has the signal actions that it would have without us: an action that was
  * the default is ours, and is told to be the default. Our descriptor lies high, our threads are not counted
  * where CPython asks how many there are, and nothing is written on the program's own standard error.
  *
- * What is recorded is handed over to the writer, in a thread of ours, whatever state the thread that ends
- * the process is in: handing.h, handover.h. Those functions of libc are in ends.h.
+ * What is recorded is handed over or saved in a thread of ours, whatever state the thread that ends the process is in.
  *
  * Some calls end the process only if they succeed (exec), or fail while there is a thread of ours (unshare). For them
  * the recording is interrupted: it ends, and if the program goes on, a new one goes on with it. All of them are one
@@ -20,20 +25,33 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
 #endif
-#include <signal.h>
+#include <signal.h> /* before Python.h, which defines it again */
+
+#include <Python.h>
 
 /* pyprof.h is to see the signals' actions as they are, the program as they would be without us. */
 static int real_sigaction(int number, const struct sigaction *action, struct sigaction *old);
 #define sigaction(number, action, old) real_sigaction(number, action, old)
+#define PYPROF_API extern __attribute__((visibility("default")))
 #define PYPROF_IMPLEMENTATION
-#define PYPROF_STATIC
+#include "flamegraph.h"
 #include "../pyprof.h"
 #undef sigaction
 
+#define EXPORTS_STATIC
+#define EXPORTS_IMPLEMENTATION
+#include "exports.h"
+
+#define PYPROF_MODULE_IMPLEMENTATION
+#include "pyprof_module.h"
+
+#include "binding.h"
 #include "ends.h"
 #include "handing.h"
 #include "joined.h"
 #include "recording.h"
+#include "saving.h"
+#include "wishes.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -74,6 +92,10 @@ static void unmap_memory(void *memory, void *unused) {
 /* Why it cannot begin or go on is told once, by refuse or at the end, and what was lost by the writer, from the figures. */
 static void on_log(pyprof_log_level level, const char *message, void *unused) {
     (void)unused;
+    if (!is_for_writer()) {
+        EXPLAIN("%s", message);
+        return;
+    }
     if (run.between || (run.state == OFF && level == PYPROF_LOG_ERROR) ||
         (run.cause != HANDOVER_NOT_YET && level == PYPROF_LOG_WARNING)) {
         return;
@@ -123,7 +145,8 @@ static void keep_part(pyprof_profile *part) {
 static pyprof_result end_part(void) {
     pyprof_profile *part = NULL;
     pyprof_stats stats;
-    if (!pyprof_is_active()) {
+    run.was_on = pyprof_is_active();
+    if (!run.was_on) { /* pyprof-ctl has ended it, or it was to begin later */
         return PYPROF_OK;
     }
     run.between = true;
@@ -136,12 +159,30 @@ static pyprof_result end_part(void) {
     return result;
 }
 
+static bool resume_part(void) {
+    return !run.was_on || begin_part() == PYPROF_OK;
+}
+
+/* All that was recorded goes to the writer or into its file, as a draft or for good. Whether the writer has it. */
+static bool deliver(unsigned long long cause, pyprof_result result, handover_kind kind) {
+    if (is_for_writer()) {
+        handover_end end = describe_end(cause, result);
+        return hand_over(&end, kind);
+    }
+    if (run.wished.output[0] != '\0' && run.recorded != NULL) {
+        save_profile(run.recorded, &run.wished);
+    }
+    return true;
+}
+
 static void finish(void) {
-    pyprof_result result = end_part();
-    handover_end end = describe_end(run.cause, result);
-    run.failed = !hand_over(&end, HANDOVER_DONE);
+    run.failed = !deliver(run.cause, end_part(), HANDOVER_DONE);
     leave_writer();
+    if (run.wished.is_listening && is_ending()) {
+        (void)pyprof_unlisten();
+    }
     pyprof_free(run.recorded);
+    run.recorded = NULL;
 }
 
 /* ---- the end of the recording --------------------------------------------------------------------------- */
@@ -220,13 +261,11 @@ static double until_draft(void) {
 static void hand_over_draft(void) {
     double begun = cpu_time_used();
     pyprof_result result = end_part();
-    bool is_recorded = begin_part() == PYPROF_OK;
-    handover_end end = describe_end((unsigned long long)HANDOVER_LIMIT << 32, result);
-    if (!is_recorded) {
+    if (!resume_part()) {
         break_off(pyprof_last_error());
         return;
     }
-    (void)hand_over(&end, HANDOVER_DRAFT);
+    (void)deliver((unsigned long long)HANDOVER_LIMIT << 32, result, HANDOVER_DRAFT);
     double now = cpu_time_used(), next = ((double)drafts.limit - now) / 4;
     drafts.left_at_next = next > 0.02 && next > 2 * (now - begun) ? next : 0;
 }
@@ -265,7 +304,7 @@ static void wait_for_end(void) {
 /* The program goes on after an interruption, and so does the recording. */
 static void go_on(void) {
     run.goes_on = false;
-    if (begin_part() != PYPROF_OK) {
+    if (!resume_part()) {
         break_off(pyprof_last_error());
         return;
     }
@@ -283,11 +322,14 @@ static void wait_to_go_on(void) {
 /* What is handed over now counts if the exec succeeds. If it fails, the thread that called it says so. */
 static void interrupt_for_exec(void) {
     pyprof_result result = end_part();
-    handover_end end = describe_end(run.cause, result);
-    (void)hand_over(&end, HANDOVER_DRAFT);
+    if (!run.is_child) { /* else it was forked for this: subprocess with preexec_fn, say */
+        (void)deliver(run.cause, result, HANDOVER_DRAFT);
+    }
     enter(INTERRUPTED);
     wait_to_go_on();
-    (void)tell(HANDOVER_GOES_ON, 0, NULL, 0);
+    if (is_for_writer()) {
+        (void)tell(HANDOVER_GOES_ON, 0, NULL, 0);
+    }
     go_on();
 }
 
@@ -346,34 +388,145 @@ static void clean_environment(unsigned preload_length) {
 
 static bool read_settings(handover_settings *to) {
     const char *text = getenv(HANDOVER_VARIABLE);
-    return text != NULL && sscanf(text, HANDOVER_READ, to->socket, &to->preload_length, &to->interval_us, &to->capture,
-                                  &to->signal_number, &to->depth, &to->memory, &to->duration) == HANDOVER_FIELDS;
+    return text != NULL &&
+           sscanf(text, HANDOVER_READ, to->socket, &to->preload_length, &to->target, &to->interval_us, &to->capture,
+                  &to->signal_number, &to->depth, &to->memory, &to->duration) == HANDOVER_FIELDS;
 }
 
+/* A python does not run without being recorded; a host goes on as it is. */
 static void refuse(const char *why) {
+    if (!is_for_writer()) {
+        EXPLAIN("%s (%ld) is not recorded: %s", program_invocation_short_name, (long)getpid(), why);
+        return;
+    }
     if (!tell(HANDOVER_REFUSED, 0, why, strlen(why))) {
         (void)dprintf(STDERR_FILENO, "pyprof-run: cannot record: %s\n", why);
     }
     (void)ask_whether_written();
-    (void)syscall(SYS_exit_group, EXIT_FAILURE);
+    if (run.settings.target == HANDOVER_TO_PYTHON) {
+        (void)syscall(SYS_exit_group, EXIT_FAILURE);
+    }
+}
+
+static bool watch_forks(void) {
+    static bool is_watching;
+    is_watching = is_watching || pthread_atfork(NULL, count_fork, forget_in_child) == 0;
+    return is_watching;
 }
 
 /* The recording comes first: it looks for a free signal before we take those that end the process. */
 static void begin(void) {
-    pyprof_result result = begin_part();
-    if (result != PYPROF_OK) {
-        refuse(pyprof_result_string(result));
+    run.pid = getpid();
+    if (!run.wished.is_later && begin_part() != PYPROF_OK) {
+        refuse(pyprof_last_error());
+        return;
     }
-    if (pthread_atfork(NULL, count_fork, forget_in_child) != 0 || !start_supervisor()) {
+    if (!watch_forks() || !start_supervisor()) {
+        (void)end_part();
         refuse("no room for a fork handler or a thread");
+        return;
     }
     run.state = RECORDING;
     (void)give_signal_stack();
     take_signals();
 }
 
+/* As the environment has it. */
+static void begin_as_wished(void) {
+    if (!read_wishes(&run.wished)) {
+        return;
+    }
+    run.settings.interval_us = run.wished.interval_us;
+    if (run.wished.is_listening &&
+        pyprof_listen(run.wished.socket[0] != '\0' ? run.wished.socket : NULL) != PYPROF_OK) {
+        say("PYPROF_LISTEN=%s: %s", asked.listen, pyprof_last_error());
+        return;
+    }
+    if (!run.wished.is_later || run.wished.output[0] != '\0') {
+        begin();
+    }
+}
+
+/* A forked child records, too, into a file of its own. */
+static void go_on_in_child(void) {
+    pyprof_free(run.recorded);
+    run.recorded = NULL;
+    run.cause = HANDOVER_NOT_YET;
+    run.seconds = 0;
+    run.forks = 0;
+    run.supervisor_tid = 0;
+    run.goes_on = run.between = false;
+    run.is_child = true;
+    run.state = OFF;
+    begin_as_wished();
+}
+
+static void begin_in_host(const python_here *python) {
+    int length = (int)strcspn(python->version, " ");
+    if (!is_our_version(python)) {
+        if (is_for_writer()) {
+            (void)tell(HANDOVER_OTHER_PYTHON, 0, python->version, (size_t)length);
+        }
+        EXPLAIN("%s (%ld) is left alone: its CPython is %.*s, this library is for %d.%d", program_invocation_short_name,
+                (long)getpid(), length, python->version, PY_MAJOR_VERSION, PY_MINOR_VERSION);
+        return;
+    }
+    const char *lacking = bind_names(python);
+    if (lacking != NULL) {
+        EXPLAIN("%s (%ld) is left alone: its CPython has no %s", program_invocation_short_name, (long)getpid(),
+                lacking);
+    } else if (!is_for_writer()) {
+        begin_as_wished();
+    } else if (tell(HANDOVER_HELLO, 0, NULL, 0)) {
+        begin();
+    }
+}
+
+/* Code of CPython's, or of anything else, has called. */
+static void python_may_begin(const void *code) {
+    int saved = errno;
+    unsigned waiting = WAITING;
+    python_here python;
+    if (find_python(code, &python) && atomic_compare_exchange_strong(&run.state, &waiting, OFF)) {
+        begin_in_host(&python);
+    }
+    errno = saved;
+}
+
+/* Looked for in the order in which libraries were loaded. */
+typedef struct load_order {
+    const void *own;
+    const void *libcs;
+    bool is_first;
+} load_order;
+
+static int find_first(struct dl_phdr_info *info, size_t unused, void *user) {
+    (void)unused;
+    load_order *order = (load_order *)user;
+    order->is_first = (uintptr_t)order->own == info->dlpi_addr;
+    return order->is_first || (uintptr_t)order->libcs == info->dlpi_addr;
+}
+
+/* Whether it was loaded with the program, so that the functions of ends.h are called for libc's: by LD_PRELOAD, and not by
+   dlopen, an import or attach. */
+static bool comes_before_libc(void) {
+    void *exits = dlsym(RTLD_DEFAULT, "on_exit");
+    load_order order = {base_of(&run), base_of(exits), false};
+    (void)dl_iterate_phdr(find_first, &order);
+    return order.is_first;
+}
+
 __attribute__((constructor)) static void on_load(void) {
-    if (run.state != OFF || !read_settings(&run.settings)) {
+    if (run.state != OFF || !comes_before_libc()) {
+        return;
+    }
+    if (!read_settings(&run.settings)) {
+        run.settings.socket[0] = '\0';
+        run.state = take_wishes(program_invocation_short_name) ? WAITING : OFF;
+        return;
+    }
+    if (run.settings.target != HANDOVER_TO_PYTHON) {
+        run.state = WAITING;
         return;
     }
     clean_environment(run.settings.preload_length);
@@ -384,24 +537,23 @@ __attribute__((constructor)) static void on_load(void) {
     begin();
 }
 
-typedef int main_function(int, char **, char **);
-
 static main_function *program_main;
 
 static int run_main(int argc, char **argv, char **variables) {
-    if (run.state == RECORDING && !register_exit()) {
+    if (!register_exit()) {
         refuse("no room for an exit handler");
     }
     return program_main(argc, argv, variables);
 }
 
-/* What calls main. In it our exit handler is registered: in the constructor it would run after the destructors. */
-int __libc_start_main(main_function *main, int argc, char **argv, void (*init)(void), void (*fini)(void),
-                      void (*loader_fini)(void), void *stack_end);
-
+/* In what calls main, our exit handler is registered: in the constructor it would run after the destructors. And only here has
+   every library that is preloaded read its settings. */
 EXPORTED int __libc_start_main(main_function *main, int argc, char **argv, void (*init)(void), void (*fini)(void),
                                void (*loader_fini)(void), void *stack_end) {
-    LIBC(__libc_start_main);
     program_main = main;
-    return libc___libc_start_main(run_main, argc, argv, init, fini, loader_fini, stack_end);
+    if (run.settings.target == HANDOVER_TO_HOST && getenv(HANDOVER_VARIABLE) != NULL) {
+        clean_environment(run.settings.preload_length);
+    }
+    return libc()->__libc_start_main(run.state == OFF ? main : run_main, argc, argv, init, fini, loader_fini,
+                                     stack_end);
 }

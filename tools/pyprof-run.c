@@ -769,8 +769,9 @@ static void set_environment(const run_options *opt, const char *library, const c
     const char *before = getenv("LD_PRELOAD");
     char *ours = preload_of(library);
     char *preload = before != NULL && *before != '\0' ? text_of("%s:%s", ours, before) : must(strdup(ours));
-    char *settings = text_of(HANDOVER_WRITTEN, socket, (unsigned)strlen(ours), (unsigned)(1e6 / opt->rate + 0.5),
-                             (unsigned)opt->capture, opt->signal_number, opt->depth, opt->memory, opt->duration);
+    char *settings = text_of(HANDOVER_WRITTEN, socket, (unsigned)strlen(ours), (unsigned)HANDOVER_TO_PYTHON,
+                             (unsigned)(1e6 / opt->rate + 0.5), (unsigned)opt->capture, opt->signal_number, opt->depth,
+                             opt->memory, opt->duration);
     if (setenv("LD_PRELOAD", preload, 1) != 0 || setenv(HANDOVER_VARIABLE, settings, 1) != 0) {
         refuse("out of memory");
     }

@@ -7,6 +7,7 @@
 
 #include "../pyprof.h"
 #include "handover.h"
+#include "wishes.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -18,14 +19,16 @@
 #include <unistd.h>
 
 enum {
-    OFF,         /* nothing was begun: every function here is libc's */
+    OFF,         /* nothing is to be recorded: every function here is libc's */
+    WAITING,     /* for CPython to begin, and else the same */
     RECORDING,   /* until all has been handed over */
     INTERRUPTED, /* nothing is recorded, and it may go on */
     DONE
 };
 
 static struct {
-    handover_settings settings;
+    handover_settings settings; /* socket "" = it is not pyprof-run that asks */
+    wishes wished;
     pid_t pid; /* a forked child has our memory, but no recording */
     atomic_uint state;
     atomic_ullong cause; /* a handover_cause and its value: who comes first sets it */
@@ -42,7 +45,9 @@ static struct {
     pyprof_profile *recorded; /* all that they recorded; NULL = there were none, or nothing */
     pyprof_stats stats;
     double seconds;
-    bool failed;
+    bool failed;          /* pyprof-run could not write it */
+    bool was_on;          /* before it was interrupted */
+    bool is_child;        /* forked by a process that is recorded */
     pthread_mutex_t lock; /* guards what follows */
     int descriptor;       /* to the writer */
     dev_t device;
@@ -54,17 +59,18 @@ static bool is_recording(void) {
     return run.state == RECORDING && getpid() == run.pid;
 }
 
+static bool was_begun(void) {
+    return run.state != OFF && run.state != WAITING;
+}
+
+/* Whether pyprof-run asks for the recording, and its writer gets it. */
+static bool is_for_writer(void) {
+    return run.settings.socket[0] != '\0';
+}
+
 static uint32_t cause_of_end(void) {
     return (uint32_t)(run.cause >> 32);
 }
-
-/* libc's own function of a name that is defined here, too, as a variable libc_NAME. */
-#define LIBC(name)                                                                                                     \
-    __typeof__(&name) libc_##name;                                                                                     \
-    do {                                                                                                               \
-        void *found = dlsym(RTLD_NEXT, #name);                                                                         \
-        memcpy(&libc_##name, &found, sizeof found);                                                                    \
-    } while (0)
 
 /* Whether the process ends, and is not replaced or left behind by a daemon. */
 static bool is_ending(void) {
@@ -76,6 +82,8 @@ static bool is_leaving(void) {
     return cause_of_end() == HANDOVER_EXIT && getpid() == run.pid;
 }
 
+static void python_may_begin(const void *code);
+static void go_on_in_child(void);
 static bool start_supervisor(void);
 static bool end_recording(handover_cause cause, int value);
 static void wait_while(unsigned state);

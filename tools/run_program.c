@@ -239,7 +239,7 @@ static char *library_folder(void) {
     char self[PATH_MAX];
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
     self[length > 0 ? length : 0] = '\0';
-    char *built = beside(self, "pyprof-run-" PYPROF_RUN_TAG ".so");
+    char *built = beside(self, "libpyprof-" PYPROF_RUN_TAG ".so");
     char *folder = directory_of(self);
     if (access(built, F_OK) != 0) {
         char *installed = PYPROF_RUN_LIBRARIES[0] == '/' ? must(strdup(PYPROF_RUN_LIBRARIES))
@@ -254,7 +254,7 @@ static char *library_folder(void) {
 /* NULL = none was built for it. */
 static char *library_for(const python *self) {
     char *folder = library_folder();
-    char *path = text_of("%s/pyprof-run-%s.so", folder, self->tag);
+    char *path = text_of("%s/libpyprof-%s.so", folder, self->tag);
     char *real = strncmp(self->version, "CPython ", 8) == 0 ? realpath(path, NULL) : NULL;
     if (real != NULL && strpbrk(real, " :\t\n") != NULL) {
         refuse("%s: LD_PRELOAD, by which python loads it, takes no path with a blank or a colon: install it "
