@@ -97,6 +97,7 @@ typedef struct handover_settings {
     char socket[64];
     unsigned preload_length; /* bytes of LD_PRELOAD that are ours */
     unsigned target;         /* a handover_target */
+    int pid;                 /* the program's: its children have all this in their environment, too */
     unsigned interval_us;
     unsigned capture;
     int signal_number;
@@ -106,9 +107,9 @@ typedef struct handover_settings {
 } handover_settings;
 
 /* The variable's text, written and read. */
-#define HANDOVER_WRITTEN "3 %s %u %u %u %u %d %u %llu %.3f"
-#define HANDOVER_READ "3 %63s %u %u %u %u %d %u %llu %lf"
-#define HANDOVER_FIELDS 9
+#define HANDOVER_WRITTEN "3 %s %u %u %d %u %u %d %u %llu %.3f"
+#define HANDOVER_READ "3 %63s %u %u %d %u %u %d %u %llu %lf"
+#define HANDOVER_FIELDS 10
 
 /* The address of the writer's socket; returns its length. */
 static inline socklen_t handover_address(struct sockaddr_un *address, const char *name) {

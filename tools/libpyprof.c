@@ -389,8 +389,8 @@ static void clean_environment(unsigned preload_length) {
 static bool read_settings(handover_settings *to) {
     const char *text = getenv(HANDOVER_VARIABLE);
     return text != NULL &&
-           sscanf(text, HANDOVER_READ, to->socket, &to->preload_length, &to->target, &to->interval_us, &to->capture,
-                  &to->signal_number, &to->depth, &to->memory, &to->duration) == HANDOVER_FIELDS;
+           sscanf(text, HANDOVER_READ, to->socket, &to->preload_length, &to->target, &to->pid, &to->interval_us,
+                  &to->capture, &to->signal_number, &to->depth, &to->memory, &to->duration) == HANDOVER_FIELDS;
 }
 
 /* A python does not run without being recorded; a host goes on as it is. */
@@ -463,6 +463,9 @@ static void go_on_in_child(void) {
 
 static void begin_in_host(const python_here *python) {
     int length = (int)strcspn(python->version, " ");
+    if (is_for_writer() && getpid() != run.settings.pid) {
+        return; /* a child: the writer hears the program only */
+    }
     if (!is_our_version(python)) {
         if (is_for_writer()) {
             (void)tell(HANDOVER_OTHER_PYTHON, 0, python->version, (size_t)length);
@@ -551,7 +554,9 @@ static int run_main(int argc, char **argv, char **variables) {
 EXPORTED int __libc_start_main(main_function *main, int argc, char **argv, void (*init)(void), void (*fini)(void),
                                void (*loader_fini)(void), void *stack_end) {
     program_main = main;
-    if (run.settings.target == HANDOVER_TO_HOST && getenv(HANDOVER_VARIABLE) != NULL) {
+    bool is_host = run.settings.target == HANDOVER_TO_HOST ||
+                   (run.settings.target == HANDOVER_TO_SCRIPT && dlsym(RTLD_DEFAULT, "Py_GetVersion") != NULL);
+    if (is_host && getenv(HANDOVER_VARIABLE) != NULL) {
         clean_environment(run.settings.preload_length);
     }
     return libc()->__libc_start_main(run.state == OFF ? main : run_main, argc, argv, init, fini, loader_fini,

@@ -102,6 +102,7 @@ static const char HELP[] =
     "       pyprof-run [OPTIONS] -- python3 [PYTHON'S OPTIONS] SCRIPT [ARGS...]\n"
     "       pyprof-run [OPTIONS] PROGRAM [ARGS...]     a Python script on PATH: pytest, black\n"
     "       pyprof-run [OPTIONS] env ... python3 ...   as env would run it: -i, -u, -S, NAME=VALUE\n"
+    "       pyprof-run [OPTIONS] --host PROGRAM [ARGS...]  a program with Python inside: gdb, vim\n"
     "\n"
     "Runs a Python program as python3 does, and records where it spends its time.\n"
     "\n"
@@ -114,6 +115,8 @@ static const char HELP[] =
     "                          .pstats .prof; .firefox.json; .perfetto.json .trace.json; .jsonl\n"
     "  -r, --rate HZ           samples a second, 0.1 to 20000 (default: 100)\n"
     "  -d, --duration SECONDS  end the recording after this time; the program goes on\n"
+    "      --host              what follows is no python, but embeds one: it is recorded from when\n"
+    "                          Python begins in it\n"
     "  -q, --quiet             say nothing but errors\n"
     "\n"
     " what is shown:\n"
@@ -311,7 +314,8 @@ enum {
     ONLY_FILE,
     ONLY_FUNCTION,
     ONLY_MINE,
-    MIN_SHARE
+    MIN_SHARE,
+    HOST
 };
 
 /* What py-spy has and this has not. */
@@ -368,6 +372,7 @@ static const struct option OPTIONS[] = {{"output", required_argument, NULL, 'o'}
                                         {"format", required_argument, NULL, 'f'},
                                         {"rate", required_argument, NULL, 'r'},
                                         {"duration", required_argument, NULL, 'd'},
+                                        {"host", no_argument, NULL, HOST},
                                         {"quiet", no_argument, NULL, 'q'},
                                         {"metric", required_argument, NULL, METRIC},
                                         {"gil", no_argument, NULL, 'g'},
@@ -504,6 +509,9 @@ static bool take_view(run_options *opt, int letter) {
     case 'q':
         opt->quiet = true;
         return true;
+    case HOST:
+        opt->host = true;
+        return true;
     default:
         return take_detail(opt, letter) || take_filter(opt, letter);
     }
@@ -588,10 +596,14 @@ static void parse_options(run_options *opt, int argc, char **argv) {
         in_word = optind == before;
         take_option(opt, letter, argv);
     }
+    if (opt->host && (opt->mode != NULL || opt->python_option_count > 0)) {
+        usage_error("--host: a program is to follow, without options for python");
+    }
     opt->joined = opt->mode != NULL && opt->target != argv[optind - 1];
     if (opt->mode == NULL) {
         if (optind >= argc) {
-            usage_error("nothing to run: a SCRIPT, -m MODULE, -c CODE or -- python3 ... is needed");
+            usage_error(opt->host ? "nothing to run: a PROGRAM is needed"
+                                  : "nothing to run: a SCRIPT, -m MODULE, -c CODE or -- python3 ... is needed");
         }
         opt->target = argv[optind++];
     }
@@ -765,11 +777,11 @@ static char *preload_of(const char *library) {
 #endif
 }
 
-static void set_environment(const run_options *opt, const char *library, const char *socket) {
+static void set_environment(const run_options *opt, const program *found, const char *socket) {
     const char *before = getenv("LD_PRELOAD");
-    char *ours = preload_of(library);
+    char *ours = preload_of(found->library);
     char *preload = before != NULL && *before != '\0' ? text_of("%s:%s", ours, before) : must(strdup(ours));
-    char *settings = text_of(HANDOVER_WRITTEN, socket, (unsigned)strlen(ours), (unsigned)HANDOVER_TO_PYTHON,
+    char *settings = text_of(HANDOVER_WRITTEN, socket, (unsigned)strlen(ours), found->target, (int)getpid(),
                              (unsigned)(1e6 / opt->rate + 0.5), (unsigned)opt->capture, opt->signal_number, opt->depth,
                              opt->memory, opt->duration);
     if (setenv("LD_PRELOAD", preload, 1) != 0 || setenv(HANDOVER_VARIABLE, settings, 1) != 0) {
@@ -785,8 +797,8 @@ int main(int argc, char **argv) {
     parse_options(&opt, argc, argv);
     program found = find_program(&opt);
     choose_outputs(&opt, found.name);
-    set_environment(&opt, found.library, start_writer(&opt, found.name));
-    if (!opt.quiet && isatty(STDERR_FILENO)) {
+    set_environment(&opt, &found, start_writer(&opt, found.name));
+    if (!opt.quiet && !opt.host && isatty(STDERR_FILENO)) { /* a host may use all of the terminal */
         complain("recording %s at %g Hz; Ctrl-C ends it, and %s is %s", found.name, opt.rate,
                  opt.outputs[0].is_printed ? "a table" : opt.outputs[0].shown,
                  opt.outputs[0].is_printed ? "printed" : "written");

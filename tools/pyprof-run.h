@@ -2,6 +2,7 @@
  *
  *   pyprof-run.c      the command line, and the way from it to the program
  *   run_program.c     which python runs it, and what it is called
+ *   run_host.c        a host program, and which libraries it needs
  *   run_writer.c      the process that writes what was recorded
  *   run_profile.c     what was recorded, in any format (exports.h)
  *   libpyprof.c       the library that records, inside the program (recording.h, what its parts share; ends.h, the ways
@@ -55,6 +56,7 @@ typedef struct run_options {
     bool recording;                           /* py-spy's habit: pyprof-run record */
     char *python_options[MAX_PYTHON_OPTIONS]; /* python's own, as they were written */
     int python_option_count;
+    bool host;          /* the target is a program that embeds CPython */
     const char *mode;   /* "-m", "-c" or NULL = a script or program */
     const char *target; /* module, code, script or program */
     bool joined;        /* -mMODULE, one word: sys.orig_argv tells */
@@ -64,9 +66,10 @@ typedef struct run_options {
 
 /* What is executed. */
 typedef struct program {
-    char *executable; /* a python */
+    char *executable; /* a python, or a host */
     char **arguments; /* argv; ends with NULL */
-    char *library;    /* pyprof-run-3.X.so for it */
+    char *library;    /* libpyprof-3.X.so for it, or several with colons between them */
+    unsigned target;  /* a handover_target */
     char *name;       /* what the program is called in file names and titles */
 } program;
 
@@ -92,6 +95,17 @@ bool has_filters(const run_options *opt);
 
 /* Finds the program that the options name and the python that runs it, or ends with one line that says what to do. */
 program find_program(const run_options *opt);
+
+bool is_executable_file(const char *path);
+bool is_elf(const char *path);
+char *find_in_path(const char *name);         /* as a shell does; NULL = nowhere */
+char *library_folder(void);                   /* where the libraries are */
+bool ignores_preload(const char *executable); /* programs with more rights than their caller: ld.so(8) */
+
+/* ---- run_host.c ---- */
+
+/* The same for a program that is no python, with --host. */
+program find_host(const run_options *opt);
 
 /* ---- run_writer.c ---- */
 

@@ -32,7 +32,7 @@ bool same_file(const char *one, const char *other) {
     return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-static bool is_executable_file(const char *path) {
+bool is_executable_file(const char *path) {
     struct stat status;
     return stat(path, &status) == 0 && S_ISREG(status.st_mode) && access(path, X_OK) == 0;
 }
@@ -70,8 +70,7 @@ static char *find_in(const char *place, const char *name) {
     return NULL;
 }
 
-/* As a shell finds it; NULL = nowhere. */
-static char *find_in_path(const char *name) {
+char *find_in_path(const char *name) {
     const char *path = getenv("PATH");
     return path != NULL ? find_in(path, name) : NULL;
 }
@@ -92,7 +91,7 @@ static void read_beginning(const char *path, char *text, size_t size) {
     text[length > 0 ? length : 0] = '\0';
 }
 
-static bool is_elf(const char *path) {
+bool is_elf(const char *path) {
     char start[5];
     read_beginning(path, start, sizeof start);
     return strcmp(start, "\177ELF") == 0;
@@ -235,7 +234,7 @@ static void forget(python *self) {
 /* ---- the library for it --------------------------------------------------------------------------------- */
 
 /* Where this program lies: as built, the libraries lie beside it; as installed, in the library directory. */
-static char *library_folder(void) {
+char *library_folder(void) {
     char self[PATH_MAX];
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
     self[length > 0 ? length : 0] = '\0';
@@ -266,8 +265,7 @@ static char *library_for(const python *self) {
     return real;
 }
 
-/* Programs with more rights than their caller are loaded without what LD_PRELOAD names: ld.so(8). */
-static bool ignores_preload(const char *executable) {
+bool ignores_preload(const char *executable) {
     struct stat status;
     return stat(executable, &status) != 0 || (status.st_mode & (S_ISUID | S_ISGID)) != 0 ||
            getxattr(executable, "security.capability", NULL, 0) > 0;
@@ -848,8 +846,8 @@ static void refuse_program(const run_options *opt, const char *path) {
         command = text_of("%s %s", command, opt->arguments[i]);
     }
     refuse("%s is neither a python nor a Python script: pyprof-run goes in front of those "
-           "(as in: %s pyprof-run %s ...); a host that embeds Python includes pyprof.h",
-           path, command, place >= 0 ? opt->arguments[place] : "-- python3 script.py");
+           "(as in: %s pyprof-run %s ...); a host that embeds Python: pyprof-run --host %s ...",
+           path, command, place >= 0 ? opt->arguments[place] : "-- python3 script.py", opt->target);
 }
 
 /* An environment that is named, but not on PATH, gives the python: so it gives the programs that came with it. */
@@ -923,6 +921,9 @@ static bool is_there(const char *target, struct stat *status) {
 program find_program(const run_options *opt) {
     struct stat status;
     program found;
+    if (opt->host) {
+        return find_host(opt);
+    }
     if (opt->mode != NULL) {
         return run_mode(opt);
     }

@@ -51,11 +51,12 @@ static struct {
     connection connections[MAX_CONNECTIONS];
     int connection_count;
     bool greeted;
-    bool closed;     /* all was said */
-    recorded coming; /* is being handed over */
-    recorded given;  /* all of it has come: what is written */
-    bool has_draft;  /* that is a draft */
-    int awaits_exec; /* the connection that closes when the program is replaced; -1 = none */
+    char other_python[32]; /* one began that the libraries are not for */
+    bool closed;           /* all was said */
+    recorded coming;       /* is being handed over */
+    recorded given;        /* all of it has come: what is written */
+    bool has_draft;        /* that is a draft */
+    int awaits_exec;       /* the connection that closes when the program is replaced; -1 = none */
     bool written[MAX_OUTPUTS];
     int written_count;
 } writer = {.awaits_exec = -1};
@@ -362,6 +363,9 @@ static void hear_frame(const connection *from, const handover_frame *frame, cons
     case HANDOVER_HELLO:
         writer.greeted = true;
         break;
+    case HANDOVER_OTHER_PYTHON:
+        (void)snprintf(writer.other_python, sizeof writer.other_python, "%.*s", (int)size, data);
+        break;
     case HANDOVER_LOG:
         hear_log(frame->detail, data, size);
         break;
@@ -474,6 +478,20 @@ static bool serve(void) {
     return heard || !program_has_ended(&all[1]);
 }
 
+static void tell_that_nothing_came(void) {
+    if (writer.greeted) {
+        complain("the program ended in a way that lets nothing be written (SIGKILL, say): the recording is lost");
+    } else if (writer.other_python[0] != '\0') {
+        complain("nothing was recorded: CPython %s began in %s, and this pyprof-run has no library for it",
+                 writer.other_python, writer.name);
+    } else if (writer.opt->host) {
+        complain("nothing was recorded: no Python began in %s (what its child processes do is not recorded)",
+                 writer.name);
+    } else {
+        complain("nothing was recorded: pyprof-run's library was not loaded into the program");
+    }
+}
+
 static void be_writer(void) {
     while (!writer.closed) {
         if (!serve()) {
@@ -481,10 +499,7 @@ static void be_writer(void) {
                 (void)conclude();
                 break;
             }
-            complain(writer.greeted ? "the program ended in a way that lets nothing be written (SIGKILL, "
-                                      "say): the recording is lost"
-                                    : "nothing was recorded: %s was not loaded into the program",
-                     "pyprof-run's library");
+            tell_that_nothing_came();
             break;
         }
     }
