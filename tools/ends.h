@@ -34,7 +34,7 @@ enum {
 static void at_exit(int status, void *unused) {
     (void)unused;
     if (run.state == WAITING) {
-        EXPLAIN("%s (%ld) is left alone: no CPython began in it", program_invocation_short_name, (long)getpid());
+        explain("no CPython began in it");
     }
     if (!is_recording()) {
         return;

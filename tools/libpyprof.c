@@ -93,7 +93,9 @@ static void unmap_memory(void *memory, void *unused) {
 static void on_log(pyprof_log_level level, const char *message, void *unused) {
     (void)unused;
     if (!is_for_writer()) {
-        EXPLAIN("%s", message);
+        if (asked.is_verbose) {
+            say("%s", message);
+        }
         return;
     }
     if (run.between || (run.state == OFF && level == PYPROF_LOG_ERROR) ||
@@ -396,7 +398,7 @@ static bool read_settings(handover_settings *to) {
 /* A python does not run without being recorded; a host goes on as it is. */
 static void refuse(const char *why) {
     if (!is_for_writer()) {
-        EXPLAIN("%s (%ld) is not recorded: %s", program_invocation_short_name, (long)getpid(), why);
+        explain("%s", why);
         return;
     }
     if (!tell(HANDOVER_REFUSED, 0, why, strlen(why))) {
@@ -470,14 +472,13 @@ static void begin_in_host(const python_here *python) {
         if (is_for_writer()) {
             (void)tell(HANDOVER_OTHER_PYTHON, 0, python->version, (size_t)length);
         }
-        EXPLAIN("%s (%ld) is left alone: its CPython is %.*s, this library is for %d.%d", program_invocation_short_name,
-                (long)getpid(), length, python->version, PY_MAJOR_VERSION, PY_MINOR_VERSION);
+        explain("its CPython is %.*s, this library is for %d.%d", length, python->version, PY_MAJOR_VERSION,
+                PY_MINOR_VERSION);
         return;
     }
     const char *lacking = bind_names(python);
     if (lacking != NULL) {
-        EXPLAIN("%s (%ld) is left alone: its CPython has no %s", program_invocation_short_name, (long)getpid(),
-                lacking);
+        explain("its CPython has no %s", lacking);
     } else if (!is_for_writer()) {
         begin_as_wished();
     } else if (tell(HANDOVER_HELLO, 0, NULL, 0)) {
@@ -523,9 +524,10 @@ __attribute__((constructor)) static void on_load(void) {
     if (run.state != OFF || !comes_before_libc()) {
         return;
     }
+    (void)snprintf(asked.program, sizeof asked.program, "%s", program_invocation_short_name);
     if (!read_settings(&run.settings)) {
         run.settings.socket[0] = '\0';
-        run.state = take_wishes(program_invocation_short_name) ? WAITING : OFF;
+        run.state = take_wishes() ? WAITING : OFF;
         return;
     }
     if (run.settings.target != HANDOVER_TO_PYTHON) {

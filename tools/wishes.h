@@ -33,6 +33,7 @@ static struct {
     const char *listen;
     const char *start;
     bool is_verbose;
+    char program[256];     /* its name; servers write what they do in its place */
     char folder[PATH_MAX]; /* in which paths are meant */
 } asked;
 
@@ -66,12 +67,19 @@ static void say(const char *format, ...) {
     (void)!write(STDERR_FILENO, text, length + 1);
 }
 
-#define EXPLAIN(...)                                                                                                   \
-    do {                                                                                                               \
-        if (asked.is_verbose) {                                                                                        \
-            say(__VA_ARGS__);                                                                                          \
-        }                                                                                                              \
-    } while (0)
+/* Why it is not recorded, for who asked. */
+static void explain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+static void explain(const char *format, ...) {
+    char why[512];
+    va_list values;
+    if (asked.is_verbose) {
+        va_start(values, format);
+        (void)vsnprintf(why, sizeof why, format, values);
+        va_end(values);
+        say("%s (%ld) is left alone: %s", asked.program, (long)getpid(), why);
+    }
+}
 
 /* Kept, as the program may change its environment. */
 static const char *take_variable(const char *name) {
@@ -85,18 +93,18 @@ static bool is_switched_on(const char *value) {
 }
 
 /* Whether this program is to do anything, once CPython begins in it. */
-static bool take_wishes(const char *program) {
+static bool take_wishes(void) {
     const char *only = getenv("PYPROF_ONLY");
     const char *verbose = getenv("PYPROF_VERBOSE"), *output = getenv("PYPROF_OUTPUT"),
                *listen = getenv("PYPROF_LISTEN");
     asked.is_verbose = verbose != NULL && is_switched_on(verbose);
     bool is_asked = (output != NULL && *output != '\0') || (listen != NULL && is_switched_on(listen));
     if (!is_asked) {
-        EXPLAIN("%s (%ld) is left alone: neither PYPROF_OUTPUT nor PYPROF_LISTEN is set", program, (long)getpid());
+        explain("neither PYPROF_OUTPUT nor PYPROF_LISTEN is set");
         return false;
     }
-    if (only != NULL && *only != '\0' && fnmatch(only, program, 0) != 0) {
-        EXPLAIN("%s (%ld) is left alone: its name does not match PYPROF_ONLY=%s", program, (long)getpid(), only);
+    if (only != NULL && *only != '\0' && fnmatch(only, asked.program, 0) != 0) {
+        explain("its name does not match PYPROF_ONLY=%s", only);
         return false;
     }
     asked.output = take_variable("PYPROF_OUTPUT");
@@ -109,11 +117,26 @@ static bool take_wishes(const char *program) {
     return true;
 }
 
+/* A pattern with the program's name in the place of %n. False: it is too long. */
+static bool put_program(const char *pattern, char *to, size_t size) {
+    size_t used = 0;
+    for (const char *at = pattern; *at != '\0' && used < size - 1; at++) {
+        bool is_name = strncmp(at, "%n", 2) == 0, is_other = !is_name && at[0] == '%' && at[1] != '\0';
+        int length = (int)strlen(asked.program);
+        used += (size_t)snprintf(to + used, size - used, "%.*s", is_name ? length : 1 + is_other,
+                                 is_name ? asked.program : at);
+        at += is_name || is_other;
+    }
+    return used < size - 1;
+}
+
 /* The path that a pattern means, from the folder that the program began in. False: it is too long. */
 static bool expand_path(const char *pattern, char *path, size_t size) {
+    char named[PATH_MAX];
     uint64_t now = pyprof__clock(CLOCK_REALTIME);
     size_t used = pattern[0] == '/' ? 0 : (size_t)snprintf(path, size, "%s/", asked.folder);
-    return used < size && pyprof__expand(pattern, now, path + used, size - used) <= size - used;
+    return put_program(pattern, named, sizeof named) && used < size &&
+           pyprof__expand(named, now, path + used, size - used) <= size - used;
 }
 
 /* Found out now, not after an hour's run. */
