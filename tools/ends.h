@@ -604,7 +604,7 @@ EXPORTED int setns(int descriptor, int kinds) {
 /* CPython of each version calls it while it begins, before it has an interpreter, and seldom does somebody else. */
 EXPORTED int pthread_condattr_setclock(pthread_condattr_t *attributes, clockid_t clock) {
     if (run.state == WAITING) {
-        python_may_begin(__builtin_return_address(0));
+        pyprof_door(__builtin_return_address(0));
     }
     return libc()->pthread_condattr_setclock(attributes, clock);
 }

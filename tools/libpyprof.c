@@ -472,8 +472,7 @@ static void begin_in_host(const python_here *python) {
         if (is_for_writer()) {
             (void)tell(HANDOVER_OTHER_PYTHON, 0, python->version, (size_t)length);
         }
-        explain("its CPython is %.*s, this library is for %d.%d", length, python->version, PY_MAJOR_VERSION,
-                PY_MINOR_VERSION);
+        explain("its CPython is %.*s, and no library for that is preloaded", length, python->version);
         return;
     }
     const char *lacking = bind_names(python);
@@ -486,13 +485,21 @@ static void begin_in_host(const python_here *python) {
     }
 }
 
-/* Code of CPython's, or of anything else, has called. */
-static void python_may_begin(const void *code) {
+/* Code of CPython's, or of anything else, has called. Of several libraries that are preloaded, the first hears of it, and
+   asks the next one if it is not for this CPython. */
+EXPORTED void pyprof_door(const void *code) {
     int saved = errno;
     unsigned waiting = WAITING;
     python_here python;
     if (find_python(code, &python) && atomic_compare_exchange_strong(&run.state, &waiting, OFF)) {
-        begin_in_host(&python);
+        void *found = is_our_version(&python) ? NULL : dlsym(RTLD_NEXT, "pyprof_door");
+        __typeof__(&pyprof_door) next;
+        memcpy(&next, &found, sizeof found);
+        if (next != NULL) {
+            next(code);
+        } else {
+            begin_in_host(&python);
+        }
     }
     errno = saved;
 }

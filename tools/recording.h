@@ -82,7 +82,7 @@ static bool is_leaving(void) {
     return cause_of_end() == HANDOVER_EXIT && getpid() == run.pid;
 }
 
-static void python_may_begin(const void *code);
+void pyprof_door(const void *code);
 static void go_on_in_child(void);
 static bool start_supervisor(void);
 static bool end_recording(handover_cause cause, int value);
