@@ -17,6 +17,7 @@
 #define EXPORTS_IMPLEMENTATION
 #include "exports.h"
 
+#include "attach.h"
 #include "imports.h"
 
 #include <ctype.h>
@@ -45,7 +46,8 @@ enum {
 static const char ctl_help[] =
     "usage: pyprof-ctl COMMAND [PID|SOCKET] [OPTIONS]\n"
     "\n"
-    "Looks into programs with pyprof.h inside that called pyprof_listen, of your own user (root: of all).\n"
+    "Looks into programs with pyprof.h inside that called pyprof_listen, of your own user (root: of all); and into\n"
+    "any other with CPython, by attach.\n"
     "\n"
     "  list                    those that listen\n"
     "  status PID              what one of them does\n"
@@ -58,6 +60,9 @@ static const char ctl_help[] =
     "  start PID               begins a recording\n"
     "  stop PID                ends it, and writes it; also one that the program began, which then has none\n"
     "  top PID                 what takes most, anew each second; q ends it\n"
+    "  attach PID              has a program with CPython listen that was not made for it\n"
+    "  attach PID --then COMMAND [OPTIONS]\n"
+    "                          and goes on with that command, one of the above\n"
     "\n"
     "PID may be the path of a socket: of a program that gave its own to pyprof_listen.\n"
     "\n"
@@ -86,6 +91,11 @@ static const char ctl_options_help[] =
     "      --json              for programs: one line of JSON, of list one a program\n"
     "      --once              top: print one second's figures, and end\n"
     "  -n, --rows ROWS         top: that many (default: 20)\n"
+    "\n"
+    " attach:\n"
+    "      --timeout SECONDS   within which the program's main thread has to run Python (default: 10)\n"
+    "      --library FILE      to load there (default: libpyprof-3.X.so that was built for that CPython)\n"
+    "      --undo              has it listen no more; the library stays loaded, and does nothing\n"
     "\n"
     "  -h, --help              this text\n"
     "\n"
@@ -121,6 +131,7 @@ typedef struct ctl_request {
     unsigned long memory_mib, depth, rows;
     int patience_s; /* with a host that says nothing */
     bool is_dropped, is_json, is_once;
+    attach_order attach;
 } ctl_request;
 
 enum {
@@ -135,7 +146,10 @@ enum {
     CTL_MEMORY,
     CTL_DEPTH,
     CTL_JSON,
-    CTL_ONCE
+    CTL_ONCE,
+    CTL_TIMEOUT,
+    CTL_LIBRARY,
+    CTL_UNDO
 };
 
 static const struct option ctl_options[] = {{"output", required_argument, NULL, 'o'},
@@ -157,20 +171,27 @@ static const struct option ctl_options[] = {{"output", required_argument, NULL, 
                                             {"json", no_argument, NULL, CTL_JSON},
                                             {"once", no_argument, NULL, CTL_ONCE},
                                             {"rows", required_argument, NULL, 'n'},
+                                            {"timeout", required_argument, NULL, CTL_TIMEOUT},
+                                            {"library", required_argument, NULL, CTL_LIBRARY},
+                                            {"undo", no_argument, NULL, CTL_UNDO},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
 
 /* What a command takes: options by their letters, those without one by the first letter of their name here. */
 typedef struct ctl_command {
     const char *name;
-    bool has_host, has_view, has_rate, has_duration, has_json, is_top;
+    bool has_host, has_view, has_rate, has_duration, has_json, is_top, is_attach;
 } ctl_command;
 
-static const ctl_command ctl_commands[] = {
-    {"list", false, false, false, false, true, false},    {"status", true, false, false, false, true, false},
-    {"dump", true, false, false, false, true, false},     {"record", true, true, true, true, false, false},
-    {"snapshot", true, true, false, false, false, false}, {"start", true, false, true, false, false, false},
-    {"stop", true, true, false, false, false, false},     {"top", true, true, true, true, true, true}};
+static const ctl_command ctl_commands[] = {{"list", false, false, false, false, true, false, false},
+                                           {"status", true, false, false, false, true, false, false},
+                                           {"dump", true, false, false, false, true, false, false},
+                                           {"record", true, true, true, true, false, false, false},
+                                           {"snapshot", true, true, false, false, false, false, false},
+                                           {"start", true, false, true, false, false, false, false},
+                                           {"stop", true, true, false, false, false, false, false},
+                                           {"top", true, true, true, true, true, true, false},
+                                           {"attach", true, false, false, false, false, false, true}};
 
 static const ctl_command *ctl_find_command(const char *name) {
     for (size_t i = 0; i < sizeof ctl_commands / sizeof *ctl_commands; i++) {
@@ -265,6 +286,13 @@ static bool ctl_set_option(ctl_request *request, int option, const char *value) 
         return request->is_json = true;
     case CTL_ONCE:
         return request->is_once = true;
+    case CTL_TIMEOUT:
+        return ctl_number("--timeout", value, 0.1, 86400, &request->attach.timeout_s);
+    case CTL_LIBRARY:
+        request->attach.library = value;
+        return true;
+    case CTL_UNDO:
+        return request->attach.is_undone = true;
     default:
         return ctl_set_view(request, option, value);
     }
@@ -289,6 +317,10 @@ static bool ctl_takes(const ctl_command *command, int option) {
     case CTL_ONCE:
     case 'n':
         return command->is_top;
+    case CTL_TIMEOUT:
+    case CTL_LIBRARY:
+    case CTL_UNDO:
+        return command->is_attach;
     default:
         return command->has_view;
     }
@@ -346,7 +378,9 @@ static bool ctl_parse(int argc, char **argv, ctl_request *request, bool *help) {
     int option, given[64], count = 0;
     request->rows = 20;
     request->patience_s = CTL_PATIENCE_S;
+    request->attach.timeout_s = 10;
     opterr = 0;
+    optind = 0; /* it may have read another command line */
     while ((option = getopt_long(argc, argv, ":o:f:iFd:r:n:h", ctl_options, NULL)) != -1) {
         if (option == '?' || option == ':') {
             ctl_complain(option == ':' ? "%s wants a value" : "there is no option %s", argv[optind - 1]);
@@ -1413,6 +1447,72 @@ static int ctl_tell_top(const ctl_request *request) {
     return is_good ? EXIT_SUCCESS : CTL_FAILED;
 }
 
+/* ---- attach ------------------------------------------------------------------------------------------------- */
+
+/* How many words come before those of another command. */
+static int ctl_until_then(int argc, char **argv) {
+    int own = 1;
+    while (own < argc && strcmp(argv[own], "--then") != 0) {
+        own++;
+    }
+    return own;
+}
+
+/* The words from --then on: a command whose process is that of attach. False: it was said what is wrong. */
+static bool ctl_parse_then(int argc, char **argv, const ctl_request *request, ctl_request *then) {
+    char **words = (char **)calloc((size_t)argc + 3, sizeof *words);
+    const ctl_command *command = argc > 1 ? ctl_find_command(argv[1]) : NULL;
+    bool help = false, is_good = false;
+    if (words == NULL) {
+        ctl_complain("out of memory");
+    } else if (strcmp(request->command, "attach") != 0 || request->attach.is_undone) {
+        ctl_complain("--then comes after attach, and not with --undo");
+    } else if (command == NULL || !command->has_host || command->is_attach) {
+        ctl_complain(argc > 1 ? "--then: '%s' is none of the commands that take a PID" : "--then wants a command%s",
+                     argc > 1 ? argv[1] : "");
+    } else {
+        words[0] = argv[0];
+        words[1] = argv[1];
+        words[2] = (char *)(uintptr_t)request->host;
+        memcpy(words + 3, argv + 2, (size_t)(argc - 2) * sizeof *words);
+        is_good = ctl_parse(argc + 1, words, then, &help) && !help;
+    }
+    free(words);
+    return is_good;
+}
+
+/* Whether it listens already, by whatever way. */
+static bool ctl_listens(ctl_request *request) {
+    char process[32];
+    struct stat status;
+    snprintf(process, sizeof process, "/proc/%ld", request->pid);
+    bool has_one = ctl_has_socket(request, (unsigned long)geteuid()) ||
+                   (stat(process, &status) == 0 && ctl_has_socket(request, (unsigned long)status.st_uid));
+    int host = has_one ? ctl_connect(request->path, request->patience_s) : -1;
+    if (host >= 0) {
+        close(host);
+    }
+    return host >= 0;
+}
+
+/* False: it was said why not. */
+static bool ctl_attach(ctl_request *request) {
+    char why[2048] = "", *end = NULL;
+    request->attach.pid = request->pid = strtol(request->host, &end, 10);
+    if (*end != '\0' || request->pid <= 0) {
+        ctl_complain("attach: '%s' is no process id", request->host);
+        return false;
+    }
+    if (!request->attach.is_undone && ctl_listens(request)) {
+        return true;
+    }
+    if (attach_process(&request->attach, request->path, sizeof request->path, why, sizeof why)) {
+        return true;
+    }
+    ctl_complain("%s", why);
+    return false;
+}
+
 /* ---- the whole ---------------------------------------------------------------------------------------------- */
 
 static bool ctl_put_help(void *user, const void *data, size_t size) {
@@ -1426,13 +1526,8 @@ static int ctl_tell_help(void) {
     return fflush(stdout) == 0 ? EXIT_SUCCESS : CTL_FAILED;
 }
 
-static int ctl_run(ctl_request *request) {
-    if (strcmp(request->command, "list") == 0) {
-        return ctl_list(request);
-    }
-    if (!ctl_find_host(request)) {
-        return CTL_FAILED;
-    }
+/* What is asked of a host that was found. */
+static int ctl_run_with(ctl_request *request) {
     if (ctl_find_command(request->command)->has_duration) {
         ctl_hold_signals();
     }
@@ -1451,8 +1546,24 @@ static int ctl_run(ctl_request *request) {
     return request->is_dropped ? ctl_drop(request) : ctl_take(request);
 }
 
+static int ctl_run_then(const ctl_request *request, ctl_request *then) {
+    then->pid = request->pid;
+    memcpy(then->path, request->path, sizeof then->path);
+    return ctl_run_with(then);
+}
+
+static int ctl_run(ctl_request *request, ctl_request *then) {
+    if (strcmp(request->command, "list") == 0) {
+        return ctl_list(request);
+    }
+    if (strcmp(request->command, "attach") == 0) {
+        return ctl_attach(request) ? then != NULL ? ctl_run_then(request, then) : EXIT_SUCCESS : CTL_FAILED;
+    }
+    return ctl_find_host(request) ? ctl_run_with(request) : CTL_FAILED;
+}
+
 int main(int argc, char **argv) {
-    ctl_request *request = (ctl_request *)calloc(1, sizeof *request);
+    ctl_request *request = (ctl_request *)calloc(1, sizeof *request), *then = (ctl_request *)calloc(1, sizeof *then);
     struct sigaction action;
     bool help = false;
     int status = CTL_USAGE;
@@ -1461,14 +1572,17 @@ int main(int argc, char **argv) {
     (void)sigaction(SIGINT, &action, NULL); /* the first one ends what goes on, and what there is, is written */
     (void)sigaction(SIGTERM, &action, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
-    if (request == NULL) {
+    if (request == NULL || then == NULL) {
         return ctl_complain("out of memory");
     }
-    if (!ctl_parse(argc, argv, request, &help)) {
+    int own = ctl_until_then(argc, argv);
+    if (!ctl_parse(own, argv, request, &help) ||
+        (!help && own < argc && !ctl_parse_then(argc - own, argv + own, request, then))) {
         fputs("Try 'pyprof-ctl --help'.\n", stderr);
     } else {
-        status = help ? ctl_tell_help() : ctl_run(request);
+        status = help ? ctl_tell_help() : ctl_run(request, own < argc ? then : NULL);
     }
     free(request);
+    free(then);
     return status;
 }

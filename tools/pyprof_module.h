@@ -46,6 +46,7 @@ PYPROF_MODULE_API PyObject *PyInit_pyprof(void);
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* What each interpreter's module has. */
 typedef struct pymod__state {
@@ -880,6 +881,50 @@ static PyObject *pymod__name_interpreter(PyObject *module, PyObject *arguments) 
     Py_RETURN_NONE;
 }
 
+#ifndef PYPROF_NO_LISTEN
+/* listen(path as bytes, or None): begins it, and answers the path. */
+static PyObject *pymod__listen(PyObject *module, PyObject *path) {
+    PyThreadState *thread;
+    pyprof_result result;
+    const char *base = getenv("XDG_RUNTIME_DIR"), *given = path != Py_None ? PyBytes_AsString(path) : NULL;
+    int number;
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    thread = PyEval_SaveThread();
+    result = pyprof_listen(given);
+    number = errno;
+    PyEval_RestoreThread(thread);
+    if (result != PYPROF_OK) {
+        return pymod__raise(module, result, number, NULL);
+    }
+    if (given != NULL) {
+        return PyUnicode_DecodeFSDefault(given);
+    }
+    path = PyBytes_FromFormat("%s/pyprof-%lu/%ld.sock", base != NULL && base[0] == '/' ? base : "/tmp",
+                              (unsigned long)geteuid(), (long)getpid());
+    if (path != NULL) {
+        PyObject *text = PyUnicode_DecodeFSDefault(PyBytes_AsString(path));
+        Py_DECREF(path);
+        path = text;
+    }
+    return path;
+}
+
+static PyObject *pymod__unlisten(PyObject *module, PyObject *unused) {
+    PyThreadState *thread;
+    pyprof_result result;
+    (void)unused;
+    thread = PyEval_SaveThread();
+    result = pyprof_unlisten();
+    PyEval_RestoreThread(thread);
+    if (result != PYPROF_OK) {
+        return pymod__raise(module, result, 0, NULL);
+    }
+    Py_RETURN_NONE;
+}
+#endif
+
 /* format_of(path, name): the number of a format that is not pyprof.h's own, which the one or the other says; else 0. */
 static PyObject *pymod__format_of(PyObject *module, PyObject *arguments) {
     const char *path, *name;
@@ -937,6 +982,10 @@ static PyMethodDef pymod__functions[] = {
     {"dump", pymod__dump, METH_NOARGS, "dump(): the stacks of now, as bytes"},
     {"unpack", pymod__unpack_bytes, METH_O, "unpack(bytes): the data of which pack() made them"},
     {"format_of", pymod__format_of, METH_VARARGS, "format_of(path, name or None): of a format of exports.h, else 0"},
+#ifndef PYPROF_NO_LISTEN
+    {"listen", pymod__listen, METH_O, "listen(path or None): the path"},
+    {"unlisten", pymod__unlisten, METH_NOARGS, "unlisten()"},
+#endif
 #if defined(PYPROF_MODULE_CONVERT)
     {"convert", pymod__convert, METH_O, "convert(words): pyprof-convert's exit status"},
 #endif
@@ -1043,16 +1092,15 @@ static PyModuleDef pymod__engine = {
     pymod__traverse,       pymod__clear,     pymod__free,
 };
 
-#ifdef PYPROF_MODULE_PACKAGE
-
-/* Within a package the engine is all that is C, and the Python is files. */
+/* Within a package the engine is all that is C, and the Python is files. Elsewhere it is what pyprof-ctl attach loads, as it
+   imports nothing. */
 PYPROF_MODULE_API PyObject *PyInit__engine(void);
 
 PYPROF_MODULE_API PyObject *PyInit__engine(void) {
     return PyModuleDef_Init(&pymod__engine);
 }
 
-#else
+#ifndef PYPROF_MODULE_PACKAGE
 
 static PyObject *pymod__make_engine(void) {
     PyObject *types = PyImport_ImportModule("types");

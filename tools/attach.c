@@ -1,0 +1,1167 @@
+/* Has a process listen that was never prepared for it: see attach.h.
+ *
+ * Who: one process that pyprof-ctl does not know, and that must not notice: no memory of it is written but a page of our
+ * own (or, from 3.14 on, what CPython has for that), no signal is sent to it, none that it gets is lost, a system call in
+ * which it waits is begun again by the kernel as after any debugger's look.
+ * Begin with attach_process, attach_add_call, attach_ask_debugger.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#include "attach.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* What is looked for in the process, by these names. All of CPython's that are here are exported by each build of it. */
+enum {
+    ATTACH_ADD_PENDING,
+    ATTACH_IS_INITIALIZED,
+    ATTACH_NEW_DICT,
+    ATTACH_RUN_STRING,
+    ATTACH_DEC_REF,
+    ATTACH_EVALUATE,
+    ATTACH_RUNTIME,
+    ATTACH_LAST_NEEDED = ATTACH_RUNTIME,
+    ATTACH_VERSION, /* since 3.11 */
+    ATTACH_OF_3_10, /* these three tell the versions before apart */
+    ATTACH_OF_3_9,
+    ATTACH_OF_3_8,
+    ATTACH_FREE_THREADED, /* only there */
+    ATTACH_DEBUG,         /* only there */
+    ATTACH_SYMBOLS
+};
+
+static const char *const attach_names[ATTACH_SYMBOLS] = {"Py_AddPendingCall",
+                                                         "Py_IsInitialized",
+                                                         "PyDict_New",
+                                                         "PyRun_StringFlags",
+                                                         "Py_DecRef",
+                                                         "_PyEval_EvalFrameDefault",
+                                                         "_PyRuntime",
+                                                         "Py_Version",
+                                                         "PyGC_Enable",
+                                                         "PyObject_GC_IsTracked",
+                                                         "PyCode_NewWithPosOnlyArgs",
+                                                         "_Py_DecRefShared",
+                                                         "_Py_NegativeRefcount"};
+
+typedef struct attach_symbol {
+    uint64_t at, size; /* in the process; 0 = there is none */
+} attach_symbol;
+
+typedef struct attach_target {
+    const attach_order *order;
+    char *why;
+    size_t why_size;
+    uint64_t deadline_ns;
+    uid_t uid;
+    gid_t gid;
+    int memory; /* /proc/PID/mem */
+    attach_symbol symbols[ATTACH_SYMBOLS];
+    uint64_t vdso, vdso_size, loader, loader_size; /* where they are mapped */
+    unsigned version;                              /* 0x030b */
+    char tag[16];
+    char library[PATH_MAX];
+    char folder[64]; /* as the process sees it */
+    int answer;      /* a pipe that lies there */
+} attach_target;
+
+/* ---- small things ------------------------------------------------------------------------------------------- */
+
+/* Why it cannot be. Always false. */
+__attribute__((format(printf, 2, 3))) static bool attach_refuse(attach_target *target, const char *format, ...) {
+    va_list values;
+    va_start(values, format);
+    vsnprintf(target->why, target->why_size, format, values);
+    va_end(values);
+    return false;
+}
+
+static uint64_t attach_now(void) {
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static bool attach_is_late(const attach_target *target) {
+    return attach_now() >= target->deadline_ns;
+}
+
+static void attach_pause(uint64_t ns) {
+    const struct timespec pause = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+    (void)nanosleep(&pause, NULL);
+}
+
+static bool attach_read(const attach_target *target, uint64_t at, void *to, size_t size) {
+    return pread(target->memory, to, size, (off_t)at) == (ssize_t)size;
+}
+
+static bool attach_write(const attach_target *target, uint64_t at, const void *from, size_t size) {
+    return pwrite(target->memory, from, size, (off_t)at) == (ssize_t)size;
+}
+
+/* The first bytes of a file, as a text. False: it cannot be read. */
+static bool attach_read_text(const char *path, char *text, size_t size) {
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = file >= 0 ? read(file, text, size - 1) : -1;
+    if (file >= 0) {
+        close(file);
+    }
+    text[length > 0 ? length : 0] = '\0';
+    return length >= 0;
+}
+
+/* ---- whether it may be -------------------------------------------------------------------------------------- */
+
+/* The number behind a name in /proc/PID/status; 0: it is not there. */
+static long attach_field(const char *status, const char *name) {
+    const char *at = strstr(status, name);
+    return at != NULL ? strtol(at + strlen(name), NULL, 10) : 0;
+}
+
+static bool attach_refuse_rights(attach_target *target) {
+    char scope[16];
+    long pid = target->order->pid;
+    int level = attach_read_text("/proc/sys/kernel/yama/ptrace_scope", scope, sizeof scope) ? atoi(scope) : 0;
+    if (level == 1) {
+        return attach_refuse(target,
+                             "process %ld may be traced by its parents and root only, as the setting "
+                             "kernel.yama.ptrace_scope is 1: call pyprof-ctl as root, or set that to 0",
+                             pid);
+    }
+    if (level == 2) {
+        return attach_refuse(
+            target,
+            "process %ld may be traced by root only, as the setting kernel.yama.ptrace_scope is 2: call "
+            "pyprof-ctl as root (in a container, one with CAP_SYS_PTRACE)",
+            pid);
+    }
+    if (level > 2) {
+        return attach_refuse(target,
+                             "process %ld may be traced by nobody, as the setting kernel.yama.ptrace_scope is %d: only "
+                             "a start of the machine without it changes that",
+                             pid, level);
+    }
+    return attach_refuse(target,
+                         "process %ld may not be traced from here: it has other rights than pyprof-ctl (its user, its "
+                         "capabilities, prctl PR_SET_DUMPABLE), or this is a container without CAP_SYS_PTRACE",
+                         pid);
+}
+
+/* Refuses by what the kernel tells of the process. */
+static bool attach_look_at_status(attach_target *target) {
+    char path[64], status[8192];
+    long pid = target->order->pid;
+    snprintf(path, sizeof path, "/proc/%ld/status", pid);
+    if (!attach_read_text(path, status, sizeof status)) {
+        return attach_refuse(target, "there is no process %ld", pid);
+    }
+    const char *state = strstr(status, "\nState:\t");
+    char letter = state != NULL ? state[8] : '?';
+    target->uid = (uid_t)attach_field(status, "\nUid:");
+    target->gid = (gid_t)attach_field(status, "\nGid:");
+    if (attach_field(status, "\nTgid:") != pid) {
+        return attach_refuse(target, "%ld is a thread: name its process, %ld", pid, attach_field(status, "\nTgid:"));
+    }
+    if (letter == 'Z' || letter == 'X') {
+        return attach_refuse(target, "process %ld has ended, only its parent has not asked for its status yet", pid);
+    }
+    if (attach_field(status, "\nTracerPid:") != 0) {
+        return attach_refuse(target, "process %ld is traced by process %ld (a debugger, strace): only one can do that",
+                             pid, attach_field(status, "\nTracerPid:"));
+    }
+    if (letter == 'T' || letter == 't') {
+        return attach_refuse(target, "process %ld is stopped: have it go on first, by 'kill -CONT %ld'", pid, pid);
+    }
+    if (target->uid != geteuid() && geteuid() != 0) {
+        return attach_refuse(target, "process %ld is of user %lu: only that user and root may attach to it", pid,
+                             (unsigned long)target->uid);
+    }
+    if (attach_field(status, "\nSeccomp:") == 1) {
+        return attach_refuse(target, "process %ld may call nothing but read, write and exit (seccomp's strict mode)",
+                             pid);
+    }
+    return true;
+}
+
+static bool attach_open_memory(attach_target *target) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%ld/mem", target->order->pid);
+    target->memory = open(path, O_RDWR | O_CLOEXEC);
+    if (target->memory >= 0) {
+        return true;
+    }
+    return errno == EACCES || errno == EPERM
+               ? attach_refuse_rights(target)
+               : attach_refuse(target, "process %ld: cannot open its memory: %s", target->order->pid, strerror(errno));
+}
+
+/* ---- CPython in it ------------------------------------------------------------------------------------------ */
+
+/* A file that is mapped into the process, read from here. */
+typedef struct attach_file {
+    const char *data;
+    size_t size;
+    uint64_t bias; /* from its addresses to those in the process */
+} attach_file;
+
+typedef struct attach_mapping {
+    uint64_t start, end, offset;
+    char path[PATH_MAX];
+} attach_mapping;
+
+static bool attach_parse_mapping(char *line, attach_mapping *mapping) {
+    int path_at = 0;
+    line[strcspn(line, "\n")] = '\0';
+    int count = sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %" SCNx64 " %*s %*s %n", &mapping->start, &mapping->end,
+                       &mapping->offset, &path_at);
+    snprintf(mapping->path, sizeof mapping->path, "%s", count == 3 && path_at > 0 ? line + path_at : "");
+    return count == 3;
+}
+
+/* Maps the file of a mapping: by what the kernel holds of it, where we may; else by its path, as the process sees that. */
+static bool attach_map_file(const attach_target *target, const attach_mapping *mapping, attach_file *file) {
+    char path[PATH_MAX + 64];
+    struct stat status;
+    snprintf(path, sizeof path, "/proc/%ld/map_files/%" PRIx64 "-%" PRIx64, target->order->pid, mapping->start,
+             mapping->end);
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) {
+        snprintf(path, sizeof path, "/proc/%ld/root%s", target->order->pid, mapping->path);
+        descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    }
+    bool is_good = descriptor >= 0 && fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode) &&
+                   status.st_size >= (off_t)sizeof(Elf64_Ehdr);
+    void *data = MAP_FAILED;
+    if (is_good) {
+        file->size = (size_t)status.st_size;
+        data = mmap(NULL, file->size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+    }
+    if (descriptor >= 0) {
+        close(descriptor);
+    }
+    file->data = (const char *)data;
+    return data != MAP_FAILED;
+}
+
+/* Whether so many things of a size lie in the file there, and where. */
+static const void *attach_part(const attach_file *file, uint64_t offset, uint64_t count, uint64_t size) {
+    bool is_inside = offset <= file->size && count <= (file->size - offset) / size && offset % 4 == 0;
+    return is_inside ? file->data + offset : NULL;
+}
+
+static bool attach_find_bias(attach_file *file, const attach_mapping *mapping) {
+    const Elf64_Ehdr *head = (const Elf64_Ehdr *)(const void *)file->data;
+    if (memcmp(head->e_ident, ELFMAG, SELFMAG) != 0 || head->e_ident[EI_CLASS] != ELFCLASS64) {
+        return false;
+    }
+    const Elf64_Phdr *segments = (const Elf64_Phdr *)attach_part(file, head->e_phoff, head->e_phnum, sizeof *segments);
+    const uint64_t page = ~(uint64_t)0xfff;
+    for (unsigned i = 0; segments != NULL && i < head->e_phnum; i++) {
+        if (segments[i].p_type == PT_LOAD && (segments[i].p_offset & page) == mapping->offset) {
+            file->bias = mapping->start - (segments[i].p_vaddr & page);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void attach_take_symbols(attach_target *target, const attach_file *file, const Elf64_Shdr *table,
+                                const Elf64_Shdr *names) {
+    const Elf64_Sym *symbols =
+        (const Elf64_Sym *)attach_part(file, table->sh_offset, table->sh_size / sizeof *symbols, sizeof *symbols);
+    const char *text = (const char *)attach_part(file, names->sh_offset & ~(uint64_t)3, names->sh_size + 3, 1);
+    size_t skipped = (size_t)(names->sh_offset & 3);
+    for (uint64_t i = 0; symbols != NULL && text != NULL && i < table->sh_size / sizeof *symbols; i++) {
+        uint64_t left = symbols[i].st_name < names->sh_size ? names->sh_size - symbols[i].st_name : 0;
+        const char *name = text + skipped + symbols[i].st_name;
+        if (symbols[i].st_shndx == SHN_UNDEF || left < 10 || (name[0] != 'P' && name[0] != '_')) {
+            continue;
+        }
+        for (int n = 0; n < ATTACH_SYMBOLS; n++) {
+            size_t length = strlen(attach_names[n]) + 1;
+            if (length <= left && memcmp(name, attach_names[n], length) == 0) {
+                target->symbols[n].at = file->bias + symbols[i].st_value;
+                target->symbols[n].size = symbols[i].st_size;
+            }
+        }
+    }
+}
+
+/* Whether the code of a function is in the process what it is in the file: else that is another one of its name, or the file
+   was replaced since. */
+static bool attach_is_same(const attach_target *target, const attach_file *file, const attach_symbol *symbol) {
+    const Elf64_Ehdr *head = (const Elf64_Ehdr *)(const void *)file->data;
+    const Elf64_Phdr *segments = (const Elf64_Phdr *)attach_part(file, head->e_phoff, head->e_phnum, sizeof *segments);
+    uint64_t address = symbol->at - file->bias;
+    char there[32];
+    for (unsigned i = 0; segments != NULL && i < head->e_phnum; i++) {
+        const Elf64_Phdr *segment = &segments[i];
+        if (segment->p_type == PT_LOAD && (segment->p_flags & PF_X) && address >= segment->p_vaddr &&
+            address - segment->p_vaddr + sizeof there <= segment->p_filesz) {
+            uint64_t offset = segment->p_offset + address - segment->p_vaddr;
+            return offset + sizeof there <= file->size && attach_read(target, symbol->at, there, sizeof there) &&
+                   memcmp(there, file->data + offset, sizeof there) == 0;
+        }
+    }
+    return false;
+}
+
+/* Whether the file has all that is needed, and is what the process runs. */
+static bool attach_search_file(attach_target *target, attach_file *file, const attach_mapping *mapping) {
+    if (!attach_find_bias(file, mapping)) {
+        return false;
+    }
+    const Elf64_Ehdr *head = (const Elf64_Ehdr *)(const void *)file->data;
+    const Elf64_Shdr *sections = (const Elf64_Shdr *)attach_part(file, head->e_shoff, head->e_shnum, sizeof *sections);
+    memset(target->symbols, 0, sizeof target->symbols);
+    for (unsigned i = 0; sections != NULL && i < head->e_shnum; i++) {
+        bool is_table = sections[i].sh_type == SHT_DYNSYM || sections[i].sh_type == SHT_SYMTAB;
+        if (is_table && sections[i].sh_link < head->e_shnum) {
+            attach_take_symbols(target, file, &sections[i], &sections[sections[i].sh_link]);
+        }
+    }
+    for (int n = 0; n <= ATTACH_LAST_NEEDED; n++) {
+        if (target->symbols[n].at == 0 || (n < ATTACH_RUNTIME && !attach_is_same(target, file, &target->symbols[n]))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool attach_has_python(attach_target *target, const attach_mapping *mapping) {
+    attach_file file = {0};
+    if (!attach_map_file(target, mapping, &file)) {
+        return false;
+    }
+    bool has = attach_search_file(target, &file, mapping);
+    munmap((void *)(uintptr_t)file.data, file.size);
+    return has;
+}
+
+/* Where ld.so and the kernel's own library are; and the file that has CPython: the program, or a library of any name. */
+static bool attach_find_python(attach_target *target) {
+    char path[64];
+    attach_mapping mapping;
+    snprintf(path, sizeof path, "/proc/%ld/maps", target->order->pid);
+    FILE *maps = fopen(path, "re");
+    char line[PATH_MAX + 128], last[PATH_MAX] = "";
+    bool is_found = false;
+    while (maps != NULL && fgets(line, sizeof line, maps) != NULL) {
+        if (!attach_parse_mapping(line, &mapping)) {
+            continue;
+        }
+        if (strcmp(mapping.path, "[vdso]") == 0) {
+            target->vdso = mapping.start;
+            target->vdso_size = mapping.end - mapping.start;
+        } else if (strstr(mapping.path, "/ld-") != NULL) {
+            target->loader = target->loader_size == 0 ? mapping.start : target->loader;
+            target->loader_size = mapping.end - target->loader;
+        } else if (!is_found && mapping.path[0] == '/' && strcmp(mapping.path, last) != 0) {
+            memcpy(last, mapping.path, sizeof last);
+            is_found = attach_has_python(target, &mapping);
+        }
+    }
+    if (maps == NULL || ferror(maps)) {
+        (void)attach_refuse_rights(target);
+    } else if (!is_found) {
+        (void)attach_refuse(
+            target,
+            "no CPython was found in process %ld: neither its program nor its libraries have the names of "
+            "its functions (there is none, or they were stripped, or its file was replaced since)",
+            target->order->pid);
+    }
+    if (maps != NULL) {
+        fclose(maps);
+    }
+    return is_found;
+}
+
+static bool attach_find_version(attach_target *target) {
+    const attach_symbol *symbols = target->symbols;
+    unsigned long version = 0;
+    if (symbols[ATTACH_VERSION].at != 0) {
+        if (!attach_read(target, symbols[ATTACH_VERSION].at, &version, sizeof version)) {
+            return attach_refuse(target, "process %ld: its memory cannot be read: %s", target->order->pid,
+                                 strerror(errno));
+        }
+        target->version = (unsigned)(version >> 16) & 0xffff;
+    } else {
+        target->version = symbols[ATTACH_OF_3_10].at != 0  ? 0x030a
+                          : symbols[ATTACH_OF_3_9].at != 0 ? 0x0309
+                          : symbols[ATTACH_OF_3_8].at != 0 ? 0x0308
+                                                           : 0;
+    }
+    if (target->version < 0x0308 || target->version > 0x030f) {
+        return attach_refuse(target, "process %ld has a CPython that is not supported: 3.8 to 3.15 are",
+                             target->order->pid);
+    }
+    snprintf(target->tag, sizeof target->tag, "3.%u%s%s", target->version & 0xff,
+             symbols[ATTACH_FREE_THREADED].at != 0 ? "t" : "", symbols[ATTACH_DEBUG].at != 0 ? "d" : "");
+    return true;
+}
+
+/* ---- the library -------------------------------------------------------------------------------------------- */
+
+/* Which file is loaded: the one that was asked for, or libpyprof-TAG.so beside this program (as it was built), or where it
+   is installed. */
+static bool attach_choose_library(attach_target *target) {
+    char self[PATH_MAX], path[2 * PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[length > 0 ? length : 0] = '\0';
+    char *name = strrchr(self, '/');
+    if (name != NULL) {
+        *name = '\0';
+    }
+    if (target->order->library != NULL) {
+        snprintf(path, sizeof path, "%s", target->order->library);
+    } else {
+        snprintf(path, sizeof path, "%s/libpyprof-%s.so", self, target->tag);
+        if (access(path, F_OK) != 0) {
+            bool is_whole = ATTACH_LIBRARIES[0] == '/';
+            snprintf(path, sizeof path, "%s%s%s/libpyprof-%s.so", is_whole ? "" : self, is_whole ? "" : "/",
+                     ATTACH_LIBRARIES, target->tag);
+        }
+    }
+    if (realpath(path, target->library) != NULL) {
+        return true;
+    }
+    return target->order->library != NULL
+               ? attach_refuse(target, "--library: %s: %s", path, strerror(errno))
+               : attach_refuse(
+                     target,
+                     "process %ld has CPython %s, for which there is no library here (%s): build pyprof for that "
+                     "CPython, or name the library by --library",
+                     target->order->pid, target->tag, path);
+}
+
+/* A process in a container sees other files. */
+static bool attach_look_at_library(attach_target *target) {
+    char path[PATH_MAX + 64];
+    if (!attach_choose_library(target)) {
+        return false;
+    }
+    snprintf(path, sizeof path, "/proc/%ld/root%s", target->order->pid, target->library);
+    if (access(path, F_OK) != 0) {
+        return attach_refuse(
+            target, "process %ld sees other files (it is in a container): %s has to be there, at the same path",
+            target->order->pid, target->library);
+    }
+    return true;
+}
+
+/* ---- what runs in the process -------------------------------------------------------------------------------- */
+
+/* In a namespace of its own. It finds by the pipe whether somebody waits for the answer still; if not, it does nothing. No
+   files of the standard library are imported. What it raises itself is its answer; what an exception of the program's
+   raises (a signal handler's) goes on to the program. The frames of both are told apart by their code. */
+static const char attach_script[] =
+    "def load(library):\n"
+    "    import sys, _frozen_importlib as plain, _frozen_importlib_external as external\n"
+    "    engine = getattr(sys.modules.get('pyprof'), '_engine', None)\n"
+    "    if not hasattr(engine, 'listen'):\n"
+    "        loader = external.ExtensionFileLoader('_engine', library)\n"
+    "        engine = loader.create_module(plain.ModuleSpec('_engine', loader, origin=library))\n"
+    "        loader.exec_module(engine)\n"
+    "    return engine\n"
+    "def listen(library, is_undone):\n"
+    "    engine = load(library)\n"
+    "    if is_undone and engine.is_active():\n"
+    "        raise RuntimeError('it is being recorded: end that first, by pyprof-ctl stop')\n"
+    "    if is_undone:\n"
+    "        engine.unlisten()\n"
+    "        return ''\n"
+    "    try:\n"
+    "        return engine.listen(None)\n"
+    "    except engine.AlreadyActiveError as error:\n"
+    "        return str(error).split(', at ', 1)[1]\n"
+    "def attach(pipe, library, is_undone):\n"
+    "    import posix\n"
+    "    try:\n"
+    "        answer = posix.open(pipe, posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)\n"
+    "    except OSError:\n"
+    "        return\n"
+    "    said = 'error an exception of the program came in between: attach again'\n"
+    "    try:\n"
+    "        said = 'ok ' + listen(library, is_undone)\n"
+    "    except Exception as error:\n"
+    "        trace = error.__traceback__\n"
+    "        while trace.tb_next is not None:\n"
+    "            trace = trace.tb_next\n"
+    "        code = trace.tb_frame.f_code\n"
+    "        if code not in own and not code.co_filename.startswith('<frozen importlib'):\n"
+    "            raise\n"
+    "        said = 'error %s: %s' % (type(error).__name__, error)\n"
+    "    finally:\n"
+    "        posix.write(answer, said.encode('utf-8', 'surrogateescape')[:4000])\n"
+    "        posix.close(answer)\n"
+    "own = [function.__code__ for function in (load, listen, attach)]\n";
+
+/* Where CPython runs the script itself (3.14), it would print a KeyboardInterrupt and forget it. */
+static const char attach_plain_call[] = "attach(b'%s', bytes.fromhex('%s').decode('utf-8', 'surrogateescape'), %s)\n";
+static const char attach_guarded_call[] =
+    "try:\n"
+    "    attach(b'%s', bytes.fromhex('%s').decode('utf-8', 'surrogateescape'), %s)\n"
+    "except KeyboardInterrupt:\n"
+    "    import _thread\n"
+    "    _thread.interrupt_main()\n";
+
+/* False: its path is too long. */
+static bool attach_make_script(attach_target *target, bool is_guarded, char *text, size_t size) {
+    char hex[2 * PATH_MAX + 1] = "", pipe[80];
+    for (size_t i = 0; target->library[i] != '\0'; i++) {
+        snprintf(hex + 2 * i, 3, "%02x", (unsigned)(unsigned char)target->library[i]);
+    }
+    snprintf(pipe, sizeof pipe, "%s/answer", target->folder);
+    int length = snprintf(text, size, "%s", attach_script);
+    const char *is_undone = target->order->is_undone ? "True" : "False";
+    int more = is_guarded ? snprintf(text + length, size - (size_t)length, attach_guarded_call, pipe, hex, is_undone)
+                          : snprintf(text + length, size - (size_t)length, attach_plain_call, pipe, hex, is_undone);
+    return (size_t)length + (size_t)more < size || attach_refuse(target, "the path of the library is too long");
+}
+
+/* ---- its answer --------------------------------------------------------------------------------------------- */
+
+/* A path in the folder of this attach, as it is reached from here; name "" = the folder's. */
+static const char *attach_path(const attach_target *target, const char *name, char *path, size_t size) {
+    snprintf(path, size, "/proc/%ld/root%s%s%s", target->order->pid, target->folder, name[0] != '\0' ? "/" : "", name);
+    return path;
+}
+
+/* A folder that both see, and a pipe in it, for the process's user. */
+static bool attach_make_folder(attach_target *target) {
+    char path[PATH_MAX], prefix[64];
+    snprintf(target->folder, sizeof target->folder, "/tmp/pyprof-attach-XXXXXX");
+    snprintf(prefix, sizeof prefix, "/proc/%ld/root", target->order->pid);
+    attach_path(target, "", path, sizeof path);
+    if (mkdtemp(path) == NULL) {
+        target->folder[0] = '\0';
+        return attach_refuse(target, "process %ld: cannot make a folder in its /tmp: %s", target->order->pid,
+                             strerror(errno));
+    }
+    snprintf(target->folder, sizeof target->folder, "%.60s", path + strlen(prefix));
+    bool is_good = geteuid() != 0 || chown(path, target->uid, target->gid) == 0;
+    attach_path(target, "answer", path, sizeof path);
+    is_good = is_good && mkfifo(path, 0600) == 0 && (geteuid() != 0 || chown(path, target->uid, target->gid) == 0);
+    target->answer = is_good ? open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC) : -1;
+    return target->answer >= 0 ||
+           attach_refuse(target, "cannot make a pipe in %s: %s", target->folder, strerror(errno));
+}
+
+static void attach_remove_folder(attach_target *target) {
+    static const char *const names[] = {"answer", "script.py", ""};
+    char path[PATH_MAX];
+    if (target->answer >= 0) {
+        close(target->answer);
+    }
+    for (size_t i = 0; target->folder[0] != '\0' && i < sizeof names / sizeof *names; i++) {
+        (void)remove(attach_path(target, names[i], path, sizeof path));
+        snprintf(path, sizeof path, "%s/%s", target->folder,
+                 names[i]); /* the process may have ended, and its root with it */
+        (void)remove(path);
+    }
+}
+
+static bool attach_refuse_late(attach_target *target) {
+    return attach_refuse(
+        target,
+        "process %ld has run no Python in its main thread for %g s: it waits, or runs C code. It was left as "
+        "it is, and nothing comes of this later: try again when it goes on, or with a longer --timeout",
+        target->order->pid, target->order->timeout_s);
+}
+
+/* Until the script has answered. False: it said why not, or said nothing in time. */
+static bool attach_wait_for_answer(attach_target *target, char *path, size_t size) {
+    char text[4096];
+    struct pollfd answer = {target->answer, POLLIN, 0};
+    while (poll(&answer, 1, 20) <= 0) {
+        if (kill((pid_t)target->order->pid, 0) != 0 && errno == ESRCH) {
+            return attach_refuse(target, "process %ld has ended", target->order->pid);
+        }
+        if (attach_is_late(target)) {
+            return attach_refuse_late(target);
+        }
+    }
+    ssize_t length = read(target->answer, text, sizeof text - 1);
+    if (length <= 0) {
+        return attach_refuse(target, "process %ld ended before it had answered", target->order->pid);
+    }
+    text[length] = '\0';
+    if (strncmp(text, "ok ", 3) != 0) {
+        return attach_refuse(target, "process %ld: %s", target->order->pid,
+                             strncmp(text, "error ", 6) == 0 ? text + 6 : text);
+    }
+    struct stat ours, its;
+    char root[PATH_MAX];
+    snprintf(root, sizeof root, "/proc/%ld/root%.4000s", target->order->pid, text + 3);
+    bool is_same =
+        stat(text + 3, &ours) == 0 && stat(root, &its) == 0 && ours.st_dev == its.st_dev && ours.st_ino == its.st_ino;
+    snprintf(path, size, "%s", is_same || text[3] == '\0' ? text + 3 : root);
+    return true;
+}
+
+/* ---- from 3.14 on: what CPython has for debuggers ------------------------------------------------------------ */
+
+/* Where it is in _PyRuntime, which begins with the description of itself (_Py_DebugOffsets). */
+enum {
+    ATTACH_AT_FINALIZING = 32,
+    ATTACH_AT_INTERPRETERS = 40,
+    ATTACH_AT_INTERPRETER_ID = 56,
+    ATTACH_AT_INTERPRETER_NEXT = 64,
+    ATTACH_AT_MAIN_THREAD = 80,
+    ATTACH_AT_DEBUGGER_3_14 = 712,
+    ATTACH_AT_DEBUGGER_3_15 = 840,
+    ATTACH_SCRIPT_PATH_SIZE = 512
+};
+
+/* Of the eval breaker's lowest byte: the look at the script, and all that could be set there by others while we write it,
+   which then would be lost. Each may come without cause: CPython looks, and finds nothing to do. */
+enum {
+    ATTACH_BREAKER = 1 << 5 | 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3
+};
+enum {
+    ATTACH_BREAKER_FREE_THREADED = 1 << 6
+};
+
+/* As in _Py_DebugOffsets. */
+typedef struct attach_debugger {
+    uint64_t eval_breaker, support, is_enabled, pending_call, script_path, script_path_size;
+} attach_debugger;
+
+typedef struct attach_place {
+    attach_debugger offsets;
+    uint64_t interpreter, thread; /* the main ones; 0 = there is none (yet, or any more) */
+} attach_place;
+
+static bool attach_follow(const attach_target *target, uint64_t at, uint64_t by, uint64_t *to) {
+    uint64_t offset;
+    return attach_read(target, target->symbols[ATTACH_RUNTIME].at + by, &offset, sizeof offset) && offset < 1 << 24 &&
+           attach_read(target, at + offset, to, sizeof *to);
+}
+
+/* False: it cannot be read, which is so if it ends. */
+static bool attach_find_main_thread(const attach_target *target, attach_place *place) {
+    uint64_t runtime = target->symbols[ATTACH_RUNTIME].at, id = 1, finalizing;
+    place->thread = 0;
+    if (!attach_follow(target, runtime, ATTACH_AT_FINALIZING, &finalizing) ||
+        !attach_follow(target, runtime, ATTACH_AT_INTERPRETERS, &place->interpreter)) {
+        return false;
+    }
+    for (int i = 0; i < 10000 && finalizing == 0 && place->interpreter != 0 && id != 0; i++) {
+        if (!attach_follow(target, place->interpreter, ATTACH_AT_INTERPRETER_ID, &id) ||
+            (id != 0 && !attach_follow(target, place->interpreter, ATTACH_AT_INTERPRETER_NEXT, &place->interpreter))) {
+            return false;
+        }
+    }
+    return finalizing != 0 || place->interpreter == 0 || id != 0 ||
+           attach_follow(target, place->interpreter, ATTACH_AT_MAIN_THREAD, &place->thread);
+}
+
+/* Whether the description is one that we know. */
+static bool attach_find_debugger(attach_target *target, attach_place *place) {
+    uint64_t runtime = target->symbols[ATTACH_RUNTIME].at;
+    char cookie[8] = "";
+    uint64_t at = target->version == 0x030e ? ATTACH_AT_DEBUGGER_3_14 : ATTACH_AT_DEBUGGER_3_15;
+    bool is_known = attach_read(target, runtime, cookie, sizeof cookie) && memcmp(cookie, "xdebugpy", 8) == 0 &&
+                    attach_read(target, runtime + at, &place->offsets, sizeof place->offsets) &&
+                    place->offsets.script_path_size == ATTACH_SCRIPT_PATH_SIZE && place->offsets.pending_call == 0 &&
+                    place->offsets.script_path == 4;
+    return is_known || attach_refuse(target, "process %ld: its CPython %s describes itself in a way that is not known",
+                                     target->order->pid, target->tag);
+}
+
+/* Waits until there is a main thread that may be asked. */
+static bool attach_await_main_thread(attach_target *target, attach_place *place) {
+    int32_t is_enabled = 1, is_asked = 0;
+    long pid = target->order->pid;
+    while (!attach_find_main_thread(target, place) || place->thread == 0) {
+        if (attach_is_late(target) || (kill((pid_t)pid, 0) != 0 && errno == ESRCH)) {
+            return attach_refuse(target, "process %ld has no Python that runs: it did not begin, or has ended", pid);
+        }
+        attach_pause(2000000);
+    }
+    (void)attach_read(target, place->interpreter + place->offsets.is_enabled, &is_enabled, sizeof is_enabled);
+    (void)attach_read(target, place->thread + place->offsets.support, &is_asked, sizeof is_asked);
+    if (is_enabled == 0) {
+        return attach_refuse(
+            target,
+            "process %ld was started with PYTHON_DISABLE_REMOTE_DEBUG or -X disable_remote_debug: start it "
+            "without",
+            pid);
+    }
+    return is_asked == 0 ||
+           attach_refuse(target, "process %ld is to run the script of another debugger: try again", pid);
+}
+
+static bool attach_write_script(attach_target *target) {
+    char path[PATH_MAX], text[sizeof attach_script + 3 * PATH_MAX];
+    if (!attach_make_script(target, true, text, sizeof text)) {
+        return false;
+    }
+    int file = open(attach_path(target, "script.py", path, sizeof path), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    size_t size = strlen(text);
+    bool is_good = file >= 0 && write(file, text, size) == (ssize_t)size &&
+                   (geteuid() != 0 || fchown(file, target->uid, target->gid) == 0);
+    is_good = (file < 0 || close(file) == 0) && is_good;
+    return is_good || attach_refuse(target, "cannot write a script into %s: %s", target->folder, strerror(errno));
+}
+
+/* Asks the main thread to run the script. Where in the eval breaker's word the version of its tracing is, is not written. */
+static bool attach_ask_debugger(attach_target *target, attach_place *place) {
+    char path[80];
+    uint8_t breaker;
+    const int32_t is_asked = 1;
+    if (!attach_find_debugger(target, place) || !attach_await_main_thread(target, place) ||
+        !attach_write_script(target)) {
+        place->thread = 0;
+        return false;
+    }
+    uint64_t support = place->thread + place->offsets.support, at = place->thread + place->offsets.eval_breaker;
+    bool is_free_threaded = target->symbols[ATTACH_FREE_THREADED].at != 0;
+    snprintf(path, sizeof path, "%s/script.py", target->folder);
+    bool is_good = attach_write(target, support + place->offsets.script_path, path, strlen(path) + 1) &&
+                   attach_write(target, support, &is_asked, sizeof is_asked) &&
+                   attach_read(target, at, &breaker, sizeof breaker);
+    breaker = (uint8_t)(breaker | ATTACH_BREAKER | (is_free_threaded ? ATTACH_BREAKER_FREE_THREADED : 0));
+    return (is_good && attach_write(target, at, &breaker, sizeof breaker)) ||
+           attach_refuse(target, "process %ld: cannot write into its memory: %s", target->order->pid, strerror(errno));
+}
+
+/* So that nothing comes of it later. Who has just seen the question is given the time to open the script. */
+static void attach_take_back(const attach_target *target, const attach_place *place) {
+    attach_place now = *place;
+    const int32_t is_asked = 0;
+    if (place->thread != 0 && attach_find_main_thread(target, &now) && now.thread == place->thread) {
+        (void)attach_write(target, now.thread + now.offsets.support, &is_asked, sizeof is_asked);
+        attach_pause(50000000);
+    }
+}
+
+/* ---- before 3.14: ptrace ------------------------------------------------------------------------------------- */
+
+#if defined(__x86_64__)
+
+enum {
+    ATTACH_STOP_NS = 1000000000, /* what the kernel may take to stop a thread, and a call to return */
+    ATTACH_STACK = 512,          /* below the thread's own stack, with the 128 bytes that its function may use there */
+    ATTACH_DATA = 128,           /* behind the code */
+    ATTACH_TEXT = ATTACH_DATA + 32
+};
+
+/* int call(struct { new_dict, run_string, dec_ref; char text[] at 32; } *data): runs the text in a new dict. -1: it raised. */
+static const char attach_code[] =
+    /* clang-format off */
+    "\xf3\x0f\x1e\xfa"       /*         endbr64 */
+    "\x53"                   /*         push rbx */
+    "\x41\x54"               /*         push r12 */
+    "\x41\x55"               /*         push r13 */
+    "\x48\x89\xfb"           /*         mov rbx, rdi */
+    "\xff\x13"               /*         call [rbx]                  PyDict_New() */
+    "\x48\x85\xc0"           /*         test rax, rax */
+    "\x74\x2e"               /*         jz failed */
+    "\x49\x89\xc4"           /*         mov r12, rax */
+    "\x48\x8d\x7b\x20"       /*         lea rdi, [rbx + 32] */
+    "\xbe\x01\x01\x00\x00"   /*         mov esi, Py_file_input */
+    "\x48\x89\xc2"           /*         mov rdx, rax */
+    "\x48\x89\xc1"           /*         mov rcx, rax */
+    "\x45\x31\xc0"           /*         xor r8d, r8d */
+    "\xff\x53\x08"           /*         call [rbx + 8]              PyRun_StringFlags(text, Py_file_input, dict, dict, NULL) */
+    "\x49\x89\xc5"           /*         mov r13, rax */
+    "\x4c\x89\xe7"           /*         mov rdi, r12 */
+    "\xff\x53\x10"           /*         call [rbx + 16]             Py_DecRef(dict) */
+    "\x4c\x89\xef"           /*         mov rdi, r13 */
+    "\xff\x53\x10"           /*         call [rbx + 16]             Py_DecRef(None or NULL) */
+    "\x31\xc0"               /*         xor eax, eax */
+    "\x4d\x85\xed"           /*         test r13, r13 */
+    "\x75\x03"               /*         jnz done */
+    "\x83\xc8\xff"           /* failed: or eax, -1 */
+    "\x41\x5d"               /* done:   pop r13 */
+    "\x41\x5c"               /*         pop r12 */
+    "\x5b"                   /*         pop rbx */
+    "\xc3";                  /*         ret */
+/* clang-format on */
+
+/* The main thread while it stands still, and all that it had. */
+typedef struct attach_stop {
+    attach_target *target;
+    pid_t thread;
+    struct user_regs_struct registers;
+    uint64_t mask;
+    char extended[32768]; /* vector registers */
+    size_t extended_size;
+    uint64_t gate;   /* where the process calls the kernel from; a call of ours returns there, and is seen by that */
+    int kept_signal; /* one that cannot be blocked, and came meanwhile */
+    bool has_moved, is_gone;
+} attach_stop;
+
+static long attach_trace(const attach_stop *stop, int request, uint64_t address, const void *data) {
+    return ptrace(request, stop->thread, (void *)(uintptr_t)address, data);
+}
+
+static bool attach_get_registers(const attach_stop *stop, struct user_regs_struct *registers) {
+    return attach_trace(stop, PTRACE_GETREGS, 0, registers) == 0;
+}
+
+static bool attach_set_registers(const attach_stop *stop, const struct user_regs_struct *registers) {
+    return attach_trace(stop, PTRACE_SETREGS, 0, registers) == 0;
+}
+
+/* Until it stands still. False: it does not within a second, or has ended. */
+static bool attach_await(attach_stop *stop, int *status) {
+    uint64_t last = attach_now() + ATTACH_STOP_NS;
+    while (attach_now() < last) {
+        pid_t found = waitpid(stop->thread, status, __WALL | WNOHANG);
+        if (found == stop->thread && WIFSTOPPED(*status)) {
+            return true;
+        }
+        if (found == stop->thread || (found < 0 && errno != EINTR)) {
+            stop->is_gone = true;
+            return false;
+        }
+        attach_pause(20000);
+    }
+    return false;
+}
+
+static bool attach_is_interrupted(int status) {
+    return status >> 16 == PTRACE_EVENT_STOP && WSTOPSIG(status) == SIGTRAP;
+}
+
+/* Stops it where the kernel looks for signals: registers that are put back there count as those of a system call that was
+   interrupted, if they are that. Signals that come first are passed on, or kept if it is ours. */
+static bool attach_interrupt(attach_stop *stop) {
+    int status;
+    if (attach_trace(stop, PTRACE_INTERRUPT, 0, NULL) != 0) {
+        return false;
+    }
+    if (stop->has_moved && attach_trace(stop, PTRACE_CONT, 0, NULL) != 0) {
+        return false;
+    }
+    while (attach_await(stop, &status)) {
+        if (attach_is_interrupted(status)) {
+            return true;
+        }
+        bool is_signal = status >> 16 == 0 && WSTOPSIG(status) != (SIGTRAP | 0x80);
+        if (is_signal && stop->has_moved) {
+            stop->kept_signal = WSTOPSIG(status);
+        }
+        uint64_t passed = is_signal && !stop->has_moved ? (uint64_t)WSTOPSIG(status) : 0;
+        if (attach_trace(stop, PTRACE_CONT, 0, (const void *)(uintptr_t)passed) != 0) {
+            return false;
+        }
+    }
+    return false;
+}
+
+/* Lets it run to the entry or the exit of its next system call. */
+static bool attach_step(attach_stop *stop) {
+    int status;
+    stop->has_moved = true;
+    while (attach_trace(stop, PTRACE_SYSCALL, 0, NULL) == 0 && attach_await(stop, &status)) {
+        if (status >> 16 == 0 && WSTOPSIG(status) == (SIGTRAP | 0x80)) {
+            return true;
+        }
+        if (status >> 16 == 0 && WSTOPSIG(status) != SIGSTOP) {
+            return false; /* a fault: all other signals are blocked */
+        }
+        stop->kept_signal = status >> 16 == 0 ? SIGSTOP : stop->kept_signal;
+    }
+    return false;
+}
+
+/* Has it call the kernel. False: it could not; else *result may be a negative error number. */
+static bool attach_call_kernel(attach_stop *stop, long number, const uint64_t *arguments, int64_t *result) {
+    struct user_regs_struct registers = stop->registers;
+    registers.rip = stop->gate;
+    registers.rax = (uint64_t)number;
+    registers.orig_rax = (uint64_t)-1;
+    registers.rdi = arguments[0];
+    registers.rsi = arguments[1];
+    registers.rdx = arguments[2];
+    registers.r10 = arguments[3];
+    registers.r8 = arguments[4];
+    registers.r9 = arguments[5];
+    bool is_good = attach_set_registers(stop, &registers) && attach_step(stop) && attach_step(stop) &&
+                   attach_get_registers(stop, &registers);
+    *result = (int64_t)registers.rax;
+    return is_good;
+}
+
+/* Has it call a function with up to two values. What that asks of the kernel meanwhile passes. */
+static bool attach_call(attach_stop *stop, uint64_t function, uint64_t one, uint64_t other, int64_t *result) {
+    struct user_regs_struct registers = stop->registers;
+    uint64_t top = (registers.rsp - ATTACH_STACK) & ~(uint64_t)15;
+    registers.rip = function;
+    registers.rsp = top - 8;
+    registers.rax = 0;
+    registers.orig_rax = (uint64_t)-1;
+    registers.rdi = one;
+    registers.rsi = other;
+    registers.eflags &= ~(unsigned long long)0x400; /* the direction flag, which the ABI wants clear */
+    if (!attach_write(stop->target, top - 8, &stop->gate, sizeof stop->gate) ||
+        !attach_set_registers(stop, &registers)) {
+        return false;
+    }
+    while (attach_step(stop) && attach_get_registers(stop, &registers)) {
+        if (registers.rip == stop->gate + 2 && registers.rsp == top) {
+            *result =
+                (int32_t)registers.orig_rax; /* what it returned is the number of a system call now: another one */
+            registers.orig_rax = SYS_getpid;
+            return attach_set_registers(stop, &registers) && attach_step(stop);
+        }
+    }
+    return false;
+}
+
+/* Where the kernel's own library in the process calls the kernel. */
+static bool attach_find_gate(attach_target *target, uint64_t *gate) {
+    unsigned char code[16384];
+    size_t size = target->vdso_size < sizeof code ? target->vdso_size : sizeof code;
+    bool is_read = size > 2 && attach_read(target, target->vdso, code, size);
+    for (size_t i = 0; is_read && i + 2 < size; i++) {
+        if (code[i] == 0x0f && code[i + 1] == 0x05) {
+            *gate = target->vdso + i;
+            return true;
+        }
+    }
+    return attach_refuse(target, "process %ld has no [vdso] by which it could be asked to call the kernel",
+                         target->order->pid);
+}
+
+/* Whether it holds no lock that Py_AddPendingCall takes, and is not half through loading a library, whose functions that may
+   be the first to call: in a system call, or in the function that runs bytecode. */
+static bool attach_is_harmless(const attach_stop *stop) {
+    const attach_target *target = stop->target;
+    const attach_symbol *evaluate = &target->symbols[ATTACH_EVALUATE];
+    uint64_t at = stop->registers.rip;
+    bool is_loading = at - target->loader < target->loader_size;
+    bool is_in_kernel = (int64_t)stop->registers.orig_rax >= 0;
+    return !is_loading && (is_in_kernel || at - evaluate->at < evaluate->size);
+}
+
+/* A few system calls are not begun again after a look, but fail with EINTR. Where one waits without end it is the same to
+   begin it anew; where a signal is pending, that ends it. What has a time-out is left: CPython goes on by itself. */
+static void attach_renew_call(attach_stop *stop) {
+    struct user_regs_struct *registers = &stop->registers;
+    char path[64], status[8192];
+    bool is_endless;
+    snprintf(path, sizeof path, "/proc/%ld/status", (long)stop->thread);
+    switch ((int64_t)registers->orig_rax) {
+    case SYS_epoll_wait:
+    case SYS_epoll_pwait:
+        is_endless = (int32_t)registers->r10 == -1;
+        break;
+    case SYS_rt_sigtimedwait:
+        is_endless = registers->rdx == 0;
+        break;
+    case SYS_semop:
+    case SYS_msgrcv:
+    case SYS_msgsnd:
+        is_endless = true;
+        break;
+    default:
+        is_endless = false;
+    }
+    if (is_endless && (int64_t)registers->rax == -EINTR && attach_read_text(path, status, sizeof status)) {
+        const char *own = strstr(status, "\nSigPnd:\t"), *all = strstr(status, "\nShdPnd:\t");
+        uint64_t pending = own != NULL && all != NULL ? strtoull(own + 9, NULL, 16) | strtoull(all + 9, NULL, 16) : 1;
+        if ((pending & ~stop->mask) == 0) {
+            registers->rip -= 2;
+            registers->rax = registers->orig_rax;
+            registers->orig_rax = (uint64_t)-1;
+        }
+    }
+}
+
+/* Stops the main thread, and notes all that it has. False: it was said why not; it runs on. */
+static bool attach_begin_stop(attach_stop *stop) {
+    attach_target *target = stop->target;
+    char byte;
+    if (attach_trace(stop, PTRACE_SEIZE, 0, (const void *)(uintptr_t)PTRACE_O_TRACESYSGOOD) != 0) {
+        return errno == EPERM
+                   ? attach_refuse_rights(target)
+                   : attach_refuse(target, "process %ld: cannot trace it: %s", target->order->pid, strerror(errno));
+    }
+    if (!attach_interrupt(stop)) {
+        return attach_refuse(target,
+                             stop->is_gone ? "process %ld has ended"
+                                           : "process %ld does not stand still: its main thread waits in the kernel "
+                                             "for what cannot be interrupted (vfork, a disk, a stopped job)",
+                             target->order->pid);
+    }
+    struct iovec extended = {stop->extended, sizeof stop->extended};
+    bool is_good = attach_get_registers(stop, &stop->registers) &&
+                   attach_trace(stop, PTRACE_GETREGSET, NT_X86_XSTATE, &extended) == 0 &&
+                   attach_trace(stop, PTRACE_GETSIGMASK, sizeof stop->mask, &stop->mask) == 0;
+    stop->extended_size = extended.iov_len;
+    if (is_good && !attach_read(target, target->symbols[ATTACH_ADD_PENDING].at, &byte, 1)) {
+        (void)attach_trace(stop, PTRACE_DETACH, 0, NULL);
+        return attach_refuse(target, "process %ld has begun another program (exec): attach again", target->order->pid);
+    }
+    if (is_good) {
+        attach_renew_call(stop);
+        return true;
+    }
+    (void)attach_trace(stop, PTRACE_DETACH, 0, NULL);
+    return attach_refuse(target, "process %ld: cannot read its registers: %s", target->order->pid, strerror(errno));
+}
+
+/* Gives it all back, and lets it run on. */
+static bool attach_end_stop(attach_stop *stop) {
+    bool is_good = !stop->is_gone && (!stop->has_moved || attach_interrupt(stop));
+    struct iovec extended = {stop->extended, stop->extended_size};
+    is_good = is_good && attach_trace(stop, PTRACE_SETREGSET, NT_X86_XSTATE, &extended) == 0 &&
+              attach_set_registers(stop, &stop->registers) &&
+              attach_trace(stop, PTRACE_SETSIGMASK, sizeof stop->mask, &stop->mask) == 0;
+    is_good = attach_trace(stop, PTRACE_DETACH, 0, NULL) == 0 && is_good;
+    if (stop->kept_signal != 0) {
+        (void)syscall(SYS_tgkill, stop->thread, stop->thread, stop->kept_signal);
+    }
+    return is_good || attach_refuse(stop->target, "process %ld ended while it was attached to", (long)stop->thread);
+}
+
+/* Makes a page or two that have the code and the script. */
+static bool attach_make_block(attach_stop *stop, uint64_t *block) {
+    attach_target *target = stop->target;
+    char data[ATTACH_TEXT + sizeof attach_script + 3 * PATH_MAX] = "";
+    const uint64_t functions[] = {target->symbols[ATTACH_NEW_DICT].at, target->symbols[ATTACH_RUN_STRING].at,
+                                  target->symbols[ATTACH_DEC_REF].at};
+    memcpy(data, attach_code, sizeof attach_code - 1);
+    memcpy(data + ATTACH_DATA, functions, sizeof functions);
+    if (!attach_make_script(target, false, data + ATTACH_TEXT, sizeof data - ATTACH_TEXT)) {
+        return false;
+    }
+    uint64_t size = ATTACH_TEXT + strlen(data + ATTACH_TEXT) + 1;
+    const uint64_t map[6] = {0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, (uint64_t)-1, 0};
+    int64_t result = -EFAULT;
+    bool is_good = attach_call_kernel(stop, SYS_mmap, map, &result) && result > 0;
+    if (is_good) {
+        const uint64_t protect[6] = {(uint64_t)result, size, PROT_READ | PROT_EXEC, 0, 0, 0};
+        *block = (uint64_t)result;
+        is_good = attach_write(target, *block, data, (size_t)size) &&
+                  attach_call_kernel(stop, SYS_mprotect, protect, &result) && result == 0;
+    }
+    return is_good ||
+           attach_refuse(target, "process %ld may not make memory that can be executed (seccomp, SELinux, a limit): %s",
+                         target->order->pid, strerror((int)-result));
+}
+
+/* With a stopped thread: adds the call if that is harmless where it is. False: it was said why it will never be. */
+static bool attach_use_stop(attach_stop *stop, uint64_t *block, bool *is_added) {
+    const attach_symbol *symbols = stop->target->symbols;
+    const uint64_t faults = 1u << (SIGSEGV - 1) | 1u << (SIGBUS - 1) | 1u << (SIGILL - 1) | 1u << (SIGFPE - 1);
+    const uint64_t mask = ~faults;
+    int64_t result = 0;
+    if (!attach_is_harmless(stop)) {
+        return true;
+    }
+    bool is_good = attach_trace(stop, PTRACE_SETSIGMASK, sizeof mask, &mask) == 0 &&
+                   attach_call(stop, symbols[ATTACH_IS_INITIALIZED].at, 0, 0, &result);
+    if (is_good && result == 0) {
+        return true; /* not yet */
+    }
+    if (is_good && *block == 0 && !attach_make_block(stop, block)) {
+        return false;
+    }
+    is_good = is_good && attach_call(stop, symbols[ATTACH_ADD_PENDING].at, *block, *block + ATTACH_DATA, &result);
+    *is_added = is_good && result == 0; /* else its queue is full */
+    return is_good || attach_refuse(stop->target,
+                                    "process %ld did not come back from a call into CPython; its main thread "
+                                    "goes on where it was",
+                                    stop->target->order->pid);
+}
+
+/* Has the main thread add the script to what CPython does next. */
+static bool attach_add_call(attach_target *target) {
+    sigset_t all, ours;
+    uint64_t block = 0, gate;
+    bool is_added = false, is_good = attach_find_gate(target, &gate);
+    attach_stop *stop = (attach_stop *)malloc(sizeof *stop);
+    sigfillset(&all);
+    for (uint64_t pause = 500000; is_good && stop != NULL && !is_added; pause += pause / 4) {
+        memset(stop, 0, sizeof *stop);
+        stop->target = target;
+        stop->thread = (pid_t)target->order->pid;
+        stop->gate = gate;
+        sigprocmask(SIG_BLOCK, &all, &ours); /* who ends us now ends the process, too */
+        is_good = attach_begin_stop(stop);
+        if (is_good) {
+            is_good = attach_use_stop(stop, &block, &is_added);
+            is_good = attach_end_stop(stop) && is_good;
+        }
+        sigprocmask(SIG_SETMASK, &ours, NULL);
+        if (is_good && !is_added && attach_is_late(target)) {
+            is_good = attach_refuse_late(target);
+        }
+        if (is_good && !is_added) {
+            attach_pause(pause < 20000000 ? pause : 20000000);
+        }
+    }
+    free(stop);
+    return stop != NULL ? is_good : attach_refuse(target, "out of memory");
+}
+
+#else
+
+static bool attach_add_call(attach_target *target) {
+    return attach_refuse(target, "process %ld has CPython %s: on this processor attach needs 3.14 or later",
+                         target->order->pid, target->tag);
+}
+
+#endif
+
+/* ---- the whole ---------------------------------------------------------------------------------------------- */
+
+static bool attach_prepare(attach_target *target) {
+    return attach_look_at_status(target) && attach_open_memory(target) && attach_find_python(target) &&
+           attach_find_version(target) && attach_look_at_library(target) && attach_make_folder(target);
+}
+
+bool attach_process(const attach_order *order, char *path, size_t path_size, char *why, size_t why_size) {
+    attach_target *target = (attach_target *)calloc(1, sizeof *target);
+    attach_place place = {0};
+    if (target == NULL) {
+        snprintf(why, why_size, "out of memory");
+        return false;
+    }
+    target->order = order;
+    target->why = why;
+    target->why_size = why_size;
+    target->deadline_ns = attach_now() + (uint64_t)(order->timeout_s * 1e9);
+    target->memory = target->answer = -1;
+    bool is_good = attach_prepare(target);
+    if (is_good) {
+        is_good = target->version >= 0x030e ? attach_ask_debugger(target, &place) : attach_add_call(target);
+        is_good = is_good && attach_wait_for_answer(target, path, path_size);
+    }
+    if (!is_good) {
+        attach_take_back(target, &place);
+    }
+    attach_remove_folder(target);
+    if (target->memory >= 0) {
+        close(target->memory);
+    }
+    free(target);
+    return is_good;
+}
