@@ -2273,6 +2273,8 @@ EXPORTS_API pyprof_result exports_draw_tree(const pyprof_profile *profile, const
     exports__error[0] = '\0';
     picture.writing = exports__writing_new(profile, output, write, user, &result);
     picture.graph = tree;
+    picture.samples = tree->all.samples;
+    picture.samples_idle = tree->all.samples_idle;
     if (picture.writing != NULL) {
         result = exports__put_picture(&picture, look);
     }

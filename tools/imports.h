@@ -31,8 +31,8 @@
 typedef struct import_options {
     const char *unit; /* of collapsed text: ns, us, ms, s, samples; NULL = us if pyprof wrote it, else samples */
     const char *take; /* the one sample type of a pprof file to take; NULL = those that are ours */
-    flamegraph *tree; /* takes the stacks of collapsed text, where the profile then has each frame but once: see
-                         exports_name_tree. Few bytes a node. NULL = all goes into the profile */
+    flamegraph *tree; /* takes the stacks of collapsed text and of pprof, where the profile then has each frame but once:
+                         see exports_name_tree. Few bytes a node. NULL = all goes into the profile */
 } import_options;
 
 /* What a file has given. */
@@ -238,6 +238,7 @@ static bool import_count(import *in, const pyprof_node *node) {
 typedef struct import_frame {
     uint32_t function; /* of the profile */
     int32_t line;      /* 0 = none is known */
+    uint32_t word;     /* with a tree: the number of its name there; 0 = it is not known yet */
 } import_frame;
 
 static pyprof_text import_text(const char *data, size_t size) {
@@ -253,12 +254,13 @@ static bool import_make_frame(import *in, pyprof_text name, pyprof_text path, ui
     frame->function = pyprof__intern_function(in->profile, pyprof__intern_given(in->profile, name), file,
                                               has_line && first_line <= INT32_MAX ? (int32_t)first_line : 0);
     frame->line = has_line && line <= INT32_MAX ? (int32_t)line : 0;
+    frame->word = 0;
     return frame->function != PYPROF__NONE || import_no_memory(in);
 }
 
-/* Adds figures to the node for a frame below another node, which is made if it is new: as pyprof_add_node, for which each
-   text would have to be looked up each time. */
-static bool import_child(import *in, uint32_t parent, const import_frame *frame, const pyprof_node *figures,
+/* Adds figures to the profile's node for a frame below another node, which is made if it is new: as pyprof_add_node, for
+   which each text would have to be looked up each time. */
+static bool import_profile_child(import *in, uint32_t parent, const import_frame *frame, const pyprof_node *figures,
                          uint32_t *number) {
     *number = pyprof__vital_child(in->profile, parent, frame->function, frame->line);
     if (*number == PYPROF__NONE) {
@@ -277,32 +279,40 @@ static bool import_child(import *in, uint32_t parent, const import_frame *frame,
     return true;
 }
 
-/* As import_child, in the tree. *word: the number of the frame's name there; 0 = it is not known yet. */
-static bool import_tree_child(import *in, uint32_t parent, const import_frame *frame, const pyprof_node *figures,
-                              uint32_t *word, uint32_t *number) {
-    if (*word == 0) {
+/* The same in the tree. */
+static bool import_tree_child(import *in, uint32_t parent, import_frame *frame, const pyprof_node *figures,
+                              uint32_t *number) {
+    if (frame->word == 0) {
         uint32_t name;
-        if (!import_child(in, in->first_thread, frame, NULL, &name)) {
+        if (!import_profile_child(in, in->first_thread, frame, NULL, &name)) {
             return false;
         }
-        *word = flamegraph_add_name(in->tree, (const char *)&name, sizeof name);
+        frame->word = flamegraph_add_name(in->tree, (const char *)&name, sizeof name);
     }
-    *number = *word != FLAMEGRAPH_NONE ? flamegraph_add_named(in->tree, parent, *word) : FLAMEGRAPH_NONE;
+    *number = frame->word != FLAMEGRAPH_NONE ? flamegraph_add_named(in->tree, parent, frame->word) : FLAMEGRAPH_NONE;
     if (*number == FLAMEGRAPH_NONE) {
         return import_no_memory(in);
     }
     if (figures == NULL) {
         return true;
     }
-    flamegraph_figures own = {.wall = figures->wall_ns, .samples = figures->samples};
+    flamegraph_figures own = {figures->wall_ns, figures->wall_idle_ns, figures->cpu_ns,
+                              figures->gil_ns,  figures->samples,      figures->samples_idle};
     return flamegraph_add_figures(in->tree, *number, &own) == FLAMEGRAPH_OK || import_no_memory(in);
+}
+
+/* Where the stacks are: in the tree if there is one, else in the profile. */
+static bool import_child(import *in, uint32_t parent, import_frame *frame, const pyprof_node *figures,
+                         uint32_t *number) {
+    return in->tree != NULL ? import_tree_child(in, parent, frame, figures, number)
+                            : import_profile_child(in, parent, frame, figures, number);
 }
 
 /* Gives a new thread its frame in the tree, and what its profile's root has below it; if all stacks are of one that the
    file does not name, it is no frame. */
 static bool import_tree_thread(import *in, uint32_t root, uint32_t *number) {
-    const import_frame truncated = {in->profile->truncated, 0};
-    uint32_t word = 0, below;
+    import_frame truncated = {in->profile->truncated, 0, 0};
+    uint32_t below;
     bool is_first = in->threads.items.count == 1;
     in->first_thread = is_first ? root : in->first_thread;
     *number = in->into->has_threads ? flamegraph_add_frame(in->tree, FLAMEGRAPH_ROOT, (const char *)&root, sizeof root)
@@ -310,7 +320,14 @@ static bool import_tree_thread(import *in, uint32_t root, uint32_t *number) {
     if (*number == FLAMEGRAPH_NONE) {
         return import_no_memory(in);
     }
-    return import_tree_child(in, *number, &truncated, NULL, &word, &below);
+    return import_tree_child(in, *number, &truncated, NULL, &below);
+}
+
+/* Whether the next stack is a thread's. In a tree all are, or none is: there, threads are frames. */
+static bool import_expect_thread(import *in, bool is_thread) {
+    in->into->is_mixed = in->tree != NULL && in->threads.items.count > 0 && in->into->has_threads != is_thread;
+    in->into->has_threads = in->into->has_threads || is_thread;
+    return !in->into->is_mixed || import_fail(in, "some stacks are of threads, others not");
 }
 
 /* A thread of its own. */
@@ -358,16 +375,14 @@ static bool import_cut_stack(import *in, size_t depth, size_t more) {
 /* What has a value, and no frame. */
 static bool import_bare_thread(import *in, uint32_t thread, const pyprof_node *figures, uint32_t *leaf) {
     import_frame frame;
-    uint32_t word = 0;
     return import_make_frame(in, import_text(IMPORT_NO_STACK, sizeof IMPORT_NO_STACK - 1), import_text("", 0), 0, 0,
                              &frame) &&
-           (in->tree != NULL ? import_tree_child(in, thread, &frame, figures, &word, leaf)
-                             : import_child(in, thread, &frame, figures, leaf));
+           import_child(in, thread, &frame, figures, leaf);
 }
 
 /* As import_child, for a frame of the file that has a number. Most steps of stacks were gone before: one look at what was
    found then costs less than the search in a large tree. */
-static bool import_step_down(import *in, uint32_t parent, const import_frame *frames, uint32_t number,
+static bool import_step_down(import *in, uint32_t parent, import_frame *frames, uint32_t number,
                              const pyprof_node *figures, uint32_t *node) {
     uint64_t hash = ((uint64_t)parent << 32 | number) * 0x9e3779b97f4a7c15u;
     import_step *step = &in->steps[hash >> (64 - IMPORT_STEP_BITS)];
@@ -384,7 +399,7 @@ static bool import_step_down(import *in, uint32_t parent, const import_frame *fr
 
 /* Adds figures to a stack of frames below a thread. What it shares with the last stack is there already. stack: which of
    the frames they are, root first. *leaf: the node in which the stack ends. */
-static bool import_stack(import *in, uint32_t thread, const import_frame *frames, const uint32_t *stack, size_t depth,
+static bool import_stack(import *in, uint32_t thread, import_frame *frames, const uint32_t *stack, size_t depth,
                          const pyprof_node *figures, uint32_t *leaf) {
     size_t same = 0;
     const uint32_t *last = (const uint32_t *)in->last_frames.data;
@@ -445,7 +460,6 @@ static int import_unit(const char *text, size_t size) {
 typedef struct import_known {
     uint64_t hash[2];
     import_frame frame;
-    uint32_t word; /* with a tree: see import_tree_child */
 } import_known;
 
 #define IMPORT_RECENT_BITS 14
@@ -580,7 +594,7 @@ static bool import_parse_frame(import *in, import_collapsed *of, const char *tex
 
 /* What is known of a text of a frame; NULL = no memory. */
 static import_known *import_find_frame(import *in, import_collapsed *of, const char *text, size_t size, bool *is_new) {
-    import_known key = {{0, 0}, {0, 0}, 0};
+    import_known key = {{0, 0}, {0, 0, 0}};
     import_hash(text, size, key.hash);
     uint32_t *recent = &of->recent[key.hash[0] >> (64 - IMPORT_RECENT_BITS)];
     *is_new = false;
@@ -615,8 +629,7 @@ static bool import_add_frame(import *in, import_collapsed *of, const char *stack
     if (is_new && !import_parse_frame(in, of, stack + from, to - from, frame)) {
         return false;
     }
-    if (!(in->tree != NULL ? import_tree_child(in, nodes[depth - 1], frame, figures, &item->word, &nodes[depth])
-                           : import_child(in, nodes[depth - 1], frame, figures, &nodes[depth]))) {
+    if (!import_child(in, nodes[depth - 1], frame, figures, &nodes[depth])) {
         return false;
     }
     ((uint32_t *)of->ends.data)[depth] = (uint32_t)to;
@@ -637,11 +650,9 @@ static bool import_add_root(import *in, import_collapsed *of, const char *stack,
         size = root - skipped;
         memcpy(name, stack + skipped, size);
     }
-    in->into->is_mixed = in->tree != NULL && in->threads.items.count > 0 && in->into->has_threads != (root > 0);
-    if (in->into->is_mixed) {
-        return import_fail(in, "some stacks are of threads, others not");
+    if (!import_expect_thread(in, root > 0)) {
+        return false;
     }
-    in->into->has_threads = in->into->has_threads || root > 0;
     ((uint32_t *)of->ends.data)[0] = (uint32_t)root;
     in->last_nodes.count = 1;
     return import_find_thread(in, name, size, 0, (uint32_t *)in->last_nodes.data);
@@ -971,7 +982,7 @@ static bool import_speedscope_moment(import *in, import_speedscope *of, uint64_t
     import_set(&figures, of->metric, value);
     span.wall_ns = is_time ? value : 0;
     span.samples = is_time ? 0 : (uint32_t)pyprof__min64(value, UINT32_MAX);
-    if (!import_stack(in, of->thread, (const import_frame *)of->frames.data, (const uint32_t *)of->stack.data,
+    if (!import_stack(in, of->thread, (import_frame *)of->frames.data, (const uint32_t *)of->stack.data,
                       of->stack.count, &figures, &span.node)) {
         return false;
     }
@@ -1542,7 +1553,7 @@ typedef struct import_function {
 typedef struct import_location {
     uint64_t id;
     uint32_t first, count; /* its lines, innermost first */
-    char address[24];      /* its name if it has none */
+    uint64_t address;      /* its name if it has none */
 } import_location;
 
 typedef struct import_line {
@@ -1603,7 +1614,6 @@ static bool import_flat(import *in, import_message message, uint64_t *numbers, u
 
 static bool import_read_location(import *in, import_pprof *of, import_message message) {
     import_location *location = (import_location *)import_add(in, &of->locations);
-    uint64_t address = 0;
     if (location == NULL) {
         return false;
     }
@@ -1612,7 +1622,7 @@ static bool import_read_location(import *in, import_pprof *of, import_message me
         if (message.field == 1) {
             location->id = message.number;
         } else if (message.field == 3) {
-            address = message.number;
+            location->address = message.number;
         } else if (message.field == 4) {
             import_line *line = (import_line *)import_add(in, &of->lines);
             uint64_t numbers[2] = {0, 0};
@@ -1624,7 +1634,6 @@ static bool import_read_location(import *in, import_pprof *of, import_message me
         }
     }
     location->count = of->lines.count - location->first;
-    snprintf(location->address, sizeof location->address, "0x%llx", (unsigned long long)address);
     return message.wrong == NULL || import_message_failed(in, &message);
 }
 
@@ -1767,8 +1776,10 @@ static bool import_fill_frames(import *in, import_pprof *of) {
         if (location->count > 0) {
             continue;
         }
+        char address[24];
+        int size = snprintf(address, sizeof address, "0x%llx", (unsigned long long)location->address);
         import_frame *frame = (import_frame *)import_add(in, &of->frames);
-        pyprof_text name = import_text(location->address, strlen(location->address));
+        pyprof_text name = import_text(address, (size_t)size);
         if (frame == NULL || !import_make_frame(in, name, import_text("", 0), 0, 0, frame)) {
             return false;
         }
@@ -1943,8 +1954,8 @@ static bool import_sample_thread(import *in, import_labels *labels, uint32_t *th
     } else if (!has_thread) {
         labels->thread = import_text(IMPORT_ALL_THREADS, sizeof IMPORT_ALL_THREADS - 1);
     }
-    in->into->has_threads = in->into->has_threads || has_thread;
-    return import_find_thread(in, labels->thread.data, labels->thread.size, labels->tid, thread);
+    return import_expect_thread(in, has_thread) &&
+           import_find_thread(in, labels->thread.data, labels->thread.size, labels->tid, thread);
 }
 
 static bool import_read_sample(import *in, import_pprof *of, import_message message) {
@@ -1967,7 +1978,7 @@ static bool import_read_sample(import *in, import_pprof *of, import_message mess
     }
     return in->result == PYPROF_OK && import_sample_figures(in, of, labels.is_idle, &figures) &&
            import_expand(in, of) && import_sample_thread(in, &labels, &thread) &&
-           import_stack(in, thread, (const import_frame *)of->frames.data, (const uint32_t *)of->stack.data,
+           import_stack(in, thread, (import_frame *)of->frames.data, (const uint32_t *)of->stack.data,
                         of->stack.count, &figures, &leaf);
 }
 
@@ -2044,6 +2055,8 @@ static bool import_pprof_file(import *in) {
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
         arrays[i].array->item_size = arrays[i].size;
     }
+    in->tree = in->options->tree;
+    in->into->has_tree = in->tree != NULL;
     bool is_good = import_read_all(in);
     of.budget = 64 * (uint64_t)in->size + 1000000;
     is_good = is_good && import_pprof_fields(in, &of, false) && import_choose_types(in, &of) &&
