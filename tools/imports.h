@@ -1569,8 +1569,9 @@ typedef struct import_type {
 typedef struct import_pprof {
     pyprof__array strings, types, functions, locations, lines; /* pyprof_text, import_... */
     pyprof__array frames;     /* an import_frame for each line, then one for each location without any */
-    pyprof__array stack, ids; /* of the sample that is being read: frames root first; locations leaf first */
-    pyprof__array values;
+    pyprof__array ids, values;      /* of the sample that is being read; ids are of locations, leaf first */
+    pyprof__array last_ids;         /* of the one before */
+    pyprof__array stack, stack_end; /* its frames, root first; and from the root on, where each location's end there */
     uint64_t period_type[2], period;
     uint64_t mapping_file, time, duration;
     pyprof__array comments;
@@ -1586,18 +1587,17 @@ static bool import_message_failed(import *in, const import_message *message) {
 /* The numbers of a repeated field, packed or one by one. */
 static bool import_take_numbers(import *in, import_message *message, pyprof__array *numbers) {
     import_message packed = {.at = message->data, .end = message->data + message->size};
-    do {
-        uint64_t number = message->is_bytes ? 0 : message->number;
-        if (message->is_bytes && packed.at == packed.end) {
-            break;
-        }
-        number = message->is_bytes ? import_varint(&packed) : number;
-        uint64_t *item = (uint64_t *)import_add(in, numbers);
-        if (item == NULL) {
-            return false;
-        }
-        *item = number;
-    } while (message->is_bytes && packed.wrong == NULL);
+    size_t most = message->is_bytes ? message->size : 1; /* a number takes a byte at least */
+    if (!pyprof__array_reserve(&in->memory, numbers, numbers->count + most)) {
+        return import_no_memory(in);
+    }
+    uint64_t *items = (uint64_t *)numbers->data;
+    if (!message->is_bytes) {
+        items[numbers->count++] = message->number;
+    }
+    while (message->is_bytes && packed.at < packed.end && packed.wrong == NULL) {
+        items[numbers->count++] = import_varint(&packed);
+    }
     message->wrong = packed.wrong;
     return packed.wrong == NULL;
 }
@@ -1898,28 +1898,49 @@ static bool import_read_label(import *in, const import_pprof *of, import_message
     return true;
 }
 
-/* The frames of the sample, root first. Of a location's lines, the first is the innermost. */
+/* Adds a location's frames to the stack. Of its lines, the first is the innermost. */
+static bool import_add_location(import *in, import_pprof *of, uint64_t id) {
+    const import_location *location = (const import_location *)import_find_id(&of->locations, id);
+    if (location == NULL) {
+        return import_fail(in, "a sample is at location %llu, which the file does not have", (unsigned long long)id);
+    }
+    if (location->count > of->budget) {
+        return import_fail(in, "its stacks come to far more frames than its size allows for");
+    }
+    of->budget -= location->count;
+    if (!pyprof__array_reserve(&in->memory, &of->stack, (size_t)of->stack.count + location->count) ||
+        !pyprof__array_reserve(&in->memory, &of->stack_end, (size_t)of->stack_end.count + 1)) {
+        return import_no_memory(in);
+    }
+    uint32_t *stack = (uint32_t *)of->stack.data;
+    for (uint32_t line = location->count; line-- > 0;) {
+        stack[of->stack.count++] = location->first + line;
+    }
+    PYPROF__ITEM(uint32_t, &of->stack_end, of->stack_end.count++) = of->stack.count;
+    return true;
+}
+
+/* Makes the last sample's stack this one's. What they have in common stays, but is reckoned, too. */
 static bool import_expand(import *in, import_pprof *of) {
-    of->stack.count = 0;
-    for (uint32_t i = of->ids.count; i-- > 0;) {
-        uint64_t id = PYPROF__ITEM(uint64_t, &of->ids, i);
-        const import_location *location = (const import_location *)import_find_id(&of->locations, id);
-        if (location == NULL) {
-            return import_fail(in, "a sample is at location %llu, which the file does not have",
-                               (unsigned long long)id);
-        }
-        if (location->count > of->budget) {
-            return import_fail(in, "its stacks come to far more frames than its size allows for");
-        }
-        of->budget -= location->count;
-        for (uint32_t line = location->count; line-- > 0;) {
-            uint32_t *frame = (uint32_t *)import_add(in, &of->stack);
-            if (frame == NULL) {
-                return false;
-            }
-            *frame = location->first + line;
+    uint32_t count = of->ids.count, last_count = of->last_ids.count, same = 0;
+    const uint64_t *ids = (const uint64_t *)of->ids.data, *last_ids = (const uint64_t *)of->last_ids.data;
+    while (same < count && same < last_count && ids[count - 1 - same] == last_ids[last_count - 1 - same]) {
+        same++;
+    }
+    of->stack_end.count = same;
+    of->stack.count = same > 0 ? PYPROF__ITEM(uint32_t, &of->stack_end, same - 1) : 0;
+    if (of->stack.count > of->budget) {
+        return import_fail(in, "its stacks come to far more frames than its size allows for");
+    }
+    of->budget -= of->stack.count;
+    for (uint32_t i = count - same; i-- > 0;) {
+        if (!import_add_location(in, of, ids[i])) {
+            return false;
         }
     }
+    pyprof__array before = of->last_ids;
+    of->last_ids = of->ids;
+    of->ids = before;
     return true;
 }
 
@@ -2049,7 +2070,9 @@ static bool import_pprof_file(import *in) {
                   {&of.lines, sizeof(import_line)},
                   {&of.frames, sizeof(import_frame)},
                   {&of.stack, sizeof(uint32_t)},
+                  {&of.stack_end, sizeof(uint32_t)},
                   {&of.ids, sizeof(uint64_t)},
+                  {&of.last_ids, sizeof(uint64_t)},
                   {&of.values, sizeof(uint64_t)},
                   {&of.comments, sizeof(uint64_t)}};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
