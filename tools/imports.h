@@ -31,7 +31,8 @@
 typedef struct import_options {
     const char *unit; /* of collapsed text: ns, us, ms, s, samples; NULL = us if pyprof wrote it, else samples */
     const char *take; /* the one sample type of a pprof file to take; NULL = those that are ours */
-    flamegraph *tree; /* takes the stacks of collapsed text and of pprof, where the profile then has each frame but once:
+    flamegraph
+        *tree; /* takes the stacks of collapsed text and of pprof, where the profile then has each frame but once:
                          see exports_name_tree. Few bytes a node. NULL = all goes into the profile */
 } import_options;
 
@@ -261,7 +262,7 @@ static bool import_make_frame(import *in, pyprof_text name, pyprof_text path, ui
 /* Adds figures to the profile's node for a frame below another node, which is made if it is new: as pyprof_add_node, for
    which each text would have to be looked up each time. */
 static bool import_profile_child(import *in, uint32_t parent, const import_frame *frame, const pyprof_node *figures,
-                         uint32_t *number) {
+                                 uint32_t *number) {
     *number = pyprof__vital_child(in->profile, parent, frame->function, frame->line);
     if (*number == PYPROF__NONE) {
         return import_no_memory(in);
@@ -460,6 +461,8 @@ static int import_unit(const char *text, size_t size) {
 typedef struct import_known {
     uint64_t hash[2];
     import_frame frame;
+    size_t size;
+    size_t offset; /* of the text in import_collapsed.texts */
 } import_known;
 
 #define IMPORT_RECENT_BITS 14
@@ -473,7 +476,8 @@ typedef struct import_collapsed {
     pyprof__array stack, ends;
     pyprof__array name;   /* room for a name without its escapes */
     pyprof__table frames; /* import_known: each text of a frame is taken apart once */
-    uint32_t *recent;     /* of these, the last one that had the hash; often it is the next */
+    pyprof__array texts;  /* theirs, one behind the other */
+    uint32_t *recent;     /* of these frames, the last one of each import_few_bytes; often it is the next */
     size_t stacks, pairs;
 } import_collapsed;
 
@@ -491,6 +495,19 @@ static void import_hash(const char *text, size_t size, uint64_t hash[2]) {
     memcpy(&word, text, size);
     hash[0] = pyprof__mix(hash[0], word);
     hash[1] = ((hash[1] ^ word) * 0xff51afd7ed558ccdu) ^ (hash[1] >> 32);
+}
+
+/* A hash of some bytes of a text: it costs little, and texts that agree in it may differ. */
+static size_t import_few_bytes(const char *text, size_t size) {
+    uint64_t first = 0, middle = 0, last = 0;
+    if (size >= sizeof first) {
+        memcpy(&first, text, sizeof first);
+        memcpy(&middle, text + size / 2 - sizeof middle / 2, sizeof middle);
+        memcpy(&last, text + size - sizeof last, sizeof last);
+    } else {
+        memcpy(&first, text, size);
+    }
+    return (size_t)(pyprof__mix(pyprof__mix(pyprof__mix(size, first), middle), last) >> (64 - IMPORT_RECENT_BITS));
 }
 
 /* The end of the frames that stand for what runs: "thread NAME", maybe below py-spy's "process NAME"; 0 = none. */
@@ -592,25 +609,39 @@ static bool import_parse_frame(import *in, import_collapsed *of, const char *tex
     return import_make_frame(in, node.name, node.path, (uint64_t)node.line, 0, frame);
 }
 
+/* Keeps the text of a frame. */
+static bool import_keep_text(import *in, import_collapsed *of, const char *text, size_t size, import_known *known) {
+    if (!pyprof__array_reserve(&in->memory, &of->texts, of->texts.count + size)) {
+        return import_no_memory(in);
+    }
+    known->size = size;
+    known->offset = of->texts.count;
+    memcpy((char *)of->texts.data + known->offset, text, size);
+    of->texts.count += (uint32_t)size;
+    return true;
+}
+
 /* What is known of a text of a frame; NULL = no memory. */
 static import_known *import_find_frame(import *in, import_collapsed *of, const char *text, size_t size, bool *is_new) {
-    import_known key = {{0, 0}, {0, 0, 0}};
-    import_hash(text, size, key.hash);
-    uint32_t *recent = &of->recent[key.hash[0] >> (64 - IMPORT_RECENT_BITS)];
+    uint32_t *recent = &of->recent[import_few_bytes(text, size)];
+    import_known key;
     *is_new = false;
     if (*recent < of->frames.items.count) {
         import_known *known = &PYPROF__ITEM(import_known, &of->frames.items, *recent);
-        if (known->hash[0] == key.hash[0] && known->hash[1] == key.hash[1]) {
+        if (known->size == size && memcmp((const char *)of->texts.data + known->offset, text, size) == 0) {
             return known;
         }
     }
+    memset(&key, 0, sizeof key);
+    import_hash(text, size, key.hash);
     uint32_t index = pyprof__table_intern(&in->memory, &of->frames, &key, is_new);
     if (index == PYPROF__NONE) {
         (void)import_no_memory(in);
         return NULL;
     }
+    import_known *known = &PYPROF__ITEM(import_known, &of->frames.items, index);
     *recent = index;
-    return &PYPROF__ITEM(import_known, &of->frames.items, index);
+    return !*is_new || import_keep_text(in, of, text, size, known) ? known : NULL;
 }
 
 /* Adds one frame, which stands at [from, to) of the stack, below the last node. */
@@ -846,8 +877,10 @@ static bool import_lines(import *in, import_collapsed *of) {
 
 static bool import_collapsed_text(import *in) {
     const char *unit = in->options->unit;
-    import_collapsed of = {
-        .stack = {.item_size = 1}, .name = {.item_size = 1}, .ends = {.item_size = sizeof(uint32_t)}};
+    import_collapsed of = {.stack = {.item_size = 1},
+                           .name = {.item_size = 1},
+                           .texts = {.item_size = 1},
+                           .ends = {.item_size = sizeof(uint32_t)}};
     pyprof__table_init(&of.frames, sizeof(import_known), offsetof(import_known, frame));
     of.recent = (uint32_t *)calloc((size_t)1 << IMPORT_RECENT_BITS, sizeof *of.recent);
     in->tree = in->options->tree;
@@ -869,6 +902,7 @@ static bool import_collapsed_text(import *in) {
     pyprof__array_free(&in->memory, &of.stack);
     pyprof__array_free(&in->memory, &of.ends);
     pyprof__array_free(&in->memory, &of.name);
+    pyprof__array_free(&in->memory, &of.texts);
     in->into->metrics = 1u << (of.exponent < 0 ? PYPROF_METRIC_SAMPLES : PYPROF_METRIC_WALL);
     return is_good;
 }
@@ -1568,7 +1602,7 @@ typedef struct import_type {
 
 typedef struct import_pprof {
     pyprof__array strings, types, functions, locations, lines; /* pyprof_text, import_... */
-    pyprof__array frames;     /* an import_frame for each line, then one for each location without any */
+    pyprof__array frames;           /* an import_frame for each line, then one for each location without any */
     pyprof__array ids, values;      /* of the sample that is being read; ids are of locations, leaf first */
     pyprof__array last_ids;         /* of the one before */
     pyprof__array stack, stack_end; /* its frames, root first; and from the root on, where each location's end there */
@@ -1999,8 +2033,8 @@ static bool import_read_sample(import *in, import_pprof *of, import_message mess
     }
     return in->result == PYPROF_OK && import_sample_figures(in, of, labels.is_idle, &figures) &&
            import_expand(in, of) && import_sample_thread(in, &labels, &thread) &&
-           import_stack(in, thread, (import_frame *)of->frames.data, (const uint32_t *)of->stack.data,
-                        of->stack.count, &figures, &leaf);
+           import_stack(in, thread, (import_frame *)of->frames.data, (const uint32_t *)of->stack.data, of->stack.count,
+                        &figures, &leaf);
 }
 
 /* What a comment of ours tells of lost samples. */
