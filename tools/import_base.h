@@ -298,7 +298,7 @@ static bool import_span(import *in, const pyprof_span *span) {
 
 /* The node of the file's thread of this name and id (0 = none), which is made by its first stack. */
 static bool import_find_thread(import *in, const char *name, size_t size, int32_t tid, uint32_t *number) {
-    import_thread key = {{0, 0}, tid, 0};
+    import_thread key = {{0, 0}, in->tree == NULL ? tid : 0, 0}; /* those of one name are shown as one */
     bool is_new;
     pyprof__hash_text(name, size, key.hash);
     uint32_t index = pyprof__table_intern(&in->memory, &in->threads, &key, &is_new);

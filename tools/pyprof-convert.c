@@ -638,8 +638,9 @@ static pyprof_result convert_import(const convert_request *request, const char *
         into->tree = NULL;
         return result;
     }
-    if (result == PYPROF_OK && exports_name_tree(into->profile, &request->show, into->tree, &is_named) == PYPROF_OK &&
-        is_named) {
+    uint32_t nodes = into->profile->nodes.items.count;
+    if (result == PYPROF_OK &&
+        exports_name_tree(into->profile, &request->show, nodes, into->tree, &is_named) == PYPROF_OK && is_named) {
         return result;
     }
     convert_drop(into);
