@@ -140,10 +140,11 @@ EXPORTS_API pyprof_result exports_draw(const pyprof_profile *profile, const pypr
 
 /* The same for who has made the tree already, without a profile of it, in which frames are called by the numbers of nodes
    (see flamegraph_rename): the profile only tells what each of these is called, so it needs each frame once.
-   exports_name_tree gives the tree these names; *is_named: false if two frames would be called alike, as a profile would
-   make them one. exports_draw_tree then writes the SVG. Errors: MEMORY, and those of exports_draw. */
+   exports_name_tree gives the tree these names; *is_named: false if two of the nodes, of which there are node_count, are
+   shown as one, or two frames would be called alike. exports_draw_tree then writes the SVG. Errors: MEMORY, and those of
+   exports_draw. */
 EXPORTS_API pyprof_result exports_name_tree(const pyprof_profile *profile, const pyprof_output *output,
-                                            flamegraph *tree, bool *is_named);
+                                            uint32_t node_count, flamegraph *tree, bool *is_named);
 EXPORTS_API pyprof_result exports_draw_tree(const pyprof_profile *profile, const pyprof_output *output,
                                             flamegraph *tree, const flamegraph_options *look, pyprof_write_fn write,
                                             void *user);
@@ -2236,7 +2237,7 @@ static bool exports__name_node(void *user, const pyprof_node *node) {
 }
 
 EXPORTS_API pyprof_result exports_name_tree(const pyprof_profile *profile, const pyprof_output *output,
-                                            flamegraph *tree, bool *is_named) {
+                                            uint32_t node_count, flamegraph *tree, bool *is_named) {
     pyprof_result result;
     pyprof_visitor visitor;
     exports__names names;
@@ -2253,7 +2254,8 @@ EXPORTS_API pyprof_result exports_name_tree(const pyprof_profile *profile, const
         result = names.writing->is_full ? PYPROF_ERROR_MEMORY : result;
         exports__writing_free(names.writing);
     }
-    if (result == PYPROF_OK) {
+    *is_named = false;
+    if (result == PYPROF_OK && names.ends.count == node_count) {
         flamegraph_result named =
             flamegraph_rename(tree, (const char *)names.bytes.data, (const size_t *)names.ends.data);
         *is_named = named == FLAMEGRAPH_OK;
@@ -2273,6 +2275,8 @@ EXPORTS_API pyprof_result exports_draw_tree(const pyprof_profile *profile, const
     exports__error[0] = '\0';
     picture.writing = exports__writing_new(profile, output, write, user, &result);
     picture.graph = tree;
+    picture.samples = tree->all.samples;
+    picture.samples_idle = tree->all.samples_idle;
     if (picture.writing != NULL) {
         result = exports__put_picture(&picture, look);
     }

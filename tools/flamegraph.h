@@ -1728,6 +1728,34 @@ static inline uint32_t flamegraph_thread_name(flamegraph_view *view, uint32_t no
     return flamegraph_intern(view->graph, view->name, size);
 }
 
+/* NULL = no memory, or that there is nothing to copy. */
+static inline void *flamegraph_copy_bytes(const void *bytes, size_t size) {
+    void *copy = bytes ? malloc(size + 1) : NULL;
+    if (copy)
+        memcpy(copy, bytes, size);
+    return copy;
+}
+
+/* A copy whose figures may be changed, but to which nothing can be added: it finds no frame again. NULL = no memory. */
+static inline flamegraph *flamegraph_copy(const flamegraph *from) {
+    flamegraph *copy = (flamegraph *)flamegraph_copy_bytes(from, sizeof *from);
+    if (!copy)
+        return NULL;
+    memset(&copy->name_index, 0, sizeof copy->name_index);
+    memset(&copy->node_index, 0, sizeof copy->node_index);
+    copy->text = (char *)flamegraph_copy_bytes(from->text, from->text_size);
+    copy->names = (flamegraph_name *)flamegraph_copy_bytes(from->names, from->name_count * sizeof *from->names);
+    copy->nodes = (flamegraph_node *)flamegraph_copy_bytes(from->nodes, from->node_count * sizeof *from->nodes);
+    copy->figures =
+        (flamegraph_figures *)flamegraph_copy_bytes(from->figures, from->figure_count * sizeof *from->figures);
+    copy->base = (flamegraph_figures *)flamegraph_copy_bytes(from->base, from->base_count * sizeof *from->base);
+    if (!copy->text || !copy->names || !copy->nodes || !copy->figures != !from->figures || !copy->base != !from->base) {
+        flamegraph_free(copy);
+        return NULL;
+    }
+    return copy;
+}
+
 /* The name that a frame has in the view. */
 static inline uint32_t flamegraph_view_name(flamegraph_view *view, uint32_t node) {
     size_t size;
@@ -1812,7 +1840,7 @@ static inline void flamegraph_view_free(flamegraph_view *view) {
 
 /* Whether the view shows `from` as it is: no frame joins another, and none has another name. */
 static inline bool flamegraph_view_is_plain(const flamegraph_view *view) {
-    if (view->copied || view->has[FLAMEGRAPH_IMPORTED] || (view->threads && !view->apart))
+    if (view->has[FLAMEGRAPH_IMPORTED] || (view->threads && !view->apart))
         return false;
     for (size_t i = 1; i < view->groups->node_count; i++) {
         if (view->groups->nodes[i].total > 1)
@@ -1854,8 +1882,8 @@ static inline bool flamegraph_view_make(flamegraph_view *view, const flamegraph 
     if (!view->groups || !flamegraph_view_names(view, imports) || !flamegraph_find_groups(view))
         return false;
     if (flamegraph_view_is_plain(view)) {
-        view->graph = (flamegraph *)from;
-        return true;
+        view->graph = view->copied ? flamegraph_copy(from) : (flamegraph *)from;
+        return view->graph != NULL;
     }
     view->graph = flamegraph_create();
     view->node = (uint32_t *)malloc(from->node_count * sizeof *view->node);

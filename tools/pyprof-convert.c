@@ -35,6 +35,7 @@
 #include <unistd.h>
 
 #include "differences.h"
+#include "filter_options.h"
 #include "imports.h"
 
 #define CONVERT_VERSION "0.1"
@@ -144,12 +145,6 @@ typedef struct convert_request {
 enum {
     OPTION_METRIC = 256,
     OPTION_LINES,
-    OPTION_THREAD,
-    OPTION_INTERPRETER,
-    OPTION_FILE,
-    OPTION_FUNCTION,
-    OPTION_ONLY_MINE,
-    OPTION_MIN_SHARE,
     OPTION_TITLE,
     OPTION_SUBTITLE,
     OPTION_WIDTH,
@@ -170,12 +165,7 @@ static const struct option convert_long_options[] = {{"output", required_argumen
                                                      {"idle", no_argument, NULL, 'i'},
                                                      {"function", no_argument, NULL, 'F'},
                                                      {"lines", no_argument, NULL, OPTION_LINES},
-                                                     {"only-thread", required_argument, NULL, OPTION_THREAD},
-                                                     {"only-interpreter", required_argument, NULL, OPTION_INTERPRETER},
-                                                     {"only-file", required_argument, NULL, OPTION_FILE},
-                                                     {"only-function", required_argument, NULL, OPTION_FUNCTION},
-                                                     {"only-mine", no_argument, NULL, OPTION_ONLY_MINE},
-                                                     {"min-share", required_argument, NULL, OPTION_MIN_SHARE},
+                                                     FILTER_OPTIONS,
                                                      {"threads", no_argument, NULL, 't'},
                                                      {"title", required_argument, NULL, OPTION_TITLE},
                                                      {"subtitle", required_argument, NULL, OPTION_SUBTITLE},
@@ -259,8 +249,6 @@ static bool convert_set_flag(convert_request *request, int option) {
         return convert_set_detail(request, PYPROF_DETAIL_FUNCTION);
     case OPTION_LINES:
         return convert_set_detail(request, PYPROF_DETAIL_LINE);
-    case OPTION_ONLY_MINE:
-        return request->show.only_mine = true;
     case OPTION_INVERTED:
         return request->look.inverted = true;
     case OPTION_ABSOLUTE:
@@ -279,14 +267,6 @@ static const char **convert_text_of(convert_request *request, int option) {
         return &request->format;
     case OPTION_DIFF:
         return &request->base;
-    case OPTION_THREAD:
-        return &request->show.thread;
-    case OPTION_INTERPRETER:
-        return &request->show.interpreter;
-    case OPTION_FILE:
-        return &request->show.file;
-    case OPTION_FUNCTION:
-        return &request->show.function;
     case OPTION_TITLE:
         return &request->look.title;
     case OPTION_SUBTITLE:
@@ -301,17 +281,22 @@ static const char **convert_text_of(convert_request *request, int option) {
 /* False: it was said what is wrong. */
 static bool convert_set_option(convert_request *request, int option, const char *value, const char *given) {
     const char **text = convert_text_of(request, option);
+    filter_taken taken = filter_take(&request->show, option, value);
     if (text != NULL) {
         *text = value;
         return true;
+    }
+    if (taken == FILTER_WRONG) {
+        convert_complain(FILTER_WRONG_VALUE, value);
+    }
+    if (taken != FILTER_OTHER) {
+        return taken == FILTER_TAKEN;
     }
     switch (option) {
     case 'o':
         return convert_add_output(request, value);
     case OPTION_METRIC:
         return convert_set_metric(request, value);
-    case OPTION_MIN_SHARE:
-        return convert_number("--min-share", value, 0, 1, &request->show.min_share);
     case OPTION_WIDTH:
         return convert_set_width(request, value);
     case OPTION_MIN_WIDTH:
@@ -653,8 +638,9 @@ static pyprof_result convert_import(const convert_request *request, const char *
         into->tree = NULL;
         return result;
     }
-    if (result == PYPROF_OK && exports_name_tree(into->profile, &request->show, into->tree, &is_named) == PYPROF_OK &&
-        is_named) {
+    uint32_t nodes = into->profile->nodes.items.count;
+    if (result == PYPROF_OK &&
+        exports_name_tree(into->profile, &request->show, nodes, into->tree, &is_named) == PYPROF_OK && is_named) {
         return result;
     }
     convert_drop(into);
@@ -800,7 +786,7 @@ static void convert_say_nothing_passes(const convert_request *request, const con
 static bool convert_check_filters(const convert_request *request, const convert_input *input, const char *name) {
     const pyprof_output *show = &request->show;
     convert_sums sums;
-    if (show->thread == NULL && show->interpreter == NULL && show->file == NULL && show->function == NULL) {
+    if (!filter_is_given(show)) {
         return true;
     }
     if (!convert_sum(input->profile, show, &sums)) {

@@ -18,6 +18,7 @@
 #include "exports.h"
 
 #include "attach.h"
+#include "filter_options.h"
 #include "imports.h"
 
 #include <ctype.h>
@@ -136,12 +137,6 @@ typedef struct ctl_request {
 
 enum {
     CTL_METRIC = 256,
-    CTL_ONLY_THREAD,
-    CTL_ONLY_INTERPRETER,
-    CTL_ONLY_FILE,
-    CTL_ONLY_FUNCTION,
-    CTL_ONLY_MINE,
-    CTL_MIN_SHARE,
     CTL_DROP,
     CTL_MEMORY,
     CTL_DEPTH,
@@ -157,12 +152,7 @@ static const struct option ctl_options[] = {{"output", required_argument, NULL, 
                                             {"metric", required_argument, NULL, CTL_METRIC},
                                             {"idle", no_argument, NULL, 'i'},
                                             {"function", no_argument, NULL, 'F'},
-                                            {"only-thread", required_argument, NULL, CTL_ONLY_THREAD},
-                                            {"only-interpreter", required_argument, NULL, CTL_ONLY_INTERPRETER},
-                                            {"only-file", required_argument, NULL, CTL_ONLY_FILE},
-                                            {"only-function", required_argument, NULL, CTL_ONLY_FUNCTION},
-                                            {"only-mine", no_argument, NULL, CTL_ONLY_MINE},
-                                            {"min-share", required_argument, NULL, CTL_MIN_SHARE},
+                                            FILTER_OPTIONS,
                                             {"drop", no_argument, NULL, CTL_DROP},
                                             {"duration", required_argument, NULL, 'd'},
                                             {"rate", required_argument, NULL, 'r'},
@@ -231,6 +221,14 @@ static bool ctl_set_metric(ctl_request *request, const char *text) {
     return false;
 }
 
+static bool ctl_set_filter(ctl_request *request, int option, const char *value) {
+    filter_taken taken = filter_take(&request->view, option, value);
+    if (taken == FILTER_WRONG) {
+        ctl_complain(FILTER_WRONG_VALUE, value);
+    }
+    return taken == FILTER_TAKEN;
+}
+
 /* An option of what is shown. False: it is none, or it was said what is wrong. */
 static bool ctl_set_view(ctl_request *request, int option, const char *value) {
     switch (option) {
@@ -247,26 +245,10 @@ static bool ctl_set_view(ctl_request *request, int option, const char *value) {
     case 'F':
         request->view.detail = PYPROF_DETAIL_FUNCTION;
         return true;
-    case CTL_ONLY_THREAD:
-        request->view.thread = value;
-        return true;
-    case CTL_ONLY_INTERPRETER:
-        request->view.interpreter = value;
-        return true;
-    case CTL_ONLY_FILE:
-        request->view.file = value;
-        return true;
-    case CTL_ONLY_FUNCTION:
-        request->view.function = value;
-        return true;
-    case CTL_ONLY_MINE:
-        return request->view.only_mine = true;
-    case CTL_MIN_SHARE:
-        return ctl_number("--min-share", value, 0, 1, &request->view.min_share);
     case CTL_DROP:
         return request->is_dropped = true;
     default:
-        return false;
+        return ctl_set_filter(request, option, value);
     }
 }
 
@@ -1053,10 +1035,8 @@ static void ctl_warn_if_empty(const ctl_request *request, const pyprof_profile *
     const pyprof_output *view = &request->view;
     uint64_t sum = 0;
     const pyprof_visitor visitor = {.node = ctl_sum_node, .user = &sum};
-    bool has_filters =
-        view->thread != NULL || view->interpreter != NULL || view->file != NULL || view->function != NULL;
     if (pyprof_visit(profile, view, &visitor) == PYPROF_OK && sum == 0) {
-        ctl_complain(has_filters
+        ctl_complain(filter_is_given(view)
                          ? "%s: nothing that was recorded passes the --only- options: it is written empty"
                          : "%s: nothing was recorded that counts here (--idle shows what waited): it is written "
                            "empty",

@@ -26,6 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "filter_options.h"
 #include "handover.h"
 
 #if !defined(PYPROF_RUN_PYTHON) || !defined(PYPROF_RUN_TAG)
@@ -309,12 +310,6 @@ enum {
     SIGNAL,
     DEPTH,
     MEMORY,
-    ONLY_THREAD,
-    ONLY_INTERPRETER,
-    ONLY_FILE,
-    ONLY_FUNCTION,
-    ONLY_MINE,
-    MIN_SHARE,
     HOST
 };
 
@@ -387,12 +382,7 @@ static const struct option OPTIONS[] = {{"output", required_argument, NULL, 'o'}
                                         {"signal", required_argument, NULL, SIGNAL},
                                         {"depth", required_argument, NULL, DEPTH},
                                         {"memory", required_argument, NULL, MEMORY},
-                                        {"only-thread", required_argument, NULL, ONLY_THREAD},
-                                        {"only-interpreter", required_argument, NULL, ONLY_INTERPRETER},
-                                        {"only-file", required_argument, NULL, ONLY_FILE},
-                                        {"only-function", required_argument, NULL, ONLY_FUNCTION},
-                                        {"only-mine", no_argument, NULL, ONLY_MINE},
-                                        {"min-share", required_argument, NULL, MIN_SHARE},
+                                        FILTER_OPTIONS,
                                         {"help", no_argument, NULL, 'h'},
                                         {"version", no_argument, NULL, 'V'},
                                         {"pid", required_argument, NULL, 'p'},
@@ -441,33 +431,15 @@ static bool take_detail(run_options *opt, int letter) {
 
 /* Options that leave out a part of what was recorded. */
 static bool take_filter(run_options *opt, int letter) {
-    switch (letter) {
-    case ONLY_THREAD:
-        opt->view.thread = optarg;
-        return true;
-    case ONLY_INTERPRETER:
-        opt->view.interpreter = optarg;
-        return true;
-    case ONLY_FILE:
-        opt->view.file = optarg;
-        return true;
-    case ONLY_FUNCTION:
-        opt->view.function = optarg;
-        return true;
-    case ONLY_MINE:
-        opt->view.only_mine = true;
-        return true;
-    case MIN_SHARE:
-        opt->view.min_share = number_option("--min-share", optarg, 0, 1);
-        return true;
-    default:
-        return false;
+    filter_taken taken = filter_take(&opt->view, letter, optarg);
+    if (taken == FILTER_WRONG) {
+        usage_error(FILTER_WRONG_VALUE, optarg);
     }
+    return taken == FILTER_TAKEN;
 }
 
 bool has_filters(const run_options *opt) {
-    return opt->view.thread != NULL || opt->view.interpreter != NULL || opt->view.file != NULL ||
-           opt->view.function != NULL;
+    return filter_is_given(&opt->view);
 }
 
 static void take_format(run_options *opt, exports_format format) {

@@ -44,6 +44,9 @@ PYPROF_MODULE_API PyObject *PyInit_pyprof(void);
 #define PYPROF_MODULE_IMPLEMENTED
 
 #include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -747,7 +750,8 @@ static PyObject *pymod__start(PyObject *module, PyObject *arguments) {
     pyprof_desc desc;
     pyprof_result result;
     memset(&desc, 0, sizeof desc);
-    if (!PyArg_ParseTuple(arguments, "KKKOp:start", &interval_us, &memory_limit, &max_depth, &path, &is_quiet)) {
+    if (!PyArg_ParseTuple(arguments, "KKKOp|i:start", &interval_us, &memory_limit, &max_depth, &path, &is_quiet,
+                          &desc.signal_number)) {
         return NULL;
     }
     desc.interval_us =
@@ -973,8 +977,125 @@ static PyObject *pymod__convert(PyObject *module, PyObject *words) {
 }
 #endif
 
+#if defined(PYPROF_MODULE_PACKAGE)
+
+/* ---- before a signal ends the process ----
+
+   A handler that Python has runs when the main thread runs Python again, which in a long call of C it does not. So the
+   handler here only wakes a thread that no Python knows of; that thread calls the function, and then the signal does what
+   it would have done. A second one does so at once. Python's own table of handlers stays as it is. */
+
+static const int pymod__ending_signals[] = {SIGHUP, SIGTERM, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU};
+
+static struct {
+    int pipe[2]; /* to the thread: the number of the signal that came, or 0: it is to end */
+    pid_t process;
+    PyObject *function; /* NULL = all this is not asked for */
+    pthread_t thread;
+} pymod__ending;
+
+static void pymod__on_signal(int number) {
+    int error = errno;
+    unsigned char byte = (unsigned char)number;
+    if (getpid() != pymod__ending.process || write(pymod__ending.pipe[1], &byte, 1) != 1) {
+        (void)kill(getpid(), number); /* in a child of fork: by default, as SA_RESETHAND asked for */
+    }
+    errno = error;
+}
+
+static void *pymod__end_by_signal(void *unused) {
+    unsigned char number;
+    PyGILState_STATE state;
+    PyObject *done;
+    (void)unused;
+    while (read(pymod__ending.pipe[0], &number, 1) != 1) {
+    }
+    if (number == 0) {
+        return NULL;
+    }
+    state = PyGILState_Ensure();
+    done = PyObject_CallFunction(pymod__ending.function, NULL);
+    if (done == NULL) {
+        PyErr_WriteUnraisable(pymod__ending.function);
+    }
+    Py_XDECREF(done);
+    PyGILState_Release(state);
+    (void)signal(number, SIG_DFL);
+    (void)kill(getpid(), number);
+    return NULL;
+}
+
+/* It is to take none of the signals itself. False: errno says why not. */
+static bool pymod__start_ending_thread(void) {
+    sigset_t all, before;
+    if (pipe2(pymod__ending.pipe, O_CLOEXEC) != 0) {
+        return false;
+    }
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&pymod__ending.thread, NULL, pymod__end_by_signal, NULL);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error != 0) {
+        (void)close(pymod__ending.pipe[0]);
+        (void)close(pymod__ending.pipe[1]);
+    }
+    errno = error;
+    return error == 0;
+}
+
+/* A signal that has come before this takes its way, and this does not return. */
+static void pymod__end_ending_thread(void) {
+    unsigned char nothing = 0;
+    Py_BEGIN_ALLOW_THREADS;
+    while (write(pymod__ending.pipe[1], &nothing, 1) != 1) {
+    }
+    (void)pthread_join(pymod__ending.thread, NULL);
+    Py_END_ALLOW_THREADS;
+    (void)close(pymod__ending.pipe[0]);
+    (void)close(pymod__ending.pipe[1]);
+}
+
+/* Takes the signals that would end the process, or gives those back that are still ours. */
+static void pymod__take_signals(bool is_taken) {
+    for (size_t i = 0; i < sizeof pymod__ending_signals / sizeof *pymod__ending_signals; i++) {
+        int number = pymod__ending_signals[i];
+        struct sigaction action;
+        void (*expected)(int) = is_taken ? SIG_DFL : pymod__on_signal;
+        if (sigaction(number, NULL, &action) != 0 || (action.sa_flags & SA_SIGINFO) || action.sa_handler != expected) {
+            continue;
+        }
+        memset(&action, 0, sizeof action);
+        action.sa_handler = is_taken ? pymod__on_signal : SIG_DFL;
+        action.sa_flags = is_taken ? (int)((unsigned)SA_RESETHAND | SA_RESTART | SA_ONSTACK) : 0;
+        (void)sigaction(number, &action, NULL);
+    }
+}
+
+/* before_signals(function): from now on it is called before a signal ends the process, once; None ends that. Not to be
+   called by two threads at once, nor by the function. */
+static PyObject *pymod__before_signals(PyObject *module, PyObject *function) {
+    (void)module;
+    if (pymod__ending.function != NULL && pymod__ending.process == getpid()) {
+        pymod__take_signals(false);
+        pymod__end_ending_thread();
+    }
+    Py_CLEAR(pymod__ending.function);
+    if (function != Py_None) {
+        if (!pymod__start_ending_thread()) {
+            return PyErr_SetFromErrno(PyExc_OSError);
+        }
+        Py_INCREF(function);
+        pymod__ending.function = function;
+        pymod__ending.process = getpid();
+        pymod__take_signals(true);
+    }
+    Py_RETURN_NONE;
+}
+#endif
+
 static PyMethodDef pymod__functions[] = {
-    {"start", pymod__start, METH_VARARGS, "start(interval_us, memory_limit, max_depth, output_path, is_quiet)"},
+    {"start", pymod__start, METH_VARARGS,
+     "start(interval_us, memory_limit, max_depth, output_path, is_quiet, signal_number=0)"},
     {"stop", pymod__stop, METH_NOARGS, "stop(): the data, and why it could not be saved, or None"},
     {"is_active", pymod__is_active, METH_NOARGS, "is_active(): whether a recording runs"},
     {"get_stats", pymod__get_stats, METH_NOARGS, "get_stats(): the figures of the recording"},
@@ -988,6 +1109,10 @@ static PyMethodDef pymod__functions[] = {
 #endif
 #if defined(PYPROF_MODULE_CONVERT)
     {"convert", pymod__convert, METH_O, "convert(words): pyprof-convert's exit status"},
+#endif
+#if defined(PYPROF_MODULE_PACKAGE)
+    {"before_signals", pymod__before_signals, METH_O,
+     "before_signals(function or None): called before a signal ends the process"},
 #endif
     {"name_interpreter", pymod__name_interpreter, METH_VARARGS, "name_interpreter(name or None): the calling one"},
     {NULL, NULL, 0, NULL},
@@ -1235,11 +1360,11 @@ static const char *const pymod__source[] = {
     "        raise OSError(error.errno, error.strerror, os.fsdecode(path)) from None",
     "",
     "",
-    "def _begin(settings):",
+    "def _begin(settings, signal_number=0):",
     "    path = settings[3]",
     "    if path is not None and not _engine.is_active():",
     "        _check_writable(path)",
-    "    _engine.start(settings[0], settings[1], settings[2], path, settings[4])",
+    "    _engine.start(*settings, signal_number)",
     "",
     "",
     "def _end():",

@@ -234,8 +234,10 @@ class Command(unittest.TestCase):
                 (["record", "-f", "docx", "s.py"], "docx"), (["record", "--quiet=yes", "s.py"], "no value"),
                 (["record", "-o", "/no such folder/a.svg", "s.py"], "No such file"), (["record", "-o", "/tmp", "s.py"], "directory"),
                 (["record", "nowhere.py"], "No such file"), (["record", "-o", "a.txt", "-m", "nowhere"], "No module named"),
-                (["record", "--min-share", "2", "s.py"], "--min-share"), (["record", "--width", "9", "s.py"], "pyprof convert --width"),
-                (["record", "--signal", "9", "s.py"], "pyprof-run"), (["record", "--thread", "x", "s.py"], "no option --thread"),
+                (["record", "--min-share", "2", "s.py"], "--min-share"), (["record", "--width", "9", "s.py"], "--width"),
+                (["record", "--width", "1e3", "s.py"], "--width"), (["record", "--min-width", "0", "s.py"], "--min-width"),
+                (["record", "--signal", "9", "s.py"], "signal"), (["record", "--signal", "USR9", "s.py"], "'USR9'"),
+                (["record", "--thread", "x", "s.py"], "no option --thread"),
                 (["record", "wrong.py"], "syntax"), (["record", "-c", "def ("], "syntax"), (["top"], "nothing to run")):
             with self.subTest(words=words):
                 code, out, err = self.python("-m", "pyprof", *words)
@@ -244,8 +246,84 @@ class Command(unittest.TestCase):
                 self.assertIn(why, err)
                 self.assertEqual(self.files(), [])
 
+    def test_ends(self):
+        """Whatever way the program ends, its exit code or signal is as without us, and the profile is whole."""
+        self.write("s.py", """
+            import ctypes, signal, time
+            def spend():
+                busy(lambda: recorded("spend", 3))
+            def end_in_c():
+                os.system("(sleep 0.5; kill -TERM %d) &" % os.getpid())
+                ctypes.CDLL(None).sleep(60)
+            ends = {
+                "exit": lambda: os._exit(3),
+                "execlp": lambda: os.execlp("echo", "echo", "executed"),
+                "execve": lambda: os.execve("/bin/echo", ["echo", "executed"], os.environ),
+                "term": lambda: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(60),
+                "alarm": lambda: signal.alarm(1) or time.sleep(60),
+                "in C": end_in_c}
+            spend()
+            ends[sys.argv[1]]()
+            """)
+        for end, code, out in (("exit", 3, ""), ("execlp", 0, "executed\n"), ("execve", 0, "executed\n"),
+                               ("term", -signal.SIGTERM, ""), ("alarm", -signal.SIGALRM, ""), ("in C", -signal.SIGTERM, "")):
+            with self.subTest(end):
+                done = self.record("-r", "1000", "-o", "a.txt", "s.py", end)
+                self.assertEqual(done[:2], (code, out))
+                self.assertRegex(done[2], r"^pyprof: \d+ samples in [^\n]*; wrote a.txt\n$")
+                self.assertIn(b";spend (", self.read("a.txt"))
+                os.unlink(os.path.join(self.folder, "a.txt"))
+
+    def test_what_does_not_end_the_program(self):
+        """Functions of os that fail, signals that the program takes itself, and children that end by one."""
+        self.write("s.py", """
+            import signal, time
+            def spend():
+                busy(lambda: recorded("spend", 3))
+            try:
+                os.execvp("no such program", ["x"])
+            except OSError:
+                pass
+            print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, threading.active_count(), os.execve in os.supports_fd)
+            for end in (lambda: os._exit(4), lambda: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(60)):
+                child = os.fork()
+                if child == 0:
+                    end()
+                status = os.waitpid(child, 0)[1]
+                print(status >> 8, status & 127)
+            signal.signal(signal.SIGTERM, lambda *_: print("taken"))
+            os.kill(os.getpid(), signal.SIGTERM)
+            spend()
+            """)
+        code, out, err = self.record("-r", "1000", "-o", "a.txt", "s.py")
+        self.assertEqual((code, out), (0, "True 1 True\n4 0\n0 15\ntaken\n"))
+        self.assertEqual(err.count("wrote"), 1)
+        self.assertIn(b";spend (", self.read("a.txt"))
+
+    def test_signals(self):
+        self.write("s.py", "busy(lambda: recorded('busy', 3))\n")
+        for name, stated in (("USR2", signal.SIGUSR2), ("SIGRTMIN+3", signal.SIGRTMIN + 3), ("12", 12), ("none", 0)):
+            code, out, err = self.record("-q", "-r", "1000", "--signal", name, "-o", "a.jsonl", "s.py")
+            self.assertEqual((code, out, err), (0, "", ""))
+            self.assertEqual(json.loads(self.read("a.jsonl").splitlines()[0])["stats"]["signal_number"], stated)
+
+    def test_looks(self):
+        self.write("s.py", "busy(lambda: recorded('busy', 3))\n")
+        looks = (["--title", "A <title>"], b"A &lt;title"), (["--subtitle=below"], b"below"), (["--width", "2345"], b"2345"), (["-t"], b"thread")
+        for words, shown in looks:
+            code, out, err = self.record("-q", "-r", "1000", "--inverted", "--min-width", "3", *words, "-o", "a.svg", "-o", "a.txt", "s.py")
+            if "zlib" in err:
+                self.skipTest(err)
+            self.assertEqual((code, out, err), (0, "", ""))
+            self.assertIn(shown, self.read("a.svg"))
+            self.assertIn(b"busy (", self.read("a.txt"))
+
     def test_what_cannot_be_written_at_the_end(self):
         self.write("s.py", "import shutil\nshutil.rmtree('gone')\n")
+        self.write("exit.py", "import shutil\nshutil.rmtree('gone')\nos._exit(0)\n")
+        os.mkdir(os.path.join(self.folder, "gone"))
+        done, out, err = self.record("-o", "gone/a.txt", "exit.py")
+        self.assertEqual((done, out, err.count("\n")), (1, "", 1))
         for code in (0, 3):
             os.mkdir(os.path.join(self.folder, "gone"))
             with open(os.path.join(self.folder, "s.py"), "a", encoding="utf-8") as file:

@@ -110,11 +110,11 @@ def _check_writable(path):
         raise OSError(error.errno, error.strerror, os.fsdecode(path)) from None
 
 
-def _begin(settings):
+def _begin(settings, signal_number=0):
     path = settings[3]
     if path is not None and not _engine.is_active():
         _check_writable(path)
-    _engine.start(settings[0], settings[1], settings[2], path, settings[4])
+    _engine.start(*settings, signal_number)
 
 
 def _end():

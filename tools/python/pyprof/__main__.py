@@ -1,4 +1,5 @@
 """Records a Python program in this process: python -m pyprof record script.py"""
+import functools
 import io
 import os
 import runpy
@@ -40,28 +41,35 @@ once a second on a terminal, else once at the end.
       --min-share PART    what has less of the whole (0 to 1) is added to its caller
       --depth FRAMES      frames of a stack that are kept, 16 to 65536 (default: 1024)
       --memory SIZE       what the recording may hold, as in 256M (default: 64M)
+      --signal SIGNAL     the signal that asks a thread for its stack, by name or number; none: no signal at all, less
+                          exact (default: URG, or a real-time signal)
+  -t, --threads           threads apart in the picture, not merged
+      --title TEXT, --subtitle TEXT, --width PIXELS, --min-width PIXELS, --inverted
+                          the picture: as pyprof-svg has them
   -n, --limit COUNT       top: so many functions (default: 20)
   -h, --help              this text
   -V, --version           the versions of pyprof and of this Python
 
-The program's exit code is kept; if it succeeds but the profile cannot be written, it is 1. What ends a process at once
-(os._exit, os.exec*, a signal) loses the profile: the command pyprof-run, of the same repository, does not. How a picture looks (--title, --width,
---inverted, ...) is chosen from a saved profile: python -m pyprof convert.
+The program's exit code is kept; if it succeeds but the profile cannot be written, it is 1. The profile is written before
+os._exit, os.exec* and a signal that ends the process (HUP, TERM, QUIT, ALRM, USR1, USR2, XCPU: after the next moment in
+which the GIL is free; INT as Python has it). It is lost if the process crashes (SEGV, ABRT, ...), is killed, or is ended by
+C code (_exit). Child processes are not recorded, nor is a daemon, once its parent has ended. The command pyprof-run, of the
+same repository, loses none of these.
 """
 
 WITH_VALUE = {"-o": "output", "-f": "format", "-r": "rate", "-d": "duration", "--metric": "metric", "--depth": "depth",
               "--memory": "memory", "-n": "limit", "-m": "module", "-c": "code", "--only-thread": "thread",
               "--only-interpreter": "interpreter", "--only-file": "file", "--only-function": "of_function",
-              "--min-share": "min_share"}
+              "--min-share": "min_share", "--signal": "signal", "--title": "title", "--subtitle": "subtitle",
+              "--width": "width", "--min-width": "min_width"}
 WITHOUT = {"-q": "quiet", "-g": "gil", "-i": "idle", "-F": "function", "-h": "help", "-V": "version",
-           "--only-mine": "only_mine"}
+           "--only-mine": "only_mine", "-t": "threads", "--inverted": "inverted"}
 FORMATS = {"svg": "svg", "flamegraph": "svg", "collapsed": "collapsed", "raw": "collapsed", "txt": "collapsed",
            "folded": "collapsed", "speedscope": "speedscope", "json": "speedscope", "pprof": "pprof", "table": "table",
            "pstats": "pstats", "firefox": "firefox", "perfetto": "perfetto", "chrometrace": "perfetto", "jsonl": "jsonl",
            "ndjson": "jsonl"}
-# No options by these names; and what pyprof-run has, and this has not.
-NO_NAMES = ("module", "code", "thread", "interpreter", "file", "of_function", "min_share", "only_mine")
-OF_PICTURES = ("--title", "--width", "--min-width", "--inverted", "--threads", "-t")
+# No options by these names.
+NO_NAMES = ("module", "code", "thread", "interpreter", "file", "of_function", "min_share", "only_mine", "min_width")
 
 
 def end(text):
@@ -78,6 +86,8 @@ class Options:
         self.quiet = self.gil = self.idle = self.function = self.help = self.version = False
         self.module = self.code = self.thread = self.interpreter = self.file = self.of_function = None
         self.only_mine, self.min_share = False, "0"
+        self.signal = self.title = self.subtitle = self.width = self.min_width = None
+        self.threads = self.inverted = False
         self.rest = list(words)
         while self.module is None and self.code is None and len(self.rest[:1]) and self.rest[0][:1] == "-" != self.rest[0]:
             if self.rest[0] == "--":
@@ -99,10 +109,6 @@ class Options:
         names = dict(WITH_VALUE, **WITHOUT)
         is_long = name[:2] == "--" and name[2:] in names.values() and name[2:] not in NO_NAMES
         attribute = names.get(name) or (name[2:] if is_long else None)
-        if name in OF_PICTURES:
-            end("%s: save a .pb.gz, and let python -m pyprof convert %s draw it" % (name, name))
-        if name == "--signal":
-            end("--signal is an option of the command pyprof-run")
         if attribute is None:
             end("there is no option %s: python -m pyprof --help names them" % name)
         if attribute in WITHOUT.values():
@@ -128,6 +134,13 @@ class Options:
         unit = {"M": 1, "G": 1024, "K": 1 / 1024}.get(self.memory[-1:].upper())
         self.memory = self.number("--memory", self.memory[:-1] if unit else self.memory, 0, 1e15) * (unit or 1 / 1024 / 1024)
         self.min_share = self.number("--min-share", self.min_share, 0, 1)
+        self.signal = self.signal_number(self.signal)
+        if self.width is not None and not self.width.isdigit():
+            end("--width: %r is not a whole number of pixels" % self.width)
+        self.number("--width", self.width or "1200", 300, 100000)
+        if self.look() and not hasattr(pyprof._engine, "convert"):
+            end("%s: this build cannot draw so: zlib's headers were not there" % self.look()[0])
+        self.number("--min-width", self.min_width or "1", 0.01, 100)
         if self.gil:
             self.metric = "gil"
         if self.metric not in ("wall", "cpu", "gil"):
@@ -146,6 +159,28 @@ class Options:
         if not least <= value <= most:
             end("%s: %r is not a number from %g to %.10g" % (name, text, least, most))
         return value
+
+    @staticmethod
+    def signal_number(text):
+        """0 = the profiler chooses one; None = none is sent."""
+        if text is None:
+            return 0
+        name = text.upper()[3:] if text[:3].upper() == "SIG" else text.upper()
+        if name == "NONE":
+            return None
+        known = {number.name[3:]: int(number) for number in signal.Signals}
+        for number in range(signal.SIGRTMIN, signal.SIGRTMAX + 1):
+            known["RTMIN+%d" % (number - signal.SIGRTMIN)] = known["RTMAX-%d" % (signal.SIGRTMAX - number)] = number
+        known.update((str(number), number) for number in list(known.values()))
+        if name not in known:
+            end("--signal: %r is no signal that can ask a thread for its stack: a name (USR2, RTMIN+3), a number, or none" % text)
+        return known[name]
+
+    def look(self):
+        """What pyprof-convert has to be told of how a picture looks."""
+        valued = (("--title", self.title), ("--subtitle", self.subtitle), ("--width", self.width), ("--min-width", self.min_width))
+        words = ["%s=%s" % (name, value) for name, value in valued if value is not None]
+        return words + ["--threads"] * self.threads + ["--inverted"] * self.inverted
 
     def outputs(self):
         """[(path, format)]; the path None is standard error."""
@@ -192,16 +227,37 @@ class Recording:
         self.outputs = options.outputs()
         self.process = os.getpid()
         self.profile = None
-        self.lock = threading.Lock()
+        self.is_saved = None  # known as soon as it was tried
+        self.lock = threading.RLock()
         self.ended = threading.Event()
 
     def begin(self):
         for path, _ in self.outputs:
             if path is not None:
                 pyprof._check_writable(os.fsencode(path).replace(b"%", b"%%"))
-        pyprof.start(rate_hz=self.options.rate, memory_limit_mb=self.options.memory, max_depth=self.options.depth)
+        number = self.options.signal
+        settings = pyprof._settings(rate_hz=self.options.rate, memory_limit_mb=self.options.memory, max_depth=self.options.depth,
+                                    quiet=number is None)
+        pyprof._begin(settings, number or 0)
+        for name in ("_exit", "execv", "execve"):  # os's other exec functions call these
+            self.save_before(name)
+        pyprof._engine.before_signals(self.save)
         if self.options.duration is not None:
             threading.Thread(target=self.end_in_time, name="pyprof duration", daemon=True).start()
+
+    def save_before(self, name):
+        """A function of os that ends the program comes after the profile; in a forked child it is as it was."""
+        function = getattr(os, name)
+
+        @functools.wraps(function)
+        def save_first(*args, **kwargs):
+            if os.getpid() == self.process and (name == "_exit" or can_be_executed(*args[:1])):
+                failed = not self.save()
+                args = (1,) if name == "_exit" and failed and args == (0,) else args
+            return function(*args, **kwargs)
+        setattr(os, name, save_first)
+        if function in os.supports_fd:
+            os.supports_fd.add(save_first)
 
     def end_in_time(self):
         if not self.ended.wait(self.options.duration):
@@ -215,7 +271,13 @@ class Recording:
             return self.profile
 
     def save(self):
-        """Whether all could be written."""
+        """Whether all could be written. It is done once, whoever is the first to ask for it."""
+        with self.lock:
+            if self.is_saved is None:
+                self.is_saved = self.write()
+            return self.is_saved
+
+    def write(self):
         profile, options, failed = self.stop(), self.options, False
         filters = {"metric": options.metric, "detail": "function" if options.function else "line",
                    "include_idle": options.idle, "thread": options.thread, "interpreter": options.interpreter,
@@ -225,6 +287,8 @@ class Recording:
             try:
                 if path is None:
                     sys.stderr.write(profile._data.write(*pyprof._output(form, **filters)).decode("utf-8", "replace"))
+                elif options.look() and (form or "svg") == "svg" and (form or path.endswith(".svg")):
+                    failed = not self.draw(profile, path) or failed
                 else:
                     profile.save(path, form, **filters)
             except (OSError, ValueError, MemoryError) as error:
@@ -233,6 +297,20 @@ class Recording:
         if not options.quiet and not failed:
             self.tell(profile)
         return not failed
+
+    def draw(self, profile, path):
+        """The picture with a look of its own, by pyprof-convert, which says what is wrong."""
+        import tempfile
+        options = self.options
+        filters = (("--only-thread", options.thread), ("--only-interpreter", options.interpreter), ("--only-file", options.file),
+                   ("--only-function", options.of_function), ("--min-share", options.min_share))
+        words = ["%s=%s" % (name, value) for name, value in filters if value] + options.look()
+        words += ["--idle"] * options.idle + ["--function"] * options.function + ["--only-mine"] * options.only_mine
+        with tempfile.TemporaryDirectory(prefix="pyprof-") as folder:
+            whole = os.path.join(folder, "whole.jsonl")
+            profile.save(whole, "jsonl")
+            words += ["--metric=" + options.metric, "--format=svg", "--output=" + path, whole]
+            return pyprof._engine.convert([b"pyprof convert"] + [os.fsencode(word) for word in words]) == 0
 
     def tell(self, profile):
         stats = profile.stats
@@ -261,9 +339,14 @@ class Live(Recording):
             except RuntimeError:  # it has just ended
                 return
 
-    def save(self):
+    def write(self):
         pyprof._show(self.stop(), self.options.limit, sys.stderr, sys.stderr.isatty())
         return True
+
+
+def can_be_executed(path=None):
+    """Whether os.exec* is likely to succeed; it tries the folders of PATH one by one, and a recording ends but once."""
+    return isinstance(path, int) or (path is not None and os.access(path, os.X_OK))
 
 
 # ---- the program ----
@@ -368,6 +451,7 @@ def record(words, kind):
     if os.getpid() != recording.process:  # a child that the program forked
         sys.exit(code)
     done = recording.save()
+    pyprof._engine.before_signals(None)
     if code == -signal.SIGINT:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
