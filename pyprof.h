@@ -1318,6 +1318,11 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 /* Names. A new thread is named within a millisecond or two by the code that makes it; a change is seen in a second. */
 #define PYPROF__NAME_WAIT_NS UINT64_C(1000000)
 #define PYPROF__NAME_WAIT_MAX_NS UINT64_C(1000000000)
+/* Of a parked thread only the word is looked at that leads to its name, and so often in a row, as to look its name up
+   costs ten reads: a name that is set anew in the usual way is another object, at once. */
+#define PYPROF__NAME_GLANCES 7u
+/* The names of parked threads that are due within so long are looked up together. */
+#define PYPROF__NAMES_TOGETHER_NS UINT64_C(30000000)
 
 /* CPU time beside waiting (pyprof__claim), in half gaps of time: a longer memory is steadier where bursts are alike, a
    shorter one follows a program that changes. The stock keeps a rate that was estimated too high from running dry. */
@@ -1504,7 +1509,7 @@ static pyprof_result pyprof__report(const pyprof_logger *logger, pyprof_result r
 // nothing of this but pyprof__mix.
 //   key --hash--> slots:  | free | hash, 3 | hash, 1 | free | hash, 2 | free | ...     an item's index + 1
 //                 items:  | key, rest | key, rest | key, rest |                        in the order they came in
-// Begin with: pyprof__array_add, PYPROF__ITEM, pyprof__table_intern, pyprof__table_find.
+// Begin with: pyprof__array_add, PYPROF__ITEM, pyprof__table_intern, pyprof__table_find, pyprof__bits_first_out.
 
 /* No index: nothing was found, or there is no room. No array grows so far that it has this index. */
 #define PYPROF__NONE UINT32_MAX
@@ -1579,6 +1584,37 @@ static bool pyprof__array_copy(pyprof__memory *memory, pyprof__array *copy, cons
         copy->count = array->count;
     }
     return copy->count == array->count;
+}
+
+/* A set of numbers, a bit each, in an array of 64-bit words. Makes room for all numbers below count. False: no room. */
+static bool pyprof__bits_reserve(pyprof__memory *memory, pyprof__array *bits, size_t count) {
+    while ((size_t)bits->count * 64 < count) {
+        if (pyprof__array_add(memory, bits) == PYPROF__NONE) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Puts a number, for which there is room, into a set, or takes it out. */
+static void pyprof__bits_put(pyprof__array *bits, uint32_t number, bool is_in) {
+    uint64_t *word = &PYPROF__ITEM(uint64_t, bits, number / 64), bit = UINT64_C(1) << number % 64;
+    *word = is_in ? *word | bit : *word & ~bit;
+}
+
+/* The first number from one on that is not in a set. Passes 64 at a step where all are in it. */
+static uint32_t pyprof__bits_first_out(const pyprof__array *bits, uint32_t number) {
+    while (number / 64 < bits->count) {
+        uint64_t out = ~PYPROF__ITEM(const uint64_t, bits, number / 64) >> number % 64;
+        if (out != 0) {
+            for (; (out & 1) == 0; out >>= 1) {
+                number++;
+            }
+            return number;
+        }
+        number = (number / 64 + 1) * 64;
+    }
+    return number;
 }
 
 /* Where a table looks for an item. A key's slot was the first free one from hash modulo slot_count on (linear probing),
@@ -1787,6 +1823,20 @@ static bool pyprof__read_places(const struct iovec *from, size_t count, void *to
         pyprof__set(&pyprof__process.reads_refused, 1);
     }
     return done >= 0 && (size_t)done == total;
+}
+
+/* Has the processor fetch the first and the last line of each place, all at the same time. Does not fault where there is
+   nothing. */
+static void pyprof__prefetch_places(const struct iovec *places, size_t count) {
+#if defined(__GNUC__)
+    for (size_t i = 0; i < count; i++) {
+        __builtin_prefetch(places[i].iov_base);
+        __builtin_prefetch((const char *)places[i].iov_base + places[i].iov_len - 1);
+    }
+#else
+    (void)places;
+    (void)count;
+#endif
 }
 
 /* Reads one place. Async-signal-safe; changes errno. */
@@ -3144,6 +3194,7 @@ static int32_t pyprof__line_at(const unsigned char *table, size_t size, int32_t 
 typedef struct pyprof__attributes {
     uintptr_t keys;
     uintptr_t values; /* array of values beside the keys; 0 = they lie between the keys */
+    uintptr_t place;  /* of the value that was found last */
 } pyprof__attributes;
 
 /* Where PyDictValues keeps its array: since 3.13 four bytes come before it. Source: Include/internal/pycore_dict.h. */
@@ -3309,7 +3360,7 @@ static uint32_t pyprof__are_text(const uintptr_t *objects, size_t step, uint32_t
 /* The value that a dict, or an instance, of no more than most keys has for one: for this text, or, if that is NULL, for
    the int that is its own hash. 0 = none, or it cannot be told. Dicts are changed by their threads meanwhile, so what
    is found has to be looked at. */
-static uintptr_t pyprof__value_of(pyprof__reader *reader, const pyprof__attributes *attributes, uint32_t most,
+static uintptr_t pyprof__value_of(pyprof__reader *reader, pyprof__attributes *attributes, uint32_t most,
                                   const char *text, uintptr_t number) {
     enum {
         part = 32
@@ -3332,8 +3383,9 @@ static uintptr_t pyprof__value_of(pyprof__reader *reader, const pyprof__attribut
         for (uint32_t i = 0; i < count; i++) {
             uintptr_t value = entries[i * words + words - 1];
             bool is_it = text != NULL ? bits >> i & 1 : entries[i * words] == number;
-            if (is_it && attributes->values != 0 &&
-                !pyprof__load_word(reader, attributes->values + (at + i) * word, &value)) {
+            attributes->place = attributes->values != 0 ? attributes->values + (at + i) * word
+                                                        : first + ((at + i + 1) * words - 1) * word;
+            if (is_it && attributes->values != 0 && !pyprof__load_word(reader, attributes->place, &value)) {
                 return 0;
             }
             if (is_it && value != 0) {
@@ -3344,13 +3396,15 @@ static uintptr_t pyprof__value_of(pyprof__reader *reader, const pyprof__attribut
     return 0;
 }
 
-/* The value of an instance's attribute, an object's address; 0 = it cannot be found. Through a view, as the next one
-   likely lies near by. */
-static uintptr_t pyprof__read_attribute(pyprof__view *view, uintptr_t object, const char *name) {
+/* The value of an instance's attribute, an object's address; 0 = it cannot be found. place: of the word that leads to
+   it. Through a view, as the next one likely lies near by. */
+static uintptr_t pyprof__read_attribute(pyprof__view *view, uintptr_t object, const char *name, uintptr_t *place) {
     pyprof__reader reader = {0, 0, 0, 0, view};
     pyprof__attributes attributes;
     bool is_found = pyprof__instance_attributes(&reader, object, &attributes);
-    return is_found ? pyprof__value_of(&reader, &attributes, 1 << 20, name, 0) : 0;
+    uintptr_t value = is_found ? pyprof__value_of(&reader, &attributes, 1 << 20, name, 0) : 0;
+    *place = value != 0 ? attributes.place : 0;
+    return value;
 }
 
 /* The value that a dict has for a key: see pyprof__value_of. Without a view, as it reads each entry once. */
@@ -5563,7 +5617,6 @@ typedef struct pyprof__tstate {
     uint64_t leaf_cpu;     /* and the thread's clock; 0 = none yet */
     bool is_borrowed;
     uint64_t borrowed_until;                 /* then it is looked at anew */
-    bool is_parked;                          /* see pyprof__waiting */
     unsigned char copy[PYPROF__TSTATE_COPY]; /* its first layout.ts_size bytes; of a parked one, as it was then */
 } pyprof__tstate;
 
@@ -5581,7 +5634,6 @@ typedef struct pyprof__thread {
     uint64_t absent_at; /* when it was last seen to have no Python stack */
     bool is_alive;      /* it has a thread state */
     bool has_ended;     /* for good; else it may come back to Python */
-    bool is_parked;     /* see pyprof__waiting */
     bool knows_stacks;  /* the C stacks that are its own: what holds its pthread_t, and the process's first */
     pyprof__range stacks[2];
     pyprof__array frames; /* of its last stack, root first, and the node of each: the next one likely begins the same */
@@ -5634,6 +5686,9 @@ typedef struct pyprof__thread {
     struct {                  /* what it is called */
         uintptr_t object;     /* threading.Thread, or a greenlet's; 0 = none known */
         uint64_t fingerprint; /* of the name it has its track by; lowest bit: is_named (see pyprof__choose_track) */
+        uintptr_t place;      /* of the word by which threading leads to the name's object; 0 = not known */
+        uintptr_t text;       /* that object */
+        uint32_t glances;     /* how often in a row only that word was looked at: see pyprof__renew_names */
         char comm[16];        /* what the system calls it */
         uint64_t due;         /* when to ask anew, */
         uint64_t wait;        /* after so long */
@@ -5647,6 +5702,7 @@ typedef struct pyprof__interp {
     uintptr_t links[2]; /* next interpreter, first thread state */
     int64_t id;
     int64_t id_now; /* the id that is there at this tick: another one may have come to lie at the same address */
+    uint32_t first; /* of its thread states, when its list was walked: an index, at which another's may begin, too */
 } pyprof__interp;
 
 /* Where an interpreter's threading module keeps its threads: a small cache, as it takes many reads to find. */
@@ -5665,6 +5721,8 @@ typedef struct pyprof__waiting {
     pyprof__array places;           /* of each: struct iovec, where its thread state's head lies, */
     pyprof__array then;             /* and what that was when it was parked */
     pyprof__array now;              /* room to read them */
+    pyprof__array threads;          /* which threads are parked, and which thread states: sets of indices, so that */
+    pyprof__array tstates;          /* a tick passes them by without a look at each */
     uint64_t ticks;                 /* so many have given each of them a sample, */
     uint64_t wall;                  /* the last one at this moment, */
     uint64_t walls[PYPROF__RECENT]; /* and those before: by their number */
@@ -5769,6 +5827,16 @@ static pyprof__thread *pyprof__thread_at(const pyprof__sampler *sampler, uint32_
 
 static pyprof__tstate *pyprof__tstate_at(const pyprof__sampler *sampler, uint32_t index) {
     return &PYPROF__ITEM(pyprof__tstate, &sampler->tstates, index);
+}
+
+/* The first thread from an index on that is not parked, and the first such thread state; the count, or above it: there
+   are no more. */
+static uint32_t pyprof__next_awake(const pyprof__sampler *sampler, uint32_t index) {
+    return pyprof__bits_first_out(&sampler->waiting.threads, index);
+}
+
+static uint32_t pyprof__next_awake_tstate(const pyprof__sampler *sampler, uint32_t index) {
+    return pyprof__bits_first_out(&sampler->waiting.tstates, index);
 }
 
 /* A word of the copy, by its offset. */
@@ -6091,14 +6159,19 @@ static uintptr_t pyprof__thread_objects(pyprof__sampler *sampler, uintptr_t tsta
     return pyprof__is_a(registry->threads, &PyDict_Type) ? registry->threads : 0;
 }
 
+/* So many words that lead to names are looked at in one system call. */
+#define PYPROF__NAMES_MAX 64u
+
 /* What names are found by lies mostly where they lay last: the subject for pyprof__view_renew. */
 #define PYPROF__OF_NAMES ((uintptr_t)1)
 
-/* Reads a Thread object's name into the sampler's text. False: it cannot be found, as it is being changed. */
-static bool pyprof__read_name(pyprof__sampler *sampler, uintptr_t object) {
+/* Reads a Thread object's name into the sampler's text, and notes where it was found. False: it cannot be found, as it
+   is being changed. */
+static bool pyprof__read_name(pyprof__sampler *sampler, pyprof__thread *thread, uintptr_t object) {
     pyprof__reader reader = {0, 0, 0, 0, NULL};
     pyprof__view_renew(&sampler->view, PYPROF__OF_NAMES);
-    uintptr_t text = pyprof__read_attribute(&sampler->view, object, "_name");
+    uintptr_t text = pyprof__read_attribute(&sampler->view, object, "_name", &thread->name.place);
+    thread->name.text = text;
     return text != 0 && pyprof__read_text(text, &sampler->text) &&
            pyprof__object_lives(&reader, text); /* it may have died with its thread */
 }
@@ -6106,8 +6179,9 @@ static bool pyprof__read_name(pyprof__sampler *sampler, uintptr_t object) {
 /* Whether an attribute of a Thread object is this number. */
 static bool pyprof__is_number(pyprof__sampler *sampler, uintptr_t object, const char *name, uint64_t wanted) {
     uint64_t number = 0;
+    uintptr_t place;
     pyprof__view_renew(&sampler->view, PYPROF__OF_NAMES);
-    uintptr_t found = pyprof__read_attribute(&sampler->view, object, name);
+    uintptr_t found = pyprof__read_attribute(&sampler->view, object, name, &place);
     return pyprof__read_int(found, &number) && number == wanted;
 }
 
@@ -6134,13 +6208,13 @@ static bool pyprof__is_given_name(const pyprof__text *text, bool is_main) {
 }
 
 /* Finds the name that Python's threading has for a thread, into the sampler's text. False: none. */
-static bool pyprof__find_python_name(pyprof__sampler *sampler, const pyprof__thread *thread, uint64_t now) {
-    if (pyprof__is_its_own(sampler, thread) && pyprof__read_name(sampler, thread->name.object)) {
+static bool pyprof__find_python_name(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now) {
+    if (pyprof__is_its_own(sampler, thread) && pyprof__read_name(sampler, thread, thread->name.object)) {
         return true;
     }
     uintptr_t threads = pyprof__thread_objects(sampler, thread->outermost.tstate, now);
     uintptr_t object = threads != 0 ? pyprof__dict_value(threads, NULL, thread->thread_id) : 0;
-    return object != 0 && pyprof__is_still_of(sampler, thread, object) && pyprof__read_name(sampler, object) &&
+    return object != 0 && pyprof__is_still_of(sampler, thread, object) && pyprof__read_name(sampler, thread, object) &&
            pyprof__is_given_name(&sampler->text, thread->tid == pyprof__process.pid) &&
            pyprof__dict_value(threads, NULL, thread->thread_id) == object;
 }
@@ -6226,6 +6300,13 @@ static void pyprof__choose_track(pyprof__sampler *sampler, pyprof__thread *threa
     thread->track = taken != PYPROF__NONE ? taken : thread->track;
 }
 
+/* A thread's name has been looked at: the next look comes later, and later each time. */
+static void pyprof__put_off_name(pyprof__thread *thread, uint64_t now) {
+    thread->name.wait =
+        pyprof__min64(thread->name.wait == 0 ? PYPROF__NAME_WAIT_NS : 2 * thread->name.wait, PYPROF__NAME_WAIT_MAX_NS);
+    thread->name.due = now + thread->name.wait;
+}
+
 /* Looks up a thread's name, if it is new, if the host has named a thread since, or if it is time: soon after it began,
    as it may not have its name yet, and at longer and longer intervals then. The system's name replaces no other. */
 static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread, uint64_t now) {
@@ -6235,9 +6316,9 @@ static void pyprof__update_name(pyprof__sampler *sampler, pyprof__thread *thread
         return;
     }
     thread->name.generation = pyprof__process.thread_names.generation;
-    thread->name.wait =
-        pyprof__min64(thread->name.wait == 0 ? PYPROF__NAME_WAIT_NS : 2 * thread->name.wait, PYPROF__NAME_WAIT_MAX_NS);
-    thread->name.due = now + thread->name.wait;
+    thread->name.place = 0;
+    thread->name.glances = 0;
+    pyprof__put_off_name(thread, now);
     const pyprof__name *given = pyprof__given_name_of(thread->tid, thread->thread_id);
     size_t reserve = pyprof__open_reserve(sampler->memory);
     if (given != NULL) {
@@ -7868,53 +7949,63 @@ static void pyprof__interp_pieces(const pyprof__sampler *sampler, pyprof__interp
     memcpy(pieces, all, sizeof all);
 }
 
+/* Reads the pieces that have been gathered, if there is no room for so many more. False: something is gone. */
+static bool pyprof__read_gathered(pyprof__piece *pieces, size_t *count, size_t more) {
+    bool is_read = true;
+    if (*count + more > PYPROF__PIECES_MAX) {
+        is_read = pyprof__read_pieces(pieces, *count);
+        *count = 0;
+    }
+    return is_read;
+}
+
 /* Reads all interpreters and thread states that are known again, many in one system call. Those that are parked keep
    their copies: >>waiting looks at them. False: something is gone. */
 static bool pyprof__reread_lists(pyprof__sampler *sampler) {
     pyprof__piece pieces[PYPROF__PIECES_MAX];
     size_t count = 0;
-    uint32_t interps = sampler->interps.count;
-    for (uint32_t i = 0; i < interps + sampler->tstates.count; i++) {
-        if (i < interps) {
-            pyprof__interp_pieces(sampler, &PYPROF__ITEM(pyprof__interp, &sampler->interps, i), &pieces[count]);
-            count += 3;
-        } else if (!pyprof__tstate_at(sampler, i - interps)->is_parked) {
-            pyprof__tstate *tstate = pyprof__tstate_at(sampler, i - interps);
-            pyprof__piece piece = {tstate->address, tstate->copy, sampler->layout.ts_size};
-            pieces[count++] = piece;
-        }
-        if (count > PYPROF__PIECES_MAX - 3) {
-            if (!pyprof__read_pieces(pieces, count)) {
-                return false;
-            }
-            count = 0;
-        }
+    bool is_read = true;
+    for (uint32_t i = 0; is_read && i < sampler->interps.count; i++, count += 3) {
+        is_read = pyprof__read_gathered(pieces, &count, 3);
+        pyprof__interp_pieces(sampler, &PYPROF__ITEM(pyprof__interp, &sampler->interps, i), &pieces[count]);
     }
-    return pyprof__read_pieces(pieces, count);
+    for (uint32_t i = pyprof__next_awake_tstate(sampler, 0); is_read && i < sampler->tstates.count;
+         i = pyprof__next_awake_tstate(sampler, i + 1)) {
+        pyprof__tstate *tstate = pyprof__tstate_at(sampler, i);
+        pyprof__piece piece = {tstate->address, tstate->copy, sampler->layout.ts_size};
+        is_read = pyprof__read_gathered(pieces, &count, 1);
+        pieces[count++] = piece;
+    }
+    return is_read && pyprof__read_pieces(pieces, count);
 }
 
-/* Whether the lists, by the fresh copies, are those that are known: every link leads where it led, to something with
-   the same id. */
+/* The address of the thread state at an index if it is of this interpreter; else 0, which ends that one's list. */
+static uintptr_t pyprof__listed_at(const pyprof__sampler *sampler, uint32_t index, uintptr_t interp) {
+    bool is_its = index < sampler->tstates.count && pyprof__tstate_at(sampler, index)->interp == interp;
+    return is_its ? pyprof__tstate_at(sampler, index)->address : 0;
+}
+
+/* Whether the lists, by the fresh copies, are those that were walked: every link leads where it led, to something with
+   the same id. The links of those that are parked are known to be the same: >>waiting looks at them. */
 static bool pyprof__lists_unchanged(const pyprof__sampler *sampler) {
-    uint32_t at = 0;
     uintptr_t interp = pyprof__first_interpreter();
     for (uint32_t i = 0; i < sampler->interps.count; i++) {
         const pyprof__interp *item = &PYPROF__ITEM(const pyprof__interp, &sampler->interps, i);
-        uintptr_t next = item->links[1];
-        if (item->address != interp || item->id != item->id_now) {
+        if (item->address != interp || item->id != item->id_now ||
+            item->links[1] != pyprof__listed_at(sampler, item->first, interp)) {
             return false;
-        }
-        for (; next != 0; at++) {
-            const pyprof__tstate *tstate = pyprof__tstate_at(sampler, at);
-            if (at == sampler->tstates.count || tstate->address != next || tstate->interp != interp ||
-                (!tstate->is_parked && pyprof__tstate_word(tstate, sampler->layout.ts_id) != tstate->id)) {
-                return false; /* the copy of a parked one is old, but its links are known to be the same */
-            }
-            next = pyprof__tstate_word(tstate, sampler->layout.ts_next);
         }
         interp = item->links[0];
     }
-    return interp == 0 && at == sampler->tstates.count;
+    for (uint32_t i = pyprof__next_awake_tstate(sampler, 0); i < sampler->tstates.count;
+         i = pyprof__next_awake_tstate(sampler, i + 1)) {
+        const pyprof__tstate *tstate = pyprof__tstate_at(sampler, i);
+        if (pyprof__tstate_word(tstate, sampler->layout.ts_id) != tstate->id ||
+            pyprof__tstate_word(tstate, sampler->layout.ts_next) != pyprof__listed_at(sampler, i + 1, tstate->interp)) {
+            return false;
+        }
+    }
+    return interp == 0 && sampler->has_whole_lists;
 }
 
 /* Copies a thread state. False: it is gone, or is not one of the interpreter in whose list it was. */
@@ -8019,6 +8110,7 @@ static bool pyprof__walk_lists(pyprof__sampler *sampler) {
             break;
         }
         interp->id = interp->id_now;
+        interp->first = sampler->fresh.count;
         is_whole = pyprof__walk_threads(sampler, interp, &cursor) && is_whole;
         address = interp->links[0];
     }
@@ -8068,7 +8160,7 @@ static void pyprof__join(pyprof__sampler *sampler, uint32_t index) {
 //    |          one, if its CPU clock has moved: read only where the balance does not answer for all (pyprof__weigh)
 //    |          one, if it is attached or has another leaf frame: the heads of all are read in one system call; where
 //    |            the balance answers for all, and a thread that is awake has the only GIL, at every 32nd tick only
-//    v          one, if its name is due: so each is looked at once a second at least
+//    v          one, if its CPU clock has moved when its name is due: so each is looked at once a second at least
 //  awake    looked at in that very tick
 //
 // A head is the first part of a thread state (pyprof__layout.ts_head): its links, its interpreter, its leaf frame, and
@@ -8196,7 +8288,8 @@ static void pyprof__wake_member(pyprof__sampler *sampler, uint32_t place) {
     pyprof__thread *thread = pyprof__thread_at(sampler, index);
     pyprof__settle_time(sampler, thread);
     pyprof__remove_member(sampler, place);
-    thread->is_parked = pyprof__tstate_at(sampler, thread->parking.tstate)->is_parked = false;
+    pyprof__bits_put(&sampler->waiting.threads, index, false);
+    pyprof__bits_put(&sampler->waiting.tstates, thread->parking.tstate, false);
     thread->seen = sampler->stats.ticks - 1;
     sampler->waiting.cut -= thread->last.is_cut || thread->last.has_gap;
     pyprof__weigh_in(sampler, index);
@@ -8212,28 +8305,72 @@ static void pyprof__wake_all(pyprof__sampler *sampler) {
     }
 }
 
-/* Wakes the members whose names are to be looked up: that is part of a look (pyprof__update_name). */
-static void pyprof__wake_for_names(pyprof__sampler *sampler, uint64_t now) {
-    uint64_t next = UINT64_MAX;
-    for (uint32_t i = sampler->waiting.members.count; i-- > 0;) {
-        uint64_t due = pyprof__member_at(sampler, i)->name.due;
-        if (due <= now) {
-            pyprof__wake_member(sampler, i);
-        } else {
-            next = pyprof__min64(next, due);
-        }
+/* Wakes a member that has run, by its clock. */
+static void pyprof__wake_if_run(pyprof__sampler *sampler, uint32_t place) {
+    pyprof__thread *thread = pyprof__member_at(sampler, place);
+    uint64_t cpu = pyprof__cpu_time(thread);
+    if (cpu != thread->last.cpu) {
+        pyprof__settle_run(sampler, thread, pyprof__now(), cpu);
+        pyprof__wake_member(sampler, place);
     }
-    sampler->waiting.name_due = next;
 }
 
-/* Reads the heads of all members' thread states into waiting->now. False: one cannot be read, so the lists have
-   changed. */
+/* Looks at the names of some members, at these places, of which the last comes first. A member whose name was found in
+   Python's threading is not looked up where the word that leads to it is the same: these words are read in one system
+   call. If one cannot be read, all names are looked up. Each member's clock is read, too. */
+static void pyprof__renew_names(pyprof__sampler *sampler, const uint32_t *places, uint32_t count, uint64_t now) {
+    struct iovec from[PYPROF__NAMES_MAX];
+    uintptr_t texts[PYPROF__NAMES_MAX], unused = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const pyprof__thread *thread = pyprof__member_at(sampler, places[i]);
+        bool may_glance = thread->name.place != 0 && thread->name.glances < PYPROF__NAME_GLANCES;
+        from[i].iov_base = may_glance ? (void *)thread->name.place : &unused;
+        from[i].iov_len = sizeof *texts;
+    }
+    bool is_read = pyprof__read_places(from, count, texts, count * sizeof *texts);
+    for (uint32_t i = 0; i < count; i++) {
+        pyprof__thread *thread = pyprof__member_at(sampler, places[i]);
+        if (is_read && from[i].iov_base != &unused && texts[i] == thread->name.text) {
+            thread->name.glances++;
+            pyprof__put_off_name(thread, thread->name.due > now ? thread->name.due : now);
+        } else {
+            pyprof__settle_time(sampler, thread);
+            thread->name.due = 0;
+            pyprof__update_name(sampler, thread, thread->last.wall); /* up to then the profile has its time */
+        }
+        sampler->waiting.name_due = pyprof__min64(sampler->waiting.name_due, thread->name.due);
+        pyprof__wake_if_run(sampler, places[i]);
+    }
+}
+
+/* Looks at the names of the members that are due, or nearly so, and notes when the next ones are. */
+static void pyprof__tend_names(pyprof__sampler *sampler, uint64_t now) {
+    uint32_t places[PYPROF__NAMES_MAX], count = 0;
+    sampler->waiting.name_due = UINT64_MAX;
+    for (uint32_t i = sampler->waiting.members.count; i-- > 0;) {
+        uint64_t due = pyprof__member_at(sampler, i)->name.due;
+        if (due > now + PYPROF__NAMES_TOGETHER_NS) {
+            sampler->waiting.name_due = pyprof__min64(sampler->waiting.name_due, due);
+        } else {
+            places[count++] = i;
+        }
+        if (count == PYPROF__NAMES_MAX || (i == 0 && count > 0)) {
+            pyprof__renew_names(sampler, places, count, now);
+            count = 0;
+        }
+    }
+}
+
+/* Reads the heads of all members' thread states into waiting->now. They are fetched into the cache before, side by side:
+   the kernel would wait for one after the other. A prefetch of memory that is gone does nothing. False: one cannot be
+   read, so the lists have changed. */
 static bool pyprof__read_heads(pyprof__sampler *sampler) {
     const uint32_t most = 1024; /* UIO_MAXIOV */
     pyprof__waiting *waiting = &sampler->waiting;
     const struct iovec *places = (const struct iovec *)waiting->places.data;
     for (uint32_t i = 0; i < waiting->members.count; i += most) {
         size_t count = pyprof__min64(most, waiting->members.count - i);
+        pyprof__prefetch_places(places + i, count);
         if (!pyprof__read_places(places + i, count, pyprof__head_at(&waiting->now, i),
                                  count * waiting->now.item_size)) {
             return false;
@@ -8296,9 +8433,9 @@ static int64_t pyprof__weigh(pyprof__sampler *sampler) {
 /* Lists all threads that are not parked, for the balance. False: no room. */
 static bool pyprof__list_awake(pyprof__sampler *sampler) {
     sampler->waiting.awake.count = 0;
-    for (uint32_t i = 0; i < sampler->threads.count; i++) {
-        const pyprof__thread *thread = pyprof__thread_at(sampler, i);
-        if (thread->is_alive && !thread->is_parked && !pyprof__add_awake(sampler, i)) {
+    for (uint32_t i = pyprof__next_awake(sampler, 0); i < sampler->threads.count;
+         i = pyprof__next_awake(sampler, i + 1)) {
+        if (pyprof__thread_at(sampler, i)->is_alive && !pyprof__add_awake(sampler, i)) {
             return false;
         }
     }
@@ -8353,16 +8490,11 @@ static void pyprof__tend_waiting(pyprof__sampler *sampler) {
     }
     if (!is_in_balance) {
         for (uint32_t i = waiting->members.count; i-- > 0;) {
-            pyprof__thread *thread = pyprof__member_at(sampler, i);
-            uint64_t cpu = pyprof__cpu_time(thread);
-            if (cpu != thread->last.cpu) {
-                pyprof__settle_run(sampler, thread, pyprof__now(), cpu);
-                pyprof__wake_member(sampler, i);
-            }
+            pyprof__wake_if_run(sampler, i);
         }
     }
     if (now >= waiting->name_due) {
-        pyprof__wake_for_names(sampler, now);
+        pyprof__tend_names(sampler, now);
     }
 }
 
@@ -8383,7 +8515,7 @@ static void pyprof__count_waiting(pyprof__sampler *sampler, uint64_t now) {
 
 /* Whether a thread stands still, by its last looks, and nothing about it is in question. */
 static bool pyprof__may_park(const pyprof__sampler *sampler, const pyprof__thread *thread) {
-    if (thread->is_parked || !thread->is_alive || !thread->last.is_there || thread->parking.calm < PYPROF__CALM_LOOKS ||
+    if (!thread->is_alive || !thread->last.is_there || thread->parking.calm < PYPROF__CALM_LOOKS ||
         thread->parking.restless > 0 || thread->last.kind != PYPROF__IDLE || thread->borrowed != 0 ||
         thread->asking.request != PYPROF__NONE) {
         return false;
@@ -8398,7 +8530,9 @@ static bool pyprof__has_room_for_member(pyprof__sampler *sampler) {
     return pyprof__array_reserve(sampler->memory, &waiting->members, count) &&
            pyprof__array_reserve(sampler->memory, &waiting->places, count) &&
            pyprof__array_reserve(sampler->memory, &waiting->then, count) &&
-           pyprof__array_reserve(sampler->memory, &waiting->now, count);
+           pyprof__array_reserve(sampler->memory, &waiting->now, count) &&
+           pyprof__bits_reserve(sampler->memory, &waiting->threads, sampler->threads.count) &&
+           pyprof__bits_reserve(sampler->memory, &waiting->tstates, sampler->tstates.count);
 }
 
 /* Makes a thread a member, with its thread state's head as this tick's copy has it. If there is no room, or it has just
@@ -8416,7 +8550,8 @@ static void pyprof__park(pyprof__sampler *sampler, uint32_t index) {
     PYPROF__ITEM(uint32_t, &waiting->members, place) = index;
     PYPROF__ITEM(struct iovec, &waiting->places, place) = head;
     memcpy(pyprof__head_at(&waiting->then, place), tstate->copy, sampler->layout.ts_head);
-    thread->is_parked = tstate->is_parked = true;
+    pyprof__bits_put(&waiting->threads, index, true);
+    pyprof__bits_put(&waiting->tstates, thread->tstate, true);
     thread->parking.tstate = thread->tstate;
     thread->parking.ticks = waiting->ticks;
     waiting->name_due = pyprof__min64(waiting->name_due, thread->name.due);
@@ -8432,7 +8567,8 @@ static void pyprof__park_candidates(pyprof__sampler *sampler) {
     }
     waiting->naming = pyprof__process.thread_names.generation;
     waiting->name_due = waiting->members.count == 0 ? UINT64_MAX : waiting->name_due;
-    for (uint32_t i = 0; i < sampler->threads.count; i++) {
+    for (uint32_t i = pyprof__next_awake(sampler, 0); i < sampler->threads.count;
+         i = pyprof__next_awake(sampler, i + 1)) {
         if (pyprof__may_park(sampler, pyprof__thread_at(sampler, i))) {
             pyprof__park(sampler, i);
         }
@@ -8471,11 +8607,9 @@ static void pyprof__list_threads(pyprof__sampler *sampler) {
         pyprof__wake_all(sampler);
     }
     sampler->has_whole_lists = is_known || pyprof__walk_lists(sampler) || pyprof__walk_lists(sampler); /* if need be */
-    for (uint32_t i = 0; i < sampler->tstates.count; i++) {
+    for (uint32_t i = pyprof__next_awake_tstate(sampler, 0); i < sampler->tstates.count;
+         i = pyprof__next_awake_tstate(sampler, i + 1)) {
         pyprof__tstate *tstate = pyprof__tstate_at(sampler, i);
-        if (tstate->is_parked) {
-            continue;
-        }
         pyprof__bind(sampler, tstate);
         if (tstate->thread != PYPROF__NONE) {
             pyprof__join(sampler, i);
@@ -8533,11 +8667,9 @@ static void pyprof__tick(pyprof__sampler *sampler) {
         observed.is_fresh = sampler->tstates.count + sampler->interps.count <= PYPROF__FRESH_LISTS;
         pyprof__look(sampler, pyprof__thread_at(sampler, runner), &observed);
     }
-    for (uint32_t i = 0; i < sampler->threads.count; i++) {
+    for (uint32_t i = pyprof__next_awake(sampler, 0); i < sampler->threads.count;
+         i = pyprof__next_awake(sampler, i + 1)) {
         pyprof__thread *thread = pyprof__thread_at(sampler, i);
-        if (thread->is_parked) {
-            continue;
-        }
         thread->is_alive = thread->seen == sampler->stats.ticks;
         if (!thread->is_alive) {
             pyprof__cancel(sampler, thread);
@@ -12081,10 +12213,11 @@ static void pyprof__sampler_clear(pyprof__sampler *sampler) {
     }
     pyprof__table_free(memory, &sampler->codes);
     pyprof__table_free(memory, &sampler->sites);
-    pyprof__array *arrays[] = {&sampler->interps,         &sampler->tstates,        &sampler->fresh,
-                               &sampler->threads,         &sampler->waiting.places, &sampler->waiting.then,
-                               &sampler->waiting.members, &sampler->waiting.now,    &sampler->waiting.awake,
-                               &sampler->lines,           &sampler->scratch};
+    pyprof__array *arrays[] = {&sampler->interps,         &sampler->tstates,         &sampler->fresh,
+                               &sampler->threads,         &sampler->waiting.places,  &sampler->waiting.then,
+                               &sampler->waiting.members, &sampler->waiting.now,     &sampler->waiting.awake,
+                               &sampler->waiting.threads, &sampler->waiting.tstates, &sampler->lines,
+                               &sampler->scratch};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
         pyprof__array_free(memory, arrays[i]);
     }
@@ -12386,9 +12519,9 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
     sampler->interps.item_size = sizeof(pyprof__interp);
     sampler->tstates.item_size = sampler->fresh.item_size = sizeof(pyprof__tstate);
     sampler->threads.item_size = sizeof(pyprof__thread);
-    sampler->waiting.members.item_size = sizeof(uint32_t);
+    sampler->waiting.members.item_size = sampler->waiting.awake.item_size = sizeof(uint32_t);
     sampler->waiting.places.item_size = sizeof(struct iovec);
-    sampler->waiting.awake.item_size = sizeof(uint32_t);
+    sampler->waiting.threads.item_size = sampler->waiting.tstates.item_size = sizeof(uint64_t);
     sampler->lines.item_size = 1;
     sampler->scratch.item_size = sizeof(pyprof__frame);
     pyprof__table_init(&sampler->codes, sizeof(pyprof__code), offsetof(pyprof__code, function));

@@ -167,8 +167,12 @@ static void test_characters_that_are_none(void **state) {
 
 static uintptr_t read_name(PyObject *object) {
     static pyprof__view view;
+    uintptr_t place, value, there = 0;
     pyprof__view_reset(&view);
-    return pyprof__read_attribute(&view, (uintptr_t)object, "_name");
+    value = pyprof__read_attribute(&view, (uintptr_t)object, "_name", &place);
+    assert_int_equal(value == 0, place == 0);
+    assert_true(place == 0 || (pyprof__read(place, &there, sizeof there) && there == value));
+    return value;
 }
 
 /* The objects of a list have the attribute, and it is found. */
