@@ -26,7 +26,7 @@ NEVER = re.compile(r'Sanitizer|runtime error: |Segmentation|Aborted|core dumped|
 BY_SIGNAL = re.compile(r'AssertionError: (-\d+|1[2-5]\d) != |AssertionError: 0 != (-\d+|1[2-5]\d)\b')
 
 # The last line of a test's standard error: tests/common/timed.
-PROCESSORS = re.compile(r'^processors: ([0-9.]+) \+ ([0-9.]+) s\n\Z', re.MULTILINE)
+PROCESSORS = re.compile(r'^processors: ([0-9]+[.,][0-9]+) \+ ([0-9]+[.,][0-9]+) s\n\Z', re.MULTILINE)
 
 
 def read(path):
@@ -98,13 +98,13 @@ def count(tests, runs_again, ci):
 
 
 def cost(test):
-    """What a test took of the processors, none if it did not end by itself; and how long it took."""
+    """What a test took of the processors, none if it was killed with all that it started; and how long it took."""
     match = PROCESSORS.search(test.get('stderr', ''))
-    return sum(map(float, match.groups())) if match else 0.0, test['duration']
+    return sum(float(time.replace(',', '.')) for time in match.groups()) if match else 0.0, test['duration']
 
 
 def dearest(lines):
-    """The tests that cost most over all rows, by what is more: of two processors, or of the time of who waits."""
+    """The tests that cost most over all rows, by their processor time or by their time, whichever is more."""
     sums = {}
     for line in lines:
         cpu, wall, name = line.rstrip('\n').split('\t')
