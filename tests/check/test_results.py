@@ -1,6 +1,7 @@
 """What tools/dev makes of meson's logs: which failures are run again, and what they count for."""
 
 import os
+import subprocess
 import sys
 import unittest
 
@@ -84,6 +85,30 @@ class ResultsTest(unittest.TestCase):
         lines, _, figures = self.count(tests)
         self.assertEqual(figures, (1, 2, 0, 0))
         self.assertEqual(lines[1], 'skipped: it did not say why (pyprof:unit+long / b)')
+
+    def test_costs(self):
+        ended = dict(test('a', stderr='warned\nprocessors: 1.250 + 0.500 s\n'), duration=3.0)
+        self.assertEqual(results.cost(ended), (1.75, 3.0))
+        self.assertEqual(results.cost(dict(ended, stderr='processors: 1,250 + 0,500 s\n')), (1.75, 3.0))  # another locale
+        for text in '', 'processors: 1.250 + 0.500 s\nand more\n', 'processors: soon\n':
+            self.assertEqual(results.cost(dict(test('a', stderr=text), duration=3.0)), (0.0, 3.0))
+
+    def test_dearest_first(self):
+        """By its processor time or by its time, whichever is more, over all runs."""
+        lines = ['1.0\t%d.0\tt%d\n' % (number, number) for number in range(12)] + ['9.0\t2.0\twide\n'] * 2
+        table = [line.split() for line in results.dearest(lines)]
+        self.assertEqual(table[0], ['wide', '2', '4', '18'])
+        self.assertEqual([row[0] for row in table[1:]], ['t%d' % number for number in range(11, 2, -1)])
+
+    def test_wrapper_says_what_a_test_took_and_ends_as_it_does(self):
+        wrapper = os.path.join(os.path.dirname(results.__file__), 'timed')
+        for script, code in ('pass', 0), ('sys.exit(77)', 77), ('os.kill(os.getpid(), 9)', 137):
+            script = 'import os, sys\nwhile sum(os.times()[:2]) < 0.2: pass\n' + script
+            done = subprocess.run([wrapper, sys.executable, '-c', script], stderr=subprocess.PIPE, universal_newlines=True)
+            self.assertEqual(done.returncode, code)
+            cpu, _ = results.cost({'stderr': done.stderr, 'duration': 0})
+            self.assertGreaterEqual(cpu, 0.15)
+            self.assertLess(cpu, 5)
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ It runs in any CPython that a host embeds, and needs nothing from around it.
 """
 
 import collections
+import functools
 import re
 
 Frame = collections.namedtuple('Frame', 'name file line')
@@ -33,6 +34,7 @@ def folded(line):
     return text.split(';'), value
 
 
+@functools.lru_cache(maxsize=None)  # a profile has few frames, and each of them in many stacks
 def parse_frame(text):
     if text in SPECIAL or MARK.match(text):
         return Frame(text, '', 0)

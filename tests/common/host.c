@@ -12,7 +12,6 @@
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE /* cpu_set_t */
 #endif
-#define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
 #define EXPORTS_IMPLEMENTATION

@@ -2,6 +2,8 @@
 
     results.py again LOG                     the names of tests that are to be run again, one a line
     results.py count CI LOG TOLD [AGAIN...]  what did not pass, and at last: passed failed skipped unsteady
+    results.py costs LOG                     what each test cost, one a line: processor seconds, seconds, name
+    results.py dearest < COSTS               a table of those that cost most in all, of such lines
 
 Our tests judge figures of programs that run, and a shared machine may stand still at the wrong moment. What failed by
 such a figure is run again, twice, and by itself; who holds both times has passed, and is named as unsteady. What no
@@ -15,12 +17,16 @@ import re
 import sys
 
 AGAIN_MOST = 3
+DEAREST = 10
 WHY = re.compile(r'(FAIL|ERROR): |\w*(Error|Exception)\b|\[  FAILED  \] [A-Za-z]|\[  ERROR   \] ---|==\d+==|'
                  r'.*: (runtime )?error: |.*[Aa]ssert|Segmentation|.*\(.*\+0x[0-9a-f]+\) ?\[0x')
 NEVER = re.compile(r'Sanitizer|runtime error: |Segmentation|Aborted|core dumped|Fatal Python error|not even once|'
                    r'killed by signal|did not end by itself|ended with -|TimeoutExpired|timed out')
 # What unittest says when the status of a program that ended by a signal is compared with 0, as Python and a shell say it.
 BY_SIGNAL = re.compile(r'AssertionError: (-\d+|1[2-5]\d) != |AssertionError: 0 != (-\d+|1[2-5]\d)\b')
+
+# The last line of a test's standard error: tests/common/timed.
+PROCESSORS = re.compile(r'^processors: ([0-9]+[.,][0-9]+) \+ ([0-9]+[.,][0-9]+) s\n\Z', re.MULTILINE)
 
 
 def read(path):
@@ -91,9 +97,33 @@ def count(tests, runs_again, ci):
     return lines, told, figures
 
 
+def cost(test):
+    """What a test took of the processors, none if it was killed with all that it started; and how long it took."""
+    match = PROCESSORS.search(test.get('stderr', ''))
+    return sum(float(time.replace(',', '.')) for time in match.groups()) if match else 0.0, test['duration']
+
+
+def dearest(lines):
+    """The tests that cost most over all rows, by their processor time or by their time, whichever is more."""
+    sums = {}
+    for line in lines:
+        cpu, wall, name = line.rstrip('\n').split('\t')
+        before = sums.get(name, (0.0, 0.0, 0))
+        sums[name] = before[0] + float(cpu), before[1] + float(wall), before[2] + 1
+    chosen = sorted(sums.items(), key=lambda item: -max(item[1][:2]))[:DEAREST]
+    return ['%-50s %6d %7.0f %8.0f' % (name, runs, wall, cpu) for name, (cpu, wall, runs) in chosen]
+
+
 def main(command, *arguments):
     if command == 'again':
         print(*to_be_run_again(read(arguments[0])), sep='\n')
+        return
+    if command == 'costs':
+        for test in read(*arguments):
+            print('%.2f\t%.2f\t%s' % (*cost(test), test['name'].rpartition(' / ')[2]))
+        return
+    if command == 'dearest':
+        print('%-50s %6s %7s %8s' % ('the tests that cost most', 'runs', 'seconds', 'cpu'), *dearest(sys.stdin), sep='\n')
         return
     ci, log, told_again, *logs_again = arguments
     lines, told, figures = count(read(log), [read(path) for path in logs_again if os.path.exists(path)], ci == 'true')

@@ -10,7 +10,6 @@
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE /* ppoll */
 #endif
-#define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
 #define PY_SSIZE_T_CLEAN

@@ -14,8 +14,10 @@
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE /* cpu_set_t */
 #endif
-#define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
 
 #include <pthread.h>
 #include <stdio.h>

@@ -9,7 +9,6 @@
 
    Prints the samples as collapsed text, and to stderr how many ticks the sampler came too late for. */
 
-#define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
 #define PY_SSIZE_T_CLEAN

@@ -6,7 +6,6 @@
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
 #endif
-#define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
 #define PY_SSIZE_T_CLEAN

@@ -1,7 +1,6 @@
 /* A host that runs in another CPython than it was compiled against: the version that is told is this program's. The
    profiler must refuse, and leave the process as it was. */
 
-#define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
 #include <Python.h>

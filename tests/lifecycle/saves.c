@@ -6,8 +6,10 @@
    name_thread(TEXT or None), which return what the functions of pyprof.h do, as numbers, and reload(COUNT, CODE), which
    runs code in so many interpreters named "script", one after the other. Whoever does not stop, saves nothing. */
 
-#define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
 
 #include <stdio.h>
 #include <stdlib.h>

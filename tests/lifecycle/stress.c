@@ -12,7 +12,6 @@
    Prints the figures as a line of JSON, then the samples as collapsed text. A second argument, "bare", leaves the
    profiler out: what then still fails is not its fault. */
 
-#define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
 #define PY_SSIZE_T_CLEAN

@@ -65,7 +65,7 @@ class LinkingTest(unittest.TestCase):
                               'print(json.dumps([sysconfig.get_path("include"), sysconfig.get_path("platinclude")]))']))
         command = ['cc', '-O2', '-pthread', '-no-pie', '-rdynamic', '-I', os.environ['PYPROF_SOURCE']]
         command += [argument for path in includes for argument in ('-I', path)]
-        command += [os.path.join(HERE, 'finalize.c'), archive, '-o', self.odd_name]
+        command += [os.path.join(HERE, 'finalize.c'), os.path.join(HERE, '..', 'common', 'pyprof.c'), archive, '-o', self.odd_name]
         words = [word for words in [libraries] + more for word in shlex.split(words)]
         missing = [word for word in words if word.endswith('.a') and not os.path.exists(word)]
         if missing:
