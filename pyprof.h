@@ -4790,6 +4790,17 @@ struct pyprof_profile {
     pyprof__atomic64 kept; /* address of a pyprof__kept_text, the first of a list that only grows; 0 = there is none */
 };
 
+/* Whether the values of a metric are times: in nanoseconds, and in microseconds where a format wants short ones. */
+static bool pyprof__is_time(const pyprof_profile *profile, pyprof_metric metric) {
+    return profile->kind == PYPROF_KIND_TIME && metric != PYPROF_METRIC_SAMPLES;
+}
+
+/* What they count where they are no times. */
+static const char *pyprof__counted(const pyprof_profile *profile, pyprof_metric metric) {
+    bool is_space = metric == PYPROF_METRIC_INUSE_SPACE || metric == PYPROF_METRIC_ALLOC_SPACE;
+    return profile->kind == PYPROF_KIND_TIME ? "samples" : is_space ? "bytes" : "objects";
+}
+
 static uint64_t pyprof__min64(uint64_t a, uint64_t b) {
     return a < b ? a : b;
 }
@@ -9377,7 +9388,7 @@ typedef bool (*pyprof__stack_fn)(pyprof__writing *writing, pyprof__shown_tree *t
 /* One call for each stack that has a value of its own. Times are rounded to microseconds so that the sum stays right to
    half of one: what one stack lost in rounding, the next one gets. */
 static bool pyprof__each_stack(pyprof__writing *writing, pyprof__shown_tree *tree, pyprof__stack_fn take, void *user) {
-    uint64_t unit = writing->output.metric == PYPROF_METRIC_SAMPLES ? 1 : 1000;
+    uint64_t unit = pyprof__is_time(writing->profile, writing->output.metric) ? 1000 : 1;
     uint64_t carry = unit / 2; /* what was not shown yet of the stacks so far */
     for (uint32_t i = 0; i < writing->profile->nodes.items.count; i++) {
         if (tree->first_of[i] != i) {
@@ -9588,7 +9599,13 @@ static uint64_t pyprof__all_samples(const pyprof_profile *profile, uint64_t *idl
     return samples;
 }
 
-static const char *pyprof__metric_text(const pyprof_output *output) {
+static const char *pyprof__metric_text(const pyprof__writing *writing) {
+    static const char *const of_heap[] = {"bytes that live", "bytes allocated", "objects allocated",
+                                          "objects that live"};
+    const pyprof_output *output = &writing->output;
+    if (writing->source->kind == PYPROF_KIND_HEAP) {
+        return of_heap[output->metric];
+    }
     switch (output->metric) {
     case PYPROF_METRIC_CPU:
         return "CPU time";
@@ -9605,6 +9622,10 @@ static const char *pyprof__metric_text(const pyprof_output *output) {
 /* What a picture or a table without a stack says: why there is none, and what to do. */
 static const char *pyprof__why_empty(const pyprof__writing *writing) {
     uint64_t idle = 0, samples = pyprof__all_samples(writing->profile, &idle), unused = 0;
+    if (writing->source->kind == PYPROF_KIND_HEAP) {
+        return "Nothing was sampled of what is to be shown: another metric, a smaller sampling_bytes or no filter "
+               "shows more.";
+    }
     if (samples == 0 && writing->profile != writing->source && pyprof__all_samples(writing->source, &unused) > 0) {
         return "Nothing that was recorded passes the filters: leave one out, or look at what it says.";
     }
@@ -10482,13 +10503,13 @@ static const char *pyprof__unit_text(const pyprof__sheet *sheet, bool is_time) {
 /* The head of a list of functions or lines: what it has, in which metric, and how much there is in all. */
 static void pyprof__put_list_head(pyprof__sheet *sheet, const char *what, uint64_t whole) {
     pyprof__writing *writing = sheet->writing;
-    bool is_time = writing->output.metric != PYPROF_METRIC_SAMPLES;
+    bool is_time = pyprof__is_time(writing->profile, writing->output.metric);
     const char *unit = pyprof__unit_text(sheet, is_time);
     char text[32];
     pyprof__put_text(&writing->out, "\n");
     pyprof__put_text(&writing->out, what);
     pyprof__put_text(&writing->out, "s by ");
-    pyprof__put_text(&writing->out, pyprof__metric_text(&writing->output));
+    pyprof__put_text(&writing->out, pyprof__metric_text(writing));
     pyprof__put_text(&writing->out, ": ");
     pyprof__put_value(sheet, is_time, whole, 0);
     pyprof__put_text(&writing->out, unit);
@@ -10508,7 +10529,7 @@ static bool pyprof__put_list(pyprof__sheet *sheet, pyprof_detail detail, const c
     pyprof__ranking ranking;
     writing->output.detail = detail;
     bool has_room = pyprof__rank_all(writing, &ranking);
-    bool is_time = writing->output.metric != PYPROF_METRIC_SAMPLES;
+    bool is_time = pyprof__is_time(writing->profile, writing->output.metric);
     uint32_t most = detail == PYPROF_DETAIL_FUNCTION ? PYPROF__FUNCTIONS_SHOWN : PYPROF__LINES_SHOWN;
     if (has_room && ranking.whole > 0) {
         sheet->is_short = is_time && ranking.whole < 1000000000u;
@@ -10598,9 +10619,11 @@ static void pyprof__put_thread_sum(pyprof__sheet *sheet, const pyprof__shown_tre
         snprintf(id, sizeof id, "%s(%d)", sheet->cell.size > 0 ? " " : "", (int)shown.tid);
         pyprof__put_text(&sheet->cell, id);
     }
-    const uint64_t times[] = {thread->sum.wall_ns, thread->sum.wall_idle_ns, thread->sum.cpu_ns, thread->sum.gil_ns};
-    for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
-        pyprof__put_value(sheet, true, times[i], PYPROF__TIME_COLUMNS);
+    bool is_time = writing->source->kind == PYPROF_KIND_TIME;
+    const pyprof__node *sum = &thread->sum;
+    const uint64_t values[] = {sum->wall_ns, is_time ? sum->wall_idle_ns : sum->samples, sum->cpu_ns, sum->gil_ns};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        pyprof__put_value(sheet, is_time, values[i], PYPROF__TIME_COLUMNS);
     }
     pyprof__put_text(&writing->out, "  ");
     pyprof__put_end(&writing->out, sheet->cell.buffer, sheet->cell.size, room);
@@ -10621,12 +10644,17 @@ static bool pyprof__put_threads(pyprof__sheet *sheet) {
     }
     bool has_room = pyprof__sum_threads(writing, &tree, &sums);
     if (has_room && sums.order.count > 0) {
-        const char *unit = pyprof__unit_text(sheet, true);
-        static const char *const heads[] = {"wall", "waiting", "CPU", "GIL"};
-        pyprof__put_text(&writing->out, "\nthreads, by the time in which they did not wait\n\n");
-        for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
+        static const char *const heads[][4] = {{"wall", "waiting", "CPU", "GIL"},
+                                               {"live bytes", "objects", "allocated", "objects"}};
+        static const char *const orders[] = {"the time in which they did not wait", "the bytes that live"};
+        pyprof_kind kind = writing->source->kind;
+        const char *unit = pyprof__unit_text(sheet, kind == PYPROF_KIND_TIME);
+        pyprof__put_text(&writing->out, "\nthreads, by ");
+        pyprof__put_text(&writing->out, orders[kind]);
+        pyprof__put_text(&writing->out, "\n\n");
+        for (size_t i = 0; i < sizeof heads[kind] / sizeof *heads[kind]; i++) {
             char text[32];
-            snprintf(text, sizeof text, "%s%s", heads[i], unit);
+            snprintf(text, sizeof text, "%s%s", heads[kind][i], unit);
             pyprof__put_right(&writing->out, text, PYPROF__TIME_COLUMNS);
         }
         pyprof__put_text(&writing->out, "  thread\n");
@@ -10653,7 +10681,7 @@ static void pyprof__put_losses(pyprof__sheet *sheet) {
         {offsetof(pyprof_stats, lost_pending), "samples lost: the thread had not answered an earlier signal"},
         {offsetof(pyprof_stats, lost_unsettled), "samples lost: the GIL changed hands while the stack was read"},
         {offsetof(pyprof_stats, lost_unreadable), "samples lost: the thread went away, or could not be read"},
-        {offsetof(pyprof_stats, lost_memory), "samples lost: no room for one more thread"},
+        {offsetof(pyprof_stats, lost_memory), "samples lost: no room, for one more thread or for them"},
         {offsetof(pyprof_stats, samples_partial), "samples with [unsettled] frames, which changed meanwhile"},
         {offsetof(pyprof_stats, truncated_depth), "samples cut: deeper than max_depth, or many interpreters"},
         {offsetof(pyprof_stats, truncated_memory), "samples in [truncated], as the tree was full"},
@@ -10706,6 +10734,7 @@ static void pyprof__put_filters(pyprof__sheet *sheet) {
 static void pyprof__put_summary(pyprof__sheet *sheet) {
     const pyprof_profile *source = sheet->writing->source;
     uint64_t idle = 0, samples = pyprof__all_samples(source, &idle);
+    samples = source->kind == PYPROF_KIND_HEAP ? source->stats.samples : samples;
     uint64_t hundredths = source->duration_ns / 10000000u + (source->duration_ns % 10000000u >= 5000000u);
     char text[160], rate[48] = "";
     size_t size;
@@ -10720,6 +10749,10 @@ static void pyprof__put_summary(pyprof__sheet *sheet) {
              (unsigned long long)(hundredths / 100), (unsigned)(hundredths % 100), rate, (unsigned long long)samples,
              samples == 1 ? "" : "s");
     pyprof__put_text(&sheet->writing->out, text);
+    if (source->sampling_bytes > 0) {
+        snprintf(text, sizeof text, ", one in %llu bytes", (unsigned long long)source->sampling_bytes);
+        pyprof__put_text(&sheet->writing->out, text);
+    }
     if (idle > 0) {
         snprintf(text, sizeof text, ", %llu of threads that waited", (unsigned long long)idle);
         pyprof__put_text(&sheet->writing->out, text);
@@ -10833,7 +10866,7 @@ static uint32_t pyprof__draw_frame(pyprof__writing *writing, pyprof__picture *pi
 }
 
 /* Adds what is shown of a node, below what calls it, which comes before it, and all its figures, whatever the output
-   asks for: who looks at the picture can choose. The tree's slots keep which frame of the graph each node is; a thread is
+   asks for: who looks at the picture can choose. Of a heap profile only what was asked for: its four are no times. The tree's slots keep which frame of the graph each node is; a thread is
    none where threads are merged, and has no figures of its own. */
 static bool pyprof__draw_node(pyprof__writing *writing, pyprof__picture *picture, pyprof__shown_tree *tree,
                               uint32_t index) {
@@ -10845,6 +10878,9 @@ static bool pyprof__draw_node(pyprof__writing *writing, pyprof__picture *picture
         frame = pyprof__draw_frame(writing, picture, &shown, frame);
     }
     tree->slots[index] = frame;
+    if (frame != FLAMEGRAPH_NONE && writing->source->kind == PYPROF_KIND_HEAP) {
+        return flamegraph_add_value(picture->graph, frame, sum.value) == FLAMEGRAPH_OK;
+    }
     return frame != FLAMEGRAPH_NONE && flamegraph_add_figures(picture->graph, frame, &own) == FLAMEGRAPH_OK;
 }
 
@@ -10889,6 +10925,11 @@ static pyprof_result pyprof__put_picture(pyprof__writing *writing, const flamegr
     options.metric = metrics[writing->output.metric];
     options.idle = writing->output.include_idle;
     options.subtitle = jit[0] != '\0' ? jit + strlen(", ") : NULL;
+    if (writing->source->kind == PYPROF_KIND_HEAP) {
+        options.title = "Heap";
+        options.subtitle = pyprof__metric_text(writing);
+        options.unit = pyprof__counted(writing->source, writing->output.metric);
+    }
     options.empty = pyprof__why_empty(writing);
     options.facts = pyprof__facts_of(writing->source);
     flamegraph_result result = flamegraph_write(graph, &options, pyprof__put_piece, &writing->out);
@@ -10924,6 +10965,7 @@ typedef struct pyprof__speedscope {
     pyprof__table frames; /* of pyprof__speedscope_frame; a frame's index is its number in the file */
     uint32_t *frame_of;   /* of each node: its frame; PYPROF__NONE: a thread */
     uint32_t *path;       /* room for the frames of one stack, leaf first */
+    uint32_t *track_of;   /* of each node */
 } pyprof__speedscope;
 
 typedef struct pyprof__speedscope_frame {
@@ -10936,8 +10978,10 @@ static bool pyprof__build_frames(pyprof__writing *writing, pyprof__speedscope *s
     for (uint32_t i = 0; i < writing->profile->nodes.items.count; i++) {
         const pyprof__node *node = pyprof__node_at(writing->profile, i);
         bool is_new;
+        bool is_root = node->parent == PYPROF__NONE;
         speedscope->frame_of[i] = PYPROF__NONE;
-        if (node->parent != PYPROF__NONE) {
+        speedscope->track_of[i] = is_root ? (uint32_t)node->line : speedscope->track_of[node->parent];
+        if (!is_root) {
             pyprof__speedscope_frame key = {node->function, pyprof__shown_line(writing, node)};
             speedscope->frame_of[i] = pyprof__table_intern(&writing->memory, &speedscope->frames, &key, &is_new);
             if (speedscope->frame_of[i] == PYPROF__NONE) {
@@ -11059,23 +11103,56 @@ static uint64_t pyprof__put_track_list(pyprof__writing *writing, const pyprof__s
     return sum;
 }
 
+static void pyprof__put_track_head(pyprof__writing *writing, const pyprof__track *track) {
+    pyprof_metric metric = writing->output.metric;
+    const char *unit = pyprof__is_time(writing->profile, metric) ? "nanoseconds" : "none";
+    bool is_space = strcmp(pyprof__counted(writing->profile, metric), "bytes") == 0;
+    pyprof__put_text(&writing->out, "\n{\"type\":\"sampled\",\"name\":\"");
+    pyprof__put_thread_name(writing, pyprof__put_json, track->name, pyprof__shown_tid(writing, track));
+    pyprof__put_text(&writing->out, "\",\"unit\":\"");
+    pyprof__put_text(&writing->out, is_space ? "bytes" : unit);
+    pyprof__put_text(&writing->out, "\",\"startValue\":0,\"samples\":[");
+}
+
+/* One of the two lists of a track of a heap profile, which has no spans: a stack for each node. */
+static uint64_t pyprof__put_heap_list(pyprof__writing *writing, const pyprof__speedscope *speedscope, uint32_t track,
+                                      bool has_stacks) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < writing->profile->nodes.items.count; i++) {
+        const pyprof__node *node = pyprof__node_at(writing->profile, i);
+        const uint64_t values[] = {node->wall_ns, node->cpu_ns, node->gil_ns, node->samples}; /* by metric */
+        if (speedscope->track_of[i] == track) {
+            pyprof__put_item(writing, has_stacks ? speedscope : NULL, i, values[writing->output.metric], &sum);
+        }
+    }
+    return sum;
+}
+
+/* The same for a track of a heap profile as pyprof__put_track for one of time. */
+static uint64_t pyprof__put_heap_track(pyprof__writing *writing, const pyprof__speedscope *speedscope, uint32_t track) {
+    pyprof__put_track_head(writing, pyprof__track_at(writing->profile, track));
+    uint64_t value = pyprof__put_heap_list(writing, speedscope, track, true);
+    pyprof__put_text(&writing->out, "],\"weights\":[");
+    pyprof__put_heap_list(writing, speedscope, track, false);
+    pyprof__put_text(&writing->out, "],\"endValue\":");
+    pyprof__put_number(&writing->out, value);
+    pyprof__put_text(&writing->out, "}");
+    return value;
+}
+
 /* A track as a profile of the type "sampled". Its spans are walked three times: for the CPU time that finds no empty
    stack behind it, and so is taken from the first ones; for the list of stacks; and for that of weights, which the
    format wants behind. Returns the weight of all its stacks that are not empty. */
 static uint64_t pyprof__put_track(pyprof__writing *writing, const pyprof__speedscope *speedscope,
                                   const pyprof__track *track) {
     const pyprof__span *items = (const pyprof__span *)writing->profile->timeline.data;
-    bool is_time = writing->output.metric != PYPROF_METRIC_SAMPLES;
     uint64_t value = 0, excess = 0; /* CPU time that has no room by the end: it is taken from empty spans before */
     for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
         uint64_t weights[2];
         pyprof__split_span(&writing->output, &items[i], &excess, weights);
         value += weights[0];
     }
-    pyprof__put_text(&writing->out, "\n{\"type\":\"sampled\",\"name\":\"");
-    pyprof__put_thread_name(writing, pyprof__put_json, track->name, pyprof__shown_tid(writing, track));
-    pyprof__put_text(&writing->out, is_time ? "\",\"unit\":\"nanoseconds\"" : "\",\"unit\":\"none\"");
-    pyprof__put_text(&writing->out, ",\"startValue\":0,\"samples\":[");
+    pyprof__put_track_head(writing, track);
     uint64_t end = pyprof__put_track_list(writing, speedscope, track, excess);
     pyprof__put_text(&writing->out, "],\"weights\":[");
     pyprof__put_track_list(writing, NULL, track, excess);
@@ -11098,7 +11175,9 @@ static void pyprof__put_speedscope(pyprof__writing *writing, const pyprof__speed
     pyprof__put_text(&writing->out, "]},\n\"profiles\":[");
     for (uint32_t i = 0; i < profile->tracks.count; i++) {
         pyprof__put_text(&writing->out, i == 0 ? "" : ",");
-        uint64_t value = pyprof__put_track(writing, speedscope, pyprof__track_at(profile, i));
+        uint64_t value = profile->kind == PYPROF_KIND_HEAP
+                             ? pyprof__put_heap_track(writing, speedscope, i)
+                             : pyprof__put_track(writing, speedscope, pyprof__track_at(profile, i));
         if (value > most) {
             most = value;
             busiest = i;
@@ -11113,12 +11192,13 @@ static void pyprof__put_speedscope(pyprof__writing *writing, const pyprof__speed
 
 static pyprof_result pyprof__write_speedscope(pyprof__writing *writing) {
     pyprof__speedscope speedscope;
-    size_t count = (size_t)writing->profile->nodes.items.count + 1, size = 2 * count * sizeof(uint32_t);
+    size_t count = (size_t)writing->profile->nodes.items.count + 1, size = 3 * count * sizeof(uint32_t);
     pyprof_result result = PYPROF_ERROR_MEMORY;
     pyprof__table_init(&speedscope.frames, sizeof(pyprof__speedscope_frame), sizeof(pyprof__speedscope_frame));
     speedscope.frame_of = (uint32_t *)pyprof__alloc(&writing->memory, size);
+    speedscope.path = speedscope.frame_of != NULL ? speedscope.frame_of + count : NULL;
+    speedscope.track_of = speedscope.frame_of != NULL ? speedscope.path + count : NULL;
     if (speedscope.frame_of != NULL && pyprof__build_frames(writing, &speedscope)) {
-        speedscope.path = speedscope.frame_of + count;
         pyprof__put_speedscope(writing, &speedscope);
         result = PYPROF_OK;
     }
@@ -11204,6 +11284,16 @@ enum {
 static const char *const pyprof__pprof_strings[PYPROF__PPROF_FIXED] = {
     "",          "wall",        "cpu", "gil",   "samples", "count", "nanoseconds", "thread",
     "thread_id", "interpreter", "0",   "state", "running", "idle",  "[no name]",   "pyprof 0.1"};
+
+/* A heap profile's, in the places of those: by them it is known as one. */
+static const char *pyprof__pprof_fixed(const pyprof_profile *profile, uint32_t index) {
+    static const char *const of_heap[] = {"inuse_space", "alloc_space", "alloc_objects", "inuse_objects"};
+    if (profile->kind == PYPROF_KIND_HEAP && index >= PYPROF__PPROF_WALL && index <= PYPROF__PPROF_SAMPLES) {
+        return of_heap[index - PYPROF__PPROF_WALL];
+    }
+    bool is_heap = profile->kind == PYPROF_KIND_HEAP;
+    return is_heap && index == PYPROF__PPROF_NANOSECONDS ? "bytes" : pyprof__pprof_strings[index];
+}
 
 /* A small message in the making; the largest, a sample without its stack, has 4 values of up to 10 bytes and 4 labels
    of up to 20. */
@@ -11686,7 +11776,7 @@ static void pyprof__put_pprof_strings(const pyprof__pprof *pprof) {
     const pyprof_profile *profile = pprof->writing->profile;
     pyprof_text text = {"", 0};
     for (uint32_t i = 0; i < PYPROF__PPROF_FIXED; i++) {
-        pyprof__put_pprof_string(pprof, text, pyprof__pprof_strings[i]);
+        pyprof__put_pprof_string(pprof, text, pyprof__pprof_fixed(profile, i));
     }
     for (uint32_t i = 0; i < profile->strings.items.count; i++) {
         if (pprof->strings[i] != 0) {
@@ -11740,10 +11830,11 @@ static bool pyprof__put_pprof(pyprof__pprof *pprof) {
     static const uint32_t types[] = {PYPROF__PPROF_WALL, PYPROF__PPROF_CPU, PYPROF__PPROF_GIL, PYPROF__PPROF_SAMPLES};
     const pyprof_profile *profile = pprof->writing->profile;
     pyprof__out *out = &pprof->writing->out;
+    bool is_time = profile->kind == PYPROF_KIND_TIME;
     pyprof__put_type(out, 1, PYPROF__PPROF_SAMPLES, PYPROF__PPROF_COUNT);
     pyprof__put_type(out, 1, PYPROF__PPROF_WALL, PYPROF__PPROF_NANOSECONDS);
     pyprof__put_type(out, 1, PYPROF__PPROF_CPU, PYPROF__PPROF_NANOSECONDS);
-    pyprof__put_type(out, 1, PYPROF__PPROF_GIL, PYPROF__PPROF_NANOSECONDS);
+    pyprof__put_type(out, 1, PYPROF__PPROF_GIL, is_time ? PYPROF__PPROF_NANOSECONDS : PYPROF__PPROF_COUNT);
     if (!pyprof__put_pprof_samples(pprof)) {
         return false;
     }
@@ -11754,7 +11845,7 @@ static bool pyprof__put_pprof(pyprof__pprof *pprof) {
     pyprof__put_field(out, 9, profile->epoch_ns);
     pyprof__put_field(out, 10, profile->duration_ns);
     pyprof__put_type(out, 11, PYPROF__PPROF_WALL, PYPROF__PPROF_NANOSECONDS);
-    pyprof__put_field(out, 12, profile->interval_us * UINT64_C(1000));
+    pyprof__put_field(out, 12, is_time ? profile->interval_us * UINT64_C(1000) : profile->sampling_bytes);
     pyprof__put_pprof_comments(pprof);
     pyprof__put_field(out, 14, types[pprof->writing->output.metric]);
     return true;
@@ -14041,9 +14132,12 @@ static bool pyprof__is_outermost_hook(uint32_t index) {
 }
 
 static void pyprof__hook_in(uint32_t index) {
-    PyMemAllocatorEx hook = pyprof__hooks[index];
-    PyMem_GetAllocator(pyprof__domains[index], &pyprof__next[index]);
-    hook.ctx = pyprof__next[index].ctx;
+    PyMemAllocatorEx hook = pyprof__hooks[index], now;
+    PyMem_GetAllocator(pyprof__domains[index], &now);
+    if (memcmp(&now, &pyprof__next[index], sizeof now) != 0) { /* it may be in use, if our hook was there before */
+        pyprof__next[index] = now;
+    }
+    hook.ctx = now.ctx;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     PyMem_SetAllocator(pyprof__domains[index], &hook);
 }
