@@ -95,8 +95,11 @@
      >>pprof       pprof's format
      >>making      profiles of what was recorded elsewhere
      >>files       files: beside first, then renamed
+     >>estimator   which allocations are sampled, and what each stands for
+     >>heap        where these were made, and which of them live
      >>lifecycle   options, forks, start and stop
      >>control     what else is asked of a recording
+     >>hooks       Python's allocators: ours put over them, and taken out
      >>answers     what other processes may ask of it, and are told
      >>listen      the socket by which they ask
      >>public      what is asked of a profile
@@ -332,7 +335,9 @@ typedef enum pyprof_result {
     PYPROF_ERROR_IO = -10,             /* a file could not be made, written or renamed; errno says why */
     PYPROF_ERROR_WRITE = -11,          /* the write function answered false */
     PYPROF_ERROR_FORMAT = -12,         /* a format that is not known, or an .svg without tools/flamegraph.h */
-    PYPROF_ERROR_PYTHON_DEBUG = -13    /* a debug build of a CPython before 3.13, or one with Py_TRACE_REFS */
+    PYPROF_ERROR_PYTHON_DEBUG = -13,   /* a debug build of a CPython before 3.13, or one with Py_TRACE_REFS */
+    PYPROF_ERROR_GIL = -14,            /* a call that needs the GIL, by a thread that does not hold it */
+    PYPROF_ERROR_HOOKED = -15          /* another hook of Python's allocators was put over ours */
 } pyprof_result;
 
 /* How the stack of a thread that is running Python right now is read. */
@@ -427,11 +432,23 @@ typedef enum pyprof_format {
 } pyprof_format;
 
 typedef enum pyprof_metric {
-    PYPROF_METRIC_WALL = 0,   /* elapsed time */
-    PYPROF_METRIC_CPU = 1,    /* CPU time of the thread itself */
-    PYPROF_METRIC_GIL = 2,    /* elapsed time while the thread held its interpreter's GIL */
-    PYPROF_METRIC_SAMPLES = 3 /* number of samples; collapsed text of them is drawn by pyprof-svg --unit samples */
+    PYPROF_METRIC_WALL = 0,    /* elapsed time */
+    PYPROF_METRIC_CPU = 1,     /* CPU time of the thread itself */
+    PYPROF_METRIC_GIL = 2,     /* elapsed time while the thread held its interpreter's GIL */
+    PYPROF_METRIC_SAMPLES = 3, /* number of samples; collapsed text of them is drawn by pyprof-svg --unit samples */
+    /* of a heap profile, whose figures have these places: */
+    PYPROF_METRIC_INUSE_SPACE = PYPROF_METRIC_WALL,     /* bytes that live */
+    PYPROF_METRIC_ALLOC_SPACE = PYPROF_METRIC_CPU,      /* bytes that were allocated, freed ones included */
+    PYPROF_METRIC_ALLOC_OBJECTS = PYPROF_METRIC_GIL,    /* allocations, likewise */
+    PYPROF_METRIC_INUSE_OBJECTS = PYPROF_METRIC_SAMPLES /* allocations that live */
 } pyprof_metric;
+
+/* What the figures of a profile are. In a pyprof_node of a heap profile wall_ns is what lives in bytes, samples that in
+   objects, cpu_ns and gil_ns what was allocated in bytes and in objects; nothing in it is idle, and it has no spans. */
+typedef enum pyprof_kind {
+    PYPROF_KIND_TIME = 0,
+    PYPROF_KIND_HEAP = 1
+} pyprof_kind;
 
 typedef enum pyprof_detail {
     PYPROF_DETAIL_LINE = 0,    /* frames differ by the line that they are at */
@@ -628,6 +645,9 @@ typedef struct pyprof_facts {
     pyprof_text python;   /* version of CPython, "3.13.1"; empty = not known */
     uint32_t interval_us; /* mean time between samples of a thread; 0 = not known */
     pyprof_stats stats;   /* as they were when the profile was given away */
+    pyprof_kind kind;     /* what the figures of its nodes are */
+    uint32_t reserved;
+    uint64_t sampling_bytes; /* of a heap profile: mean bytes between samples; 0 = not known */
 } pyprof_facts;
 
 /* Any thread. Errors: ARGUMENT. */
@@ -692,6 +712,93 @@ PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name);
    ones. Up to 1,024 living threads have such names at a time.
    Any thread, with or without the GIL, also while nothing is recorded. Errors: MEMORY. */
 PYPROF_API pyprof_result pyprof_name_thread(const char *name);
+
+#ifndef PYPROF_NO_HEAP
+/* What is allocated is sampled by bytes: one in sampling_bytes on average, at random, so that an allocation is in the
+   profile with the chance 1 - exp(-size / sampling_bytes), and counts for one divided by that. What the figures of a
+   heap profile estimate is thus right on average; the standard error of a sum of x bytes is at most
+   sqrt(x * sampling_bytes), that of all that lives is in pyprof_heap_stats. All zero = good defaults. */
+typedef struct pyprof_heap_desc {
+    size_t sampling_bytes; /* 1 to 1 GiB; 0 = 512 KiB. Fewer: truer and slower */
+    size_t memory_limit;   /* bytes that are held for it at most, at least 1 MiB; 0 = 32 MiB. Below 100 bytes are needed
+                              for each sample that lives. A snapshot is memory of its own, of up to as many bytes */
+    uint32_t max_depth;    /* frames of a stack, as in pyprof_desc */
+    uint32_t reserved;
+    pyprof_allocator allocator; /* called within allocations of Python's and within pyprof_heap_on_alloc: it must call
+                                   neither */
+    pyprof_logger logger;       /* hears of calls that fail; never called within an allocation */
+} pyprof_heap_desc;
+
+/* Python's allocators that are followed: bits of pyprof_heap_stats.domains. */
+enum {
+    PYPROF_HEAP_RAW = 1, /* PyMem_RawMalloc and its kin */
+    PYPROF_HEAP_MEM = 2, /* PyMem_Malloc */
+    PYPROF_HEAP_OBJ = 4  /* PyObject_Malloc */
+};
+
+/* What heap sampling did, and what it could not do, since it was started first or since pyprof_heap_shutdown. Bytes and
+   objects are estimates; an error is a standard error: the truth is within two of them 19 times in 20. */
+typedef struct pyprof_heap_stats {
+    uint64_t samples;      /* allocations that were sampled; of these, */
+    uint64_t samples_live; /* those that live, */
+    uint64_t samples_freed;
+    uint64_t samples_replaced; /* those whose end was not seen: their address was given out again */
+    uint64_t stacks;           /* different stacks, threads told apart */
+    uint64_t live_bytes;
+    uint64_t live_bytes_error;
+    uint64_t live_objects;
+    uint64_t alloc_bytes; /* all that was allocated, also what has been freed since */
+    uint64_t alloc_bytes_error;
+    uint64_t lost_memory;      /* samples that memory_limit had no room for: nothing shows them as living, */
+    uint64_t lost_bytes;       /* for so many bytes */
+    uint64_t lost_unreadable;  /* samples whose stack could not be read: shown as "[unsettled]" */
+    uint64_t truncated_depth;  /* samples of stacks deeper than max_depth */
+    uint64_t truncated_memory; /* samples that went to "[truncated]" because the tree was full */
+    uint64_t live_capacity;    /* samples that there is room for before more memory is taken */
+    uint64_t bytes;            /* memory held now */
+    uint64_t bytes_peak;
+    uint64_t sampling_bytes;
+    uint64_t duration_ns;
+    uint32_t domains; /* PYPROF_HEAP_...: of which allocators our hooks are in the chain now. Only told to who may call
+                         pyprof_heap_start; else 0 */
+    bool is_sampling;
+} pyprof_heap_stats;
+
+/* Begins to sample what Python allocates; NULL = defaults. Its hooks are put over what raw, mem and obj have for
+   allocators (PyMem_SetAllocator), debug hooks and tracemalloc included, and call those. What one allocator passes on to
+   another counts once, as it was asked for; a realloc ends one allocation and begins another; a request for 0 bytes counts for
+   none. Starts no thread and takes no signal; a recording (pyprof_start) may run at the same time. After
+   pyprof_heap_stop it goes on, with the new sampling_bytes and else as it was started first. Called with the GIL, or
+   before Py_Initialize; CPython drops all hooks when it begins with an allocator that was asked for (PYTHONMALLOC, -X
+   dev), and since 3.12 when it begins anew after Py_Finalize: then call it again, which puts them back. Once hooks were put in,
+   a plugin that holds this stays loaded. A forked child goes on as its parent does, as what lives there is a copy.
+   Errors: ARGUMENT, ALREADY_ACTIVE (it samples, and all hooks are there), GIL, MEMORY, PYTHON, PYTHON_MISMATCH,
+   PYTHON_DEBUG. */
+PYPROF_API pyprof_result pyprof_heap_start(const pyprof_heap_desc *desc);
+
+/* Takes no new samples. Those that live are followed until they are freed, so a later snapshot shows no false leak. Any
+   thread, with or without the GIL. Errors: NOT_ACTIVE. */
+PYPROF_API pyprof_result pyprof_heap_stop(void);
+
+/* What lives now, and what was allocated since the start, as a profile of the kind PYPROF_KIND_HEAP: written, visited and
+   filtered as any other, in the metrics PYPROF_METRIC_INUSE_SPACE and so on. Any thread, with or without the GIL;
+   allocations that are to be sampled wait for the copy. Errors: ARGUMENT, NOT_ACTIVE, MEMORY (*profile = NULL). */
+PYPROF_API pyprof_result pyprof_heap_snapshot(pyprof_profile **profile);
+
+/* Any thread, with or without the GIL. Errors: ARGUMENT, NOT_ACTIVE. */
+PYPROF_API pyprof_result pyprof_heap_get_stats(pyprof_heap_stats *stats);
+
+/* Takes the hooks out, and forgets all samples. Called as pyprof_heap_start is. Errors: NOT_ACTIVE; GIL; HOOKED, and nothing
+   has changed: somebody has put hooks over ours, who would go on calling them (tracemalloc: stop it first). */
+PYPROF_API pyprof_result pyprof_heap_shutdown(void);
+
+/* For an allocator of the host's: what it has given out, of the size that was asked for, and what it is about to take
+   back. Any thread, with or without the GIL; does nothing, in some nanoseconds, while heap sampling is off. The stack is
+   the Python stack of the calling thread; of one that is not in Python, and to 3.11 of one without the GIL other than
+   its own thread state's, it is "[native]". */
+PYPROF_API void pyprof_heap_on_alloc(const void *memory, size_t size);
+PYPROF_API void pyprof_heap_on_free(const void *memory);
+#endif
 
 #ifndef PYPROF_NO_LISTEN
 /* Listens on a Unix socket, so that other processes of the same user, and of root, can look at a recording, and
@@ -3040,31 +3147,31 @@ typedef struct pyprof__text {
 
 /* Whether a type is str or derived from it. One that is derived keeps its text elsewhere (PyUnicodeObject.data): the name
    of a file may be such a str. */
-static bool pyprof__is_str(uintptr_t type) {
+static bool pyprof__is_str(pyprof__reader *reader, uintptr_t type) {
     unsigned long flags = 0;
     return type == (uintptr_t)&PyUnicode_Type ||
-           (pyprof__read(type + offsetof(PyTypeObject, tp_flags), &flags, sizeof flags) &&
+           (pyprof__load(reader, type + offsetof(PyTypeObject, tp_flags), &flags, sizeof flags) &&
             (flags & Py_TPFLAGS_UNICODE_SUBCLASS));
 }
 
 /* Copies a str object's text as UTF-8. False: there is no such object there (any more). */
-static bool pyprof__read_text(uintptr_t object, pyprof__text *text) {
+static bool pyprof__load_text(pyprof__reader *reader, uintptr_t object, pyprof__text *text) {
     PyASCIIObject head;
-    if (!pyprof__read(object, &head, sizeof head) || !pyprof__is_str((uintptr_t)Py_TYPE((PyObject *)&head)) ||
-        head.length < 0) {
+    if (!pyprof__load(reader, object, &head, sizeof head) ||
+        !pyprof__is_str(reader, (uintptr_t)Py_TYPE((PyObject *)&head)) || head.length < 0) {
         return false;
     }
     size_t width = head.state.kind;
     size_t count = (size_t)head.length < PYPROF__TEXT_CHARS ? (size_t)head.length : PYPROF__TEXT_CHARS;
     uintptr_t data = object + (head.state.ascii ? sizeof(PyASCIIObject) : sizeof(PyCompactUnicodeObject));
     if ((width != 1 && width != 2 && width != 4) ||
-        (!head.state.compact && !pyprof__read(object + offsetof(PyUnicodeObject, data), &data, sizeof data))) {
+        (!head.state.compact && !pyprof__load_word(reader, object + offsetof(PyUnicodeObject, data), &data))) {
         return false;
     }
     /* The characters are read to the end of the room, and made UTF-8 from its beginning on. That takes one byte more
        for each at most, and four at most: so none is written over before it was taken. */
     char *raw = text->utf8 + sizeof text->utf8 - count * width;
-    if (count > 0 && !pyprof__read(data, raw, count * width)) {
+    if (count > 0 && !pyprof__load(reader, data, raw, count * width)) {
         return false;
     }
     text->size = 0;
@@ -3081,6 +3188,11 @@ static bool pyprof__read_text(uintptr_t object, pyprof__text *text) {
         text->size += 3;
     }
     return true;
+}
+
+static bool pyprof__read_text(uintptr_t object, pyprof__text *text) {
+    pyprof__reader safely = {0, 0, 0, 0, NULL};
+    return pyprof__load_text(&safely, object, text);
 }
 
 /* A code object's fields as they were read: the addresses may be stale by now. */
@@ -3103,9 +3215,9 @@ static bool pyprof__read_code(const pyprof__layout *layout, pyprof__reader *read
 
 /* Where a bytes object's data lies and how long it is; the data is for the caller to read. False: there is no such
    object. */
-static bool pyprof__bytes_data(uintptr_t object, uintptr_t *data, size_t *size) {
+static bool pyprof__bytes_data(pyprof__reader *reader, uintptr_t object, uintptr_t *data, size_t *size) {
     PyVarObject head;
-    if (!pyprof__read(object, &head, sizeof head) ||
+    if (!pyprof__load(reader, object, &head, sizeof head) ||
         (uintptr_t)Py_TYPE((PyObject *)&head) != (uintptr_t)&PyBytes_Type || head.ob_size < 0) {
         return false;
     }
@@ -4719,8 +4831,10 @@ struct pyprof_profile {
     uint64_t duration_ns;
     uint64_t epoch_ns; /* wall-clock time of the start, since 1970 */
     uint32_t interval_us;
-    pyprof_stats stats;  /* as they were when it was given away, or saved */
-    bool is_made;        /* by pyprof_make */
+    pyprof_stats stats; /* as they were when it was given away, or saved */
+    bool is_made;       /* by pyprof_make */
+    pyprof_kind kind;
+    uint64_t sampling_bytes;
     uint32_t program;    /* string: path of what the process executes */
     uint32_t python;     /* string: version of CPython */
     uint32_t unresolved; /* functions: the markers that stand for what cannot be told */
@@ -4729,6 +4843,17 @@ struct pyprof_profile {
     /* The last one, as all before it is copied at once while others may add to it. */
     pyprof__atomic64 kept; /* address of a pyprof__kept_text, the first of a list that only grows; 0 = there is none */
 };
+
+/* Whether the values of a metric are times: in nanoseconds, and in microseconds where a format wants short ones. */
+static bool pyprof__is_time(const pyprof_profile *profile, pyprof_metric metric) {
+    return profile->kind == PYPROF_KIND_TIME && metric != PYPROF_METRIC_SAMPLES;
+}
+
+/* What they count where they are no times. */
+static const char *pyprof__counted(const pyprof_profile *profile, pyprof_metric metric) {
+    bool is_space = metric == PYPROF_METRIC_INUSE_SPACE || metric == PYPROF_METRIC_ALLOC_SPACE;
+    return profile->kind == PYPROF_KIND_TIME ? "samples" : is_space ? "bytes" : "objects";
+}
 
 static uint64_t pyprof__min64(uint64_t a, uint64_t b) {
     return a < b ? a : b;
@@ -5882,7 +6007,8 @@ static uint32_t pyprof__intern_met(pyprof__sampler *sampler, pyprof__table *tabl
 static bool pyprof__copy_lines(pyprof__sampler *sampler, uintptr_t object, pyprof__code *code) {
     uintptr_t data;
     size_t size;
-    if (!pyprof__bytes_data(object, &data, &size) ||
+    pyprof__reader safely = {0, 0, 0, 0, NULL};
+    if (!pyprof__bytes_data(&safely, object, &data, &size) ||
         !pyprof__reserve_met(sampler, &sampler->lines, sampler->lines.count + size) ||
         (size > 0 && !pyprof__read(data, (char *)sampler->lines.data + sampler->lines.count, size))) {
         return false;
@@ -9394,7 +9520,7 @@ typedef bool (*pyprof__stack_fn)(pyprof__writing *writing, pyprof__shown_tree *t
 /* One call for each stack that has a value of its own. Times are rounded to microseconds so that the sum stays right to
    half of one: what one stack lost in rounding, the next one gets. */
 static bool pyprof__each_stack(pyprof__writing *writing, pyprof__shown_tree *tree, pyprof__stack_fn take, void *user) {
-    uint64_t unit = writing->output.metric == PYPROF_METRIC_SAMPLES ? 1 : 1000;
+    uint64_t unit = pyprof__is_time(writing->profile, writing->output.metric) ? 1000 : 1;
     uint64_t carry = unit / 2; /* what was not shown yet of the stacks so far */
     for (uint32_t i = 0; i < writing->profile->nodes.items.count; i++) {
         if (tree->first_of[i] != i) {
@@ -9605,7 +9731,13 @@ static uint64_t pyprof__all_samples(const pyprof_profile *profile, uint64_t *idl
     return samples;
 }
 
-static const char *pyprof__metric_text(const pyprof_output *output) {
+static const char *pyprof__metric_text(const pyprof__writing *writing) {
+    static const char *const of_heap[] = {"bytes that live", "bytes allocated", "objects allocated",
+                                          "objects that live"};
+    const pyprof_output *output = &writing->output;
+    if (writing->source->kind == PYPROF_KIND_HEAP) {
+        return of_heap[output->metric];
+    }
     switch (output->metric) {
     case PYPROF_METRIC_CPU:
         return "CPU time";
@@ -9622,6 +9754,10 @@ static const char *pyprof__metric_text(const pyprof_output *output) {
 /* What a picture or a table without a stack says: why there is none, and what to do. */
 static const char *pyprof__why_empty(const pyprof__writing *writing) {
     uint64_t idle = 0, samples = pyprof__all_samples(writing->profile, &idle), unused = 0;
+    if (writing->source->kind == PYPROF_KIND_HEAP) {
+        return "Nothing was sampled of what is to be shown: another metric, a smaller sampling_bytes or no filter "
+               "shows more.";
+    }
     if (samples == 0 && writing->profile != writing->source && pyprof__all_samples(writing->source, &unused) > 0) {
         return "Nothing that was recorded passes the filters: leave one out, or look at what it says.";
     }
@@ -10499,13 +10635,13 @@ static const char *pyprof__unit_text(const pyprof__sheet *sheet, bool is_time) {
 /* The head of a list of functions or lines: what it has, in which metric, and how much there is in all. */
 static void pyprof__put_list_head(pyprof__sheet *sheet, const char *what, uint64_t whole) {
     pyprof__writing *writing = sheet->writing;
-    bool is_time = writing->output.metric != PYPROF_METRIC_SAMPLES;
+    bool is_time = pyprof__is_time(writing->profile, writing->output.metric);
     const char *unit = pyprof__unit_text(sheet, is_time);
     char text[32];
     pyprof__put_text(&writing->out, "\n");
     pyprof__put_text(&writing->out, what);
     pyprof__put_text(&writing->out, "s by ");
-    pyprof__put_text(&writing->out, pyprof__metric_text(&writing->output));
+    pyprof__put_text(&writing->out, pyprof__metric_text(writing));
     pyprof__put_text(&writing->out, ": ");
     pyprof__put_value(sheet, is_time, whole, 0);
     pyprof__put_text(&writing->out, unit);
@@ -10525,7 +10661,7 @@ static bool pyprof__put_list(pyprof__sheet *sheet, pyprof_detail detail, const c
     pyprof__ranking ranking;
     writing->output.detail = detail;
     bool has_room = pyprof__rank_all(writing, &ranking);
-    bool is_time = writing->output.metric != PYPROF_METRIC_SAMPLES;
+    bool is_time = pyprof__is_time(writing->profile, writing->output.metric);
     uint32_t most = detail == PYPROF_DETAIL_FUNCTION ? PYPROF__FUNCTIONS_SHOWN : PYPROF__LINES_SHOWN;
     if (has_room && ranking.whole > 0) {
         sheet->is_short = is_time && ranking.whole < 1000000000u;
@@ -10615,9 +10751,11 @@ static void pyprof__put_thread_sum(pyprof__sheet *sheet, const pyprof__shown_tre
         snprintf(id, sizeof id, "%s(%d)", sheet->cell.size > 0 ? " " : "", (int)shown.tid);
         pyprof__put_text(&sheet->cell, id);
     }
-    const uint64_t times[] = {thread->sum.wall_ns, thread->sum.wall_idle_ns, thread->sum.cpu_ns, thread->sum.gil_ns};
-    for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
-        pyprof__put_value(sheet, true, times[i], PYPROF__TIME_COLUMNS);
+    bool is_time = writing->source->kind == PYPROF_KIND_TIME;
+    const pyprof__node *sum = &thread->sum;
+    const uint64_t values[] = {sum->wall_ns, is_time ? sum->wall_idle_ns : sum->samples, sum->cpu_ns, sum->gil_ns};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        pyprof__put_value(sheet, is_time, values[i], PYPROF__TIME_COLUMNS);
     }
     pyprof__put_text(&writing->out, "  ");
     pyprof__put_end(&writing->out, sheet->cell.buffer, sheet->cell.size, room);
@@ -10638,12 +10776,17 @@ static bool pyprof__put_threads(pyprof__sheet *sheet) {
     }
     bool has_room = pyprof__sum_threads(writing, &tree, &sums);
     if (has_room && sums.order.count > 0) {
-        const char *unit = pyprof__unit_text(sheet, true);
-        static const char *const heads[] = {"wall", "waiting", "CPU", "GIL"};
-        pyprof__put_text(&writing->out, "\nthreads, by the time in which they did not wait\n\n");
-        for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
+        static const char *const heads[][4] = {{"wall", "waiting", "CPU", "GIL"},
+                                               {"live bytes", "objects", "allocated", "objects"}};
+        static const char *const orders[] = {"the time in which they did not wait", "the bytes that live"};
+        pyprof_kind kind = writing->source->kind;
+        const char *unit = pyprof__unit_text(sheet, kind == PYPROF_KIND_TIME);
+        pyprof__put_text(&writing->out, "\nthreads, by ");
+        pyprof__put_text(&writing->out, orders[kind]);
+        pyprof__put_text(&writing->out, "\n\n");
+        for (size_t i = 0; i < sizeof heads[kind] / sizeof *heads[kind]; i++) {
             char text[32];
-            snprintf(text, sizeof text, "%s%s", heads[i], unit);
+            snprintf(text, sizeof text, "%s%s", heads[kind][i], unit);
             pyprof__put_right(&writing->out, text, PYPROF__TIME_COLUMNS);
         }
         pyprof__put_text(&writing->out, "  thread\n");
@@ -10670,7 +10813,7 @@ static void pyprof__put_losses(pyprof__sheet *sheet) {
         {offsetof(pyprof_stats, lost_pending), "samples lost: the thread had not answered an earlier signal"},
         {offsetof(pyprof_stats, lost_unsettled), "samples lost: the GIL changed hands while the stack was read"},
         {offsetof(pyprof_stats, lost_unreadable), "samples lost: the thread went away, or could not be read"},
-        {offsetof(pyprof_stats, lost_memory), "samples lost: no room for one more thread"},
+        {offsetof(pyprof_stats, lost_memory), "samples lost: no room, for one more thread or for them"},
         {offsetof(pyprof_stats, samples_partial), "samples with [unsettled] frames, which changed meanwhile"},
         {offsetof(pyprof_stats, truncated_depth), "samples cut: deeper than max_depth, or many interpreters"},
         {offsetof(pyprof_stats, truncated_memory), "samples in [truncated], as the tree was full"},
@@ -10723,6 +10866,7 @@ static void pyprof__put_filters(pyprof__sheet *sheet) {
 static void pyprof__put_summary(pyprof__sheet *sheet) {
     const pyprof_profile *source = sheet->writing->source;
     uint64_t idle = 0, samples = pyprof__all_samples(source, &idle);
+    samples = source->kind == PYPROF_KIND_HEAP ? source->stats.samples : samples;
     uint64_t hundredths = source->duration_ns / 10000000u + (source->duration_ns % 10000000u >= 5000000u);
     char text[160], rate[48] = "";
     size_t size;
@@ -10737,6 +10881,10 @@ static void pyprof__put_summary(pyprof__sheet *sheet) {
              (unsigned long long)(hundredths / 100), (unsigned)(hundredths % 100), rate, (unsigned long long)samples,
              samples == 1 ? "" : "s");
     pyprof__put_text(&sheet->writing->out, text);
+    if (source->sampling_bytes > 0) {
+        snprintf(text, sizeof text, ", one in %llu bytes", (unsigned long long)source->sampling_bytes);
+        pyprof__put_text(&sheet->writing->out, text);
+    }
     if (idle > 0) {
         snprintf(text, sizeof text, ", %llu of threads that waited", (unsigned long long)idle);
         pyprof__put_text(&sheet->writing->out, text);
@@ -10850,7 +10998,7 @@ static uint32_t pyprof__draw_frame(pyprof__writing *writing, pyprof__picture *pi
 }
 
 /* Adds what is shown of a node, below what calls it, which comes before it, and all its figures, whatever the output
-   asks for: who looks at the picture can choose. The tree's slots keep which frame of the graph each node is; a thread is
+   asks for: who looks at the picture can choose. Of a heap profile only what was asked for: its four are no times. The tree's slots keep which frame of the graph each node is; a thread is
    none where threads are merged, and has no figures of its own. */
 static bool pyprof__draw_node(pyprof__writing *writing, pyprof__picture *picture, pyprof__shown_tree *tree,
                               uint32_t index) {
@@ -10862,6 +11010,9 @@ static bool pyprof__draw_node(pyprof__writing *writing, pyprof__picture *picture
         frame = pyprof__draw_frame(writing, picture, &shown, frame);
     }
     tree->slots[index] = frame;
+    if (frame != FLAMEGRAPH_NONE && writing->source->kind == PYPROF_KIND_HEAP) {
+        return flamegraph_add_value(picture->graph, frame, sum.value) == FLAMEGRAPH_OK;
+    }
     return frame != FLAMEGRAPH_NONE && flamegraph_add_figures(picture->graph, frame, &own) == FLAMEGRAPH_OK;
 }
 
@@ -10906,6 +11057,11 @@ static pyprof_result pyprof__put_picture(pyprof__writing *writing, const flamegr
     options.metric = metrics[writing->output.metric];
     options.idle = writing->output.include_idle;
     options.subtitle = jit[0] != '\0' ? jit + strlen(", ") : NULL;
+    if (writing->source->kind == PYPROF_KIND_HEAP) {
+        options.title = "Heap";
+        options.subtitle = pyprof__metric_text(writing);
+        options.unit = pyprof__counted(writing->source, writing->output.metric);
+    }
     options.empty = pyprof__why_empty(writing);
     options.facts = pyprof__facts_of(writing->source);
     flamegraph_result result = flamegraph_write(graph, &options, pyprof__put_piece, &writing->out);
@@ -10941,6 +11097,7 @@ typedef struct pyprof__speedscope {
     pyprof__table frames; /* of pyprof__speedscope_frame; a frame's index is its number in the file */
     uint32_t *frame_of;   /* of each node: its frame; PYPROF__NONE: a thread */
     uint32_t *path;       /* room for the frames of one stack, leaf first */
+    uint32_t *track_of;   /* of each node */
 } pyprof__speedscope;
 
 typedef struct pyprof__speedscope_frame {
@@ -10953,8 +11110,10 @@ static bool pyprof__build_frames(pyprof__writing *writing, pyprof__speedscope *s
     for (uint32_t i = 0; i < writing->profile->nodes.items.count; i++) {
         const pyprof__node *node = pyprof__node_at(writing->profile, i);
         bool is_new;
+        bool is_root = node->parent == PYPROF__NONE;
         speedscope->frame_of[i] = PYPROF__NONE;
-        if (node->parent != PYPROF__NONE) {
+        speedscope->track_of[i] = is_root ? (uint32_t)node->line : speedscope->track_of[node->parent];
+        if (!is_root) {
             pyprof__speedscope_frame key = {node->function, pyprof__shown_line(writing, node)};
             speedscope->frame_of[i] = pyprof__table_intern(&writing->memory, &speedscope->frames, &key, &is_new);
             if (speedscope->frame_of[i] == PYPROF__NONE) {
@@ -11076,23 +11235,56 @@ static uint64_t pyprof__put_track_list(pyprof__writing *writing, const pyprof__s
     return sum;
 }
 
+static void pyprof__put_track_head(pyprof__writing *writing, const pyprof__track *track) {
+    pyprof_metric metric = writing->output.metric;
+    const char *unit = pyprof__is_time(writing->profile, metric) ? "nanoseconds" : "none";
+    bool is_space = strcmp(pyprof__counted(writing->profile, metric), "bytes") == 0;
+    pyprof__put_text(&writing->out, "\n{\"type\":\"sampled\",\"name\":\"");
+    pyprof__put_thread_name(writing, pyprof__put_json, track->name, pyprof__shown_tid(writing, track));
+    pyprof__put_text(&writing->out, "\",\"unit\":\"");
+    pyprof__put_text(&writing->out, is_space ? "bytes" : unit);
+    pyprof__put_text(&writing->out, "\",\"startValue\":0,\"samples\":[");
+}
+
+/* One of the two lists of a track of a heap profile, which has no spans: a stack for each node. */
+static uint64_t pyprof__put_heap_list(pyprof__writing *writing, const pyprof__speedscope *speedscope, uint32_t track,
+                                      bool has_stacks) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < writing->profile->nodes.items.count; i++) {
+        const pyprof__node *node = pyprof__node_at(writing->profile, i);
+        const uint64_t values[] = {node->wall_ns, node->cpu_ns, node->gil_ns, node->samples}; /* by metric */
+        if (speedscope->track_of[i] == track) {
+            pyprof__put_item(writing, has_stacks ? speedscope : NULL, i, values[writing->output.metric], &sum);
+        }
+    }
+    return sum;
+}
+
+/* The same for a track of a heap profile as pyprof__put_track for one of time. */
+static uint64_t pyprof__put_heap_track(pyprof__writing *writing, const pyprof__speedscope *speedscope, uint32_t track) {
+    pyprof__put_track_head(writing, pyprof__track_at(writing->profile, track));
+    uint64_t value = pyprof__put_heap_list(writing, speedscope, track, true);
+    pyprof__put_text(&writing->out, "],\"weights\":[");
+    pyprof__put_heap_list(writing, speedscope, track, false);
+    pyprof__put_text(&writing->out, "],\"endValue\":");
+    pyprof__put_number(&writing->out, value);
+    pyprof__put_text(&writing->out, "}");
+    return value;
+}
+
 /* A track as a profile of the type "sampled". Its spans are walked three times: for the CPU time that finds no empty
    stack behind it, and so is taken from the first ones; for the list of stacks; and for that of weights, which the
    format wants behind. Returns the weight of all its stacks that are not empty. */
 static uint64_t pyprof__put_track(pyprof__writing *writing, const pyprof__speedscope *speedscope,
                                   const pyprof__track *track) {
     const pyprof__span *items = (const pyprof__span *)writing->profile->timeline.data;
-    bool is_time = writing->output.metric != PYPROF_METRIC_SAMPLES;
     uint64_t value = 0, excess = 0; /* CPU time that has no room by the end: it is taken from empty spans before */
     for (uint32_t i = track->first; i != PYPROF__NONE; i = items[i].next) {
         uint64_t weights[2];
         pyprof__split_span(&writing->output, &items[i], &excess, weights);
         value += weights[0];
     }
-    pyprof__put_text(&writing->out, "\n{\"type\":\"sampled\",\"name\":\"");
-    pyprof__put_thread_name(writing, pyprof__put_json, track->name, pyprof__shown_tid(writing, track));
-    pyprof__put_text(&writing->out, is_time ? "\",\"unit\":\"nanoseconds\"" : "\",\"unit\":\"none\"");
-    pyprof__put_text(&writing->out, ",\"startValue\":0,\"samples\":[");
+    pyprof__put_track_head(writing, track);
     uint64_t end = pyprof__put_track_list(writing, speedscope, track, excess);
     pyprof__put_text(&writing->out, "],\"weights\":[");
     pyprof__put_track_list(writing, NULL, track, excess);
@@ -11115,7 +11307,9 @@ static void pyprof__put_speedscope(pyprof__writing *writing, const pyprof__speed
     pyprof__put_text(&writing->out, "]},\n\"profiles\":[");
     for (uint32_t i = 0; i < profile->tracks.count; i++) {
         pyprof__put_text(&writing->out, i == 0 ? "" : ",");
-        uint64_t value = pyprof__put_track(writing, speedscope, pyprof__track_at(profile, i));
+        uint64_t value = profile->kind == PYPROF_KIND_HEAP
+                             ? pyprof__put_heap_track(writing, speedscope, i)
+                             : pyprof__put_track(writing, speedscope, pyprof__track_at(profile, i));
         if (value > most) {
             most = value;
             busiest = i;
@@ -11130,12 +11324,13 @@ static void pyprof__put_speedscope(pyprof__writing *writing, const pyprof__speed
 
 static pyprof_result pyprof__write_speedscope(pyprof__writing *writing) {
     pyprof__speedscope speedscope;
-    size_t count = (size_t)writing->profile->nodes.items.count + 1, size = 2 * count * sizeof(uint32_t);
+    size_t count = (size_t)writing->profile->nodes.items.count + 1, size = 3 * count * sizeof(uint32_t);
     pyprof_result result = PYPROF_ERROR_MEMORY;
     pyprof__table_init(&speedscope.frames, sizeof(pyprof__speedscope_frame), sizeof(pyprof__speedscope_frame));
     speedscope.frame_of = (uint32_t *)pyprof__alloc(&writing->memory, size);
+    speedscope.path = speedscope.frame_of != NULL ? speedscope.frame_of + count : NULL;
+    speedscope.track_of = speedscope.frame_of != NULL ? speedscope.path + count : NULL;
     if (speedscope.frame_of != NULL && pyprof__build_frames(writing, &speedscope)) {
-        speedscope.path = speedscope.frame_of + count;
         pyprof__put_speedscope(writing, &speedscope);
         result = PYPROF_OK;
     }
@@ -11221,6 +11416,16 @@ enum {
 static const char *const pyprof__pprof_strings[PYPROF__PPROF_FIXED] = {
     "",          "wall",        "cpu", "gil",   "samples", "count", "nanoseconds", "thread",
     "thread_id", "interpreter", "0",   "state", "running", "idle",  "[no name]",   "pyprof 0.1"};
+
+/* A heap profile's, in the places of those: by them it is known as one. */
+static const char *pyprof__pprof_fixed(const pyprof_profile *profile, uint32_t index) {
+    static const char *const of_heap[] = {"inuse_space", "alloc_space", "alloc_objects", "inuse_objects"};
+    if (profile->kind == PYPROF_KIND_HEAP && index >= PYPROF__PPROF_WALL && index <= PYPROF__PPROF_SAMPLES) {
+        return of_heap[index - PYPROF__PPROF_WALL];
+    }
+    bool is_heap = profile->kind == PYPROF_KIND_HEAP;
+    return is_heap && index == PYPROF__PPROF_NANOSECONDS ? "bytes" : pyprof__pprof_strings[index];
+}
 
 /* A small message in the making; the largest, a sample without its stack, has 4 values of up to 10 bytes and 4 labels
    of up to 20. */
@@ -11703,7 +11908,7 @@ static void pyprof__put_pprof_strings(const pyprof__pprof *pprof) {
     const pyprof_profile *profile = pprof->writing->profile;
     pyprof_text text = {"", 0};
     for (uint32_t i = 0; i < PYPROF__PPROF_FIXED; i++) {
-        pyprof__put_pprof_string(pprof, text, pyprof__pprof_strings[i]);
+        pyprof__put_pprof_string(pprof, text, pyprof__pprof_fixed(profile, i));
     }
     for (uint32_t i = 0; i < profile->strings.items.count; i++) {
         if (pprof->strings[i] != 0) {
@@ -11757,10 +11962,11 @@ static bool pyprof__put_pprof(pyprof__pprof *pprof) {
     static const uint32_t types[] = {PYPROF__PPROF_WALL, PYPROF__PPROF_CPU, PYPROF__PPROF_GIL, PYPROF__PPROF_SAMPLES};
     const pyprof_profile *profile = pprof->writing->profile;
     pyprof__out *out = &pprof->writing->out;
+    bool is_time = profile->kind == PYPROF_KIND_TIME;
     pyprof__put_type(out, 1, PYPROF__PPROF_SAMPLES, PYPROF__PPROF_COUNT);
     pyprof__put_type(out, 1, PYPROF__PPROF_WALL, PYPROF__PPROF_NANOSECONDS);
     pyprof__put_type(out, 1, PYPROF__PPROF_CPU, PYPROF__PPROF_NANOSECONDS);
-    pyprof__put_type(out, 1, PYPROF__PPROF_GIL, PYPROF__PPROF_NANOSECONDS);
+    pyprof__put_type(out, 1, PYPROF__PPROF_GIL, is_time ? PYPROF__PPROF_NANOSECONDS : PYPROF__PPROF_COUNT);
     if (!pyprof__put_pprof_samples(pprof)) {
         return false;
     }
@@ -11771,7 +11977,7 @@ static bool pyprof__put_pprof(pyprof__pprof *pprof) {
     pyprof__put_field(out, 9, profile->epoch_ns);
     pyprof__put_field(out, 10, profile->duration_ns);
     pyprof__put_type(out, 11, PYPROF__PPROF_WALL, PYPROF__PPROF_NANOSECONDS);
-    pyprof__put_field(out, 12, profile->interval_us * UINT64_C(1000));
+    pyprof__put_field(out, 12, is_time ? profile->interval_us * UINT64_C(1000) : profile->sampling_bytes);
     pyprof__put_pprof_comments(pprof);
     pyprof__put_field(out, 14, types[pprof->writing->output.metric]);
     return true;
@@ -11815,6 +12021,8 @@ static bool pyprof__fill_made(pyprof_profile *profile, const pyprof_facts *facts
     profile->epoch_ns = facts->start_ns;
     profile->duration_ns = facts->duration_ns;
     profile->interval_us = facts->interval_us;
+    profile->kind = facts->kind;
+    profile->sampling_bytes = facts->sampling_bytes;
     profile->stats = facts->stats;
     profile->samples_jit = facts->stats.samples_jit;
     profile->timeline_coarsened = facts->stats.timeline_coarsened;
@@ -12111,6 +12319,741 @@ static pyprof_output pyprof__resolve_output(const pyprof_output *output, const c
 
 #ifndef PYPROF_NO_RECORDING
 
+// >>estimator
+// Which allocations are samples, and what each stands for. In: the sizes of a thread's allocations, one after the other.
+// Out: whether one is a sample; its weight; its part of the variance. Any thread, each for itself; no lock; never the
+// signal handler.
+// Points lie on the axis of all bytes that a thread asks for, as a Poisson process with one point in
+// sampling_bytes; an allocation on which at least one lies is a sample: with the chance p = 1 - exp(-size / sampling_bytes),
+// each independently of the others. Of w = 1 / p samples' worth of objects, and w * size bytes, the sum over all samples is
+// unbiased, and the sum of w * (w - 1) * size^2 is an unbiased estimate of its variance (Horvitz and Thompson, A
+// Generalization of Sampling Without Replacement From a Finite Universe, 1952). As (w - 1) * size = size / (exp(size /
+// sampling_bytes) - 1) <= sampling_bytes, that is at most sampling_bytes times the estimate.
+
+// Begin with pyprof__heap_due, pyprof__heap_weight, pyprof__heap_variance.
+
+#ifndef PYPROF_NO_HEAP
+
+/* A thread's own part. */
+typedef struct pyprof__heap_thread {
+    int64_t left;       /* bytes to its next point; -1 and below: passed */
+    uint64_t mean;      /* sampling_bytes when left was drawn; 0 = it was not drawn yet */
+    uint64_t random;    /* state of its random numbers; 0 = none yet */
+    uint32_t is_inside; /* an allocator that we have called, or the lock: what is allocated there is not counted */
+    bool has_lock;      /* pyprof__heap_lock, or it is about to */
+    uint32_t session;   /* in which it had its track */
+    uint32_t track;     /* of the tree */
+    uint32_t probed;    /* see pyprof__heap_probe; 0 = nothing */
+} pyprof__heap_thread;
+
+/* Read at each allocation. By the model of the executable's own variables that is one load: glibc keeps room for such
+   variables of libraries that are loaded later; other C libraries do not load those at all. */
+#if defined(__GLIBC__) && defined(__GNUC__)
+static __thread pyprof__heap_thread pyprof__heap_self __attribute__((tls_model("initial-exec")));
+#else
+static __thread pyprof__heap_thread pyprof__heap_self;
+#endif
+
+static pyprof__atomic64 pyprof__heap_mean;  /* sampling_bytes; 0 = no samples are taken */
+static pyprof__atomic64 pyprof__heap_draws; /* threads that have begun to draw */
+
+/* The natural logarithm of a number above 0 and up to 1. Not libm's, which a program may not be linked with. ln(x) = 2
+   artanh((x - 1) / (x + 1)), for x between 0.7 and 1.4 a series of 13 terms. */
+static double pyprof__logarithm(double x) {
+    double halvings = 0, sum = 0;
+    for (; x < 0.70710678; x *= 2) {
+        halvings++;
+    }
+    double ratio = (x - 1) / (x + 1);
+    for (int power = 25; power > 0; power -= 2) {
+        sum = sum * ratio * ratio + 1.0 / power;
+    }
+    return 2 * ratio * sum - halvings * 0.69314718055994530942;
+}
+
+/* 1 - exp(-x), without losing digits where x is small: by the series there, and doubled by 1 - exp(-2x) = y (2 - y). */
+static double pyprof__chance(double x) {
+    double sum = 1;
+    int doublings = 0;
+    if (x > 64) {
+        return 1;
+    }
+    for (; x > 0.0625; x /= 2) {
+        doublings++;
+    }
+    for (int term = 9; term > 1; term--) {
+        sum = 1 - x / term * sum;
+    }
+    double chance = x * sum;
+    for (; doublings > 0; doublings--) {
+        chance *= 2 - chance;
+    }
+    return chance;
+}
+
+/* What an allocation of this size, above 0, stands for if it is a sample. */
+static double pyprof__heap_weight(uint64_t size, uint64_t mean) {
+    return 1 / pyprof__chance((double)size / (double)mean);
+}
+
+/* Its part of the variance of the bytes. */
+static double pyprof__heap_variance(uint64_t size, double weight) {
+    return weight * (weight - 1) * (double)size * (double)size;
+}
+
+static uint64_t pyprof__heap_rounded(double value) {
+    return (uint64_t)(value + 0.5);
+}
+
+/* Newton's, from above; not libm's, as above. */
+static double pyprof__root(double x) {
+    double root = x > 1 ? x : 1;
+    for (int i = 0; x > 0 && i < 600; i++) {
+        double next = (root + x / root) / 2;
+        if (next >= root) {
+            break;
+        }
+        root = next;
+    }
+    return x > 0 ? root : 0;
+}
+
+/* The next 64 random bits (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014). */
+static uint64_t pyprof__heap_random(pyprof__heap_thread *self) {
+    uint64_t bits = self->random += 0x9e3779b97f4a7c15u;
+    bits = (bits ^ bits >> 30) * 0xbf58476d1ce4e5b9u;
+    bits = (bits ^ bits >> 27) * 0x94d049bb133111ebu;
+    return bits ^ bits >> 31;
+}
+
+/* Draws how far it is to the next point: by the exponential distribution, rounded down, as all sums of sizes are whole. */
+static void pyprof__heap_draw(pyprof__heap_thread *self, uint64_t mean) {
+    if (self->random == 0) {
+        uint64_t number = __atomic_add_fetch(&pyprof__heap_draws.value, 1, __ATOMIC_RELAXED);
+        self->random = pyprof__mix(pyprof__mix(pyprof__now(), number), (uint64_t)(uintptr_t)self) | 1;
+    }
+    double uniform = (double)((pyprof__heap_random(self) >> 11) + 1) / 9007199254740992.0; /* 2^53: above 0, up to 1 */
+    self->left = (int64_t)((double)mean * -pyprof__logarithm(uniform));
+    self->mean = mean;
+}
+
+/* Whether an allocation that has passed left is a sample, and of which mean; 0 = it is none. Where none are taken left
+   stays below 0, so that the next one comes here, too: a thread begins to draw when it begins to count. One that goes
+   on with a gap of an earlier mean has its next sample by that mean. */
+static uint64_t pyprof__heap_due(pyprof__heap_thread *self, uint64_t size) {
+    uint64_t mean = pyprof__get64(&pyprof__heap_mean), drawn = self->mean;
+    if (mean == 0) {
+        self->left = 0;
+        self->mean = 0;
+        return 0;
+    }
+    if (drawn == 0) {
+        pyprof__heap_draw(self, mean);
+        drawn = mean;
+        self->left -= (int64_t)size;
+        if (self->left >= 0) {
+            return 0;
+        }
+    }
+    pyprof__heap_draw(self, mean);
+    return drawn;
+}
+
+#endif /* PYPROF_NO_HEAP */
+
+// >>heap
+// What Python allocates, sampled by bytes: which allocations are samples, what each stands for, where it was made, and
+// which of them live. In: addresses and sizes, from >>hooks. Out: a profile, and figures.
+// Who: any thread that allocates or frees, with or without the GIL. Never the signal handler, nor the sampler's thread.
+// Invariants: under pyprof__heap_lock nothing is called that may allocate by Python, or take another lock but the host's
+// allocator's; has_lock and is_inside are set meanwhile, so that what it allocates all the same is passed through, and a
+// signal handler that forks there is known. All here is static or of pyprof__heap.memory: never from Python's allocators.
+//   an allocation:  left -= size, and only below 0:  lock -> walk -> node of the tree -> a sample that lives
+//   a free:         filter[address] == 0, or:        lock -> the sample dies
+// The tree is a pyprof_profile, of whose nodes samples, cpu_ns and gil_ns are in use: samples that were taken there, bytes
+// that were allocated, and objects times PYPROF__OBJECT_PARTS. What lives is added up when somebody asks.
+// Begin with pyprof__heap_take, pyprof__heap_record, pyprof__heap_forget, pyprof__heap_profile.
+
+#ifndef PYPROF_NO_HEAP
+
+/* Objects are estimated in fractions. */
+#define PYPROF__OBJECT_PARTS 1024u
+
+/* An allocation that was sampled and lives. */
+typedef struct pyprof__live {
+    uintptr_t address; /* 0 = this place is free */
+    uint64_t size;     /* as it was asked for */
+    double weight;     /* it stands for so many */
+    uint32_t node;
+    uint32_t next; /* the next one of the same bucket, or the next free place; PYPROF__NONE = there is none */
+} pyprof__live;
+
+#define PYPROF__HEAP_HOST 8u       /* behind PYPROF_HEAP_OBJ: pyprof_heap_on_alloc */
+#define PYPROF__HEAP_FILTER 65536u /* a power of two: bytes, each how many samples live at addresses like this */
+
+/* All of it, but the lock. What is not atomic is guarded by that. */
+static struct pyprof__heap {
+    uint8_t filter[PYPROF__HEAP_FILTER];
+    bool is_on;            /* between the first start and shutdown: all that follows is there */
+    bool fork_has_lock;    /* see pyprof__heap_before_fork */
+    uint32_t session;      /* counts those */
+    pyprof__atomic32 pid;  /* a child that was made without fork's handlers must not touch the lock */
+    pyprof_heap_desc desc; /* with its defaults filled in */
+    pyprof__layout layout; /* of CPython */
+    pyprof_profile *tree;
+    pyprof__memory *memory; /* the tree's, for all of this */
+    pyprof__table sites;    /* of pyprof__call_site */
+    pyprof__array frames;   /* room for one stack */
+    pyprof__array live;     /* of pyprof__live; where free places are, first_free leads to them */
+    uint32_t first_free;
+    uint32_t *buckets;     /* of each: the first sample in it */
+    uint32_t bucket_count; /* a power of two, or 0 */
+    uint32_t native;       /* functions: the markers */
+    uint64_t start;        /* monotonic clock */
+    double alloc_variance;
+    pyprof_heap_stats stats; /* what is counted here; the rest is filled in when it is asked for */
+    pyprof__text text;       /* room for one */
+} pyprof__heap;
+
+static pthread_mutex_t pyprof__heap_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Takes the lock. False: this is a child that was made without fork's handlers, in which nobody may ever give it back.
+   pyprof__heap_leave follows where it is true. */
+static bool pyprof__heap_enter(pyprof__heap_thread *self) {
+    if (pyprof__get(&pyprof__heap.pid) != (uint32_t)getpid()) {
+        return false;
+    }
+    self->is_inside++;
+    self->has_lock = true;
+    pthread_mutex_lock(&pyprof__heap_lock);
+    return true;
+}
+
+static void pyprof__heap_leave(pyprof__heap_thread *self) {
+    pthread_mutex_unlock(&pyprof__heap_lock);
+    self->has_lock = false;
+    self->is_inside--;
+}
+
+/* Where an address is in the filter: its neighbours are in the same cache line, and those of mappings, which begin alike,
+   apart. */
+static uint8_t *pyprof__heap_filter(uintptr_t address) {
+    return &pyprof__heap.filter[(address >> 4 ^ address >> 20) & (PYPROF__HEAP_FILTER - 1)];
+}
+
+/* Whether a sample may live at an address. Without the lock: who frees it has it from who allocated it, whose write to
+   the filter came before. */
+static inline bool pyprof__heap_may_live(const void *memory) {
+    return __atomic_load_n(pyprof__heap_filter((uintptr_t)memory), __ATOMIC_RELAXED) != 0;
+}
+
+/* One more or one less; a count that was once full stays so, which costs looks and no more. */
+static void pyprof__heap_mark(uintptr_t address, int more) {
+    uint8_t *count = pyprof__heap_filter(address), now = __atomic_load_n(count, __ATOMIC_RELAXED);
+    if (now != UINT8_MAX) {
+        __atomic_store_n(count, (uint8_t)(now + more), __ATOMIC_RELAXED);
+    }
+}
+
+static pyprof__live *pyprof__live_at(uint32_t index) {
+    return &PYPROF__ITEM(pyprof__live, &pyprof__heap.live, index);
+}
+
+static uint32_t *pyprof__heap_bucket(uintptr_t address) {
+    uint64_t hash = pyprof__mix(0, address) >> 32;
+    return &pyprof__heap.buckets[hash & (pyprof__heap.bucket_count - 1)];
+}
+
+static void pyprof__heap_link(uint32_t index) {
+    uint32_t *bucket = pyprof__heap_bucket(pyprof__live_at(index)->address);
+    pyprof__live_at(index)->next = *bucket;
+    *bucket = index;
+}
+
+/* Makes as many buckets as there are places. False: no room. */
+static bool pyprof__heap_rehash(uint32_t count) {
+    size_t size = count * sizeof(uint32_t), held = pyprof__heap.bucket_count * sizeof(uint32_t);
+    uint32_t *buckets = (uint32_t *)pyprof__alloc_instead(pyprof__heap.memory, size, held);
+    if (buckets == NULL) {
+        return false;
+    }
+    memset(buckets, 0xff, size); /* PYPROF__NONE */
+    pyprof__release(pyprof__heap.memory, pyprof__heap.buckets, held);
+    pyprof__heap.buckets = buckets;
+    pyprof__heap.bucket_count = count;
+    for (uint32_t i = 0; i < pyprof__heap.live.count; i++) {
+        if (pyprof__live_at(i)->address != 0) {
+            pyprof__heap_link(i);
+        }
+    }
+    return true;
+}
+
+/* A place for a sample; PYPROF__NONE = no room. */
+static uint32_t pyprof__heap_place(void) {
+    uint32_t index = pyprof__heap.first_free;
+    if (index != PYPROF__NONE) {
+        pyprof__heap.first_free = pyprof__live_at(index)->next;
+        return index;
+    }
+    if (pyprof__heap.live.count == pyprof__heap.bucket_count &&
+        !pyprof__heap_rehash(pyprof__heap.bucket_count == 0 ? 1024 : 2 * pyprof__heap.bucket_count)) {
+        return PYPROF__NONE;
+    }
+    return pyprof__array_add(pyprof__heap.memory, &pyprof__heap.live);
+}
+
+/* Takes the sample at an address out, into *was. False: there is none. */
+static bool pyprof__heap_drop(uintptr_t address, pyprof__live *was) {
+    if (pyprof__heap.bucket_count == 0) {
+        return false;
+    }
+    uint32_t *link = pyprof__heap_bucket(address);
+    while (*link != PYPROF__NONE && pyprof__live_at(*link)->address != address) {
+        link = &pyprof__live_at(*link)->next;
+    }
+    uint32_t index = *link;
+    if (index == PYPROF__NONE) {
+        return false;
+    }
+    pyprof__live *live = pyprof__live_at(index);
+    *was = *live;
+    *link = live->next;
+    live->address = 0;
+    live->next = pyprof__heap.first_free;
+    pyprof__heap.first_free = index;
+    pyprof__heap.stats.samples_live--;
+    pyprof__heap_mark(address, -1);
+    return true;
+}
+
+/* Adds a sample that lives. What lives there already is an allocation whose end was not seen. False: no room. */
+static bool pyprof__heap_add(const pyprof__live *sample) {
+    pyprof__live replaced;
+    if (pyprof__heap_drop(sample->address, &replaced)) {
+        pyprof__heap.stats.samples_replaced++;
+    }
+    uint32_t index = pyprof__heap_place();
+    if (index == PYPROF__NONE) {
+        pyprof__heap.stats.lost_memory++;
+        pyprof__heap.stats.lost_bytes += pyprof__heap_rounded(sample->weight * (double)sample->size);
+        return false;
+    }
+    *pyprof__live_at(index) = *sample;
+    pyprof__heap_link(index);
+    pyprof__heap.stats.samples_live++;
+    pyprof__heap_mark(sample->address, 1);
+    return true;
+}
+
+/* The thread's track: by the name that the system has for it. Threads of one name are one, as the tree would grow with
+   each that comes and goes. PYPROF__NONE = no room. */
+static uint32_t pyprof__heap_track(pyprof__heap_thread *self) {
+    char name[17] = "MainThread"; /* 16: Linux, TASK_COMM_LEN */
+    int32_t tid = pyprof__tid();
+    if (self->session == pyprof__heap.session && self->track != PYPROF__NONE) {
+        return self->track;
+    }
+    bool is_main = tid == (int32_t)getpid();
+    if (!is_main && prctl(PR_GET_NAME, (unsigned long)(uintptr_t)name, 0, 0, 0) != 0) {
+        name[0] = '\0';
+    }
+    uint32_t process = pyprof__heap.tree->process_name;
+    bool is_named = is_main || pyprof__find_text(pyprof__heap.tree, name, strlen(name)) != process;
+    self->track = pyprof__take_track(pyprof__heap.tree, tid, name, strlen(name), is_named, 0);
+    self->session = pyprof__heap.session;
+    if (self->track != PYPROF__NONE) {
+        pyprof__leave_track(pyprof__heap.tree, self->track);
+    }
+    return self->track;
+}
+
+/* Function and line of a frame that is met first; its code object lives, as the stack is that of the calling thread. False:
+   no room. What cannot be read is [unresolved]. */
+static bool pyprof__heap_resolve(pyprof__reader *reader, pyprof__call_site *site) {
+    pyprof_profile *tree = pyprof__heap.tree;
+    const pyprof__layout *layout = &pyprof__heap.layout;
+    pyprof__text *text = &pyprof__heap.text;
+    pyprof__code_fields fields;
+    uintptr_t table;
+    size_t size;
+    site->node = PYPROF__NONE;
+    site->function = tree->unresolved;
+    if (!pyprof__read_code(layout, reader, site->frame.code, &fields) ||
+        !pyprof__bytes_data(reader, fields.lines, &table, &size) || !pyprof__load_text(reader, fields.name, text)) {
+        return true;
+    }
+    uint32_t name = pyprof__intern_text(tree, text->utf8, text->size);
+    if (!pyprof__load_text(reader, fields.filename, text)) {
+        return true;
+    }
+    uint32_t file = pyprof__intern_text(tree, text->utf8, text->size);
+    if (reader != NULL && (size > sizeof text->utf8 || !pyprof__load(reader, table, text->utf8, size))) {
+        return true;
+    }
+    const unsigned char *lines = (const unsigned char *)(reader != NULL ? (uintptr_t)text->utf8 : table);
+    site->function = pyprof__intern_function(tree, name, file, fields.first_line);
+    site->line = pyprof__line_at(lines, size, fields.first_line, site->frame.instr);
+    return site->function != PYPROF__NONE;
+}
+
+/* What a frame means. NULL = no room. All sites are forgotten where they are many, as a program may compile code without
+   end. Good until the next call. */
+static pyprof__call_site *pyprof__heap_site(pyprof__reader *reader, const pyprof__frame *frame) {
+    bool is_new;
+    if (pyprof__heap.sites.items.count * sizeof(pyprof__call_site) > pyprof__heap.memory->limit / 16) {
+        pyprof__table_clear(&pyprof__heap.sites);
+    }
+    uint32_t index = pyprof__table_intern(pyprof__heap.memory, &pyprof__heap.sites, frame, &is_new);
+    if (index == PYPROF__NONE) {
+        return NULL;
+    }
+    pyprof__call_site *site = &PYPROF__ITEM(pyprof__call_site, &pyprof__heap.sites.items, index);
+    if (is_new && pyprof__is_mark(frame)) {
+        char text[48];
+        snprintf(text, sizeof text, "[interpreter %lld]", (long long)frame->fingerprint);
+        bool is_gap = (int64_t)frame->fingerprint == PYPROF__GAP;
+        site->node = PYPROF__NONE;
+        site->function = is_gap ? pyprof__heap.tree->truncated : pyprof__intern_marker(pyprof__heap.tree, text);
+    } else if (is_new && !pyprof__heap_resolve(reader, site)) {
+        site->function = PYPROF__NONE;
+    }
+    if (site->function == PYPROF__NONE) {
+        pyprof__table_clear(&pyprof__heap.sites); /* a half-made site must not be found again */
+        return NULL;
+    }
+    return site;
+}
+
+/* The calling thread's attached thread state; 0 = it runs no Python, or that cannot be told. To 3.11 the attached one is
+   the process's, and names a thread: with the GIL, which should be held in mem and obj, that is the calling one. Without
+   it, as may be in raw, it is only if it is the one that this thread has for its own. */
+static uintptr_t pyprof__heap_thread_state(bool has_gil) {
+    const pyprof__layout *layout = &pyprof__heap.layout;
+    uintptr_t tstate = pyprof__current_thread_state();
+    if (tstate == 0 || layout->ts_status != PYPROF__ABSENT) {
+        return tstate;
+    }
+    bool is_own =
+        has_gil ? pyprof__is_own_thread_state(layout, tstate) : tstate == (uintptr_t)PyGILState_GetThisThreadState();
+    return is_own ? tstate : 0;
+}
+
+/* Walks the stack of a thread state: by loads where it is the calling thread's for certain. Adds the interpreter's mark,
+   unless it is the main one. False: it could not be read. */
+static bool pyprof__heap_walk(pyprof__reader *reader, uintptr_t tstate, pyprof__stack *stack) {
+    const pyprof__layout *layout = &pyprof__heap.layout;
+    uintptr_t word = 0, base = 0, leaf = 0;
+    if (!pyprof__load_word(reader, tstate + layout->ts_frame, &word) ||
+        (layout->ts_base != PYPROF__ABSENT && !pyprof__load_word(reader, tstate + layout->ts_base, &base))) {
+        return false;
+    }
+    stack->frames = (pyprof__frame *)pyprof__heap.frames.data;
+    stack->capacity = pyprof__heap.desc.max_depth;
+    if (!pyprof__points_to_frames(layout, tstate, word, base) || word == 0) {
+        return true;
+    }
+    if (!pyprof__leaf_from(layout, reader, word, &leaf) || !pyprof__walk(layout, reader, leaf, stack)) {
+        return false;
+    }
+    const PyThreadState *attached = (const PyThreadState *)tstate;
+    int64_t interpreter = attached->interp != NULL ? PyInterpreterState_GetID(attached->interp) : 0;
+    if (interpreter != 0 && !stack->is_cut) {
+        stack->frames[stack->count++] =
+            pyprof__mark(interpreter, 0); /* there is room for one more: pyprof__heap_init */
+    }
+    return true;
+}
+
+/* The node of a stack below base: its innermost frame's. */
+static uint32_t pyprof__heap_fold(pyprof__reader *reader, const pyprof__stack *stack, uint32_t base) {
+    uint32_t node = base;
+    for (uint32_t i = stack->count; i-- > 0;) {
+        pyprof__call_site *site = pyprof__heap_site(reader, &stack->frames[i]);
+        uint32_t below = site != NULL ? pyprof__call_site_node(pyprof__heap.tree, site, node) : PYPROF__NONE;
+        if (below == PYPROF__NONE) {
+            pyprof__heap.stats.truncated_memory++;
+            return pyprof__truncated_below(pyprof__heap.tree, node);
+        }
+        node = below;
+    }
+    return node;
+}
+
+static uint32_t pyprof__heap_marker(uint32_t function, uint32_t base) {
+    uint32_t node = pyprof__child(pyprof__heap.tree, base, function, 0);
+    return node != PYPROF__NONE ? node : pyprof__truncated_below(pyprof__heap.tree, base);
+}
+
+/* The node at which the calling thread is. PYPROF__NONE = no room, not even for the thread. */
+static uint32_t pyprof__heap_node(pyprof__heap_thread *self, bool has_gil) {
+    pyprof__reader safely = {0, 0, 0, 0, NULL};
+    pyprof__stack stack;
+    uint32_t track = pyprof__heap_track(self);
+    if (track == PYPROF__NONE) {
+        return PYPROF__NONE;
+    }
+    uint32_t root = pyprof__track_at(pyprof__heap.tree, track)->root;
+    uintptr_t tstate = pyprof__heap_thread_state(has_gil);
+    bool is_certain = has_gil || pyprof__heap.layout.ts_status != PYPROF__ABSENT;
+    pyprof__reader *reader = is_certain ? NULL : &safely;
+    memset(&stack, 0, sizeof stack);
+    if (tstate != 0 && !pyprof__heap_walk(reader, tstate, &stack)) {
+        pyprof__heap.stats.lost_unreadable++;
+        return pyprof__heap_marker(pyprof__heap.tree->unsettled, root);
+    }
+    if (stack.count == 0) {
+        return pyprof__heap_marker(pyprof__heap.native, root);
+    }
+    pyprof__heap.stats.truncated_depth += stack.is_cut || stack.has_gap;
+    bool is_headed = !stack.is_cut && !stack.is_headless;
+    uint32_t base = is_headed ? root : pyprof__track_at(pyprof__heap.tree, track)->truncated;
+    return pyprof__heap_fold(reader, &stack, base);
+}
+
+/* Enters a sample into the tree, and among those that live. With the lock. */
+static void pyprof__heap_record(pyprof__heap_thread *self, uintptr_t address, uint64_t size, uint64_t mean,
+                                bool has_gil) {
+    uint32_t node = pyprof__heap_node(self, has_gil);
+    pyprof__live sample = {address, size, pyprof__heap_weight(size, mean), node, PYPROF__NONE};
+    double space = sample.weight * (double)size;
+    pyprof__heap.stats.samples++;
+    pyprof__heap.stats.alloc_bytes += pyprof__heap_rounded(space);
+    pyprof__heap.alloc_variance += pyprof__heap_variance(size, sample.weight);
+    if (node == PYPROF__NONE) {
+        pyprof__heap.stats.lost_memory++;
+        pyprof__heap.stats.lost_bytes += pyprof__heap_rounded(space);
+        return;
+    }
+    pyprof__node *sums = pyprof__node_at(pyprof__heap.tree, node);
+    pyprof__heap.stats.stacks += sums->samples == 0;
+    sums->samples++;
+    sums->cpu_ns += pyprof__heap_rounded(space);
+    sums->gil_ns += pyprof__heap_rounded(sample.weight * PYPROF__OBJECT_PARTS);
+    pyprof__heap_add(&sample);
+}
+
+/* An allocation after which left is below 0. Out of line, as few come here; errno stays. from: the allocator of Python's,
+   or PYPROF__HEAP_HOST. Mem and obj are only called with the GIL. */
+#if defined(__GNUC__)
+__attribute__((noinline))
+#endif
+static void
+pyprof__heap_take(const void *memory, size_t size, uint32_t from) {
+    pyprof__heap_thread *self = &pyprof__heap_self;
+    bool has_gil = from == PYPROF_HEAP_MEM || from == PYPROF_HEAP_OBJ;
+    int error = errno;
+    if (self->probed == from) {
+        self->probed = 0;
+        return;
+    }
+    uint64_t mean = pyprof__heap_due(self, size);
+    if (mean != 0 && pyprof__heap_enter(self)) {
+        if (pyprof__heap.is_on) {
+            pyprof__heap_record(self, (uintptr_t)memory, size, mean, has_gil);
+        }
+        pyprof__heap_leave(self);
+    }
+    errno = error;
+}
+
+/* What may live at an address ends: *was is what it was. Before the memory is given back, as somebody else has it at once
+   then. False: no sample lived there. errno stays. */
+#if defined(__GNUC__)
+__attribute__((noinline))
+#endif
+static bool
+pyprof__heap_forget(const void *memory, pyprof__live *was) {
+    pyprof__heap_thread *self = &pyprof__heap_self;
+    int error = errno;
+    bool is_found = false;
+    if (pyprof__heap_enter(self)) {
+        is_found = pyprof__heap.is_on && pyprof__heap_drop((uintptr_t)memory, was);
+        pyprof__heap.stats.samples_freed += is_found;
+        pyprof__heap_leave(self);
+    }
+    errno = error;
+    return is_found;
+}
+
+/* It lives on: a realloc has failed. errno stays. */
+static void pyprof__heap_restore(const pyprof__live *was) {
+    pyprof__heap_thread *self = &pyprof__heap_self;
+    int error = errno;
+    if (pyprof__heap_enter(self)) {
+        if (pyprof__heap.is_on) {
+            pyprof__heap.stats.samples_freed--;
+            pyprof__heap_add(was);
+        }
+        pyprof__heap_leave(self);
+    }
+    errno = error;
+}
+
+/* What lives is added to the nodes of a copy of the tree, whose figures become those of a heap profile. */
+static void pyprof__heap_add_up(pyprof_profile *copy) {
+    for (uint32_t i = 0; i < copy->nodes.items.count; i++) {
+        pyprof__node *node = pyprof__node_at(copy, i);
+        node->samples = node->wall_ns = 0;
+    }
+    for (uint32_t i = 0; i < pyprof__heap.live.count; i++) {
+        const pyprof__live *live = pyprof__live_at(i);
+        if (live->address != 0) {
+            pyprof__node *node = pyprof__node_at(copy, live->node);
+            node->wall_ns += pyprof__heap_rounded(live->weight * (double)live->size);
+            node->samples += pyprof__heap_rounded(live->weight * PYPROF__OBJECT_PARTS);
+        }
+    }
+    for (uint32_t i = 0; i < copy->nodes.items.count; i++) {
+        pyprof__node *node = pyprof__node_at(copy, i);
+        node->samples = (node->samples + PYPROF__OBJECT_PARTS / 2) / PYPROF__OBJECT_PARTS;
+        node->gil_ns = (node->gil_ns + PYPROF__OBJECT_PARTS / 2) / PYPROF__OBJECT_PARTS;
+    }
+}
+
+/* The profile of this moment; NULL = no room. With the lock. Its memory is its own: the tree's account has no budget that
+   both would share. */
+static pyprof_profile *pyprof__heap_profile(void) {
+    pyprof_profile *copy = pyprof__profile_copy(pyprof__heap.tree);
+    if (copy != NULL) {
+        pyprof__heap_add_up(copy);
+        copy->kind = PYPROF_KIND_HEAP;
+        copy->sampling_bytes = pyprof__heap.desc.sampling_bytes;
+        copy->duration_ns = pyprof__now() - pyprof__heap.start;
+        copy->stats.samples = pyprof__heap.stats.samples;
+        copy->stats.lost_memory = pyprof__heap.stats.lost_memory;
+        copy->stats.truncated_depth = pyprof__heap.stats.truncated_depth;
+        copy->stats.truncated_memory = pyprof__heap.stats.truncated_memory;
+    }
+    return copy;
+}
+
+/* The figures of this moment, but for the hooks'. With the lock. */
+static void pyprof__heap_fill_stats(pyprof_heap_stats *stats) {
+    double variance = 0, bytes = 0, objects = 0;
+    *stats = pyprof__heap.stats;
+    for (uint32_t i = 0; i < pyprof__heap.live.count; i++) {
+        const pyprof__live *live = pyprof__live_at(i);
+        if (live->address != 0) {
+            bytes += live->weight * (double)live->size;
+            objects += live->weight;
+            variance += pyprof__heap_variance(live->size, live->weight);
+        }
+    }
+    stats->live_bytes = pyprof__heap_rounded(bytes);
+    stats->live_objects = pyprof__heap_rounded(objects);
+    stats->live_bytes_error = pyprof__heap_rounded(pyprof__root(variance));
+    stats->alloc_bytes_error = pyprof__heap_rounded(pyprof__root(pyprof__heap.alloc_variance));
+    stats->live_capacity = pyprof__heap.live.capacity;
+    stats->bytes = pyprof__heap.memory->used;
+    stats->bytes_peak = pyprof__heap.memory->peak;
+    stats->sampling_bytes = pyprof__heap.desc.sampling_bytes;
+    stats->duration_ns = pyprof__now() - pyprof__heap.start;
+    stats->is_sampling = pyprof__get64(&pyprof__heap_mean) != 0;
+}
+
+/* Gives all memory back. With the lock. The filter goes, too, so that nobody comes to look. */
+static void pyprof__heap_clear(void) {
+    pyprof__memory *memory = pyprof__heap.memory;
+    pyprof__heap.is_on = false;
+    pyprof__table_free(memory, &pyprof__heap.sites);
+    pyprof__array_free(memory, &pyprof__heap.frames);
+    pyprof__array_free(memory, &pyprof__heap.live);
+    pyprof__release(memory, pyprof__heap.buckets, pyprof__heap.bucket_count * sizeof(uint32_t));
+    pyprof__heap.buckets = NULL;
+    pyprof__heap.bucket_count = 0;
+    pyprof_free(pyprof__heap.tree);
+    pyprof__heap.tree = NULL;
+    pyprof__heap.memory = NULL;
+    for (uint32_t i = 0; i < PYPROF__HEAP_FILTER; i++) {
+        __atomic_store_n(&pyprof__heap.filter[i], (uint8_t)0, __ATOMIC_RELAXED);
+    }
+}
+
+/* The tree, empty, with what every profile has; NULL = no room. */
+static pyprof_profile *pyprof__heap_new_tree(const pyprof_heap_desc *desc) {
+    pyprof__memory memory = {desc->allocator, desc->memory_limit, 0, 0, 0, NULL};
+    pyprof_profile *tree = (pyprof_profile *)pyprof__alloc(&memory, sizeof *tree);
+    char name[32];
+    if (tree == NULL) {
+        return NULL;
+    }
+    pyprof__profile_init(tree, &memory);
+    tree->logger = desc->logger;
+    tree->epoch_ns = pyprof__clock(CLOCK_REALTIME);
+    bool has_markers = pyprof__intern_markers(tree);
+    size_t size = pyprof__read_task_file((int32_t)getpid(), "comm", name, sizeof name);
+    tree->process_name = pyprof__intern_text(tree, name, size - (size > 0));
+    tree->program = pyprof__intern_program(tree);
+    tree->python = pyprof__intern_text(tree, Py_GetVersion(), strcspn(Py_GetVersion(), " "));
+    if (!has_markers || tree->process_name == PYPROF__NONE || tree->program == PYPROF__NONE ||
+        tree->python == PYPROF__NONE) {
+        pyprof_free(tree);
+        return NULL;
+    }
+    return tree;
+}
+
+/* All that is needed before the first sample. With the lock. Errors, of which MEMORY is left to the caller to say: MEMORY,
+   PYTHON, PYTHON_MISMATCH, PYTHON_DEBUG. */
+static pyprof_result pyprof__heap_init(const pyprof_heap_desc *desc) {
+    pyprof__heap.tree = pyprof__heap_new_tree(desc);
+    if (pyprof__heap.tree == NULL) {
+        return PYPROF_ERROR_MEMORY;
+    }
+    pyprof__heap.memory = &pyprof__heap.tree->memory;
+    pyprof__heap.desc = *desc;
+    pyprof__heap.frames.item_size = sizeof(pyprof__frame);
+    pyprof__heap.live.item_size = sizeof(pyprof__live);
+    pyprof__heap.first_free = PYPROF__NONE;
+    pyprof__table_init(&pyprof__heap.sites, sizeof(pyprof__call_site), sizeof(pyprof__frame));
+    pyprof__heap.native = pyprof__intern_marker(pyprof__heap.tree, "[native]");
+    memset(&pyprof__heap.stats, 0, sizeof pyprof__heap.stats);
+    pyprof__heap.alloc_variance = 0;
+    pyprof__heap.start = pyprof__now();
+    pyprof_result result = pyprof__layout_init(&pyprof__heap.layout, pyprof__heap.memory);
+    if (result != PYPROF_OK) {
+        pyprof__say_python(result); /* no memory: said by the caller instead */
+    } else if (pyprof__heap.native == PYPROF__NONE || !pyprof__heap_rehash(1024) ||
+               !pyprof__array_reserve(pyprof__heap.memory, &pyprof__heap.frames, (size_t)desc->max_depth + 1)) {
+        result = PYPROF_ERROR_MEMORY;
+    }
+    if (result != PYPROF_OK) {
+        pyprof__heap_clear();
+        return result;
+    }
+    pyprof__heap.session++;
+    pyprof__heap.is_on = true;
+    return PYPROF_OK;
+}
+
+/* Fork: see >>lifecycle. A signal handler of the host's that forks may have interrupted this thread with the lock: then the
+   child's copy of the thread gives it back. */
+static void pyprof__heap_before_fork(void) {
+    if (!pyprof__heap_self.has_lock && pyprof__get(&pyprof__heap.pid) == (uint32_t)getpid()) {
+        pthread_mutex_lock(&pyprof__heap_lock);
+        pyprof__heap.fork_has_lock = true;
+    }
+}
+
+static void pyprof__heap_after_fork(bool is_child) {
+    if (is_child && (pyprof__heap.fork_has_lock || pyprof__heap_self.has_lock)) {
+        pyprof__set(&pyprof__heap.pid, (uint32_t)getpid());
+        pyprof__process.pid = getpid(); /* for what is read safely */
+    }
+    if (pyprof__heap.fork_has_lock) {
+        pyprof__heap.fork_has_lock = false;
+        pthread_mutex_unlock(&pyprof__heap_lock);
+    }
+}
+
+#else
+static void pyprof__heap_before_fork(void) {}
+static void pyprof__heap_after_fork(bool is_child) {
+    (void)is_child;
+}
+#endif /* PYPROF_NO_HEAP */
+
 // >>lifecycle
 // A recording begins, ends, and meets a fork. In: a pyprof_desc. Out: the recording that runs, pyprof__process.active;
 // when it ends, its profile and its figures. Runs in any thread of the host, with or without the GIL, which it never
@@ -12266,9 +13209,11 @@ static void pyprof__before_fork(void) {
         pyprof__lock_running();
         pyprof__process.fork.has_lock = true;
     }
+    pyprof__heap_before_fork();
 }
 
 static void pyprof__after_fork(void) {
+    pyprof__heap_after_fork(false);
     if (pyprof__process.fork.has_lock) {
         pyprof__process.fork.has_lock = false;
         pyprof__unlock_running(pyprof__process.active);
@@ -12323,6 +13268,7 @@ static void pyprof__follow_child(const pyprof__sampler *parents) {
    child yet. */
 static void pyprof__in_child_of_fork(void) {
     pyprof__sampler *parents = pyprof__process.active;
+    pyprof__heap_after_fork(true);
     if (pyprof__process.fork.has_lock) {
         pyprof__process.fork.has_lock = false;
         pyprof__forget_parent(true);
@@ -12625,7 +13571,6 @@ static pyprof_result pyprof__begin_recording(const pyprof_desc *desc) {
     return result;
 }
 
-/* The logger is called only without the lock: it is the host's. */
 PYPROF_API pyprof_result pyprof_start(const pyprof_desc *desc) {
     pyprof_desc resolved;
     memset(&resolved, 0, sizeof resolved);
@@ -13193,6 +14138,418 @@ PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name) {
     }
     return pyprof__unlock_and_report(sampler, result);
 }
+
+// >>hooks
+// Python's allocators: ours are put over them, and taken out. In: what Python and the host allocate and free; a
+// pyprof_heap_desc. Out: to >>heap, what passes its thread's next point and what may be a sample that ends; else only
+// what the allocator below answers.
+// Who: hooks run in any thread, raw's also without the GIL. They are put in and taken out with the GIL, or while there is
+// no Python; under pyprof__lifecycle, and before it, not within it, pyprof__heap_lock.
+// Invariants: a block is what the allocator below made of it: so who allocated it with our hook may free it without, and
+// the other way round. A hook keeps the context of the one below, and takes all else from static memory. So where a
+// thread reads an allocator while another one changes it (raw can be called without the GIL, mem and obj by threads with
+// a GIL of their own, and all of them where there is none), it has either function with the context that is right for
+// both: there is no moment at which nobody may be inside. It costs that this code stays loaded.
+// Begin with pyprof_heap_start, pyprof__hook_in, pyprof__hook_malloc.
+
+#ifndef PYPROF_NO_HEAP
+
+enum {
+    PYPROF__DOMAINS = 3
+};
+
+/* The domains by their index; 1 << index is PYPROF_HEAP_RAW, ... */
+static const PyMemAllocatorDomain pyprof__domains[PYPROF__DOMAINS] = {PYMEM_DOMAIN_RAW, PYMEM_DOMAIN_MEM,
+                                                                      PYMEM_DOMAIN_OBJ};
+
+/* What our hooks call, by domain. Written before a hook is put in, and never taken back. */
+static PyMemAllocatorEx pyprof__next[PYPROF__DOMAINS];
+
+PYPROF__INLINE void pyprof__hook_count(const void *memory, size_t size, uint32_t from) {
+    pyprof__heap_thread *self = &pyprof__heap_self;
+    self->left -= (int64_t)size;
+    if (self->left < 0) {
+        pyprof__heap_take(memory, size, from);
+    }
+}
+
+/* What an allocator passes on to another one is counted where it was asked for: is_inside. */
+PYPROF__INLINE void *pyprof__hook_malloc(uint32_t index, void *context, size_t size) {
+    pyprof__heap_thread *self = &pyprof__heap_self;
+    if (self->is_inside > 0) {
+        return pyprof__next[index].malloc(context, size);
+    }
+    self->is_inside = 1;
+    void *memory = pyprof__next[index].malloc(context, size);
+    self->is_inside = 0;
+    if (memory != NULL) {
+        pyprof__hook_count(memory, size, 1u << index);
+    }
+    return memory;
+}
+
+PYPROF__INLINE void *pyprof__hook_calloc(uint32_t index, void *context, size_t count, size_t size) {
+    pyprof__heap_thread *self = &pyprof__heap_self;
+    if (self->is_inside > 0) {
+        return pyprof__next[index].calloc(context, count, size);
+    }
+    self->is_inside = 1;
+    void *memory = pyprof__next[index].calloc(context, count, size);
+    self->is_inside = 0;
+    if (memory != NULL) {
+        pyprof__hook_count(memory, count * size, 1u << index); /* it did not overflow, as there is memory */
+    }
+    return memory;
+}
+
+/* Whether a sample lived there, which ends: *was. */
+PYPROF__INLINE bool pyprof__hook_forget(const void *memory, pyprof__live *was) {
+    return pyprof__heap_may_live(memory) && !pyprof__heap_self.has_lock && pyprof__heap_forget(memory, was);
+}
+
+/* One allocation ends and another begins, wherever that lies. The old one ends first, as its address is free for others
+   within the call; if that fails, it has lived on. */
+PYPROF__INLINE void *pyprof__hook_realloc(uint32_t index, void *context, void *memory, size_t size) {
+    pyprof__heap_thread *self = &pyprof__heap_self;
+    pyprof__live was;
+    if (self->is_inside > 0) {
+        return pyprof__next[index].realloc(context, memory, size);
+    }
+    bool has_ended = memory != NULL && pyprof__hook_forget(memory, &was);
+    self->is_inside = 1;
+    void *now = pyprof__next[index].realloc(context, memory, size);
+    self->is_inside = 0;
+    if (now != NULL) {
+        pyprof__hook_count(now, size, 1u << index);
+    } else if (has_ended) {
+        pyprof__heap_restore(&was);
+    }
+    return now;
+}
+
+PYPROF__INLINE void pyprof__hook_free(uint32_t index, void *context, void *memory) {
+    pyprof__live was;
+    (void)pyprof__hook_forget(memory, &was);
+    pyprof__next[index].free(context, memory);
+}
+
+/* The four functions of a domain. */
+#define PYPROF__HOOKS(name, index)                                                                                     \
+    static void *pyprof__##name##_malloc(void *context, size_t size) {                                                 \
+        return pyprof__hook_malloc(index, context, size);                                                              \
+    }                                                                                                                  \
+    static void *pyprof__##name##_calloc(void *context, size_t count, size_t size) {                                   \
+        return pyprof__hook_calloc(index, context, count, size);                                                       \
+    }                                                                                                                  \
+    static void *pyprof__##name##_realloc(void *context, void *memory, size_t size) {                                  \
+        return pyprof__hook_realloc(index, context, memory, size);                                                     \
+    }                                                                                                                  \
+    static void pyprof__##name##_free(void *context, void *memory) {                                                   \
+        pyprof__hook_free(index, context, memory);                                                                     \
+    }
+PYPROF__HOOKS(raw, 0)
+PYPROF__HOOKS(mem, 1)
+PYPROF__HOOKS(obj, 2)
+#undef PYPROF__HOOKS
+
+static const PyMemAllocatorEx pyprof__hooks[PYPROF__DOMAINS] = {
+    {NULL, pyprof__raw_malloc, pyprof__raw_calloc, pyprof__raw_realloc, pyprof__raw_free},
+    {NULL, pyprof__mem_malloc, pyprof__mem_calloc, pyprof__mem_realloc, pyprof__mem_free},
+    {NULL, pyprof__obj_malloc, pyprof__obj_calloc, pyprof__obj_realloc, pyprof__obj_free},
+};
+
+static bool pyprof__is_outermost_hook(uint32_t index) {
+    PyMemAllocatorEx now;
+    PyMem_GetAllocator(pyprof__domains[index], &now);
+    return now.malloc == pyprof__hooks[index].malloc;
+}
+
+static void pyprof__hook_in(uint32_t index) {
+    PyMemAllocatorEx hook = pyprof__hooks[index], now;
+    PyMem_GetAllocator(pyprof__domains[index], &now);
+    if (memcmp(&now, &pyprof__next[index], sizeof now) != 0) { /* it may be in use, if our hook was there before */
+        pyprof__next[index] = now;
+    }
+    hook.ctx = now.ctx;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    PyMem_SetAllocator(pyprof__domains[index], &hook);
+}
+
+/* Allocates a byte in a domain, and frees it. */
+static void pyprof__touch_domain(uint32_t index) {
+    if (index == 0) {
+        PyMem_RawFree(PyMem_RawMalloc(1));
+    } else if (index == 1) {
+        PyMem_Free(PyMem_Malloc(1));
+    } else {
+        PyObject_Free(PyObject_Malloc(1));
+    }
+}
+
+/* Whether our hook is called in a domain: others may have been put over it, and call it or not, or CPython has dropped
+   it. An allocation shows it. */
+static bool pyprof__heap_probe(uint32_t index) {
+    pyprof__heap_thread *self = &pyprof__heap_self;
+    int64_t left = self->left;
+    uint64_t mean = self->mean;
+    self->probed = 1u << index;
+    self->left = -1;
+    pyprof__touch_domain(index);
+    bool is_called = self->probed == 0;
+    self->probed = 0;
+    self->left = left;
+    self->mean = mean;
+    return is_called;
+}
+
+/* The domains in which our hooks are called, as bits. */
+static uint32_t pyprof__heap_domains(void) {
+    uint32_t domains = 0;
+    for (uint32_t i = 0; i < PYPROF__DOMAINS; i++) {
+        domains |= pyprof__heap_probe(i) ? 1u << i : 0;
+    }
+    return domains;
+}
+
+/* Whether the calling thread may look at Python's allocators, and change them. */
+static bool pyprof__may_hook(void) {
+    return !Py_IsInitialized() || (pyprof__current_thread_state() != 0 && PyGILState_Check());
+}
+
+static pyprof_result pyprof__say_gil(const char *caller) {
+    pyprof__say("%s: the calling thread does not hold the GIL, and Python is initialised", caller);
+    return PYPROF_ERROR_GIL;
+}
+
+static pyprof_result pyprof__say_no_heap(const char *caller) {
+    pyprof__say("%s: heap sampling is not on: pyprof_heap_start begins it", caller);
+    return PYPROF_ERROR_NOT_ACTIVE;
+}
+
+/* Our hooks may be called until the process ends: by a thread that was about to. */
+static void pyprof__stay_loaded_for_hooks(void) {
+#if PYPROF__UNLOADABLE
+    Dl_info here;
+    if (dladdr(&pyprof__heap, &here) != 0) {
+        (void)dlopen(here.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+    }
+#endif
+}
+
+/* In a child that was made without fork's handlers: all that its parent had is forgotten, as it may have been in the
+   middle of a change. */
+static void pyprof__heap_forget_parent(void) {
+    if (pyprof__heap.is_on && pyprof__get(&pyprof__heap.pid) != (uint32_t)getpid()) {
+        uint32_t session = pyprof__heap.session;
+        pthread_mutex_init(&pyprof__heap_lock, NULL);
+        pyprof__set64(&pyprof__heap_mean, 0);
+        memset(&pyprof__heap, 0, sizeof pyprof__heap);
+        pyprof__heap.session = session;
+    }
+}
+
+static pyprof_heap_desc pyprof__heap_defaults(const pyprof_heap_desc *desc) {
+    pyprof_heap_desc resolved;
+    memset(&resolved, 0, sizeof resolved);
+    if (desc != NULL) {
+        resolved = *desc;
+    }
+    resolved.sampling_bytes = resolved.sampling_bytes == 0 ? (size_t)512 << 10 : resolved.sampling_bytes;
+    resolved.memory_limit = resolved.memory_limit == 0 ? (size_t)32 << 20 : resolved.memory_limit;
+    resolved.max_depth = resolved.max_depth == 0 ? 1024 : resolved.max_depth;
+    if (resolved.allocator.alloc_fn == NULL && resolved.allocator.free_fn == NULL) {
+        resolved.allocator.alloc_fn = pyprof__libc_alloc;
+        resolved.allocator.free_fn = pyprof__libc_free;
+    }
+    return resolved;
+}
+
+/* Of a description with its defaults filled in. False: what is wrong was said. */
+static bool pyprof__heap_desc_is_valid(const pyprof_heap_desc *desc) {
+    if (desc->sampling_bytes > (size_t)1 << 30) {
+        pyprof__say("sampling_bytes is %zu: it has to be 1 to 1073741824, or 0 for 524288", desc->sampling_bytes);
+    } else if (desc->memory_limit < 1u << 20) {
+        pyprof__say("memory_limit is %zu: it has to be at least 1048576 bytes, or 0 for 32 MiB", desc->memory_limit);
+    } else if (desc->max_depth < 16 || desc->max_depth > 65536) {
+        pyprof__say("max_depth is %lu: it has to be 16 to 65536, or 0 for 1024", (unsigned long)desc->max_depth);
+    } else if ((desc->allocator.alloc_fn == NULL) != (desc->allocator.free_fn == NULL)) {
+        pyprof__say("allocator.%s is NULL: both functions have to be set, or neither",
+                    desc->allocator.alloc_fn == NULL ? "alloc_fn" : "free_fn");
+    } else {
+        return true;
+    }
+    return false;
+}
+
+/* Begins, or goes on, with all hooks in place. With pyprof__lifecycle. */
+static pyprof_result pyprof__heap_begin(const pyprof_heap_desc *desc) {
+    pyprof__heap_thread *self = &pyprof__heap_self;
+    uint32_t domains = pyprof__heap_domains();
+    if (pyprof__get64(&pyprof__heap_mean) != 0 && domains == (1u << PYPROF__DOMAINS) - 1) {
+        pyprof__say("heap sampling is already on: pyprof_heap_stop ends it");
+        return PYPROF_ERROR_ALREADY_ACTIVE;
+    }
+    pyprof__set(&pyprof__heap.pid, (uint32_t)getpid());
+    if (pyprof__running() == NULL) {
+        pyprof__process.pid = getpid(); /* for what is read safely */
+    }
+    (void)pyprof__heap_enter(self);
+    pyprof_result result = pyprof__heap.is_on ? PYPROF_OK : pyprof__heap_init(desc);
+    if (result == PYPROF_OK) {
+        pyprof__heap.desc.sampling_bytes = desc->sampling_bytes;
+    }
+    pyprof__heap_leave(self);
+    if (result != PYPROF_OK) {
+        return result;
+    }
+    pyprof__stay_loaded_for_hooks();
+    pyprof__set64(&pyprof__heap_mean, desc->sampling_bytes);
+    for (uint32_t i = 0; i < PYPROF__DOMAINS; i++) {
+        if (!(domains >> i & 1)) {
+            pyprof__hook_in(i);
+        }
+    }
+    return PYPROF_OK;
+}
+
+PYPROF_API pyprof_result pyprof_heap_start(const pyprof_heap_desc *desc) {
+    pyprof_heap_desc resolved = pyprof__heap_defaults(desc);
+    pyprof_result result = PYPROF_ERROR_ARGUMENT;
+    if (pyprof__heap_desc_is_valid(&resolved)) {
+        pyprof__lock();
+        pyprof__heap_forget_parent();
+        if (!pyprof__may_hook()) {
+            result = pyprof__say_gil("pyprof_heap_start");
+        } else if (!pyprof__prepare_for_forks()) {
+            result = PYPROF_ERROR_MEMORY;
+            pyprof__say("heap sampling could not be begun: pthread_atfork had no memory");
+        } else {
+            result = pyprof__heap_begin(&resolved);
+            if (result == PYPROF_ERROR_MEMORY) {
+                pyprof__say("heap sampling could not be begun: memory_limit (%zu bytes) is too small, or the allocator "
+                            "gave nothing",
+                            resolved.memory_limit);
+            }
+        }
+        pyprof__unlock();
+    }
+    return pyprof__report(&resolved.logger, result);
+}
+
+/* Takes the lock, if heap sampling is on in this process. False: it is not, and nothing was taken. */
+static bool pyprof__heap_enter_on(void) {
+    if (!pyprof__heap_enter(&pyprof__heap_self)) {
+        return false;
+    }
+    if (!pyprof__heap.is_on) {
+        pyprof__heap_leave(&pyprof__heap_self);
+        return false;
+    }
+    return true;
+}
+
+PYPROF_API pyprof_result pyprof_heap_stop(void) {
+    if (!pyprof__heap_enter_on()) {
+        return pyprof__say_no_heap("pyprof_heap_stop");
+    }
+    pyprof_logger logger = pyprof__heap.desc.logger;
+    bool was_on = pyprof__get64(&pyprof__heap_mean) != 0;
+    pyprof__set64(&pyprof__heap_mean, 0);
+    pyprof__heap_leave(&pyprof__heap_self);
+    return pyprof__report(&logger, was_on ? PYPROF_OK : pyprof__say_no_heap("pyprof_heap_stop"));
+}
+
+PYPROF_API pyprof_result pyprof_heap_snapshot(pyprof_profile **profile) {
+    const char *caller = "pyprof_heap_snapshot";
+    if (profile == NULL) {
+        pyprof__say("%s: profile is NULL: it has to say where the address goes", caller);
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    *profile = NULL;
+    if (!pyprof__heap_enter_on()) {
+        return pyprof__say_no_heap(caller);
+    }
+    pyprof_logger logger = pyprof__heap.desc.logger;
+    *profile = pyprof__heap_profile();
+    pyprof__heap_leave(&pyprof__heap_self);
+    if (*profile == NULL) {
+        pyprof__say("%s: the allocator gave no memory for a copy", caller);
+    }
+    return pyprof__report(&logger, *profile != NULL ? PYPROF_OK : PYPROF_ERROR_MEMORY);
+}
+
+PYPROF_API pyprof_result pyprof_heap_get_stats(pyprof_heap_stats *stats) {
+    const char *caller = "pyprof_heap_get_stats";
+    if (stats == NULL) {
+        pyprof__say("%s: stats is NULL", caller);
+        return PYPROF_ERROR_ARGUMENT;
+    }
+    if (!pyprof__heap_enter_on()) {
+        return pyprof__say_no_heap(caller);
+    }
+    pyprof__heap_fill_stats(stats);
+    pyprof__heap_leave(&pyprof__heap_self);
+    stats->domains = pyprof__may_hook() ? pyprof__heap_domains() : 0;
+    return PYPROF_OK;
+}
+
+/* Whether all our hooks can be taken out: each is outermost, or no longer called. False: why was said. */
+static bool pyprof__can_unhook(void) {
+    static const char *const names[PYPROF__DOMAINS] = {"raw", "mem", "obj"};
+    for (uint32_t i = 0; i < PYPROF__DOMAINS; i++) {
+        if (!pyprof__is_outermost_hook(i) && pyprof__heap_probe(i)) {
+            pyprof__say(
+                "pyprof_heap_shutdown: another hook was put over ours in the domain %s, and calls it: take that "
+                "out first (tracemalloc.stop())",
+                names[i]);
+            return false;
+        }
+    }
+    return true;
+}
+
+PYPROF_API pyprof_result pyprof_heap_shutdown(void) {
+    const char *caller = "pyprof_heap_shutdown";
+    pyprof_logger logger = {NULL, NULL};
+    pyprof_result result = PYPROF_OK;
+    pyprof__lock();
+    if (!pyprof__heap_enter_on()) {
+        result = pyprof__say_no_heap(caller);
+    } else {
+        logger = pyprof__heap.desc.logger;
+        pyprof__heap_leave(&pyprof__heap_self);
+        if (!pyprof__may_hook()) {
+            result = pyprof__say_gil(caller);
+        } else if (!pyprof__can_unhook()) {
+            result = PYPROF_ERROR_HOOKED;
+        }
+    }
+    if (result == PYPROF_OK) {
+        pyprof__set64(&pyprof__heap_mean, 0);
+        for (uint32_t i = 0; i < PYPROF__DOMAINS; i++) {
+            if (pyprof__is_outermost_hook(i)) {
+                PyMem_SetAllocator(pyprof__domains[i], &pyprof__next[i]);
+            }
+        }
+        (void)pyprof__heap_enter(&pyprof__heap_self);
+        pyprof__heap_clear();
+        pyprof__heap_leave(&pyprof__heap_self);
+    }
+    pyprof__unlock();
+    return pyprof__report(&logger, result);
+}
+
+PYPROF_API void pyprof_heap_on_alloc(const void *memory, size_t size) {
+    if (memory != NULL && pyprof__get64(&pyprof__heap_mean) != 0 && pyprof__heap_self.is_inside == 0) {
+        pyprof__hook_count(memory, size, PYPROF__HEAP_HOST);
+    }
+}
+
+PYPROF_API void pyprof_heap_on_free(const void *memory) {
+    pyprof__live was;
+    (void)pyprof__hook_forget(memory, &was);
+}
+#endif /* PYPROF_NO_HEAP */
 
 // >>answers
 // What another process is told that asks for it through a socket (>>listen): what may be asked, and what comes of it.
@@ -14278,6 +15635,8 @@ PYPROF_API pyprof_result pyprof_get_facts(const pyprof_profile *profile, pyprof_
     facts->start_ns = profile->epoch_ns;
     facts->duration_ns = profile->duration_ns;
     facts->interval_us = profile->interval_us;
+    facts->kind = profile->kind;
+    facts->sampling_bytes = profile->sampling_bytes;
     facts->stats = profile->stats;
     facts->stats.samples_jit = profile->samples_jit;
     facts->stats.timeline_coarsened = profile->timeline_coarsened;
@@ -14463,6 +15822,8 @@ PYPROF_API const char *pyprof_result_string(pyprof_result result) {
         "the write function gave up",
         "unknown output format",
         "this debug build of CPython is not supported",
+        "the calling thread does not hold the GIL",
+        "another hook of Python's allocators was put over ours",
     }; /* in the order of their numbers, 0, -1, ... */
     unsigned number = 0u - (unsigned)result;
     return number < sizeof texts / sizeof *texts ? texts[number] : "unknown result";

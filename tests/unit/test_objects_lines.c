@@ -29,7 +29,7 @@ static void compare_code(PyObject *code, const char *module) {
     uintptr_t data = 0;
     size_t size = 0;
     assert_true(pyprof__read_code(&row, &reader, (uintptr_t)code, &fields));
-    assert_true(pyprof__bytes_data(fields.lines, &data, &size));
+    assert_true(pyprof__bytes_data(NULL, fields.lines, &data, &size));
     int32_t last = fields.first_line, end = size_of_code(code);
     for (int32_t instr = 0; instr < end; instr += 2) {
         int theirs = PyCode_Addr2Line((PyCodeObject *)(void *)code, instr);
@@ -177,7 +177,7 @@ static void test_damaged_tables_are_survived(void **state) {
     unit_run("import argparse\ncode = argparse.ArgumentParser._parse_known_args.__code__");
     PyObject *code = unit_main("code");
     assert_true(pyprof__read_code(&row, &reader, (uintptr_t)code, &fields));
-    assert_true(pyprof__bytes_data(fields.lines, &data, &size));
+    assert_true(pyprof__bytes_data(NULL, fields.lines, &data, &size));
     assert_true(size > 20);
     int32_t end = size_of_code(code);
     for (size_t cut = 0; cut <= size; cut++) {

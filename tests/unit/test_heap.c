@@ -1,0 +1,522 @@
+/* >>estimator >>heap >>hooks: that the estimate and its error are true of allocations that are made up, that a map of samples
+   is what it should be, within its limit, and that hooks go in and out while threads allocate. Python is not initialised. */
+#define PYPROF_IMPLEMENTATION
+#include "flamegraph.h"
+#include "pyprof.h"
+
+#include <math.h>
+#include <sys/wait.h>
+
+#include "unit.h"
+
+/* Starts with a seed of this thread's own, so that the same samples are taken each time. */
+static void start(size_t sampling_bytes, size_t memory_limit, uint64_t seed) {
+    pyprof_heap_desc desc = {0};
+    desc.sampling_bytes = sampling_bytes;
+    desc.memory_limit = memory_limit;
+    pyprof__heap_self.random = seed;
+    pyprof__heap_self.mean = 0;
+    pyprof__heap_self.left = 0;
+    assert_int_equal(pyprof_heap_start(&desc), PYPROF_OK);
+}
+
+static void end(void) {
+    assert_int_equal(pyprof_heap_shutdown(), PYPROF_OK);
+}
+
+static pyprof_heap_stats stats_now(void) {
+    pyprof_heap_stats stats;
+    assert_int_equal(pyprof_heap_get_stats(&stats), PYPROF_OK);
+    return stats;
+}
+
+static void test_functions_are_libms(void **state) {
+    (void)state;
+    for (double x = 1e-16; x <= 1; x *= 1.01) {
+        assert_true(fabs(pyprof__logarithm(x) - log(x)) <= 1e-14 * fabs(log(x)) + 1e-15);
+    }
+    for (double x = 1e-12; x < 100; x *= 1.01) {
+        assert_true(fabs(pyprof__chance(x) + expm1(-x)) <= 1e-13 * -expm1(-x));
+        assert_true(fabs(pyprof__root(x * 1e18) - sqrt(x * 1e18)) <= 1e-12 * sqrt(x * 1e18));
+    }
+    assert_true(pyprof__root(0) == 0);
+}
+
+/* Sizes from 8 bytes to 64 MiB, as many of each power of two; below sampling_bytes most, as in programs. */
+static uint64_t made_up_size(uint64_t *random) {
+    *random = *random * 6364136223846793005u + 1442695040888963407u;
+    uint64_t bits = *random >> 33, magnitude = bits % 100 < 98 ? 3 + bits % 10 : 13 + bits % 13;
+    return (UINT64_C(1) << magnitude) + (bits >> 8) % (UINT64_C(1) << magnitude);
+}
+
+/* 2,000 runs of 1,000 allocations. The mean of all estimates is the truth, and 95 % of them are within 1.96 of the errors that
+   are told with them; so are those of the variances. */
+static void test_estimates_are_true(void **state) {
+    enum {
+        runs = 2000,
+        allocations = 1000
+    };
+    const uint64_t mean = 65536;
+    double sum_of_scores = 0, squares_of_scores = 0, error_of_sum = 0, truth_sum = 0, estimate_sum = 0;
+    int within = 0;
+    uint64_t random = 7;
+    pyprof__heap_thread thread = {0};
+    (void)state;
+    thread.random = 1;
+    pyprof__set64(&pyprof__heap_mean, mean);
+    for (int run = 0; run < runs; run++) {
+        double truth = 0, estimate = 0, variance = 0;
+        for (int i = 0; i < allocations; i++) {
+            uint64_t size = made_up_size(&random);
+            truth += (double)size;
+            thread.left -= (int64_t)size;
+            uint64_t drawn = thread.left < 0 ? pyprof__heap_due(&thread, size) : 0;
+            if (drawn != 0) {
+                double weight = pyprof__heap_weight(size, drawn);
+                estimate += weight * (double)size;
+                variance += pyprof__heap_variance(size, weight);
+            }
+        }
+        double score = (estimate - truth) / sqrt(variance);
+        within += fabs(score) <= 1.96;
+        sum_of_scores += score;
+        squares_of_scores += score * score;
+        truth_sum += truth;
+        estimate_sum += estimate;
+        error_of_sum += variance;
+        assert_true(variance <= (double)mean * estimate);
+    }
+    pyprof__set64(&pyprof__heap_mean, 0);
+    print_message("%d of %d within 1.96 errors; estimate / truth %.5f +- %.5f; scores' variance %.3f\n", within, runs,
+                  estimate_sum / truth_sum, sqrt(error_of_sum) / truth_sum, squares_of_scores / runs);
+    assert_true(fabs(estimate_sum - truth_sum) <= 3 * sqrt(error_of_sum));
+    assert_true(within >= runs * 93 / 100 && within <= runs * 97 / 100);
+    assert_true(fabs(squares_of_scores / runs - 1) < 0.12);
+}
+
+/* Whether the sampling of one allocation depends on the one before: pairs of samples are as many as by chance. */
+static void test_samples_are_independent(void **state) {
+    enum {
+        allocations = 1000000
+    };
+    uint64_t pairs = 0, samples = 0;
+    bool was_sampled = false;
+    pyprof__heap_thread thread = {0};
+    (void)state;
+    thread.random = 3;
+    pyprof__set64(&pyprof__heap_mean, 1000);
+    for (int i = 0; i < allocations; i++) {
+        thread.left -= 300;
+        bool is_sampled = thread.left < 0 && pyprof__heap_due(&thread, 300) != 0;
+        samples += is_sampled;
+        pairs += is_sampled && was_sampled;
+        was_sampled = is_sampled;
+    }
+    pyprof__set64(&pyprof__heap_mean, 0);
+    double chance = 1 - exp(-0.3), expected = chance * chance * allocations;
+    assert_true(fabs((double)samples - chance * allocations) < 4 * sqrt(chance * allocations));
+    assert_true(fabs((double)pairs - expected) < 5 * sqrt(expected));
+}
+
+/* A gap that was drawn by one mean goes on to its end while samples are taken by another, and its sample has the weight of
+   its own. */
+static void test_mean_changes(void **state) {
+    pyprof__heap_thread thread = {0};
+    (void)state;
+    thread.random = 5;
+    pyprof__set64(&pyprof__heap_mean, 1000);
+    while (pyprof__heap_due(&thread, 1) == 0) {
+        thread.left--;
+    }
+    pyprof__set64(&pyprof__heap_mean, 50);
+    thread.left = -1;
+    assert_int_equal(pyprof__heap_due(&thread, 10), 1000);
+    thread.left = -1;
+    assert_int_equal(pyprof__heap_due(&thread, 10), 50);
+    pyprof__set64(&pyprof__heap_mean, 0);
+    thread.left = -1;
+    assert_int_equal(pyprof__heap_due(&thread, 10), 0);
+    assert_true(thread.left == 0 && thread.mean == 0);
+}
+
+enum {
+    ADDRESSES = 20000
+};
+
+static void *made_up_address(size_t i) {
+    return (void *)(uintptr_t)(0x10000000u + i * 48);
+}
+
+/* Each is a sample, and lives or not as it should; at the end none does. */
+static void test_map_follows_what_lives(void **state) {
+    static bool lives[ADDRESSES];
+    uint64_t random = 11, live = 0, replaced = 0;
+    (void)state;
+    memset(lives, 0, sizeof lives);
+    start(1, 0, 1);
+    for (int i = 0; i < 200000; i++) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        size_t at = (size_t)(random >> 33) % ADDRESSES;
+        if ((random >> 20) % 3 > 0) { /* also where one lives: its end was not seen */
+            replaced += lives[at];
+            live += !lives[at];
+            lives[at] = true;
+            pyprof_heap_on_alloc(made_up_address(at), 1000 + at);
+        } else {
+            live -= lives[at];
+            lives[at] = false;
+            pyprof_heap_on_free(made_up_address(at));
+        }
+    }
+    pyprof_heap_stats stats = stats_now();
+    assert_int_equal(stats.samples_live, live);
+    assert_int_equal(stats.samples_replaced, replaced);
+    assert_int_equal(stats.samples, stats.samples_live + stats.samples_freed + stats.samples_replaced);
+    assert_true(stats.live_bytes >= live * 1000 && stats.stacks == 1 && stats.lost_memory == 0);
+    assert_int_equal(pyprof_heap_stop(), PYPROF_OK);
+    pyprof_heap_on_alloc(made_up_address(ADDRESSES), 1000);
+    assert_int_equal(stats_now().samples, stats.samples);
+    for (size_t i = 0; i < ADDRESSES; i++) {
+        pyprof_heap_on_free(made_up_address(i));
+    }
+    stats = stats_now();
+    assert_true(stats.samples_live == 0 && stats.live_bytes == 0 && stats.live_bytes_error == 0);
+    for (uint32_t i = 0; i < PYPROF__HEAP_FILTER; i++) {
+        assert_int_equal(pyprof__heap.filter[i], 0);
+    }
+    end();
+}
+
+/* What has no room is counted, with its bytes; what has takes 200 bytes at most. */
+static void test_memory_has_a_limit(void **state) {
+    counted_memory counts;
+    pyprof_heap_desc desc = {0};
+    (void)state;
+    memset(&counts, 0, sizeof counts);
+    desc.sampling_bytes = 1;
+    desc.memory_limit = 1 << 20;
+    desc.allocator.alloc_fn = counted_alloc;
+    desc.allocator.free_fn = counted_free;
+    desc.allocator.user = &counts;
+    assert_int_equal(pyprof_heap_start(&desc), PYPROF_OK);
+    for (size_t i = 0; i < 100000; i++) {
+        pyprof_heap_on_alloc(made_up_address(i), 100);
+    }
+    pyprof_heap_stats stats = stats_now();
+    assert_int_equal(stats.samples_live + stats.lost_memory, 100000);
+    assert_int_equal(stats.lost_bytes, stats.lost_memory * 100);
+    assert_true(stats.lost_memory > 0 && stats.samples_live * 200 > stats.bytes);
+    assert_true(counts.peak_bytes <= desc.memory_limit && stats.bytes == counts.bytes);
+    pyprof_profile *profile;
+    assert_int_equal(pyprof_heap_snapshot(&profile), PYPROF_OK);
+    pyprof_free(profile);
+    end();
+    assert_int_equal(counts.blocks, 0);
+}
+
+/* Each call of the allocator that is refused: start fails and has changed nothing, or samples are lost. */
+static void test_allocator_gives_nothing(void **state) {
+    pyprof_result result = PYPROF_ERROR_MEMORY;
+    int copies_refused = 0;
+    (void)state;
+    for (size_t refused = 1; refused < 40; refused++) {
+        counted_memory counts;
+        pyprof_heap_desc desc = {0};
+        memset(&counts, 0, sizeof counts);
+        counts.refuse_from = refused;
+        desc.sampling_bytes = 1;
+        desc.allocator.alloc_fn = counted_alloc;
+        desc.allocator.free_fn = counted_free;
+        desc.allocator.user = &counts;
+        result = pyprof_heap_start(&desc);
+        if (result == PYPROF_OK) {
+            pyprof_profile *profile;
+            for (size_t i = 0; i < 5000; i++) {
+                pyprof_heap_on_alloc(made_up_address(i), 100);
+            }
+            pyprof_heap_stats stats = stats_now();
+            assert_int_equal(stats.samples, 5000);
+            assert_int_equal(stats.samples_live + stats.lost_memory, 5000);
+            pyprof_result copied = pyprof_heap_snapshot(&profile);
+            assert_int_equal(copied, profile != NULL ? PYPROF_OK : PYPROF_ERROR_MEMORY);
+            copies_refused += profile == NULL;
+            pyprof_free(profile);
+            end();
+        } else {
+            assert_int_equal(result, PYPROF_ERROR_MEMORY);
+            assert_int_equal(pyprof_heap_shutdown(), PYPROF_ERROR_NOT_ACTIVE);
+        }
+        assert_int_equal(counts.blocks, 0);
+    }
+    assert_true(result == PYPROF_OK && copies_refused > 0);
+}
+
+static void *failing_realloc(void *context, void *memory, size_t size) {
+    (void)context, (void)memory, (void)size;
+    return NULL;
+}
+
+/* A realloc ends one allocation and begins another; one that fails has changed nothing. */
+static void test_sizes_change(void **state) {
+    (void)state;
+    start(1, 0, 1);
+    void *memory = PyMem_RawMalloc(1000);
+    assert_int_equal(stats_now().live_bytes, 1000);
+    memory = PyMem_RawRealloc(memory, 100);
+    assert_int_equal(stats_now().live_bytes, 100);
+    memory = PyMem_RawRealloc(memory, 5000000);
+    assert_int_equal(stats_now().live_bytes, 5000000);
+    PyMemAllocatorEx next = pyprof__next[0];
+    pyprof__next[0].realloc = failing_realloc;
+    assert_null(PyMem_RawRealloc(memory, 10));
+    pyprof__next[0] = next;
+    pyprof_heap_stats stats = stats_now();
+    assert_true(stats.live_bytes == 5000000 && stats.samples == 3 && stats.samples_freed == 2);
+    PyMem_RawFree(memory);
+    memory = PyMem_RawRealloc(NULL, 70);
+    void *zeros = PyMem_RawCalloc(7, 11);
+    stats = stats_now();
+    assert_true(stats.live_bytes == 147 && stats.samples_live == 2 && stats.alloc_bytes == 5001247);
+    PyMem_RawFree(memory);
+    PyMem_RawFree(zeros);
+    PyMem_RawFree(NULL);
+    assert_int_equal(stats_now().samples_live, 0);
+    end();
+}
+
+static void test_misuse(void **state) {
+    pyprof_heap_desc desc = {0};
+    pyprof_heap_stats stats;
+    pyprof_profile *profile;
+    (void)state;
+    assert_int_equal(pyprof_heap_stop(), PYPROF_ERROR_NOT_ACTIVE);
+    assert_int_equal(pyprof_heap_shutdown(), PYPROF_ERROR_NOT_ACTIVE);
+    assert_int_equal(pyprof_heap_snapshot(&profile), PYPROF_ERROR_NOT_ACTIVE);
+    assert_int_equal(pyprof_heap_get_stats(&stats), PYPROF_ERROR_NOT_ACTIVE);
+    assert_string_equal(pyprof_last_error(),
+                        "pyprof_heap_get_stats: heap sampling is not on: pyprof_heap_start begins it");
+    assert_int_equal(pyprof_heap_snapshot(NULL), PYPROF_ERROR_ARGUMENT);
+    assert_int_equal(pyprof_heap_get_stats(NULL), PYPROF_ERROR_ARGUMENT);
+    desc.sampling_bytes = ((size_t)1 << 30) + 1;
+    assert_int_equal(pyprof_heap_start(&desc), PYPROF_ERROR_ARGUMENT);
+    desc.sampling_bytes = 0;
+    desc.memory_limit = 1000;
+    assert_int_equal(pyprof_heap_start(&desc), PYPROF_ERROR_ARGUMENT);
+    desc.memory_limit = 0;
+    desc.max_depth = 3;
+    assert_int_equal(pyprof_heap_start(&desc), PYPROF_ERROR_ARGUMENT);
+    desc.max_depth = 0;
+    desc.allocator.free_fn = counted_free;
+    assert_int_equal(pyprof_heap_start(&desc), PYPROF_ERROR_ARGUMENT);
+    pyprof_heap_on_alloc(made_up_address(1), 1 << 30);
+    pyprof_heap_on_free(made_up_address(1));
+    assert_int_equal(pyprof_heap_start(NULL), PYPROF_OK);
+    assert_int_equal(pyprof_heap_start(NULL), PYPROF_ERROR_ALREADY_ACTIVE);
+    assert_int_equal(pyprof_heap_stop(), PYPROF_OK);
+    assert_int_equal(pyprof_heap_stop(), PYPROF_ERROR_NOT_ACTIVE);
+    assert_int_equal(pyprof_heap_start(NULL), PYPROF_OK);
+    assert_int_equal(stats_now().domains, PYPROF_HEAP_RAW | PYPROF_HEAP_MEM | PYPROF_HEAP_OBJ);
+    end();
+}
+
+static PyMemAllocatorEx below; /* what over has been put over */
+
+static void *over_malloc(void *context, size_t size) {
+    return below.malloc(context, size);
+}
+
+/* Ours are not taken out from under others; what is gone is put back. */
+static void test_others_hooks(void **state) {
+    PyMemAllocatorEx before, over;
+    (void)state;
+    PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &before);
+    start(1, 0, 1);
+    PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &below);
+    over = below;
+    over.malloc = over_malloc;
+    PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &over);
+    assert_int_equal(pyprof_heap_shutdown(), PYPROF_ERROR_HOOKED);
+    assert_int_equal(stats_now().domains, PYPROF_HEAP_RAW | PYPROF_HEAP_MEM | PYPROF_HEAP_OBJ);
+    assert_int_equal(pyprof_heap_start(NULL), PYPROF_ERROR_ALREADY_ACTIVE);
+    PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &before); /* as CPython does when it begins anew */
+    assert_int_equal(stats_now().domains, PYPROF_HEAP_MEM | PYPROF_HEAP_OBJ);
+    assert_int_equal(pyprof_heap_start(NULL), PYPROF_OK);
+    assert_int_equal(stats_now().domains, PYPROF_HEAP_RAW | PYPROF_HEAP_MEM | PYPROF_HEAP_OBJ);
+    end();
+    PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &over);
+    assert_memory_equal(&before, &over, sizeof before);
+}
+
+static pyprof__atomic32 must_end;
+
+static void *allocate(void *user) {
+    uint64_t random = (uint64_t)(uintptr_t)user;
+    void *held[64] = {0};
+    while (!pyprof__get(&must_end)) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        void **at = &held[random >> 58];
+        size_t size = 1 + (size_t)(random >> 33) % 2000;
+        if (*at != NULL && random % 7 == 0) {
+            PyMem_RawFree(*at);
+            *at = NULL;
+        } else {
+            *at = PyMem_RawRealloc(*at, size);
+            memset(*at, 1, size);
+        }
+    }
+    for (size_t i = 0; i < 64; i++) {
+        PyMem_RawFree(held[i]);
+    }
+    return NULL;
+}
+
+/* A thousand times, while eight threads allocate; and where the last one stays until they have freed all, nothing lives
+   that they have allocated since it began. */
+static void test_in_and_out_under_load(void **state) {
+    pthread_t threads[8];
+    (void)state;
+    pyprof__set(&must_end, 0);
+    for (uintptr_t i = 0; i < 8; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, allocate, (void *)(i + 1)), 0);
+    }
+    uint64_t samples = 0;
+    for (int i = 0; i < 1000; i++) {
+        start(i % 2 == 0 ? 100 : 100000, 0, 0);
+        usleep(100);
+        samples += stats_now().samples;
+        end();
+    }
+    assert_true(samples > 1000);
+    start(100, 0, 0);
+    while (stats_now().samples < 10000) {
+        sched_yield();
+    }
+    pyprof__set(&must_end, 1);
+    for (size_t i = 0; i < 8; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    assert_int_equal(stats_now().samples_live, 0);
+    assert_int_equal(stats_now().samples_replaced, 0);
+    end();
+    print_message("%llu samples in 1000 times\n", (unsigned long long)samples);
+}
+
+/* A child goes on as its parent does; one that was made without fork's handlers begins anew. */
+static void test_forks(void **state) {
+    (void)state;
+    start(1, 0, 1);
+    void *memory = PyMem_RawMalloc(1000);
+    for (int with_handlers = 0; with_handlers < 2; with_handlers++) {
+        int status = 0;
+        pid_t child = with_handlers ? fork() : (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+        if (child == 0) {
+            void *more = PyMem_RawMalloc(70);
+            pyprof_heap_stats stats;
+            pyprof_result result = pyprof_heap_get_stats(&stats);
+            bool is_right =
+                with_handlers ? result == PYPROF_OK && stats.live_bytes == 1070 : result == PYPROF_ERROR_NOT_ACTIVE;
+            PyMem_RawFree(memory);
+            PyMem_RawFree(more);
+            result = pyprof_heap_get_stats(&stats);
+            is_right = is_right && (!with_handlers || stats.live_bytes == 0);
+            if (!with_handlers) {
+                is_right = is_right && pyprof_heap_start(NULL) == PYPROF_OK;
+            }
+            is_right = is_right && pyprof_heap_shutdown() == PYPROF_OK;
+            _exit(is_right ? 0 : 1);
+        }
+        assert_true(child > 0 && waitpid(child, &status, 0) == child);
+        assert_int_equal(status, 0);
+    }
+    assert_int_equal(stats_now().live_bytes, 1000);
+    PyMem_RawFree(memory);
+    end();
+}
+
+static bool gather(void *user, const void *data, size_t size) {
+    char *text = (char *)user;
+    size_t used = strlen(text);
+    assert_true(used + size < 65536);
+    memcpy(text + used, data, size);
+    text[used + size] = '\0';
+    return true;
+}
+
+static const char *written(const pyprof_profile *profile, pyprof_format format, pyprof_metric metric, char *text) {
+    pyprof_output output = {0};
+    output.format = format;
+    output.metric = metric;
+    text[0] = '\0';
+    assert_int_equal(pyprof_write(profile, &output, gather, text), PYPROF_OK);
+    return text;
+}
+
+/* Each format has the figures as they are: bytes and objects, no times. */
+static void test_formats(void **state) {
+    static char text[65536];
+    pyprof_facts facts;
+    pyprof_profile *profile;
+    (void)state;
+    start(1, 0, 1);
+    pyprof_heap_on_alloc(made_up_address(1), 5000);
+    pyprof_heap_on_alloc(made_up_address(2), 300);
+    pyprof_heap_on_free(made_up_address(2));
+    assert_int_equal(pyprof_heap_snapshot(&profile), PYPROF_OK);
+    end();
+    assert_int_equal(pyprof_get_facts(profile, &facts), PYPROF_OK);
+    assert_true(facts.kind == PYPROF_KIND_HEAP && facts.sampling_bytes == 1);
+    const char *line = "thread MainThread;[native] ";
+    static const struct {
+        pyprof_metric metric;
+        const char *value, *unit, *words;
+    } expected[] = {{PYPROF_METRIC_INUSE_SPACE, "5000\n", "\"bytes\"", "bytes that live: 5000\n"},
+                    {PYPROF_METRIC_ALLOC_SPACE, "5300\n", "\"bytes\"", "bytes allocated: 5300\n"},
+                    {PYPROF_METRIC_ALLOC_OBJECTS, "2\n", "\"none\"", "objects allocated: 2\n"},
+                    {PYPROF_METRIC_INUSE_OBJECTS, "1\n", "\"none\"", "objects that live: 1\n"}};
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        written(profile, PYPROF_FORMAT_COLLAPSED, expected[i].metric, text);
+        assert_memory_equal(text, line, strlen(line));
+        assert_string_equal(text + strlen(line), expected[i].value);
+        written(profile, PYPROF_FORMAT_SPEEDSCOPE, expected[i].metric, text);
+        assert_non_null(strstr(text, expected[i].unit));
+        assert_null(strstr(text, "nanoseconds"));
+        written(profile, PYPROF_FORMAT_TABLE, expected[i].metric, text);
+        assert_non_null(strstr(text, expected[i].words));
+        assert_null(strstr(text, "wall"));
+    }
+    /* Of pprof the strings are looked for; formats/ has who reads it. */
+    static const char *const names[] = {"inuse_space", "alloc_space", "alloc_objects", "inuse_objects", "bytes"};
+    pyprof_output output = {0};
+    output.format = PYPROF_FORMAT_PPROF_PLAIN;
+    pyprof__gathered gathered = {&profile->memory, {NULL, 1, 0, 0}};
+    assert_int_equal(pyprof_write(profile, &output, pyprof__gather, &gathered), PYPROF_OK);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        assert_non_null(memmem(gathered.bytes.data, gathered.bytes.count, names[i], strlen(names[i])));
+    }
+    assert_null(memmem(gathered.bytes.data, gathered.bytes.count, "nanoseconds", strlen("nanoseconds")));
+    pyprof__array_free(&profile->memory, &gathered.bytes);
+    output.format = PYPROF_FORMAT_SVG;
+    assert_int_equal(pyprof_write(profile, &output, pyprof__gather, &gathered), PYPROF_OK);
+    assert_non_null(memmem(gathered.bytes.data, gathered.bytes.count, "bytes that live", strlen("bytes that live")));
+    pyprof__array_free(&profile->memory, &gathered.bytes);
+    pyprof_free(profile);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_functions_are_libms),
+        cmocka_unit_test(test_estimates_are_true),
+        cmocka_unit_test(test_samples_are_independent),
+        cmocka_unit_test(test_mean_changes),
+        cmocka_unit_test(test_map_follows_what_lives),
+        cmocka_unit_test(test_memory_has_a_limit),
+        cmocka_unit_test(test_allocator_gives_nothing),
+        cmocka_unit_test(test_sizes_change),
+        cmocka_unit_test(test_misuse),
+        cmocka_unit_test(test_others_hooks),
+        cmocka_unit_test(test_in_and_out_under_load),
+        cmocka_unit_test(test_forks),
+        cmocka_unit_test(test_formats),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
