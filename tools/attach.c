@@ -635,13 +635,14 @@ enum {
     ATTACH_SCRIPT_PATH_SIZE = 512
 };
 
-/* Of the eval breaker's lowest byte: the look at the script, and all that could be set there by others while we write it,
-   which then would be lost. Each may come without cause: CPython looks, and finds nothing to do. */
+/* Of the eval breaker's lowest byte: the look at the script; and signals, pending calls, an asynchronous exception (and
+   what free-threaded builds have to merge), which may be set by others while we write the byte, and would be lost. Each may
+   come without cause: CPython looks, and finds nothing to do. Not so the request to give the GIL away, which waits until
+   somebody has taken it: that is never set here, and who waits for the GIL sets it again after 5 ms. */
 enum {
-    ATTACH_BREAKER = 1 << 5 | 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3
-};
-enum {
-    ATTACH_BREAKER_FREE_THREADED = 1 << 6
+    ATTACH_BREAKER = 1 << 5 | 1 << 1 | 1 << 2 | 1 << 3,
+    ATTACH_BREAKER_FREE_THREADED = 1 << 6,
+    ATTACH_BREAKER_GIL = 1 << 0
 };
 
 /* As in _Py_DebugOffsets. */
@@ -743,7 +744,8 @@ static bool attach_ask_debugger(attach_target *target, attach_place *place) {
     bool is_good = attach_write(target, support + place->offsets.script_path, path, strlen(path) + 1) &&
                    attach_write(target, support, &is_asked, sizeof is_asked) &&
                    attach_read(target, at, &breaker, sizeof breaker);
-    breaker = (uint8_t)(breaker | ATTACH_BREAKER | (is_free_threaded ? ATTACH_BREAKER_FREE_THREADED : 0));
+    breaker = (uint8_t)((breaker & ~ATTACH_BREAKER_GIL) | ATTACH_BREAKER |
+                        (is_free_threaded ? ATTACH_BREAKER_FREE_THREADED : 0));
     return (is_good && attach_write(target, at, &breaker, sizeof breaker)) ||
            attach_refuse(target, "process %ld: cannot write into its memory: %s", target->order->pid, strerror(errno));
 }
