@@ -552,7 +552,7 @@ static const char *attach_path(const attach_target *target, const char *name, ch
 /* A folder that both see, and a pipe in it, for the process's user. */
 static bool attach_make_folder(attach_target *target) {
     char path[PATH_MAX], prefix[64];
-    snprintf(target->folder, sizeof target->folder, "/tmp/pyprof-attach-XXXXXX");
+    snprintf(target->folder, sizeof target->folder, "/tmp/pyprof-attach-%ld-XXXXXX", target->order->pid);
     snprintf(prefix, sizeof prefix, "/proc/%ld/root", target->order->pid);
     attach_path(target, "", path, sizeof path);
     if (mkdtemp(path) == NULL) {

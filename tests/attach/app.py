@@ -55,13 +55,13 @@ def wait_for_select(seconds):
 def wait_for_poll(seconds):
     poll = select.poll()
     poll.register(0, select.POLLIN)
-    return poll.poll() == [(0, select.POLLIN)]
+    return [(number, what & select.POLLIN) for number, what in poll.poll()] == [(0, select.POLLIN)]
 
 
 def wait_for_epoll(seconds):
     poll = select.epoll()
     poll.register(0, select.EPOLLIN)
-    return poll.poll() == [(0, select.EPOLLIN)]
+    return [(number, what & select.EPOLLIN) for number, what in poll.poll()] == [(0, select.EPOLLIN)]
 
 
 def wait_for_lock(seconds):
@@ -179,15 +179,14 @@ def alarms(seconds):
         raise Alarm()
     counts = [0, 0]
     signal.signal(signal.SIGALRM, on_alarm)
-    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0005)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
+            signal.setitimer(signal.ITIMER_REAL, 0.0005)
             while True:
-                leaf(50)
+                leaf(20)
         except Alarm:
             counts[1] += 1
-    signal.setitimer(signal.ITIMER_REAL, 0)
     return counts[0] == counts[1] or counts
 
 
