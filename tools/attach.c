@@ -1001,6 +1001,11 @@ static bool attach_begin_stop(attach_stop *stop) {
     attach_target *target = stop->target;
     char byte;
     if (attach_trace(stop, PTRACE_SEIZE, 0, (const void *)(uintptr_t)PTRACE_O_TRACESYSGOOD) != 0) {
+        int error = errno;
+        if (!attach_look_at_status(target)) {
+            return false; /* it has just ended, or somebody else traces it */
+        }
+        errno = error;
         return errno == EPERM
                    ? attach_refuse_rights(target)
                    : attach_refuse(target, "process %ld: cannot trace it: %s", target->order->pid, strerror(errno));

@@ -166,6 +166,7 @@ def imports(seconds):
             except OSError:
                 continue
             _ctypes.dlclose(library._handle)
+        leaf(2000)
     return True
 
 
