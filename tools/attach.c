@@ -473,8 +473,8 @@ static bool attach_look_at_library(attach_target *target) {
 
 /* ---- what runs in the process -------------------------------------------------------------------------------- */
 
-/* In a namespace of its own. It finds by the pipe whether somebody waits for the answer still; if not, it does nothing. No
-   files of the standard library are imported. What it raises itself is its answer; what an exception of the program's
+/* In a namespace of its own. It finds by the pipe whether somebody waits for the answer still; if not, it does nothing. It
+   reads from the pipe itself, too: so there is no SIGPIPE for the program if who waits gives up in this moment. No files of the standard library are imported. What it raises itself is its answer; what an exception of the program's
    raises (a signal handler's) goes on to the program. The frames of both are told apart by their code. */
 static const char attach_script[] =
     "def load(library):\n"
@@ -502,6 +502,11 @@ static const char attach_script[] =
     "        answer = posix.open(pipe, posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)\n"
     "    except OSError:\n"
     "        return\n"
+    "    try:\n"
+    "        reader = posix.open(pipe, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)\n"
+    "    except OSError:\n"
+    "        posix.close(answer)\n"
+    "        return\n"
     "    said = 'error an exception of the program came in between: attach again'\n"
     "    try:\n"
     "        said = 'ok ' + listen(library, is_undone)\n"
@@ -516,6 +521,7 @@ static const char attach_script[] =
     "    finally:\n"
     "        posix.write(answer, said.encode('utf-8', 'surrogateescape')[:4000])\n"
     "        posix.close(answer)\n"
+    "        posix.close(reader)\n"
     "own = [function.__code__ for function in (load, listen, attach)]\n";
 
 /* Where CPython runs the script itself (3.14), it would print a KeyboardInterrupt and forget it. */

@@ -145,6 +145,8 @@ def births(seconds):
 
 
 def forks(seconds):
+    import warnings
+    warnings.simplefilter('ignore', DeprecationWarning)  # of forks beside threads, since 3.12
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         child = os.fork()
