@@ -473,8 +473,8 @@ static bool attach_look_at_library(attach_target *target) {
 
 /* ---- what runs in the process -------------------------------------------------------------------------------- */
 
-/* In a namespace of its own. It finds by the pipe whether somebody waits for the answer still; if not, it does nothing. No
-   files of the standard library are imported. What it raises itself is its answer; what an exception of the program's
+/* In a namespace of its own. It finds by the pipe whether somebody waits for the answer still; if not, it does nothing. It
+   reads from the pipe itself, too: so there is no SIGPIPE for the program if who waits gives up in this moment. No files of the standard library are imported. What it raises itself is its answer; what an exception of the program's
    raises (a signal handler's) goes on to the program. The frames of both are told apart by their code. */
 static const char attach_script[] =
     "def load(library):\n"
@@ -502,6 +502,11 @@ static const char attach_script[] =
     "        answer = posix.open(pipe, posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)\n"
     "    except OSError:\n"
     "        return\n"
+    "    try:\n"
+    "        reader = posix.open(pipe, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)\n"
+    "    except OSError:\n"
+    "        posix.close(answer)\n"
+    "        return\n"
     "    said = 'error an exception of the program came in between: attach again'\n"
     "    try:\n"
     "        said = 'ok ' + listen(library, is_undone)\n"
@@ -516,6 +521,7 @@ static const char attach_script[] =
     "    finally:\n"
     "        posix.write(answer, said.encode('utf-8', 'surrogateescape')[:4000])\n"
     "        posix.close(answer)\n"
+    "        posix.close(reader)\n"
     "own = [function.__code__ for function in (load, listen, attach)]\n";
 
 /* Where CPython runs the script itself (3.14), it would print a KeyboardInterrupt and forget it. */
@@ -552,7 +558,7 @@ static const char *attach_path(const attach_target *target, const char *name, ch
 /* A folder that both see, and a pipe in it, for the process's user. */
 static bool attach_make_folder(attach_target *target) {
     char path[PATH_MAX], prefix[64];
-    snprintf(target->folder, sizeof target->folder, "/tmp/pyprof-attach-XXXXXX");
+    snprintf(target->folder, sizeof target->folder, "/tmp/pyprof-attach-%ld-XXXXXX", target->order->pid);
     snprintf(prefix, sizeof prefix, "/proc/%ld/root", target->order->pid);
     attach_path(target, "", path, sizeof path);
     if (mkdtemp(path) == NULL) {
@@ -635,13 +641,14 @@ enum {
     ATTACH_SCRIPT_PATH_SIZE = 512
 };
 
-/* Of the eval breaker's lowest byte: the look at the script, and all that could be set there by others while we write it,
-   which then would be lost. Each may come without cause: CPython looks, and finds nothing to do. */
+/* Of the eval breaker's lowest byte: the look at the script; and signals, pending calls, an asynchronous exception (and
+   what free-threaded builds have to merge), which may be set by others while we write the byte, and would be lost. Each may
+   come without cause: CPython looks, and finds nothing to do. Not so the request to give the GIL away, which waits until
+   somebody has taken it: that is never set here, and who waits for the GIL sets it again after 5 ms. */
 enum {
-    ATTACH_BREAKER = 1 << 5 | 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3
-};
-enum {
-    ATTACH_BREAKER_FREE_THREADED = 1 << 6
+    ATTACH_BREAKER = 1 << 5 | 1 << 1 | 1 << 2 | 1 << 3,
+    ATTACH_BREAKER_FREE_THREADED = 1 << 6,
+    ATTACH_BREAKER_GIL = 1 << 0
 };
 
 /* As in _Py_DebugOffsets. */
@@ -743,7 +750,8 @@ static bool attach_ask_debugger(attach_target *target, attach_place *place) {
     bool is_good = attach_write(target, support + place->offsets.script_path, path, strlen(path) + 1) &&
                    attach_write(target, support, &is_asked, sizeof is_asked) &&
                    attach_read(target, at, &breaker, sizeof breaker);
-    breaker = (uint8_t)(breaker | ATTACH_BREAKER | (is_free_threaded ? ATTACH_BREAKER_FREE_THREADED : 0));
+    breaker = (uint8_t)((breaker & ~ATTACH_BREAKER_GIL) | ATTACH_BREAKER |
+                        (is_free_threaded ? ATTACH_BREAKER_FREE_THREADED : 0));
     return (is_good && attach_write(target, at, &breaker, sizeof breaker)) ||
            attach_refuse(target, "process %ld: cannot write into its memory: %s", target->order->pid, strerror(errno));
 }
@@ -999,6 +1007,11 @@ static bool attach_begin_stop(attach_stop *stop) {
     attach_target *target = stop->target;
     char byte;
     if (attach_trace(stop, PTRACE_SEIZE, 0, (const void *)(uintptr_t)PTRACE_O_TRACESYSGOOD) != 0) {
+        int error = errno;
+        if (!attach_look_at_status(target)) {
+            return false; /* it has just ended, or somebody else traces it */
+        }
+        errno = error;
         return errno == EPERM
                    ? attach_refuse_rights(target)
                    : attach_refuse(target, "process %ld: cannot trace it: %s", target->order->pid, strerror(errno));

@@ -1380,7 +1380,7 @@ static bool ctl_follow(const ctl_request *request, ctl_top *top) {
     while (is_good && ctl_take_keys(top)) {
         pyprof_profile *now = ctl_get_profile(request, "snapshot");
         pyprof_profile *difference = now != NULL ? ctl_difference(request, before, now) : NULL;
-        if (isatty(STDOUT_FILENO)) {
+        if (difference != NULL && isatty(STDOUT_FILENO)) { /* else it would take away what was complained of */
             fputs("\033[H\033[2J", stdout);
         }
         is_good = difference != NULL && ctl_put_top(request, difference, top);

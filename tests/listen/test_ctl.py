@@ -271,6 +271,95 @@ class Commands(Case):
             self.assertEqual(b'', self.bytes_of('x.txt'))
 
 
+@unittest.skipUnless(shutil.which('tmux'), 'skipped: there is no tmux')
+class Screen(Case):
+    """top in a real terminal, with what stands on its screen."""
+
+    def tmux(self, *words):
+        done = subprocess.run(['tmux', '-S', self.path('tmux'), '-f', '/dev/null'] + [str(word) for word in words],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=PATIENCE,
+                              cwd=self.folder, env=dict(os.environ, XDG_RUNTIME_DIR=self.folder, TERM='xterm', LC_ALL='C.UTF-8'))
+        return done.stdout
+
+    def begin_top(self, host, width, height):
+        """In a shell, which says how it ended and what the terminal is set to before and after."""
+        self.tmux('new-session', '-d', '-x', width, '-y', height,
+                  "stty -g > before; '%s' top %d; echo \"ended with $?\"; stty -g > after; sleep 1000" % (CTL, host.pid))
+        self.addCleanup(self.tmux, 'kill-server')
+        self.see(r'self   total  function')
+
+    def see(self, pattern, but=None):
+        """Waits until the screen has it."""
+        end = time.monotonic() + PATIENCE
+        screen = ''
+        while not re.search(pattern, screen) or (but and re.search(but, screen)):
+            self.assertLess(time.monotonic(), end, screen)
+            time.sleep(0.05)
+            screen = self.tmux('capture-pane', '-p')
+        return screen
+
+    def ended(self, status=0):
+        screen = self.see(r'ended with \d+')
+        self.assertIn('ended with %d' % status, screen)
+        end = time.monotonic() + PATIENCE
+        while not os.path.exists(self.path('after')) or not self.bytes_of('after'):
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
+        self.assertEqual(self.bytes_of('before'), self.bytes_of('after'))
+
+    def test_keys(self):
+        for width, height in (80, 24), (200, 50):
+            with self.subTest(size=(width, height)), self.listening() as host:
+                host('threads(2, work)')
+                self.begin_top(host, width, height)
+                screen = self.see(r'(?s)listening \(%d\): .* samples\n.*total  function\n.*%%  work.*q ends' % host.pid)
+                self.assertNotRegex(screen, r'%  wait ')
+                for line in screen.splitlines():
+                    self.assertLessEqual(len(line), width)
+                self.tmux('send-keys', 's')
+                first = r'total  function\n *\S+% *100\.0%'
+                self.see(first)
+                self.tmux('send-keys', 's')
+                self.see(r'total  function', but=first)
+                self.tmux('send-keys', 'f')
+                self.see(r'total  line\n')
+                self.tmux('send-keys', 'f')
+                self.see(r'total  function\n')
+                self.tmux('send-keys', 'i')
+                self.see(r'%  main ')  # it waits for its next line
+                self.tmux('send-keys', 'x')  # no key of it
+                self.tmux('send-keys', 'q')
+                self.ended()
+                self.assertIs(False, client.status(host.path)['is_recording'])
+                self.tmux('kill-server')
+
+    def test_resize(self):
+        with self.listening() as host:
+            host('threads(2, work)')
+            host('deep(40, 3)')
+            self.begin_top(host, 200, 50)
+            self.tmux('resize-window', '-x', 80, '-y', 24)
+            self.see(r'(?s)^listening .*%  work.*q ends')
+            self.tmux('send-keys', 'q')
+            self.ended()
+
+    def test_control_c(self):
+        with self.listening() as host:
+            host('threads(1, work)')
+            self.begin_top(host, 80, 24)
+            self.tmux('send-keys', 'C-c')
+            self.ended()
+            self.assertIs(False, client.status(host.path)['is_recording'])
+
+    def test_host_ends(self):
+        with self.listening() as host:
+            host('threads(1, work)')
+            self.begin_top(host, 80, 24)
+            host.end()
+            self.see(r'pyprof-ctl: %d: (nobody listens there|the connection was cut)' % host.pid)
+            self.ended(1)
+
+
 class Errors(Case):
     def test_who_cannot_be_asked(self):
         ended = subprocess.Popen(['true'])

@@ -11,6 +11,7 @@ import pickle
 import random
 import re
 import shutil
+import socket
 import struct
 import sys
 import tempfile
@@ -248,6 +249,27 @@ class Recording(Case):
         self.assertIsNone(pyprof.set_native_unwinding(False))
         with self.assertRaises(RuntimeError):
             pyprof.set_native_unwinding(True)
+
+    def test_listen(self):
+        with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+            for given in None, os.path.join(folder, "a.sock"), os.fsencode(os.path.join(folder, "b.sock")):
+                path = pyprof.listen(given)
+                self.assertEqual(os.fsdecode(given) if given is not None else path, path)
+                with socket.socket(socket.AF_UNIX) as peer:
+                    peer.connect(path)
+                    peer.sendall(b"pyprof 1 status\n")
+                    with peer.makefile("rb") as answer:
+                        self.assertEqual(b"ok\n", answer.readline())
+                        self.assertIn(b'"pid":%d,' % os.getpid(), answer.read())
+                with self.assertRaisesRegex(pyprof.AlreadyActiveError, "listens already"):
+                    pyprof.listen()
+                pyprof.unlisten()
+                self.assertFalse(os.path.exists(path))
+        with self.assertRaisesRegex(RuntimeError, "does not listen"):
+            pyprof.unlisten()
+        for wrong, error in (("", ValueError), ("x" * 200, ValueError), ("a\0b", ValueError), (7, TypeError), ("/nowhere/x", OSError)):
+            with self.assertRaises(error):
+                pyprof.listen(wrong)
 
     def test_name_interpreter(self):
         for wrong in (3, b"physics"):

@@ -62,3 +62,6 @@ def use() -> None:
     print(half, names, hottest.self, recorded.start_time.isoformat(), recorded.to_speedscope()["shared"])
     pyprof.top(duration=1, file=io.StringIO())
     pyprof.name_interpreter(None)
+    socket: str = pyprof.listen()
+    pyprof.unlisten()
+    pyprof.listen(socket)

@@ -27,8 +27,8 @@ AlreadyActiveError = _engine.AlreadyActiveError
 
 __all__ = [
     "AlreadyActiveError", "Frame", "Profile", "Profiler", "Row", "Sample", "Stats", "Thread", "ThreadProfiler", "dump",
-    "is_active", "name_interpreter", "native_unwinding_available", "profile", "record", "register_thread",
-    "set_native_unwinding", "snapshot", "start", "stats", "stop", "top", "unregister_thread",
+    "is_active", "listen", "name_interpreter", "native_unwinding_available", "profile", "record", "register_thread",
+    "set_native_unwinding", "snapshot", "start", "stats", "stop", "top", "unlisten", "unregister_thread",
 ]
 
 # ---- how to record ----
@@ -182,6 +182,21 @@ def name_interpreter(name):
     if name is not None and not isinstance(name, str):
         raise TypeError("a name has to be a str or None, not %s" % type(name).__name__)
     _engine.name_interpreter(name)
+
+
+def listen(path=None):
+    """Listen on a Unix socket, so that pyprof-ctl can look into this process, and answer its path. By default that is
+    pyprof-UID/PID.sock in $XDG_RUNTIME_DIR, or else in /tmp, where pyprof-ctl finds it by the process's id."""
+    if path is not None:
+        path = os.fsencode(path)
+        if b"\0" in path:
+            raise ValueError("path has a null byte")
+    return _engine.listen(path)
+
+
+def unlisten():
+    """Listen no more. A recording goes on, whoever began it."""
+    _engine.unlisten()
 
 
 def register_thread():

@@ -9,8 +9,8 @@ from ._engine import AlreadyActiveError as AlreadyActiveError
 
 __all__ = [
     "AlreadyActiveError", "Frame", "Profile", "Profiler", "Row", "Sample", "Stats", "Thread", "ThreadProfiler", "dump",
-    "is_active", "name_interpreter", "native_unwinding_available", "profile", "record", "register_thread",
-    "set_native_unwinding", "snapshot", "start", "stats", "stop", "top", "unregister_thread",
+    "is_active", "listen", "name_interpreter", "native_unwinding_available", "profile", "record", "register_thread",
+    "set_native_unwinding", "snapshot", "start", "stats", "stop", "top", "unlisten", "unregister_thread",
 ]
 
 _Result = TypeVar("_Result")
@@ -43,6 +43,8 @@ def profile(function: _Decorated, *, print_stats: bool = False, interval_ms: flo
 def profile(function: None = None, *, print_stats: bool = False, interval_ms: float = ...,
             output_path: Optional[_Path] = None, memory_limit_mb: float = 64, rate_hz: Optional[float] = None,
             quiet: bool = False, max_depth: int = 1024) -> Callable[[_Decorated], _Decorated]: ...
+def listen(path: Optional[_Path] = None) -> str: ...
+def unlisten() -> None: ...
 def register_thread() -> None: ...
 def unregister_thread() -> None: ...
 def name_interpreter(name: Optional[str]) -> None: ...

@@ -1,0 +1,222 @@
+"""A plain program that knows nothing of the profiler: does one kind of thing, says "begun", and at the end what came out.
+
+    app.py KIND SECONDS"""
+import os
+import select
+import signal
+import sys
+import threading
+import time
+
+names_at_start = None
+
+
+def leaf(turns):
+    return sum(number * number for number in range(turns))
+
+
+def compute(seconds):
+    end = time.monotonic() + seconds
+    turns = 0
+    while time.monotonic() < end:
+        assert leaf(200) == 2646700
+        turns += 1
+    return turns > 0
+
+
+def sleep(seconds):
+    """Whether each lasted as long as it should: one that is cut short is an interrupted system call."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        before = time.monotonic()
+        time.sleep(0.05)
+        assert time.monotonic() - before >= 0.05
+    return True
+
+
+def one_sleep(seconds):
+    before = time.monotonic()
+    time.sleep(seconds)
+    return time.monotonic() - before >= seconds
+
+
+def wait_for_input(seconds):
+    return input() == 'go on'
+
+
+def read_pipe(seconds):
+    return os.read(0, 100) == b'go on\n'
+
+
+def wait_for_select(seconds):
+    return select.select([0], [], []) == ([0], [], [])
+
+
+def wait_for_poll(seconds):
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    return [(number, what & select.POLLIN) for number, what in poll.poll()] == [(0, select.POLLIN)]
+
+
+def wait_for_epoll(seconds):
+    poll = select.epoll()
+    poll.register(0, select.EPOLLIN)
+    return [(number, what & select.EPOLLIN) for number, what in poll.poll()] == [(0, select.EPOLLIN)]
+
+
+def wait_for_lock(seconds):
+    lock = threading.Lock()
+    lock.acquire()
+
+    def give():
+        os.read(0, 100)
+        lock.release()
+    threading.Thread(target=give).start()
+    return lock.acquire()
+
+
+def c_calls(names):
+    """Bare calls of libc: what they return is what the kernel said; CPython would begin them anew."""
+    import ctypes
+    libc = ctypes.CDLL(None, use_errno=True)
+    return [getattr(libc, name) for name in names] + [ctypes]
+
+
+def bare_poll(seconds):
+    poll, ctypes = c_calls(['poll'])
+    return poll((ctypes.c_int * 2)(0, 1), 1, -1), ctypes.get_errno()
+
+
+def bare_epoll(seconds):
+    create, control, wait, ctypes = c_calls(['epoll_create1', 'epoll_ctl', 'epoll_wait'])
+    event = (ctypes.c_uint32 * 3)(1, 0, 0)
+    number = create(0)
+    control(number, 1, 0, event)
+    return wait(number, event, 1, -1), ctypes.get_errno()
+
+
+def bare_semaphore(seconds):
+    init, post, wait, ctypes = c_calls(['sem_init', 'sem_post', 'sem_wait'])
+    semaphore = (ctypes.c_uint64 * 4)()
+    init(semaphore, 0, 0)
+
+    def give():
+        os.read(0, 100)
+        post(semaphore)
+    threading.Thread(target=give).start()
+    return wait(semaphore), ctypes.get_errno()
+
+
+def bare_queue(seconds):
+    get, send, receive, remove, ctypes = c_calls(['msgget', 'msgsnd', 'msgrcv', 'msgctl'])
+    queue = get(0, 0o1600)
+    message = (ctypes.c_long * 4)(1, 7)
+
+    def give():
+        os.read(0, 100)
+        send(queue, message, 8, 0)
+    threading.Thread(target=give).start()
+    received = receive(queue, (ctypes.c_long * 4)(), 8, 0, 0)
+    remove(queue, 0, None)
+    return received, ctypes.get_errno()
+
+
+def threads(seconds):
+    results = []
+    all_threads = [threading.Thread(target=lambda: results.append(compute(seconds)), name='work %d' % n) for n in range(3)]
+    for thread in all_threads:
+        thread.start()
+    results.append(compute(seconds))
+    for thread in all_threads:
+        thread.join()
+    return results == [True] * 4
+
+
+def births(seconds):
+    """Threads begin and end all the time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        all_threads = [threading.Thread(target=leaf, args=(20,)) for _ in range(5)]
+        for thread in all_threads:
+            thread.start()
+        for thread in all_threads:
+            thread.join()
+    return True
+
+
+def forks(seconds):
+    import warnings
+    warnings.simplefilter('ignore', DeprecationWarning)  # of forks beside threads, since 3.12
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        child = os.fork()
+        if child == 0:
+            os._exit(7)
+        assert os.waitpid(child, 0)[1] == 7 << 8
+    return True
+
+
+def imports(seconds):
+    """Libraries are loaded all the time, most of it in ld.so."""
+    import ctypes
+    import _ctypes
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for name in ('libz.so.1', 'libresolv.so.2'):
+            try:
+                library = ctypes.CDLL(name)
+            except OSError:
+                continue
+            _ctypes.dlclose(library._handle)
+        leaf(2000)
+    return True
+
+
+def alarms(seconds):
+    """A handler of the program's raises in whatever Python runs, and what it raises has to arrive."""
+    class Alarm(Exception):
+        pass
+
+    def on_alarm(number, frame):
+        counts[0] += 1
+        raise Alarm()
+    counts = [0, 0]
+    signal.signal(signal.SIGALRM, on_alarm)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.0005)
+            while True:
+                leaf(20)
+        except Alarm:
+            counts[1] += 1
+    return counts[0] == counts[1] or counts
+
+
+def executes(seconds):
+    """Becomes another program again and again."""
+    if seconds <= 0:
+        return True
+    time.sleep(0.02)
+    os.execv(sys.executable, [sys.executable, __file__, 'executes', str(seconds - 0.1)])
+
+
+def c_loop(seconds):
+    """A long call into C that keeps the GIL."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        sum(range(30000000))
+    return True
+
+
+def main():
+    before = set(globals())
+    if sys.argv[1] != 'executes' or sys.argv[2] == sys.argv[2].rstrip('9'):
+        print('begun', flush=True)
+    result = globals()[sys.argv[1]](float(sys.argv[2]))
+    print(result, sorted(set(globals()) - before), sys.exc_info()[0], 'pyprof' in sys.modules, '_engine' in sys.modules,
+          flush=True)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,219 @@
+"""pyprof-ctl attach: programs that know nothing of the profiler have it brought in while they run, and come to the same end."""
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+sys.path.insert(0, os.path.join(os.environ['PYPROF_SOURCE'], 'tests', 'common'))
+import collapsed
+import harness
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOOLS = os.path.join(os.environ['PYPROF_BUILD'], 'tools')
+CTL = os.path.join(TOOLS, 'pyprof-ctl')
+LIBRARY = os.path.join(TOOLS, 'python', 'pyprof', '_engine.so')
+PATIENCE = harness.patience(60)
+VERSION = harness.python_version()
+
+# What app.py says at the end: what came out, what is new in __main__, no exception, no module.
+AS_EVER = ' [] None False False\n'
+
+
+def scope():
+    try:
+        with open('/proc/sys/kernel/yama/ptrace_scope', encoding='ascii') as file:
+            return int(file.read())
+    except OSError:
+        return 0
+
+
+def state_of(pid):
+    with open('/proc/%d/stat' % pid, encoding='ascii') as file:
+        return file.read().rsplit(') ', 1)[1][0]
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix='pyprof-', dir='/tmp')
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        self.environment = dict(harness.host_environment(), XDG_RUNTIME_DIR=self.folder)
+        if scope() and os.geteuid() != 0:
+            self.skipTest('skipped: kernel.yama.ptrace_scope is %d, and pyprof-ctl is no parent of the program' % scope())
+
+    def begin(self, kind, seconds=1, **options):
+        program = subprocess.Popen([harness.PYTHON, os.path.join(HERE, 'app.py'), kind, str(seconds)], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+                                   env=dict(self.environment, **options))
+        self.addCleanup(self.end, program)
+        self.assertEqual('begun\n', program.stdout.readline())
+        return program
+
+    def end(self, program):
+        if program.poll() is None:
+            program.kill()
+            program.wait()
+        for file in program.stdin, program.stdout, program.stderr:
+            file.close()
+
+    def ctl(self, *words, status=0, **options):
+        done = subprocess.run([CTL] + [str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              universal_newlines=True, env=self.environment, timeout=PATIENCE, **options)
+        self.assertEqual(status, done.returncode, done.stderr)
+        if status == 0:
+            self.assertEqual('', done.stderr)
+            return done.stdout
+        self.assertEqual(('', 1 if status == 1 else 2), (done.stdout, done.stderr.count('\n')), done.stderr)
+        return done.stderr
+
+    def attach(self, program, *words, status=0):
+        text = self.ctl('attach', program.pid, '--library', LIBRARY, *words, status=status)
+        self.assertEqual([], [name for name in os.listdir('/tmp') if name.startswith('pyprof-attach-%d-' % program.pid)])
+        return text
+
+    def finish(self, program, result='True', said='go on\n'):
+        """The program ends as it would have ended without."""
+        out, complaint = program.communicate(said, timeout=PATIENCE)
+        self.assertEqual((result + AS_EVER, '', 0), (out, complaint, program.returncode))
+
+
+class Attached(Case):
+    def test_programs_that_run_python(self):
+        for kind in 'compute', 'sleep', 'threads', 'births', 'forks', 'imports', 'alarms':
+            with self.subTest(kind=kind):
+                program = self.begin(kind, 2)
+                time.sleep(random.random() / 10)
+                text = self.attach(program, '--timeout', 30, '--then', 'record', '-d', 0.2, '-r', 500, '-i', '-f', 'collapsed')
+                roots = {stack.frames[0].name for stack in collapsed.parse(text) if stack.thread == 'MainThread'}
+                self.assertEqual({'<module>'}, roots - {'[unsettled]'})
+                self.finish(program)
+
+    def test_commands_that_follow(self):
+        program = self.begin('compute', 3)
+        self.assertEqual('', self.attach(program))
+        self.assertEqual('', self.attach(program))  # twice is fine
+        self.assertIn('"MainThread"', self.attach(program, '--then', 'dump'))
+        self.assertIn('recording  no', self.ctl('status', program.pid))
+        self.assertIn('leaf', self.attach(program, '--then', 'top', '--once', '-d', 0.2))
+        self.ctl('start', program.pid)
+        self.assertIn('end that first', self.attach(program, '--undo', status=1))
+        self.ctl('stop', program.pid, '--drop')
+        self.attach(program, '--undo')
+        self.assertEqual([str(program.pid)], os.listdir('/proc/%d/task' % program.pid))
+        self.assertIn('does not listen', self.ctl('status', program.pid, status=1))
+        self.assertIn('does not listen', self.attach(program, '--undo', status=1))
+        self.assertFalse(json.loads(self.attach(program, '--then', 'status', '--json'))['is_recording'])
+        self.finish(program)
+
+    def test_who_waits_is_left_alone(self):
+        """It is said after the time-out, the call in which it waits returns what it would have, and nothing comes later."""
+        for kind, result in (('wait_for_input', 'True'), ('read_pipe', 'True'), ('wait_for_select', 'True'),
+                             ('wait_for_poll', 'True'), ('wait_for_epoll', 'True'), ('wait_for_lock', 'True'),
+                             ('bare_poll', '(1, 0)'), ('bare_epoll', '(1, 0)'), ('bare_semaphore', '(0, 0)'),
+                             ('bare_queue', '(8, 0)'), ('one_sleep', 'True')):
+            with self.subTest(kind=kind):
+                program = self.begin(kind, 2)
+                time.sleep(0.3)  # most wait by then; where one does not, it runs Python, and is attached to
+                done = subprocess.run([CTL, 'attach', str(program.pid), '--library', LIBRARY, '--timeout', '0.3'],
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self.environment, timeout=PATIENCE)
+                self.assertTrue(done.returncode == 0 or b'has run no Python in its main thread for 0.3 s' in done.stderr, done.stderr)
+                self.finish(program, result)
+                if done.returncode != 0:
+                    self.assertFalse(os.path.exists(os.path.join(self.folder, 'pyprof-%d' % os.geteuid())))
+
+    def test_who_goes_on_in_time(self):
+        program = self.begin('wait_for_input')
+        attach = subprocess.Popen([CTL, 'attach', str(program.pid), '--library', LIBRARY, '--timeout', '60'], env=self.environment)
+        time.sleep(0.3)
+        self.finish(program)
+        attach.wait(PATIENCE)
+
+    def test_programs_that_end_and_become_others(self):
+        """Whatever comes of it, it is said in one line, and the program does what it does."""
+        for turn in range(12):
+            program = self.begin(*(('executes', 0.6) if turn % 2 else ('compute', 0.05 * random.random())))
+            time.sleep(random.random() / 10)
+            done = subprocess.run([CTL, 'attach', str(program.pid), '--library', LIBRARY, '--timeout', '1'],
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self.environment, timeout=PATIENCE)
+            self.assertIn((done.returncode, done.stdout, done.stderr.count(b'\n')), ((0, b'', 0), (1, b'', 1)), done.stderr)
+            out, complaint = program.communicate(timeout=PATIENCE)
+            self.assertEqual((0, ''), (program.returncode, complaint))
+            self.assertTrue(out.endswith('True' + AS_EVER), out)
+
+
+class Refused(Case):
+    def refusal(self, pid, *words):
+        text = self.ctl('attach', pid, '--timeout', 1, *words, status=1)
+        self.assertTrue(text.startswith('pyprof-ctl: '), text)
+        return text
+
+    def test_who_is_none(self):
+        ended = subprocess.Popen(['true'])
+        while state_of(ended.pid) != 'Z':
+            time.sleep(0.01)
+        self.assertIn('has ended', self.refusal(ended.pid))
+        ended.wait()
+        self.assertIn('there is no process', self.refusal(ended.pid))
+        with subprocess.Popen(['sleep', '100']) as other:
+            time.sleep(0.1)
+            self.assertIn('no CPython was found', self.refusal(other.pid))
+            other.kill()
+
+    def test_who_is_stopped_or_traced(self):
+        program = self.begin('sleep', 2)
+        os.kill(program.pid, signal.SIGSTOP)
+        while state_of(program.pid) != 'T':
+            time.sleep(0.01)
+        self.assertIn("'kill -CONT %d'" % program.pid, self.refusal(program.pid))
+        self.assertEqual('T', state_of(program.pid))
+        os.kill(program.pid, signal.SIGCONT)
+        import ctypes
+        ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+        self.assertEqual(0, ptrace(0x4206, program.pid, None, None), os.strerror(ctypes.get_errno()))
+        self.assertIn('is traced by process %d' % os.getpid(), self.refusal(program.pid))
+        self.assertEqual(0, ptrace(0x4207, program.pid, None, None))  # PTRACE_INTERRUPT
+        os.waitpid(program.pid, 0x40000000)
+        self.assertEqual(0, ptrace(17, program.pid, None, None))  # PTRACE_DETACH
+        self.finish(program)
+
+    def test_another_user(self):
+        if os.geteuid() != 0:
+            self.skipTest('only root can become another user')
+        program = self.begin('sleep', 1)
+        ctl = shutil.copy(CTL, self.folder)
+        os.chmod(self.folder, 0o755)
+        done = subprocess.run([ctl, 'attach', str(program.pid)], stderr=subprocess.PIPE, cwd='/', preexec_fn=lambda: os.setuid(65534))
+        self.assertIn(b'is of user 0: only that user and root may attach to it', done.stderr)
+        self.finish(program)
+
+    def test_libraries(self):
+        program = self.begin('compute', 2)
+        self.assertIn('--library: /nowhere', self.refusal(program.pid, '--library', '/nowhere'))
+        with open(os.path.join(self.folder, 'no.so'), 'w', encoding='ascii') as file:
+            file.write('no library')
+        self.assertIn('ImportError', self.refusal(program.pid, '--library', file.name))
+        self.finish(program)
+
+    @unittest.skipIf(VERSION < (3, 14), 'such a thing came with 3.14')
+    def test_remote_debugging_is_off(self):
+        program = self.begin('compute', 1, PYTHON_DISABLE_REMOTE_DEBUG='1')
+        self.assertIn('-X disable_remote_debug', self.refusal(program.pid, '--library', LIBRARY))
+        self.finish(program)
+
+    def test_command_lines(self):
+        for words in (['attach'], ['attach', 1, '--then'], ['attach', 1, '--then', 'list'], ['attach', 1, '--then', 'attach'],
+                      ['attach', 1, '--then', 'record'], ['attach', 1, '--timeout', 'x'], ['status', 1, '--then', 'dump'],
+                      ['attach', 1, '--undo', '--then', 'dump'], ['dump', 1, '--library', 'x'], ['attach', 1, '-o', 'x']):
+            with self.subTest(words=words):
+                self.ctl(*words, status=2)
+        self.assertIn('is no process id', self.refusal('x'))
+
+
+if __name__ == '__main__':
+    harness.main()
