@@ -4840,6 +4840,7 @@ struct pyprof_profile {
     uint32_t unresolved; /* functions: the markers that stand for what cannot be told */
     uint32_t truncated;
     uint32_t unsettled;
+    bool has_short_paths; /* relative paths are already the ends by which others were shown: they stay */
     /* The last one, as all before it is copied at once while others may add to it. */
     pyprof__atomic64 kept; /* address of a pyprof__kept_text, the first of a list that only grows; 0 = there is none */
 };
@@ -9303,7 +9304,8 @@ static bool pyprof__shorten_paths(pyprof__writing *writing) {
         if (writing->short_paths[file] == 0) {
             size_t size;
             const char *path = pyprof__string_text(profile, file, &size);
-            writing->short_paths[file] = (uint32_t)pyprof__short_path_offset(path, size) + 1;
+            bool is_short = profile->has_short_paths && *path != '/';
+            writing->short_paths[file] = (is_short ? 0 : (uint32_t)pyprof__short_path_offset(path, size)) + 1;
         }
     }
     while (has_parted && has_room) {

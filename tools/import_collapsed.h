@@ -437,6 +437,7 @@ static bool import_collapsed_text(import *in) {
                            .ends = {.item_size = sizeof(uint32_t)}};
     pyprof__table_init(&of.frames, sizeof(import_known), offsetof(import_known, frame));
     of.recent = (uint32_t *)calloc((size_t)1 << IMPORT_RECENT_BITS, sizeof *of.recent);
+    in->profile->has_short_paths = true;
     in->tree = in->options->tree;
     in->into->has_tree = in->tree != NULL;
     of.is_ours = import_looks_ours(in->text, in->size);

@@ -285,6 +285,7 @@ static bool import_speedscope_file(import *in) {
     memset(&of, 0, sizeof of);
     of.frames.item_size = sizeof(import_frame);
     of.stack.item_size = sizeof(uint32_t);
+    in->profile->has_short_paths = true; /* py-spy's are, ours are whole */
     bool is_good = import_read_all(in) && import_speedscope_text(in, &of);
     pyprof__array_free(&in->memory, &of.frames);
     pyprof__array_free(&in->memory, &of.stack);

@@ -156,7 +156,7 @@ class Collapsed(InFolder):
         text = b'process 12:"x.py";thread (0x7F): MainThread;main (x.py:3);inner (lib/y.py:4) 5\n' \
                b'process 12:"x.py";thread (0x7F): MainThread;main (x.py) 2\n 4\n'
         self.assertEqual(self.shown(text, '--only-thread', 'process*'),
-                         b'thread process 12:"x.py"\\x3bthread (0x7F): MainThread;main (x.py:3);inner (y.py:4) 5\n'
+                         b'thread process 12:"x.py"\\x3bthread (0x7F): MainThread;main (x.py:3);inner (lib/y.py:4) 5\n'
                          b'thread process 12:"x.py"\\x3bthread (0x7F): MainThread;main (x.py:0) 2\n')
 
     def test_escapes_are_undone_in_what_we_wrote(self):
@@ -166,6 +166,18 @@ class Collapsed(InFolder):
         names = {row.get('name') for row in rows}
         self.assertIn('a;b', names)
         self.assertIn('f\\ \u2028 \n\udc80', names)
+
+    def test_paths_that_were_shortened_stay(self):
+        """Whoever wrote a relative path has shown as much of it as he meant to; a whole one is shortened as ever."""
+        for text in b'f (json/decoder.py:3) 7\n', b'thread M;f (a/b/c.py:1);g (c.py:2) 7\n', b'thread (1): "M";f (a/b/c.py:1) 7\n':
+            for folder in self.folder, os.path.dirname(os.path.dirname(json.__file__)):
+                self.assertEqual(convert('-', '-f', 'collapsed', given=text, folder=folder).split(b';')[-1], text.split(b';')[-1])
+            svg = convert(self.put('t.txt', text), '-f', 'svg').decode()
+            self.assertIn(re.search(rb'f \(.*?\)', text)[0].decode(), svg)
+        frames = [{'name': 'f', 'file': 'a/b/c.py', 'line': 1}, {'name': 'g', 'file': '/no/such/folder/d.py', 'line': 2}]
+        sampled = [{'type': 'sampled', 'name': 'M', 'unit': 'none', 'startValue': 0, 'endValue': 5, 'samples': [[0, 1]], 'weights': [5]}]
+        self.assertEqual(convert('-', '-f', 'collapsed', given=profiles.speedscope(sampled, frames)),
+                         b'thread M;f (a/b/c.py:1);g (d.py:2) 5\n')
 
     def test_frames_that_begin_as_other_formats(self):
         for frame in b'<module>', b'[other]', b'{main}', b'[', b'<', b'{', b'[unsettled]', b'<lambda>', b'PK':
