@@ -8157,11 +8157,30 @@ static void pyprof__inherit(const pyprof__sampler *sampler, pyprof__tstate *tsta
     }
 }
 
+/* Whether the list that was walked still begins with the thread state that is at this index of sampler->fresh, and that
+   one still has its id and its link; without any, whether it is still empty. A thread state that has ended leads nowhere
+   once its memory is a new one's that is not in the list yet: its walk ends at once, and seems whole. By the time that
+   it is in the list it leads on. */
+static bool pyprof__begins_so(const pyprof__sampler *sampler, const pyprof__interp *interp, uint32_t index) {
+    const pyprof__layout *layout = &sampler->layout;
+    bool has_any = index < sampler->fresh.count;
+    const pyprof__tstate *first = has_any ? &PYPROF__ITEM(const pyprof__tstate, &sampler->fresh, index) : NULL;
+    uintptr_t now[3] = {0};
+    const pyprof__piece pieces[] = {
+        {interp->address + layout->interp_threads, &now[0], sizeof now[0]},
+        {has_any ? first->address + layout->ts_id : 0, &now[1], sizeof now[1]},
+        {has_any ? first->address + layout->ts_next : 0, &now[2], sizeof now[2]},
+    };
+    return pyprof__read_pieces(pieces, has_any ? 3 : 1) && now[0] == interp->links[1] &&
+           (!has_any || (now[1] == first->id && now[2] == pyprof__tstate_word(first, layout->ts_next)));
+}
+
 /* Follows one interpreter's list of thread states, link by link, into sampler->fresh. Each has to name its predecessor:
    CPython takes a thread state out of the list before it frees it, so a link that leads astray is seen. False: the list
    changed meanwhile, or there is no room; what was met up to there is kept. */
 static bool pyprof__walk_threads(pyprof__sampler *sampler, const pyprof__interp *interp, uint32_t *cursor) {
     uintptr_t previous = 0, address = interp->links[1];
+    uint32_t begin = sampler->fresh.count;
     while (address != 0) {
         uint32_t index = pyprof__array_add(sampler->memory, &sampler->fresh);
         if (index == PYPROF__NONE) {
@@ -8182,7 +8201,7 @@ static bool pyprof__walk_threads(pyprof__sampler *sampler, const pyprof__interp 
         previous = address;
         address = pyprof__tstate_word(tstate, sampler->layout.ts_next);
     }
-    return true;
+    return pyprof__begins_so(sampler, interp, begin);
 }
 
 /* Adds what the last walk did not reach, as a link was just being changed. Each thread state that was known before, and

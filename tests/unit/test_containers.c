@@ -301,6 +301,37 @@ static void test_table_survives_each_refused_allocation(void **state) {
     }
 }
 
+/* Numbers are in a set, or out; those that nobody has put in are out, also where it has no words. */
+static void test_bits_say_who_is_out(void **state) {
+    counted_memory counts;
+    pyprof__memory memory = unit_limited(&counts, 32 * sizeof(uint64_t));
+    pyprof__array bits;
+    (void)state;
+    array_init(&bits, sizeof(uint64_t));
+    assert_int_equal(pyprof__bits_first_out(&bits, 7), 7);
+    assert_true(pyprof__bits_reserve(&memory, &bits, 129));
+    assert_int_equal(bits.count, 3);
+    for (uint32_t i = 0; i < 192; i++) {
+        assert_int_equal(pyprof__bits_first_out(&bits, i), i);
+        pyprof__bits_put(&bits, i, true);
+        assert_int_equal(pyprof__bits_first_out(&bits, 0), i + 1);
+        assert_int_equal(pyprof__bits_first_out(&bits, i + 1), i + 1);
+    }
+    assert_int_equal(pyprof__bits_first_out(&bits, 1000), 1000);
+    for (uint32_t i = 192; i-- > 0;) {
+        pyprof__bits_put(&bits, i, false);
+        assert_int_equal(pyprof__bits_first_out(&bits, 0), i);
+        assert_int_equal(pyprof__bits_first_out(&bits, i + 1), 192);
+        pyprof__bits_put(&bits, i, true);
+        pyprof__bits_put(&bits, i / 2, false);
+        assert_int_equal(pyprof__bits_first_out(&bits, 0), i / 2);
+        pyprof__bits_put(&bits, i / 2, true);
+    }
+    assert_false(pyprof__bits_reserve(&memory, &bits, 33 * 64));
+    pyprof__array_free(&memory, &bits);
+    assert_all_free(&memory, &counts);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_alloc_keeps_the_limit),
@@ -308,6 +339,7 @@ int main(void) {
         cmocka_unit_test(test_array_fills_any_limit),
         cmocka_unit_test(test_array_refuses_what_no_index_can_name),
         cmocka_unit_test(test_array_copies),
+        cmocka_unit_test(test_bits_say_who_is_out),
         cmocka_unit_test(test_table_finds_what_it_holds),
         cmocka_unit_test(test_table_without_memory_clears),
         cmocka_unit_test(test_table_tells_similar_keys_apart),

@@ -252,6 +252,63 @@ static void test_threads_behind_a_broken_link_are_counted(void **state) {
     pyprof_free(recorded.profile);
 }
 
+/* Where these interpreters and thread states have what a walk reads; in words. */
+enum {
+    word_prev,
+    word_next,
+    word_interp,
+    word_id,
+    words
+};
+
+/* A walk may meet a thread state that has just been made where one of the list lay that has ended: it names its
+   interpreter, and has no neighbours yet. That is no list of one. */
+static void test_a_thread_state_not_in_the_list_yet(void **state) {
+    uintptr_t first[words] = {0}, second[words] = {0}, unlisted[words] = {0}, head = (uintptr_t)first;
+    counted_memory counts;
+    pyprof_desc desc = described(&counts, MIB, 1000);
+    (void)state;
+    pyprof__apply_defaults(&desc);
+    pyprof__sampler *sampler = pyprof__sampler_new(&desc);
+    assert_non_null(sampler);
+    const uint32_t word = sizeof(uintptr_t);
+    pyprof__layout *layout = &sampler->layout;
+    layout->ts_prev = word_prev * word;
+    layout->ts_next = word_next * word;
+    layout->ts_interp = word_interp * word;
+    layout->ts_id = word_id * word;
+    layout->ts_size = words * word;
+    layout->interp_threads = 0;
+    first[word_interp] = second[word_interp] = unlisted[word_interp] = (uintptr_t)&head;
+    first[word_id] = 1;
+    second[word_id] = 2;
+    unlisted[word_id] = 3;
+    first[word_next] = (uintptr_t)second;
+    second[word_prev] = (uintptr_t)first;
+    uintptr_t begins[] = {(uintptr_t)first, (uintptr_t)unlisted, 0};
+    for (size_t i = 0; i < 3; i++) {
+        uint32_t cursor = 0;
+        pyprof__interp interp = {.address = (uintptr_t)&head, .links = {0, begins[i]}};
+        sampler->fresh.count = 0;
+        assert_int_equal(pyprof__walk_threads(sampler, &interp, &cursor), i == 0);
+        assert_int_equal(sampler->fresh.count, 2 - i);
+    }
+    pyprof__interp interp = {.address = (uintptr_t)&head, .links = {0, head}};
+    assert_int_equal(sampler->fresh.count, 0);
+    head = 0;
+    interp.links[1] = 0;
+    assert_true(pyprof__begins_so(sampler, &interp, 0)); /* a list without any */
+    head = interp.links[1] = (uintptr_t)first;
+    uint32_t cursor = 0;
+    assert_true(pyprof__walk_threads(sampler, &interp, &cursor));
+    first[word_id]++; /* it has ended, and another one lies there */
+    assert_false(pyprof__begins_so(sampler, &interp, 0));
+    first[word_id]--;
+    first[word_next] = 0; /* it was not in the list yet when it was met, or is not any more */
+    assert_false(pyprof__begins_so(sampler, &interp, 0));
+    pyprof__recording_free(sampler);
+}
+
 static int start(void **state) {
     if (unit_start_python(state) != 0 || PyRun_SimpleString(recording_script) != 0) {
         return -1;
@@ -289,6 +346,7 @@ int main(void) {
         cmocka_unit_test(test_threads_without_end),
         cmocka_unit_test(test_thread_with_the_ids_of_an_ended_one),
         cmocka_unit_test(test_threads_behind_a_broken_link_are_counted),
+        cmocka_unit_test(test_a_thread_state_not_in_the_list_yet),
     };
     return cmocka_run_group_tests(tests, start, unit_stop_python);
 }

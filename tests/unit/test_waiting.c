@@ -3,6 +3,7 @@
 #include "pyprof.h"
 
 #include "unit.h"
+#include "recording.h"
 
 /* Who ran has to be calm for 512 times as long, and at most two seconds. */
 static void test_who_ran_is_parked_later(void **state) {
@@ -190,11 +191,130 @@ static void test_balance_shows_who_has_run(void **state) {
     free(sampler);
 }
 
+static const char *name_of(const pyprof__sampler *sampler, const pyprof__thread *thread) {
+    size_t size;
+    return pyprof__string_text(sampler->profile, pyprof__track_at(sampler->profile, thread->track)->name, &size);
+}
+
+/* Where the member stands that has this name. */
+static uint32_t place_of(const pyprof__sampler *sampler, const char *name) {
+    for (uint32_t i = 0; i < sampler->waiting.members.count; i++) {
+        if (strcmp(name_of(sampler, pyprof__member_at(sampler, i)), name) == 0) {
+            return i;
+        }
+    }
+    fail_msg("no parked thread is called %s", name);
+    return 0;
+}
+
+/* A recording in which so many threads are parked, with its lock: no tick comes. The main thread, which has the GIL, does what
+   the sampler's would. */
+static pyprof__sampler *lock_with_parked(uint32_t count) {
+    pyprof__sampler *sampler = pyprof__process.active;
+    for (;;) {
+        pthread_mutex_lock(&sampler->lock);
+        bool are_named = sampler->waiting.members.count >= count;
+        for (uint32_t i = 0; i < sampler->waiting.members.count; i++) {
+            are_named = are_named && pyprof__member_at(sampler, i)->name.place != 0;
+        }
+        if (are_named) {
+            return sampler;
+        }
+        pthread_mutex_unlock(&sampler->lock);
+        unit_run("spin(0.01)");
+    }
+}
+
+/* One word tells that a name is the same; a name that is set is another object. What the word does not tell is found when
+   it has been believed often enough. Who has run meanwhile is woken. */
+static void check_names(pyprof__sampler *sampler) {
+    uintptr_t word = 1;
+    uint32_t place = place_of(sampler, "waiter a");
+    pyprof__thread *thread = pyprof__member_at(sampler, place);
+    thread->name.glances = 0;
+    uint64_t due = thread->name.due;
+    pyprof__renew_names(sampler, &place, 1, due);
+    assert_int_equal(thread->name.glances, 1);
+    assert_int_equal(thread->name.due, due + thread->name.wait);
+    unit_run("waiters[0].name = 'renamed'");
+    pyprof__renew_names(sampler, &place, 1, due);
+    assert_string_equal(name_of(sampler, thread), "renamed");
+    assert_int_equal(thread->name.glances, 0);
+    assert_true(thread->name.due > thread->last.wall);
+    thread->name.place = (uintptr_t)&word;
+    thread->name.text = word;
+    unit_run("waiters[0].name = 'waiter a'");
+    for (uint32_t i = 0; i < PYPROF__NAME_GLANCES; i++) {
+        pyprof__renew_names(sampler, &place, 1, due);
+        assert_string_equal(name_of(sampler, thread), "renamed");
+    }
+    pyprof__renew_names(sampler, &place, 1, due);
+    assert_string_equal(name_of(sampler, thread), "waiter a");
+    thread->name.place = 8; /* cannot be read */
+    unit_run("waiters[0].name = 'again'");
+    pyprof__renew_names(sampler, &place, 1, due);
+    assert_string_equal(name_of(sampler, thread), "again");
+    uint32_t members = sampler->waiting.members.count, index = PYPROF__ITEM(uint32_t, &sampler->waiting.members, place);
+    assert_true(pyprof__next_awake(sampler, index) > index);
+    thread->last.cpu--;
+    pyprof__renew_names(sampler, &place, 1, due);
+    assert_int_equal(sampler->waiting.members.count, members - 1);
+    assert_int_equal(pyprof__next_awake(sampler, index), index);
+    assert_int_equal(pyprof__next_awake_tstate(sampler, thread->parking.tstate), thread->parking.tstate);
+}
+
+/* The lists are what they were: only who is awake is compared, and interpreters. */
+static void check_lists(pyprof__sampler *sampler) {
+    uint32_t awake = pyprof__next_awake_tstate(sampler, 0);
+    assert_true(pyprof__reread_lists(sampler) && pyprof__lists_unchanged(sampler));
+    assert_true(awake < sampler->tstates.count);
+    pyprof__tstate *tstate = pyprof__tstate_at(sampler, awake);
+    pyprof__interp *interp = &PYPROF__ITEM(pyprof__interp, &sampler->interps, 0);
+    uint64_t id = tstate->id;
+    tstate->id++;
+    assert_false(pyprof__lists_unchanged(sampler));
+    tstate->id = id;
+    tstate->copy[sampler->layout.ts_next] ^= 16;
+    assert_false(pyprof__lists_unchanged(sampler));
+    tstate->copy[sampler->layout.ts_next] ^= 16;
+    interp->links[1] ^= 16;
+    assert_false(pyprof__lists_unchanged(sampler));
+    interp->links[1] ^= 16;
+    interp->id_now++;
+    assert_false(pyprof__lists_unchanged(sampler));
+    interp->id_now--;
+    sampler->has_whole_lists = false;
+    assert_false(pyprof__lists_unchanged(sampler));
+    sampler->has_whole_lists = true;
+    assert_true(pyprof__lists_unchanged(sampler));
+}
+
+static void test_who_is_parked_is_passed_by(void **state) {
+    counted_memory counts;
+    pyprof_desc desc = described(&counts, 16 * MIB, 1000);
+    (void)state;
+    unit_run("go = threading.Event()\n"
+             "waiters = [threading.Thread(target=go.wait, name='waiter ' + c) for c in 'abcdefghijkl']\n"
+             "for t in waiters: t.start()\n");
+    assert_int_equal(pyprof_start(&desc), PYPROF_OK);
+    pyprof__sampler *sampler = lock_with_parked(12);
+    check_lists(sampler);
+    check_names(sampler);
+    pthread_mutex_unlock(&sampler->lock);
+    assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
+    assert_int_equal(counts.blocks, 0);
+    unit_run("go.set()\nfor t in waiters: t.join()\n");
+}
+
+static int start(void **state) {
+    return unit_start_python(state) != 0 || PyRun_SimpleString(recording_script) != 0 ? -1 : 0;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_who_ran_is_parked_later),   cmocka_unit_test(test_heads_of_those_who_wait),
         cmocka_unit_test(test_who_may_be_parked),         cmocka_unit_test(test_who_ran_unseen_did_not_wait),
-        cmocka_unit_test(test_balance_shows_who_has_run),
+        cmocka_unit_test(test_balance_shows_who_has_run), cmocka_unit_test(test_who_is_parked_is_passed_by),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, start, unit_stop_python);
 }
