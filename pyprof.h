@@ -14153,8 +14153,7 @@ static void pyprof__touch_domain(uint32_t index) {
     }
 }
 
-/* Whether our hook is called in a domain: others may have been put over it, and call it or not, or CPython has dropped
-   it. An allocation shows it. */
+/* Whether an allocation in a domain comes to our hook. */
 static bool pyprof__heap_probe(uint32_t index) {
     pyprof__heap_thread *self = &pyprof__heap_self;
     int64_t left = self->left;
@@ -14169,11 +14168,28 @@ static bool pyprof__heap_probe(uint32_t index) {
     return is_called;
 }
 
+/* Whether our hook is called in a domain, if something else is there: put over it, or in its place, as when CPython begins
+   anew. Since 3.12 mem and obj cannot be called without a thread state: then it counts as called, as a hook that was put in
+   twice would call itself for ever. */
+static bool pyprof__is_hooked(uint32_t index) {
+    PyMemAllocatorEx now;
+    PyMem_GetAllocator(pyprof__domains[index], &now);
+    if (now.malloc == pyprof__hooks[index].malloc) {
+        return true;
+    }
+    bool is_as_before = memcmp(&now, &pyprof__next[index], sizeof now) == 0;
+    if (pyprof__next[index].malloc == NULL || is_as_before) {
+        return false;
+    }
+    bool can_probe = index == 0 || pyprof__current_thread_state() != 0;
+    return !can_probe || pyprof__heap_probe(index);
+}
+
 /* The domains in which our hooks are called, as bits. */
 static uint32_t pyprof__heap_domains(void) {
     uint32_t domains = 0;
     for (uint32_t i = 0; i < PYPROF__DOMAINS; i++) {
-        domains |= pyprof__heap_probe(i) ? 1u << i : 0;
+        domains |= pyprof__is_hooked(i) ? 1u << i : 0;
     }
     return domains;
 }
@@ -14364,7 +14380,7 @@ PYPROF_API pyprof_result pyprof_heap_get_stats(pyprof_heap_stats *stats) {
 static bool pyprof__can_unhook(void) {
     static const char *const names[PYPROF__DOMAINS] = {"raw", "mem", "obj"};
     for (uint32_t i = 0; i < PYPROF__DOMAINS; i++) {
-        if (!pyprof__is_outermost_hook(i) && pyprof__heap_probe(i)) {
+        if (!pyprof__is_outermost_hook(i) && pyprof__is_hooked(i)) {
             pyprof__say(
                 "pyprof_heap_shutdown: another hook was put over ours in the domain %s, and calls it: take that "
                 "out first (tracemalloc.stop())",

@@ -253,8 +253,8 @@ static void test_leaks_are_found(void **state) {
 
 /* The lines, threads and interpreters that are shown: a stack of a sample is where it was made. */
 typedef struct searched {
-    const char *stack;
-    char text[1 << 16];
+
+    char text[1 << 22];
     size_t size;
 } searched;
 
@@ -297,7 +297,7 @@ static void test_stacks(void **state) {
         "    return bytes(10000), [bytes(10000) for i in range(10)]\n"
         "held = outer()\n");
     assert_has("thread MainThread;", ";outer (<string>:2);inner (<string>:5) ");
-    run("def in_thread(): kept[1] = outer()\n"
+    run("def from_thread(): kept[1] = outer()\n"
         "thread = threading.Thread(target=in_thread); thread.start(); thread.join()");
     assert_has(";Thread._bootstrap_inner (", ";outer (<string>:2);inner (<string>:5)");
     run("def without(): exact.raw(5, 100000, 0)\nwithout()\n"); /* no thread state is attached */
