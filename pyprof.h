@@ -42,6 +42,21 @@
      moment, and start and stop recordings: by a Unix socket, which tools/pyprof-ctl finds. Until it is called, there is
      neither a socket nor a thread. Define PYPROF_NO_LISTEN before the implementation to leave it out.
 
+   WHERE THE MEMORY IS
+         pyprof_heap_start(NULL);                              // one in 512 KiB, at random
+         PyRun_SimpleString("import game; game.run()");
+         pyprof_profile *heap;
+         if (pyprof_heap_snapshot(&heap) == PYPROF_OK) {
+             pyprof_save(heap, NULL, "game.heap.pb.gz");       // `go tool pprof game.heap.pb.gz`
+             pyprof_free(heap);
+         }
+
+     What Python allocates is sampled by bytes, and each sample followed until it is freed: so a snapshot says which lines
+     hold how much now, and have allocated how much since the start. Two snapshots show what grows. It is an estimate, right
+     on average, and its error is known: pyprof_heap_desc. The stack is that of the thread that allocates, at that moment.
+     It runs with a recording or without one, and costs nothing until it is started. Define PYPROF_NO_HEAP before the
+     implementation to leave it out.
+
    WHEN SOMETHING FAILS
      Every function that can fail answers with a pyprof_result. pyprof_last_error() is the same in words, with the
      argument, signal, path or version that it is about: "interval_us is 3: it has to be 50 to 10000000, or 0 for 10000",
@@ -158,6 +173,9 @@
      pyprof_is_active, _result_string            any      either     yes                    yes
      pyprof_name_interpreter, _last_error        any      either     yes                    yes
      pyprof_name_thread                          any      either     yes                    yes
+     pyprof_heap_start, _shutdown                any      with       yes                    yes
+     pyprof_heap_stop, _snapshot, _get_stats     any      either     yes                    yes
+     pyprof_heap_on_alloc, _on_free              any      either     yes                    yes
      pyprof_listen, _unlisten                    any      either     yes                    yes
      None may be called from a signal handler, or from the allocator, logger and write functions of the host.
      fork waits for a sample that is being taken, and for a call of pyprof_start, _stop or _snapshot in another
