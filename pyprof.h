@@ -42,6 +42,21 @@
      moment, and start and stop recordings: by a Unix socket, which tools/pyprof-ctl finds. Until it is called, there is
      neither a socket nor a thread. Define PYPROF_NO_LISTEN before the implementation to leave it out.
 
+   WHERE THE MEMORY IS
+         pyprof_heap_start(NULL);                              // one in 512 KiB, at random
+         PyRun_SimpleString("import game; game.run()");
+         pyprof_profile *heap;
+         if (pyprof_heap_snapshot(&heap) == PYPROF_OK) {
+             pyprof_save(heap, NULL, "game.heap.pb.gz");       // `go tool pprof game.heap.pb.gz`
+             pyprof_free(heap);
+         }
+
+     What Python allocates is sampled by bytes, and each sample followed until it is freed: so a snapshot says which lines
+     hold how much now, and have allocated how much since the start. Two snapshots show what grows. It is an estimate, right
+     on average, and its error is known: pyprof_heap_desc. The stack is that of the thread that allocates, at that moment.
+     It runs with a recording or without one, and costs nothing until it is started. Define PYPROF_NO_HEAP before the
+     implementation to leave it out.
+
    WHEN SOMETHING FAILS
      Every function that can fail answers with a pyprof_result. pyprof_last_error() is the same in words, with the
      argument, signal, path or version that it is about: "interval_us is 3: it has to be 50 to 10000000, or 0 for 10000",
@@ -158,6 +173,9 @@
      pyprof_is_active, _result_string            any      either     yes                    yes
      pyprof_name_interpreter, _last_error        any      either     yes                    yes
      pyprof_name_thread                          any      either     yes                    yes
+     pyprof_heap_start, _shutdown                any      with       yes                    yes
+     pyprof_heap_stop, _snapshot, _get_stats     any      either     yes                    yes
+     pyprof_heap_on_alloc, _on_free              any      either     yes                    yes
      pyprof_listen, _unlisten                    any      either     yes                    yes
      None may be called from a signal handler, or from the allocator, logger and write functions of the host.
      fork waits for a sample that is being taken, and for a call of pyprof_start, _stop or _snapshot in another
@@ -14307,8 +14325,7 @@ static void pyprof__touch_domain(uint32_t index) {
     }
 }
 
-/* Whether our hook is called in a domain: others may have been put over it, and call it or not, or CPython has dropped
-   it. An allocation shows it. */
+/* Whether an allocation in a domain comes to our hook. */
 static bool pyprof__heap_probe(uint32_t index) {
     pyprof__heap_thread *self = &pyprof__heap_self;
     int64_t left = self->left;
@@ -14323,11 +14340,28 @@ static bool pyprof__heap_probe(uint32_t index) {
     return is_called;
 }
 
+/* Whether our hook is called in a domain, if something else is there: put over it, or in its place, as when CPython begins
+   anew. Since 3.12 mem and obj cannot be called without a thread state: then it counts as called, as a hook that was put in
+   twice would call itself for ever. */
+static bool pyprof__is_hooked(uint32_t index) {
+    PyMemAllocatorEx now;
+    PyMem_GetAllocator(pyprof__domains[index], &now);
+    if (now.malloc == pyprof__hooks[index].malloc) {
+        return true;
+    }
+    bool is_as_before = memcmp(&now, &pyprof__next[index], sizeof now) == 0;
+    if (pyprof__next[index].malloc == NULL || is_as_before) {
+        return false;
+    }
+    bool can_probe = index == 0 || pyprof__current_thread_state() != 0;
+    return !can_probe || pyprof__heap_probe(index);
+}
+
 /* The domains in which our hooks are called, as bits. */
 static uint32_t pyprof__heap_domains(void) {
     uint32_t domains = 0;
     for (uint32_t i = 0; i < PYPROF__DOMAINS; i++) {
-        domains |= pyprof__heap_probe(i) ? 1u << i : 0;
+        domains |= pyprof__is_hooked(i) ? 1u << i : 0;
     }
     return domains;
 }
@@ -14518,7 +14552,7 @@ PYPROF_API pyprof_result pyprof_heap_get_stats(pyprof_heap_stats *stats) {
 static bool pyprof__can_unhook(void) {
     static const char *const names[PYPROF__DOMAINS] = {"raw", "mem", "obj"};
     for (uint32_t i = 0; i < PYPROF__DOMAINS; i++) {
-        if (!pyprof__is_outermost_hook(i) && pyprof__heap_probe(i)) {
+        if (!pyprof__is_outermost_hook(i) && pyprof__is_hooked(i)) {
             pyprof__say(
                 "pyprof_heap_shutdown: another hook was put over ours in the domain %s, and calls it: take that "
                 "out first (tracemalloc.stop())",

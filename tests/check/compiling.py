@@ -26,6 +26,8 @@ UNITS = {
                        'int main(void) { return PyImport_AppendInittab("pyprof", PyInit_pyprof); }\n',
     "no listen": '#define PYPROF_NO_LISTEN\n#define PYPROF_IMPLEMENTATION\n#include "pyprof.h"\n'
                  'int main(void) { return 0; }\n',
+    "no heap": '#define PYPROF_NO_HEAP\n#define PYPROF_IMPLEMENTATION\n#include "pyprof.h"\n'
+               'int main(void) { return 0; }\n',
     "no recording": '#define PYPROF_NO_RECORDING\n#define PYPROF_IMPLEMENTATION\n#include "tools/flamegraph.h"\n'
                     '#include "pyprof.h"\nint main(void) { return 0; }\n',
     "all formats": '#define PYPROF_NO_RECORDING\n#define PYPROF_IMPLEMENTATION\n#include "tools/flamegraph.h"\n'
