@@ -37,12 +37,13 @@ typedef struct import_options {
 
 /* What a file has given. */
 typedef struct imported {
-    const char *kind; /* "collapsed text", ...; NULL = not known yet */
-    unsigned metrics; /* a bit for each pyprof_metric that it has, 1 << PYPROF_METRIC_WALL ... */
-    bool has_threads; /* its stacks are threads'; else all are of one, "all threads" */
-    bool has_times;   /* it has a time line */
-    bool has_tree;    /* its stacks are in import_options.tree */
-    bool is_mixed;    /* so it cannot be read into a tree: some stacks are threads', others not. It is what is wrong */
+    const char *kind;     /* "collapsed text", ...; NULL = not known yet */
+    unsigned metrics;     /* a bit for each pyprof_metric that it has, 1 << PYPROF_METRIC_WALL ... */
+    bool has_threads;     /* its stacks are threads'; else all are of one, "all threads" */
+    bool has_times;       /* it has a time line */
+    bool has_tree;        /* its stacks are in import_options.tree */
+    bool is_mixed;        /* so it cannot be read into a tree: some stacks are threads', others not, or they are of
+                         several processes. It is what is wrong */
     uint32_t first_node;  /* of those of the profile that are its own: they come one after the other */
     uint32_t first_track; /* likewise */
     pyprof_facts facts;   /* its texts are not set, but are in those below */
@@ -62,11 +63,14 @@ static pyprof_result import_file(pyprof_profile *profile, const char *path, cons
 #define IMPORT_NO_STACK "[no Python frame]" /* what has a value, and no frame */
 #define IMPORT_ALL_THREADS "all threads"
 
-/* A thread that has come up; the first three are its key. */
+/* A thread that has come up; all before node is its key. */
 typedef struct import_thread {
     uint64_t hash[2];
+    uint64_t process[2]; /* likewise of its process's program */
     int32_t tid;
+    int32_t pid;
     uint32_t node; /* its number */
+    uint32_t unused;
 } import_thread;
 
 /* A node that was found below another one. */
@@ -313,9 +317,13 @@ static bool import_tree_thread(import *in, uint32_t root, uint32_t *number) {
     return import_tree_child(in, *number, &truncated, NULL, &word, &below);
 }
 
-/* A thread of its own. */
-static bool import_add_thread(import *in, pyprof_text name, int32_t tid, bool is_named, uint32_t *number) {
-    pyprof_node node = {.parent = PYPROF_NO_NODE, .name = name, .tid = tid, .is_named = is_named};
+/* A thread of its own. A tree has no place for its process: the file has to be read without one. */
+static bool import_add_thread(import *in, pyprof_node node, uint32_t *number) {
+    node.parent = PYPROF_NO_NODE;
+    if (in->tree != NULL && (node.process.size > 0 || node.pid > 0)) {
+        in->into->is_mixed = true;
+        return import_fail(in, "its stacks are of several processes");
+    }
     return pyprof_add_node(in->profile, &node, number) == PYPROF_OK || import_no_memory(in);
 }
 
@@ -327,18 +335,18 @@ static bool import_span(import *in, const pyprof_span *span) {
     return result == PYPROF_OK || import_fail(in, "%s", pyprof_last_error());
 }
 
-/* The node of the file's thread of this name and id (0 = none), which is made by its first stack. */
-static bool import_find_thread(import *in, const char *name, size_t size, int32_t tid, uint32_t *number) {
-    import_thread key = {{0, 0}, tid, 0};
+/* The node of the file's thread of this name and id (0 = none) in this process, which is made by its first stack. */
+static bool import_find_thread(import *in, const pyprof_node *thread, uint32_t *number) {
+    import_thread key = {{0, 0}, {0, 0}, thread->tid, thread->pid, 0, 0};
     bool is_new;
-    pyprof__hash_text(name, size, key.hash);
+    pyprof__hash_text(thread->name.data, thread->name.size, key.hash);
+    pyprof__hash_text(thread->process.data, thread->process.size, key.process);
     uint32_t index = pyprof__table_intern(&in->memory, &in->threads, &key, &is_new);
     if (index == PYPROF__NONE) {
         return import_no_memory(in);
     }
     if (is_new) {
-        if (!import_add_thread(in, import_text(name, size), tid, true, number) ||
-            (in->tree != NULL && !import_tree_thread(in, *number, number))) {
+        if (!import_add_thread(in, *thread, number) || (in->tree != NULL && !import_tree_thread(in, *number, number))) {
             return false;
         }
         PYPROF__ITEM(import_thread, &in->threads.items, index).node = *number;
@@ -490,8 +498,15 @@ static size_t import_root_end(const char *stack, size_t size) {
     return *stack == 't' && flamegraph_is_thread(stack, end) ? end : 0;
 }
 
+/* Where in these the thread's frame begins: behind that of its process. */
+static size_t import_thread_start(const char *stack, size_t root) {
+    const char *stop = root > 0 && *stack == 'p' ? (const char *)memchr(stack, ';', root) : NULL;
+    return stop != NULL ? (size_t)(stop - stack) + 1 : 0;
+}
+
 static bool import_is_ours(const char *stack, size_t root) {
-    return root > 0 && *stack == 't' && !flamegraph_is_thread_id(stack, root);
+    size_t thread = import_thread_start(stack, root);
+    return root > 0 && stack[thread] == 't' && !flamegraph_is_thread_id(stack + thread, root - thread);
 }
 
 /* Undoes what pyprof escapes: \\ \n \r \t \xHH \uHHHH. */
@@ -624,15 +639,34 @@ static bool import_add_frame(import *in, import_collapsed *of, const char *stack
     return true;
 }
 
+/* What pyprof's frame "process 4711 (worker.py)" tells; "*" in the place of the id stands for several. name: room for the
+   program's. */
+static void import_process(const char *frame, size_t size, char *name, pyprof_node *thread) {
+    const char *at = frame + strlen("process ");
+    const char *open = (const char *)memchr(at, '(', size - (size_t)(at - frame));
+    for (; *at >= '0' && *at <= '9' && thread->pid <= INT32_MAX / 10 - 1; at++) {
+        thread->pid = 10 * thread->pid + (*at - '0');
+    }
+    thread->process = import_text(name, 0);
+    if (open != NULL && frame[size - 1] == ')') {
+        thread->process.size = import_unescape(open + 1, size - (size_t)(open - frame) - 2, name);
+    }
+}
+
 /* The thread's node, of whose name "thread " is no part. */
 static bool import_add_root(import *in, import_collapsed *of, const char *stack, size_t root) {
     char *name = (char *)of->name.data;
-    size_t skipped = *stack == 't' ? 7 : 0, size = 0;
+    pyprof_node thread = {.is_named = true};
+    size_t process = of->is_ours ? import_thread_start(stack, root) : 0;
+    size_t skipped = root > 0 && stack[process] == 't' ? process + 7 : 0, size = 0;
     if (root == 0) {
         size = sizeof IMPORT_ALL_THREADS - 1;
         memcpy(name, IMPORT_ALL_THREADS, size);
     } else if (of->is_ours) {
         size = import_unescape(stack + skipped, root - skipped, name);
+        if (process > 0) {
+            import_process(stack, process - 1, name + size, &thread);
+        }
     } else {
         size = root - skipped;
         memcpy(name, stack + skipped, size);
@@ -644,7 +678,8 @@ static bool import_add_root(import *in, import_collapsed *of, const char *stack,
     in->into->has_threads = in->into->has_threads || root > 0;
     ((uint32_t *)of->ends.data)[0] = (uint32_t)root;
     in->last_nodes.count = 1;
-    return import_find_thread(in, name, size, 0, (uint32_t *)in->last_nodes.data);
+    thread.name = import_text(name, size);
+    return import_find_thread(in, &thread, (uint32_t *)in->last_nodes.data);
 }
 
 /* How many bytes two stacks begin with alike. */
@@ -1128,7 +1163,7 @@ static bool import_speedscope_profile(import *in, import_speedscope *of, json_re
     of->origin = of->has_origin ? of->origin : start;
     of->has_origin = true;
     of->now = of->exponent >= 0 && start > of->origin ? start - of->origin : 0;
-    if (!import_add_thread(in, of->name, 0, true, &of->thread)) {
+    if (!import_add_thread(in, (pyprof_node){.name = of->name, .is_named = true}, &of->thread)) {
         return false;
     }
     in->into->has_threads = in->into->has_threads || !import_is(&of->name, IMPORT_ALL_THREADS);
@@ -1190,7 +1225,7 @@ static bool import_speedscope_file(import *in) {
 /* All fields that a line may have; what is missing is zero. */
 typedef struct import_row {
     pyprof_text type, format, name, path, program, process, python;
-    uint64_t version, id, parent, function, line, first_line, tid, node, start_ns, duration_ns, interval_us;
+    uint64_t version, id, parent, function, line, first_line, tid, pid, node, start_ns, duration_ns, interval_us;
     uint64_t samples, samples_idle, wall_ns, wall_idle_ns, cpu_ns, gil_ns, nodes, spans;
     uint64_t is_named, is_idle, has_gil; /* 1 = true */
     json_reader stats;                   /* where they stand; start NULL = nowhere */
@@ -1236,17 +1271,18 @@ static bool import_read_row(import *in, json_reader *json, import_row *row) {
                                          IMPORT_FIELD(import_row, program), IMPORT_FIELD(import_row, process),
                                          IMPORT_FIELD(import_row, python)};
     static const import_field numbers[] = {
-        IMPORT_FIELD(import_row, version),      IMPORT_FIELD(import_row, id),
-        IMPORT_FIELD(import_row, parent),       IMPORT_FIELD(import_row, function),
-        IMPORT_FIELD(import_row, line),         IMPORT_FIELD(import_row, first_line),
-        IMPORT_FIELD(import_row, tid),          IMPORT_FIELD(import_row, node),
-        IMPORT_FIELD(import_row, start_ns),     IMPORT_FIELD(import_row, duration_ns),
-        IMPORT_FIELD(import_row, interval_us),  IMPORT_FIELD(import_row, samples),
-        IMPORT_FIELD(import_row, samples_idle), IMPORT_FIELD(import_row, wall_ns),
-        IMPORT_FIELD(import_row, wall_idle_ns), IMPORT_FIELD(import_row, cpu_ns),
-        IMPORT_FIELD(import_row, gil_ns),       IMPORT_FIELD(import_row, nodes),
-        IMPORT_FIELD(import_row, spans),        IMPORT_FIELD(import_row, is_named),
-        IMPORT_FIELD(import_row, is_idle),      IMPORT_FIELD(import_row, has_gil)};
+        IMPORT_FIELD(import_row, version),     IMPORT_FIELD(import_row, id),
+        IMPORT_FIELD(import_row, parent),      IMPORT_FIELD(import_row, function),
+        IMPORT_FIELD(import_row, line),        IMPORT_FIELD(import_row, first_line),
+        IMPORT_FIELD(import_row, tid),         IMPORT_FIELD(import_row, pid),
+        IMPORT_FIELD(import_row, node),        IMPORT_FIELD(import_row, start_ns),
+        IMPORT_FIELD(import_row, duration_ns), IMPORT_FIELD(import_row, interval_us),
+        IMPORT_FIELD(import_row, samples),     IMPORT_FIELD(import_row, samples_idle),
+        IMPORT_FIELD(import_row, wall_ns),     IMPORT_FIELD(import_row, wall_idle_ns),
+        IMPORT_FIELD(import_row, cpu_ns),      IMPORT_FIELD(import_row, gil_ns),
+        IMPORT_FIELD(import_row, nodes),       IMPORT_FIELD(import_row, spans),
+        IMPORT_FIELD(import_row, is_named),    IMPORT_FIELD(import_row, is_idle),
+        IMPORT_FIELD(import_row, has_gil)};
     json_text key;
     memset(row, 0, sizeof *row);
     for (json_enter(json, '{'); json_next(json, '}');) {
@@ -1376,7 +1412,12 @@ static bool import_row_node(import *in, import_rows *of, const import_row *row, 
     }
     if (is_thread) {
         in->into->has_threads = in->into->has_threads || !import_is(&row->name, IMPORT_ALL_THREADS);
-        return import_add_thread(in, row->name, import_int32(row->tid), row->is_named != 0, number);
+        const pyprof_node thread = {.name = row->name,
+                                    .tid = import_int32(row->tid),
+                                    .is_named = row->is_named != 0,
+                                    .process = row->process,
+                                    .pid = import_int32(row->pid)};
+        return import_add_thread(in, thread, number);
     }
     import_frame frame = PYPROF__ITEM(import_frame, &of->functions, row->function);
     frame.line = import_int32(row->line);
@@ -1862,9 +1903,9 @@ static bool import_choose_types(import *in, import_pprof *of) {
 /* ---- samples ---- */
 
 typedef struct import_labels {
-    pyprof_text thread;
+    pyprof_text thread, process;
     char number[24]; /* the thread's text, if it has but an id */
-    int32_t tid;
+    int32_t tid, pid;
     bool is_idle;
 } import_labels;
 
@@ -1880,7 +1921,11 @@ static bool import_read_label(import *in, const import_pprof *of, import_message
     if ((import_is(key, "thread") || import_is(key, "thread name")) && text->size > 0) {
         labels->thread = *text;
     } else if (import_is(key, "thread_id") || import_is(key, "thread id")) {
-        labels->tid = numbers[2] <= INT32_MAX ? (int32_t)numbers[2] : 0;
+        labels->tid = import_int32(numbers[2]);
+    } else if (import_is(key, "process")) {
+        labels->process = *text;
+    } else if (import_is(key, "pid")) {
+        labels->pid = import_int32(numbers[2]);
     } else if (import_is(key, "state")) {
         labels->is_idle = import_is(text, "idle");
     }
@@ -1944,7 +1989,9 @@ static bool import_sample_thread(import *in, import_labels *labels, uint32_t *th
         labels->thread = import_text(IMPORT_ALL_THREADS, sizeof IMPORT_ALL_THREADS - 1);
     }
     in->into->has_threads = in->into->has_threads || has_thread;
-    return import_find_thread(in, labels->thread.data, labels->thread.size, labels->tid, thread);
+    const pyprof_node node = {
+        .name = labels->thread, .tid = labels->tid, .is_named = true, .process = labels->process, .pid = labels->pid};
+    return import_find_thread(in, &node, thread);
 }
 
 static bool import_read_sample(import *in, import_pprof *of, import_message message) {
