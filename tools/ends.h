@@ -6,6 +6,7 @@
 #ifndef ENDS_H
 #define ENDS_H
 
+#include "following.h"
 #include "handing.h"
 #include "recording.h"
 
@@ -21,8 +22,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-
-#define EXPORTED __attribute__((visibility("default")))
 
 enum {
     SIGNAL_STACK = 64 * 1024
@@ -397,37 +396,17 @@ EXPORTED int daemon(int keep_directory, int keep_files) {
     return libc_daemon(keep_directory, keep_files);
 }
 
-/* Whether it is worth a try to execute it. */
-static bool may_be_executed(const char *path) {
-    struct stat status;
-    return stat(path, &status) == 0 && S_ISREG(status.st_mode) && access(path, X_OK) == 0;
-}
-
 /* A program that is about to be replaced. Whether the recording was interrupted for that: if it then is not replaced,
    after_exec follows. */
-static bool before_exec(const char *path) {
+static bool before_exec(const char *path, bool is_followed) {
+    if (!is_followed) {
+        count_exec(path);
+    }
     if (path == NULL || !is_recording() || !may_be_executed(path)) {
         return false;
     }
     (void)snprintf(run.text, sizeof run.text, "%.*s", (int)sizeof run.text - 1, path);
-    return end_recording(HANDOVER_EXEC, 0);
-}
-
-static bool before_exec_in_path(const char *name) {
-    const char *place = getenv("PATH");
-    char path[PATH_MAX];
-    bool interrupted = false;
-    if (name == NULL || strchr(name, '/') != NULL) {
-        return before_exec(name);
-    }
-    for (place = place != NULL ? place : "/bin:/usr/bin"; *place != '\0' && !interrupted && is_recording();) {
-        size_t length = strcspn(place, ":");
-        (void)snprintf(path, sizeof path, "%.*s/%s", (int)length, length > 0 ? place : ".", name);
-        interrupted = before_exec(path);
-        place += length;
-        place += *place == ':';
-    }
-    return interrupted;
+    return end_recording(HANDOVER_EXEC, is_followed);
 }
 
 /* It has failed. Async-signal-safe, as exec is. */
@@ -443,8 +422,10 @@ static int after_exec(bool interrupted, int result) {
 }
 
 EXPORTED int execve(const char *path, char *const arguments[], char *const variables[]) {
-    bool interrupted = before_exec(path);
-    return after_exec(interrupted, (int)syscall(SYS_execve, path, arguments, variables));
+    bool is_followed = follows(path);
+    VARIABLES_FOR(is_followed, variables);
+    bool interrupted = before_exec(path, is_followed);
+    return after_exec(interrupted, (int)syscall(SYS_execve, path, arguments, all));
 }
 
 EXPORTED int execv(const char *path, char *const arguments[]) {
@@ -453,8 +434,12 @@ EXPORTED int execv(const char *path, char *const arguments[]) {
 
 EXPORTED int execvpe(const char *name, char *const arguments[], char *const variables[]) {
     LIBC(execvpe);
-    bool interrupted = before_exec_in_path(name);
-    return after_exec(interrupted, libc_execvpe(name, arguments, variables));
+    char found[PATH_MAX];
+    const char *path = find_executable(name, found);
+    bool is_followed = follows(path);
+    VARIABLES_FOR(is_followed, variables);
+    bool interrupted = before_exec(path, is_followed);
+    return after_exec(interrupted, libc_execvpe(name, arguments, all));
 }
 
 EXPORTED int execvp(const char *name, char *const arguments[]) {
@@ -513,8 +498,10 @@ EXPORTED int fexecve(int descriptor, char *const arguments[], char *const variab
     LIBC(fexecve);
     char path[64];
     (void)snprintf(path, sizeof path, "/proc/self/fd/%d", descriptor);
-    bool interrupted = before_exec(path);
-    return after_exec(interrupted, libc_fexecve(descriptor, arguments, variables));
+    bool is_followed = follows(path);
+    VARIABLES_FOR(is_followed, variables);
+    bool interrupted = before_exec(path, is_followed);
+    return after_exec(interrupted, libc_fexecve(descriptor, arguments, all));
 }
 
 /* ---- what a process with one thread only may do ---------------------------------------------------------- */
@@ -611,13 +598,16 @@ static void count_fork(void) {
     }
 }
 
-static void forget_in_child(void) {
-    if (run.state == RECORDING || run.state == INTERRUPTED) {
+static void go_on_in_child(void) {
+    if (run.state != RECORDING && run.state != INTERRUPTED) {
+        return;
+    }
+    if (is_still_ours()) {
+        (void)close(run.descriptor);
+    }
+    run.descriptor = -1;
+    if (!is_following() || run.state != RECORDING || run.cause != HANDOVER_NOT_YET || !record_child()) {
         restore_signals();
-        if (is_still_ours()) {
-            (void)close(run.descriptor);
-        }
-        run.descriptor = -1;
         run.state = DONE;
     }
 }

@@ -239,7 +239,8 @@ static double until_duration(void) {
 static void wait_for(double seconds) {
     struct timespec deadline;
     (void)clock_gettime(CLOCK_REALTIME, &deadline);
-    deadline.tv_nsec += (long)((seconds < 0.5 ? seconds : 0.5) * 1e9);
+    double most = run.settings.follow == HANDOVER_FOLLOW_CHILD ? 0.1 : 0.5; /* a child may be asked to end */
+    deadline.tv_nsec += (long)((seconds < most ? seconds : most) * 1e9);
     deadline.tv_sec += deadline.tv_nsec / 1000000000;
     deadline.tv_nsec %= 1000000000;
     (void)sem_timedwait(&run.wake, &deadline);
@@ -251,7 +252,7 @@ static void wait_for_end(void) {
     int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : CPU_SETSIZE;
     while (run.cause == HANDOVER_NOT_YET) {
         double duration = until_duration(), draft = until_draft() / cores; /* no sooner may so much CPU time be used */
-        if (duration <= 0) {
+        if (duration <= 0 || is_asked_to_end()) {
             (void)set_cause(HANDOVER_DURATION, 0);
         } else if (draft <= 0) {
             hand_over_draft();
@@ -346,42 +347,78 @@ static void clean_environment(unsigned preload_length) {
 
 static bool read_settings(handover_settings *to) {
     const char *text = getenv(HANDOVER_VARIABLE);
-    return text != NULL && sscanf(text, HANDOVER_READ, to->socket, &to->preload_length, &to->interval_us, &to->capture,
-                                  &to->signal_number, &to->depth, &to->memory, &to->duration) == HANDOVER_FIELDS;
+    return text != NULL &&
+           sscanf(text, HANDOVER_READ, to->socket, &to->preload_length, &to->interval_us, &to->capture,
+                  &to->signal_number, &to->depth, &to->memory, &to->duration, &to->follow) == HANDOVER_FIELDS;
 }
 
+/* A child goes on without us, and its user may not have asked for it: it does not notice. */
 static void refuse(const char *why) {
-    if (!tell(HANDOVER_REFUSED, 0, why, strlen(why))) {
+    bool is_child = run.settings.follow == HANDOVER_FOLLOW_CHILD;
+    bool is_told = tell(HANDOVER_REFUSED, 0, why, strlen(why));
+    if (!is_told && !is_child) {
         (void)dprintf(STDERR_FILENO, "pyprof-run: cannot record: %s\n", why);
     }
-    (void)ask_whether_written();
-    (void)syscall(SYS_exit_group, EXIT_FAILURE);
+    if (is_told) {
+        (void)ask_whether_written();
+    }
+    if (!is_child) {
+        (void)syscall(SYS_exit_group, EXIT_FAILURE);
+    }
+    leave_writer();
 }
 
 /* The recording comes first: it looks for a free signal before we take those that end the process. */
-static void begin(void) {
+static bool begin(void) {
     pyprof_result result = begin_part();
     if (result != PYPROF_OK) {
         refuse(pyprof_result_string(result));
+        return false;
     }
-    if (pthread_atfork(NULL, count_fork, forget_in_child) != 0 || !start_supervisor()) {
-        refuse("no room for a fork handler or a thread");
+    if (!start_supervisor()) {
+        (void)end_part();
+        refuse("no room for a thread");
+        return false;
     }
     run.state = RECORDING;
     (void)give_signal_stack();
     take_signals();
+    return true;
+}
+
+/* In a forked child: all that was the parent's is forgotten, and a recording of its own begins. */
+static bool record_child(void) {
+    pyprof_free(run.recorded);
+    run.recorded = NULL;
+    memset(&run.stats, 0, sizeof run.stats);
+    run.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    run.pid = getpid();
+    run.state = OFF;
+    run.supervisor_tid = run.sampler_tid = 0;
+    run.goes_on = run.between = run.failed = false;
+    run.forks = following.others = 0;
+    run.ending_signals = 0;
+    run.first_ending_signal = 0;
+    run.seconds = run.settings.duration = 0; /* the parent's end is ours */
+    run.settings.follow = HANDOVER_FOLLOW_CHILD;
+    drafts.limit = 0;
+    return tell_who_we_are(true) && begin();
 }
 
 __attribute__((constructor)) static void on_load(void) {
     if (run.state != OFF || !read_settings(&run.settings)) {
         return;
     }
+    if (is_following()) {
+        prepare_following(getenv("LD_PRELOAD"));
+    }
     clean_environment(run.settings.preload_length);
     run.pid = getpid();
-    if (!tell(HANDOVER_HELLO, 0, NULL, 0)) {
+    if (!tell_who_we_are(false)) {
         refuse("the process that writes the profile is not to be reached");
+    } else if (begin() && pthread_atfork(NULL, count_fork, go_on_in_child) != 0) {
+        refuse("no room for a fork handler");
     }
-    begin();
 }
 
 typedef int main_function(int, char **, char **);

@@ -77,6 +77,7 @@ static bool is_leaving(void) {
 }
 
 static bool start_supervisor(void);
+static bool record_child(void);
 static bool end_recording(handover_cause cause, int value);
 static void wait_while(unsigned state);
 static void break_off(const char *why);
