@@ -27,6 +27,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -78,7 +79,8 @@ static struct {
     unsigned others;    /* that ran other programs */
     char other[64];     /* the first of those */
     unsigned strangers; /* that had another user's rights */
-    unsigned left;      /* that went on */
+    unsigned recorded;  /* children of which all is there */
+    unsigned left;      /* of these, such that went on */
     bool closed;        /* all was said */
     bool is_over;       /* the program's recording is: only its children are waited for */
     bool is_dead;       /* it has ended without a word */
@@ -289,11 +291,15 @@ static char *with(char *text, const char *more, unsigned count, const char *rest
 static char *tell_children(void) {
     char *text = text_of("%s", "");
     text = with(text, " forked child process", given()->end.forks, " not recorded");
-    text = with(text, " child process", writer.ended.processes, " recorded, too");
+    text = with(text, " child process", writer.recorded, " recorded, too");
+    if (writer.left > 0) {
+        char *longer = text_of("%s; %u of them went on after the program's end", text, writer.left);
+        free(text);
+        text = longer;
+    }
     text = with(text, " child process", writer.ended.refused, " left out, as there was no room: see --memory");
     text = with(text, " child process", writer.lost, " not recorded");
     text = with(text, " child process", writer.strangers, " not recorded, as another user's");
-    text = with(text, " child process", writer.left, " recorded up to the program's end, and went on");
     if (writer.others > 0) {
         char *longer = text_of("%s; %u child process%s %s%s, and not recorded", text, writer.others,
                                es_were(writer.others), writer.other, writer.others > 1 ? " and others" : "");
@@ -480,13 +486,16 @@ static void keep_child(process *child) {
     if (end->failed) {
         tell_of_lost(child, end->text);
     } else if (child->given.profile != NULL && (end->stats.samples > 0 || end->cause != HANDOVER_EXEC)) {
-        writer.left += end->cause == HANDOVER_DURATION;
+        unsigned before = writer.ended.processes;
         add_process(&writer.ended, &child->given, child->name, child->pid);
+        bool is_kept = writer.ended.processes > before && !is_program(child);
+        writer.recorded += is_kept;
+        writer.left += is_kept && end->cause == HANDOVER_DURATION;
     }
 }
 
-/* How a process ended that has not been waited for: proc(5), the last field; 0 = not known. */
-static int signal_of_dead(pid_t pid) {
+/* How a process ended that has not been waited for: proc(5), the last field. -1 = it is not there. */
+static int status_by_proc(pid_t pid) {
     char path[48], text[1024];
     (void)snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
     int file = open(path, O_RDONLY | O_CLOEXEC);
@@ -496,13 +505,30 @@ static int signal_of_dead(pid_t pid) {
     }
     text[size > 0 ? size : 0] = '\0';
     const char *last = strrchr(text, ' ');
-    int status = last != NULL ? atoi(last + 1) : 0;
-    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    return last != NULL ? atoi(last + 1) : -1;
+}
+
+/* And one that has: Linux 6.15 and later keep it for who has a descriptor. include/uapi/linux/pidfd.h */
+static int status_by_descriptor(int descriptor) {
+    struct {
+        uint64_t mask, cgroup;
+        uint32_t ids[11];
+        int32_t status;
+    } info = {.mask = 1u << 3}; /* PIDFD_INFO_EXIT */
+    bool is_known = descriptor >= 0 && ioctl(descriptor, _IOWR(0xff, 11, info), &info) == 0;
+    return is_known && (info.mask & 1u << 3) != 0 ? info.status : -1;
+}
+
+/* 0 = not known, or none. */
+static int signal_of_dead(const process *child) {
+    int status = status_by_proc(child->pid);
+    status = status >= 0 ? status : status_by_descriptor(child->descriptor);
+    return status >= 0 && WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 }
 
 /* It has ended without handing over all; what it did before counts. */
 static void lose_child(process *child) {
-    int number = signal_of_dead(child->pid);
+    int number = signal_of_dead(child);
     if (child->has_draft) {
         keep_child(child);
     } else if (number == SIGKILL) {
