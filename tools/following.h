@@ -136,14 +136,14 @@ static const char *preload_in(char *const variables[]) {
             return variables[i] + 11;
         }
     }
-    return "";
+    return NULL;
 }
 
 /* The variables with ours into list, and into preload what LD_PRELOAD then is. */
 static char *const *add_ours(char *const variables[], char **list, char *preload, size_t size) {
     size_t count = 0;
     const char *theirs = preload_in(variables);
-    (void)snprintf(preload, size, "%s%s%s", following.preload, *theirs != '\0' ? ":" : "", theirs);
+    (void)snprintf(preload, size, "%s%s%s", following.preload, theirs != NULL ? ":" : "", theirs != NULL ? theirs : "");
     list[count++] = preload;
     list[count++] = following.settings;
     for (size_t i = 0; variables != NULL && variables[i] != NULL; i++) {
@@ -155,13 +155,18 @@ static char *const *add_ours(char *const variables[], char **list, char *preload
     return list;
 }
 
+static size_t room_for_preload(char *const variables[]) {
+    const char *theirs = preload_in(variables);
+    return sizeof following.preload + (theirs != NULL ? strlen(theirs) : 0);
+}
+
 /* The environment for what is executed, as `all`. On the stack, as a child made by vfork has no memory of its own. */
 #define VARIABLES_FOR(is_followed, variables)                                                                          \
-    size_t room_for_preload = (is_followed) ? sizeof following.preload + strlen(preload_in(variables)) : 1;            \
+    size_t size_of_preload = (is_followed) ? room_for_preload(variables) : 1;                                          \
     char *list_of_all[(is_followed) ? count_variables(variables) + 3 : 1];                                             \
-    char preload_of_all[room_for_preload];                                                                             \
-    char *const *all = (is_followed) ? add_ours(variables, list_of_all, preload_of_all, room_for_preload)              \
-                                     : (char *const *)(variables)
+    char preload_of_all[size_of_preload];                                                                              \
+    char *const *all =                                                                                                 \
+        (is_followed) ? add_ours(variables, list_of_all, preload_of_all, size_of_preload) : (char *const *)(variables)
 
 typedef int spawn_function(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *,
                            char *const[], char *const[]);
