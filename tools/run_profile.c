@@ -190,6 +190,21 @@ static bool add_profile(recorded *to, const recorded *one, const char *called, i
     return is_added;
 }
 
+bool has_one_line(const recorded *of) {
+    const pyprof__node *first = NULL;
+    for (uint32_t i = 0; of->profile != NULL && i < of->profile->nodes.items.count; i++) {
+        const pyprof__node *node = pyprof__node_at(of->profile, i);
+        if (node->samples == 0 || node->line <= 0) { /* a marker has no line */
+            continue;
+        }
+        first = first != NULL ? first : node;
+        if (node->function != first->function || node->line != first->line) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static size_t memory_of(const recorded *of) {
     return of->profile != NULL ? of->profile->memory.used : 0;
 }

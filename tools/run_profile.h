@@ -42,6 +42,9 @@ typedef struct family {
     unsigned refused;   /* that found no room */
 } family;
 
+/* Whether all stacks that were seen end in one line. */
+bool has_one_line(const recorded *of);
+
 /* Adds what one of them recorded. */
 void add_process(family *to, const recorded *one, const char *called, int pid);
 

@@ -50,6 +50,7 @@ typedef struct process {
     pid_t pid;
     int descriptor; /* readable when it has ended: pidfd_open(2); -1 = this kernel has none */
     char *name;     /* its program's; NULL = it has not said a word */
+    bool is_fork;   /* it began as a copy of another one */
     bool is_asked;  /* HANDOVER_STOP was sent */
     recorded coming;
     recorded given;  /* all of it has come */
@@ -465,11 +466,11 @@ static void drop_child(process *child) {
     free(child);
 }
 
-static void count_others(const handover_end *end) {
-    if (writer.others == 0 && end->others > 0) {
-        (void)snprintf(writer.other, sizeof writer.other, "%s", end->other);
+static void count_others(unsigned count, const char *first) {
+    if (writer.others == 0 && count > 0) {
+        (void)snprintf(writer.other, sizeof writer.other, "%.*s", (int)sizeof writer.other - 1, first);
     }
-    writer.others += end->others;
+    writer.others += count;
 }
 
 static void tell_of_lost(const process *child, const char *why) {
@@ -479,13 +480,19 @@ static void tell_of_lost(const process *child, const char *why) {
     }
 }
 
-/* What a child recorded is all there. Of one that was looked at in no tick there is nothing. */
+/* A child that was forked only to execute something (subprocess before 3.10) stands all the time where it was forked: it
+   has run nothing of its own. */
+static bool has_only_executed(const process *child) {
+    return child->is_fork && child->given.end.cause == HANDOVER_EXEC && has_one_line(&child->given);
+}
+
+/* What a child recorded is all there. */
 static void keep_child(process *child) {
     const handover_end *end = &child->given.end;
-    count_others(end);
+    count_others(end->others, end->other);
     if (end->failed) {
         tell_of_lost(child, end->text);
-    } else if (child->given.profile != NULL && (end->stats.samples > 0 || end->cause != HANDOVER_EXEC)) {
+    } else if (child->given.profile != NULL && !has_only_executed(child)) {
         unsigned before = writer.ended.processes;
         add_process(&writer.ended, &child->given, child->name, child->pid);
         bool is_kept = writer.ended.processes > before && !is_program(child);
@@ -560,7 +567,7 @@ static void begin_end(void) {
     if (!writer.is_over) {
         writer.is_over = true;
         (void)clock_gettime(CLOCK_MONOTONIC, &writer.over_since);
-        count_others(&given()->end);
+        count_others(given()->end.others, given()->end.other);
     }
 }
 
@@ -635,6 +642,8 @@ static void hear_hello(connection *from, const char *data, size_t size) {
     if (size >= sizeof hello) {
         begin_again(from->from);
         from->from->is_asked = false;
+        memcpy(&hello, data, sizeof hello);
+        from->from->is_fork = hello.has_begun != 0;
         name_process(from->from, data + sizeof hello, size - sizeof hello);
     }
 }
@@ -741,9 +750,7 @@ static void hear_of_exec(process *of) {
     if (is_program(of)) {
         begin_end();
     } else {
-        writer.others += 1;
-        (void)snprintf(writer.other, sizeof writer.other, "%.*s", (int)sizeof writer.other - 1,
-                       base_name(of->given.end.text));
+        count_others(1, base_name(of->given.end.text));
         keep_child(of);
         drop_child(of);
     }

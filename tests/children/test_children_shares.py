@@ -4,6 +4,7 @@ measured them by its threads' CPU clocks."""
 import json
 import os
 import re
+import sys
 import unittest
 
 from family import Family
@@ -95,6 +96,16 @@ class Shares(Family):
         return found
 
     def compare(self, text, *arguments):
+        """Again, where the machine stood still: that counts as time of whoever had the processor. Not for ever: what is wrong
+        each time is no machine's fault."""
+        for _ in range(2):
+            try:
+                return self.compare_once(text, *arguments)
+            except AssertionError as wrong:
+                print("again:", wrong, file=sys.stderr, flush=True)
+        return self.compare_once(text, *arguments)
+
+    def compare_once(self, text, *arguments):
         self.program("work.py", text)
         svg, speedscope = os.path.join(self.dir, "out.svg"), os.path.join(self.dir, "out.speedscope.json")
         lines, err = self.followed("work.py", *arguments, outputs=(svg, speedscope))

@@ -66,7 +66,7 @@ class Formats(Family):
         threads = [row for row in map(json.loads, first.decode().splitlines()) if row["type"] == "thread"]
         self.assertEqual([(row["process"], row["pid"], row["name"]) for row in threads],
                          [(NAMES[i], 100 + i, thread) for i in range(3) for thread in ("MainThread", "other")])
-        exported.read_jsonl(first)
+        exported.read_jsonl(first.decode())
 
     def test_pprof_has_labels_and_keeps_them(self):
         first = self.convert("a.pb.gz")

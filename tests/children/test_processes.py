@@ -149,7 +149,8 @@ subprocess.run("true; true", shell=True, check=True)
 assert os.waitpid(os.posix_spawn("/bin/true", ["true"], os.environ), 0)[1] == 0
 burn("in_parent", 0.1)
 """)
-        self.assertIn("; 3 child processes were true and others, and not recorded", self.said(err))
+        self.assertRegex(self.said(err), "; 3 child processes were (true|sh) and others, and not recorded")
+        self.assertNotIn("process ", self.read())
 
     def test_a_daemon_keeps_nobody_waiting(self):
         """A child that lives on is in the profile up to the program's end, goes on, and holds nothing open."""
@@ -174,9 +175,7 @@ burn("in_parent", 0.1)
         daemon = [pid for (pid, _), functions in self.processes().items() if "in_daemon" in functions][0]
         self.addCleanup(os.kill, daemon, signal.SIGKILL)
         self.assertIn("; 1 of them went on after the program's end", self.said(err))
-        tasks = lambda: [open("/proc/%d/task/%s/comm" % (daemon, task)).read().strip()
-                         for task in os.listdir("/proc/%d/task" % daemon)]
-        wait_until(lambda: len(tasks()) == 1)  # no thread of ours is left
+        wait_until(lambda: len(os.listdir("/proc/%d/task" % daemon)) == 1)  # no thread of ours is left
         self.assertEqual([name for name in os.listdir("/proc/%d/fd" % daemon)
                           if "socket" in os.readlink("/proc/%d/fd/%s" % (daemon, name))], [])
 
