@@ -337,7 +337,7 @@ static void interrupt_for_exec(void) {
 
 static void *supervise(void *unused) {
     (void)unused;
-    (void)pthread_setname_np(pthread_self(), "pyprof-run");
+    (void)pthread_setname_np(pthread_self(), is_for_writer() ? "pyprof-run" : "pyprof-save");
     run.supervisor_tid = (int)syscall(SYS_gettid);
     free(malloc(1));                /* an arena of its own, before a thread dies with the lock of another one */
     if (run.state == INTERRUPTED) { /* who made this thread blocks all signals yet, and so none would seem free */
@@ -439,10 +439,11 @@ static void begin_as_wished(void) {
         return;
     }
     run.settings.interval_us = run.wished.interval_us;
-    if (run.wished.is_listening &&
-        pyprof_listen(run.wished.socket[0] != '\0' ? run.wished.socket : NULL) != PYPROF_OK) {
-        say("PYPROF_LISTEN=%s: %s", asked.listen, pyprof_last_error());
-        return;
+    const char *socket = run.wished.socket[0] != '\0' ? run.wished.socket : NULL;
+    run.wished.is_listening = run.wished.is_listening && pyprof_listen(socket) == PYPROF_OK;
+    if (is_switched_on(asked.listen) && !run.wished.is_listening && !run.is_child) {
+        say("nothing is recorded: PYPROF_LISTEN=%s: %s", asked.listen, pyprof_last_error());
+        return; /* a child goes on: the place may be its parent's */
     }
     if (!run.wished.is_later || run.wished.output[0] != '\0') {
         begin();
@@ -456,6 +457,8 @@ static void go_on_in_child(void) {
     run.cause = HANDOVER_NOT_YET;
     run.seconds = 0;
     run.forks = 0;
+    run.ending_signals = 0;
+    run.first_ending_signal = 0;
     run.supervisor_tid = 0;
     run.goes_on = run.between = false;
     run.is_child = true;
@@ -531,6 +534,7 @@ __attribute__((constructor)) static void on_load(void) {
     if (run.state != OFF || !comes_before_libc()) {
         return;
     }
+    (void)libc();
     (void)snprintf(asked.program, sizeof asked.program, "%s", program_invocation_short_name);
     if (!read_settings(&run.settings)) {
         run.settings.socket[0] = '\0';

@@ -2,6 +2,7 @@
 preload, a backend of PostgreSQL by the preload. Known work has its share, and all else is as without it."""
 
 import contextlib
+import glob
 import json
 import os
 import pwd
@@ -20,7 +21,7 @@ import test_hosts
 LIBRARY = os.path.join(harness.BUILD, "tools", "libpyprof-%d.%d.so" % harness.python_version())
 RUN = os.path.join(harness.BUILD, "tools", "pyprof-run")
 WORK = os.path.dirname(os.path.abspath(test_hosts.__file__))
-POSTGRES = "/usr/lib/postgresql/15/bin"
+PLPYTHON = sorted(glob.glob("/usr/lib/postgresql/*/lib/plpython3.so")) # Debian's and Ubuntu's
 
 SCRIPT = """
 import json, sys
@@ -93,20 +94,20 @@ class PlPython(Unmodified):
 
     def setUp(self):
         super().setUp()
-        if not os.path.exists(os.path.join(POSTGRES, "..", "lib", "plpython3.so")):
-            self.leave_out("no PL/Python of PostgreSQL 15")
-        if harness.python_version() != (3, 11):
-            self.leave_out("PL/Python is for CPython 3.11")
+        if not PLPYTHON:
+            self.leave_out("no PL/Python")
+        self.programs = os.path.join(os.path.dirname(PLPYTHON[-1]), "..", "bin")
+        wanted = "libpython%d.%d.so" % harness.python_version()
+        if wanted not in subprocess.check_output(["ldd", PLPYTHON[-1]], universal_newlines=True):
+            self.leave_out("PL/Python does not need " + wanted)
         self.user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-        for name in os.listdir(WORK): # the user may not see the repository
-            if name == "work.py":
-                shutil.copy(os.path.join(WORK, name), self.work)
+        shutil.copy(os.path.join(WORK, "work.py"), self.work) # that user may not see the repository
         shutil.copy(LIBRARY, self.work)
         os.chmod(self.work, 0o777)
         self.sql("initdb", "-D", "data", "-A", "trust", "-U", "postgres", "-N")
 
     def sql(self, program, *arguments, stdin=None, **more):
-        words = [os.path.join(POSTGRES, program)] + list(arguments)
+        words = [os.path.join(self.programs, program)] + list(arguments)
         if os.geteuid() == 0:
             words = ["runuser", "-u", self.user, "--"] + words
         done = subprocess.run(words, cwd=self.work, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120,
