@@ -145,7 +145,7 @@ class PlPython(Unmodified):
         self.assertEqual(left, []) # its other processes have no Python
         with open(path + ".0", encoding="utf-8") as file:
             [name] = set(re.findall(r";(__plpython_procedure_work_\d+) \(", file.read()))
-        self.check(path, [name])
+        self.check(path, ["<module>", name])
 
     def wait_for_profile(self):
         """psql ends before its backend does."""
