@@ -338,7 +338,7 @@ static void interrupt_for_exec(void) {
 
 static void *supervise(void *unused) {
     (void)unused;
-    (void)pthread_setname_np(pthread_self(), "pyprof-run");
+    (void)pthread_setname_np(pthread_self(), is_for_writer() ? "pyprof-run" : "pyprof-save");
     run.supervisor_tid = (int)syscall(SYS_gettid);
     free(malloc(1));                /* an arena of its own, before a thread dies with the lock of another one */
     if (run.state == INTERRUPTED) { /* who made this thread blocks all signals yet, and so none would seem free */
@@ -446,10 +446,11 @@ static bool begin_as_wished(void) {
         return false;
     }
     run.settings.interval_us = run.wished.interval_us;
-    if (run.wished.is_listening &&
-        pyprof_listen(run.wished.socket[0] != '\0' ? run.wished.socket : NULL) != PYPROF_OK) {
-        say("PYPROF_LISTEN=%s: %s", asked.listen, pyprof_last_error());
-        return false;
+    const char *socket = run.wished.socket[0] != '\0' ? run.wished.socket : NULL;
+    run.wished.is_listening = run.wished.is_listening && pyprof_listen(socket) == PYPROF_OK;
+    if (is_switched_on(asked.listen) && !run.wished.is_listening && !run.is_child) {
+        say("nothing is recorded: PYPROF_LISTEN=%s: %s", asked.listen, pyprof_last_error());
+        return false; /* a child goes on: the place may be its parent's */
     }
     return (!run.wished.is_later || run.wished.output[0] != '\0') && begin();
 }
@@ -559,6 +560,7 @@ __attribute__((constructor)) static void on_load(void) {
     if (run.state != OFF || !comes_before_libc()) {
         return;
     }
+    (void)libc();
     (void)snprintf(asked.program, sizeof asked.program, "%s", program_invocation_short_name);
     if (!read_settings(&run.settings)) {
         run.settings.socket[0] = '\0';
