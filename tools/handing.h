@@ -65,9 +65,9 @@ static bool tell(handover_kind kind, uint32_t detail, const void *data, size_t s
 }
 
 /* Who we are: see handover_hello. */
-static bool tell_who_we_are(bool has_begun) {
+static bool tell_who_we_are(bool is_fork) {
     char data[sizeof(handover_hello) + HANDOVER_COMMAND];
-    const handover_hello hello = {(int32_t)getppid(), has_begun};
+    const handover_hello hello = {is_fork};
     int file = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
     ssize_t size = file >= 0 ? read(file, data + sizeof hello, HANDOVER_COMMAND) : 0;
     if (file >= 0) {
