@@ -75,9 +75,9 @@ static size_t read_command(char *to) {
 }
 
 /* Who we are: see handover_hello. */
-static bool tell_who_we_are(bool has_begun) {
+static bool tell_who_we_are(bool is_fork) {
     char data[sizeof(handover_hello) + HANDOVER_COMMAND];
-    const handover_hello hello = {(int32_t)getppid(), has_begun};
+    const handover_hello hello = {is_fork};
     memcpy(data, &hello, sizeof hello);
     return tell(HANDOVER_HELLO, 0, data, sizeof hello + read_command(data + sizeof hello));
 }

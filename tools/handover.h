@@ -69,8 +69,7 @@ typedef enum handover_cause {
 
 /* Who it is that speaks. */
 typedef struct handover_hello {
-    int32_t parent;     /* its parent's id */
-    uint32_t has_begun; /* it was forked by a process that is recorded: it is no program's beginning */
+    uint32_t is_fork; /* it began as a copy of a process that is recorded */
 } handover_hello;
 
 /* Bytes that are told of a command line; of a program that embeds CPython it is the name alone. */

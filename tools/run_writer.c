@@ -657,7 +657,7 @@ static void hear_hello(connection *from, const char *data, size_t size) {
         begin_again(from->from);
         from->from->is_asked = false;
         memcpy(&hello, data, sizeof hello);
-        from->from->is_fork = hello.has_begun != 0;
+        from->from->is_fork = hello.is_fork != 0;
         name_process(from->from, data + sizeof hello, size - sizeof hello);
     }
 }
