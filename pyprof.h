@@ -102,7 +102,8 @@
      >>threads     which thread states and threads there are
      >>waiting     threads that wait, all looked at together
      >>sampler     the thread that does all this, tick by tick
-     >>shown       what outputs show: escapes, names, paths, the tree
+     >>bytes       bytes on their way to who takes them, and how texts are escaped
+     >>shown       what outputs show: names, paths, the tree
      >>filters     what of a profile is shown
      >>ranking     which functions and lines took most
      >>tables      that as text
@@ -233,6 +234,10 @@
      and lines that took most (in seconds, or samples: themselves, and with what they called), and all times of each thread.
      Names are shortened ("..."), and there are no escape codes. Of long lists the first are shown; pyprof_top has all.
      Your own: pyprof_visit goes through every node of the tree and every span of time; pyprof_top adds up by function.
+     Several processes: where a profile is made of what several recorded (pyprof_make), each is above its threads: in
+     collapsed text and pictures a frame before that of the thread, "process 4711 (worker.py)"; in pprof the labels process
+     and pid; in speedscope part of a thread's name; in the table a list of its own. Collapsed text, pictures and tables show
+     those of one program as one, "process * (worker.py)", if there are more than 16 of them; but never the first process.
 
    FILTERS
      All outputs can be limited to a thread, an interpreter, a file or a function, and made smaller by min_share and
@@ -621,7 +626,9 @@ typedef struct pyprof_node {
     uint64_t wall_ns;      /* idle time included */
     uint64_t wall_idle_ns; /* of this, what the thread waited */
     uint64_t cpu_ns;
-    uint64_t gil_ns; /* wall time with the GIL */
+    uint64_t gil_ns;     /* wall time with the GIL */
+    pyprof_text process; /* of a thread: the program of the process that it is of; empty in a profile of one process */
+    int32_t pid;         /* and that process's id; 0 = there is none, or several are shown as one: see FORMATS */
 } pyprof_node;
 
 /* A span of a thread's time in which it was in one node, as far as the samples tell. Those of one thread come in the
@@ -680,8 +687,8 @@ PYPROF_API pyprof_result pyprof_make(const pyprof_facts *facts, size_t memory_li
                                      pyprof_profile **profile);
 
 /* Adds a node, or figures to one that is there. Of node count: parent, a number that this gave before; name, path, line
-   and first_line; of a thread, name, tid and is_named; and all figures but value, which are added. Each thread is a
-   node of its own; of one parent, equal lines of a function are one. What has no path is a marker, as "[truncated]" or
+   and first_line; of a thread, name, tid, is_named, process and pid; and all figures but value, which are added. Each thread
+   is a node of its own; of one parent, equal lines of a function are one. What has no path is a marker, as "[truncated]" or
    "[interpreter 1: physics]", which has no line. *number: the node's. profile: from pyprof_make, and only one thread may use it
    while it is filled. Errors: ARGUMENT (a parent that is none, a profile of a recording, more idle time or samples than
    there are of both), MEMORY. */
@@ -4814,6 +4821,8 @@ typedef struct pyprof__track {
     uint32_t first;     /* span; PYPROF__NONE: there is none */
     uint32_t last;      /* span, likewise */
     uint64_t end_ns;    /* how far the time line reaches, since the recording began */
+    uint32_t process;   /* string: the program of its process; 0 = the profile is of one process, and no other string */
+    int32_t pid;        /* of that process */
 } pyprof__track;
 
 /* A stretch of the time of one track in which stack and kind stayed the same. */
@@ -9050,15 +9059,11 @@ static void *pyprof__sampler_main(void *argument) {
 
 #endif /* PYPROF_NO_RECORDING */
 
-// >>shown
-// What all outputs have in common. In: a profile that nobody changes meanwhile, and a pyprof_output. Out: escaped text;
-// paths and thread names as they are shown; the tree, with nodes merged that are shown as one; from these, collapsed
-// text and pyprof_visit. Runs in the thread that writes, in any number of these at once: each call has a
-// pyprof__writing of its own, and takes no lock. Never in the signal handler.
-// Merged: with PYPROF_DETAIL_FUNCTION all lines of a function that one parent calls; tracks that show the same name and
-// id, and with merge_threads all tracks; and below parents that were merged, equal children.
-// Order: nodes as they entered the profile, so that each comes after its parent; tracks as they came; spans by time.
-// Begin with pyprof__writing_new, pyprof__shown_of, pyprof__fill_shown, pyprof__each_stack, pyprof__visit_nodes.
+// >>bytes
+// Bytes on their way out. In: texts and numbers, in pieces. Out: the same to a write function, in larger pieces, escaped
+// as collapsed text or JSON wants them. Any thread, with a pyprof__out of its own; no lock; never the signal handler.
+// Invariants: once a write function has answered false it is not called again, and all that is put is dropped.
+// Begin with pyprof__put, pyprof__utf8_get, pyprof__put_collapsed, pyprof__put_json.
 
 /* Bytes on their way to a write function, which gets them in pieces of up to 16 KiB. */
 typedef struct pyprof__out {
@@ -9172,6 +9177,16 @@ static void pyprof__put_json(pyprof__out *out, const char *text, size_t size) {
     }
 }
 
+// >>shown
+// What all outputs have in common. In: a profile that nobody changes meanwhile, and a pyprof_output. Out: paths and the names
+// of threads and processes as they are shown; the tree, with nodes merged that are shown as one; from these, collapsed text
+// and pyprof_visit. Runs in the thread that writes, in any number of these at once: each call has a
+// pyprof__writing of its own, and takes no lock. Never in the signal handler.
+// Merged: with PYPROF_DETAIL_FUNCTION all lines of a function that one parent calls; tracks that show the same process,
+// name and id, and with merge_threads all tracks of a process; and below parents that were merged, equal children.
+// Order: nodes as they entered the profile, so that each comes after its parent; tracks as they came; spans by time.
+// Begin with pyprof__writing_new, pyprof__shown_of, pyprof__fill_shown, pyprof__each_stack, pyprof__visit_nodes.
+
 /* Whether the folder that the first bytes of a path name is a package. That is looked up while writing: where the
    sources are not there, no folder is one. */
 static bool pyprof__has_init_file(const char *path, size_t directory_size) {
@@ -9206,12 +9221,16 @@ typedef struct pyprof__writing {
     pyprof__memory memory; /* an account of its own within the recording's budget: several may write one profile */
     uint32_t *short_paths; /* of each string that is a file: how many bytes of it are left out, + 1; 0 = it is none */
     int32_t *owners;       /* of each string: id of the thread whose name it is; 0 = none, PYPROF__SEVERAL */
+    uint32_t *processes;   /* of each string: how many processes have it as their program */
     bool has_ids;          /* threads of one name are shown apart as far as their ids are known */
     bool has_tracks;       /* and each track is a thread of its own */
     pyprof__out out;
 } pyprof__writing;
 
 #define PYPROF__SEVERAL (-1)
+
+/* So many processes of one program are shown apart, of more only the first process of all. */
+#define PYPROF__PROCESSES_APART 16
 
 /* Finds out which names tell a thread from all others. Threads that nobody named have the name of the process, or of
    the thread that made them. Those, and all others that share a name of the system's, are told apart by their ids. */
@@ -9223,6 +9242,23 @@ static void pyprof__learn_owners(pyprof__writing *writing) {
         int32_t *owner = &writing->owners[track->name];
         *owner = *owner == 0 || *owner == track->tid ? track->tid : PYPROF__SEVERAL;
     }
+}
+
+/* Counts the processes of each program. The tracks of one process come one after the other. */
+static void pyprof__count_processes(pyprof__writing *writing) {
+    int32_t last = 0;
+    for (uint32_t i = 0; i < writing->profile->tracks.count; i++) {
+        const pyprof__track *track = pyprof__track_at(writing->profile, i);
+        writing->processes[track->process] += i == 0 || track->pid != last;
+        last = track->pid;
+    }
+}
+
+/* The id of a track's process; 0 = it is not told from others of its program. */
+static int32_t pyprof__shown_pid(const pyprof__writing *writing, const pyprof__track *track) {
+    bool is_first = track->pid == pyprof__track_at(writing->source, 0)->pid;
+    bool are_many = writing->processes[track->process] > PYPROF__PROCESSES_APART;
+    return is_first || !are_many || writing->has_ids || writing->has_tracks ? track->pid : 0;
 }
 
 /* The id to show behind the name of a thread, or in its place if it has none; 0 = the name is enough. */
@@ -9251,6 +9287,21 @@ static void pyprof__put_thread_name(pyprof__writing *writing, pyprof__put_escape
         pyprof__put_text(&writing->out, size > 0 ? " (" : "(");
         pyprof__put_number(&writing->out, (uint64_t)tid);
         pyprof__put_text(&writing->out, ")");
+    }
+}
+
+/* "process 4711 (worker.py)", "process 4711"; of several "process * (worker.py)". */
+static void pyprof__put_process_name(const pyprof__writing *writing, pyprof__out *out, pyprof__put_escaped put,
+                                     uint32_t program, int32_t pid) {
+    size_t size;
+    const char *text = pyprof__string_text(writing->profile, program, &size);
+    char id[32];
+    snprintf(id, sizeof id, pid > 0 ? "process %d" : "process *", (int)pid);
+    pyprof__put_text(out, id);
+    if (size > 0) {
+        pyprof__put_text(out, " (");
+        put(out, text, size);
+        pyprof__put_text(out, ")");
     }
 }
 
@@ -9357,7 +9408,7 @@ static bool pyprof__shorten_paths(pyprof__writing *writing) {
 static void pyprof__writing_free(pyprof__writing *writing) {
     pyprof__memory memory = writing->memory; /* a copy, as the account lies in what is freed */
     pyprof__release(&memory, writing->short_paths,
-                    2 * ((size_t)writing->source->strings.items.count + 1) * sizeof(uint32_t));
+                    3 * ((size_t)writing->source->strings.items.count + 1) * sizeof(uint32_t));
     if (writing->profile != writing->source) {
         pyprof_free((pyprof_profile *)writing->profile); /* made by pyprof__filter */
     }
@@ -9381,14 +9432,16 @@ static pyprof__writing *pyprof__writing_new(const pyprof_profile *profile, const
     if (output != NULL) {
         writing->output = *output;
     }
-    writing->short_paths = (uint32_t *)pyprof__alloc(&writing->memory, 2 * paths_size);
+    writing->short_paths = (uint32_t *)pyprof__alloc(&writing->memory, 3 * paths_size);
     if (writing->short_paths == NULL) {
         pyprof__release(&memory, writing, sizeof *writing);
         return NULL;
     }
-    memset(writing->short_paths, 0, 2 * paths_size);
+    memset(writing->short_paths, 0, 3 * paths_size);
     writing->owners = (int32_t *)writing->short_paths + profile->strings.items.count + 1;
+    writing->processes = writing->short_paths + 2 * ((size_t)profile->strings.items.count + 1);
     pyprof__learn_owners(writing);
+    pyprof__count_processes(writing);
     if (!pyprof__shorten_paths(writing)) {
         pyprof__writing_free(writing);
         return NULL;
@@ -9433,25 +9486,31 @@ typedef struct pyprof__shown_tree {
     pyprof__array path; /* nodes of one stack, leaf first: see pyprof__find_path */
 } pyprof__shown_tree;
 
-/* What a node is shown as: nodes that are alike in all four are one. It has no padding, as it is hashed and compared as
+/* What a node is shown as: nodes that are alike in all of it are one. It has no padding, as it is hashed and compared as
    bytes. */
 typedef struct pyprof__shown {
     uint32_t parent;   /* the first one that is shown as its parent is; PYPROF__NONE: a thread */
     uint32_t function; /* PYPROF__NONE: a thread */
     int32_t line;      /* of a thread: its name */
     int32_t tid;       /* see pyprof__shown_tid; with has_ids, pyprof__known_tid; with has_tracks, the track */
+    uint32_t process;  /* of a thread: its process's program, a string; 0 = the profile is of one process */
+    int32_t pid;       /* see pyprof__shown_pid */
 } pyprof__shown;
 
 /* Needs first_of for the parent of the node. */
 static pyprof__shown pyprof__shown_of(const pyprof__writing *writing, const pyprof__shown_tree *tree, uint32_t index) {
     const pyprof__node *node = pyprof__node_at(writing->profile, index);
-    pyprof__shown shown = {PYPROF__NONE, PYPROF__NONE, 0, 0};
+    pyprof__shown shown = {PYPROF__NONE, PYPROF__NONE, 0, 0, 0, 0};
     if (node->parent != PYPROF__NONE) {
         shown.parent = tree->first_of[node->parent];
         shown.function = node->function;
         shown.line = pyprof__shown_line(writing, node);
-    } else if (!writing->output.merge_threads) {
-        const pyprof__track *track = pyprof__track_at(writing->profile, (uint32_t)node->line);
+        return shown;
+    }
+    const pyprof__track *track = pyprof__track_at(writing->profile, (uint32_t)node->line);
+    shown.process = track->process;
+    shown.pid = pyprof__shown_pid(writing, track);
+    if (!writing->output.merge_threads) {
         shown.line = (int32_t)track->name;
         shown.tid = writing->has_tracks ? node->line
                     : writing->has_ids  ? pyprof__known_tid(track)
@@ -9525,23 +9584,52 @@ static pyprof_node pyprof__sum_shown(const pyprof__writing *writing, const pypro
     return sum;
 }
 
-/* A frame of a line of collapsed text; the outermost one is "thread NAME". */
-static void pyprof__put_shown(pyprof__writing *writing, const pyprof__shown *shown) {
+/* What a node is in collapsed text. Of a thread that is a frame for its process, where there are several, and one for
+   itself, unless threads are merged. */
+enum {
+    PYPROF__CODE_FRAME = 1,
+    PYPROF__PROCESS_FRAME = 2,
+    PYPROF__THREAD_FRAME = 4
+};
+
+static unsigned pyprof__frames_of(const pyprof__writing *writing, const pyprof__shown *shown) {
     if (shown->function != PYPROF__NONE) {
-        pyprof__put_frame(writing, shown->function, shown->line);
-        return;
+        return PYPROF__CODE_FRAME;
     }
-    pyprof__put_text(&writing->out, "thread ");
-    pyprof__put_thread_name(writing, pyprof__put_collapsed, (uint32_t)shown->line, shown->tid);
+    return (shown->process != 0 ? (unsigned)PYPROF__PROCESS_FRAME : 0) |
+           (writing->output.merge_threads ? 0 : (unsigned)PYPROF__THREAD_FRAME);
 }
 
-/* Puts into the tree's path what is shown from a node outwards; where threads are merged, without the thread. False: no
+/* One of these frames. */
+static void pyprof__put_one_frame(pyprof__writing *writing, const pyprof__shown *shown, unsigned frame) {
+    if (frame == PYPROF__CODE_FRAME) {
+        pyprof__put_frame(writing, shown->function, shown->line);
+    } else if (frame == PYPROF__PROCESS_FRAME) {
+        pyprof__put_process_name(writing, &writing->out, pyprof__put_collapsed, shown->process, shown->pid);
+    } else {
+        pyprof__put_text(&writing->out, "thread ");
+        pyprof__put_thread_name(writing, pyprof__put_collapsed, (uint32_t)shown->line, shown->tid);
+    }
+}
+
+/* The frames of a node in a line of collapsed text. */
+static void pyprof__put_shown(pyprof__writing *writing, const pyprof__shown *shown) {
+    unsigned frames = pyprof__frames_of(writing, shown);
+    for (unsigned frame = PYPROF__CODE_FRAME; frame <= PYPROF__THREAD_FRAME; frame *= 2) {
+        if (frames & frame) {
+            pyprof__put_one_frame(writing, shown, frame);
+            pyprof__put_text(&writing->out, frames >= 2 * frame ? ";" : "");
+        }
+    }
+}
+
+/* Puts into the tree's path what is shown from a node outwards; without the thread where it is no frame. False: no
    room. */
 static bool pyprof__find_path(pyprof__writing *writing, pyprof__shown_tree *tree, uint32_t node) {
     tree->path.count = 0;
     for (uint32_t at = node; at != PYPROF__NONE;) {
         pyprof__shown shown = pyprof__shown_of(writing, tree, at);
-        if (shown.function != PYPROF__NONE || !writing->output.merge_threads) {
+        if (pyprof__frames_of(writing, &shown) != 0) {
             uint32_t index = pyprof__array_add(&writing->memory, &tree->path);
             if (index == PYPROF__NONE) {
                 return false;
@@ -9666,7 +9754,7 @@ static pyprof_node pyprof__shown_node(const pyprof__writing *writing, const pypr
     const pyprof_profile *profile = writing->profile;
     pyprof__shown shown = pyprof__shown_of(writing, tree, first);
     pyprof_node node = pyprof__sum_shown(writing, tree, first);
-    node.name.data = node.path.data = node.file.data = "";
+    node.name.data = node.path.data = node.file.data = node.process.data = "";
     if (shown.function != PYPROF__NONE) {
         const pyprof__function *function = pyprof__function_at(profile, shown.function);
         node.name = pyprof__lasting_text(writing, function->name);
@@ -9679,6 +9767,10 @@ static pyprof_node pyprof__shown_node(const pyprof__writing *writing, const pypr
         node.name = pyprof__lasting_text(writing, (uint32_t)shown.line);
         node.tid = writing->has_tracks ? pyprof__known_tid(track) : shown.tid;
         node.is_named = track->is_named;
+    }
+    if (shown.process != 0) {
+        node.process = pyprof__lasting_text(writing, shown.process);
+        node.pid = shown.pid;
     }
     return node;
 }
@@ -10779,7 +10871,14 @@ static void pyprof__put_thread_sum(pyprof__sheet *sheet, const pyprof__shown_tre
     size_t size = 0;
     const char *name = "all threads";
     sheet->cell.size = 0;
-    if (!writing->output.merge_threads) {
+    if (shown.process != 0 && writing->output.merge_threads) {
+        pyprof__put_process_name(writing, &sheet->cell, pyprof__put_collapsed, shown.process, shown.pid);
+    } else if (!writing->output.merge_threads) {
+        if (shown.process != 0) {
+            char id[32];
+            snprintf(id, sizeof id, shown.pid > 0 ? "%d: " : "*: ", (int)shown.pid);
+            pyprof__put_text(&sheet->cell, id);
+        }
         name = pyprof__string_text(writing->profile, (uint32_t)shown.line, &size);
         pyprof__gather_cell(sheet, name, size);
     } else {
@@ -10801,8 +10900,8 @@ static void pyprof__put_thread_sum(pyprof__sheet *sheet, const pyprof__shown_tre
     pyprof__put_text(&writing->out, "\n");
 }
 
-/* The threads with all their times. False: no room. */
-static bool pyprof__put_threads(pyprof__sheet *sheet) {
+/* The threads with all their times, or the processes: what a row is, and rows are. False: no room. */
+static bool pyprof__put_threads(pyprof__sheet *sheet, const char *row, const char *rows) {
     pyprof__writing *writing = sheet->writing;
     pyprof__thread_sums sums;
     pyprof__shown_tree tree;
@@ -10820,7 +10919,9 @@ static bool pyprof__put_threads(pyprof__sheet *sheet) {
         static const char *const orders[] = {"the time in which they did not wait", "the bytes that live"};
         pyprof_kind kind = writing->source->kind;
         const char *unit = pyprof__unit_text(sheet, kind == PYPROF_KIND_TIME);
-        pyprof__put_text(&writing->out, "\nthreads, by ");
+        pyprof__put_text(&writing->out, "\n");
+        pyprof__put_text(&writing->out, rows);
+        pyprof__put_text(&writing->out, ", by ");
         pyprof__put_text(&writing->out, orders[kind]);
         pyprof__put_text(&writing->out, "\n\n");
         for (size_t i = 0; i < sizeof heads[kind] / sizeof *heads[kind]; i++) {
@@ -10828,7 +10929,9 @@ static bool pyprof__put_threads(pyprof__sheet *sheet) {
             snprintf(text, sizeof text, "%s%s", heads[kind][i], unit);
             pyprof__put_right(&writing->out, text, PYPROF__TIME_COLUMNS);
         }
-        pyprof__put_text(&writing->out, "  thread\n");
+        pyprof__put_text(&writing->out, "  ");
+        pyprof__put_text(&writing->out, row);
+        pyprof__put_text(&writing->out, "\n");
     }
     for (uint32_t i = 0; has_room && i < sums.order.count && i < PYPROF__THREADS_SHOWN; i++) {
         uint32_t index = ((const uint32_t *)sums.order.data)[i];
@@ -10838,6 +10941,19 @@ static bool pyprof__put_threads(pyprof__sheet *sheet) {
     pyprof__table_free(&writing->memory, &sums.threads);
     pyprof__array_free(&writing->memory, &sums.order);
     pyprof__shown_tree_free(writing, &tree);
+    return has_room;
+}
+
+/* Where there are several processes, each with the times of all its threads. False: no room. */
+static bool pyprof__put_processes(pyprof__sheet *sheet) {
+    const pyprof_profile *profile = sheet->writing->profile;
+    bool is_merged = sheet->writing->output.merge_threads;
+    if (profile->tracks.count == 0 || pyprof__track_at(profile, 0)->process == 0) {
+        return true;
+    }
+    sheet->writing->output.merge_threads = true;
+    bool has_room = pyprof__put_threads(sheet, "process", "processes");
+    sheet->writing->output.merge_threads = is_merged;
     return has_room;
 }
 
@@ -10943,7 +11059,8 @@ static pyprof_result pyprof__write_table(pyprof__writing *writing) {
     pyprof__put_losses(sheet);
     pyprof__put_filters(sheet);
     bool has_room = pyprof__put_list(sheet, PYPROF_DETAIL_FUNCTION, "function") &&
-                    pyprof__put_list(sheet, PYPROF_DETAIL_LINE, "line") && pyprof__put_threads(sheet);
+                    pyprof__put_list(sheet, PYPROF_DETAIL_LINE, "line") && pyprof__put_processes(sheet) &&
+                    pyprof__put_threads(sheet, "thread", "threads");
     pyprof__release(&writing->memory, sheet, sizeof *sheet);
     return has_room ? PYPROF_OK : PYPROF_ERROR_MEMORY;
 }
@@ -11021,13 +11138,13 @@ typedef struct pyprof__picture {
    while that is put. Nothing else is in its buffer, as the picture is written only after all frames were added.
    FLAMEGRAPH_NONE = no room. */
 static uint32_t pyprof__draw_frame(pyprof__writing *writing, pyprof__picture *picture, const pyprof__shown *shown,
-                                   uint32_t parent) {
+                                   unsigned frame, uint32_t parent) {
     pyprof_write_fn write = writing->out.write;
     void *user = writing->out.user;
     picture->name.bytes.count = 0;
     writing->out.write = pyprof__gather;
     writing->out.user = &picture->name;
-    pyprof__put_shown(writing, shown);
+    pyprof__put_one_frame(writing, shown, frame);
     pyprof__flush(&writing->out);
     writing->out.write = write;
     writing->out.user = user;
@@ -11045,8 +11162,10 @@ static bool pyprof__draw_node(pyprof__writing *writing, pyprof__picture *picture
     pyprof_node sum = pyprof__sum_shown(writing, tree, index);
     flamegraph_figures own = {sum.wall_ns, sum.wall_idle_ns, sum.cpu_ns, sum.gil_ns, sum.samples, sum.samples_idle};
     uint32_t frame = shown.parent != PYPROF__NONE ? tree->slots[shown.parent] : FLAMEGRAPH_ROOT;
-    if (shown.function != PYPROF__NONE || !writing->output.merge_threads) {
-        frame = pyprof__draw_frame(writing, picture, &shown, frame);
+    for (unsigned which = PYPROF__CODE_FRAME; which <= PYPROF__THREAD_FRAME && frame != FLAMEGRAPH_NONE; which *= 2) {
+        if (pyprof__frames_of(writing, &shown) & which) {
+            frame = pyprof__draw_frame(writing, picture, &shown, which, frame);
+        }
     }
     tree->slots[index] = frame;
     if (frame != FLAMEGRAPH_NONE && writing->source->kind == PYPROF_KIND_HEAP) {
@@ -11279,6 +11398,10 @@ static void pyprof__put_track_head(pyprof__writing *writing, const pyprof__track
     const char *unit = pyprof__is_time(writing->profile, metric) ? "nanoseconds" : "none";
     bool is_space = strcmp(pyprof__counted(writing->profile, metric), "bytes") == 0;
     pyprof__put_text(&writing->out, "\n{\"type\":\"sampled\",\"name\":\"");
+    if (track->process != 0) {
+        pyprof__put_process_name(writing, &writing->out, pyprof__put_json, track->process, track->pid);
+        pyprof__put_text(&writing->out, ", ");
+    }
     pyprof__put_thread_name(writing, pyprof__put_json, track->name, pyprof__shown_tid(writing, track));
     pyprof__put_text(&writing->out, "\",\"unit\":\"");
     pyprof__put_text(&writing->out, is_space ? "bytes" : unit);
@@ -11424,7 +11547,7 @@ static pyprof_result pyprof__write_checked(const pyprof_profile *profile, const 
 // 1951, section 3.2.4.
 //   samples --> locations: function, line --> functions: name, file --> strings        all are numbered before the
 //      |                                                                  ^            first byte is written; so each
-//      +---- labels: thread, thread_id, interpreter, state ---------------+            is written when its turn comes
+//      +---- labels: thread, thread_id, interpreter, state, process, pid --+           is written when its turn comes
 // Invariants, as some reader or engine fails without each of them: numbers from 1 in the order in which the items stand
 // in the file (strings from 0, which is ""); no function without a name; no sample without a stack, nor two with the
 // same stack and labels; one mapping; valid UTF-8; one gzip member, and nothing behind it.
@@ -11449,12 +11572,15 @@ enum {
     PYPROF__PPROF_IDLE,
     PYPROF__PPROF_NO_NAME,
     PYPROF__PPROF_VERSION,
-    PYPROF__PPROF_FIXED /* so many they are */
+    PYPROF__PPROF_FIXED,                         /* so many they are */
+    PYPROF__PPROF_PROCESS = PYPROF__PPROF_FIXED, /* and these, where there are several processes */
+    PYPROF__PPROF_PID,
+    PYPROF__PPROF_FIXED_MOST
 };
 
-static const char *const pyprof__pprof_strings[PYPROF__PPROF_FIXED] = {
-    "",          "wall",        "cpu", "gil",   "samples", "count", "nanoseconds", "thread",
-    "thread_id", "interpreter", "0",   "state", "running", "idle",  "[no name]",   "pyprof 0.1"};
+static const char *const pyprof__pprof_strings[PYPROF__PPROF_FIXED_MOST] = {
+    "",  "wall",  "cpu",     "gil",  "samples",   "count",      "nanoseconds", "thread", "thread_id", "interpreter",
+    "0", "state", "running", "idle", "[no name]", "pyprof 0.1", "process",     "pid"};
 
 /* A heap profile's, in the places of those: by them it is known as one. */
 static const char *pyprof__pprof_fixed(const pyprof_profile *profile, uint32_t index) {
@@ -11466,11 +11592,11 @@ static const char *pyprof__pprof_fixed(const pyprof_profile *profile, uint32_t i
     return is_heap && index == PYPROF__PPROF_NANOSECONDS ? "bytes" : pyprof__pprof_strings[index];
 }
 
-/* A small message in the making; the largest, a sample without its stack, has 4 values of up to 10 bytes and 4 labels
+/* A small message in the making; the largest, a sample without its stack, has 4 values of up to 10 bytes and 6 labels
    of up to 20. */
 typedef struct pyprof__message {
     size_t size;
-    char bytes[192];
+    char bytes[240];
 } pyprof__message;
 
 /* A number in 7 bits a byte, the lowest first. Returns how many bytes it takes, at most 10. */
@@ -11606,6 +11732,7 @@ typedef struct pyprof__pprof {
     size_t numbers_size;     /* of the two arrays, which lie one behind the other */
     uint32_t first_mark;     /* number of the first interpreter's string; the others follow */
     uint32_t string_count;   /* numbers that are given */
+    uint32_t fixed_count;    /* of these, PYPROF__PPROF_FIXED or _FIXED_MOST */
 } pyprof__pprof;
 
 typedef struct pyprof__pprof_location {
@@ -11660,6 +11787,9 @@ static void pyprof__mark_pprof(pyprof__pprof *pprof) {
                 const pyprof__function *function = pyprof__function_at(profile, shown.function);
                 pprof->functions[shown.function] = 1;
                 pprof->strings[function->name] = pprof->strings[function->file] = 1;
+            } else if (shown.process != 0) {
+                pprof->fixed_count = PYPROF__PPROF_FIXED_MOST;
+                pprof->strings[shown.process] = 1;
             }
             at = shown.parent;
         }
@@ -11719,7 +11849,7 @@ static bool pyprof__pprof_thread(const pyprof__pprof *pprof, uint32_t root, pypr
    that are marked, threads' names, interpreters. */
 static void pyprof__number_strings(pyprof__pprof *pprof) {
     const pyprof_profile *profile = pprof->writing->profile;
-    uint32_t next = PYPROF__PPROF_FIXED;
+    uint32_t next = pprof->fixed_count;
     for (uint32_t i = 0; i < profile->strings.items.count; i++) {
         bool is_in = pprof->strings[i] != 0 && pyprof__text_of(profile, i).size > 0;
         pprof->strings[i] = is_in ? next++ : (uint32_t)PYPROF__PPROF_NOTHING;
@@ -11740,6 +11870,7 @@ static bool pyprof__gather_pprof(pyprof__pprof *pprof, pyprof__writing *writing)
     const pyprof_profile *profile = writing->profile;
     memset(pprof, 0, sizeof *pprof);
     pprof->writing = writing;
+    pprof->fixed_count = PYPROF__PPROF_FIXED;
     pyprof__table_init(&pprof->locations, sizeof(pyprof__pprof_location), sizeof(pyprof__pprof_location));
     pyprof__table_init(&pprof->marks, sizeof(uint32_t), sizeof(uint32_t));
     pprof->numbers_size =
@@ -11799,11 +11930,16 @@ static void pyprof__add_label(pyprof__message *sample, uint32_t key, uint32_t te
 static void pyprof__add_labels(const pyprof__pprof *pprof, pyprof__message *sample, uint32_t state) {
     const pyprof__array *path = &pprof->tree.path;
     uint32_t root = PYPROF__ITEM(uint32_t, path, path->count - 1);
-    if (!pprof->writing->output.merge_threads) {
-        const pyprof_profile *profile = pprof->writing->profile;
-        uint32_t track = (uint32_t)pyprof__node_at(profile, root)->line;
+    const pyprof__node *node = pyprof__node_at(pprof->writing->profile, root);
+    const pyprof__track *track =
+        node->parent == PYPROF__NONE ? pyprof__track_at(pprof->writing->profile, (uint32_t)node->line) : NULL;
+    if (track != NULL && !pprof->writing->output.merge_threads) {
         pyprof__add_label(sample, PYPROF__PPROF_THREAD, pprof->tree.slots[root], 0);
-        pyprof__add_label(sample, PYPROF__PPROF_THREAD_ID, 0, pyprof__known_tid(pyprof__track_at(profile, track)));
+        pyprof__add_label(sample, PYPROF__PPROF_THREAD_ID, 0, pyprof__known_tid(track));
+    }
+    if (track != NULL && track->process != 0) {
+        pyprof__add_label(sample, PYPROF__PPROF_PROCESS, pprof->strings[track->process], 0);
+        pyprof__add_label(sample, PYPROF__PPROF_PID, 0, track->pid);
     }
     pyprof__add_label(sample, PYPROF__PPROF_INTERPRETER, pyprof__pprof_interpreter(pprof), 0);
     pyprof__add_label(sample, PYPROF__PPROF_STATE, state, 0);
@@ -11814,7 +11950,8 @@ static void pyprof__add_labels(const pyprof__pprof *pprof, pyprof__message *samp
 static void pyprof__put_pprof_sample(const pyprof__pprof *pprof, const uint64_t values[4], uint32_t state) {
     pyprof__out *out = &pprof->writing->out;
     const uint32_t *path = &PYPROF__ITEM(const uint32_t, &pprof->tree.path, 0);
-    uint32_t depth = pprof->tree.path.count - (pprof->writing->output.merge_threads ? 0 : 1);
+    uint32_t depth = pprof->tree.path.count;
+    depth -= pyprof__node_at(pprof->writing->profile, path[depth - 1])->parent == PYPROF__NONE ? 1 : 0;
     pyprof__message rest;
     size_t size = 0, values_size = 0;
     for (uint32_t i = 0; i < depth; i++) {
@@ -11946,7 +12083,7 @@ static void pyprof__put_pprof_string(const pyprof__pprof *pprof, pyprof_text tex
 static void pyprof__put_pprof_strings(const pyprof__pprof *pprof) {
     const pyprof_profile *profile = pprof->writing->profile;
     pyprof_text text = {"", 0};
-    for (uint32_t i = 0; i < PYPROF__PPROF_FIXED; i++) {
+    for (uint32_t i = 0; i < pprof->fixed_count; i++) {
         pyprof__put_pprof_string(pprof, text, pyprof__pprof_fixed(profile, i));
     }
     for (uint32_t i = 0; i < profile->strings.items.count; i++) {
@@ -12128,13 +12265,17 @@ static bool pyprof__may_add(const char *caller, const pyprof_profile *profile, u
 static uint32_t pyprof__made_node(pyprof_profile *profile, const pyprof_node *node) {
     uint32_t name = pyprof__intern_given(profile, node->name);
     if (node->parent == PYPROF_NO_NODE) {
-        uint32_t index = pyprof__add_track(profile, node->tid, name);
+        bool has_process = node->pid > 0 || (node->process.data != NULL && node->process.size > 0);
+        uint32_t process = has_process ? pyprof__intern_given(profile, node->process) : 0;
+        uint32_t index = process != PYPROF__NONE ? pyprof__add_track(profile, node->tid, name) : (uint32_t)PYPROF__NONE;
         if (index == PYPROF__NONE) {
             return PYPROF__NONE;
         }
         pyprof__track *track = pyprof__track_at(profile, index);
         track->is_named = node->is_named;
         track->is_shared = node->is_named && node->tid == 0;
+        track->process = process;
+        track->pid = has_process && node->pid > 0 ? node->pid : 0;
         pyprof__node_at(profile, track->root)->track = pyprof__node_at(profile, track->truncated)->track = index;
         return track->root;
     }

@@ -6,6 +6,7 @@
 #ifndef ENDS_H
 #define ENDS_H
 
+#include "following.h"
 #include "handing.h"
 #include "libc_own.h"
 #include "recording.h"
@@ -22,8 +23,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-
-#define EXPORTED __attribute__((visibility("default")))
 
 enum {
     SIGNAL_STACK = 64 * 1024
@@ -397,37 +396,17 @@ EXPORTED int daemon(int keep_directory, int keep_files) {
     return libc()->daemon(keep_directory, keep_files);
 }
 
-/* Whether it is worth a try to execute it. */
-static bool may_be_executed(const char *path) {
-    struct stat status;
-    return stat(path, &status) == 0 && S_ISREG(status.st_mode) && access(path, X_OK) == 0;
-}
-
 /* A program that is about to be replaced. Whether the recording was interrupted for that: if it then is not replaced,
    after_exec follows. */
-static bool before_exec(const char *path) {
+static bool before_exec(const char *path, bool is_followed) {
+    if (!is_followed) {
+        count_exec(path);
+    }
     if (path == NULL || !is_recording() || !may_be_executed(path)) {
         return false;
     }
     (void)snprintf(run.text, sizeof run.text, "%.*s", (int)sizeof run.text - 1, path);
-    return end_recording(HANDOVER_EXEC, 0);
-}
-
-static bool before_exec_in_path(const char *name) {
-    const char *place = getenv("PATH");
-    char path[PATH_MAX];
-    bool interrupted = false;
-    if (name == NULL || strchr(name, '/') != NULL) {
-        return before_exec(name);
-    }
-    for (place = place != NULL ? place : "/bin:/usr/bin"; *place != '\0' && !interrupted && is_recording();) {
-        size_t length = strcspn(place, ":");
-        (void)snprintf(path, sizeof path, "%.*s/%s", (int)length, length > 0 ? place : ".", name);
-        interrupted = before_exec(path);
-        place += length;
-        place += *place == ':';
-    }
-    return interrupted;
+    return end_recording(HANDOVER_EXEC, is_followed);
 }
 
 /* It has failed. Async-signal-safe, as exec is. */
@@ -443,8 +422,10 @@ static int after_exec(bool interrupted, int result) {
 }
 
 EXPORTED int execve(const char *path, char *const arguments[], char *const variables[]) {
-    bool interrupted = before_exec(path);
-    return after_exec(interrupted, libc()->execve(path, arguments, variables));
+    bool is_followed = follows(path);
+    VARIABLES_FOR(is_followed, variables);
+    bool interrupted = before_exec(path, is_followed);
+    return after_exec(interrupted, libc()->execve(path, arguments, all));
 }
 
 EXPORTED int execv(const char *path, char *const arguments[]) {
@@ -452,8 +433,12 @@ EXPORTED int execv(const char *path, char *const arguments[]) {
 }
 
 EXPORTED int execvpe(const char *name, char *const arguments[], char *const variables[]) {
-    bool interrupted = before_exec_in_path(name);
-    return after_exec(interrupted, libc()->execvpe(name, arguments, variables));
+    char found[PATH_MAX];
+    const char *path = find_executable(name, found);
+    bool is_followed = follows(path);
+    VARIABLES_FOR(is_followed, variables);
+    bool interrupted = before_exec(path, is_followed);
+    return after_exec(interrupted, libc()->execvpe(name, arguments, all));
 }
 
 EXPORTED int execvp(const char *name, char *const arguments[]) {
@@ -511,8 +496,10 @@ EXPORTED int execle(const char *path, const char *first, ...) {
 EXPORTED int fexecve(int descriptor, char *const arguments[], char *const variables[]) {
     char path[64];
     (void)snprintf(path, sizeof path, "/proc/self/fd/%d", descriptor);
-    bool interrupted = before_exec(path);
-    return after_exec(interrupted, libc()->fexecve(descriptor, arguments, variables));
+    bool is_followed = follows(path);
+    VARIABLES_FOR(is_followed, variables);
+    bool interrupted = before_exec(path, is_followed);
+    return after_exec(interrupted, libc()->fexecve(descriptor, arguments, all));
 }
 
 /* ---- what a process with one thread only may do ---------------------------------------------------------- */
@@ -617,17 +604,20 @@ static void count_fork(void) {
     }
 }
 
-static void forget_in_child(void) {
-    if (run.state == RECORDING || run.state == INTERRUPTED) {
-        restore_signals();
-        if (is_still_ours()) {
-            (void)close(run.descriptor);
-        }
-        run.descriptor = -1;
+/* What was the parent's is left behind. A recording of its own begins if one is wished, and the parent's did not just end. */
+static void go_on_in_child(void) {
+    bool was_recorded = run.state == RECORDING && run.cause == HANDOVER_NOT_YET;
+    bool is_wished = is_for_writer() ? is_following() : run.wished.is_for_children;
+    if (run.state != RECORDING && run.state != INTERRUPTED) {
+        return;
+    }
+    restore_signals();
+    if (is_still_ours()) {
+        (void)close(run.descriptor);
+    }
+    run.descriptor = -1;
+    if (!was_recorded || !is_wished || !record_child()) {
         run.state = DONE;
-        if (run.wished.is_for_children) {
-            go_on_in_child();
-        }
     }
 }
 

@@ -29,7 +29,8 @@
      once in the first, and in time with callees). Times are seconds of the metric that was asked for;
      PYPROF_METRIC_SAMPLES is refused, as samples stand in the file in any case. What has no file has "~" and line 0,
      what has no name "[no name]"; lone surrogates are written as pprof's. Functions that then look alike are one. A
-     profile of which nothing is shown has one row, "[no samples]", as an empty file is an error in pstats. One file is
+     profile of which nothing is shown has one row, "[no samples]", as an empty file is an error in pstats. In a profile
+     of several processes each is a function without a file that calls its threads' outermost ones. One file is
      no more than a call graph: which caller's callee called what is lost.
 
      firefox: for https://profiler.firefox.com, a thread each, with the lines. A span of the time line is a sample that
@@ -37,7 +38,7 @@
      profiler's graph draws half of the way to the next. Where no Python ran there is a sample without a stack.
      threadCPUDelta is the CPU time since the sample before. Waiting is never left out, whatever include_idle says: its
      leaf has the category Idle, which the profiler draws transparent and leaves out of the call tree until it is asked
-     for.
+     for. Several processes are its processes; likewise in perfetto.
 
      perfetto: for https://ui.perfetto.dev, chrome://tracing and speedscope: Chrome's JSON, a slice ("X") for as long as
      a function stays on the stack, over as many spans as that is; so calls between which no sample was taken are one.
@@ -52,7 +53,8 @@
        facts     the first line. "format": "pyprof-jsonl", "version": 1; program, process, python: texts; start_ns,
                  duration_ns, interval_us; all fields of pyprof_stats as "stats": {...}. As in pyprof_facts
        function  id: 0, 1, 2, ...; name, path, file: texts, path "" for what is none ("[truncated]"); first_line
-       thread    id: a node's; name, tid, is_named; and figures
+       thread    id: a node's; name, tid, is_named; in a profile of several processes process, a text, and pid; and
+                 figures
        node      id; parent: a node's or a thread's id; function: its id; line; and figures
        span      thread: 0, 1, 2, ... as the thread lines come; node: its id; start_ns, wall_ns, cpu_ns, samples,
                  is_idle, has_gil. Of one thread in the order of time, without overlap
@@ -603,6 +605,9 @@ typedef struct exports__node {
     uint32_t thread;   /* which it is below, or is: 0, 1, 2, ... */
     int32_t line;
     int32_t tid;                     /* of a thread; 0 = not known */
+    int32_t pid;                     /* of a thread: of its process; 0 = not known */
+    uint32_t process;                /* of a thread: its process's program, a text, or what a writer has for it;
+                                       EXPORTS__NONE: the profile is of one */
     bool is_named;                   /* of a thread */
     uint32_t first_child, sibling;   /* EXPORTS__NONE: there is none (more); see exports__link */
     uint32_t item, idle_item;        /* what a writer has for it; EXPORTS__NONE: nothing yet. pstats: the edge to it;
@@ -761,14 +766,55 @@ static uint32_t exports__function_of(exports__writing *writing, const pyprof_nod
 }
 
 /* Of pyprof_visitor; user is the exports__writing. */
+static bool exports__has_process(const pyprof_node *node) {
+    return node->parent == PYPROF_NO_NODE && (node->process.size > 0 || node->pid > 0);
+}
+
+/* "process 4711 (worker.py)", as in collapsed text, into writing->scratch. False: no memory. */
+static bool exports__gather_process(exports__writing *writing, const pyprof_node *node,
+                                    bool (*gather)(exports__writing *, pyprof_text)) {
+    char id[32];
+    int size = snprintf(id, sizeof id, node->pid > 0 ? "process %d" : "process *", (int)node->pid);
+    writing->scratch.count = 0;
+    return exports__gather_bytes(writing, id, (size_t)size) &&
+           (node->process.size == 0 || (exports__gather_bytes(writing, " (", 2) && gather(writing, node->process) &&
+                                        exports__gather_bytes(writing, ")", 1)));
+}
+
+static bool exports__gather_text(exports__writing *writing, pyprof_text text) {
+    return exports__gather_bytes(writing, text.data, text.size);
+}
+
+/* What a writer needs of a thread's process: a text; where functions have their shown names, a function. NONE = no memory. */
+static uint32_t exports__process_of(exports__writing *writing, const pyprof_node *node) {
+    if (writing->words != EXPORTS__WORDS_SHOWN) {
+        return exports__text(writing, node->process, "");
+    }
+    pyprof_node function = *node;
+    if (!exports__gather_process(writing, node, exports__gather_text)) {
+        return EXPORTS__NONE;
+    }
+    char *copy = (char *)EXPORTS_REALLOC(NULL, writing->scratch.count);
+    if (copy == NULL) {
+        return EXPORTS__NONE;
+    }
+    function.name.size = writing->scratch.count;
+    memcpy(copy, writing->scratch.data, function.name.size);
+    function.name.data = copy;
+    uint32_t number = exports__function_of(writing, &function);
+    EXPORTS_FREE(copy);
+    return number;
+}
+
 static bool exports__take_node(void *user, const pyprof_node *node) {
     exports__writing *writing = (exports__writing *)user;
     exports__node *taken = (exports__node *)exports__push(&writing->nodes, 1);
-    bool is_thread = node->parent == PYPROF_NO_NODE;
+    bool is_thread = node->parent == PYPROF_NO_NODE, has_process = exports__has_process(node);
     uint32_t what = taken == NULL ? EXPORTS__NONE
                     : is_thread   ? exports__text(writing, node->name, "")
                                   : exports__function_of(writing, node);
-    if (what == EXPORTS__NONE) {
+    uint32_t process = has_process ? exports__process_of(writing, node) : EXPORTS__NONE;
+    if (what == EXPORTS__NONE || (has_process && process == EXPORTS__NONE)) {
         writing->is_full = true;
         return false;
     }
@@ -777,6 +823,8 @@ static bool exports__take_node(void *user, const pyprof_node *node) {
     taken->thread = is_thread ? writing->thread_count++ : exports__node_at(writing, node->parent)->thread;
     taken->line = node->line;
     taken->tid = node->tid;
+    taken->pid = node->pid;
+    taken->process = process;
     taken->is_named = node->is_named;
     taken->first_child = taken->sibling = taken->item = taken->idle_item = EXPORTS__NONE;
     taken->value = taken->value_all = node->value;
@@ -878,12 +926,17 @@ static void exports__count_call(exports__calls *calls, const exports__node *node
     }
 }
 
+/* The function that a node is; of a thread, its process, if there are several. NONE = it is none. */
+static uint32_t exports__called(const exports__node *node) {
+    return node->parent == EXPORTS__NONE ? node->process : node->function;
+}
+
 /* Where the walk comes to a node (step 1) and where it leaves it (step -1). */
 static void exports__pass_node(exports__pstats *pstats, const exports__node *node, int step) {
-    if (node->parent == EXPORTS__NONE) {
+    if (exports__called(node) == EXPORTS__NONE) {
         return;
     }
-    exports__calls *function = &EXPORTS__AT(exports__calls, &pstats->functions, node->function);
+    exports__calls *function = &EXPORTS__AT(exports__calls, &pstats->functions, exports__called(node));
     exports__calls *edge =
         node->item != EXPORTS__NONE ? &EXPORTS__AT(exports__calls, &pstats->calls, node->item) : NULL;
     if (step > 0) {
@@ -926,10 +979,10 @@ static bool exports__gather_edges(exports__pstats *pstats) {
     for (size_t i = 0; i < writing->nodes.count; i++) {
         exports__node *node = exports__node_at(writing, (uint32_t)i);
         const exports__node *parent = node->parent != EXPORTS__NONE ? exports__node_at(writing, node->parent) : NULL;
-        if (parent == NULL || parent->parent == EXPORTS__NONE) {
+        if (parent == NULL || exports__called(parent) == EXPORTS__NONE) {
             continue;
         }
-        uint32_t key[2] = {parent->function, node->function};
+        uint32_t key[2] = {exports__called(parent), node->function};
         node->item = exports__intern(&pstats->edges, key, sizeof key);
         if (node->item == EXPORTS__NONE) {
             return false;
@@ -939,7 +992,7 @@ static bool exports__gather_edges(exports__pstats *pstats) {
             if (calls == NULL) {
                 return false;
             }
-            calls->caller = parent->function;
+            calls->caller = exports__called(parent);
             calls->next = functions[node->function].next;
             functions[node->function].next = node->item;
         }
@@ -1074,6 +1127,8 @@ typedef struct exports__thread {
     uint32_t root;     /* its node */
     size_t first, end; /* its spans */
     uint64_t id;       /* no other thread's */
+    uint64_t process;  /* likewise, its process's */
+    bool is_first;     /* of its process */
 } exports__thread;
 
 /* Threads that have ended give their ids to others, and some are of none: those get one that no thread of Linux has. */
@@ -1133,6 +1188,29 @@ static uint64_t exports__process_id(const exports__writing *writing, const expor
         }
     }
     return 1;
+}
+
+/* The same for each thread, if there are several processes. Their threads come one after the other. */
+static void exports__number_processes(exports__array *threads, const exports__writing *writing) {
+    uint64_t one = exports__process_id(writing, threads);
+    for (size_t i = 0; i < threads->count; i++) {
+        exports__thread *thread = &EXPORTS__AT(exports__thread, threads, i);
+        const exports__node *node = exports__node_at(writing, thread->root);
+        thread->process = node->process == EXPORTS__NONE ? one
+                          : node->pid > 0                ? (uint64_t)node->pid
+                                                         : (UINT64_C(1) << 22) + i + 1;
+        thread->is_first = i == 0 || EXPORTS__AT(exports__thread, threads, i - 1).process != thread->process;
+    }
+}
+
+/* Its process's program; of the only one, its name. */
+static void exports__put_process_text(exports__writing *writing, const exports__thread *thread) {
+    uint32_t process = thread != NULL ? exports__node_at(writing, thread->root)->process : EXPORTS__NONE;
+    if (process != EXPORTS__NONE) {
+        exports__put_json_text(writing, process);
+    } else {
+        exports__put_json_pyprof_text(writing, writing->facts.process);
+    }
 }
 
 static uint64_t exports__lost(const pyprof_stats *stats) {
@@ -1450,17 +1528,18 @@ static void exports__put_functions(exports__firefox *firefox) {
 }
 
 /* thread NULL: the one that there has to be where nothing was recorded. */
-static void exports__put_firefox_thread(exports__firefox *firefox, const exports__thread *thread, uint64_t process,
-                                        bool is_first) {
+static void exports__put_firefox_thread(exports__firefox *firefox, const exports__thread *thread, bool is_first) {
     exports__writing *writing = firefox->writing;
+    const uint64_t process = thread != NULL ? thread->process : 1;
     exports__putf(&writing->out,
                   "%s\n{\"processType\":\"default\",\"processStartupTime\":0,\"processShutdownTime\":null,"
                   "\"registerTime\":0,\"unregisterTime\":null,\"pausedRanges\":[],\"pid\":\"%llu\",\"tid\":%llu,",
                   is_first ? "" : ",", (unsigned long long)process,
                   (unsigned long long)(thread != NULL ? thread->id : process));
-    exports__put_text(&writing->out, is_first ? "\"isMainThread\":true," : "\"isMainThread\":false,");
+    bool is_main = thread == NULL || thread->is_first;
+    exports__put_text(&writing->out, is_main ? "\"isMainThread\":true," : "\"isMainThread\":false,");
     exports__put_text(&writing->out, "\"processName\":");
-    exports__put_json_pyprof_text(writing, writing->facts.process);
+    exports__put_process_text(writing, thread);
     exports__put_text(&writing->out, ",\"name\":\"");
     if (thread != NULL) {
         exports__put_thread_name(writing, thread);
@@ -1516,9 +1595,9 @@ static void exports__put_strings(exports__writing *writing) {
 }
 
 /* False: no memory. */
-static bool exports__put_firefox(exports__firefox *firefox, const exports__array *threads) {
+static bool exports__put_firefox(exports__firefox *firefox, exports__array *threads) {
     exports__writing *writing = firefox->writing;
-    uint64_t process = exports__process_id(writing, threads);
+    exports__number_processes(threads, writing);
     exports__put_firefox_meta(writing);
     exports__put_text(&writing->out, "\"threads\":[");
     for (size_t i = 0; i < threads->count; i++) {
@@ -1526,10 +1605,10 @@ static bool exports__put_firefox(exports__firefox *firefox, const exports__array
         if (!exports__fill_thread(firefox, thread)) {
             return false;
         }
-        exports__put_firefox_thread(firefox, thread, process, i == 0);
+        exports__put_firefox_thread(firefox, thread, i == 0);
     }
     if (threads->count == 0) {
-        exports__put_firefox_thread(firefox, NULL, process, true);
+        exports__put_firefox_thread(firefox, NULL, true);
     }
     exports__put_strings(writing);
     return true;
@@ -1575,7 +1654,6 @@ static pyprof_result exports__write_firefox(exports__writing *writing, const pyp
 typedef struct exports__slices {
     exports__writing *writing;
     const exports__thread *thread;
-    uint64_t process;
     exports__array paths[2]; /* of the span at hand, and of the one before it */
     exports__array shared;   /* of each span of the thread: how many slices the one before it had, too */
     exports__array next;     /* and the next span with fewer of these */
@@ -1673,7 +1751,7 @@ static void exports__put_slice(exports__slices *slices, uint32_t item, uint64_t 
     exports__put_text(out, ",\n{\"ph\":\"X\",\"name\":\"");
     exports__put_slice_name(slices->writing, waits ? item & ~EXPORTS__WAITS : item);
     exports__putf(out, "\",\"cat\":\"%s\",\"pid\":%llu,\"tid\":%llu,\"ts\":", waits ? "idle" : "python",
-                  (unsigned long long)slices->process, (unsigned long long)slices->thread->id);
+                  (unsigned long long)slices->thread->process, (unsigned long long)slices->thread->id);
     exports__put_us(out, start);
     exports__put_text(out, ",\"dur\":");
     exports__put_us(out, end - start);
@@ -1711,7 +1789,7 @@ static bool exports__put_perfetto_thread(exports__slices *slices) {
     const exports__thread *thread = slices->thread;
     exports__putf(&slices->writing->out,
                   ",\n{\"ph\":\"M\",\"name\":\"thread_name\",\"pid\":%llu,\"tid\":%llu,\"ts\":0,\"args\":{\"name\":\"",
-                  (unsigned long long)slices->process, (unsigned long long)thread->id);
+                  (unsigned long long)thread->process, (unsigned long long)thread->id);
     exports__put_thread_name(slices->writing, thread);
     exports__put_text(&slices->writing->out, "\"}}");
     if (thread->end == 0) {
@@ -1725,16 +1803,22 @@ static bool exports__put_perfetto_thread(exports__slices *slices) {
 }
 
 /* False: no memory. */
-static bool exports__put_perfetto(exports__slices *slices, const exports__array *threads) {
+static bool exports__put_perfetto(exports__slices *slices, exports__array *threads) {
     exports__writing *writing = slices->writing;
     bool has_room = true;
-    slices->process = exports__process_id(writing, threads);
-    exports__putf(&writing->out,
-                  "{\"traceEvents\":[\n{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":%llu,\"tid\":0,\"ts\":0,"
-                  "\"args\":{\"name\":",
-                  (unsigned long long)slices->process);
-    exports__put_json_pyprof_text(writing, writing->facts.process);
-    exports__put_text(&writing->out, "}}");
+    exports__number_processes(threads, writing);
+    exports__put_text(&writing->out, "{\"traceEvents\":[\n");
+    for (size_t i = 0; i == 0 || i < threads->count; i++) {
+        const exports__thread *thread = i < threads->count ? &EXPORTS__AT(exports__thread, threads, i) : NULL;
+        if (thread == NULL || thread->is_first) {
+            exports__putf(&writing->out,
+                          "%s{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":%llu,\"tid\":0,\"ts\":0,"
+                          "\"args\":{\"name\":",
+                          i > 0 ? ",\n" : "", (unsigned long long)(thread != NULL ? thread->process : 1));
+            exports__put_process_text(writing, thread);
+            exports__put_text(&writing->out, "}}");
+        }
+    }
     for (size_t i = 0; has_room && i < threads->count; i++) {
         slices->thread = &EXPORTS__AT(exports__thread, threads, i);
         has_room = exports__put_perfetto_thread(slices);
@@ -1869,6 +1953,11 @@ static bool exports__put_node(void *user, const pyprof_node *node) {
         exports__putf(out, "{\"type\":\"thread\",\"id\":%u,\"name\":", (unsigned)node->number);
         exports__put_json_pyprof_text(writing, node->name);
         exports__putf(out, ",\"tid\":%d,\"is_named\":%s", (int)node->tid, node->is_named ? "true" : "false");
+        if (exports__has_process(node)) {
+            exports__put_text(out, ",\"process\":");
+            exports__put_json_pyprof_text(writing, node->process);
+            exports__putf(out, ",\"pid\":%d", (int)node->pid);
+        }
     } else if (exports__put_new_function(writing, node, &function)) {
         exports__putf(out, "{\"type\":\"node\",\"id\":%u,\"parent\":%u,\"function\":%u,\"line\":%d",
                       (unsigned)node->number, (unsigned)node->parent, (unsigned)function, (int)node->line);
@@ -2069,6 +2158,18 @@ static uint32_t exports__add_frame(exports__picture *picture, uint32_t parent, c
     return flamegraph_add_named(picture->graph, parent, drawn->number);
 }
 
+/* The frame of a thread's process, where there are several, else the root; FLAMEGRAPH_NONE = no memory. */
+static uint32_t exports__add_process(exports__picture *picture, const pyprof_node *node) {
+    exports__writing *writing = picture->writing;
+    if (!exports__has_process(node)) {
+        return FLAMEGRAPH_ROOT;
+    }
+    return exports__gather_process(writing, node, exports__gather_collapsed)
+               ? flamegraph_add_frame(picture->graph, FLAMEGRAPH_ROOT, (const char *)writing->scratch.data,
+                                      writing->scratch.count)
+               : FLAMEGRAPH_NONE;
+}
+
 /* Of pyprof_visitor; user is the exports__picture. Where threads are merged, they are no frame. */
 static bool exports__draw_node(void *user, const pyprof_node *node) {
     exports__picture *picture = (exports__picture *)user;
@@ -2078,9 +2179,11 @@ static bool exports__draw_node(void *user, const pyprof_node *node) {
     uint32_t *number = (uint32_t *)exports__push(&picture->frames, 1);
     uint32_t frame = FLAMEGRAPH_ROOT;
     bool is_thread = node->parent == PYPROF_NO_NODE, has_room = number != NULL;
-    if (has_room && !(is_thread && writing->output.merge_threads)) {
-        uint32_t parent = is_thread ? FLAMEGRAPH_ROOT : EXPORTS__AT(uint32_t, &picture->frames, node->parent);
-        frame = exports__add_frame(picture, parent, node);
+    if (has_room) {
+        frame = is_thread ? exports__add_process(picture, node) : EXPORTS__AT(uint32_t, &picture->frames, node->parent);
+    }
+    if (has_room && frame != FLAMEGRAPH_NONE && !(is_thread && writing->output.merge_threads)) {
+        frame = exports__add_frame(picture, frame, node);
     }
     if (!has_room || frame == FLAMEGRAPH_NONE || flamegraph_add_figures(picture->graph, frame, &own) != FLAMEGRAPH_OK) {
         writing->is_full = true;

@@ -1232,11 +1232,15 @@ static inline void flamegraph_survey_first(flamegraph_survey *survey, const char
 
 static inline void flamegraph_survey_stack(flamegraph_reading *reading, const flamegraph_line *line) {
     flamegraph_survey *survey = &reading->survey;
-    size_t root = reading->steps[0].end;
-    bool thread = flamegraph_is_thread(line->stack, root);
+    size_t begin = 0, root = reading->steps[0].end, threads = 0;
+    if (reading->step_count > 1 && flamegraph_is_named(line->stack, root, "process ")) {
+        begin = root + 1;
+        root = reading->steps[++threads].end;
+    }
+    bool thread = flamegraph_is_thread(line->stack + begin, root - begin);
     survey->stacks++;
-    survey->two_values += line->two_values && !reading->difference && !(thread && reading->step_count == 1);
-    survey->ours += thread && !flamegraph_is_thread_id(line->stack, root);
+    survey->two_values += line->two_values && !reading->difference && !(thread && reading->step_count == threads + 1);
+    survey->ours += thread && !flamegraph_is_thread_id(line->stack + begin, root - begin);
     survey->foreign += !thread;
 }
 

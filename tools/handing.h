@@ -2,6 +2,7 @@
 #ifndef HANDING_H
 #define HANDING_H
 
+#include "following.h"
 #include "recording.h"
 
 #include <errno.h>
@@ -61,6 +62,35 @@ static bool tell(handover_kind kind, uint32_t detail, const void *data, size_t s
     bool told = handover_send_frame(writer(), kind, detail, data, size);
     (void)pthread_mutex_unlock(&run.lock);
     return told;
+}
+
+/* A python is told by its command line, another program by its name. */
+static size_t read_command(char *to) {
+    if (run.settings.target == HANDOVER_TO_PYTHON || strncmp(asked.program, "python", 6) == 0) {
+        return read_beginning("/proc/self/cmdline", to, HANDOVER_COMMAND);
+    }
+    size_t size = strlen(asked.program) + 1;
+    memcpy(to, asked.program, size);
+    return size;
+}
+
+/* Who we are: see handover_hello. */
+static bool tell_who_we_are(bool is_fork) {
+    char data[sizeof(handover_hello) + HANDOVER_COMMAND];
+    const handover_hello hello = {is_fork};
+    memcpy(data, &hello, sizeof hello);
+    return tell(HANDOVER_HELLO, 0, data, sizeof hello + read_command(data + sizeof hello));
+}
+
+/* Whether the writer wants what there is by now, as the program has ended: a child only is asked. */
+static bool is_asked_to_end(void) {
+    if (run.settings.follow != HANDOVER_FOLLOW_CHILD) {
+        return false;
+    }
+    (void)pthread_mutex_lock(&run.lock);
+    bool is_asked = handover_is_asked(writer());
+    (void)pthread_mutex_unlock(&run.lock);
+    return is_asked;
 }
 
 static bool ask_whether_written(void) {
@@ -199,7 +229,9 @@ static handover_end describe_end(unsigned long long cause, pyprof_result result)
     memset(&end, 0, sizeof end);
     end.cause = (uint32_t)(cause >> 32);
     end.value = (int32_t)(uint32_t)cause;
-    end.forks = run.forks;
+    end.forks = is_following() ? 0 : run.forks;
+    end.others = following.others;
+    (void)snprintf(end.other, sizeof end.other, "%s", following.other);
     end.failed = result != PYPROF_OK;
     end.duration_ns = (uint64_t)(run.seconds * 1e9);
     if (run.recorded != NULL) {
@@ -224,7 +256,7 @@ static handover_end describe_end(unsigned long long cause, pyprof_result result)
 static bool hand_over(const handover_end *end, handover_kind kind) {
     bool sent = tell(HANDOVER_END, 0, end, sizeof *end) && (run.recorded == NULL || send_profile(run.recorded)) &&
                 tell(kind, 0, NULL, 0);
-    if (!sent && end->cause != HANDOVER_LIMIT) {
+    if (!sent && end->cause != HANDOVER_LIMIT && run.settings.follow != HANDOVER_FOLLOW_CHILD) {
         static const char lost[] = "pyprof-run: the profile could not be handed over to be written: it is lost\n";
         (void)!write(STDERR_FILENO, lost, sizeof lost - 1); /* nobody else is left to say it */
     }

@@ -13,6 +13,10 @@
  * once, so that they are whole whatever follows. It is what counts if nothing comes after it: before an exec, which may
  * fail, until the connection closes, as only an exec that succeeds closes it; before a limit of CPU time until the program
  * has ended.
+ *
+ * With --subprocesses each process of the program is one such library, with a connection of its own, by whose process the
+ * writer knows it. Where the program ends before its children, the writer asks those for what they have by then: it sends
+ * them HANDOVER_STOP.
  */
 #ifndef HANDOVER_H
 #define HANDOVER_H
@@ -30,8 +34,9 @@
 #define HANDOVER_VARIABLE "PYPROF_RUN"
 
 typedef enum handover_kind {
-    HANDOVER_HELLO = 1,    /* the library is there */
-    HANDOVER_LOG,          /* detail: a pyprof_log_level; a message */
+    HANDOVER_HELLO =
+        1,        /* the library is there; a handover_hello, and what tells which program it is (HANDOVER_COMMAND) */
+    HANDOVER_LOG, /* detail: a pyprof_log_level; a message */
     HANDOVER_REFUSED,      /* the recording could not begin; why */
     HANDOVER_END,          /* a handover_end; the profile follows, if there is one */
     HANDOVER_NODES,        /* a piece of the tree: each node is a handover_node, its name and its path */
@@ -54,19 +59,31 @@ typedef enum handover_cause {
     HANDOVER_NOT_YET = 0,
     HANDOVER_EXIT,      /* value: the exit status */
     HANDOVER_SIGNAL,    /* value: its number */
-    HANDOVER_EXEC,      /* text: what replaced the program */
+    HANDOVER_EXEC,      /* text: what replaced the program; value: 1 if that is recorded, too */
     HANDOVER_DAEMON,    /* the program goes on in a forked child */
-    HANDOVER_DURATION,  /* the program goes on, --duration is over */
+    HANDOVER_DURATION,  /* the program goes on, --duration is over, or HANDOVER_STOP has come */
     HANDOVER_LIMIT,     /* a draft only: soon the program will be killed, as RLIMIT_CPU says */
     HANDOVER_NAMESPACE, /* within the program only: it is left alone for a moment */
     HANDOVER_BROKEN_OFF /* the program goes on, the recording cannot; text: why */
 } handover_cause;
 
+/* Who it is that speaks. */
+typedef struct handover_hello {
+    uint32_t is_fork; /* it began as a copy of a process that is recorded */
+} handover_hello;
+
+/* Bytes that are told of a command line; of a program that embeds CPython it is the name alone. */
+#define HANDOVER_COMMAND 2048
+
+/* What the writer sends of its own accord: a byte, as an answer is. */
+#define HANDOVER_STOP 2
+
 typedef struct handover_end {
     uint32_t cause;
     int32_t value;
     uint32_t never_began; /* it failed before anything of the program itself ran for long enough to be seen */
-    uint32_t forks;       /* children that were forked meanwhile */
+    uint32_t forks;       /* children that were forked meanwhile; 0 if they are recorded */
+    uint32_t others;      /* children that run other programs */
     uint32_t failed;      /* pyprof_stop did; text: why */
     uint32_t interval_us;
     uint64_t start_ns; /* since 1970 */
@@ -76,6 +93,7 @@ typedef struct handover_end {
     char process[32];
     char program[512]; /* path of what is executed; empty = too long */
     char text[256];
+    char other[64]; /* the name of the first of these others */
 } handover_end;
 
 /* A pyprof_node, as pyprof_visit gives it with threads_apart, without its texts, which follow. */
@@ -104,12 +122,20 @@ typedef struct handover_settings {
     unsigned depth;
     unsigned long long memory;
     double duration; /* seconds; 0 = until the end */
+    unsigned follow; /* a handover_follow */
 } handover_settings;
 
+/* Whether children are recorded. */
+typedef enum handover_follow {
+    HANDOVER_FOLLOW_NOT = 0,
+    HANDOVER_FOLLOW,      /* they are */
+    HANDOVER_FOLLOW_CHILD /* they are, and this is one: it must not notice if it cannot be recorded */
+} handover_follow;
+
 /* The variable's text, written and read. */
-#define HANDOVER_WRITTEN "3 %s %u %u %d %u %u %d %u %llu %.3f"
-#define HANDOVER_READ "3 %63s %u %u %d %u %u %d %u %llu %lf"
-#define HANDOVER_FIELDS 10
+#define HANDOVER_WRITTEN "3 %s %u %u %d %u %u %d %u %llu %.3f %u"
+#define HANDOVER_READ "3 %63s %u %u %d %u %u %d %u %llu %lf %u"
+#define HANDOVER_FIELDS 11
 
 /* The address of the writer's socket; returns its length. */
 static inline socklen_t handover_address(struct sockaddr_un *address, const char *name) {
@@ -143,11 +169,19 @@ static inline bool handover_send_frame(int descriptor, handover_kind kind, uint3
 
 /* The writer's answer: true if all was written. */
 static inline bool handover_answer(int descriptor) {
-    char answer = 1;
-    ssize_t got;
-    while ((got = recv(descriptor, &answer, 1, 0)) < 0 && errno == EINTR) {
+    char answer = HANDOVER_STOP;
+    ssize_t got = 1;
+    while ((got == 1 && answer == HANDOVER_STOP) || (got < 0 && errno == EINTR)) {
+        got = recv(descriptor, &answer, 1, 0);
     }
     return got == 1 && answer == 0;
+}
+
+/* Whether the writer has asked for what there is by now, or is gone. */
+static inline bool handover_is_asked(int descriptor) {
+    char asked = 0;
+    ssize_t got = recv(descriptor, &asked, 1, MSG_DONTWAIT);
+    return got == 0 || (got == 1 && asked == HANDOVER_STOP) || descriptor < 0;
 }
 
 #endif

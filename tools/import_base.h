@@ -14,11 +14,14 @@
 #define IMPORT_NO_STACK "[no Python frame]" /* what has a value, and no frame */
 #define IMPORT_ALL_THREADS "all threads"
 
-/* A thread that has come up; the first three are its key. */
+/* A thread that has come up; all before node is its key. */
 typedef struct import_thread {
     uint64_t hash[2];
+    uint64_t process[2]; /* likewise of its process's program */
     int32_t tid;
+    int32_t pid;
     uint32_t node; /* its number */
+    uint32_t unused;
 } import_thread;
 
 /* A node that was found below another one. */
@@ -282,9 +285,13 @@ static bool import_expect_thread(import *in, bool is_thread) {
     return !in->into->is_mixed || import_fail(in, "some stacks are of threads, others not");
 }
 
-/* A thread of its own. */
-static bool import_add_thread(import *in, pyprof_text name, int32_t tid, bool is_named, uint32_t *number) {
-    pyprof_node node = {.parent = PYPROF_NO_NODE, .name = name, .tid = tid, .is_named = is_named};
+/* A thread of its own. A tree has no place for its process: the file has to be read without one. */
+static bool import_add_thread(import *in, pyprof_node node, uint32_t *number) {
+    node.parent = PYPROF_NO_NODE;
+    if (in->tree != NULL && (node.process.size > 0 || node.pid > 0)) {
+        in->into->is_mixed = true;
+        return import_fail(in, "its stacks are of several processes");
+    }
     return pyprof_add_node(in->profile, &node, number) == PYPROF_OK || import_no_memory(in);
 }
 
@@ -296,18 +303,19 @@ static bool import_span(import *in, const pyprof_span *span) {
     return result == PYPROF_OK || import_fail(in, "%s", pyprof_last_error());
 }
 
-/* The node of the file's thread of this name and id (0 = none), which is made by its first stack. */
-static bool import_find_thread(import *in, const char *name, size_t size, int32_t tid, uint32_t *number) {
-    import_thread key = {{0, 0}, in->tree == NULL ? tid : 0, 0}; /* those of one name are shown as one */
+/* The node of the file's thread of this name and id (0 = none) in this process, which is made by its first stack. */
+static bool import_find_thread(import *in, const pyprof_node *thread, uint32_t *number) {
+    int32_t tid = in->tree == NULL ? thread->tid : 0; /* those of one name are shown as one */
+    import_thread key = {{0, 0}, {0, 0}, tid, thread->pid, 0, 0};
     bool is_new;
-    pyprof__hash_text(name, size, key.hash);
+    pyprof__hash_text(thread->name.data, thread->name.size, key.hash);
+    pyprof__hash_text(thread->process.data, thread->process.size, key.process);
     uint32_t index = pyprof__table_intern(&in->memory, &in->threads, &key, &is_new);
     if (index == PYPROF__NONE) {
         return import_no_memory(in);
     }
     if (is_new) {
-        if (!import_add_thread(in, import_text(name, size), tid, true, number) ||
-            (in->tree != NULL && !import_tree_thread(in, *number, number))) {
+        if (!import_add_thread(in, *thread, number) || (in->tree != NULL && !import_tree_thread(in, *number, number))) {
             return false;
         }
         PYPROF__ITEM(import_thread, &in->threads.items, index).node = *number;

@@ -75,8 +75,15 @@ static size_t import_root_end(const char *stack, size_t size) {
     return *stack == 't' && flamegraph_is_thread(stack, end) ? end : 0;
 }
 
+/* Where in these the thread's frame begins: behind that of its process. */
+static size_t import_thread_start(const char *stack, size_t root) {
+    const char *stop = root > 0 && *stack == 'p' ? (const char *)memchr(stack, ';', root) : NULL;
+    return stop != NULL ? (size_t)(stop - stack) + 1 : 0;
+}
+
 static bool import_is_ours(const char *stack, size_t root) {
-    return root > 0 && *stack == 't' && !flamegraph_is_thread_id(stack, root);
+    size_t thread = import_thread_start(stack, root);
+    return root > 0 && stack[thread] == 't' && !flamegraph_is_thread_id(stack + thread, root - thread);
 }
 
 /* Undoes what pyprof escapes: \\ \n \r \t \xHH \uHHHH. */
@@ -222,15 +229,34 @@ static bool import_add_frame(import *in, import_collapsed *of, const char *stack
     return true;
 }
 
+/* What pyprof's frame "process 4711 (worker.py)" tells; "*" in the place of the id stands for several. name: room for the
+   program's. */
+static void import_process(const char *frame, size_t size, char *name, pyprof_node *thread) {
+    const char *at = frame + strlen("process ");
+    const char *open = (const char *)memchr(at, '(', size - (size_t)(at - frame));
+    for (; *at >= '0' && *at <= '9' && thread->pid <= INT32_MAX / 10 - 1; at++) {
+        thread->pid = 10 * thread->pid + (*at - '0');
+    }
+    thread->process = import_text(name, 0);
+    if (open != NULL && frame[size - 1] == ')') {
+        thread->process.size = import_unescape(open + 1, size - (size_t)(open - frame) - 2, name);
+    }
+}
+
 /* The thread's node, of whose name "thread " is no part. */
 static bool import_add_root(import *in, import_collapsed *of, const char *stack, size_t root) {
     char *name = (char *)of->name.data;
-    size_t skipped = *stack == 't' ? 7 : 0, size = 0;
+    pyprof_node thread = {.is_named = true};
+    size_t process = of->is_ours ? import_thread_start(stack, root) : 0;
+    size_t skipped = root > 0 && stack[process] == 't' ? process + 7 : 0, size = 0;
     if (root == 0) {
         size = sizeof IMPORT_ALL_THREADS - 1;
         memcpy(name, IMPORT_ALL_THREADS, size);
     } else if (of->is_ours) {
         size = import_unescape(stack + skipped, root - skipped, name);
+        if (process > 0) {
+            import_process(stack, process - 1, name + size, &thread);
+        }
     } else {
         size = root - skipped;
         memcpy(name, stack + skipped, size);
@@ -240,7 +266,8 @@ static bool import_add_root(import *in, import_collapsed *of, const char *stack,
     }
     ((uint32_t *)of->ends.data)[0] = (uint32_t)root;
     in->last_nodes.count = 1;
-    return import_find_thread(in, name, size, 0, (uint32_t *)in->last_nodes.data);
+    thread.name = import_text(name, size);
+    return import_find_thread(in, &thread, (uint32_t *)in->last_nodes.data);
 }
 
 /* How many bytes two stacks begin with alike. */

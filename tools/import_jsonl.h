@@ -9,7 +9,7 @@
 /* All fields that a line may have; what is missing is zero. */
 typedef struct import_row {
     pyprof_text type, format, name, path, program, process, python;
-    uint64_t version, id, parent, function, line, first_line, tid, node, start_ns, duration_ns, interval_us;
+    uint64_t version, id, parent, function, line, first_line, tid, pid, node, start_ns, duration_ns, interval_us;
     uint64_t samples, samples_idle, wall_ns, wall_idle_ns, cpu_ns, gil_ns, nodes, spans;
     uint64_t is_named, is_idle, has_gil; /* 1 = true */
     json_reader stats;                   /* where they stand; start NULL = nowhere */
@@ -55,17 +55,18 @@ static bool import_read_row(import *in, json_reader *json, import_row *row) {
                                          IMPORT_FIELD(import_row, program), IMPORT_FIELD(import_row, process),
                                          IMPORT_FIELD(import_row, python)};
     static const import_field numbers[] = {
-        IMPORT_FIELD(import_row, version),      IMPORT_FIELD(import_row, id),
-        IMPORT_FIELD(import_row, parent),       IMPORT_FIELD(import_row, function),
-        IMPORT_FIELD(import_row, line),         IMPORT_FIELD(import_row, first_line),
-        IMPORT_FIELD(import_row, tid),          IMPORT_FIELD(import_row, node),
-        IMPORT_FIELD(import_row, start_ns),     IMPORT_FIELD(import_row, duration_ns),
-        IMPORT_FIELD(import_row, interval_us),  IMPORT_FIELD(import_row, samples),
-        IMPORT_FIELD(import_row, samples_idle), IMPORT_FIELD(import_row, wall_ns),
-        IMPORT_FIELD(import_row, wall_idle_ns), IMPORT_FIELD(import_row, cpu_ns),
-        IMPORT_FIELD(import_row, gil_ns),       IMPORT_FIELD(import_row, nodes),
-        IMPORT_FIELD(import_row, spans),        IMPORT_FIELD(import_row, is_named),
-        IMPORT_FIELD(import_row, is_idle),      IMPORT_FIELD(import_row, has_gil)};
+        IMPORT_FIELD(import_row, version),     IMPORT_FIELD(import_row, id),
+        IMPORT_FIELD(import_row, parent),      IMPORT_FIELD(import_row, function),
+        IMPORT_FIELD(import_row, line),        IMPORT_FIELD(import_row, first_line),
+        IMPORT_FIELD(import_row, tid),         IMPORT_FIELD(import_row, pid),
+        IMPORT_FIELD(import_row, node),        IMPORT_FIELD(import_row, start_ns),
+        IMPORT_FIELD(import_row, duration_ns), IMPORT_FIELD(import_row, interval_us),
+        IMPORT_FIELD(import_row, samples),     IMPORT_FIELD(import_row, samples_idle),
+        IMPORT_FIELD(import_row, wall_ns),     IMPORT_FIELD(import_row, wall_idle_ns),
+        IMPORT_FIELD(import_row, cpu_ns),      IMPORT_FIELD(import_row, gil_ns),
+        IMPORT_FIELD(import_row, nodes),       IMPORT_FIELD(import_row, spans),
+        IMPORT_FIELD(import_row, is_named),    IMPORT_FIELD(import_row, is_idle),
+        IMPORT_FIELD(import_row, has_gil)};
     json_text key;
     memset(row, 0, sizeof *row);
     for (json_enter(json, '{'); json_next(json, '}');) {
@@ -195,7 +196,12 @@ static bool import_row_node(import *in, import_rows *of, const import_row *row, 
     }
     if (is_thread) {
         in->into->has_threads = in->into->has_threads || !import_is(&row->name, IMPORT_ALL_THREADS);
-        return import_add_thread(in, row->name, import_int32(row->tid), row->is_named != 0, number);
+        const pyprof_node thread = {.name = row->name,
+                                    .tid = import_int32(row->tid),
+                                    .is_named = row->is_named != 0,
+                                    .process = row->process,
+                                    .pid = import_int32(row->pid)};
+        return import_add_thread(in, thread, number);
     }
     import_frame frame = PYPROF__ITEM(import_frame, &of->functions, row->function);
     frame.line = import_int32(row->line);

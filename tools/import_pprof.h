@@ -412,9 +412,9 @@ static bool import_choose_types(import *in, import_pprof *of) {
 /* ---- samples ---- */
 
 typedef struct import_labels {
-    pyprof_text thread;
+    pyprof_text thread, process;
     char number[24]; /* the thread's text, if it has but an id */
-    int32_t tid;
+    int32_t tid, pid;
     bool is_idle;
 } import_labels;
 
@@ -430,7 +430,11 @@ static bool import_read_label(import *in, const import_pprof *of, import_message
     if ((import_is(key, "thread") || import_is(key, "thread name")) && text->size > 0) {
         labels->thread = *text;
     } else if (import_is(key, "thread_id") || import_is(key, "thread id")) {
-        labels->tid = numbers[2] <= INT32_MAX ? (int32_t)numbers[2] : 0;
+        labels->tid = import_int32(numbers[2]);
+    } else if (import_is(key, "process")) {
+        labels->process = *text;
+    } else if (import_is(key, "pid")) {
+        labels->pid = import_int32(numbers[2]);
     } else if (import_is(key, "state")) {
         labels->is_idle = import_is(text, "idle");
     }
@@ -514,8 +518,9 @@ static bool import_sample_thread(import *in, import_labels *labels, uint32_t *th
     } else if (!has_thread) {
         labels->thread = import_text(IMPORT_ALL_THREADS, sizeof IMPORT_ALL_THREADS - 1);
     }
-    return import_expect_thread(in, has_thread) &&
-           import_find_thread(in, labels->thread.data, labels->thread.size, labels->tid, thread);
+    const pyprof_node node = {
+        .name = labels->thread, .tid = labels->tid, .is_named = true, .process = labels->process, .pid = labels->pid};
+    return import_expect_thread(in, has_thread) && import_find_thread(in, &node, thread);
 }
 
 static bool import_read_sample(import *in, import_pprof *of, import_message message) {

@@ -236,7 +236,7 @@ static bool import_speedscope_profile(import *in, import_speedscope *of, json_re
     of->origin = of->has_origin ? of->origin : start;
     of->has_origin = true;
     of->now = of->exponent >= 0 && start > of->origin ? start - of->origin : 0;
-    if (!import_add_thread(in, of->name, 0, true, &of->thread)) {
+    if (!import_add_thread(in, (pyprof_node){.name = of->name, .is_named = true}, &of->thread)) {
         return false;
     }
     in->into->has_threads = in->into->has_threads || !import_is(&of->name, IMPORT_ALL_THREADS);

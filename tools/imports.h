@@ -38,12 +38,13 @@ typedef struct import_options {
 
 /* What a file has given. */
 typedef struct imported {
-    const char *kind; /* "collapsed text", ...; NULL = not known yet */
-    unsigned metrics; /* a bit for each pyprof_metric that it has, 1 << PYPROF_METRIC_WALL ... */
-    bool has_threads; /* its stacks are threads'; else all are of one, "all threads" */
-    bool has_times;   /* it has a time line */
-    bool has_tree;    /* its stacks are in import_options.tree */
-    bool is_mixed;    /* so it cannot be read into a tree: some stacks are threads', others not. It is what is wrong */
+    const char *kind;     /* "collapsed text", ...; NULL = not known yet */
+    unsigned metrics;     /* a bit for each pyprof_metric that it has, 1 << PYPROF_METRIC_WALL ... */
+    bool has_threads;     /* its stacks are threads'; else all are of one, "all threads" */
+    bool has_times;       /* it has a time line */
+    bool has_tree;        /* its stacks are in import_options.tree */
+    bool is_mixed;        /* so it cannot be read into a tree: some stacks are threads', others not, or they are of
+                         several processes. It is what is wrong */
     uint32_t first_node;  /* of those of the profile that are its own: they come one after the other */
     uint32_t first_track; /* likewise */
     pyprof_facts facts;   /* its texts are not set, but are in those below */

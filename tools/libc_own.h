@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,8 +36,10 @@ int __libc_start_main(main_function *main, int argc, char **argv, void (*init)(v
     X(pthread_create)                                                                                                  \
     X(pthread_condattr_setclock)                                                                                       \
     X(_exit)                                                                                                           \
-    X(quick_exit) X(abort) X(kill) X(killpg) X(raise) X(pthread_kill) X(daemon) X(execve) X(execvpe) X(fexecve)        \
-        X(unshare) X(setns) X(fopen) LIBC_FOPEN64(X) X(__libc_start_main)
+    X(quick_exit)                                                                                                      \
+    X(abort)                                                                                                           \
+    X(kill) X(killpg) X(raise) X(pthread_kill) X(daemon) X(execve) X(execvpe) X(fexecve) X(unshare) X(setns) X(fopen)  \
+        X(posix_spawn) X(posix_spawnp) LIBC_FOPEN64(X) X(__libc_start_main)
 
 typedef struct libc_functions {
 #define LIBC_FIELD(name) __typeof__(&name) name;

@@ -280,7 +280,8 @@ static double until_duration(void) {
 static void wait_for(double seconds) {
     struct timespec deadline;
     (void)clock_gettime(CLOCK_REALTIME, &deadline);
-    deadline.tv_nsec += (long)((seconds < 0.5 ? seconds : 0.5) * 1e9);
+    double most = run.settings.follow == HANDOVER_FOLLOW_CHILD ? 0.1 : 0.5; /* a child may be asked to end */
+    deadline.tv_nsec += (long)((seconds < most ? seconds : most) * 1e9);
     deadline.tv_sec += deadline.tv_nsec / 1000000000;
     deadline.tv_nsec %= 1000000000;
     (void)sem_timedwait(&run.wake, &deadline);
@@ -292,7 +293,7 @@ static void wait_for_end(void) {
     int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : CPU_SETSIZE;
     while (run.cause == HANDOVER_NOT_YET) {
         double duration = until_duration(), draft = until_draft() / cores; /* no sooner may so much CPU time be used */
-        if (duration <= 0) {
+        if (duration <= 0 || is_asked_to_end()) {
             (void)set_cause(HANDOVER_DURATION, 0);
         } else if (draft <= 0) {
             hand_over_draft();
@@ -324,7 +325,7 @@ static void wait_to_go_on(void) {
 /* What is handed over now counts if the exec succeeds. If it fails, the thread that called it says so. */
 static void interrupt_for_exec(void) {
     pyprof_result result = end_part();
-    if (!run.is_child) { /* else it was forked for this: subprocess with preexec_fn, say */
+    if (is_for_writer() || !run.is_child) { /* else it was forked for this: subprocess with preexec_fn, say */
         (void)deliver(run.cause, result, HANDOVER_DRAFT);
     }
     enter(INTERRUPTED);
@@ -337,7 +338,7 @@ static void interrupt_for_exec(void) {
 
 static void *supervise(void *unused) {
     (void)unused;
-    (void)pthread_setname_np(pthread_self(), "pyprof-run");
+    (void)pthread_setname_np(pthread_self(), is_for_writer() ? "pyprof-run" : "pyprof-save");
     run.supervisor_tid = (int)syscall(SYS_gettid);
     free(malloc(1));                /* an arena of its own, before a thread dies with the lock of another one */
     if (run.state == INTERRUPTED) { /* who made this thread blocks all signals yet, and so none would seem free */
@@ -390,87 +391,115 @@ static void clean_environment(unsigned preload_length) {
 
 static bool read_settings(handover_settings *to) {
     const char *text = getenv(HANDOVER_VARIABLE);
-    return text != NULL &&
-           sscanf(text, HANDOVER_READ, to->socket, &to->preload_length, &to->target, &to->pid, &to->interval_us,
-                  &to->capture, &to->signal_number, &to->depth, &to->memory, &to->duration) == HANDOVER_FIELDS;
+    return text != NULL && sscanf(text, HANDOVER_READ, to->socket, &to->preload_length, &to->target, &to->pid,
+                                  &to->interval_us, &to->capture, &to->signal_number, &to->depth, &to->memory,
+                                  &to->duration, &to->follow) == HANDOVER_FIELDS;
 }
 
-/* A python does not run without being recorded; a host goes on as it is. */
+/* A python does not run without being recorded. A host goes on as it is, and so does a child, whose user may not have asked
+   for it: it does not notice. */
 static void refuse(const char *why) {
+    bool is_child = run.settings.follow == HANDOVER_FOLLOW_CHILD;
     if (!is_for_writer()) {
         explain("%s", why);
         return;
     }
-    if (!tell(HANDOVER_REFUSED, 0, why, strlen(why))) {
+    bool is_told = tell(HANDOVER_REFUSED, 0, why, strlen(why));
+    if (is_told) {
+        (void)ask_whether_written();
+    } else if (!is_child) {
         (void)dprintf(STDERR_FILENO, "pyprof-run: cannot record: %s\n", why);
     }
-    (void)ask_whether_written();
-    if (run.settings.target == HANDOVER_TO_PYTHON) {
+    if (!is_child && run.settings.target == HANDOVER_TO_PYTHON) {
         (void)syscall(SYS_exit_group, EXIT_FAILURE);
     }
+    leave_writer();
 }
 
 static bool watch_forks(void) {
     static bool is_watching;
-    is_watching = is_watching || pthread_atfork(NULL, count_fork, forget_in_child) == 0;
+    is_watching = is_watching || pthread_atfork(NULL, count_fork, go_on_in_child) == 0;
     return is_watching;
 }
 
 /* The recording comes first: it looks for a free signal before we take those that end the process. */
-static void begin(void) {
+static bool begin(void) {
     run.pid = getpid();
     if (!run.wished.is_later && begin_part() != PYPROF_OK) {
         refuse(pyprof_last_error());
-        return;
+        return false;
     }
     if (!watch_forks() || !start_supervisor()) {
         (void)end_part();
         refuse("no room for a fork handler or a thread");
-        return;
+        return false;
     }
     run.state = RECORDING;
     (void)give_signal_stack();
     take_signals();
+    return true;
 }
 
-/* As the environment has it. */
-static void begin_as_wished(void) {
+/* As the environment has it. Whether anything is recorded. */
+static bool begin_as_wished(void) {
     if (!read_wishes(&run.wished)) {
-        return;
+        return false;
     }
     run.settings.interval_us = run.wished.interval_us;
-    if (run.wished.is_listening &&
-        pyprof_listen(run.wished.socket[0] != '\0' ? run.wished.socket : NULL) != PYPROF_OK) {
-        say("PYPROF_LISTEN=%s: %s", asked.listen, pyprof_last_error());
-        return;
+    const char *socket = run.wished.socket[0] != '\0' ? run.wished.socket : NULL;
+    run.wished.is_listening = run.wished.is_listening && pyprof_listen(socket) == PYPROF_OK;
+    if (is_switched_on(asked.listen) && !run.wished.is_listening && !run.is_child) {
+        say("nothing is recorded: PYPROF_LISTEN=%s: %s", asked.listen, pyprof_last_error());
+        return false; /* a child goes on: the place may be its parent's */
     }
-    if (!run.wished.is_later || run.wished.output[0] != '\0') {
-        begin();
-    }
+    return (!run.wished.is_later || run.wished.output[0] != '\0') && begin();
 }
 
-/* A forked child records, too, into a file of its own. */
-static void go_on_in_child(void) {
-    pyprof_free(run.recorded);
+/* In a forked child: all that was the parent's is forgotten, and a recording of its own begins, for the writer or into a file
+   of its own. Whether it has begun. */
+static bool record_child(void) {
+    if (!run.between) { /* else it may be half of what it is to be */
+        pyprof_free(run.recorded);
+    }
     run.recorded = NULL;
-    run.cause = HANDOVER_NOT_YET;
-    run.seconds = 0;
-    run.forks = 0;
-    run.supervisor_tid = 0;
-    run.goes_on = run.between = false;
-    run.is_child = true;
+    memset(&run.stats, 0, sizeof run.stats);
+    run.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     run.state = OFF;
-    begin_as_wished();
+    run.cause = HANDOVER_NOT_YET;
+    run.supervisor_tid = run.sampler_tid = 0;
+    run.goes_on = run.between = run.failed = false;
+    run.is_child = true;
+    run.forks = following.others = 0;
+    run.ending_signals = 0;
+    run.first_ending_signal = 0;
+    run.seconds = 0;
+    drafts.limit = 0;
+    if (!is_for_writer()) {
+        return begin_as_wished();
+    }
+    become_child();
+    return tell_who_we_are(true) && begin();
+}
+
+/* For the writer. A process that is not the program is recorded if children are. */
+static void begin_for_writer(void) {
+    if (getpid() != run.settings.pid) {
+        become_child();
+    }
+    if (tell_who_we_are(false)) {
+        (void)begin();
+    }
 }
 
 static void begin_in_host(const python_here *python) {
     int length = (int)strcspn(python->version, " ");
-    if (is_for_writer() && getpid() != run.settings.pid) {
+    if (is_for_writer() && getpid() != run.settings.pid && !is_following()) {
         return; /* a child: the writer hears the program only */
     }
     if (!is_our_version(python)) {
         if (is_for_writer()) {
             (void)tell(HANDOVER_OTHER_PYTHON, 0, python->version, (size_t)length);
+            leave_writer();
         }
         explain("its CPython is %.*s, and no library for that is preloaded", length, python->version);
         return;
@@ -478,10 +507,10 @@ static void begin_in_host(const python_here *python) {
     const char *lacking = bind_names(python);
     if (lacking != NULL) {
         explain("its CPython has no %s", lacking);
-    } else if (!is_for_writer()) {
-        begin_as_wished();
-    } else if (tell(HANDOVER_HELLO, 0, NULL, 0)) {
-        begin();
+    } else if (is_for_writer()) {
+        begin_for_writer();
+    } else {
+        (void)begin_as_wished();
     }
 }
 
@@ -531,11 +560,15 @@ __attribute__((constructor)) static void on_load(void) {
     if (run.state != OFF || !comes_before_libc()) {
         return;
     }
+    (void)libc();
     (void)snprintf(asked.program, sizeof asked.program, "%s", program_invocation_short_name);
     if (!read_settings(&run.settings)) {
         run.settings.socket[0] = '\0';
         run.state = take_wishes() ? WAITING : OFF;
         return;
+    }
+    if (is_following()) {
+        prepare_following(getenv("LD_PRELOAD"));
     }
     if (run.settings.target != HANDOVER_TO_PYTHON) {
         run.state = WAITING;
@@ -543,10 +576,11 @@ __attribute__((constructor)) static void on_load(void) {
     }
     clean_environment(run.settings.preload_length);
     run.pid = getpid();
-    if (!tell(HANDOVER_HELLO, 0, NULL, 0)) {
+    if (!tell_who_we_are(false)) {
         refuse("the process that writes the profile is not to be reached");
+    } else {
+        (void)begin();
     }
-    begin();
 }
 
 static main_function *program_main;
@@ -563,7 +597,7 @@ static int run_main(int argc, char **argv, char **variables) {
 EXPORTED int __libc_start_main(main_function *main, int argc, char **argv, void (*init)(void), void (*fini)(void),
                                void (*loader_fini)(void), void *stack_end) {
     program_main = main;
-    bool is_host = run.settings.target == HANDOVER_TO_HOST ||
+    bool is_host = run.settings.target == HANDOVER_TO_HOST || is_following() ||
                    (run.settings.target == HANDOVER_TO_SCRIPT && dlsym(RTLD_DEFAULT, "Py_GetVersion") != NULL);
     if (is_host && getenv(HANDOVER_VARIABLE) != NULL) {
         clean_environment(run.settings.preload_length);

@@ -118,6 +118,8 @@ static const char HELP[] =
     "  -d, --duration SECONDS  end the recording after this time; the program goes on\n"
     "      --host              what follows is no python, but embeds one: it is recorded from when\n"
     "                          Python begins in it\n"
+    "      --subprocesses      also its child processes that run the same python; each is a root\n"
+    "                          above its threads (behind record, -s means that, too)\n"
     "  -q, --quiet             say nothing but errors\n"
     "\n"
     " what is shown:\n"
@@ -145,7 +147,10 @@ static const char HELP[] =
     "  -h, --help              this text\n"
     "  -V, --version           the versions of pyprof-run and of its Python\n"
     "  --                      ends the options\n"
-    "\n"
+    "\n";
+
+/* Behind it: a compiler need not take so long a text in one piece. */
+static const char HELP_REST[] =
     "Python's own options -O -OO -X -W -I -u -B -b -E -R -s -S -P -v -x may stand before SCRIPT, too.\n"
     "\n"
     "SCRIPT may be a file, a directory or zip file with __main__.py, or - for stdin. The program's\n"
@@ -157,7 +162,8 @@ static const char HELP[] =
     "\n"
     "The profile is written whatever way the program ends: os._exit(), os.exec*(), daemons, signals and\n"
     "crashes included; a line says what is not in it. A SIGKILL from outside loses it, and is told; one at\n"
-    "a limit of CPU time (ulimit -t), the last moments. Child processes are not recorded.\n"
+    "a limit of CPU time (ulimit -t), the last moments. Child processes are recorded with --subprocesses,\n"
+    "up to the program's end: one that is killed loses only its own; other programs are only counted.\n"
     "Calls past libc's names are not seen (syscall(), a function of ctypes.CDLL('libc.so.6')): such an exit\n"
     "loses the profile, and such an unshare() of a user namespace is refused, as our threads are there.\n";
 
@@ -319,12 +325,9 @@ static void answer_py_spy(int letter) {
     case 'p':
         usage_error("--pid: a running process cannot be attached to yet: pyprof-run starts the program "
                     "itself; a host includes pyprof.h");
-    case 'n':
+    default:
         usage_error("--native: frames of C and C++ are not recorded yet; their time is with the Python line that "
                     "called them");
-    default:
-        usage_error("--subprocesses: child processes are not recorded yet: put pyprof-run in front of the "
-                    "child's own command");
     }
 }
 
@@ -347,7 +350,7 @@ static int take_python_word(run_options *opt, char **words) {
     size_t flags = word[0] == '-' ? strspn(word + 1, PYTHON_FLAGS) : 0;
     char last = word[0] == '-' ? word[1 + flags] : ' ';
     if (opt->recording && memchr(word + 1, 's', flags) != NULL) {
-        answer_py_spy(SUBPROCESSES);
+        return 0; /* py-spy's, maybe with python's flags: getopt takes the word apart */
     }
     if (strcmp(word, "--check-hash-based-pycs") != 0 && last != 'X' && last != 'W' && (last != '\0' || flags == 0)) {
         return 0;
@@ -501,15 +504,18 @@ static void take_option(run_options *opt, int letter, char **argv) {
         opt->mode = "-c", opt->target = optarg;
         return;
     case 'h':
-        print_and_exit(HELP);
+        (void)fputs(HELP, stdout);
+        print_and_exit(HELP_REST);
         return;
     case 'V':
         print_and_exit("pyprof-run " VERSION_TEXT ", CPython " PYPROF_RUN_TAG " (" PYPROF_RUN_PYTHON ")\n");
         return;
     case 'p':
     case 'n':
-    case SUBPROCESSES:
         answer_py_spy(letter);
+        return;
+    case SUBPROCESSES:
+        opt->subprocesses = true;
         return;
     case NONBLOCKING:
     case FULL_FILENAMES:
@@ -521,7 +527,8 @@ static void take_option(run_options *opt, int letter, char **argv) {
         usage_error("%s needs a value", argv[optind - 1]);
     default:
         if (letter == 's' && opt->recording) {
-            answer_py_spy(SUBPROCESSES);
+            opt->subprocesses = true;
+            return;
         }
         if (letter != '?' && strchr(PYTHON_FLAGS, letter) != NULL) { /* behind one of ours, in one word */
             add_python_option(opt, text_of("-%c", letter));
@@ -753,9 +760,10 @@ static void set_environment(const run_options *opt, const program *found, const 
     const char *before = getenv("LD_PRELOAD");
     char *ours = preload_of(found->library);
     char *preload = before != NULL && *before != '\0' ? text_of("%s:%s", ours, before) : must(strdup(ours));
-    char *settings = text_of(HANDOVER_WRITTEN, socket, (unsigned)strlen(ours), found->target, (int)getpid(),
-                             (unsigned)(1e6 / opt->rate + 0.5), (unsigned)opt->capture, opt->signal_number, opt->depth,
-                             opt->memory, opt->duration);
+    char *settings =
+        text_of(HANDOVER_WRITTEN, socket, (unsigned)strlen(ours), found->target, (int)getpid(),
+                (unsigned)(1e6 / opt->rate + 0.5), (unsigned)opt->capture, opt->signal_number, opt->depth, opt->memory,
+                opt->duration, (unsigned)(opt->subprocesses ? HANDOVER_FOLLOW : HANDOVER_FOLLOW_NOT));
     if (setenv("LD_PRELOAD", preload, 1) != 0 || setenv(HANDOVER_VARIABLE, settings, 1) != 0) {
         refuse("out of memory");
     }

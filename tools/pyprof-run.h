@@ -49,6 +49,7 @@ typedef struct run_options {
     unsigned long long memory;
     bool quiet;
     bool threads; /* apart in the picture */
+    bool subprocesses;
     const char *title;
     int width;
     double min_width;
@@ -95,6 +96,9 @@ bool has_filters(const run_options *opt);
 
 /* Finds the program that the options name and the python that runs it, or ends with one line that says what to do. */
 program find_program(const run_options *opt);
+
+/* What the process of a command line is called: the file of a script, a module, "-c". arguments: argv. */
+char *name_of_process(char *const *arguments);
 
 bool is_executable_file(const char *path);
 bool is_elf(const char *path);

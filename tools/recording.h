@@ -83,8 +83,8 @@ static bool is_leaving(void) {
 }
 
 void pyprof_door(const void *code);
-static void go_on_in_child(void);
 static bool start_supervisor(void);
+static bool record_child(void);
 static bool end_recording(handover_cause cause, int value);
 static void wait_while(unsigned state);
 static void break_off(const char *why);

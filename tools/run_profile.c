@@ -81,6 +81,8 @@ static size_t take_node(recorded *to, const char *data, size_t size) {
     }
     head.node.name = (pyprof_text){data + sizeof head, head.name_size};
     head.node.path = (pyprof_text){head.node.name.data + head.name_size, head.path_size};
+    head.node.process = (pyprof_text){NULL, 0};
+    head.node.pid = 0;
     bool is_thread = head.node.parent == PYPROF_NO_NODE;
     head.node.parent = number_of(to, head.node.parent);
     to->is_broken = to->is_broken || is_thread != (head.node.parent == PYPROF_NO_NODE) ||
@@ -114,6 +116,144 @@ void take_pieces(recorded *to, handover_kind kind, const char *data, size_t size
     if (at > 0) {
         drop_front(&to->pending, at);
     }
+}
+
+void forget_profile(recorded *of) {
+    pyprof_free(of->profile);
+    free(of->pending.data);
+    free(of->numbers.data);
+    memset(of, 0, sizeof *of);
+}
+
+/* ---- several processes ---------------------------------------------------------------------------------- */
+
+/* A profile that is being added to another one. */
+typedef struct adding {
+    recorded *to;
+    const char *called; /* the process; NULL: the nodes tell */
+    int pid;
+    uint64_t later_ns; /* so much later than the other one it began */
+    uint64_t end_ns;   /* of its last span, in the other one */
+} adding;
+
+/* Of pyprof_visitor; user is an adding. So is add_span. */
+static bool add_node(void *user, const pyprof_node *node) {
+    adding *at = (adding *)user;
+    pyprof_node copy = *node;
+    uint32_t number = PYPROF_NO_NODE;
+    copy.parent = number_of(at->to, node->parent);
+    if (node->parent == PYPROF_NO_NODE && at->called != NULL) {
+        copy.process = text_in(at->called);
+        copy.pid = at->pid;
+    }
+    bool is_added = pyprof_add_node(at->to->profile, &copy, &number) == PYPROF_OK;
+    append(&at->to->numbers, &number, sizeof number);
+    return is_added;
+}
+
+static bool add_span(void *user, const pyprof_span *span) {
+    adding *at = (adding *)user;
+    pyprof_span copy = *span;
+    copy.node = number_of(at->to, span->node);
+    copy.start_ns += at->later_ns;
+    pyprof_result result = pyprof_add_span(at->to->profile, &copy);
+    at->to->spans_refused += result == PYPROF_ERROR_ARGUMENT;
+    at->end_ns = copy.start_ns + copy.wall_ns > at->end_ns ? copy.start_ns + copy.wall_ns : at->end_ns;
+    return result != PYPROF_ERROR_MEMORY;
+}
+
+/* Counts add up; the most that was held at a time is not known of several. */
+static void add_stats(pyprof_stats *to, const pyprof_stats *more) {
+    uint64_t sums[sizeof *to / sizeof(uint64_t)], others[sizeof *to / sizeof(uint64_t)];
+    int32_t signal_number = to->signal_number;
+    memcpy(sums, to, sizeof sums);
+    memcpy(others, more, sizeof others);
+    for (size_t i = 0; i < sizeof sums / sizeof *sums; i++) {
+        sums[i] += others[i];
+    }
+    memcpy(to, sums, sizeof *to);
+    to->signal_number = signal_number;
+    to->reserved = 0;
+}
+
+static bool add_profile(recorded *to, const recorded *one, const char *called, int pid, uint64_t later_ns) {
+    adding at = {to, called, pid, later_ns, 0};
+    pyprof_output output = {.threads_apart = true};
+    pyprof_visitor visitor = {add_node, add_span, &at};
+    to->numbers.size = 0;
+    bool is_added = one->profile != NULL && pyprof_visit(one->profile, &output, &visitor) == PYPROF_OK;
+    uint64_t end_ns = later_ns + one->end.duration_ns;
+    end_ns = end_ns > at.end_ns ? end_ns : at.end_ns;
+    to->end.duration_ns = end_ns > to->end.duration_ns ? end_ns : to->end.duration_ns;
+    to->spans_refused += one->spans_refused;
+    add_stats(&to->end.stats, &one->end.stats);
+    return is_added;
+}
+
+bool has_one_line(const recorded *of) {
+    const pyprof__node *first = NULL;
+    for (uint32_t i = 0; of->profile != NULL && i < of->profile->nodes.items.count; i++) {
+        const pyprof__node *node = pyprof__node_at(of->profile, i);
+        if (node->samples == 0 || node->line <= 0) { /* a marker has no line */
+            continue;
+        }
+        first = first != NULL ? first : node;
+        if (node->function != first->function || node->line != first->line) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static size_t memory_of(const recorded *of) {
+    return of->profile != NULL ? of->profile->memory.used : 0;
+}
+
+static uint64_t later_than(uint64_t start_ns, const recorded *one) {
+    return one->end.start_ns > start_ns ? one->end.start_ns - start_ns : 0;
+}
+
+void add_process(family *to, const recorded *one, const char *called, int pid) {
+    if (to->all.end.interval_us == 0) { /* the first of them */
+        to->all.end = one->end;
+        to->all.end.duration_ns = 0;
+        memset(&to->all.end.stats, 0, sizeof to->all.end.stats);
+    }
+    bool has_room = !one->is_broken && memory_of(&to->all) + memory_of(one) <= to->memory;
+    if (to->all.profile == NULL) {
+        to->all.is_broken = pyprof_make(NULL, 0, NULL, &to->all.profile) != PYPROF_OK;
+    }
+    if (!has_room || to->all.is_broken || !add_profile(&to->all, one, called, pid, later_than(to->start_ns, one))) {
+        to->refused++;
+    } else {
+        to->processes++;
+    }
+}
+
+void join_family(recorded *first, const family *others, const char *called, int pid) {
+    recorded joined = {.is_broken = false};
+    const handover_end *end = first->profile != NULL ? &first->end : &others->all.end;
+    if (others->processes == 0) {
+        return;
+    }
+    begin_profile(&joined, end, sizeof *end);
+    joined.end.cause = first->profile != NULL ? end->cause : HANDOVER_EXIT;
+    joined.end.start_ns = others->start_ns;
+    joined.end.duration_ns = 0;
+    memset(&joined.end.stats, 0, sizeof joined.end.stats);
+    joined.is_broken =
+        joined.is_broken || first->is_broken ||
+        (first->profile != NULL && !add_profile(&joined, first, called, pid, later_than(others->start_ns, first))) ||
+        !add_profile(&joined, &others->all, NULL, 0, 0);
+    if (!joined.is_broken) {
+        joined.profile->epoch_ns = joined.end.start_ns;
+        joined.profile->duration_ns = joined.end.duration_ns;
+        joined.profile->stats = joined.end.stats;
+        joined.profile->samples_jit = joined.end.stats.samples_jit;
+        joined.profile->timeline_coarsened = joined.end.stats.timeline_coarsened;
+    }
+    forget_profile(first);
+    *first = joined;
 }
 
 /* ---- what is written ------------------------------------------------------------------------------------ */

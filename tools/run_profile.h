@@ -33,6 +33,27 @@ void begin_profile(recorded *to, const void *data, size_t size);
 /* A piece of nodes or spans has come. */
 void take_pieces(recorded *to, handover_kind kind, const char *data, size_t size);
 
+/* The processes of a program that have ended, as one profile. All zero: there were none. */
+typedef struct family {
+    recorded all;
+    uint64_t start_ns;  /* since 1970: from when on it counts */
+    size_t memory;      /* bytes that it may hold */
+    unsigned processes; /* that are in it */
+    unsigned refused;   /* that found no room */
+} family;
+
+/* Whether all stacks that were seen end in one line. */
+bool has_one_line(const recorded *of);
+
+/* Adds what one of them recorded. */
+void add_process(family *to, const recorded *one, const char *called, int pid);
+
+/* What all of them recorded, with the first one first, in the place of what that one did. Not if it was alone: a profile
+   of one process is not told from others. */
+void join_family(recorded *first, const family *others, const char *called, int pid);
+
+void forget_profile(recorded *of);
+
 /* Writes it by the options; name: the program's. False: errno says why; 0 = there is no memory. */
 bool write_profile(const recorded *given, const run_options *opt, const char *name, exports_format format, FILE *out);
 

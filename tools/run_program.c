@@ -644,15 +644,17 @@ static char *name_of(const char *mode, const char *target) {
     return mode != NULL ? must(strdup(target)) : name_of_script(target);
 }
 
-/* What a python's own command line runs: https://docs.python.org/3/using/cmdline.html */
-static char *name_of_command_line(char *const *arguments) {
+/* What a python's own command line runs, https://docs.python.org/3/using/cmdline.html. *mode: as of run_options. NULL:
+   nothing that has a name. */
+static const char *target_of_command_line(char *const *arguments, const char **mode) {
+    *mode = NULL;
     for (; *arguments != NULL; arguments++) {
         const char *word = *arguments;
         if (word[0] != '-' || word[1] == '\0') {
-            return name_of(NULL, word);
+            return word;
         }
         if (strcmp(word, "--") == 0) {
-            return name_of(NULL, arguments[1] != NULL ? arguments[1] : "-");
+            return arguments[1] != NULL ? arguments[1] : "-";
         }
         if (strcmp(word, "--check-hash-based-pycs") == 0 && arguments[1] != NULL) {
             arguments++;
@@ -661,7 +663,8 @@ static char *name_of_command_line(char *const *arguments) {
         for (const char *letter = word + 1; word[1] != '-' && *letter != '\0'; letter++) {
             const char *value = letter[1] != '\0' ? letter + 1 : arguments[1];
             if (*letter == 'c' || *letter == 'm') {
-                return name_of(*letter == 'c' ? "-c" : "-m", value != NULL ? value : "");
+                *mode = *letter == 'c' ? "-c" : "-m";
+                return value != NULL ? value : "";
             }
             if (*letter == 'W' || *letter == 'X') {
                 arguments += letter[1] == '\0' && value != NULL;
@@ -669,7 +672,28 @@ static char *name_of_command_line(char *const *arguments) {
             }
         }
     }
-    return must(strdup("python"));
+    return NULL;
+}
+
+static char *name_of_command_line(char *const *arguments) {
+    const char *mode, *target = target_of_command_line(arguments, &mode);
+    return target != NULL ? name_of(mode, target) : must(strdup("python"));
+}
+
+/* The processes of multiprocessing's own are code of the form "from multiprocessing.spawn import ...". */
+char *name_of_process(char *const *arguments) {
+    static const char import[] = "from multiprocessing.";
+    const char *mode, *target = *arguments != NULL ? target_of_command_line(arguments + 1, &mode) : NULL;
+    if (target == NULL) { /* of a host the name is all that is told */
+        const char *called = *arguments != NULL ? base_name(*arguments) : "python";
+        return must(strdup(strncmp(called, "python", 6) == 0 ? "python" : called));
+    }
+    if (mode != NULL && strcmp(mode, "-c") == 0) {
+        bool is_its = strncmp(target, import, sizeof import - 1) == 0;
+        const char *module = target + strlen("from ");
+        return is_its ? text_of("%.*s", (int)strcspn(module, " "), module) : must(strdup("-c"));
+    }
+    return must(strdup(mode == NULL ? base_name(target) : target));
 }
 
 /* What the script that stands for a python does before it: see identify. */

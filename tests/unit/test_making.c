@@ -276,6 +276,58 @@ static void test_what_cannot_be_added(void **state) {
     bench_close(&bench);
 }
 
+/* What a visitor was given of processes. */
+typedef struct processes_seen {
+    char text[256];
+} processes_seen;
+
+static bool see_process(void *user, const pyprof_node *node) {
+    processes_seen *seen = (processes_seen *)user;
+    size_t size = strlen(seen->text);
+    if (node->parent == PYPROF_NO_NODE) {
+        (void)snprintf(seen->text + size, sizeof seen->text - size, "%s %d;", node->process.data, (int)node->pid);
+    } else {
+        assert_int_equal(node->process.size, 0);
+        assert_int_equal(node->pid, 0);
+    }
+    return true;
+}
+
+/* Those of one program are one beyond 16, but for the first process; a copy keeps each. */
+static void test_processes_are_kept(void **state) {
+    making *self = (making *)calloc(1, sizeof *self);
+    pyprof_profile *profile;
+    const pyprof_output whole = {.threads_apart = true}, merged = {.merge_threads = true};
+    (void)state;
+    assert_int_equal(pyprof_make(NULL, 0, NULL, &profile), PYPROF_OK);
+    for (int32_t i = 0; i < 18; i++) {
+        pyprof_node thread = {.parent = PYPROF_NO_NODE, .name = {"one", 3}, .is_named = true}, node = {.wall_ns = 1000};
+        thread.process = (pyprof_text){i < 2 ? "a.py" : "b.py", 4};
+        thread.pid = 10 + i;
+        assert_int_equal(pyprof_add_node(profile, &thread, &node.parent), PYPROF_OK);
+        node.name = (pyprof_text){"f", 1};
+        assert_int_equal(pyprof_add_node(profile, &node, &thread.number), PYPROF_OK);
+    }
+    processes_seen apart = {""}, together = {""}, many = {""};
+    const pyprof_visitor of_all = {.node = see_process, .user = &apart};
+    const pyprof_visitor of_processes = {.node = see_process, .user = &together};
+    assert_int_equal(pyprof_visit(profile, &whole, &of_all), PYPROF_OK);
+    assert_int_equal(pyprof_visit(profile, &merged, &of_processes), PYPROF_OK);
+    assert_non_null(strstr(apart.text, "a.py 10;a.py 11;b.py 12;b.py 13;"));
+    assert_non_null(strstr(apart.text, "b.py 27;"));
+    assert_string_equal(together.text, apart.text); /* 16 of them are not many */
+    pyprof_node thread = {.parent = PYPROF_NO_NODE, .process = {"b.py", 4}, .pid = 99}, node = {.wall_ns = 1};
+    assert_int_equal(copy_of(self, profile, NULL, NULL), PYPROF_OK);
+    assert_same_files(profile, self->profile, NULL);
+    assert_int_equal(pyprof_add_node(self->profile, &thread, &node.parent), PYPROF_OK);
+    const pyprof_visitor of_many = {.node = see_process, .user = &many};
+    assert_int_equal(pyprof_visit(self->profile, &merged, &of_many), PYPROF_OK);
+    assert_string_equal(many.text, "a.py 10;a.py 11;b.py 0;");
+    pyprof_free(self->profile);
+    pyprof_free(profile);
+    free(self);
+}
+
 /* Each allocation refused in turn: an error, and nothing is left behind. */
 static void test_memory_runs_out(void **state) {
     workbench bench;
@@ -306,7 +358,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_profile_is_made_anew), cmocka_unit_test(test_a_filtered_one_is_made),
         cmocka_unit_test(test_two_are_added_up),       cmocka_unit_test(test_facts_are_kept),
-        cmocka_unit_test(test_what_cannot_be_added),   cmocka_unit_test(test_memory_runs_out),
+        cmocka_unit_test(test_what_cannot_be_added),   cmocka_unit_test(test_processes_are_kept),
+        cmocka_unit_test(test_memory_runs_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

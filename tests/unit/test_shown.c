@@ -1,4 +1,4 @@
-/* >>shown: whatever texts hold comes out of the writers as a valid file; and paths as far as they are shown. */
+/* >>bytes, >>shown: whatever texts hold comes out of the writers as a valid file; and paths as far as they are shown. */
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
