@@ -368,7 +368,7 @@ class OtherDoors(Case):
 
 class RunHost(Case):
     def test_environment_is_given_back(self):
-        code = "print(sorted(k for k in os.environ if k.startswith(('LD_', 'PYPROF'))))\nbusy()\nsys.exit(6)"
+        code = "print(sorted(k for k in os.environ if k.startswith(('LD_PRELOAD', 'PYPROF'))))\nbusy()\nsys.exit(6)"
         wrapper = os.path.join(self.dir, "wrapper")
         with open(wrapper, "w", encoding="utf-8") as file:
             file.write("#!/bin/sh\ncat\nexec %s \"$@\"\n" % PYTHON)
