@@ -1450,8 +1450,9 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 /* Names. A new thread is named within a millisecond or two by the code that makes it; a change is seen in a second. */
 #define PYPROF__NAME_WAIT_NS UINT64_C(1000000)
 #define PYPROF__NAME_WAIT_MAX_NS UINT64_C(1000000000)
-/* Of a parked thread only the word is looked at that leads to its name, and so often in a row, as to look its name up
-   costs ten reads: a name that is set anew in the usual way is another object, at once. */
+/* To look a name up takes about ten reads. Of a parked thread mostly only the word is read that leads to its name: a
+   name that is set is another object there. After so many such reads in a row the name is looked up, as an object's
+   attributes may have moved: that is how many seconds later such a change is seen. */
 #define PYPROF__NAME_GLANCES 7u
 /* The names of parked threads that are due within so long are looked up together. */
 #define PYPROF__NAMES_TOGETHER_NS UINT64_C(30000000)
