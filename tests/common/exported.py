@@ -168,6 +168,7 @@ FIELDS = {
     'span': ['thread', 'node', 'start_ns', 'wall_ns', 'cpu_ns', 'samples', 'is_idle', 'has_gil'],
     'end': ['nodes', 'spans'],
 }
+OF_SEVERAL = ['id', 'name', 'tid', 'is_named', 'process', 'pid'] + FIGURES  # a thread's, in a profile of several processes
 
 
 class Reader:
@@ -180,7 +181,8 @@ class Reader:
     def take(self, line):
         value = json.loads(line)
         kind = value.pop('type')
-        hold(list(value) == FIELDS[kind], '%s: its fields' % kind)
+        is_of_several = kind == 'thread' and list(value) == OF_SEVERAL
+        hold(list(value) == FIELDS[kind] or is_of_several, '%s: its fields' % kind)
         hold(self.end is None and (self.facts is None) == (kind == 'facts'), 'jsonl: facts, ..., end')
         getattr(self, 'take_' + kind)(value)
 
