@@ -474,8 +474,9 @@ static bool attach_look_at_library(attach_target *target) {
 /* ---- what runs in the process -------------------------------------------------------------------------------- */
 
 /* In a namespace of its own. It finds by the pipe whether somebody waits for the answer still; if not, it does nothing. It
-   reads from the pipe itself, too: so there is no SIGPIPE for the program if who waits gives up in this moment. No files of the standard library are imported. What it raises itself is its answer; what an exception of the program's
-   raises (a signal handler's) goes on to the program. The frames of both are told apart by their code. */
+   reads from the pipe itself, too: so there is no SIGPIPE for the program if who waits gives up in this moment. No files of
+   the standard library are imported. What it raises itself is its answer; what the program raises meanwhile (a signal
+   handler) goes on to the program. The two are told apart by the code of their innermost frame. */
 static const char attach_script[] =
     "def load(library):\n"
     "    import sys, _frozen_importlib as plain, _frozen_importlib_external as external\n"
