@@ -738,7 +738,7 @@ static bool attach_write_script(attach_target *target) {
 /* Asks the main thread to run the script. Where in the eval breaker's word the version of its tracing is, is not written. */
 static bool attach_ask_debugger(attach_target *target, attach_place *place) {
     char path[80];
-    uint8_t breaker;
+    uint8_t breaker = 0;
     const int32_t is_asked = 1;
     if (!attach_find_debugger(target, place) || !attach_await_main_thread(target, place) ||
         !attach_write_script(target)) {
@@ -824,7 +824,13 @@ typedef struct attach_stop {
     bool has_moved, is_gone;
 } attach_stop;
 
-static long attach_trace(const attach_stop *stop, int request, uint64_t address, const void *data) {
+#if defined(__GLIBC__)
+typedef enum __ptrace_request attach_request;
+#else
+typedef int attach_request;
+#endif
+
+static long attach_trace(const attach_stop *stop, attach_request request, uint64_t address, const void *data) {
     return ptrace(request, stop->thread, (void *)(uintptr_t)address, data);
 }
 
