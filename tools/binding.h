@@ -91,6 +91,8 @@ static const void *address_in(const own_elf *self, ElfW(Addr) value) {
     return pointer;
 }
 
+extern ElfW(Dyn) _DYNAMIC[]; /* the dynamic section itself; musl does not declare it */
+
 static own_elf read_own_elf(void) {
     own_elf self;
     memset(&self, 0, sizeof self);

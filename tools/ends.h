@@ -218,6 +218,44 @@ EXPORTED sighandler_t sysv_signal(int number, sighandler_t handler) {
     return set_handler(number, handler, (int)(SA_RESETHAND | (unsigned)SA_NODEFER));
 }
 
+/* Its other names. */
+EXPORTED int __sigaction(int number, const struct sigaction *action, struct sigaction *old) {
+    return sigaction(number, action, old);
+}
+
+EXPORTED sighandler_t ssignal(int number, sighandler_t handler) {
+    return signal(number, handler);
+}
+
+EXPORTED sighandler_t __sysv_signal(int number, sighandler_t handler) {
+    return sysv_signal(number, handler);
+}
+
+EXPORTED int sigignore(int number) {
+    return set_handler(number, SIG_IGN, 0) == SIG_ERR ? -1 : 0;
+}
+
+#ifndef SIG_HOLD
+#define SIG_HOLD ((sighandler_t)2)
+#endif
+
+/* System V's, which vim uses: it blocks the signal, or sets its action and lets it through; and says whether it was
+   blocked, else which action it had. */
+EXPORTED sighandler_t sigset(int number, sighandler_t handler) {
+    sigset_t set, before;
+    struct sigaction action;
+    (void)sigemptyset(&set);
+    if (sigaddset(&set, number) != 0) {
+        return SIG_ERR;
+    }
+    int failed = sigaction(number, NULL, &action);
+    sighandler_t old = failed ? SIG_ERR : handler == SIG_HOLD ? action.sa_handler : set_handler(number, handler, 0);
+    if (old == SIG_ERR || sigprocmask(handler == SIG_HOLD ? SIG_BLOCK : SIG_UNBLOCK, &set, &before) != 0) {
+        return SIG_ERR;
+    }
+    return sigismember(&before, number) == 1 ? SIG_HOLD : old;
+}
+
 static void take_signals(void) {
     struct sigaction old;
     for (int number = 1; number <= SIGRTMAX; number++) {

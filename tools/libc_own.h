@@ -29,17 +29,12 @@ int __libc_start_main(main_function *main, int argc, char **argv, void (*init)(v
 #define LIBC_FOPEN64(X) X(fopen64)
 #endif
 
-#define LIBC_FUNCTIONS(X)                                                                                              \
-    X(sigaction)                                                                                                       \
-    X(signal)                                                                                                          \
-    X(sigaltstack)                                                                                                     \
-    X(pthread_create)                                                                                                  \
-    X(pthread_condattr_setclock)                                                                                       \
-    X(_exit)                                                                                                           \
-    X(quick_exit)                                                                                                      \
-    X(abort)                                                                                                           \
-    X(kill) X(killpg) X(raise) X(pthread_kill) X(daemon) X(execve) X(execvpe) X(fexecve) X(unshare) X(setns) X(fopen)  \
-        X(posix_spawn) X(posix_spawnp) LIBC_FOPEN64(X) X(__libc_start_main)
+/* clang-format off */
+#define LIBC_FUNCTIONS(X) \
+    X(sigaction) X(signal) X(sigaltstack) X(pthread_create) X(pthread_condattr_setclock) X(_exit) \
+    X(quick_exit) X(abort) X(kill) X(killpg) X(raise) X(pthread_kill) X(daemon) X(execve) X(execvpe) X(fexecve) \
+    X(posix_spawn) X(posix_spawnp) X(unshare) X(setns) X(fopen) LIBC_FOPEN64(X) X(__libc_start_main)
+/* clang-format on */
 
 typedef struct libc_functions {
 #define LIBC_FIELD(name) __typeof__(&name) name;

@@ -38,6 +38,15 @@ static void tell_signals(void) {
 #pragma GCC diagnostic pop
     (void)signal(SIGUSR2, hear);
     tell_action("interrupting", SIGUSR2);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+    (void)printf("sigset: %d", sigset(SIGHUP, hear) == SIG_DFL);
+    (void)printf(" %d", sigset(SIGHUP, SIG_HOLD) == hear);
+    (void)printf(" %d", sigset(SIGHUP, SIG_IGN) == SIG_HOLD);
+    (void)printf(" %d\n", sigset(SIGHUP, SIG_DFL) == SIG_IGN);
+    (void)printf("sigignore: %d\n", sigignore(SIGHUP));
+    tell_action("ignored", SIGHUP);
+#pragma GCC diagnostic pop
     (void)printf("wrong: %d %d\n", signal(SIGKILL, hear) == SIG_ERR, errno);
     (void)raise(SIGUSR1);
     (void)printf("raise: %d\n", (int)heard);

@@ -72,11 +72,27 @@ class Gdb(Unmodified):
 
 
 class Vim(Unmodified):
+    SAY = "py3 import os, sys; os.write(1, b'Python version: ' + sys.version.encode())"
+
     def test_vim(self):
-        say = "py3 import os, sys; os.write(1, b'Python version: ' + sys.version.encode())"
-        self.need("vim.nox", ["vim.nox", "-u", "NONE", "-es", "-c", say, "-c", "q"])
+        self.need("vim.nox", ["vim.nox", "-u", "NONE", "-es", "-c", self.SAY, "-c", "q"])
         self.hold(lambda script: ["vim.nox", "-u", "NONE", "-es", "-c", "py3file " + script, "-c", "cquit 7"],
                   ["<module>", "<module>"])
+
+
+    def test_a_deadly_signal(self):
+        """vim sets the default action by System V's sigset, and raises the signal again."""
+        self.need("vim.nox", ["vim.nox", "-u", "NONE", "-es", "-c", self.SAY, "-c", "q"])
+        script = self.write_script("/dev/null")
+        with open(script, "a", encoding="utf-8") as file:
+            file.write("import os\nos.kill(os.getpid(), 15)\n")
+        command = ["vim.nox", "-u", "NONE", "-es", "-c", "py3file " + script, "-c", "q"]
+        out = os.path.join(self.work, "out.txt")
+        plain = self.call(command)
+        self.assertEqual(plain[0], -15)
+        self.assertEqual(self.call(command, LD_PRELOAD=LIBRARY, PYPROF_OUTPUT=out), plain)
+        with open(out, encoding="utf-8") as file:
+            self.assertIn(";work (", file.read())
 
 
 class PlPython(Unmodified):
