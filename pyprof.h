@@ -113,7 +113,8 @@
      >>files       files: beside first, then renamed
      >>estimator   which allocations are sampled, and what each stands for
      >>heap        where these were made, and which of them live
-     >>lifecycle   options, forks, start and stop
+     >>options     what a recording was asked for
+     >>lifecycle   forks, start and stop
      >>control     what else is asked of a recording
      >>hooks       Python's allocators: ours put over them, and taken out
      >>answers     what other processes may ask of it, and are told
@@ -1450,8 +1451,9 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 /* Names. A new thread is named within a millisecond or two by the code that makes it; a change is seen in a second. */
 #define PYPROF__NAME_WAIT_NS UINT64_C(1000000)
 #define PYPROF__NAME_WAIT_MAX_NS UINT64_C(1000000000)
-/* Of a parked thread only the word is looked at that leads to its name, and so often in a row, as to look its name up
-   costs ten reads: a name that is set anew in the usual way is another object, at once. */
+/* To look a name up takes about ten reads. Of a parked thread mostly only the word is read that leads to its name: a
+   name that is set is another object there. After so many such reads in a row the name is looked up, as an object's
+   attributes may have moved: that is how many seconds later such a change is seen. */
 #define PYPROF__NAME_GLANCES 7u
 /* The names of parked threads that are due within so long are looked up together. */
 #define PYPROF__NAMES_TOGETHER_NS UINT64_C(30000000)
@@ -13234,6 +13236,139 @@ static void pyprof__heap_after_fork(bool is_child) {
 }
 #endif /* PYPROF_NO_HEAP */
 
+// >>options
+// What a recording was asked for. In: a pyprof_desc. Out: the same with its defaults, or what is wrong with it; the path
+// to save to, with what stands for process, program and time filled in. Runs in the thread that starts a recording, or
+// comes out of a fork, under the lock of >>lifecycle; never in the signal handler.
+// Begin with pyprof__desc_is_valid, pyprof__apply_defaults, pyprof__copy_output_path.
+
+/* Of a description with its defaults filled in. False: what is wrong was said. */
+static bool pyprof__desc_is_valid(const pyprof_desc *desc) {
+    if (desc->interval_us < 50 || desc->interval_us > 10000000) {
+        pyprof__say("interval_us is %lu: it has to be 50 to 10000000, or 0 for 10000",
+                    (unsigned long)desc->interval_us);
+    } else if ((unsigned)desc->capture > PYPROF_CAPTURE_HELD) {
+        pyprof__say("capture is %d: it has to be PYPROF_CAPTURE_DEFAULT (0), PYPROF_CAPTURE_QUIET (1) or "
+                    "PYPROF_CAPTURE_HELD (2)",
+                    (int)desc->capture);
+    } else if (desc->capture == PYPROF_CAPTURE_HELD && desc->never_hold) {
+        pyprof__say("never_hold is true: with PYPROF_CAPTURE_HELD it has to be false");
+    } else if (desc->signal_number < 0) {
+        pyprof__say("signal_number is %d: it has to be a signal, or 0 for one that is free", desc->signal_number);
+    } else if (desc->memory_limit < 1u << 20) {
+        pyprof__say("memory_limit is %zu: it has to be at least 1048576 bytes, or 0 for 64 MiB", desc->memory_limit);
+    } else if (desc->max_depth < 16 || desc->max_depth > 65536) {
+        pyprof__say("max_depth is %lu: it has to be 16 to 65536, or 0 for 1024", (unsigned long)desc->max_depth);
+    } else if ((desc->allocator.alloc_fn == NULL) != (desc->allocator.free_fn == NULL)) {
+        pyprof__say("allocator.%s is NULL: both functions have to be set, or neither",
+                    desc->allocator.alloc_fn == NULL ? "alloc_fn" : "free_fn");
+    } else if ((unsigned)desc->children > PYPROF_CHILDREN_FOLLOW) {
+        pyprof__say("children is %d: it has to be a PYPROF_CHILDREN_", (int)desc->children);
+    } else if (desc->children == PYPROF_CHILDREN_FOLLOW && desc->output_path != NULL &&
+               strstr(desc->output_path, "%p") == NULL) {
+        pyprof__say("output_path is %s: for children that are followed it has to have a %%p, or each would "
+                    "replace the file of another",
+                    desc->output_path);
+    } else if (desc->output_path != NULL && desc->output_path[0] == '\0') {
+        pyprof__say("output_path is empty: it has to name a file, or be NULL for none");
+    } else if (desc->autosave_s > 86400) {
+        pyprof__say("autosave_s is %lu: it has to be at most 86400, or 0 for never", (unsigned long)desc->autosave_s);
+    } else if (desc->autosave_s > 0 && desc->output_path == NULL) {
+        pyprof__say("autosave_s is %lu, but output_path is NULL: it has to say where to save",
+                    (unsigned long)desc->autosave_s);
+    } else {
+        return true;
+    }
+    return false;
+}
+
+/* 0 stands for the default of each figure. One function of the allocator without the other stays, and is refused. */
+static void pyprof__apply_defaults(pyprof_desc *desc) {
+    desc->interval_us = desc->interval_us == 0 ? 10000 : desc->interval_us;
+    desc->memory_limit = desc->memory_limit == 0 ? (size_t)64 << 20 : desc->memory_limit;
+    desc->max_depth = desc->max_depth == 0 ? 1024 : desc->max_depth;
+    if (desc->allocator.alloc_fn == NULL && desc->allocator.free_fn == NULL) {
+        desc->allocator.alloc_fn = pyprof__libc_alloc;
+        desc->allocator.free_fn = pyprof__libc_free;
+    }
+}
+
+/* "20261128-185130-042", UTC, of nanoseconds since 1970. Not by gmtime_r: libc takes a lock for that, which stays
+   locked in a forked child if another thread had it at the fork. */
+static void pyprof__put_time(char *text, size_t size, uint64_t epoch_ns) {
+    uint64_t seconds = epoch_ns / 1000000000u, days = seconds / 86400, of_day = seconds % 86400;
+    uint64_t shifted = days + 719468; /* since 0000-03-01: Howard Hinnant, chrono-Compatible Date Algorithms */
+    uint64_t era = shifted / 146097, of_era = shifted % 146097;
+    uint64_t year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+    uint64_t of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    uint64_t month = (5 * of_year + 2) / 153, day = of_year - (153 * month + 2) / 5 + 1;
+    uint64_t year = era * 400 + year_of_era + (month >= 10);
+    snprintf(text, size, "%04u%02u%02u-%02u%02u%02u-%03u", (unsigned)year,
+             (unsigned)(month < 10 ? month + 3 : month - 9), (unsigned)day, (unsigned)(of_day / 3600),
+             (unsigned)(of_day / 60 % 60), (unsigned)(of_day % 60), (unsigned)(epoch_ns / 1000000u % 1000));
+}
+
+/* What % and this letter stand for: in the given room, or static; NULL = nothing, both stay as they are. */
+static const char *pyprof__placeholder(char letter, uint64_t epoch_ns, char *text, size_t size) {
+    extern char *program_invocation_short_name; /* errno.h may have been included before _GNU_SOURCE was defined */
+    switch (letter) {
+    case 'p':
+        snprintf(text, size, "%ld", (long)getpid());
+        return text;
+    case 't':
+        pyprof__put_time(text, size, epoch_ns);
+        return text;
+    case 'n':
+        return program_invocation_short_name[0] != '\0' ? program_invocation_short_name : "program";
+    case '%':
+        return "%";
+    default:
+        return NULL;
+    }
+}
+
+/* Writes what a pattern means, ending in a zero, as far as size allows; returns the bytes that all of it needs, with
+   the zero. */
+static size_t pyprof__expand(const char *pattern, uint64_t epoch_ns, char *to, size_t size) {
+    size_t needed = 0;
+    for (const char *at = pattern; *at != '\0'; at++) {
+        char text[64], plain[2] = {*at, '\0'};
+        const char *part = *at == '%' ? pyprof__placeholder(at[1], epoch_ns, text, sizeof text) : NULL;
+        at += part != NULL;
+        for (part = part != NULL ? part : plain; *part != '\0'; part++, needed++) {
+            if (needed + 1 < size) {
+                to[needed] = *part;
+            }
+        }
+    }
+    if (size > 0) {
+        to[needed < size ? needed : size - 1] = '\0';
+    }
+    return needed + 1;
+}
+
+/* Notes the time of the start, and makes the path to save to. One block has the path, with room to make it anew in a
+   child that takes the recording over, and behind it the pattern, which desc.output_path then is. False: no room. */
+static bool pyprof__copy_output_path(pyprof__sampler *sampler) {
+    const char *pattern = sampler->desc.output_path;
+    uint64_t epoch = pyprof__clock(CLOCK_REALTIME);
+    sampler->profile->epoch_ns = epoch;
+    if (pattern == NULL) {
+        return true;
+    }
+    size_t pattern_size = strlen(pattern) + 1;
+    size_t size = pyprof__expand(pattern, epoch, NULL, 0) + 5 * pattern_size; /* a child's id may be longer */
+    sampler->output_path_size = size + pattern_size;
+    sampler->output_path = (char *)pyprof__alloc(sampler->memory, sampler->output_path_size);
+    if (sampler->output_path != NULL) {
+        pyprof__expand(pattern, epoch, sampler->output_path, size);
+        sampler->output_pattern = sampler->output_path + size;
+        memcpy(sampler->output_pattern, pattern, pattern_size);
+        sampler->desc.output_path = sampler->output_pattern;
+    }
+    return sampler->output_path != NULL;
+}
+
 // >>lifecycle
 // A recording begins, ends, and meets a fork. In: a pyprof_desc. Out: the recording that runs, pyprof__process.active;
 // when it ends, its profile and its figures. Runs in any thread of the host, with or without the GIL, which it never
@@ -13475,133 +13610,6 @@ static bool pyprof__prepare_for_forks(void) {
         pyprof__process.fork.inherited = NULL;
     }
     return pyprof__process.fork.is_registered;
-}
-
-/* Of a description with its defaults filled in. False: what is wrong was said. */
-static bool pyprof__desc_is_valid(const pyprof_desc *desc) {
-    if (desc->interval_us < 50 || desc->interval_us > 10000000) {
-        pyprof__say("interval_us is %lu: it has to be 50 to 10000000, or 0 for 10000",
-                    (unsigned long)desc->interval_us);
-    } else if ((unsigned)desc->capture > PYPROF_CAPTURE_HELD) {
-        pyprof__say("capture is %d: it has to be PYPROF_CAPTURE_DEFAULT (0), PYPROF_CAPTURE_QUIET (1) or "
-                    "PYPROF_CAPTURE_HELD (2)",
-                    (int)desc->capture);
-    } else if (desc->capture == PYPROF_CAPTURE_HELD && desc->never_hold) {
-        pyprof__say("never_hold is true: with PYPROF_CAPTURE_HELD it has to be false");
-    } else if (desc->signal_number < 0) {
-        pyprof__say("signal_number is %d: it has to be a signal, or 0 for one that is free", desc->signal_number);
-    } else if (desc->memory_limit < 1u << 20) {
-        pyprof__say("memory_limit is %zu: it has to be at least 1048576 bytes, or 0 for 64 MiB", desc->memory_limit);
-    } else if (desc->max_depth < 16 || desc->max_depth > 65536) {
-        pyprof__say("max_depth is %lu: it has to be 16 to 65536, or 0 for 1024", (unsigned long)desc->max_depth);
-    } else if ((desc->allocator.alloc_fn == NULL) != (desc->allocator.free_fn == NULL)) {
-        pyprof__say("allocator.%s is NULL: both functions have to be set, or neither",
-                    desc->allocator.alloc_fn == NULL ? "alloc_fn" : "free_fn");
-    } else if ((unsigned)desc->children > PYPROF_CHILDREN_FOLLOW) {
-        pyprof__say("children is %d: it has to be a PYPROF_CHILDREN_", (int)desc->children);
-    } else if (desc->children == PYPROF_CHILDREN_FOLLOW && desc->output_path != NULL &&
-               strstr(desc->output_path, "%p") == NULL) {
-        pyprof__say("output_path is %s: for children that are followed it has to have a %%p, or each would "
-                    "replace the file of another",
-                    desc->output_path);
-    } else if (desc->output_path != NULL && desc->output_path[0] == '\0') {
-        pyprof__say("output_path is empty: it has to name a file, or be NULL for none");
-    } else if (desc->autosave_s > 86400) {
-        pyprof__say("autosave_s is %lu: it has to be at most 86400, or 0 for never", (unsigned long)desc->autosave_s);
-    } else if (desc->autosave_s > 0 && desc->output_path == NULL) {
-        pyprof__say("autosave_s is %lu, but output_path is NULL: it has to say where to save",
-                    (unsigned long)desc->autosave_s);
-    } else {
-        return true;
-    }
-    return false;
-}
-
-/* 0 stands for the default of each figure. One function of the allocator without the other stays, and is refused. */
-static void pyprof__apply_defaults(pyprof_desc *desc) {
-    desc->interval_us = desc->interval_us == 0 ? 10000 : desc->interval_us;
-    desc->memory_limit = desc->memory_limit == 0 ? (size_t)64 << 20 : desc->memory_limit;
-    desc->max_depth = desc->max_depth == 0 ? 1024 : desc->max_depth;
-    if (desc->allocator.alloc_fn == NULL && desc->allocator.free_fn == NULL) {
-        desc->allocator.alloc_fn = pyprof__libc_alloc;
-        desc->allocator.free_fn = pyprof__libc_free;
-    }
-}
-
-/* "20261128-185130-042", UTC, of nanoseconds since 1970. Not by gmtime_r: libc takes a lock for that, which stays
-   locked in a forked child if another thread had it at the fork. */
-static void pyprof__put_time(char *text, size_t size, uint64_t epoch_ns) {
-    uint64_t seconds = epoch_ns / 1000000000u, days = seconds / 86400, of_day = seconds % 86400;
-    uint64_t shifted = days + 719468; /* since 0000-03-01: Howard Hinnant, chrono-Compatible Date Algorithms */
-    uint64_t era = shifted / 146097, of_era = shifted % 146097;
-    uint64_t year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
-    uint64_t of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    uint64_t month = (5 * of_year + 2) / 153, day = of_year - (153 * month + 2) / 5 + 1;
-    uint64_t year = era * 400 + year_of_era + (month >= 10);
-    snprintf(text, size, "%04u%02u%02u-%02u%02u%02u-%03u", (unsigned)year,
-             (unsigned)(month < 10 ? month + 3 : month - 9), (unsigned)day, (unsigned)(of_day / 3600),
-             (unsigned)(of_day / 60 % 60), (unsigned)(of_day % 60), (unsigned)(epoch_ns / 1000000u % 1000));
-}
-
-/* What % and this letter stand for: in the given room, or static; NULL = nothing, both stay as they are. */
-static const char *pyprof__placeholder(char letter, uint64_t epoch_ns, char *text, size_t size) {
-    extern char *program_invocation_short_name; /* errno.h may have been included before _GNU_SOURCE was defined */
-    switch (letter) {
-    case 'p':
-        snprintf(text, size, "%ld", (long)getpid());
-        return text;
-    case 't':
-        pyprof__put_time(text, size, epoch_ns);
-        return text;
-    case 'n':
-        return program_invocation_short_name[0] != '\0' ? program_invocation_short_name : "program";
-    case '%':
-        return "%";
-    default:
-        return NULL;
-    }
-}
-
-/* Writes what a pattern means, ending in a zero, as far as size allows; returns the bytes that all of it needs, with
-   the zero. */
-static size_t pyprof__expand(const char *pattern, uint64_t epoch_ns, char *to, size_t size) {
-    size_t needed = 0;
-    for (const char *at = pattern; *at != '\0'; at++) {
-        char text[64], plain[2] = {*at, '\0'};
-        const char *part = *at == '%' ? pyprof__placeholder(at[1], epoch_ns, text, sizeof text) : NULL;
-        at += part != NULL;
-        for (part = part != NULL ? part : plain; *part != '\0'; part++, needed++) {
-            if (needed + 1 < size) {
-                to[needed] = *part;
-            }
-        }
-    }
-    if (size > 0) {
-        to[needed < size ? needed : size - 1] = '\0';
-    }
-    return needed + 1;
-}
-
-/* Notes the time of the start, and makes the path to save to. One block has the path, with room to make it anew in a
-   child that takes the recording over, and behind it the pattern, which desc.output_path then is. False: no room. */
-static bool pyprof__copy_output_path(pyprof__sampler *sampler) {
-    const char *pattern = sampler->desc.output_path;
-    uint64_t epoch = pyprof__clock(CLOCK_REALTIME);
-    sampler->profile->epoch_ns = epoch;
-    if (pattern == NULL) {
-        return true;
-    }
-    size_t pattern_size = strlen(pattern) + 1;
-    size_t size = pyprof__expand(pattern, epoch, NULL, 0) + 5 * pattern_size; /* a child's id may be longer */
-    sampler->output_path_size = size + pattern_size;
-    sampler->output_path = (char *)pyprof__alloc(sampler->memory, sampler->output_path_size);
-    if (sampler->output_path != NULL) {
-        pyprof__expand(pattern, epoch, sampler->output_path, size);
-        sampler->output_pattern = sampler->output_path + size;
-        memcpy(sampler->output_pattern, pattern, pattern_size);
-        sampler->desc.output_path = sampler->output_pattern;
-    }
-    return sampler->output_path != NULL;
 }
 
 /* A recording that is full can be saved all the same, and a snapshot of it can be made and saved. For each byte of a

@@ -474,8 +474,9 @@ static bool attach_look_at_library(attach_target *target) {
 /* ---- what runs in the process -------------------------------------------------------------------------------- */
 
 /* In a namespace of its own. It finds by the pipe whether somebody waits for the answer still; if not, it does nothing. It
-   reads from the pipe itself, too: so there is no SIGPIPE for the program if who waits gives up in this moment. No files of the standard library are imported. What it raises itself is its answer; what an exception of the program's
-   raises (a signal handler's) goes on to the program. The frames of both are told apart by their code. */
+   reads from the pipe itself, too: so there is no SIGPIPE for the program if who waits gives up in this moment. No files of
+   the standard library are imported. What it raises itself is its answer; what the program raises meanwhile (a signal
+   handler) goes on to the program. The two are told apart by the code of their innermost frame. */
 static const char attach_script[] =
     "def load(library):\n"
     "    import sys, _frozen_importlib as plain, _frozen_importlib_external as external\n"
@@ -737,7 +738,7 @@ static bool attach_write_script(attach_target *target) {
 /* Asks the main thread to run the script. Where in the eval breaker's word the version of its tracing is, is not written. */
 static bool attach_ask_debugger(attach_target *target, attach_place *place) {
     char path[80];
-    uint8_t breaker;
+    uint8_t breaker = 0;
     const int32_t is_asked = 1;
     if (!attach_find_debugger(target, place) || !attach_await_main_thread(target, place) ||
         !attach_write_script(target)) {
@@ -823,7 +824,13 @@ typedef struct attach_stop {
     bool has_moved, is_gone;
 } attach_stop;
 
-static long attach_trace(const attach_stop *stop, int request, uint64_t address, const void *data) {
+#if defined(__GLIBC__)
+typedef enum __ptrace_request attach_request;
+#else
+typedef int attach_request;
+#endif
+
+static long attach_trace(const attach_stop *stop, attach_request request, uint64_t address, const void *data) {
     return ptrace(request, stop->thread, (void *)(uintptr_t)address, data);
 }
 

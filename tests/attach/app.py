@@ -210,7 +210,7 @@ def c_loop(seconds):
 
 
 def main():
-    before = set(globals())
+    before = set(globals()) | {'__warningregistry__'}  # which the warning of a fork leaves
     if sys.argv[1] != 'executes' or sys.argv[2] == sys.argv[2].rstrip('9'):
         print('begun', flush=True)
     result = globals()[sys.argv[1]](float(sys.argv[2]))

@@ -21,7 +21,7 @@ STRACE = shutil.which('strace')
 DEPTHS = (10, 30, 100, 300, 1000)
 THREADS = (1, 10, 100, 1000)
 WAITING = (0, 100, 1000)
-ROUNDS = 100  # of the default interval: one second, in which each thread's name is looked up once
+ROUNDS = 100  # of the default interval: one second, in which each thread's name is looked at once
 STACKS = (1000, 10000, 100000)
 SAMPLES = 1000000
 
@@ -182,8 +182,8 @@ def tables_of_ticks(by_depth, by_threads):
 def table_of_waiting(runs):
     """Who has waited for long is not looked at one by one."""
     return table('A tick, by threads that have long waited',
-                 'Beside them one computes and copies its own stack, ten frames; each thread\'s name is looked up once in '
-                 'all %d ticks.' % ROUNDS,
+                 'Beside them one computes and copies its own stack, ten frames; each thread\'s name is looked at once in '
+                 'all %d ticks, mostly by one word.' % ROUNDS,
                  ['waiting', 'instructions of the sampler', 'its system calls'],
                  [['{:,}'.format(waiting), instructions(counts, 'sampler', 1), calls_of_tick(counts, 'sampler', 1)]
                   for waiting, counts in runs])

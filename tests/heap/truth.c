@@ -299,7 +299,7 @@ static void test_stacks(void **state) {
     assert_has("thread MainThread;", ";outer (<string>:2);inner (<string>:5) ");
     run("def from_thread(): kept[1] = outer()\n"
         "thread = threading.Thread(target=from_thread); thread.start(); thread.join()");
-    assert_has(";Thread._bootstrap_inner (", ";outer (<string>:2);inner (<string>:5)");
+    assert_has("_bootstrap_inner (", ";outer (<string>:2);inner (<string>:5)");
     run("def without(): exact.raw(5, 100000, 0)\nwithout()\n"); /* no thread state is attached */
     assert_has("thread MainThread;[native] ", "");
     PyThreadState *main_state = PyThreadState_Get();

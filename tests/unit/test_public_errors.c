@@ -1,4 +1,4 @@
-/* >>public, >>control, >>lifecycle: an error says what is wrong: which argument, signal, path or version, and why; to the log,
+/* >>public, >>control, >>options, >>lifecycle: an error says what is wrong: which argument, signal, path or version, and why; to the log,
    to pyprof_last_error, and with errno as it was. */
 
 #ifndef _GNU_SOURCE
