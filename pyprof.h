@@ -815,7 +815,8 @@ PYPROF_API pyprof_result pyprof_heap_snapshot(pyprof_profile **profile);
 PYPROF_API pyprof_result pyprof_heap_get_stats(pyprof_heap_stats *stats);
 
 /* Takes the hooks out, and forgets all samples. Called as pyprof_heap_start is. Errors: NOT_ACTIVE; GIL; HOOKED, and nothing
-   has changed: somebody has put hooks over ours, who would go on calling them (tracemalloc: stop it first). */
+   has changed: somebody has put hooks over ours, and goes on calling them (tracemalloc: stop it first), or, while there is
+   no Python, may do so. */
 PYPROF_API pyprof_result pyprof_heap_shutdown(void);
 
 /* For an allocator of the host's: what it has given out, of the size that was asked for, and what it is about to take
@@ -14332,7 +14333,7 @@ PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name) {
 // pyprof_heap_desc. Out: to >>heap, what passes its thread's next point and what may be a sample that ends; else only
 // what the allocator below answers.
 // Who: hooks run in any thread, raw's also without the GIL. They are put in and taken out with the GIL, or while there is
-// no Python; under pyprof__lifecycle, and before it, not within it, pyprof__heap_lock.
+// no Python; under pyprof__lifecycle. pyprof__heap_lock is taken within that, never the other way round.
 // Invariants: a block is what the allocator below made of it: so who allocated it with our hook may free it without, and
 // the other way round. A hook keeps the context of the one below, and takes all else from static memory. So where a
 // thread reads an allocator while another one changes it (raw can be called without the GIL, mem and obj by threads with
@@ -14700,12 +14701,12 @@ PYPROF_API pyprof_result pyprof_heap_get_stats(pyprof_heap_stats *stats) {
 /* Whether all our hooks can be taken out: each is outermost, or no longer called. False: why was said. */
 static bool pyprof__can_unhook(void) {
     static const char *const names[PYPROF__DOMAINS] = {"raw", "mem", "obj"};
+    bool is_certain = pyprof__current_thread_state() != 0;
     for (uint32_t i = 0; i < PYPROF__DOMAINS; i++) {
         if (!pyprof__is_outermost_hook(i) && pyprof__is_hooked(i)) {
-            pyprof__say(
-                "pyprof_heap_shutdown: another hook was put over ours in the domain %s, and calls it: take that "
-                "out first (tracemalloc.stop())",
-                names[i]);
+            pyprof__say("pyprof_heap_shutdown: something else was put over our hook in the domain %s, and %s", names[i],
+                        is_certain || i == 0 ? "calls it: take that out first (tracemalloc.stop())"
+                                             : "whether it calls ours can be told only while Python is initialised");
             return false;
         }
     }
