@@ -398,7 +398,8 @@ static const struct option OPTIONS[] = {{"output", required_argument, NULL, 'o'}
 
 static void print_and_exit(const char *text) {
     (void)fputs(text, stdout);
-    exit(fflush(stdout) != 0 ? EXIT_FAILED : EXIT_SUCCESS);
+    bool is_written = fflush(stdout) == 0 && !ferror(stdout); /* a part that failed before is not tried again */
+    exit(is_written ? EXIT_SUCCESS : EXIT_FAILED);
 }
 
 /* Options of the picture and of the recording. */
