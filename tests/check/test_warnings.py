@@ -83,7 +83,7 @@ class Optimized(unittest.TestCase):
     def command(self, standard, level):
         return (compiling.command(COMPILER, standard, [compiling.python_include()]) + level +
                 ["-DPYPROF_RUN_PYTHON=\"python3\"", "-DPYPROF_RUN_TAG=\"3.11\"",
-                 "-DPYPROF_RUN_LIBRARIES=\"../lib\"", "-c", "-o", os.devnull])
+                 "-DPYPROF_RUN_LIBRARIES=\"../lib\"", "-DATTACH_LIBRARIES=\"../lib\"", "-c", "-o", os.devnull])
 
 
 if __name__ == "__main__":
