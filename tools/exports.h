@@ -443,6 +443,11 @@ static const char *exports__bytes_of(const exports__table *table, uint32_t numbe
     return key->size > 0 ? (const char *)table->bytes.data + key->offset : "";
 }
 
+/* Copies a key that is a structure of this size. */
+static void exports__copy_key(const exports__table *table, uint32_t number, void *to, size_t size) {
+    memcpy(to, (const char *)table->bytes.data + EXPORTS__AT(exports__key, &table->keys, number).offset, size);
+}
+
 /* The number of a key, which is a new one if it was not there. NONE = there is no memory. */
 static uint32_t exports__intern(exports__table *table, const void *data, size_t size) {
     const char *bytes = (const char *)data;
@@ -696,8 +701,7 @@ static exports__span *exports__span_at(const exports__writing *writing, size_t i
 
 static exports__function exports__function_at(const exports__writing *writing, uint32_t number) {
     exports__function function;
-    size_t size;
-    memcpy(&function, exports__bytes_of(&writing->functions, number, &size), sizeof function);
+    exports__copy_key(&writing->functions, number, &function, sizeof function);
     return function;
 }
 
@@ -1435,8 +1439,7 @@ static void exports__cell_stack_prefix(exports__firefox *firefox, size_t index) 
 
 static exports__frame exports__frame_at(const exports__firefox *firefox, size_t index) {
     exports__frame frame;
-    size_t size;
-    memcpy(&frame, exports__bytes_of(&firefox->frames, (uint32_t)index, &size), sizeof frame);
+    exports__copy_key(&firefox->frames, (uint32_t)index, &frame, sizeof frame);
     return frame;
 }
 
@@ -1456,8 +1459,7 @@ static void exports__cell_frame_line(exports__firefox *firefox, size_t index) {
 
 static exports__function exports__thread_function(const exports__firefox *firefox, size_t index) {
     uint32_t function;
-    size_t size;
-    memcpy(&function, exports__bytes_of(&firefox->functions, (uint32_t)index, &size), sizeof function);
+    exports__copy_key(&firefox->functions, (uint32_t)index, &function, sizeof function);
     return exports__function_at(firefox->writing, function);
 }
 
