@@ -8497,6 +8497,9 @@ static void pyprof__wake_if_run(pyprof__sampler *sampler, uint32_t place) {
 static void pyprof__renew_names(pyprof__sampler *sampler, const uint32_t *places, uint32_t count, uint64_t now) {
     struct iovec from[PYPROF__NAMES_MAX];
     uintptr_t texts[PYPROF__NAMES_MAX], unused = 0;
+    if (count == 0) {
+        return;
+    }
     for (uint32_t i = 0; i < count; i++) {
         const pyprof__thread *thread = pyprof__member_at(sampler, places[i]);
         bool may_glance = thread->name.place != 0 && thread->name.glances < PYPROF__NAME_GLANCES;

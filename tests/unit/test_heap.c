@@ -454,7 +454,7 @@ static const char *written(const pyprof_profile *profile, pyprof_format format, 
 /* Each format has the figures as they are: bytes and objects, no times. */
 static void test_formats(void **state) {
     static char text[65536];
-    pyprof_facts facts;
+    pyprof_facts facts = {0};
     pyprof_profile *profile;
     (void)state;
     start(1, 0, 1);

@@ -275,6 +275,8 @@ class Recording:
         with self.lock:
             if self.is_saved is None:
                 self.is_saved = self.write()
+                if sys.stderr is not None:
+                    sys.stderr.flush()  # 3.8 keeps what is not for a terminal, and os._exit would lose it
             return self.is_saved
 
     def write(self):
