@@ -6,7 +6,7 @@ import re
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cli"))
-from case import Case, lines_of_ours, RUN, wait_until
+from case import Case, IS_SANITIZED, lines_of_ours, RUN, wait_until
 
 # burn measures what it takes itself, and prints it: who was it, in which function, and how much CPU time. One write is
 # one line, also where processes write beside each other.

@@ -18,6 +18,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import collapsed
 
 RUN = os.path.join(os.environ["PYPROF_BUILD"], "tools", "pyprof-run")
+with open(RUN, "rb") as tool:
+    IS_SANITIZED = b"libasan" in tool.read()
 PYTHON = os.environ["PYPROF_PYTHON"]
 VERSION = tuple(json.loads(subprocess.check_output([PYTHON, "-c", "import sys; print(list(sys.version_info[:2]))"])))
 TIMEOUT = 120

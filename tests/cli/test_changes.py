@@ -8,13 +8,11 @@ import stat
 import subprocess
 import unittest
 
-from case import RUN, TIMEOUT, side_by_side, wait_until
+from case import IS_SANITIZED, RUN, TIMEOUT, side_by_side, wait_until
 from test_ends import Base, LAST, LIBC
 
 AFTER = "\ndef after(): some()\nafter()\n"
 IS_ROOT = os.geteuid() == 0
-with open(RUN, "rb") as tool:
-    IS_SANITIZED = b"libasan" in tool.read()  # which reserves more addresses than any limit allows
 
 
 def writers(program):
@@ -75,7 +73,7 @@ class Changes(Base):
             ("FSIZE", 0), ("NOFILE", 3), ("NOFILE", 0),
             ("NPROC", 0), ("CORE", 0), ("STACK", 65536), ("DATA", 0), ("CPU", 1000))])
 
-    @unittest.skipIf(IS_SANITIZED, "address sanitizer needs more room than there is")
+    @unittest.skipIf(IS_SANITIZED, "address sanitizer reserves more addresses than any limit allows")
     def test_no_more_memory(self):
         """What finds no room is told; the rest is there."""
         program = self.program("import resource\nsize = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
