@@ -17,7 +17,9 @@ import harness
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOOLS = os.path.join(os.environ['PYPROF_BUILD'], 'tools')
 CTL = os.path.join(TOOLS, 'pyprof-ctl')
-LIBRARY = os.path.join(TOOLS, 'python', 'pyprof', '_engine.so')
+TAG = subprocess.check_output([harness.PYTHON, '-c', "import sys; print('%d.%d' % sys.version_info[:2] + sys.abiflags)"],
+                              universal_newlines=True).strip()
+LIBRARY = os.path.join(TOOLS, 'libpyprof-%s.so' % TAG)  # it is found beside pyprof-ctl, too
 PATIENCE = harness.patience(60)
 VERSION = harness.python_version()
 
@@ -76,7 +78,7 @@ class Case(unittest.TestCase):
         return done.stderr
 
     def attach(self, program, *words, status=0):
-        text = self.ctl('attach', program.pid, '--library', LIBRARY, *words, status=status)
+        text = self.ctl('attach', program.pid, *words, status=status)
         self.assertEqual([], [name for name in os.listdir('/tmp') if name.startswith('pyprof-attach-%d-' % program.pid)])
         return text
 

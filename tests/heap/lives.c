@@ -10,6 +10,8 @@
 
 #include <sys/wait.h>
 
+#include "home.h"
+
 static const char *self_path;
 
 static void run(const char *code) {
@@ -258,5 +260,6 @@ int main(int argc, char **argv) {
     };
     const struct CMUnitTest once[] = {cmocka_unit_test(test_around_python), cmocka_unit_test(test_other_hooks)};
     self_path = argv[0];
+    tell_home();
     return argc > 1 ? cmocka_run_group_tests(once, NULL, NULL) : cmocka_run_group_tests(tests, NULL, NULL);
 }

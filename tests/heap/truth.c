@@ -11,6 +11,7 @@
 #include <math.h>
 
 #include "exact.h"
+#include "home.h"
 
 /* Each function of the table below is a phase, of its number. */
 static const char script[] =
@@ -344,6 +345,7 @@ int main(void) {
         cmocka_unit_test(test_stacks),
         cmocka_unit_test(test_both_at_once),
     };
+    tell_home();
     exact_begin();
     PyImport_AppendInittab("exact", exact_module);
     Py_Initialize();
