@@ -400,7 +400,8 @@ static int convert_tell(bool help) {
     } else {
         puts("pyprof-convert " CONVERT_VERSION);
     }
-    return fflush(stdout) == 0 ? EXIT_SUCCESS : convert_complain("cannot write standard output: %s", strerror(errno));
+    bool is_written = fflush(stdout) == 0 && !ferror(stdout); /* a part that failed before is not tried again */
+    return is_written ? EXIT_SUCCESS : convert_complain("cannot write standard output");
 }
 
 /* ---- files that are two things ---------------------------------------------------------------------------- */

@@ -118,6 +118,15 @@ __attribute__((format(printf, 1, 2))) static int ctl_complain(const char *format
     return CTL_FAILED;
 }
 
+/* Whether all is out; a part that failed before is not tried again. */
+static bool ctl_is_written(void) {
+    bool is_written = fflush(stdout) == 0 && !ferror(stdout);
+    if (!is_written) {
+        ctl_complain("cannot write standard output");
+    }
+    return is_written;
+}
+
 /* ---- the command line --------------------------------------------------------------------------------------- */
 
 typedef struct ctl_request {
@@ -1277,7 +1286,7 @@ static int ctl_tell_dump(const ctl_request *request) {
     }
     free(dump.nodes);
     pyprof_free(profile);
-    return is_good && fflush(stdout) == 0 ? EXIT_SUCCESS : CTL_FAILED;
+    return is_good && ctl_is_written() ? EXIT_SUCCESS : CTL_FAILED;
 }
 
 /* ---- top ---------------------------------------------------------------------------------------------------- */
@@ -1345,7 +1354,7 @@ static bool ctl_put_top(const ctl_request *request, const pyprof_profile *profil
     }
     fputs(is_good && request->is_json ? "]}\n" : "", stdout);
     free(rows);
-    return is_good && fflush(stdout) == 0;
+    return is_good && ctl_is_written();
 }
 
 static void ctl_take_key(ctl_top *top, char key) {
@@ -1503,7 +1512,7 @@ static int ctl_tell_help(void) {
     fputs(ctl_help, stdout);
     (void)exports_help(ctl_put_help, stdout);
     fputs(ctl_options_help, stdout);
-    return fflush(stdout) == 0 ? EXIT_SUCCESS : CTL_FAILED;
+    return ctl_is_written() ? EXIT_SUCCESS : CTL_FAILED;
 }
 
 /* What is asked of a host that was found. */

@@ -219,17 +219,28 @@ static flamegraph_result read_input(flamegraph *graph, const char *path, bool di
     return result;
 }
 
-int main(int argc, char **argv) {
-    arguments parsed = {0};
-    if (asks_for(argc, argv, "--help", "-h")) {
+static int tell(bool is_help) {
+    if (is_help) {
         fputs(usage, stdout);
         for (size_t i = 0; i < sizeof help / sizeof *help; i++)
             puts(help[i]);
+    } else {
+        puts("pyprof-svg " PYPROF_SVG_VERSION);
+    }
+    if (fflush(stdout) == 0 && !ferror(stdout)) { /* a part that failed before is not tried again */
         return EXIT_SUCCESS;
     }
+    fputs("pyprof-svg: cannot write standard output\n", stderr);
+    return EXIT_FAILURE;
+}
+
+int main(int argc, char **argv) {
+    arguments parsed = {0};
+    if (asks_for(argc, argv, "--help", "-h")) {
+        return tell(true);
+    }
     if (asks_for(argc, argv, "--version", "-V")) {
-        puts("pyprof-svg " PYPROF_SVG_VERSION);
-        return EXIT_SUCCESS;
+        return tell(false);
     }
     if (!parse_arguments(argc, argv, &parsed)) {
         fputs(usage, stderr);

@@ -158,6 +158,9 @@ class Refusals(InFolder):
         if os.path.exists('/dev/full'):
             self.says('/dev/full: cannot be written: No space left', text, '-o', '/dev/full', '-f', 'svg')
             self.says('No space left', text, '-o', self.path('a.svg'), '-o', '/dev/full', '-f', 'svg')  # nor is the first one there
+            with open('/dev/full', 'wb') as full:
+                done = subprocess.run([profiles.CONVERT, '--help'], stdout=full, stderr=subprocess.PIPE, check=False)
+            self.assertEqual((done.returncode, done.stderr), (1, b'pyprof-convert: cannot write standard output\n'))
 
     def test_a_reader_that_went_away(self):
         reading, writing = os.pipe()

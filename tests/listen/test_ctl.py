@@ -435,6 +435,11 @@ class Errors(Case):
             self.assertEqual(1, program.returncode)
             self.assertFalse(os.path.exists(self.path('x.txt')))
 
+    def test_help_into_a_full_device(self):
+        with open('/dev/full', 'w', encoding='ascii') as full:
+            done = subprocess.run([CTL, '--help'], stdout=full, stderr=subprocess.PIPE, check=False)
+        self.assertEqual((1, b'pyprof-ctl: cannot write standard output\n'), (done.returncode, done.stderr))
+
     def test_command_lines(self):
         for words in ([], ['no'], ['status'], ['status', 1, 2], ['list', 1], ['record', 1], ['record', 1, '-d', 'x'],
                       ['status', 1, '-d', 1], ['snapshot', 1, '--metric', 'x'], ['snapshot', 1, '-f', 'x'], ['start', 1, '-o', 'x'],

@@ -709,6 +709,10 @@ class Output(unittest.TestCase):
         with open("/dev/full", "w") as full:
             done = subprocess.run([PYPROF_SVG], input=b"a 1\n", stdout=full, stderr=subprocess.PIPE)
         self.assertEqual((done.returncode, done.stderr), (1, b"standard output: No space left on device\n"))
+        for word in ("--help", "--version"):
+            with open("/dev/full", "w") as full:
+                done = subprocess.run([PYPROF_SVG, word], stdout=full, stderr=subprocess.PIPE)
+            self.assertEqual((done.returncode, done.stderr), (1, b"pyprof-svg: cannot write standard output\n"))
 
     def test_unwritable_path(self):
         path = os.path.join(self.directory.name, "missing", "out.svg")
