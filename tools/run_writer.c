@@ -522,7 +522,7 @@ static int status_by_descriptor(int descriptor) {
         uint64_t mask, cgroup;
         uint32_t ids[11];
         int32_t status;
-    } info = {.mask = 1u << 3}; /* PIDFD_INFO_EXIT */
+    } info = {.mask = 1u << 3};                    /* PIDFD_INFO_EXIT */
     unsigned long request = _IOWR(0xff, 11, info); /* an int in musl's ioctl, which it has no room in */
     bool is_known = descriptor >= 0 && syscall(SYS_ioctl, descriptor, request, &info) == 0;
     return is_known && (info.mask & 1u << 3) != 0 ? info.status : -1;
