@@ -12532,13 +12532,10 @@ typedef struct pyprof__heap_thread {
     uint32_t probed;    /* see pyprof__heap_probe; 0 = nothing */
 } pyprof__heap_thread;
 
-/* Read at each allocation. By the model of the executable's own variables that is one load: glibc keeps room for such
-   variables of libraries that are loaded later; other C libraries do not load those at all. */
-#if defined(__GLIBC__) && defined(__GNUC__)
-static __thread pyprof__heap_thread pyprof__heap_self __attribute__((tls_model("initial-exec")));
-#else
+/* Read at each allocation: in an executable that is one load. A plugin asks the loader where it lies, by the model that is
+   the default: with the executable's model it would take of what the C library keeps for that, and the host's next
+   plugin might not load. */
 static __thread pyprof__heap_thread pyprof__heap_self;
-#endif
 
 static pyprof__atomic64 pyprof__heap_mean;  /* sampling_bytes; 0 = no samples are taken */
 static pyprof__atomic64 pyprof__heap_draws; /* threads that have begun to draw */
