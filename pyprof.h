@@ -12515,7 +12515,6 @@ static pyprof_output pyprof__resolve_output(const pyprof_output *output, const c
 // unbiased, and the sum of w * (w - 1) * size^2 is an unbiased estimate of its variance (Horvitz and Thompson, A
 // Generalization of Sampling Without Replacement From a Finite Universe, 1952). As (w - 1) * size = size / (exp(size /
 // sampling_bytes) - 1) <= sampling_bytes, that is at most sampling_bytes times the estimate.
-
 // Begin with pyprof__heap_due, pyprof__heap_weight, pyprof__heap_variance.
 
 #ifndef PYPROF_NO_HEAP
@@ -13213,13 +13212,16 @@ static pyprof_result pyprof__heap_init(const pyprof_heap_desc *desc) {
 /* Fork: see >>lifecycle. A signal handler of the host's that forks may have interrupted this thread with the lock: then the
    child's copy of the thread gives it back. */
 static void pyprof__heap_before_fork(void) {
-    if (!pyprof__heap_self.has_lock && pyprof__get(&pyprof__heap.pid) == (uint32_t)getpid()) {
+    if (pyprof__get(&pyprof__heap.pid) == (uint32_t)getpid() && !pyprof__heap_self.has_lock) {
         pthread_mutex_lock(&pyprof__heap_lock);
         pyprof__heap.fork_has_lock = true;
     }
 }
 
 static void pyprof__heap_after_fork(bool is_child) {
+    if (pyprof__get(&pyprof__heap.pid) == 0) {
+        return; /* never on: a plugin's variables of a thread are not touched, for which the loader may allocate */
+    }
     if (is_child && (pyprof__heap.fork_has_lock || pyprof__heap_self.has_lock)) {
         pyprof__set(&pyprof__heap.pid, (uint32_t)getpid());
         pyprof__process.pid = getpid(); /* for what is read safely */
