@@ -22,7 +22,8 @@ def c_files():
     yield os.path.join(SOURCE, "pyprof.h")
     for part in ["examples", "tests", "tools"]:
         for directory, below, names in os.walk(os.path.join(SOURCE, part)):
-            below[:] = [name for name in below if name != "node_modules"]
+            # pip's build makes hidden folders beside the sources, maybe just now.
+            below[:] = [name for name in below if name != "node_modules" and not name.startswith(".")]
             for name in names:
                 if name.endswith((".c", ".cpp", ".h")):
                     yield os.path.join(directory, name)

@@ -32,7 +32,7 @@ PARTS = ((calls, 20000), (straight, 40000), (sorts, 10))
 
 def work(seconds):
     """{name: nanoseconds} of the parts, by turns until the time is over."""
-    took = {part.__name__: 0 for part, _ in PARTS}
+    took = dict.fromkeys(("calls", "straight", "sorts"), 0)  # a comprehension is a frame of its own before 3.12
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for part, amount in PARTS:

@@ -350,11 +350,13 @@ def stop(gate):
 
 
 def still(threads):
-    """All threads' frames, root first, once every one of them stands in stop()."""
+    """All threads' frames, root first, once every one of them is in stop(), past its def: it waits there."""
+    waits = stop.__code__.co_firstlineno + 1
     while True:
         frames = sys._current_frames()
         chosen = {thread.name: frames.get(thread.ident) for thread in threads}
-        if all(frame is not None and frame.f_code.co_name == 'stop' for frame in chosen.values()):
+        if all(frame is not None and frame.f_code is stop.__code__ and frame.f_lineno == waits
+               for frame in chosen.values()):
             break
         del frames, chosen
         time.sleep(0.001)
