@@ -305,22 +305,29 @@ static inline uint64_t flamegraph_hash(const char *bytes, size_t size) {
     return hash ^ (hash >> 33);
 }
 
-/* Another one, for our own tables: eight bytes at a time. */
+/* Another one, for our own tables: sixteen bytes at a time, in two halves of which neither waits for the other. */
 static inline uint64_t flamegraph_hash_fast(const char *bytes, size_t size) {
-    uint64_t hash = size, word;
-    size_t at = 0;
-    for (; at + sizeof word <= size; at += sizeof word) {
-        memcpy(&word, bytes + at, sizeof word);
-        hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t hash = size, other = ~(uint64_t)size, words[2] = {0, 0};
+    const char *end = bytes + size;
+    for (; (size_t)(end - bytes) > sizeof words; bytes += sizeof words) {
+        memcpy(words, bytes, sizeof words);
+        hash = (hash ^ words[0]) * UINT64_C(0x9e3779b97f4a7c15);
+        other = (other ^ words[1]) * UINT64_C(0xc2b2ae3d27d4eb4f);
         hash ^= hash >> 32;
+        other ^= other >> 32;
     }
-    if (size >= sizeof word) { /* the rest, with bytes before it */
-        memcpy(&word, bytes + size - sizeof word, sizeof word);
+    if (size >= sizeof words) { /* the rest, with bytes before it */
+        memcpy(words, end - sizeof words, sizeof words);
+    } else if (size >= sizeof *words) {
+        memcpy(&words[0], bytes, sizeof *words);
+        memcpy(&words[1], end - sizeof *words, sizeof *words);
     } else {
-        for (word = 0; at < size; at++)
-            word = word << 8 | (unsigned char)bytes[at];
+        for (words[0] = words[1] = 0; bytes < end; bytes++)
+            words[0] = words[0] << 8 | (unsigned char)*bytes;
     }
-    hash = (hash ^ word) * UINT64_C(0xff51afd7ed558ccd);
+    hash = (hash ^ words[0]) * UINT64_C(0xff51afd7ed558ccd);
+    other = (other ^ words[1]) * UINT64_C(0xc2b2ae3d27d4eb4f);
+    hash = (hash ^ hash >> 32 ^ (other << 32 | other >> 32)) * UINT64_C(0x9e3779b97f4a7c15);
     return hash ^ (hash >> 32);
 }
 
@@ -2340,6 +2347,7 @@ typedef struct flamegraph_picture {
     uint32_t *place;            /* node -> its entry; a left out node -> its nearest known caller's */
     flamegraph_entry *entries;
     size_t count;
+    size_t valued;          /* how many nodes have a value */
     uint32_t levels;        /* of what is drawn */
     uint64_t hidden_frames; /* not drawn on their own, though they have a value */
     uint64_t *base;         /* of a difference: node -> its total in the base, of what is shown */
@@ -2385,43 +2393,64 @@ static inline uint64_t flamegraph_weight(const flamegraph_picture *picture, size
     return picture->base && picture->base[node] > total ? picture->base[node] : total;
 }
 
-/* The smallest value of which fewer than `limit` nodes have more, found digit by digit from the highest on. */
-static inline uint64_t flamegraph_cutoff(const flamegraph_picture *picture, size_t limit) {
-    enum {
-        BITS = 11
-    };
-    size_t counts[1 << BITS], more = 0;
-    uint64_t found = 0;
-    if (picture->graph->node_count < limit)
-        return 0;
-    for (int shift = 63 / BITS * BITS; shift >= 0; shift -= BITS) {
-        size_t digit = sizeof counts / sizeof *counts - 1;
+#define FLAMEGRAPH_CUTOFF_BITS 11
+
+/* A number that grows with the value: its highest bit, and the five that follow it. */
+static inline size_t flamegraph_magnitude(uint64_t value) {
+    unsigned highest = value ? 63u - (unsigned)__builtin_clzll(value) : 0;
+    return (size_t)highest << 5 | (size_t)((highest < 5 ? value << (5 - highest) : value >> (highest - 5)) & 31);
+}
+
+/* The index down to which, from the last on, fewer than `limit` are counted; *more gets how many that are behind it. */
+static inline size_t flamegraph_reach(const size_t *counts, size_t limit, size_t *more) {
+    size_t at = ((size_t)1 << FLAMEGRAPH_CUTOFF_BITS) - 1;
+    for (; at > 0 && *more + counts[at] < limit; at--)
+        *more += counts[at];
+    return at;
+}
+
+/* The smallest value of which fewer than `limit` nodes have more; *more gets how many have. All nodes are looked at
+ * twice: which magnitude it is of, and which nodes are of that one, too (there is room for all of them in `place`). Among
+ * those it is found digit by digit from the highest on. */
+static inline uint64_t flamegraph_cutoff(flamegraph_picture *picture, size_t limit, size_t *more) {
+    size_t counts[(size_t)1 << FLAMEGRAPH_CUTOFF_BITS], found = 0, count = picture->graph->node_count;
+    uint64_t cutoff = 0;
+    *more = 0;
+    memset(counts, 0, sizeof counts);
+    for (size_t i = 0; i < count; i++)
+        counts[flamegraph_magnitude(flamegraph_weight(picture, i))]++;
+    size_t magnitude = flamegraph_reach(counts, limit, more);
+    for (uint32_t i = 0; i < count; i++) {
+        picture->place[found] = i;
+        found += flamegraph_magnitude(flamegraph_weight(picture, i)) == magnitude;
+    }
+    for (int shift = 63 / FLAMEGRAPH_CUTOFF_BITS * FLAMEGRAPH_CUTOFF_BITS; shift >= 0; shift -= FLAMEGRAPH_CUTOFF_BITS) {
         if (flamegraph_weight(picture, 0) >> shift == 0)
             continue;
         memset(counts, 0, sizeof counts);
-        for (size_t i = 0; i < picture->graph->node_count; i++) {
-            uint64_t total = flamegraph_weight(picture, i);
-            if ((total ^ found) >> shift >> BITS == 0)
-                counts[total >> shift & digit]++;
+        for (size_t i = 0; i < found; i++) {
+            uint64_t total = flamegraph_weight(picture, picture->place[i]);
+            if ((total ^ cutoff) >> shift >> FLAMEGRAPH_CUTOFF_BITS == 0)
+                counts[total >> shift & (sizeof counts / sizeof *counts - 1)]++;
         }
-        for (; digit > 0 && more + counts[digit] < limit; digit--)
-            more += counts[digit];
-        found |= (uint64_t)digit << shift;
+        cutoff |= (uint64_t)flamegraph_reach(counts, limit, more) << shift;
     }
-    return found;
+    return cutoff;
 }
 
 /* Choose the largest nodes. A caller is made before its callees and has at least their value, so
  * with ties taken in order of making, no chosen node lacks its caller. */
 static inline void flamegraph_choose(flamegraph_picture *picture) {
     const flamegraph *graph = picture->graph;
-    uint64_t cutoff = flamegraph_cutoff(picture, FLAMEGRAPH_MAX_FRAMES);
-    size_t ties = FLAMEGRAPH_MAX_FRAMES;
-    for (size_t i = 0; i < graph->node_count; i++)
-        ties -= flamegraph_weight(picture, i) > cutoff;
+    size_t more = 0;
+    uint64_t cutoff = graph->node_count < FLAMEGRAPH_MAX_FRAMES
+                          ? 0
+                          : flamegraph_cutoff(picture, FLAMEGRAPH_MAX_FRAMES, &more);
+    size_t ties = FLAMEGRAPH_MAX_FRAMES - more;
     for (uint32_t i = 0; i < graph->node_count; i++) {
         uint64_t total = flamegraph_weight(picture, i);
         picture->place[i] = FLAMEGRAPH_NONE;
+        picture->valued += graph->nodes[i].total > 0;
         if (total < cutoff || (total == cutoff && ties == 0))
             continue;
         ties -= total == cutoff;
@@ -2539,11 +2568,9 @@ static inline void flamegraph_lay_out(flamegraph_picture *picture) {
         if (levels > picture->levels)
             picture->levels = levels;
     }
-    for (size_t i = 0; i < graph->node_count; i++)
-        picture->hidden_frames += graph->nodes[i].total > 0;
     for (size_t i = 0; picture->base && i < graph->node_count; i++)
         picture->gone += picture->base[i] && !graph->nodes[i].total;
-    picture->hidden_frames -= drawn;
+    picture->hidden_frames = picture->valued - drawn;
 }
 
 static inline void flamegraph_picture_free(flamegraph_picture *picture) {
@@ -2674,7 +2701,7 @@ static inline bool flamegraph_number_threads(flamegraph_table *table, flamegraph
         return false;
     }
     size_t count = 1;
-    for (uint32_t i = 1; i < graph->node_count; i++) {
+    for (uint32_t i = 1; table->base.threads && i < graph->node_count; i++) {
         uint32_t name = graph->nodes[i].name;
         if (!flamegraph_view_is_thread(&table->base, i))
             continue;
@@ -2713,6 +2740,40 @@ static inline bool flamegraph_record(flamegraph_table *table, uint32_t entry, ui
     if (figures)
         flamegraph_sum_figures(&table->records->figures[record], figures);
     return true;
+}
+
+/* Whether the entries know what their records are: no thread, no other figure and no base tells frames of one apart. */
+static inline bool flamegraph_entries_tell(const flamegraph_table *table) {
+    return !table->thread && !table->kept.base && !table->kept.graph->figures;
+}
+
+static inline bool flamegraph_record_value(flamegraph_table *table, uint32_t entry, enum flamegraph_record_kind kind,
+                                           uint64_t value) {
+    const flamegraph *graph = table->kept.graph;
+    flamegraph_figures figures;
+    memset(&figures, 0, sizeof figures);
+    *flamegraph_metric_of(&figures, graph->counted) = value;
+    return !value || flamegraph_record(table, entry, 0, kind, value, graph->has_figures ? &figures : NULL);
+}
+
+/* Records what the entries know, as flamegraph_record_all would find it frame by frame. */
+static inline bool flamegraph_record_entries(flamegraph_table *table) {
+    const flamegraph_picture *kept = &table->kept;
+    bool good = true;
+    table->records = flamegraph_create();
+    if (!table->records)
+        return false;
+    for (uint32_t i = 0; good && i < kept->count; i++) {
+        const flamegraph_entry *entry = &kept->entries[i];
+        uint64_t own = kept->graph->nodes[entry->node].total - entry->folded_value;
+        for (uint32_t child = 0; child < entry->child_count; child++)
+            own -= kept->graph->nodes[kept->entries[entry->first_child + child].node].total;
+        good = flamegraph_record_value(table, i, FLAMEGRAPH_OWN, own) &&
+               flamegraph_record_value(table, i, FLAMEGRAPH_FOLDED, entry->folded_value) &&
+               (!entry->folded_frames ||
+                flamegraph_record(table, i, 0, FLAMEGRAPH_FRAMES, entry->folded_frames, NULL));
+    }
+    return good;
 }
 
 /* Record every frame's own value, and that of the base as of as many threads more. `own` has them. */
@@ -2839,11 +2900,12 @@ static inline bool flamegraph_sort_records(flamegraph_table *table) {
 static inline bool flamegraph_table_record(flamegraph_table *table) {
     const flamegraph *graph = table->apart.graph;
     flamegraph_share *shares = NULL;
-    uint64_t *own = flamegraph_own(graph);
-    bool good = own && flamegraph_number_threads(table, &shares);
+    bool good = flamegraph_number_threads(table, &shares), simple = good && flamegraph_entries_tell(table);
+    uint64_t *own = good && !simple ? flamegraph_own(graph) : NULL;
     if (good) {
         table->labels = (flamegraph_name *)calloc(table->thread_count + 1, sizeof *table->labels);
-        good = table->labels && flamegraph_record_all(table, own);
+        good = table->labels &&
+               (simple ? flamegraph_record_entries(table) : own && flamegraph_record_all(table, own));
     }
     if (good && flamegraph_join_threads(table, shares))
         good = flamegraph_record_all(table, own);

@@ -112,7 +112,7 @@ static bool import_open(import *in, const char *path) {
     if (in->file == NULL) {
         return import_give_up(in, PYPROF_ERROR_IO, "%s", errno != 0 ? strerror(errno) : "out of memory");
     }
-    gzbuffer(in->file, IMPORT_PIECE);
+    gzbuffer(in->file, IMPORT_PIECE / 2); /* so a piece that is no gzip goes straight to where it is read */
     return true;
 }
 

@@ -11,58 +11,20 @@
 #ifndef IMPORT_COLLAPSED_H
 #define IMPORT_COLLAPSED_H
 
-/* A text of a frame that has come up; its hash is the key. */
-typedef struct import_known {
-    uint64_t hash[2];
-    import_frame frame;
-    size_t size;
-    size_t offset; /* of the text in import_collapsed.texts */
-} import_known;
-
-#define IMPORT_RECENT_BITS 14
-
-/* A text of which the stacks are read, with what is kept of the last one: its bytes, and where in them its thread and its
-   frames end; in->last_nodes has their nodes, the thread's first. */
+/* A text of which the stacks are read, with what is kept of the last one: where it stands, and where in it its thread and
+   its frames end; in->last_nodes has their nodes, the thread's first. */
 typedef struct import_collapsed {
     bool is_ours;      /* each stack begins with "thread NAME"; names are escaped */
     bool is_unchecked; /* the caller has said what the values are */
     int exponent;      /* see import_unit; -1 = samples */
-    pyprof__array stack, ends;
+    const char *stack; /* in in->text, until that moves */
+    size_t stack_size;
+    pyprof__array ends;
     pyprof__array name;   /* room for a name without its escapes */
-    pyprof__table frames; /* import_known: each text of a frame is taken apart once */
-    pyprof__array texts;  /* theirs, one behind the other */
-    uint32_t *recent;     /* of these frames, the last one of each import_few_bytes; often it is the next */
+    flamegraph *texts;    /* of frames: each gets a number, as names in a tree do, and is taken apart once */
+    pyprof__array frames; /* import_frame, by these numbers; its function is PYPROF__NONE where it was not yet taken apart */
     size_t stacks, pairs;
 } import_collapsed;
-
-/* Two hashes of different kinds: that two texts agree in both is not reckoned with. */
-static void import_hash(const char *text, size_t size, uint64_t hash[2]) {
-    uint64_t word = 0;
-    hash[0] = size;
-    hash[1] = ~(uint64_t)size;
-    for (; size >= sizeof word; text += sizeof word, size -= sizeof word) {
-        memcpy(&word, text, sizeof word);
-        hash[0] = pyprof__mix(hash[0], word);
-        hash[1] = ((hash[1] ^ word) * 0xff51afd7ed558ccdu) ^ (hash[1] >> 32);
-    }
-    word = 0;
-    memcpy(&word, text, size);
-    hash[0] = pyprof__mix(hash[0], word);
-    hash[1] = ((hash[1] ^ word) * 0xff51afd7ed558ccdu) ^ (hash[1] >> 32);
-}
-
-/* A hash of some bytes of a text: it costs little, and texts that agree in it may differ. */
-static size_t import_few_bytes(const char *text, size_t size) {
-    uint64_t first = 0, middle = 0, last = 0;
-    if (size >= sizeof first) {
-        memcpy(&first, text, sizeof first);
-        memcpy(&middle, text + size / 2 - sizeof middle / 2, sizeof middle);
-        memcpy(&last, text + size - sizeof last, sizeof last);
-    } else {
-        memcpy(&first, text, size);
-    }
-    return (size_t)(pyprof__mix(pyprof__mix(pyprof__mix(size, first), middle), last) >> (64 - IMPORT_RECENT_BITS));
-}
 
 /* The end of the frames that stand for what runs: "thread NAME", maybe below py-spy's "process NAME"; 0 = none. */
 static size_t import_root_end(const char *stack, size_t size) {
@@ -170,51 +132,32 @@ static bool import_parse_frame(import *in, import_collapsed *of, const char *tex
     return import_make_frame(in, node.name, node.path, (uint64_t)node.line, 0, frame);
 }
 
-/* Keeps the text of a frame. */
-static bool import_keep_text(import *in, import_collapsed *of, const char *text, size_t size, import_known *known) {
-    if (!pyprof__array_reserve(&in->memory, &of->texts, of->texts.count + size)) {
-        return import_no_memory(in);
-    }
-    known->size = size;
-    known->offset = of->texts.count;
-    memcpy((char *)of->texts.data + known->offset, text, size);
-    of->texts.count += (uint32_t)size;
-    return true;
-}
-
 /* What is known of a text of a frame; NULL = no memory. */
-static import_known *import_find_frame(import *in, import_collapsed *of, const char *text, size_t size, bool *is_new) {
-    uint32_t *recent = &of->recent[import_few_bytes(text, size)];
-    import_known key;
-    *is_new = false;
-    if (*recent < of->frames.items.count) {
-        import_known *known = &PYPROF__ITEM(import_known, &of->frames.items, *recent);
-        if (known->size == size && memcmp((const char *)of->texts.data + known->offset, text, size) == 0) {
-            return known;
-        }
-    }
-    memset(&key, 0, sizeof key);
-    import_hash(text, size, key.hash);
-    uint32_t index = pyprof__table_intern(&in->memory, &of->frames, &key, is_new);
-    if (index == PYPROF__NONE) {
+static import_frame *import_find_frame(import *in, import_collapsed *of, const char *text, size_t size) {
+    uint32_t number = flamegraph_add_name(of->texts, text, size);
+    if (number == FLAMEGRAPH_NONE) {
         (void)import_no_memory(in);
         return NULL;
     }
-    import_known *known = &PYPROF__ITEM(import_known, &of->frames.items, index);
-    *recent = index;
-    return !*is_new || import_keep_text(in, of, text, size, known) ? known : NULL;
+    while (number >= of->frames.count) { /* once for a new one, twice for the first, as trees have a name of their own */
+        import_frame *added = (import_frame *)import_add(in, &of->frames);
+        if (added == NULL) {
+            return NULL;
+        }
+        *added = (import_frame){PYPROF__NONE, 0, 0};
+    }
+    return &PYPROF__ITEM(import_frame, &of->frames, number);
 }
 
 /* Adds one frame, which stands at [from, to) of the stack, below the last node. */
 static bool import_add_frame(import *in, import_collapsed *of, const char *stack, size_t from, size_t to,
                              const pyprof_node *figures) {
     uint32_t depth = in->last_nodes.count, *nodes = (uint32_t *)in->last_nodes.data;
-    bool is_new;
-    import_known *item = import_find_frame(in, of, stack + from, to - from, &is_new);
-    if (item == NULL) {
+    import_frame *frame = import_find_frame(in, of, stack + from, to - from);
+    if (frame == NULL) {
         return false;
     }
-    import_frame *frame = &item->frame;
+    bool is_new = frame->function == PYPROF__NONE;
     if (is_new && import_is_blank(stack + from, to - from)) {
         return import_fail(in, "frame %zu of the stack is empty", import_frame_number(stack, from));
     }
@@ -270,31 +213,17 @@ static bool import_add_root(import *in, import_collapsed *of, const char *stack,
     return import_find_thread(in, &thread, (uint32_t *)in->last_nodes.data);
 }
 
-/* How many bytes two stacks begin with alike. */
-static size_t import_common(const char *one, const char *other, size_t size) {
-    size_t at = 0;
-    for (; at + sizeof(uint64_t) <= size; at += sizeof(uint64_t)) {
-        uint64_t first, second;
-        memcpy(&first, one + at, sizeof first);
-        memcpy(&second, other + at, sizeof second);
-        if (first != second) {
-            return at + (size_t)__builtin_ctzll(first ^ second) / 8;
-        }
-    }
-    while (at < size && one[at] == other[at]) {
-        at++;
-    }
-    return at;
-}
-
 /* How much of the last stack stays: whole frames, but never the last one, which has to get figures. */
 static uint32_t import_same_frames(const import *in, const import_collapsed *of, const char *stack, size_t size,
                                    size_t root) {
     const uint32_t *ends = (const uint32_t *)of->ends.data;
-    size_t shorter = size < of->stack.count ? size : of->stack.count;
-    size_t common = import_common(stack, (const char *)of->stack.data, shorter);
+    size_t shorter = size < of->stack_size ? size : of->stack_size;
     uint32_t same = 0;
-    if (in->last_nodes.count == 0 || ends[0] != root || common < root) {
+    if (in->last_nodes.count == 0 || ends[0] != root) {
+        return 0;
+    }
+    size_t common = flamegraph_equal_bytes(stack, of->stack, shorter);
+    if (common < root) {
         return 0;
     }
     for (same = 1;
@@ -306,8 +235,7 @@ static uint32_t import_same_frames(const import *in, const import_collapsed *of,
 
 /* Room for a stack of this size, in all that is kept of it. */
 static bool import_reserve_line(import *in, import_collapsed *of, size_t size, uint32_t kept) {
-    return (pyprof__array_reserve(&in->memory, &of->stack, size + 1) &&
-            pyprof__array_reserve(&in->memory, &of->name, size + sizeof IMPORT_ALL_THREADS) &&
+    return (pyprof__array_reserve(&in->memory, &of->name, size + sizeof IMPORT_ALL_THREADS) &&
             pyprof__array_reserve(&in->memory, &of->ends, size / 2 + 3) && import_cut_stack(in, kept, size / 2 + 3)) ||
            import_no_memory(in);
 }
@@ -329,29 +257,35 @@ static bool import_collapsed_stack(import *in, import_collapsed *of, const char 
             return false;
         }
     }
-    memcpy(of->stack.data, stack, size);
-    of->stack.count = (uint32_t)size;
+    of->stack = stack;
+    of->stack_size = size;
     return true;
+}
+
+/* Says what is wrong with a value, which is quoted between two texts. */
+static bool import_wrong_value(import *in, const char *before, const char *text, size_t size, const char *behind) {
+    char shown[40];
+    flamegraph_quote(shown, sizeof shown, text, size);
+    return import_fail(in, "%s%s%s", before, shown, behind);
 }
 
 /* The value, which stands behind the last blank. */
 static bool import_collapsed_value(import *in, import_collapsed *of, const char *text, size_t size, uint64_t *value) {
     const char *at = text, *end = text + size;
-    char shown[40];
-    flamegraph_quote(shown, sizeof shown, text, size);
     const char *wrong = json_decimal(&at, end, of->exponent < 0 ? 0 : of->exponent, value);
     if (wrong == NULL && at == end && of->exponent < 0 && memchr(text, '.', size) != NULL) {
-        return import_fail(in, "the value %s is no whole number of samples: if it is a time, say which by --unit",
-                           shown);
+        return import_wrong_value(in, "the value ", text, size,
+                                  " is no whole number of samples: if it is a time, say which by --unit");
     }
     if (size > 1 && *text == '-') {
-        return import_fail(in, "the value %s is negative: a profile has amounts, not differences", shown);
+        return import_wrong_value(in, "the value ", text, size,
+                                  " is negative: a profile has amounts, not differences");
+    }
+    if (wrong == JSON_TOO_LARGE) {
+        return import_wrong_value(in, "the value ", text, size, " does not fit in 64 bits");
     }
     return (wrong == NULL && at == end) ||
-           import_fail(in,
-                       wrong == JSON_TOO_LARGE ? "the value %s does not fit in 64 bits"
-                                               : "the line ends with '%s', not with a number",
-                       shown);
+           import_wrong_value(in, "the line ends with '", text, size, "', not with a number");
 }
 
 /* What begins otherwise than the lines before cannot be of the same unit. */
@@ -450,6 +384,7 @@ static bool import_lines(import *in, import_collapsed *of) {
         }
         at += size + (stop != NULL);
     }
+    in->last_nodes.count = 0; /* the text moves, and the last stack with it */
     at = at < in->size ? at : in->size;
     memmove(in->text, in->text + at, in->size - at);
     in->size -= at;
@@ -458,19 +393,17 @@ static bool import_lines(import *in, import_collapsed *of) {
 
 static bool import_collapsed_text(import *in) {
     const char *unit = in->options->unit;
-    import_collapsed of = {.stack = {.item_size = 1},
-                           .name = {.item_size = 1},
-                           .texts = {.item_size = 1},
-                           .ends = {.item_size = sizeof(uint32_t)}};
-    pyprof__table_init(&of.frames, sizeof(import_known), offsetof(import_known, frame));
-    of.recent = (uint32_t *)calloc((size_t)1 << IMPORT_RECENT_BITS, sizeof *of.recent);
+    import_collapsed of = {.name = {.item_size = 1},
+                           .ends = {.item_size = sizeof(uint32_t)},
+                           .frames = {.item_size = sizeof(import_frame)}};
+    of.texts = flamegraph_create();
     in->profile->has_short_paths = true;
     in->tree = in->options->tree;
     in->into->has_tree = in->tree != NULL;
     of.is_ours = import_looks_ours(in->text, in->size);
     of.is_unchecked = unit != NULL;
     of.exponent = unit != NULL ? import_unit(unit, strlen(unit)) : of.is_ours ? import_unit("us", 2) : -1;
-    bool is_good = of.recent != NULL ? import_lines(in, &of) : import_no_memory(in);
+    bool is_good = of.texts != NULL ? import_lines(in, &of) : import_no_memory(in);
     while (is_good && !in->has_ended) {
         is_good = import_read_more(in) && import_lines(in, &of);
     }
@@ -479,12 +412,10 @@ static bool import_collapsed_text(import *in) {
         is_good = import_fail(in, "each line has two values, as difffolded.pl writes them: convert the two files by "
                                   "--diff instead");
     }
-    free(of.recent);
-    pyprof__table_free(&in->memory, &of.frames);
-    pyprof__array_free(&in->memory, &of.stack);
+    flamegraph_free(of.texts);
+    pyprof__array_free(&in->memory, &of.frames);
     pyprof__array_free(&in->memory, &of.ends);
     pyprof__array_free(&in->memory, &of.name);
-    pyprof__array_free(&in->memory, &of.texts);
     in->into->metrics = 1u << (of.exponent < 0 ? PYPROF_METRIC_SAMPLES : PYPROF_METRIC_WALL);
     return is_good;
 }
