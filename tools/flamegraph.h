@@ -1663,6 +1663,7 @@ typedef struct flamegraph_view {
     char *name;          /* as long as the longest needs to be */
     size_t threads;
     bool apart;
+    bool alone; /* all stacks are of one thread, which stands at the root: node 1. The view is the tree below it */
     bool has[FLAMEGRAPH_NAME_KINDS]; /* whether there are names of the kind */
     bool copied;                     /* never `from` itself */
 } flamegraph_view;
@@ -1691,7 +1692,9 @@ static inline bool flamegraph_view_is_thread(const flamegraph_view *view, uint32
 
 /* The node of the view that shows one of `from`. */
 static inline uint32_t flamegraph_view_node(const flamegraph_view *view, uint32_t node) {
-    return view->node ? view->node[node] : node;
+    if (view->node)
+        return view->node[node];
+    return view->graph != view->from && view->alone && node ? node - 1 : node;
 }
 
 /* The group of a thread, or of a process where threads may stand; FLAMEGRAPH_NONE = no memory. */
@@ -1712,7 +1715,9 @@ static inline uint32_t flamegraph_group(flamegraph_view *view, uint32_t node) {
 /* Threads of one name pattern below one process are a group, which counts them. */
 static inline bool flamegraph_find_groups(flamegraph_view *view) {
     const flamegraph *from = view->from;
+    size_t roots = 0;
     for (uint32_t i = 1; view->has[FLAMEGRAPH_THREAD] && i < from->node_count; i++) {
+        roots += from->nodes[i].parent == 0;
         if (!flamegraph_view_is_thread(view, i))
             continue;
         uint32_t group = flamegraph_group(view, i);
@@ -1721,6 +1726,7 @@ static inline bool flamegraph_find_groups(flamegraph_view *view) {
         view->groups->nodes[group].total++;
         view->threads++;
     }
+    view->alone = roots == 1 && flamegraph_view_is_thread(view, 1);
     return true;
 }
 
@@ -1832,6 +1838,36 @@ static inline bool flamegraph_fill_view(flamegraph_view *view) {
     return true;
 }
 
+/* Where a thread is alone, its view is the tree without it: no two frames become one. */
+static inline bool flamegraph_fill_alone(flamegraph_view *view) {
+    const flamegraph *from = view->from;
+    flamegraph *graph = view->graph;
+    flamegraph_node *nodes = (flamegraph_node *)flamegraph_reserve(graph->nodes, &graph->node_capacity, 1,
+                                                                   from->node_count - 2, sizeof *nodes);
+    if (!nodes)
+        return false;
+    graph->nodes = nodes;
+    graph->nodes[0].total = from->nodes[0].total;
+    graph->has_figures = from->has_figures;
+    graph->counted = from->counted;
+    graph->decimals = from->decimals;
+    for (uint32_t i = 2; i < from->node_count; i++) {
+        uint32_t *word = &view->word[from->nodes[i].name];
+        uint32_t name = *word != FLAMEGRAPH_NONE ? *word : flamegraph_view_name(view, i);
+        flamegraph_node node = {from->nodes[i].parent - 1, name, from->nodes[i].total};
+        if (name == FLAMEGRAPH_NONE)
+            return false;
+        nodes[i - 1] = node;
+    }
+    graph->node_count = from->node_count - 1;
+    for (uint32_t i = 0; i < from->figure_count; i++) {
+        if (!flamegraph_figures_at(graph, flamegraph_view_node(view, i)))
+            return false;
+        flamegraph_sum_figures(&graph->figures[flamegraph_view_node(view, i)], &from->figures[i]);
+    }
+    return true;
+}
+
 /* Which node shows which one, is not asked any more. */
 static inline void flamegraph_view_forget_nodes(flamegraph_view *view) {
     free(view->node);
@@ -1892,17 +1928,18 @@ static inline bool flamegraph_view_make(flamegraph_view *view, const flamegraph 
     view->groups = flamegraph_create();
     if (!view->groups || !flamegraph_view_names(view, imports) || !flamegraph_find_groups(view))
         return false;
+    view->alone = view->alone && !apart && !from->base_count;
     if (flamegraph_view_is_plain(view)) {
         view->graph = view->copied ? flamegraph_copy(from) : (flamegraph *)from;
         return view->graph != NULL;
     }
     view->graph = flamegraph_create();
-    view->node = (uint32_t *)malloc(from->node_count * sizeof *view->node);
+    view->node = view->alone ? NULL : (uint32_t *)malloc(from->node_count * sizeof *view->node);
     view->word = (uint32_t *)malloc(from->name_count * sizeof *view->word);
-    if (!view->graph || !view->node || !view->word)
+    if (!view->graph || (!view->node && !view->alone) || !view->word)
         return false;
     memset(view->word, 0xff, from->name_count * sizeof *view->word); /* all are FLAMEGRAPH_NONE */
-    return flamegraph_fill_view(view);
+    return view->alone ? flamegraph_fill_alone(view) : flamegraph_fill_view(view);
 }
 
 /* ---- writing text ---- */
@@ -2424,7 +2461,8 @@ static inline uint64_t flamegraph_cutoff(flamegraph_picture *picture, size_t lim
         picture->place[found] = i;
         found += flamegraph_magnitude(flamegraph_weight(picture, i)) == magnitude;
     }
-    for (int shift = 63 / FLAMEGRAPH_CUTOFF_BITS * FLAMEGRAPH_CUTOFF_BITS; shift >= 0; shift -= FLAMEGRAPH_CUTOFF_BITS) {
+    for (int shift = 63 / FLAMEGRAPH_CUTOFF_BITS * FLAMEGRAPH_CUTOFF_BITS; shift >= 0;
+         shift -= FLAMEGRAPH_CUTOFF_BITS) {
         if (flamegraph_weight(picture, 0) >> shift == 0)
             continue;
         memset(counts, 0, sizeof counts);
@@ -2443,9 +2481,8 @@ static inline uint64_t flamegraph_cutoff(flamegraph_picture *picture, size_t lim
 static inline void flamegraph_choose(flamegraph_picture *picture) {
     const flamegraph *graph = picture->graph;
     size_t more = 0;
-    uint64_t cutoff = graph->node_count < FLAMEGRAPH_MAX_FRAMES
-                          ? 0
-                          : flamegraph_cutoff(picture, FLAMEGRAPH_MAX_FRAMES, &more);
+    uint64_t cutoff =
+        graph->node_count < FLAMEGRAPH_MAX_FRAMES ? 0 : flamegraph_cutoff(picture, FLAMEGRAPH_MAX_FRAMES, &more);
     size_t ties = FLAMEGRAPH_MAX_FRAMES - more;
     for (uint32_t i = 0; i < graph->node_count; i++) {
         uint64_t total = flamegraph_weight(picture, i);
@@ -2635,7 +2672,7 @@ typedef struct flamegraph_table {
     uint32_t *word;          /* name of words -> its place when they are sorted */
     uint32_t *sorted;        /* and back */
     flamegraph_name *labels; /* of threads; number 0 is no thread */
-    uint32_t *thread;        /* node of apart.graph -> number of its thread; NULL = there are none */
+    uint32_t *thread;        /* node of apart.graph -> number of its thread; NULL = there are none, or base.alone */
     size_t thread_count;
     flamegraph *records;             /* parent is an entry, name is thread * 3 + kind: see flamegraph_record_kind */
     uint32_t last[FLAMEGRAPH_KINDS]; /* the record of each kind that was added to last: often it is the next one, too */
@@ -2701,7 +2738,8 @@ static inline bool flamegraph_number_threads(flamegraph_table *table, flamegraph
         return false;
     }
     size_t count = 1;
-    for (uint32_t i = 1; table->base.threads && i < graph->node_count; i++) {
+    size_t end = table->base.alone ? 2 : graph->node_count; /* behind the last thread's node */
+    for (uint32_t i = 1; table->base.threads && i < end; i++) {
         uint32_t name = graph->nodes[i].name;
         if (!flamegraph_view_is_thread(&table->base, i))
             continue;
@@ -2716,14 +2754,14 @@ static inline bool flamegraph_number_threads(flamegraph_table *table, flamegraph
     for (uint32_t i = 1; i < count; i++)
         number[found[i].name] = i;
     table->thread_count = count;
-    if (count > 1)
+    if (count > 1 && !table->base.alone)
         table->thread = (uint32_t *)calloc(graph->node_count, sizeof *table->thread);
     for (uint32_t i = 1; table->thread && i < graph->node_count; i++) {
         bool is_thread = flamegraph_view_is_thread(&table->base, i);
         table->thread[i] = is_thread ? number[graph->nodes[i].name] : table->thread[graph->nodes[i].parent];
     }
     free(number);
-    return count == 1 || table->thread;
+    return count == 1 || table->base.alone || table->thread;
 }
 
 /* Adds to a record; figures may be NULL. */
@@ -2742,7 +2780,7 @@ static inline bool flamegraph_record(flamegraph_table *table, uint32_t entry, ui
     return true;
 }
 
-/* Whether the entries know what their records are: no thread, no other figure and no base tells frames of one apart. */
+/* Whether the entries know what their records are: no threads, no other figures and no base tell frames of one apart. */
 static inline bool flamegraph_entries_tell(const flamegraph_table *table) {
     return !table->thread && !table->kept.base && !table->kept.graph->figures;
 }
@@ -2753,7 +2791,8 @@ static inline bool flamegraph_record_value(flamegraph_table *table, uint32_t ent
     flamegraph_figures figures;
     memset(&figures, 0, sizeof figures);
     *flamegraph_metric_of(&figures, graph->counted) = value;
-    return !value || flamegraph_record(table, entry, 0, kind, value, graph->has_figures ? &figures : NULL);
+    return !value ||
+           flamegraph_record(table, entry, table->base.alone, kind, value, graph->has_figures ? &figures : NULL);
 }
 
 /* Records what the entries know, as flamegraph_record_all would find it frame by frame. */
@@ -2771,7 +2810,7 @@ static inline bool flamegraph_record_entries(flamegraph_table *table) {
         good = flamegraph_record_value(table, i, FLAMEGRAPH_OWN, own) &&
                flamegraph_record_value(table, i, FLAMEGRAPH_FOLDED, entry->folded_value) &&
                (!entry->folded_frames ||
-                flamegraph_record(table, i, 0, FLAMEGRAPH_FRAMES, entry->folded_frames, NULL));
+                flamegraph_record(table, i, table->base.alone, FLAMEGRAPH_FRAMES, entry->folded_frames, NULL));
     }
     return good;
 }
@@ -2788,7 +2827,7 @@ static inline bool flamegraph_record_all(flamegraph_table *table, const uint64_t
     memset(table->last, 0, sizeof table->last);
     for (uint32_t i = 0; good && i < graph->node_count; i++) {
         uint32_t node = flamegraph_view_node(&table->base, i), entry = kept->place[node];
-        uint32_t thread = table->thread ? table->thread[i] : 0;
+        uint32_t thread = table->thread ? table->thread[i] : table->base.alone && i > 0;
         bool has = kept->entries[entry].node == node;
         flamegraph_figures figures = flamegraph_own_figures(graph, i, own[i]);
         if (!flamegraph_is_nothing(&figures))
@@ -2882,6 +2921,7 @@ static inline bool flamegraph_sort_records(flamegraph_table *table) {
     const flamegraph *records = table->records;
     flamegraph_key *keys = (flamegraph_key *)malloc(records->node_count * sizeof *keys);
     table->order = (uint32_t *)malloc(records->node_count * sizeof *table->order);
+    bool sorted = true;
     if (!keys || !table->order) {
         free(keys);
         return false;
@@ -2889,8 +2929,10 @@ static inline bool flamegraph_sort_records(flamegraph_table *table) {
     for (uint32_t i = 1; i < records->node_count; i++) {
         flamegraph_key key = {UINT64_MAX - records->nodes[i].name, "", 0, records->nodes[i].parent, i};
         keys[i] = key;
+        sorted = sorted && (i == 1 || flamegraph_compare(&keys[i - 1], &keys[i]) <= 0);
     }
-    qsort(keys + 1, records->node_count - 1, sizeof *keys, flamegraph_compare);
+    if (!sorted)
+        qsort(keys + 1, records->node_count - 1, sizeof *keys, flamegraph_compare);
     for (size_t i = 1; i < records->node_count; i++)
         table->order[i] = keys[i].node;
     free(keys);
@@ -2904,8 +2946,7 @@ static inline bool flamegraph_table_record(flamegraph_table *table) {
     uint64_t *own = good && !simple ? flamegraph_own(graph) : NULL;
     if (good) {
         table->labels = (flamegraph_name *)calloc(table->thread_count + 1, sizeof *table->labels);
-        good = table->labels &&
-               (simple ? flamegraph_record_entries(table) : own && flamegraph_record_all(table, own));
+        good = table->labels && (simple ? flamegraph_record_entries(table) : own && flamegraph_record_all(table, own));
     }
     if (good && flamegraph_join_threads(table, shares))
         good = flamegraph_record_all(table, own);

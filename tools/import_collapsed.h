@@ -20,9 +20,10 @@ typedef struct import_collapsed {
     const char *stack; /* in in->text, until that moves */
     size_t stack_size;
     pyprof__array ends;
-    pyprof__array name;   /* room for a name without its escapes */
-    flamegraph *texts;    /* of frames: each gets a number, as names in a tree do, and is taken apart once */
-    pyprof__array frames; /* import_frame, by these numbers; its function is PYPROF__NONE where it was not yet taken apart */
+    pyprof__array name; /* room for a name without its escapes */
+    flamegraph *texts;  /* of frames: each gets a number, as names in a tree do, and is taken apart once */
+    pyprof__array
+        frames; /* import_frame, by these numbers; its function is PYPROF__NONE where it was not yet taken apart */
     size_t stacks, pairs;
 } import_collapsed;
 
@@ -139,7 +140,8 @@ static import_frame *import_find_frame(import *in, import_collapsed *of, const c
         (void)import_no_memory(in);
         return NULL;
     }
-    while (number >= of->frames.count) { /* once for a new one, twice for the first, as trees have a name of their own */
+    while (number >=
+           of->frames.count) { /* once for a new one, twice for the first, as trees have a name of their own */
         import_frame *added = (import_frame *)import_add(in, &of->frames);
         if (added == NULL) {
             return NULL;
@@ -278,8 +280,7 @@ static bool import_collapsed_value(import *in, import_collapsed *of, const char 
                                   " is no whole number of samples: if it is a time, say which by --unit");
     }
     if (size > 1 && *text == '-') {
-        return import_wrong_value(in, "the value ", text, size,
-                                  " is negative: a profile has amounts, not differences");
+        return import_wrong_value(in, "the value ", text, size, " is negative: a profile has amounts, not differences");
     }
     if (wrong == JSON_TOO_LARGE) {
         return import_wrong_value(in, "the value ", text, size, " does not fit in 64 bits");

@@ -22,7 +22,7 @@ typedef struct import_message {
     const char *wrong;
 } import_message;
 
-static uint64_t import_varint(import_message *message) {
+static uint64_t import_long_varint(import_message *message) {
     uint64_t number = 0;
     for (unsigned shift = 0; shift < 70; shift += 7) {
         if (message->at == message->end) {
@@ -37,6 +37,20 @@ static uint64_t import_varint(import_message *message) {
     }
     message->wrong = "a number has more than 64 bits";
     return 0;
+}
+
+/* Most have one byte or two. */
+static inline uint64_t import_varint(import_message *message) {
+    const unsigned char *at = message->at;
+    if (at < message->end && at[0] < 0x80) {
+        message->at = at + 1;
+        return at[0];
+    }
+    if (message->end - at > 1 && at[1] < 0x80) {
+        message->at = at + 2;
+        return (uint64_t)(at[0] & 0x7f) | (uint64_t)at[1] << 7;
+    }
+    return import_long_varint(message);
 }
 
 static bool import_wrong_message(import_message *message, const char *wrong) {
@@ -115,6 +129,10 @@ typedef struct import_pprof {
     uint64_t mapping_file, time, duration;
     pyprof__array comments;
     uint64_t budget; /* so many frames may yet come: a few bytes can ask for very many */
+    bool has_last;   /* a sample came before, whose thread and process these are, as its labels have them */
+    pyprof_text last_thread, last_process;
+    int32_t last_tid, last_pid;
+    uint32_t last_node; /* of the thread */
 } import_pprof;
 
 static bool import_message_failed(import *in, const import_message *message) {
@@ -134,9 +152,11 @@ static bool import_take_numbers(import *in, import_message *message, pyprof__arr
     if (!message->is_bytes) {
         items[numbers->count++] = message->number;
     }
+    uint64_t *item = items + numbers->count;
     while (message->is_bytes && packed.at < packed.end && packed.wrong == NULL) {
-        items[numbers->count++] = import_varint(&packed);
+        *item++ = import_varint(&packed);
     }
+    numbers->count = (uint32_t)(item - items);
     message->wrong = packed.wrong;
     return packed.wrong == NULL;
 }
@@ -441,7 +461,8 @@ static bool import_read_label(import *in, const import_pprof *of, import_message
     return true;
 }
 
-/* Adds a location's frames to the stack. Of its lines, the first is the innermost. */
+/* Adds a location's frames to the stack. Of its lines, the first is the innermost. There is room for as many frames as the
+   stack has locations, and more is made for those that have several. */
 static bool import_add_location(import *in, import_pprof *of, uint64_t id) {
     const import_location *location = (const import_location *)import_find_id(&of->locations, id);
     if (location == NULL) {
@@ -451,8 +472,8 @@ static bool import_add_location(import *in, import_pprof *of, uint64_t id) {
         return import_fail(in, "its stacks come to far more frames than its size allows for");
     }
     of->budget -= location->count;
-    if (!pyprof__array_reserve(&in->memory, &of->stack, (size_t)of->stack.count + location->count) ||
-        !pyprof__array_reserve(&in->memory, &of->stack_end, (size_t)of->stack_end.count + 1)) {
+    if (location->count > 1 &&
+        !pyprof__array_reserve(&in->memory, &of->stack, (size_t)of->stack.count + location->count + of->ids.count)) {
         return import_no_memory(in);
     }
     uint32_t *stack = (uint32_t *)of->stack.data;
@@ -476,6 +497,10 @@ static bool import_expand(import *in, import_pprof *of) {
         return import_fail(in, "its stacks come to far more frames than its size allows for");
     }
     of->budget -= of->stack.count;
+    if (!pyprof__array_reserve(&in->memory, &of->stack, (size_t)of->stack.count + count) ||
+        !pyprof__array_reserve(&in->memory, &of->stack_end, count)) {
+        return import_no_memory(in);
+    }
     for (uint32_t i = count - same; i-- > 0;) {
         if (!import_add_location(in, of, ids[i])) {
             return false;
@@ -510,9 +535,21 @@ static bool import_sample_figures(import *in, const import_pprof *of, bool is_id
     return true;
 }
 
-static bool import_sample_thread(import *in, import_labels *labels, uint32_t *thread) {
-    bool has_thread = labels->thread.size > 0 || labels->tid != 0;
-    if (labels->thread.size == 0 && labels->tid != 0) {
+static bool import_is_same_text(const pyprof_text *one, const pyprof_text *other) {
+    return one->data == other->data && one->size == other->size;
+}
+
+/* Its node. Most samples are of the thread of the one before, and have the same texts of the file. */
+static bool import_sample_thread(import *in, import_pprof *of, import_labels *labels, uint32_t *thread) {
+    const pyprof_text given = labels->thread;
+    bool has_thread = given.size > 0 || labels->tid != 0;
+    if (of->has_last && import_is_same_text(&given, &of->last_thread) &&
+        import_is_same_text(&labels->process, &of->last_process) && labels->tid == of->last_tid &&
+        labels->pid == of->last_pid) {
+        *thread = of->last_node;
+        return true;
+    }
+    if (given.size == 0 && labels->tid != 0) {
         snprintf(labels->number, sizeof labels->number, "(%d)", (int)labels->tid);
         labels->thread = import_text(labels->number, strlen(labels->number));
     } else if (!has_thread) {
@@ -520,7 +557,16 @@ static bool import_sample_thread(import *in, import_labels *labels, uint32_t *th
     }
     const pyprof_node node = {
         .name = labels->thread, .tid = labels->tid, .is_named = true, .process = labels->process, .pid = labels->pid};
-    return import_expect_thread(in, has_thread) && import_find_thread(in, &node, thread);
+    if (!import_expect_thread(in, has_thread) || !import_find_thread(in, &node, thread)) {
+        return false;
+    }
+    of->has_last = true;
+    of->last_thread = given;
+    of->last_process = labels->process;
+    of->last_tid = labels->tid;
+    of->last_pid = labels->pid;
+    of->last_node = *thread;
+    return true;
 }
 
 static bool import_read_sample(import *in, import_pprof *of, import_message message) {
@@ -542,7 +588,7 @@ static bool import_read_sample(import *in, import_pprof *of, import_message mess
         return import_message_failed(in, &message);
     }
     return in->result == PYPROF_OK && import_sample_figures(in, of, labels.is_idle, &figures) &&
-           import_expand(in, of) && import_sample_thread(in, &labels, &thread) &&
+           import_expand(in, of) && import_sample_thread(in, of, &labels, &thread) &&
            import_stack(in, thread, (import_frame *)of->frames.data, (const uint32_t *)of->stack.data, of->stack.count,
                         &figures, &leaf);
 }
