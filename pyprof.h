@@ -549,6 +549,7 @@ typedef struct pyprof_stats {
                                     PYPROF_CAPTURE_QUIET then */
     uint64_t samples_jit;  /* of the samples, stacks of threads that ran what CPython's JIT had compiled: the
                                     innermost line may be one before their own (see LIMITS) */
+    uint64_t duration_ns;  /* how long it has run, or did run */
 } pyprof_stats;
 
 /* Begins to record every thread of every interpreter in the process; NULL = defaults. Starts one thread,
@@ -13797,6 +13798,7 @@ static void pyprof__fill_stats(const pyprof__sampler *sampler, pyprof_stats *sta
     *stats = sampler->stats;
     stats->timeline_coarsened = sampler->profile->timeline_coarsened;
     stats->samples_jit = sampler->profile->samples_jit;
+    stats->duration_ns = sampler->profile->duration_ns;
     stats->calls_interrupted = pyprof__get(&pyprof__handler.interrupted);
     stats->bytes = sampler->memory->used;
     stats->bytes_peak = sampler->memory->peak;
@@ -13993,6 +13995,7 @@ PYPROF_API pyprof_result pyprof_get_stats(pyprof_stats *stats) {
     } else if (sampler != NULL) {
         pyprof__fill_stats(sampler, stats);
         stats->sampler_cpu_ns = pyprof__clock(pyprof__cpu_clock(sampler->tid));
+        stats->duration_ns = pyprof__now() - sampler->start;
     } else if (pyprof__process.was_active) {
         *stats = pyprof__process.last_stats;
     } else {
@@ -15847,6 +15850,7 @@ PYPROF_API pyprof_result pyprof_get_facts(const pyprof_profile *profile, pyprof_
     facts->stats = profile->stats;
     facts->stats.samples_jit = profile->samples_jit;
     facts->stats.timeline_coarsened = profile->timeline_coarsened;
+    facts->stats.duration_ns = profile->duration_ns;
     return PYPROF_OK;
 }
 

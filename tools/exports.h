@@ -1870,7 +1870,7 @@ typedef struct exports__stat {
 #define EXPORTS__STAT(field)                                                                                           \
     { #field, offsetof(pyprof_stats, field) }
 
-/* All fields of 64 bits. */
+/* All fields of 64 bits; the duration is one of the facts themselves. */
 static const exports__stat exports__stats[] = {EXPORTS__STAT(ticks),
                                                EXPORTS__STAT(ticks_missed),
                                                EXPORTS__STAT(samples),

@@ -196,7 +196,8 @@ static PyObject *pymod__bytes_or_raise(pymod__bytes *bytes, pyprof_result result
     X(signal_number)                                                                                                   \
     X(samples_held)                                                                                                    \
     X(holds_failed)                                                                                                    \
-    X(samples_jit)
+    X(samples_jit)                                                                                                     \
+    X(duration_ns)
 
 #define PYMOD__ONE(name) +1
 #define PYMOD__FIGURE_COUNT (0 PYMOD__FIGURES(PYMOD__ONE))
@@ -1530,12 +1531,7 @@ static const char *const pymod__source[] = {
     "",
     "def stats():",
     "    \"\"\"The Stats of the recording that runs, or None if none does. Those of one that has ended: Profile.stats.\"\"\"",
-    "    try:",
-    "        return snapshot().stats",
-    "    except RuntimeError:",
-    "        return None",
-    "    except MemoryError:  # of a full recording there may be one snapshot at a time",
-    "        return Stats(*_engine.get_stats(), duration_ns=0)",
+    "    return Stats(*_engine.get_stats()) if is_active() else None",
     "",
     "",
     "class Frame(NamedTuple):",
@@ -1800,7 +1796,7 @@ static const char *const pymod__source[] = {
     "    @property",
     "    def stats(self):",
     "        \"\"\"The Stats of the recording, as they were when this was given away.\"\"\"",
-    "        return Stats(*self._facts[4], duration_ns=self._facts[1])",
+    "        return Stats(*self._facts[4])",
     "",
     "    @property",
     "    def dropped_count(self):",

@@ -213,7 +213,7 @@ class Recording(Case):
         with open(os.path.join(SOURCE, "pyprof.h"), encoding="utf-8") as file:
             struct_text = re.search(r"typedef struct pyprof_stats \{(.*?)\} pyprof_stats;", file.read(), re.DOTALL).group(1)
         fields = [name for name in re.findall(r"u?int\d+_t (\w+);", struct_text) if name != "reserved"]
-        self.assertEqual(list(stats._fields), fields + ["duration_ns"])
+        self.assertEqual(list(stats._fields), fields)
         self.assertGreaterEqual(stats.samples, 20)
         self.assertEqual(stats.collected_samples, stats.samples)
         self.assertEqual(stats.dropped_samples, stats.lost_late + stats.lost_pending + stats.lost_unsettled
@@ -221,6 +221,12 @@ class Recording(Case):
         self.assertEqual(stats.overhead_percent, 100 * stats.sampler_cpu_ns / stats.duration_ns)
         self.assertGreater(stats.overhead_percent, 0)
         self.assertIs(type(stats.threads), int)
+        later = pyprof.stats()
+        self.assertGreater(later.duration_ns, stats.duration_ns)
+        self.assertLess(later.bytes_peak, 1.5 * later.bytes)  # a snapshot holds as much again
+        profile = pyprof.stop()
+        self.assertEqual(profile.stats.duration_ns, round(profile.duration * 1e9))
+        self.assertGreaterEqual(profile.stats.duration_ns, later.duration_ns)
 
     def test_dump(self):
         pyprof.start()

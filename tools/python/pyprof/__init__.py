@@ -280,12 +280,7 @@ class Stats(NamedTuple):
 
 def stats():
     """The Stats of the recording that runs, or None if none does. Those of one that has ended: Profile.stats."""
-    try:
-        return snapshot().stats
-    except RuntimeError:
-        return None
-    except MemoryError:  # of a full recording there may be one snapshot at a time
-        return Stats(*_engine.get_stats(), duration_ns=0)
+    return Stats(*_engine.get_stats()) if is_active() else None
 
 
 class Frame(NamedTuple):
@@ -550,7 +545,7 @@ class Profile:
     @property
     def stats(self):
         """The Stats of the recording, as they were when this was given away."""
-        return Stats(*self._facts[4], duration_ns=self._facts[1])
+        return Stats(*self._facts[4])
 
     @property
     def dropped_count(self):
