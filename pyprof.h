@@ -9870,8 +9870,7 @@ static uint64_t pyprof__all_samples(const pyprof_profile *profile, uint64_t *idl
 }
 
 static const char *pyprof__metric_text(const pyprof__writing *writing) {
-    static const char *const of_heap[] = {"bytes that live", "bytes allocated", "objects allocated",
-                                          "objects that live"};
+    static const char *const of_heap[] = {"bytes in use", "bytes allocated", "objects allocated", "objects in use"};
     const pyprof_output *output = &writing->output;
     if (writing->source->kind == PYPROF_KIND_HEAP) {
         return of_heap[output->metric];
@@ -10622,6 +10621,7 @@ enum {
 typedef struct pyprof__sheet {
     pyprof__writing *writing;
     bool is_short;    /* times in milliseconds, not seconds */
+    bool is_large;    /* bytes in KiB */
     pyprof__out cell; /* a name is gathered here, before it is known how much of it has room; never flushed */
 } pyprof__sheet;
 
@@ -10696,13 +10696,30 @@ static void pyprof__put_wrapped(pyprof__out *out, const char *text) {
     pyprof__put_text(out, "\n");
 }
 
-/* Nanoseconds as seconds or milliseconds with three decimals; or a number of samples. */
-static void pyprof__put_value(pyprof__sheet *sheet, bool is_time, uint64_t value, size_t width) {
+/* What a value is. */
+typedef enum pyprof__measure {
+    PYPROF__COUNT,
+    PYPROF__TIME,
+    PYPROF__SPACE /* bytes */
+} pyprof__measure;
+
+static pyprof__measure pyprof__measure_of(const pyprof_profile *profile, pyprof_metric metric) {
+    bool is_space = metric == PYPROF_METRIC_INUSE_SPACE || metric == PYPROF_METRIC_ALLOC_SPACE;
+    return pyprof__is_time(profile, metric)                ? PYPROF__TIME
+           : profile->kind == PYPROF_KIND_HEAP && is_space ? PYPROF__SPACE
+                                                           : PYPROF__COUNT;
+}
+
+/* Nanoseconds as seconds or milliseconds with three decimals; bytes, many of them in KiB with one; or how many. */
+static void pyprof__put_value(pyprof__sheet *sheet, pyprof__measure measure, uint64_t value, size_t width) {
     char text[32];
     uint64_t unit = sheet->is_short ? 1000 : 1000000, thousandths = value / unit + (value % unit >= unit / 2);
-    if (is_time) {
+    if (measure == PYPROF__TIME) {
         snprintf(text, sizeof text, "%llu.%03u", (unsigned long long)(thousandths / 1000),
                  (unsigned)(thousandths % 1000));
+    } else if (measure == PYPROF__SPACE && sheet->is_large) {
+        uint64_t tenths = value / 1024 * 10 + (value % 1024 * 10 + 512) / 1024;
+        snprintf(text, sizeof text, "%llu.%u", (unsigned long long)(tenths / 10), (unsigned)(tenths % 10));
     } else {
         snprintf(text, sizeof text, "%llu", (unsigned long long)value);
     }
@@ -10766,22 +10783,27 @@ static void pyprof__put_more(pyprof__sheet *sheet, uint32_t count, uint32_t show
     }
 }
 
-static const char *pyprof__unit_text(const pyprof__sheet *sheet, bool is_time) {
-    return !is_time ? "" : sheet->is_short ? " ms" : " s";
+static const char *pyprof__unit_text(const pyprof__sheet *sheet, pyprof__measure measure) {
+    return measure == PYPROF__TIME                       ? (sheet->is_short ? " ms" : " s")
+           : measure == PYPROF__SPACE && sheet->is_large ? " KiB"
+                                                         : "";
 }
+
+/* From so many bytes on they are shown in KiB: then they have the room that times have. */
+#define PYPROF__LARGE 10000000u
 
 /* The head of a list of functions or lines: what it has, in which metric, and how much there is in all. */
 static void pyprof__put_list_head(pyprof__sheet *sheet, const char *what, uint64_t whole) {
     pyprof__writing *writing = sheet->writing;
-    bool is_time = pyprof__is_time(writing->profile, writing->output.metric);
-    const char *unit = pyprof__unit_text(sheet, is_time);
+    pyprof__measure measure = pyprof__measure_of(writing->profile, writing->output.metric);
+    const char *unit = pyprof__unit_text(sheet, measure);
     char text[32];
     pyprof__put_text(&writing->out, "\n");
     pyprof__put_text(&writing->out, what);
     pyprof__put_text(&writing->out, "s by ");
     pyprof__put_text(&writing->out, pyprof__metric_text(writing));
     pyprof__put_text(&writing->out, ": ");
-    pyprof__put_value(sheet, is_time, whole, 0);
+    pyprof__put_value(sheet, measure, whole, 0);
     pyprof__put_text(&writing->out, unit);
     pyprof__put_text(&writing->out, "\n\n");
     snprintf(text, sizeof text, "self%s", unit);
@@ -10799,17 +10821,18 @@ static bool pyprof__put_list(pyprof__sheet *sheet, pyprof_detail detail, const c
     pyprof__ranking ranking;
     writing->output.detail = detail;
     bool has_room = pyprof__rank_all(writing, &ranking);
-    bool is_time = pyprof__is_time(writing->profile, writing->output.metric);
+    pyprof__measure measure = pyprof__measure_of(writing->profile, writing->output.metric);
     uint32_t most = detail == PYPROF_DETAIL_FUNCTION ? PYPROF__FUNCTIONS_SHOWN : PYPROF__LINES_SHOWN;
     if (has_room && ranking.whole > 0) {
-        sheet->is_short = is_time && ranking.whole < 1000000000u;
+        sheet->is_short = measure == PYPROF__TIME && ranking.whole < 1000000000u;
+        sheet->is_large = measure == PYPROF__SPACE && ranking.whole >= PYPROF__LARGE;
         pyprof__put_list_head(sheet, what, ranking.whole);
         for (uint32_t i = 0; i < ranking.order.count && i < most; i++) {
             const pyprof__rank *rank = pyprof__rank_at(&ranking, ((const uint32_t *)ranking.order.data)[i]);
-            pyprof__put_value(sheet, is_time, rank->self, 9);
+            pyprof__put_value(sheet, measure, rank->self, 9);
             pyprof__put_percent(&writing->out, pyprof__share(rank->self, ranking.whole), 7);
             pyprof__put_text(&writing->out, " ");
-            pyprof__put_value(sheet, is_time, rank->total, 9);
+            pyprof__put_value(sheet, measure, rank->total, 9);
             pyprof__put_percent(&writing->out, pyprof__share(rank->total, ranking.whole), 7);
             pyprof__put_text(&writing->out, "  ");
             pyprof__put_name(sheet, rank);
@@ -10899,12 +10922,22 @@ static void pyprof__put_thread_sum(pyprof__sheet *sheet, const pyprof__shown_tre
     bool is_time = writing->source->kind == PYPROF_KIND_TIME;
     const pyprof__node *sum = &thread->sum;
     const uint64_t values[] = {sum->wall_ns, is_time ? sum->wall_idle_ns : sum->samples, sum->cpu_ns, sum->gil_ns};
+    static const pyprof__measure of_heap[] = {PYPROF__SPACE, PYPROF__COUNT, PYPROF__SPACE, PYPROF__COUNT};
     for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
-        pyprof__put_value(sheet, is_time, values[i], PYPROF__TIME_COLUMNS);
+        pyprof__put_value(sheet, is_time ? PYPROF__TIME : of_heap[i], values[i], PYPROF__TIME_COLUMNS);
     }
     pyprof__put_text(&writing->out, "  ");
     pyprof__put_end(&writing->out, sheet->cell.buffer, sheet->cell.size, room);
     pyprof__put_text(&writing->out, "\n");
+}
+
+/* Of a heap profile: whether some thread has allocated so much that it is told in KiB. */
+static bool pyprof__has_large(const pyprof__thread_sums *sums) {
+    bool has_large = false;
+    for (uint32_t i = 0; i < sums->threads.items.count; i++) {
+        has_large = has_large || pyprof__thread_sum_at(sums, i)->sum.cpu_ns >= PYPROF__LARGE;
+    }
+    return has_large;
 }
 
 /* The threads with all their times, or the processes: what a row is, and rows are. False: no room. */
@@ -10922,10 +10955,11 @@ static bool pyprof__put_threads(pyprof__sheet *sheet, const char *row, const cha
     bool has_room = pyprof__sum_threads(writing, &tree, &sums);
     if (has_room && sums.order.count > 0) {
         static const char *const heads[][4] = {{"wall", "waiting", "CPU", "GIL"},
-                                               {"live bytes", "objects", "allocated", "objects"}};
-        static const char *const orders[] = {"the time in which they did not wait", "the bytes that live"};
+                                               {"in use", "objects", "alloc", "objects"}};
+        static const char *const orders[] = {"the time in which they did not wait", "the bytes in use"};
         pyprof_kind kind = writing->source->kind;
-        const char *unit = pyprof__unit_text(sheet, kind == PYPROF_KIND_TIME);
+        sheet->is_large = kind == PYPROF_KIND_HEAP && pyprof__has_large(&sums);
+        const char *unit = pyprof__unit_text(sheet, kind == PYPROF_KIND_TIME ? PYPROF__TIME : PYPROF__SPACE);
         pyprof__put_text(&writing->out, "\n");
         pyprof__put_text(&writing->out, rows);
         pyprof__put_text(&writing->out, ", by ");
@@ -10933,7 +10967,7 @@ static bool pyprof__put_threads(pyprof__sheet *sheet, const char *row, const cha
         pyprof__put_text(&writing->out, "\n\n");
         for (size_t i = 0; i < sizeof heads[kind] / sizeof *heads[kind]; i++) {
             char text[32];
-            snprintf(text, sizeof text, "%s%s", heads[kind][i], unit);
+            snprintf(text, sizeof text, "%s%s", heads[kind][i], kind == PYPROF_KIND_HEAP && i % 2 == 1 ? "" : unit);
             pyprof__put_right(&writing->out, text, PYPROF__TIME_COLUMNS);
         }
         pyprof__put_text(&writing->out, "  ");
@@ -10986,7 +11020,7 @@ static void pyprof__put_losses(pyprof__sheet *sheet) {
         uint64_t count;
         memcpy(&count, (const char *)&sheet->writing->source->stats + causes[i].offset, sizeof count);
         if (count > 0) {
-            pyprof__put_value(sheet, false, count, 9);
+            pyprof__put_value(sheet, PYPROF__COUNT, count, 9);
             pyprof__put_text(&sheet->writing->out, "  ");
             pyprof__put_text(&sheet->writing->out, causes[i].text);
             pyprof__put_text(&sheet->writing->out, "\n");
@@ -11039,10 +11073,13 @@ static void pyprof__put_summary(pyprof__sheet *sheet) {
         unsigned tenths = (10000000u + source->interval_us / 2) / source->interval_us;
         snprintf(rate, sizeof rate, tenths % 10 != 0 ? " at %u.%u Hz" : " at %u Hz", tenths / 10, tenths % 10);
     }
-    snprintf(text, sizeof text, "%s%llu.%02u s%s, %llu sample%s", size > 0 ? ": " : "",
-             (unsigned long long)(hundredths / 100), (unsigned)(hundredths % 100), rate, (unsigned long long)samples,
-             samples == 1 ? "" : "s");
+    snprintf(text, sizeof text, "%s%llu.%02u s%s", size > 0 ? ": " : "", (unsigned long long)(hundredths / 100),
+             (unsigned)(hundredths % 100), rate);
     pyprof__put_text(&sheet->writing->out, text);
+    if (samples > 0 || source->kind == PYPROF_KIND_TIME) { /* of memory that others sampled it may not be known */
+        snprintf(text, sizeof text, ", %llu sample%s", (unsigned long long)samples, samples == 1 ? "" : "s");
+        pyprof__put_text(&sheet->writing->out, text);
+    }
     if (source->sampling_bytes > 0) {
         snprintf(text, sizeof text, ", one in %llu bytes", (unsigned long long)source->sampling_bytes);
         pyprof__put_text(&sheet->writing->out, text);
@@ -11161,7 +11198,7 @@ static uint32_t pyprof__draw_frame(pyprof__writing *writing, pyprof__picture *pi
 }
 
 /* Adds what is shown of a node, below what calls it, which comes before it, and all its figures, whatever the output
-   asks for: who looks at the picture can choose. Of a heap profile only what was asked for: its four are no times. The tree's slots keep which frame of the graph each node is; a thread is
+   asks for: who looks at the picture can choose. The tree's slots keep which frame of the graph each node is; a thread is
    none where threads are merged, and has no figures of its own. */
 static bool pyprof__draw_node(pyprof__writing *writing, pyprof__picture *picture, pyprof__shown_tree *tree,
                               uint32_t index) {
@@ -11175,9 +11212,6 @@ static bool pyprof__draw_node(pyprof__writing *writing, pyprof__picture *picture
         }
     }
     tree->slots[index] = frame;
-    if (frame != FLAMEGRAPH_NONE && writing->source->kind == PYPROF_KIND_HEAP) {
-        return flamegraph_add_value(picture->graph, frame, sum.value) == FLAMEGRAPH_OK;
-    }
     return frame != FLAMEGRAPH_NONE && flamegraph_add_figures(picture->graph, frame, &own) == FLAMEGRAPH_OK;
 }
 
@@ -11208,6 +11242,10 @@ static flamegraph_facts pyprof__facts_of(const pyprof_profile *profile) {
     facts.samples = stats->samples;
     facts.lost =
         stats->lost_late + stats->lost_pending + stats->lost_unsettled + stats->lost_unreadable + stats->lost_memory;
+    if (profile->kind == PYPROF_KIND_HEAP) {
+        facts.seconds = 0;
+        facts.bytes = profile->sampling_bytes;
+    }
     return facts;
 }
 
@@ -11222,11 +11260,8 @@ static pyprof_result pyprof__put_picture(pyprof__writing *writing, const flamegr
     options.metric = metrics[writing->output.metric];
     options.idle = writing->output.include_idle;
     options.subtitle = jit[0] != '\0' ? jit + strlen(", ") : NULL;
-    if (writing->source->kind == PYPROF_KIND_HEAP) {
-        options.title = "Heap";
-        options.subtitle = pyprof__metric_text(writing);
-        options.unit = pyprof__counted(writing->source, writing->output.metric);
-    }
+    options.memory = writing->source->kind == PYPROF_KIND_HEAP;
+    options.title = options.memory ? "Memory" : NULL;
     options.empty = pyprof__why_empty(writing);
     options.facts = pyprof__facts_of(writing->source);
     flamegraph_result result = flamegraph_write(graph, &options, pyprof__put_piece, &writing->out);
@@ -14865,7 +14900,12 @@ static void pyprof__put_facts_line(pyprof__out *out, const pyprof_profile *profi
     pyprof_facts facts;
     memset(&facts, 0, sizeof facts);
     (void)pyprof_get_facts(profile, &facts);
-    pyprof__put_text(out, "{\"type\":\"facts\",\"format\":\"pyprof-jsonl\",\"version\":1");
+    bool is_heap = facts.kind == PYPROF_KIND_HEAP;
+    pyprof__put_text(out, "{\"type\":\"facts\",\"format\":\"pyprof-jsonl\",\"version\":");
+    pyprof__put_text(out, is_heap ? "2,\"kind\":\"heap\"" : "1");
+    if (is_heap) {
+        pyprof__put_named(out, ",\"sampling_bytes\":", facts.sampling_bytes);
+    }
     pyprof__put_quoted(out, ",\"program\":", facts.program);
     pyprof__put_quoted(out, ",\"process\":", facts.process);
     pyprof__put_quoted(out, ",\"python\":", facts.python);

@@ -51,7 +51,8 @@
      and to be made a profile again (pyprof_make, pyprof_add_node, pyprof_add_span). metric and include_idle do not
      count. "type" says what a line is; each comes after what it refers to:
        facts     the first line. "format": "pyprof-jsonl", "version": 1; program, process, python: texts; start_ns,
-                 duration_ns, interval_us; all fields of pyprof_stats as "stats": {...}. As in pyprof_facts
+                 duration_ns, interval_us; all fields of pyprof_stats as "stats": {...}. As in pyprof_facts. Of a heap
+                 profile "version" is 2, as its figures are none of time: there are "kind": "heap" and sampling_bytes
        function  id: 0, 1, 2, ...; name, path, file: texts, path "" for what is none ("[truncated]"); first_line
        thread    id: a node's; name, tid, is_named; in a profile of several processes process, a text, and pid; and
                  figures
@@ -63,6 +64,9 @@
      are of one row, 0, 1, 2, ... Numbers are whole, up to 2^64 - 1; lines and ids of threads may be 0: not known. Lone
      surrogates are \udc80; bytes that are no UTF-8 as Python's surrogateescape makes them. A reader takes fields that
      it does not know for nothing, and refuses a version above its own.
+
+     A heap profile (PYPROF_KIND_HEAP) can be had in all formats but pstats, firefox and perfetto, which have times only:
+     there it is PYPROF_ERROR_FORMAT.
 
    MEMORY
      Those of pyprof_write take the profile's. The others take malloc's, or what EXPORTS_REALLOC and EXPORTS_FREE are
@@ -122,6 +126,9 @@ EXPORTS_API exports_format exports_format_of_path(const char *path);
    it; or, if one was asked for, the ending means another. */
 EXPORTS_API exports_format exports_choose(const char *path, exports_format asked);
 
+/* Whether a heap profile can be written in it. */
+EXPORTS_API bool exports_has_memory(exports_format format);
+
 /* Their names for a text, "svg, collapsed, ... or jsonl", as far as there is room. Returns text. */
 EXPORTS_API char *exports_list(char *text, size_t size);
 
@@ -134,8 +141,8 @@ EXPORTS_API pyprof_result exports_write(const pyprof_profile *profile, const pyp
                                         exports_format format, pyprof_write_fn write, void *user);
 
 #if defined(FLAMEGRAPH_H)
-/* Writes the SVG as exports_write does, with a look of the caller's; NULL = that of pyprof_write. unit, metric and idle
-   are those of the profile and output; facts, subtitle and empty are filled in where they say nothing. Errors: as
+/* Writes the SVG as exports_write does, with a look of the caller's; NULL = that of pyprof_write. unit, metric, idle and
+   memory are those of the profile and output; facts, subtitle and empty are filled in where they say nothing. Errors: as
    exports_write. */
 EXPORTS_API pyprof_result exports_draw(const pyprof_profile *profile, const pyprof_output *output,
                                        const flamegraph_options *look, pyprof_write_fn write, void *user);
@@ -268,6 +275,11 @@ EXPORTS_API exports_format exports_choose(const char *path, exports_format asked
         return asked;
     }
     return strcmp(exports_name(asked), exports_name(told)) == 0 ? told : EXPORTS_FORMAT_NONE;
+}
+
+EXPORTS_API bool exports_has_memory(exports_format format) {
+    return exports__info(format) != NULL && format != EXPORTS_FORMAT_PSTATS && format != EXPORTS_FORMAT_FIREFOX &&
+           format != EXPORTS_FORMAT_PERFETTO;
 }
 
 EXPORTS_API char *exports_list(char *text, size_t size) {
@@ -1902,7 +1914,12 @@ static const exports__stat exports__stats[] = {EXPORTS__STAT(ticks),
 static void exports__put_facts(exports__writing *writing) {
     const pyprof_facts *facts = &writing->facts;
     exports__out *out = &writing->out;
-    exports__put_text(out, "{\"type\":\"facts\",\"format\":\"pyprof-jsonl\",\"version\":1,\"program\":");
+    bool is_heap = facts->kind == PYPROF_KIND_HEAP;
+    exports__putf(out, "{\"type\":\"facts\",\"format\":\"pyprof-jsonl\",\"version\":%d,", is_heap ? 2 : 1);
+    if (is_heap) {
+        exports__putf(out, "\"kind\":\"heap\",\"sampling_bytes\":%llu,", (unsigned long long)facts->sampling_bytes);
+    }
+    exports__put_text(out, "\"program\":");
     exports__put_json_pyprof_text(writing, facts->program);
     exports__put_text(out, ",\"process\":");
     exports__put_json_pyprof_text(writing, facts->process);
@@ -2010,6 +2027,14 @@ static pyprof_result exports__check(const pyprof_profile *profile, const pyprof_
                                               ? "profile is NULL: it has to come from pyprof.h"
                                               : "write is NULL: it has to be the function that takes the output");
         return PYPROF_ERROR_ARGUMENT;
+    }
+    pyprof_facts facts;
+    bool is_heap = pyprof_get_facts(profile, &facts) == PYPROF_OK && facts.kind == PYPROF_KIND_HEAP;
+    if (is_heap && !exports_has_memory(format)) {
+        exports__say("%s has times only, and this is a profile of memory: svg, table, collapsed, speedscope, pprof and "
+                     "jsonl have it",
+                     exports_name(format));
+        return PYPROF_ERROR_FORMAT;
     }
     if (format == EXPORTS_FORMAT_PSTATS && output != NULL && output->metric == PYPROF_METRIC_SAMPLES) {
         exports__say("pstats has seconds: output.metric has to be wall, cpu or gil; samples are in its call counts");
@@ -2206,6 +2231,9 @@ static bool exports__put_piece(void *user, const void *data, size_t size) {
 
 /* Said in a picture that has nothing to show. */
 static const char *exports__why_empty(const exports__picture *picture) {
+    if (picture->writing->facts.kind == PYPROF_KIND_HEAP) {
+        return "Nothing was sampled of what is to be shown: another metric, more samples or no filter shows more.";
+    }
     if (picture->samples == 0 && picture->writing->facts.stats.samples > 0) {
         return "Nothing that was recorded passes the filters: leave one out, or look at what it says.";
     }
@@ -2241,11 +2269,15 @@ static void exports__fill_facts(exports__look *look, const pyprof_facts *facts) 
     to->program = to->program != NULL ? to->program : look->program;
     to->python = to->python != NULL || look->python[0] == '\0' ? to->python : look->python;
     to->date = to->date != 0 ? to->date : (int64_t)(facts->start_ns / 1000000000u);
+    to->bytes = facts->sampling_bytes;
     to->seconds = to->seconds > 0 ? to->seconds : (double)facts->duration_ns / 1e9;
     to->rate = to->rate > 0 || facts->interval_us == 0 ? to->rate : 1e6 / facts->interval_us;
     if (to->samples == 0) {
         to->samples = facts->stats.samples;
         to->lost = exports__lost(&facts->stats);
+    }
+    if (facts->kind == PYPROF_KIND_HEAP) {
+        to->seconds = to->rate = 0;
     }
 }
 
@@ -2276,6 +2308,8 @@ static pyprof_result exports__put_picture(exports__picture *picture, const flame
         return PYPROF_ERROR_MEMORY;
     }
     look.options.unit = "ns";
+    look.options.memory = writing->facts.kind == PYPROF_KIND_HEAP;
+    look.options.title = look.options.memory && look.options.title == NULL ? "Memory" : look.options.title;
     look.options.metric = metrics[writing->output.metric];
     look.options.idle = writing->output.include_idle;
     look.options.empty = look.options.empty != NULL ? look.options.empty : exports__why_empty(picture);

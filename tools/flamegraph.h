@@ -90,9 +90,12 @@ typedef struct flamegraph_facts {
     double rate;         /* samples a second that were asked for */
     uint64_t samples;    /* that were taken */
     uint64_t lost;       /* and how many more were not to be had; said only beside those that were */
+    uint64_t bytes;      /* of memory: one sample was taken in so many, on average */
 } flamegraph_facts;
 
-/* What a graph of figures (see flamegraph_add_figures) shows at first; the viewer can choose another. */
+/* What a graph of figures (see flamegraph_add_figures) shows at first; the viewer can choose another. Of memory
+ * (flamegraph_options.memory) the same four places are bytes in use, bytes allocated, objects allocated and objects in use;
+ * nothing of it is idle. */
 typedef enum flamegraph_metric {
     FLAMEGRAPH_WALL = 0, /* elapsed time */
     FLAMEGRAPH_CPU = 1,
@@ -111,8 +114,8 @@ typedef enum flamegraph_difference {
 typedef struct flamegraph_options {
     const char *title;    /* UTF-8; NULL = "Flame graph" */
     const char *subtitle; /* one more line, say what was measured and how; NULL = none */
-    const char *unit;     /* "ns", "us", "ms", "s": times, shown as 1.23 s, 45.6 ms; any other word
-                             names what is counted; NULL = "us" or "samples", see above */
+    const char *unit;     /* "ns", "us", "ms", "s": times, shown as 1.23 s, 45.6 ms; "bytes", shown as 45.6 KiB,
+                             1.23 MiB; any other word names what is counted; NULL = "us" or "samples", see above */
     int width;            /* pixels, at least FLAMEGRAPH_MIN_WIDTH; 0 = 1200, growing with the window */
     double min_width;     /* frames narrower than this many pixels are folded; 0 = 1 */
     bool inverted;        /* root on top (icicle) */
@@ -122,6 +125,7 @@ typedef struct flamegraph_options {
     flamegraph_metric metric; /* of figures. The head of the picture says which are shown: the subtitle need not */
     bool idle;                /* of figures: with the time, and the samples, of threads that only waited */
     flamegraph_difference difference; /* without a base, all is new */
+    bool memory;                      /* figures are of memory, see flamegraph_metric; unit does not count then */
 } flamegraph_options;
 
 #define FLAMEGRAPH_MIN_WIDTH 300
@@ -2172,11 +2176,28 @@ static inline int flamegraph_digits(double number) {
     return digits;
 }
 
-/* "1.23 s", "45.6 ms", "1,234 samples": three digits for times and for what is no whole number, all of them for
- * counts. The value is in units of 1/per. */
+/* "512 bytes", "1.50 KiB", "45.6 MiB": three digits of more than a thousand. */
+static inline void flamegraph_format_bytes(char *out, size_t room, double bytes) {
+    static const char *const steps[] = {" bytes", " KiB", " MiB", " GiB", " TiB"};
+    int step = 0;
+    for (; step < 4 && bytes >= 1023.5; step++)
+        bytes /= 1024;
+    if (bytes >= 999.5)
+        flamegraph_format_count(out, room, bytes < 1e18 ? (uint64_t)(bytes + 0.5) : UINT64_MAX);
+    else
+        flamegraph_fixed(out, room, bytes, step == 0 || bytes >= 99.95 ? 0 : bytes >= 9.995 ? 1 : 2);
+    flamegraph_append(out, room, step == 0 && bytes == 1 ? " byte" : steps[step]);
+}
+
+/* "1.23 s", "45.6 ms", "45.6 KiB", "1,234 samples": three digits for times and for what is no whole number, all of them
+ * for counts. The value is in units of 1/per. */
 static inline void flamegraph_format_amount(char *out, size_t room, uint64_t value, const char *unit, uint64_t per) {
     static const char *const steps[] = {" ns", " \xc2\xb5s", " ms", " s"};
     double number = (double)value / (double)per;
+    if (strcmp(unit, "bytes") == 0 && value % per == 0) {
+        flamegraph_format_bytes(out, room, number);
+        return;
+    }
     if (flamegraph_nanoseconds(unit) <= 0) {
         size_t length = strlen(unit);
         char word[48];
@@ -2257,6 +2278,10 @@ static inline void flamegraph_format_facts(char *out, size_t room, const flamegr
         flamegraph_format_plain(text, sizeof text, facts->rate);
         flamegraph_append_fact(out, room, "", text);
         flamegraph_append(out, room, " Hz");
+    }
+    if (facts->bytes) {
+        flamegraph_format_bytes(text, sizeof text, (double)facts->bytes);
+        flamegraph_append_fact(out, room, "one in ", text);
     }
     if (facts->samples) {
         flamegraph_format_amount(text, sizeof text, facts->samples, "samples", 1);
@@ -2401,6 +2426,9 @@ static inline flamegraph_options flamegraph_defaults(const flamegraph_options *g
         options.title = "Flame graph";
     if (!options.subtitle)
         options.subtitle = "";
+    options.memory = options.memory && graph->has_figures;
+    if (options.memory)
+        options.unit = "bytes";
     if (!options.unit)
         options.unit = graph->has_figures || (graph->ours && !graph->foreign) ? "us" : "samples";
     if (!(options.min_width > 0))
@@ -3145,7 +3173,9 @@ static const char *const flamegraph_script[] = {
     "}",
     "const holds=new Set([0,...data.holds]),importlib=codes.map((code)=>code===2);",
     "const has={apart:data.threads.length>2,imports:importlib.some(Boolean),functions:true,callers:true};",
-    "const metrics=[{name:'wall time',at:0,idle:1},{name:'CPU time',at:2},{name:'time with the GIL',at:3},{name:'samples',at:4,idle:5}];",
+    "const metrics=data.memory?",
+    "[{name:'in use, bytes',at:0},{name:'allocated, bytes',at:2},{name:'allocated, objects',at:3,unit:'objects'},{name:'in use, objects',at:4,unit:'objects'}]:",
+    "[{name:'wall time',at:0,idle:1},{name:'CPU time',at:2},{name:'time with the GIL',at:3},{name:'samples',at:4,idle:5,unit:'samples'}];",
     "const known=Array.from({length:6},(_,at)=>records.some((record)=>record.figures?.[at]));",
     "\tofBase.forEach(({figures})=>figures?.forEach((sum,at)=>{known[at]||=sum>0;}));",
     "has.idle=known[1]||known[5];",
@@ -3296,9 +3326,16 @@ static const char *const flamegraph_script[] = {
     "for(let rest=n;rest>0&&rest<0.9995&&digits<15;rest*=10)digits++;",
     "return n.toFixed(digits);",
     "};",
+    "const bytes=(n)=>{",
+    "let step=0;",
+    "while(step<4&&n>=1023.5)n /=1024,step++;",
+    "const digits=step===0||n>=99.95?0:n>=9.995?1:2;",
+    "return(n>=999.5?number(Math.round(n)):n.toFixed(digits))+' '+(step?['KiB','MiB','GiB','TiB'][step-1]:n===1?'byte':'bytes');",
+    "};",
     "const amount=(n)=>{",
-    "const{ns,unit}=data.figures&&metric().name==='samples'?{ns:0,unit:'samples'}:data;",
+    "const counted=data.figures&&metric().unit,ns=counted?0:data.ns,unit=counted||data.unit;",
     "n /=data.per;",
+    "if(unit==='bytes'&&Number.isInteger(n))return bytes(n);",
     "if(ns&&n===0)return '0 s';",
     "if(!ns)return count(n)+' '+(n===1?unit.replace(/s$/,''):unit);",
     "let time=n*ns,step=0;",
@@ -3832,8 +3869,10 @@ static inline void flamegraph_put_difference_style(flamegraph_out *out) {
 }
 
 static inline const char *flamegraph_unit(const flamegraph_picture *picture) {
-    bool samples = picture->graph->has_figures && picture->options.metric == FLAMEGRAPH_SAMPLES;
-    return samples ? "samples" : picture->options.unit;
+    bool has_figures = picture->graph->has_figures, memory = picture->options.memory;
+    bool samples = has_figures && picture->options.metric == FLAMEGRAPH_SAMPLES;
+    bool objects = memory && (samples || picture->options.metric == FLAMEGRAPH_GIL);
+    return objects ? "objects" : samples ? "samples" : picture->options.unit;
 }
 
 static inline void flamegraph_put_figures(const flamegraph_picture *picture, uint64_t value, flamegraph_out *out) {
@@ -4182,8 +4221,8 @@ static inline bool flamegraph_put_data(const flamegraph_picture *picture, const 
     flamegraph_put_js(options->title, strlen(options->title), out);
     flamegraph_puts(", subtitle: ", out);
     flamegraph_put_js(options->subtitle, strlen(options->subtitle), out);
-    flamegraph_print(out, ", metric: %d, idle: %d, figures: %d", (int)options->metric, options->idle,
-                     table->base.graph->has_figures);
+    flamegraph_print(out, ", metric: %d, idle: %d, figures: %d, memory: %d", (int)options->metric, options->idle,
+                     table->base.graph->has_figures, options->memory);
     if (options->difference)
         flamegraph_put_difference(options->difference, out);
     flamegraph_puts(", facts: ", out);
@@ -4286,9 +4325,11 @@ static inline bool flamegraph_choose_figure(flamegraph *graph, const flamegraph_
 }
 
 static inline void flamegraph_format_shown(char *out, size_t room, const flamegraph_options *options) {
-    static const char *const metrics[] = {"wall time", "CPU time", "time with the GIL", "samples"};
-    bool has_idle = options->metric == FLAMEGRAPH_WALL || options->metric == FLAMEGRAPH_SAMPLES;
-    snprintf(out, room, " \xc2\xb7 %s%s", metrics[options->metric],
+    static const char *const metrics[][4] = {
+        {"wall time", "CPU time", "time with the GIL", "samples"},
+        {"in use, bytes", "allocated, bytes", "allocated, objects", "in use, objects"}};
+    bool has_idle = !options->memory && (options->metric == FLAMEGRAPH_WALL || options->metric == FLAMEGRAPH_SAMPLES);
+    snprintf(out, room, " \xc2\xb7 %s%s", metrics[options->memory][options->metric],
              !has_idle       ? ""
              : options->idle ? ", waiting included"
                              : ", waiting left out");
@@ -4334,16 +4375,17 @@ static inline bool flamegraph_draw_view(const flamegraph *graph, const flamegrap
     return made;
 }
 
-/* If there is nothing of what is to be shown of figures, what there is, is shown: with what waited, or by wall time.
- * Answers the sum of it. */
+/* If there is nothing of what is to be shown of figures, what there is, is shown: with what waited, or by wall time; of
+ * memory of which nothing is in use, what was allocated. Answers the sum of it. */
 static inline uint64_t flamegraph_settle(const flamegraph *graph, flamegraph_options *options) {
     if (!graph->has_figures)
         return flamegraph_total(graph);
     flamegraph_figures all = graph->all;
     if (graph->counted == FLAMEGRAPH_WALL && all.wall < flamegraph_total(graph))
         all.wall = flamegraph_total(graph);
-    for (int attempt = 0; attempt < 2 && flamegraph_figure(&all, options->metric, options->idle) == 0; attempt++) {
-        options->metric = attempt ? FLAMEGRAPH_WALL : options->metric;
+    flamegraph_metric others[] = {options->metric, FLAMEGRAPH_WALL, options->memory ? FLAMEGRAPH_CPU : FLAMEGRAPH_WALL};
+    for (int attempt = 0; attempt < 3 && flamegraph_figure(&all, options->metric, options->idle) == 0; attempt++) {
+        options->metric = others[attempt];
         options->idle = true;
     }
     return flamegraph_figure(&all, options->metric, options->idle);

@@ -72,12 +72,13 @@ static void says_where_it_comes_from(void) {
         flamegraph_facts facts;
         const char *line;
     } cases[] = {
-        {{"<game>.py", "3.11.2", 1714564800, 12.14, 100, 1204, 2},
+        {{"<game>.py", "3.11.2", 1714564800, 12.14, 100, 1204, 2, 0},
          ">&lt;game&gt;.py \xc2\xb7 Python 3.11.2 \xc2\xb7 2024-05-01 12:00 UTC \xc2\xb7 12.1 s \xc2\xb7 100 Hz "
          "\xc2\xb7 1,204 samples, 2 lost<"},
-        {{NULL, NULL, 0, 0.0425, 12.5, 1, 0}, ">42.5 ms \xc2\xb7 12.5 Hz \xc2\xb7 1 sample, none lost<"},
-        {{"a", "", 0, 0, 0, 0, 5}, "y=\"68\">a<"},
-        {{NULL, NULL, 0, 0, 0, 0, 0}, NULL},
+        {{NULL, NULL, 0, 0.0425, 12.5, 1, 0, 0}, ">42.5 ms \xc2\xb7 12.5 Hz \xc2\xb7 1 sample, none lost<"},
+        {{"a", "", 0, 0, 0, 0, 5, 0}, "y=\"68\">a<"},
+        {{"a", NULL, 0, 0, 0, 12, 0, 524288}, ">a \xc2\xb7 one in 512 KiB \xc2\xb7 12 samples, none lost<"},
+        {{NULL, NULL, 0, 0, 0, 0, 0, 0}, NULL},
     };
     static text out;
     const char *stacks[] = {"a;b 1\n", ""};

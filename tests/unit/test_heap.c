@@ -469,10 +469,10 @@ static void test_formats(void **state) {
     static const struct {
         pyprof_metric metric;
         const char *value, *unit, *words;
-    } expected[] = {{PYPROF_METRIC_INUSE_SPACE, "5000\n", "\"bytes\"", "bytes that live: 5000\n"},
+    } expected[] = {{PYPROF_METRIC_INUSE_SPACE, "5000\n", "\"bytes\"", "bytes in use: 5000\n"},
                     {PYPROF_METRIC_ALLOC_SPACE, "5300\n", "\"bytes\"", "bytes allocated: 5300\n"},
                     {PYPROF_METRIC_ALLOC_OBJECTS, "2\n", "\"none\"", "objects allocated: 2\n"},
-                    {PYPROF_METRIC_INUSE_OBJECTS, "1\n", "\"none\"", "objects that live: 1\n"}};
+                    {PYPROF_METRIC_INUSE_OBJECTS, "1\n", "\"none\"", "objects in use: 1\n"}};
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
         written(profile, PYPROF_FORMAT_COLLAPSED, expected[i].metric, text);
         assert_memory_equal(text, line, strlen(line));
@@ -497,7 +497,10 @@ static void test_formats(void **state) {
     pyprof__array_free(&profile->memory, &gathered.bytes);
     output.format = PYPROF_FORMAT_SVG;
     assert_int_equal(pyprof_write(profile, &output, pyprof__gather, &gathered), PYPROF_OK);
-    assert_non_null(memmem(gathered.bytes.data, gathered.bytes.count, "bytes that live", strlen("bytes that live")));
+    /* The picture has all four, of which one is shown at first. */
+    assert_non_null(memmem(gathered.bytes.data, gathered.bytes.count, "4.88 KiB in all", strlen("4.88 KiB in all")));
+    assert_non_null(memmem(gathered.bytes.data, gathered.bytes.count, "in use, bytes", strlen("in use, bytes")));
+    assert_null(memmem(gathered.bytes.data, gathered.bytes.count, "waiting left out</text>", 23));
     pyprof__array_free(&profile->memory, &gathered.bytes);
     pyprof_free(profile);
 }
