@@ -117,6 +117,7 @@
      >>lifecycle   forks, start and stop
      >>control     what else is asked of a recording
      >>hooks       Python's allocators: ours put over them, and taken out
+     >>native      what C code allocates and maps
      >>answers     what other processes may ask of it, and are told
      >>listen      the socket by which they ask
      >>public      what is asked of a profile
@@ -758,9 +759,10 @@ typedef struct pyprof_heap_desc {
 
 /* Python's allocators that are followed: bits of pyprof_heap_stats.domains. */
 enum {
-    PYPROF_HEAP_RAW = 1, /* PyMem_RawMalloc and its kin */
-    PYPROF_HEAP_MEM = 2, /* PyMem_Malloc */
-    PYPROF_HEAP_OBJ = 4  /* PyObject_Malloc */
+    PYPROF_HEAP_RAW = 1,   /* PyMem_RawMalloc and its kin */
+    PYPROF_HEAP_MEM = 2,   /* PyMem_Malloc */
+    PYPROF_HEAP_OBJ = 4,   /* PyObject_Malloc */
+    PYPROF_HEAP_NATIVE = 8 /* malloc and mmap of all code: libpyprof-heap.so is preloaded */
 };
 
 /* What heap sampling did, and what it could not do, since it was started first or since pyprof_heap_shutdown. Bytes and
@@ -794,7 +796,8 @@ typedef struct pyprof_heap_stats {
 /* Begins to sample what Python allocates; NULL = defaults. Its hooks are put over what raw, mem and obj have for
    allocators (PyMem_SetAllocator), debug hooks and tracemalloc included, and call those. What one allocator passes on to
    another counts once, as it was asked for; a realloc ends one allocation and begins another; a request for 0 bytes counts for
-   none. Starts no thread and takes no signal; a recording (pyprof_start) may run at the same time. After
+   none. Where libpyprof-heap.so is preloaded, what all code takes by malloc and its kin is sampled, too, and what it maps by
+   mmap, under "[mmap]", if that can be written to and is of no file; the first pyprof.h of a process that asks has it. Starts no thread and takes no signal; a recording (pyprof_start) may run at the same time. After
    pyprof_heap_stop it goes on, with the new sampling_bytes and else as it was started first. Called with the GIL, or
    before Py_Initialize; CPython drops all hooks when it begins with an allocator that was asked for (PYTHONMALLOC, -X
    dev), and since 3.12 when it begins anew after Py_Finalize: then call it again, which puts them back. Once hooks were put in,
@@ -826,6 +829,44 @@ PYPROF_API pyprof_result pyprof_heap_shutdown(void);
    its own thread state's, it is "[native]". */
 PYPROF_API void pyprof_heap_on_alloc(const void *memory, size_t size);
 PYPROF_API void pyprof_heap_on_free(const void *memory);
+
+/* What libpyprof-heap.so (tools/libpyprof_heap.c) and pyprof_heap_start say to each other; a host needs none of it. That
+   library, preloaded, stands before malloc and its kin and before mmap, and passes all on. It exports one
+   pyprof_heap_interposer, by the name PYPROF_HEAP_INTERPOSER, whose number goes up when anything here changes. Until
+   somebody listens that is all it does. Listener's functions are called in any thread, with or without the GIL, and also
+   where there is none; not by the loader, nor within another one of them in the same thread. errno stays.
+   thread: PYPROF_HEAP_THREAD bytes of the calling thread's own, zero at first, that last until it ends. pass_on: does what
+   the program has asked for. */
+#define PYPROF_HEAP_INTERPOSER "pyprof_heap_interposer_1"
+#define PYPROF_HEAP_THREAD 128
+
+/* A call of mremap. */
+typedef struct pyprof_heap_remap {
+    void *memory;
+    size_t size;     /* bytes */
+    size_t new_size; /* bytes */
+    int flags;
+    void *place; /* used with MREMAP_FIXED and MREMAP_DONTUNMAP */
+} pyprof_heap_remap;
+
+typedef struct pyprof_heap_listener {
+    void (*on_alloc)(void *thread, const void *memory, size_t size); /* has been allocated; of the size asked for */
+    void (*on_free)(void *thread, const void *memory);               /* is about to be freed; not NULL */
+    void *(*on_realloc)(void *thread, void *memory, size_t size, void *(*pass_on)(void *memory, size_t size));
+    void (*on_map)(void *thread, const void *memory, size_t size, bool is_memory); /* else a file, or a reservation */
+    int (*on_unmap)(void *thread, void *memory, size_t size, int (*pass_on)(void *memory, size_t size));
+    void *(*on_remap)(void *thread, const pyprof_heap_remap *call, void *(*pass_on)(const pyprof_heap_remap *call));
+} pyprof_heap_listener;
+
+typedef struct pyprof_heap_interposer {
+    void *(*thread)(void); /* the calling thread's bytes */
+    /* Whether whoever has this address may listen: who has asked first, for as long as the process lives, as no other one
+       can read what it has put into threads' bytes. */
+    bool (*claim)(const void *listener);
+    /* Who listens from now on; NULL = nobody. Threads may yet be inside the functions of the one before, which
+       must stay loaded. */
+    void (*listen)(const pyprof_heap_listener *listener);
+} pyprof_heap_interposer;
 #endif
 
 #ifndef PYPROF_NO_LISTEN
@@ -1519,6 +1560,27 @@ static void pyprof__libc_free(void *memory, void *user) {
     free(memory);
 }
 
+#ifndef PYPROF_NO_RECORDING
+/* From the one to the other what the calling thread allocates is not its host's: see >>native. */
+static void *pyprof__heap_step_aside(void);
+static void pyprof__heap_step_back(void *aside);
+#else
+static void *pyprof__heap_step_aside(void) {
+    return NULL;
+}
+static void pyprof__heap_step_back(void *aside) {
+    (void)aside;
+}
+#endif
+
+/* All that is held comes by this. */
+static void *pyprof__call_allocator(const pyprof_allocator *allocator, size_t size) {
+    void *aside = pyprof__heap_step_aside();
+    void *block = allocator->alloc_fn(size, allocator->user);
+    pyprof__heap_step_back(aside);
+    return block;
+}
+
 static void pyprof__budget_give(pyprof__budget *budget, size_t size) {
     if (budget != NULL) {
         __atomic_sub_fetch(&budget->used.value, size, __ATOMIC_ACQ_REL);
@@ -1537,7 +1599,7 @@ static bool pyprof__budget_take(pyprof__budget *budget, size_t size) {
 
 /* A budget with one holder; NULL = the allocator gives nothing. */
 static pyprof__budget *pyprof__budget_new(const pyprof_allocator *allocator, size_t limit) {
-    pyprof__budget *budget = (pyprof__budget *)allocator->alloc_fn(sizeof *budget, allocator->user);
+    pyprof__budget *budget = (pyprof__budget *)pyprof__call_allocator(allocator, sizeof *budget);
     if (budget != NULL) {
         budget->used.value = sizeof *budget;
         budget->limit = limit;
@@ -1562,7 +1624,7 @@ static void *pyprof__alloc_instead(pyprof__memory *memory, size_t size, size_t r
         size > memory->limit - memory->used || !pyprof__budget_take(memory->budget, size)) {
         return NULL;
     }
-    void *block = memory->allocator.alloc_fn(size, memory->allocator.user);
+    void *block = pyprof__call_allocator(&memory->allocator, size);
     if (block == NULL) {
         pyprof__budget_give(memory->budget, size);
         return NULL;
@@ -12562,6 +12624,7 @@ typedef struct pyprof__heap_thread {
     uint64_t random;    /* state of its random numbers; 0 = none yet */
     uint32_t is_inside; /* an allocator that we have called, or the lock: what is allocated there is not counted */
     bool has_lock;      /* pyprof__heap_lock, or it is about to */
+    bool is_forking;    /* it has the lock until the fork is done: see pyprof__heap_before_fork */
     uint32_t session;   /* in which it had its track */
     uint32_t track;     /* of the tree */
     uint32_t probed;    /* see pyprof__heap_probe; 0 = nothing */
@@ -12571,6 +12634,15 @@ typedef struct pyprof__heap_thread {
    the default: with the executable's model it would take of what the C library keeps for that, and the host's next
    plugin might not load. */
 static __thread pyprof__heap_thread pyprof__heap_self;
+
+/* Where libpyprof-heap.so has that instead; NULL = nowhere. Decided before the first hook goes in: see >>native. */
+static void *(*pyprof__heap_room)(void);
+
+/* The calling thread's own part. */
+static inline pyprof__heap_thread *pyprof__heap_here(void) {
+    void *(*room)(void) = __atomic_load_n(&pyprof__heap_room, __ATOMIC_RELAXED);
+    return room != NULL ? (pyprof__heap_thread *)room() : &pyprof__heap_self;
+}
 
 static pyprof__atomic64 pyprof__heap_mean;  /* sampling_bytes; 0 = no samples are taken */
 static pyprof__atomic64 pyprof__heap_draws; /* threads that have begun to draw */
@@ -12706,7 +12778,8 @@ typedef struct pyprof__live {
     uint32_t next; /* the next one of the same bucket, or the next free place; PYPROF__NONE = there is none */
 } pyprof__live;
 
-#define PYPROF__HEAP_HOST 8u       /* behind PYPROF_HEAP_OBJ: pyprof_heap_on_alloc */
+#define PYPROF__HEAP_HOST 16u      /* behind PYPROF_HEAP_NATIVE: pyprof_heap_on_alloc */
+#define PYPROF__HEAP_MAP 32u       /* mmap */
 #define PYPROF__HEAP_FILTER 65536u /* a power of two: bytes, each how many samples live at addresses like this */
 
 /* All of it, but the lock. What is not atomic is guarded by that. */
@@ -12724,10 +12797,12 @@ static struct pyprof__heap {
     pyprof__array frames;   /* room for one stack */
     pyprof__array live;     /* of pyprof__live; where free places are, first_free leads to them */
     uint32_t first_free;
-    uint32_t *buckets;     /* of each: the first sample in it */
-    uint32_t bucket_count; /* a power of two, or 0 */
-    uint32_t native;       /* functions: the markers */
-    uint64_t start;        /* monotonic clock */
+    pyprof__array mappings;      /* of pyprof__live, in the order of their addresses: see >>native */
+    pyprof__atomic32 mapped_now; /* how many these are: read without the lock */
+    uint32_t *buckets;           /* of each: the first sample in it */
+    uint32_t bucket_count;       /* a power of two, or 0 */
+    uint32_t native, mapped;     /* functions: the markers */
+    uint64_t start;              /* monotonic clock */
     double alloc_variance;
     pyprof_heap_stats stats; /* what is counted here; the rest is filled in when it is asked for */
     pyprof__text text;       /* room for one */
@@ -12742,14 +12817,18 @@ static bool pyprof__heap_enter(pyprof__heap_thread *self) {
         return false;
     }
     self->is_inside++;
-    self->has_lock = true;
-    pthread_mutex_lock(&pyprof__heap_lock);
+    if (!self->is_forking) {
+        self->has_lock = true;
+        pthread_mutex_lock(&pyprof__heap_lock);
+    }
     return true;
 }
 
 static void pyprof__heap_leave(pyprof__heap_thread *self) {
-    pthread_mutex_unlock(&pyprof__heap_lock);
-    self->has_lock = false;
+    if (!self->is_forking) {
+        pthread_mutex_unlock(&pyprof__heap_lock);
+        self->has_lock = false;
+    }
     self->is_inside--;
 }
 
@@ -13029,10 +13108,15 @@ static uint32_t pyprof__heap_node(pyprof__heap_thread *self, bool has_gil) {
     return pyprof__heap_fold(reader, &stack, base);
 }
 
-/* Enters a sample into the tree, and among those that live. With the lock. */
+static bool pyprof__map_add(const pyprof__live *sample); /* >>native */
+
+/* Enters a sample into the tree, and among those that live. With the lock. Mem and obj are only called with the GIL. */
 static void pyprof__heap_record(pyprof__heap_thread *self, uintptr_t address, uint64_t size, uint64_t mean,
-                                bool has_gil) {
-    uint32_t node = pyprof__heap_node(self, has_gil);
+                                uint32_t from) {
+    uint32_t node = pyprof__heap_node(self, from == PYPROF_HEAP_MEM || from == PYPROF_HEAP_OBJ);
+    if (from == PYPROF__HEAP_MAP && node != PYPROF__NONE) {
+        node = pyprof__heap_marker(pyprof__heap.mapped, node);
+    }
     pyprof__live sample = {address, size, pyprof__heap_weight(size, mean), node, PYPROF__NONE};
     double space = sample.weight * (double)size;
     pyprof__heap.stats.samples++;
@@ -13048,27 +13132,25 @@ static void pyprof__heap_record(pyprof__heap_thread *self, uintptr_t address, ui
     sums->samples++;
     sums->cpu_ns += pyprof__heap_rounded(space);
     sums->gil_ns += pyprof__heap_rounded(sample.weight * PYPROF__OBJECT_PARTS);
-    pyprof__heap_add(&sample);
+    (void)(from == PYPROF__HEAP_MAP ? pyprof__map_add(&sample) : pyprof__heap_add(&sample));
 }
 
 /* An allocation after which left is below 0. Out of line, as few come here; errno stays. from: the allocator of Python's,
-   or PYPROF__HEAP_HOST. Mem and obj are only called with the GIL. */
+   or one of PYPROF__HEAP_... */
 #if defined(__GNUC__)
 __attribute__((noinline))
 #endif
 static void
-pyprof__heap_take(const void *memory, size_t size, uint32_t from) {
-    pyprof__heap_thread *self = &pyprof__heap_self;
-    bool has_gil = from == PYPROF_HEAP_MEM || from == PYPROF_HEAP_OBJ;
+pyprof__heap_take(pyprof__heap_thread *self, const void *memory, size_t size, uint32_t from) {
     int error = errno;
-    if (self->probed == from) {
-        self->probed = 0;
+    if (self->probed != 0) {
+        self->probed = self->probed == from ? 0 : self->probed;
         return;
     }
     uint64_t mean = pyprof__heap_due(self, size);
     if (mean != 0 && pyprof__heap_enter(self)) {
         if (pyprof__heap.is_on) {
-            pyprof__heap_record(self, (uintptr_t)memory, size, mean, has_gil);
+            pyprof__heap_record(self, (uintptr_t)memory, size, mean, from);
         }
         pyprof__heap_leave(self);
     }
@@ -13082,7 +13164,7 @@ __attribute__((noinline))
 #endif
 static bool
 pyprof__heap_forget(const void *memory, pyprof__live *was) {
-    pyprof__heap_thread *self = &pyprof__heap_self;
+    pyprof__heap_thread *self = pyprof__heap_here();
     int error = errno;
     bool is_found = false;
     if (pyprof__heap_enter(self)) {
@@ -13096,7 +13178,7 @@ pyprof__heap_forget(const void *memory, pyprof__live *was) {
 
 /* It lives on: a realloc has failed. errno stays. */
 static void pyprof__heap_restore(const pyprof__live *was) {
-    pyprof__heap_thread *self = &pyprof__heap_self;
+    pyprof__heap_thread *self = pyprof__heap_here();
     int error = errno;
     if (pyprof__heap_enter(self)) {
         if (pyprof__heap.is_on) {
@@ -13108,19 +13190,33 @@ static void pyprof__heap_restore(const pyprof__live *was) {
     errno = error;
 }
 
+/* Goes through what lives, with the lock: the next one from *at on, which begins at 0; NULL = that was all. */
+static const pyprof__live *pyprof__heap_next_live(uint32_t *at) {
+    while (*at < pyprof__heap.live.count) {
+        const pyprof__live *live = pyprof__live_at((*at)++);
+        if (live->address != 0) {
+            return live;
+        }
+    }
+    uint32_t mapping = *at - pyprof__heap.live.count;
+    if (mapping < pyprof__heap.mappings.count) {
+        ++*at;
+        return &PYPROF__ITEM(pyprof__live, &pyprof__heap.mappings, mapping);
+    }
+    return NULL;
+}
+
 /* What lives is added to the nodes of a copy of the tree, whose figures become those of a heap profile. */
 static void pyprof__heap_add_up(pyprof_profile *copy) {
+    uint32_t at = 0;
     for (uint32_t i = 0; i < copy->nodes.items.count; i++) {
         pyprof__node *node = pyprof__node_at(copy, i);
         node->samples = node->wall_ns = 0;
     }
-    for (uint32_t i = 0; i < pyprof__heap.live.count; i++) {
-        const pyprof__live *live = pyprof__live_at(i);
-        if (live->address != 0) {
-            pyprof__node *node = pyprof__node_at(copy, live->node);
-            node->wall_ns += pyprof__heap_rounded(live->weight * (double)live->size);
-            node->samples += pyprof__heap_rounded(live->weight * PYPROF__OBJECT_PARTS);
-        }
+    for (const pyprof__live *live; (live = pyprof__heap_next_live(&at)) != NULL;) {
+        pyprof__node *node = pyprof__node_at(copy, live->node);
+        node->wall_ns += pyprof__heap_rounded(live->weight * (double)live->size);
+        node->samples += pyprof__heap_rounded(live->weight * PYPROF__OBJECT_PARTS);
     }
     for (uint32_t i = 0; i < copy->nodes.items.count; i++) {
         pyprof__node *node = pyprof__node_at(copy, i);
@@ -13149,14 +13245,12 @@ static pyprof_profile *pyprof__heap_profile(void) {
 /* The figures of this moment, but for the hooks'. With the lock. */
 static void pyprof__heap_fill_stats(pyprof_heap_stats *stats) {
     double variance = 0, bytes = 0, objects = 0;
+    uint32_t at = 0;
     *stats = pyprof__heap.stats;
-    for (uint32_t i = 0; i < pyprof__heap.live.count; i++) {
-        const pyprof__live *live = pyprof__live_at(i);
-        if (live->address != 0) {
-            bytes += live->weight * (double)live->size;
-            objects += live->weight;
-            variance += pyprof__heap_variance(live->size, live->weight);
-        }
+    for (const pyprof__live *live; (live = pyprof__heap_next_live(&at)) != NULL;) {
+        bytes += live->weight * (double)live->size;
+        objects += live->weight;
+        variance += pyprof__heap_variance(live->size, live->weight);
     }
     stats->live_bytes = pyprof__heap_rounded(bytes);
     stats->live_objects = pyprof__heap_rounded(objects);
@@ -13177,6 +13271,8 @@ static void pyprof__heap_clear(void) {
     pyprof__table_free(memory, &pyprof__heap.sites);
     pyprof__array_free(memory, &pyprof__heap.frames);
     pyprof__array_free(memory, &pyprof__heap.live);
+    pyprof__array_free(memory, &pyprof__heap.mappings);
+    pyprof__set(&pyprof__heap.mapped_now, 0);
     pyprof__release(memory, pyprof__heap.buckets, pyprof__heap.bucket_count * sizeof(uint32_t));
     pyprof__heap.buckets = NULL;
     pyprof__heap.bucket_count = 0;
@@ -13222,17 +13318,19 @@ static pyprof_result pyprof__heap_init(const pyprof_heap_desc *desc) {
     pyprof__heap.memory = &pyprof__heap.tree->memory;
     pyprof__heap.desc = *desc;
     pyprof__heap.frames.item_size = sizeof(pyprof__frame);
-    pyprof__heap.live.item_size = sizeof(pyprof__live);
+    pyprof__heap.live.item_size = pyprof__heap.mappings.item_size = sizeof(pyprof__live);
     pyprof__heap.first_free = PYPROF__NONE;
     pyprof__table_init(&pyprof__heap.sites, sizeof(pyprof__call_site), sizeof(pyprof__frame));
     pyprof__heap.native = pyprof__intern_marker(pyprof__heap.tree, "[native]");
+    pyprof__heap.mapped = pyprof__intern_marker(pyprof__heap.tree, "[mmap]");
     memset(&pyprof__heap.stats, 0, sizeof pyprof__heap.stats);
     pyprof__heap.alloc_variance = 0;
     pyprof__heap.start = pyprof__now();
     pyprof_result result = pyprof__layout_init(&pyprof__heap.layout, pyprof__heap.memory);
     if (result != PYPROF_OK) {
         pyprof__say_python(result); /* no memory: said by the caller instead */
-    } else if (pyprof__heap.native == PYPROF__NONE || !pyprof__heap_rehash(1024) ||
+    } else if (pyprof__heap.native == PYPROF__NONE || pyprof__heap.mapped == PYPROF__NONE ||
+               !pyprof__heap_rehash(1024) ||
                !pyprof__array_reserve(pyprof__heap.memory, &pyprof__heap.frames, (size_t)desc->max_depth + 1)) {
         result = PYPROF_ERROR_MEMORY;
     }
@@ -13246,11 +13344,11 @@ static pyprof_result pyprof__heap_init(const pyprof_heap_desc *desc) {
 }
 
 /* Fork: see >>lifecycle. A signal handler of the host's that forks may have interrupted this thread with the lock: then the
-   child's copy of the thread gives it back. */
+   child's copy of the thread gives it back. Other fork handlers that run while it is held may allocate and free. */
 static void pyprof__heap_before_fork(void) {
-    if (pyprof__get(&pyprof__heap.pid) == (uint32_t)getpid() && !pyprof__heap_self.has_lock) {
+    if (pyprof__get(&pyprof__heap.pid) == (uint32_t)getpid() && !pyprof__heap_here()->has_lock) {
         pthread_mutex_lock(&pyprof__heap_lock);
-        pyprof__heap.fork_has_lock = true;
+        pyprof__heap.fork_has_lock = pyprof__heap_here()->is_forking = true;
     }
 }
 
@@ -13258,12 +13356,12 @@ static void pyprof__heap_after_fork(bool is_child) {
     if (pyprof__get(&pyprof__heap.pid) == 0) {
         return; /* never on: a plugin's variables of a thread are not touched, for which the loader may allocate */
     }
-    if (is_child && (pyprof__heap.fork_has_lock || pyprof__heap_self.has_lock)) {
+    if (is_child && (pyprof__heap.fork_has_lock || pyprof__heap_here()->has_lock)) {
         pyprof__set(&pyprof__heap.pid, (uint32_t)getpid());
         pyprof__process.pid = getpid(); /* for what is read safely */
     }
     if (pyprof__heap.fork_has_lock) {
-        pyprof__heap.fork_has_lock = false;
+        pyprof__heap.fork_has_lock = pyprof__heap_here()->is_forking = false;
         pthread_mutex_unlock(&pyprof__heap_lock);
     }
 }
@@ -14391,20 +14489,25 @@ enum {
 static const PyMemAllocatorDomain pyprof__domains[PYPROF__DOMAINS] = {PYMEM_DOMAIN_RAW, PYMEM_DOMAIN_MEM,
                                                                       PYMEM_DOMAIN_OBJ};
 
+/* >>native */
+static void pyprof__native_claim(void);
+static void pyprof__native_listen(void);
+static void pyprof__native_end(void);
+static uint32_t pyprof__native_domain(void);
+
 /* What our hooks call, by domain. Written before a hook is put in, and never taken back. */
 static PyMemAllocatorEx pyprof__next[PYPROF__DOMAINS];
 
-PYPROF__INLINE void pyprof__hook_count(const void *memory, size_t size, uint32_t from) {
-    pyprof__heap_thread *self = &pyprof__heap_self;
+PYPROF__INLINE void pyprof__hook_count(pyprof__heap_thread *self, const void *memory, size_t size, uint32_t from) {
     self->left -= (int64_t)size;
     if (self->left < 0) {
-        pyprof__heap_take(memory, size, from);
+        pyprof__heap_take(self, memory, size, from);
     }
 }
 
 /* What an allocator passes on to another one is counted where it was asked for: is_inside. */
 PYPROF__INLINE void *pyprof__hook_malloc(uint32_t index, void *context, size_t size) {
-    pyprof__heap_thread *self = &pyprof__heap_self;
+    pyprof__heap_thread *self = pyprof__heap_here();
     if (self->is_inside > 0) {
         return pyprof__next[index].malloc(context, size);
     }
@@ -14412,13 +14515,13 @@ PYPROF__INLINE void *pyprof__hook_malloc(uint32_t index, void *context, size_t s
     void *memory = pyprof__next[index].malloc(context, size);
     self->is_inside = 0;
     if (memory != NULL) {
-        pyprof__hook_count(memory, size, 1u << index);
+        pyprof__hook_count(self, memory, size, 1u << index);
     }
     return memory;
 }
 
 PYPROF__INLINE void *pyprof__hook_calloc(uint32_t index, void *context, size_t count, size_t size) {
-    pyprof__heap_thread *self = &pyprof__heap_self;
+    pyprof__heap_thread *self = pyprof__heap_here();
     if (self->is_inside > 0) {
         return pyprof__next[index].calloc(context, count, size);
     }
@@ -14426,20 +14529,20 @@ PYPROF__INLINE void *pyprof__hook_calloc(uint32_t index, void *context, size_t c
     void *memory = pyprof__next[index].calloc(context, count, size);
     self->is_inside = 0;
     if (memory != NULL) {
-        pyprof__hook_count(memory, count * size, 1u << index); /* it did not overflow, as there is memory */
+        pyprof__hook_count(self, memory, count * size, 1u << index); /* it did not overflow, as there is memory */
     }
     return memory;
 }
 
 /* Whether a sample lived there, which ends: *was. */
 PYPROF__INLINE bool pyprof__hook_forget(const void *memory, pyprof__live *was) {
-    return pyprof__heap_may_live(memory) && !pyprof__heap_self.has_lock && pyprof__heap_forget(memory, was);
+    return pyprof__heap_may_live(memory) && !pyprof__heap_here()->has_lock && pyprof__heap_forget(memory, was);
 }
 
 /* One allocation ends and another begins, wherever that lies. The old one ends first, as its address is free for others
    within the call; if that fails, it has lived on. */
 PYPROF__INLINE void *pyprof__hook_realloc(uint32_t index, void *context, void *memory, size_t size) {
-    pyprof__heap_thread *self = &pyprof__heap_self;
+    pyprof__heap_thread *self = pyprof__heap_here();
     pyprof__live was;
     if (self->is_inside > 0) {
         return pyprof__next[index].realloc(context, memory, size);
@@ -14449,7 +14552,7 @@ PYPROF__INLINE void *pyprof__hook_realloc(uint32_t index, void *context, void *m
     void *now = pyprof__next[index].realloc(context, memory, size);
     self->is_inside = 0;
     if (now != NULL) {
-        pyprof__hook_count(now, size, 1u << index);
+        pyprof__hook_count(self, now, size, 1u << index);
     } else if (has_ended) {
         pyprof__heap_restore(&was);
     }
@@ -14504,9 +14607,12 @@ static void pyprof__hook_in(uint32_t index) {
     PyMem_SetAllocator(pyprof__domains[index], &hook);
 }
 
-/* Allocates a byte in a domain, and frees it. */
+/* Allocates a byte in a domain, or, behind the last one, by malloc, and frees it. */
 static void pyprof__touch_domain(uint32_t index) {
-    if (index == 0) {
+    if (index == PYPROF__DOMAINS) {
+        void *volatile memory = malloc(1); /* else a compiler leaves both out */
+        free(memory);
+    } else if (index == 0) {
         PyMem_RawFree(PyMem_RawMalloc(1));
     } else if (index == 1) {
         PyMem_Free(PyMem_Malloc(1));
@@ -14515,9 +14621,9 @@ static void pyprof__touch_domain(uint32_t index) {
     }
 }
 
-/* Whether an allocation in a domain comes to our hook. */
+/* Whether an allocation as pyprof__touch_domain makes it comes to our hook. */
 static bool pyprof__heap_probe(uint32_t index) {
-    pyprof__heap_thread *self = &pyprof__heap_self;
+    pyprof__heap_thread *self = pyprof__heap_here();
     int64_t left = self->left;
     uint64_t mean = self->mean;
     self->probed = 1u << index;
@@ -14628,7 +14734,8 @@ static bool pyprof__heap_desc_is_valid(const pyprof_heap_desc *desc) {
 
 /* Begins, or goes on, with all hooks in place. With pyprof__lifecycle. */
 static pyprof_result pyprof__heap_begin(const pyprof_heap_desc *desc) {
-    pyprof__heap_thread *self = &pyprof__heap_self;
+    pyprof__native_claim();
+    pyprof__heap_thread *self = pyprof__heap_here();
     uint32_t domains = pyprof__heap_domains();
     if (pyprof__get64(&pyprof__heap_mean) != 0 && domains == (1u << PYPROF__DOMAINS) - 1) {
         pyprof__say("heap sampling is already on: pyprof_heap_stop ends it");
@@ -14649,6 +14756,7 @@ static pyprof_result pyprof__heap_begin(const pyprof_heap_desc *desc) {
     }
     pyprof__stay_loaded_for_hooks();
     pyprof__set64(&pyprof__heap_mean, desc->sampling_bytes);
+    pyprof__native_listen();
     for (uint32_t i = 0; i < PYPROF__DOMAINS; i++) {
         if (!(domains >> i & 1)) {
             pyprof__hook_in(i);
@@ -14683,11 +14791,11 @@ PYPROF_API pyprof_result pyprof_heap_start(const pyprof_heap_desc *desc) {
 
 /* Takes the lock, if heap sampling is on in this process. False: it is not, and nothing was taken. */
 static bool pyprof__heap_enter_on(void) {
-    if (!pyprof__heap_enter(&pyprof__heap_self)) {
+    if (!pyprof__heap_enter(pyprof__heap_here())) {
         return false;
     }
     if (!pyprof__heap.is_on) {
-        pyprof__heap_leave(&pyprof__heap_self);
+        pyprof__heap_leave(pyprof__heap_here());
         return false;
     }
     return true;
@@ -14700,7 +14808,7 @@ PYPROF_API pyprof_result pyprof_heap_stop(void) {
     pyprof_logger logger = pyprof__heap.desc.logger;
     bool was_on = pyprof__get64(&pyprof__heap_mean) != 0;
     pyprof__set64(&pyprof__heap_mean, 0);
-    pyprof__heap_leave(&pyprof__heap_self);
+    pyprof__heap_leave(pyprof__heap_here());
     return pyprof__report(&logger, was_on ? PYPROF_OK : pyprof__say_no_heap("pyprof_heap_stop"));
 }
 
@@ -14716,7 +14824,7 @@ PYPROF_API pyprof_result pyprof_heap_snapshot(pyprof_profile **profile) {
     }
     pyprof_logger logger = pyprof__heap.desc.logger;
     *profile = pyprof__heap_profile();
-    pyprof__heap_leave(&pyprof__heap_self);
+    pyprof__heap_leave(pyprof__heap_here());
     if (*profile == NULL) {
         pyprof__say("%s: the allocator gave no memory for a copy", caller);
     }
@@ -14733,8 +14841,8 @@ PYPROF_API pyprof_result pyprof_heap_get_stats(pyprof_heap_stats *stats) {
         return pyprof__say_no_heap(caller);
     }
     pyprof__heap_fill_stats(stats);
-    pyprof__heap_leave(&pyprof__heap_self);
-    stats->domains = pyprof__may_hook() ? pyprof__heap_domains() : 0;
+    pyprof__heap_leave(pyprof__heap_here());
+    stats->domains = pyprof__may_hook() ? pyprof__heap_domains() | pyprof__native_domain() : 0;
     return PYPROF_OK;
 }
 
@@ -14762,7 +14870,7 @@ PYPROF_API pyprof_result pyprof_heap_shutdown(void) {
         result = pyprof__say_no_heap(caller);
     } else {
         logger = pyprof__heap.desc.logger;
-        pyprof__heap_leave(&pyprof__heap_self);
+        pyprof__heap_leave(pyprof__heap_here());
         if (!pyprof__may_hook()) {
             result = pyprof__say_gil(caller);
         } else if (!pyprof__can_unhook()) {
@@ -14776,23 +14884,312 @@ PYPROF_API pyprof_result pyprof_heap_shutdown(void) {
                 PyMem_SetAllocator(pyprof__domains[i], &pyprof__next[i]);
             }
         }
-        (void)pyprof__heap_enter(&pyprof__heap_self);
+        pyprof__native_end();
+        (void)pyprof__heap_enter(pyprof__heap_here());
         pyprof__heap_clear();
-        pyprof__heap_leave(&pyprof__heap_self);
+        pyprof__heap_leave(pyprof__heap_here());
     }
     pyprof__unlock();
     return pyprof__report(&logger, result);
 }
 
 PYPROF_API void pyprof_heap_on_alloc(const void *memory, size_t size) {
-    if (memory != NULL && pyprof__get64(&pyprof__heap_mean) != 0 && pyprof__heap_self.is_inside == 0) {
-        pyprof__hook_count(memory, size, PYPROF__HEAP_HOST);
+    if (memory != NULL && pyprof__get64(&pyprof__heap_mean) != 0) {
+        pyprof__heap_thread *self = pyprof__heap_here();
+        if (self->is_inside == 0) {
+            pyprof__hook_count(self, memory, size, PYPROF__HEAP_HOST);
+        }
     }
 }
 
 PYPROF_API void pyprof_heap_on_free(const void *memory) {
     pyprof__live was;
     (void)pyprof__hook_forget(memory, &was);
+}
+#endif /* PYPROF_NO_HEAP */
+
+// >>native
+// What C code allocates by malloc and maps by mmap, where libpyprof-heap.so (tools/libpyprof_heap.c) is preloaded. In: what that
+// library tells, see pyprof_heap_listener. Out: as by >>hooks; and the mappings that are samples and live.
+// Who: any thread, with or without the GIL, never within itself: what the profiler allocates is passed through by that library
+// while it is here, and by is_inside elsewhere (pyprof__heap_step_aside). The mappings are guarded by pyprof__heap_lock.
+// Invariants: a thread's own part lies in the bytes that the library has for it, from before the first hook goes in until
+// the process ends, also when nobody listens: so the hooks' is_inside is seen here, and what a hook has passed on to
+// malloc, as an arena to mmap, counts once. And no variable of a thread of ours is touched within malloc, for which the
+// loader may allocate, nor when a thread has given those back already.
+// A mapping is whole pages, and may end in parts: what is left of a sample stands for what is left of all that it stood
+// for. One that mremap moves or resizes goes on being the sample that it was: with the chance that it had, it stands for
+// the new size as it did for the old one. So it is not asked whether it was memory, which mremap does not say.
+// Begin with pyprof__native_listen, pyprof__native_alloc, pyprof__map_cut.
+
+#ifndef PYPROF_NO_HEAP
+
+typedef char pyprof__heap_thread_fits[sizeof(pyprof__heap_thread) <= PYPROF_HEAP_THREAD ? 1 : -1];
+
+static struct {
+    const pyprof_heap_interposer *interposer; /* NULL = none, or it is not ours */
+    bool is_decided;
+    pyprof__atomic32 is_on;
+} pyprof__native;
+
+static void *pyprof__heap_step_aside(void) {
+    if (__atomic_load_n(&pyprof__heap_room, __ATOMIC_RELAXED) == NULL) {
+        return NULL;
+    }
+    pyprof__heap_thread *self = pyprof__heap_here();
+    self->is_inside++;
+    return self;
+}
+
+static void pyprof__heap_step_back(void *aside) {
+    if (aside != NULL) {
+        ((pyprof__heap_thread *)aside)->is_inside--;
+    }
+}
+
+static void pyprof__native_alloc(void *thread, const void *memory, size_t size) {
+    pyprof__heap_thread *self = (pyprof__heap_thread *)thread;
+    if (self->is_inside == 0) {
+        pyprof__hook_count(self, memory, size, PYPROF_HEAP_NATIVE);
+    }
+}
+
+static void pyprof__native_free(void *thread, const void *memory) {
+    pyprof__live was;
+    (void)thread;
+    (void)pyprof__hook_forget(memory, &was);
+}
+
+/* As pyprof__hook_realloc. A size of 0 frees, in some C libraries, and answers with NULL; that is no failure. */
+static void *pyprof__native_realloc(void *thread, void *memory, size_t size,
+                                    void *(*pass_on)(void *memory, size_t size)) {
+    pyprof__live was;
+    bool has_ended = memory != NULL && pyprof__hook_forget(memory, &was);
+    int error = errno;
+    errno = 0;
+    void *now = pass_on(memory, size);
+    if (now == NULL && has_ended && (size != 0 || errno == ENOMEM)) {
+        pyprof__heap_restore(&was);
+    }
+    errno = errno != 0 ? errno : error;
+    if (now != NULL) {
+        pyprof__native_alloc(thread, now, size);
+    }
+    return now;
+}
+
+static size_t pyprof__map_pages(size_t size) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return (size + page - 1) / page * page;
+}
+
+static pyprof__live *pyprof__map_at(uint32_t index) {
+    return &PYPROF__ITEM(pyprof__live, &pyprof__heap.mappings, index);
+}
+
+/* The first mapping that ends behind an address; their number if there is none. */
+static uint32_t pyprof__map_find(uintptr_t address) {
+    uint32_t low = 0, high = pyprof__heap.mappings.count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        const pyprof__live *mapping = pyprof__map_at(middle);
+        if (mapping->address + mapping->size <= address) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+/* Adds a mapping where none is. False: no room. */
+static bool pyprof__map_add(const pyprof__live *sample) {
+    uint32_t at = pyprof__map_find(sample->address);
+    if (pyprof__array_add(pyprof__heap.memory, &pyprof__heap.mappings) == PYPROF__NONE) {
+        pyprof__heap.stats.lost_memory++;
+        pyprof__heap.stats.lost_bytes += pyprof__heap_rounded(sample->weight * (double)sample->size);
+        return false;
+    }
+    memmove(pyprof__map_at(at) + 1, pyprof__map_at(at), (pyprof__heap.mappings.count - 1 - at) * sizeof *sample);
+    *pyprof__map_at(at) = *sample;
+    pyprof__heap.stats.samples_live++;
+    pyprof__add(&pyprof__heap.mapped_now, 1);
+    return true;
+}
+
+static void pyprof__map_remove(uint32_t at) {
+    pyprof__live *mapping = pyprof__map_at(at);
+    memmove(mapping, mapping + 1, (pyprof__heap.mappings.count - 1 - at) * sizeof *mapping);
+    pyprof__heap.mappings.count--;
+    pyprof__heap.stats.samples_live--;
+    pyprof__add(&pyprof__heap.mapped_now, (uint32_t)-1);
+}
+
+/* Takes out the first part of a mapping between two addresses, into *part; what lies before it and behind stays. False: there
+   is none. */
+static bool pyprof__map_cut(uintptr_t begin, uintptr_t end, pyprof__live *part) {
+    uint32_t at = pyprof__map_find(begin);
+    if (at == pyprof__heap.mappings.count || pyprof__map_at(at)->address >= end) {
+        return false;
+    }
+    pyprof__live whole = *pyprof__map_at(at), before = whole, behind = whole;
+    uintptr_t whole_end = whole.address + whole.size;
+    *part = whole;
+    part->address = whole.address > begin ? whole.address : begin;
+    part->size = (whole_end < end ? whole_end : end) - part->address;
+    before.size = part->address - whole.address;
+    behind.address = part->address + part->size;
+    behind.size = whole_end - behind.address;
+    pyprof__map_remove(at);
+    if (before.size > 0) {
+        pyprof__map_add(&before);
+    }
+    if (behind.size > 0) {
+        pyprof__map_add(&behind);
+    }
+    return true;
+}
+
+/* Takes the lock, if a mapping that is a sample may be concerned. False: none is, and nothing was taken. */
+static bool pyprof__map_enter(pyprof__heap_thread *self) {
+    return pyprof__get(&pyprof__heap.mapped_now) != 0 && !self->has_lock && pyprof__heap_enter(self);
+}
+
+static void pyprof__map_forget(uintptr_t begin, uintptr_t end) {
+    pyprof__live part;
+    while (pyprof__map_cut(begin, end, &part)) {
+        pyprof__heap.stats.samples_freed++;
+    }
+}
+
+/* What was mapped there before is gone: MAP_FIXED. */
+static void pyprof__native_map(void *thread, const void *memory, size_t size, bool is_memory) {
+    pyprof__heap_thread *self = (pyprof__heap_thread *)thread;
+    int error = errno;
+    size_t whole = pyprof__map_pages(size);
+    if (pyprof__map_enter(self)) {
+        pyprof__map_forget((uintptr_t)memory, (uintptr_t)memory + whole);
+        pyprof__heap_leave(self);
+    }
+    if (is_memory && self->is_inside == 0) {
+        pyprof__hook_count(self, memory, whole, PYPROF__HEAP_MAP);
+    }
+    errno = error;
+}
+
+/* With the lock throughout, as the addresses may be mapped again by another thread at once. */
+static int pyprof__native_unmap(void *thread, void *memory, size_t size, int (*pass_on)(void *memory, size_t size)) {
+    pyprof__heap_thread *self = (pyprof__heap_thread *)thread;
+    if (!pyprof__map_enter(self)) {
+        return pass_on(memory, size);
+    }
+    int result = pass_on(memory, size);
+    int error = errno;
+    if (result == 0) {
+        pyprof__map_forget((uintptr_t)memory, (uintptr_t)memory + pyprof__map_pages(size));
+    }
+    pyprof__heap_leave(self);
+    errno = error;
+    return result;
+}
+
+/* What a sample has grown by was allocated, too. */
+static void pyprof__map_grow(pyprof__live *part, size_t size) {
+    double space = part->weight * (double)size;
+    pyprof__node_at(pyprof__heap.tree, part->node)->cpu_ns += pyprof__heap_rounded(space);
+    pyprof__heap.stats.alloc_bytes += pyprof__heap_rounded(space);
+    pyprof__heap.alloc_variance -= pyprof__heap_variance(part->size, part->weight);
+    part->size += size;
+    pyprof__heap.alloc_variance += pyprof__heap_variance(part->size, part->weight);
+}
+
+/* Where the pages have gone. Two addresses of the same pages (size 0) are one mapping. */
+static void pyprof__map_move(const pyprof_heap_remap *call, uintptr_t now) {
+    uintptr_t begin = (uintptr_t)call->memory, end = begin + pyprof__map_pages(call->size), from = begin;
+    size_t size = pyprof__map_pages(call->new_size);
+    pyprof__live part;
+    if (now != begin || now + size > end) { /* what was there is gone, or its end was not seen */
+        pyprof__map_forget(now == begin ? end : now, now + size);
+    }
+    while (from < end && pyprof__map_cut(from, end, &part)) {
+        uintptr_t at = part.address - begin;
+        from = part.address + part.size;
+        if (at >= size) {
+            pyprof__heap.stats.samples_freed++;
+            continue;
+        }
+        if (part.size > size - at) {
+            part.size = size - at;
+        } else if (from == end && size > end - begin) {
+            pyprof__map_grow(&part, size - (size_t)(end - begin));
+        }
+        part.address = now + at;
+        pyprof__map_add(&part);
+    }
+}
+
+static void *pyprof__native_remap(void *thread, const pyprof_heap_remap *call,
+                                  void *(*pass_on)(const pyprof_heap_remap *call)) {
+    pyprof__heap_thread *self = (pyprof__heap_thread *)thread;
+    if (call->size == 0 || !pyprof__map_enter(self)) {
+        return pass_on(call);
+    }
+    void *now = pass_on(call);
+    int error = errno;
+    if ((intptr_t)now != -1) { /* MAP_FAILED */
+        pyprof__map_move(call, (uintptr_t)now);
+    }
+    pyprof__heap_leave(self);
+    errno = error;
+    return now;
+}
+
+/* Looks for the library, once, and from then on has threads' parts there. With pyprof__lifecycle, before any hook is in. */
+static void pyprof__native_claim(void) {
+    if (pyprof__native.is_decided) {
+        return;
+    }
+    pyprof__native.is_decided = true;
+    const pyprof_heap_interposer *interposer =
+        (const pyprof_heap_interposer *)dlsym(RTLD_DEFAULT, PYPROF_HEAP_INTERPOSER);
+    if (interposer != NULL && interposer->claim(&pyprof__heap)) {
+        pyprof__native.interposer = interposer;
+        __atomic_store_n(&pyprof__heap_room, interposer->thread, __ATOMIC_RELAXED);
+    }
+}
+
+/* Begins to listen, if malloc is the library's. It is not in a program that has one of its own. */
+static void pyprof__native_listen(void) {
+    static const pyprof_heap_listener listener = {pyprof__native_alloc, pyprof__native_free,  pyprof__native_realloc,
+                                                  pyprof__native_map,   pyprof__native_unmap, pyprof__native_remap};
+    if (pyprof__native.interposer == NULL || pyprof__get(&pyprof__native.is_on) != 0) {
+        return;
+    }
+    pyprof__native.interposer->listen(&listener);
+    if (pyprof__heap_probe(PYPROF__DOMAINS)) {
+        pyprof__set(&pyprof__native.is_on, 1);
+    } else {
+        pyprof__native.interposer->listen(NULL);
+    }
+}
+
+static void pyprof__native_end(void) {
+    if (pyprof__native.interposer != NULL) {
+        pyprof__native.interposer->listen(NULL);
+        pyprof__set(&pyprof__native.is_on, 0);
+    }
+}
+
+static uint32_t pyprof__native_domain(void) {
+    return pyprof__get(&pyprof__native.is_on) != 0 ? PYPROF_HEAP_NATIVE : 0;
+}
+
+#else
+static void *pyprof__heap_step_aside(void) {
+    return NULL;
+}
+static void pyprof__heap_step_back(void *aside) {
+    (void)aside;
 }
 #endif /* PYPROF_NO_HEAP */
 

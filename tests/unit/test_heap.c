@@ -14,9 +14,9 @@ static void start(size_t sampling_bytes, size_t memory_limit, uint64_t seed) {
     pyprof_heap_desc desc = {0};
     desc.sampling_bytes = sampling_bytes;
     desc.memory_limit = memory_limit;
-    pyprof__heap_self.random = seed;
-    pyprof__heap_self.mean = 0;
-    pyprof__heap_self.left = 0;
+    pyprof__heap_here()->random = seed;
+    pyprof__heap_here()->mean = 0;
+    pyprof__heap_here()->left = 0;
     assert_int_equal(pyprof_heap_start(&desc), PYPROF_OK);
 }
 
