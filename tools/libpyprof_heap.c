@@ -247,14 +247,26 @@ static void *first_mremap(void *memory, size_t size, size_t new_size, int flags,
 
 /* ---- who listens ---------------------------------------------------------------------------------------- */
 
+static void hear_nothing(void *thread, const void *memory, size_t size) {
+    (void)thread, (void)memory, (void)size;
+}
+
+static void *only_pass_on(void *thread, void *memory, size_t size, void *(*pass_on)(void *memory, size_t size)) {
+    (void)thread;
+    return pass_on(memory, size);
+}
+
+/* For what the loader allocates; it calls no others. */
+static const pyprof_heap_listener deaf = {.on_alloc = hear_nothing, .on_realloc = only_pass_on};
+
 /* Who hears of a call, and then of nothing that is done inside it, until leave; NULL = nobody. */
 static inline const pyprof_heap_listener *enter(const void *caller) {
     const pyprof_heap_listener *listener = atomic_load_explicit(&listening, memory_order_relaxed);
-    if (__builtin_expect(listener == NULL, 1) || here.depth != 0 || is_loaders(caller)) {
+    if (__builtin_expect(listener == NULL, 1) || here.depth != 0) {
         return NULL;
     }
     here.depth = 1;
-    return listener;
+    return is_loaders(caller) ? &deaf : listener;
 }
 
 static inline void leave(void) {
@@ -317,13 +329,13 @@ EXPORTED void free(void *memory) {
     leave();
 }
 
-static void *resize(void *memory, size_t size, const void *caller) {
+EXPORTED void *realloc(void *memory, size_t size) {
     if (is_bootstraps(memory)) {
         size_t old_size = bootstrap_size(memory);
         void *now = NEXT(malloc)(size);
         return now == NULL ? NULL : memcpy(now, memory, old_size < size ? old_size : size);
     }
-    const pyprof_heap_listener *listener = enter(caller);
+    const pyprof_heap_listener *listener = enter(CALLER);
     if (listener == NULL) {
         return NEXT(realloc)(memory, size);
     }
@@ -332,15 +344,8 @@ static void *resize(void *memory, size_t size, const void *caller) {
     return now;
 }
 
-EXPORTED void *realloc(void *memory, size_t size) {
-    return resize(memory, size, CALLER);
-}
-
-/* Not the next one's, which may call realloc. */
-EXPORTED void *reallocarray(void *memory, size_t count, size_t size) {
-    size_t whole;
-    return __builtin_mul_overflow(count, size, &whole) ? lacking(size) : resize(memory, whole, CALLER);
-}
+/* reallocarray is left to libc, which calls the program's realloc: that may be another one than ours, whose blocks are
+   not the next one's. */
 
 EXPORTED int posix_memalign(void **memory, size_t alignment, size_t size) {
     const pyprof_heap_listener *listener = enter(CALLER);

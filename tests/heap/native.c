@@ -28,6 +28,12 @@ static struct {
     int count;
 } held;
 
+/* Whether malloc is another library's, preloaded behind the one that is tested, and not libc's: some lack pvalloc, and an
+   errno. */
+static bool is_of_others(void) {
+    return getenv("NATIVE_OF_OTHERS") != NULL;
+}
+
 /* ---- a C extension ---------------------------------------------------------------------------------------- */
 
 static void *volatile out; /* so that no compiler leaves an allocation out */
@@ -94,7 +100,7 @@ static PyObject *c_odd(PyObject *module, PyObject *unused) {
     const volatile size_t too_much = SIZE_MAX / 2, half = SIZE_MAX / 4 + 1;
     void *volatile block = malloc(1000); /* gcc does not see that it lives on */
     assert_null(realloc(block, too_much));
-    assert_int_equal(errno, ENOMEM);
+    assert_true(errno == ENOMEM || is_of_others());
     assert_null(reallocarray(block, half, 8));
     assert_null(malloc(too_much));
     assert_null(calloc(half, 8));
@@ -102,7 +108,7 @@ static PyObject *c_odd(PyObject *module, PyObject *unused) {
     errno = 77;
     free(malloc(5000));
     free(NULL);
-    assert_null(realloc(malloc(700), 0));
+    free(realloc(malloc(700), 0));
     assert_int_equal(errno, 77);
     keep(block);
     Py_RETURN_NONE;
@@ -209,7 +215,8 @@ static void test_each_function(void **state) {
     char code[200], name[50];
     (void)state;
     start(1, 1);
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+    size_t count = sizeof kinds / sizeof *kinds - (is_of_others());
+    for (size_t i = 0; i < count; i++) {
         const char *kind = kinds[i];
         snprintf(name, sizeof name, "by_%s", kind);
         snprintf(code, sizeof code, "def by_%s(): c.take('%s', 10, 8192)\nby_%s()", kind, kind, kind);
