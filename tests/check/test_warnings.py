@@ -13,8 +13,11 @@ STANDARDS = ["c99", "gnu99", "c11", "gnu11", "c++17", "gnu++17"]
 STRICT = ["c99", "c11", "c++17"]
 # A strict C hides the system's functions from the first header on, so there the implementation must come first.
 BEHIND_OTHERS = {"c99": "gnu99", "c11": "gnu11"}
-# Some warnings are the optimizer's; with NDEBUG a variable may be used for nothing any more.
+# With NDEBUG a variable may be used for nothing any more.
 LEVELS = [["-O0"], ["-O0", "-DNDEBUG"], ["-O2"], ["-O3"], ["-Os"]]
+# Some of gcc's warnings are its optimizer's, and each level may have its own; NDEBUG is for the preprocessor. All of
+# clang's come before its optimizer: at another level only macros differ (__OPTIMIZE__). There the text alone is read.
+TO_THE_END = {"gcc": [["-O0"], ["-O2"], ["-O3"], ["-Os"]], "clang": [["-O0"]]}
 
 
 class Warnings(unittest.TestCase):
@@ -83,7 +86,8 @@ class Optimized(unittest.TestCase):
     def command(self, standard, level):
         return (compiling.command(COMPILER, standard, [compiling.python_include()]) + level +
                 ["-DPYPROF_RUN_PYTHON=\"python3\"", "-DPYPROF_RUN_TAG=\"3.11\"",
-                 "-DPYPROF_RUN_LIBRARIES=\"../lib\"", "-DATTACH_LIBRARIES=\"../lib\"", "-c", "-o", os.devnull])
+                 "-DPYPROF_RUN_LIBRARIES=\"../lib\"", "-DATTACH_LIBRARIES=\"../lib\""] +
+                (["-c", "-o", os.devnull] if level in TO_THE_END[COMPILER] else ["-fsyntax-only"]))
 
 
 if __name__ == "__main__":
