@@ -259,7 +259,8 @@ class ScenesTest(unittest.TestCase):
 
 class DepthTest(unittest.TestCase):
     def test_cut_off(self):
-        run = harness.Run(SCRIPT, [0.2], ['collapsed,samples,idle'], 1000, ['-d', 100])
+        run = harness.Run(SCRIPT, [0.2, 'recursion', 'generators', 'waits_lock'], ['collapsed,samples,idle'], 1000,
+                          ['-d', 100])
         cut = [stack for stack in run.stacks('collapsed,samples,idle') if '[truncated]' in collapsed.names(stack)]
         self.assertGreater(len(cut), 0)
         for stack in cut:
@@ -273,7 +274,8 @@ class DepthTest(unittest.TestCase):
 
     def test_quiet(self):
         """Calls into C stand still for long enough to be read without a signal."""
-        run = harness.measured(SCRIPT, [0.2], ['collapsed,wall'], 1000, ['-q'])
+        run = harness.measured(SCRIPT, [0.2, 'holds_sort', 'frees_hash', 'generators'], ['collapsed,wall'], 1000,
+                               ['-q'])
         clocks = run.printed()
         for thread, mark in (('holds_sort', 'sort'), ('frees_hash', 'hash')):
             total = sum(stack.value for stack in run.stacks('collapsed,wall')
