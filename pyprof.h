@@ -56,6 +56,9 @@
      on average, and its error is known: pyprof_heap_desc. The stack is that of the thread that allocates, at that moment.
      It runs with a recording or without one, and costs nothing until it is started. Define PYPROF_NO_HEAP before the
      implementation to leave it out.
+     What C code allocates is in it, too, if the program was started with libpyprof-heap.so preloaded (LD_PRELOAD;
+     tools/libpyprof_heap.c): malloc and its kin under the line of Python that called, or "[native]" in a thread that is not
+     in Python or has let go of the GIL, and memory from mmap under "[mmap]". What Python passes on to malloc counts once.
 
    WHEN SOMETHING FAILS
      Every function that can fail answers with a pyprof_result. pyprof_last_error() is the same in words, with the

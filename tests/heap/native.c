@@ -86,6 +86,22 @@ static PyObject *c_take(PyObject *module, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
+/* take(kind, count, size), without the GIL. */
+static PyObject *c_take_without(PyObject *module, PyObject *arguments) {
+    const char *kind;
+    int count, size;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "sii", &kind, &count, &size)) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS;
+    for (int i = 0; i < count; i++) {
+        keep(allocate(kind, (size_t)size));
+    }
+    Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
+}
+
 static PyObject *c_drop(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
     while (held.count > 0) {
@@ -167,11 +183,10 @@ static PyObject *c_map(PyObject *module, PyObject *how) {
 }
 
 static PyObject *c_module(void) {
-    static PyMethodDef methods[] = {{"take", c_take, METH_VARARGS, NULL},
-                                    {"drop", c_drop, METH_NOARGS, NULL},
-                                    {"odd", c_odd, METH_NOARGS, NULL},
-                                    {"map", c_map, METH_O, NULL},
-                                    {NULL, NULL, 0, NULL}};
+    static PyMethodDef methods[] = {
+        {"take", c_take, METH_VARARGS, NULL}, {"take_without", c_take_without, METH_VARARGS, NULL},
+        {"drop", c_drop, METH_NOARGS, NULL},  {"odd", c_odd, METH_NOARGS, NULL},
+        {"map", c_map, METH_O, NULL},         {NULL, NULL, 0, NULL}};
     static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "c", NULL, -1, methods, NULL, NULL, NULL, NULL};
     return PyModule_Create(&module);
 }
@@ -379,6 +394,17 @@ static void test_forks(void **state) {
     assert_int_equal(pyprof_heap_shutdown(), PYPROF_OK);
 }
 
+static void test_without_the_gil(void **state) {
+    (void)state;
+    start(1, 1);
+    double before = live("[native]");
+    run("def without(): c.take_without('malloc', 10, 1000)\nwithout()");
+    assert_near(live("[native]") - before, 10000);
+    assert_true(live("without") < 1000);
+    run("c.drop()");
+    assert_int_equal(pyprof_heap_shutdown(), PYPROF_OK);
+}
+
 /* After stop no more are taken, and frees are followed. There is one listener for good, which may begin anew. */
 static void test_stop_and_claim(void **state) {
     const pyprof_heap_interposer *interposer =
@@ -421,9 +447,11 @@ static void test_own_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_each_function),  cmocka_unit_test(test_mappings),   cmocka_unit_test(test_beside_python),
-        cmocka_unit_test(test_estimates),      cmocka_unit_test(test_threads),    cmocka_unit_test(test_forks),
-        cmocka_unit_test(test_stop_and_claim), cmocka_unit_test(test_own_memory),
+        cmocka_unit_test(test_each_function),   cmocka_unit_test(test_mappings),
+        cmocka_unit_test(test_beside_python),   cmocka_unit_test(test_estimates),
+        cmocka_unit_test(test_threads),         cmocka_unit_test(test_forks),
+        cmocka_unit_test(test_stop_and_claim),  cmocka_unit_test(test_own_memory),
+        cmocka_unit_test(test_without_the_gil),
     };
     tell_home();
     assert_int_equal(pthread_atfork(allocate_at_fork, allocate_at_fork, allocate_at_fork), 0);

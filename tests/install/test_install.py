@@ -32,6 +32,7 @@ class InstallTest(users.UserTest):
         # What pyprof-run loads lies in a folder of its own.
         others = {path for path in installed - self.HEADERS - self.TOOLS if not path.startswith('lib/pyprof/')}
         self.assertEqual(others, set())
+        self.assertIn('lib/pyprof/libpyprof-heap.so', installed)
         self.assertEqual(self.introspect('build', 'tests'), [])
         for target in self.introspect('build', 'targets'):
             self.assertEqual(os.path.dirname(target['defined_in']), os.path.join(users.SOURCE, 'tools'))
