@@ -8,7 +8,8 @@ import unittest
 
 import compiling
 
-TOOLS = ["pyprof-svg.c", "pyprof-run.c", "run_program.c", "run_host.c", "run_writer.c", "libpyprof.c"]
+TOOLS = ["pyprof-svg.c", "pyprof-run.c", "run_program.c", "run_host.c", "run_writer.c", "libpyprof.c",
+         "libpyprof_heap.c"]
 DEFINED = ['-DPYPROF_RUN_PYTHON="python3"', '-DPYPROF_RUN_TAG="3"', '-DPYPROF_RUN_LIBRARIES="."']
 
 

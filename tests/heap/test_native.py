@@ -1,5 +1,5 @@
-"""libpyprof-heap.so in any process: what it prints and how it ends is as without; with somebody who listens, too; and what
-C code allocates in a python that knows nothing of either library."""
+"""libpyprof-heap.so in any process: what it prints and how it ends is as without; with somebody who listens, too; and
+what C code allocates in a python that knows nothing of either library."""
 import glob
 import os
 import shutil
