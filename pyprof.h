@@ -14631,7 +14631,9 @@ static bool pyprof__heap_probe(uint32_t index) {
     uint64_t mean = self->mean;
     self->probed = 1u << index;
     self->left = -1;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST); /* compilers know malloc, and that it does not look at our memory */
     pyprof__touch_domain(index);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
     bool is_called = self->probed == 0;
     self->probed = 0;
     self->left = left;
@@ -14941,10 +14943,12 @@ static void *pyprof__heap_step_aside(void) {
     }
     pyprof__heap_thread *self = pyprof__heap_here();
     self->is_inside++;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST); /* as in pyprof__heap_probe */
     return self;
 }
 
 static void pyprof__heap_step_back(void *aside) {
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
     if (aside != NULL) {
         ((pyprof__heap_thread *)aside)->is_inside--;
     }
