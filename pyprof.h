@@ -5351,14 +5351,24 @@ static void pyprof__coarsen(pyprof_profile *profile, bool any_kind) {
     }
 }
 
-/* Room for one more span. The time line takes 3/16 of the memory limit at most; beyond, it is made coarser, and if
-   merging within kinds frees less than a quarter, across them. False: there is no room for a time line at all. */
+/* Makes room for so many more spans, in the 3/16 of the memory limit that the time line takes at most. False: as it is,
+   it may not grow so far. */
+static bool pyprof__timeline_has_room(pyprof_profile *profile, size_t more) {
+    pyprof__array *timeline = &profile->timeline;
+    size_t most = profile->memory.limit / 16 * 3 / sizeof(pyprof__span), count = timeline->count + more;
+    while (timeline->capacity < count && timeline->capacity < most) {
+        size_t doubled = timeline->capacity == 0 ? 32 : 2 * (size_t)timeline->capacity;
+        if (!pyprof__array_resize(&profile->memory, timeline, pyprof__min64(doubled, most))) {
+            break;
+        }
+    }
+    return count <= timeline->capacity;
+}
+
+/* Room for one more span. Where the time line is full it is made coarser, and if merging within kinds frees less than a
+   quarter, across them. False: there is no room for a time line at all. */
 static bool pyprof__timeline_reserve(pyprof_profile *profile) {
-    size_t most = profile->memory.limit / 16 * 3 / sizeof(pyprof__span);
-    size_t doubled = profile->timeline.capacity == 0 ? 32 : 2 * (size_t)profile->timeline.capacity;
-    if (profile->timeline.count < profile->timeline.capacity ||
-        (profile->timeline.capacity < most &&
-         pyprof__array_resize(&profile->memory, &profile->timeline, pyprof__min64(doubled, most)))) {
+    if (pyprof__timeline_has_room(profile, 1)) {
         return true;
     }
     if (profile->timeline.count < 16) {
@@ -8746,14 +8756,13 @@ static void pyprof__tend_waiting(pyprof__sampler *sampler) {
 /* Gives each member a sample at this tick: in the figures at once, in the profile when that is brought up to date. */
 static void pyprof__count_waiting(pyprof__sampler *sampler, uint64_t now) {
     pyprof__waiting *waiting = &sampler->waiting;
-    const pyprof__array *timeline = &sampler->profile->timeline;
     uint32_t others = sampler->threads.count - waiting->members.count;
     waiting->ticks++;
     waiting->wall = waiting->walls[waiting->ticks % PYPROF__RECENT] = now;
     sampler->stats.samples += waiting->members.count;
     sampler->stats.samples_idle += waiting->members.count;
     sampler->stats.truncated_depth += waiting->cut;
-    if (waiting->members.count > 0 && timeline->capacity - timeline->count < 4 * others + 64) {
+    if (waiting->members.count > 0 && !pyprof__timeline_has_room(sampler->profile, 4 * (size_t)others + 64)) {
         pyprof__settle_waiting(sampler); /* the time line may be made coarser, by the lengths of its spans */
     }
 }

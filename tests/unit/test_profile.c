@@ -142,6 +142,26 @@ static void test_full_timeline_coarsens_and_says_so(void **state) {
     bench_close(&bench);
 }
 
+/* Room that is asked for is made while the limit lasts, and nothing is merged for it. */
+static void test_room_in_the_timeline(void **state) {
+    workbench bench;
+    (void)state;
+    bench_open(&bench, (size_t)1 << 20);
+    const pyprof__array *timeline = &bench.profile->timeline;
+    const uint32_t most = ((uint32_t)1 << 20) / 16 * 3 / (uint32_t)sizeof(pyprof__span);
+    assert_true(pyprof__timeline_has_room(bench.profile, 1));
+    assert_in_range(timeline->capacity, 1, 64);
+    assert_true(pyprof__timeline_has_room(bench.profile, 500));
+    assert_in_range(timeline->capacity, 500, 1024);
+    assert_true(pyprof__timeline_has_room(bench.profile, most));
+    assert_int_equal(timeline->capacity, most);
+    assert_false(pyprof__timeline_has_room(bench.profile, most + 1));
+    assert_int_equal(timeline->capacity, most);
+    assert_int_equal(timeline->count, 0);
+    assert_int_equal(bench.profile->timeline_coarsened, 0);
+    bench_close(&bench);
+}
+
 /* Threads without end, of which none has two spans to merge: what the time line cannot take must not shift
    what comes after. */
 static void test_timeline_that_cannot_be_coarsened(void **state) {
@@ -208,6 +228,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sums_of_a_node),
         cmocka_unit_test(test_absence_fills_up_to_a_moment),
+        cmocka_unit_test(test_room_in_the_timeline),
         cmocka_unit_test(test_coarsening_keeps_the_sums),
         cmocka_unit_test(test_coarsening_lets_the_longer_one_speak),
         cmocka_unit_test(test_full_timeline_coarsens_and_says_so),

@@ -289,6 +289,37 @@ static void check_lists(pyprof__sampler *sampler) {
     assert_true(pyprof__lists_unchanged(sampler));
 }
 
+/* Makes the time line so long that no more than this many spans have room. */
+static void fill_timeline(pyprof__sampler *sampler, uint32_t left) {
+    const pyprof__array *timeline = &sampler->profile->timeline;
+    const pyprof__thread *thread = pyprof__member_at(sampler, 0);
+    for (uint32_t kind = 0; timeline->capacity == timeline->count || timeline->capacity - timeline->count > left;
+         kind ^= PYPROF__IDLE) {
+        pyprof__add_time(sampler->profile, thread->track, thread->last.node, kind, 1, 0);
+    }
+}
+
+/* Who is parked is brought up to date only if the time line may be made coarser at this tick, not whenever it is nearly as
+   long as what was made for it. */
+static void check_settling(pyprof__sampler *sampler) {
+    pyprof_profile *profile = sampler->profile;
+    const pyprof__thread *thread = pyprof__member_at(sampler, 0);
+    pyprof__settle_waiting(sampler);
+    fill_timeline(sampler, 8);
+    uint64_t ticks = thread->parking.ticks;
+    pyprof__count_waiting(sampler, pyprof__now());
+    assert_int_equal(thread->parking.ticks, ticks);
+    assert_int_equal(sampler->waiting.ticks, ticks + 1);
+    while (pyprof__timeline_has_room(profile, 1024)) {
+        fill_timeline(sampler, 8);
+    }
+    fill_timeline(sampler, 8);
+    uint64_t coarsened = profile->timeline_coarsened;
+    pyprof__count_waiting(sampler, pyprof__now());
+    assert_int_equal(thread->parking.ticks, ticks + 2);
+    assert_int_equal(profile->timeline_coarsened, coarsened);
+}
+
 static void test_who_is_parked_is_passed_by(void **state) {
     counted_memory counts;
     pyprof_desc desc = described(&counts, 16 * MIB, 1000);
@@ -300,6 +331,7 @@ static void test_who_is_parked_is_passed_by(void **state) {
     pyprof__sampler *sampler = lock_with_parked(12);
     check_lists(sampler);
     check_names(sampler);
+    check_settling(sampler);
     pthread_mutex_unlock(&sampler->lock);
     assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
     assert_int_equal(counts.blocks, 0);
