@@ -8890,9 +8890,9 @@ static bool pyprof__can_read(pyprof__sampler *sampler) {
 }
 
 /* Looks at all threads once. The thread that was asked at the last tick (the runner) likely runs Python again: its
-   clocks are read first, then the lists, then it is looked at before the others. With few lists (PYPROF__FRESH_LISTS)
-   their copies are so young that they serve as the last look before a signal is sent (observed.is_fresh), which saves a
-   system call. */
+   clocks are read first, then the lists, then it is looked at before the others. Where few thread states and interpreters
+   are read (PYPROF__FRESH_LISTS) their copies are so young that they serve as the last look before a signal is sent
+   (observed.is_fresh), which saves a system call. */
 static void pyprof__tick(pyprof__sampler *sampler) {
     uint64_t now = pyprof__now();
     uint32_t runner = sampler->runner;
@@ -8918,7 +8918,8 @@ static void pyprof__tick(pyprof__sampler *sampler) {
     pyprof__count_waiting(sampler, now);
     sampler->waiting.candidates = 0;
     if (runner != PYPROF__NONE && pyprof__thread_at(sampler, runner)->seen == sampler->stats.ticks) {
-        observed.is_fresh = sampler->tstates.count + sampler->interps.count <= PYPROF__FRESH_LISTS;
+        uint32_t read = sampler->tstates.count - sampler->waiting.members.count + sampler->interps.count;
+        observed.is_fresh = read <= PYPROF__FRESH_LISTS;
         pyprof__look(sampler, pyprof__thread_at(sampler, runner), &observed);
     }
     for (uint32_t i = pyprof__next_awake(sampler, 0); i < sampler->threads.count;
