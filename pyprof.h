@@ -1808,10 +1808,7 @@ static uint32_t pyprof__bits_first_out(const pyprof__array *bits, uint32_t numbe
     while (number / 64 < bits->count) {
         uint64_t out = ~PYPROF__ITEM(const uint64_t, bits, number / 64) >> number % 64;
         if (out != 0) {
-            for (; (out & 1) == 0; out >>= 1) {
-                number++;
-            }
-            return number;
+            return number + (uint32_t)__builtin_ctzll(out);
         }
         number = (number / 64 + 1) * 64;
     }
@@ -2049,7 +2046,7 @@ static bool pyprof__read(uintptr_t address, void *to, size_t size) {
 /* Reads pieces, none larger than the copy here, each to its own place, in as few calls as fit the copy. False: one
    cannot be read, and those before it may have been. Takes 3 KiB of stack: not for the handler. */
 static bool pyprof__read_pieces(const pyprof__piece *pieces, size_t count) {
-    unsigned char copy[2048] = {0}; /* set, as valgrind does not see that the kernel writes to it */
+    unsigned char copy[2048];
     struct iovec from[PYPROF__PIECES_MAX];
     while (count > 0) {
         size_t total = 0, taken = 0;
@@ -2058,6 +2055,7 @@ static bool pyprof__read_pieces(const pyprof__piece *pieces, size_t count) {
             from[taken].iov_len = pieces[taken].size;
             total += pieces[taken].size;
         }
+        memset(copy, 0, total); /* set, as valgrind does not see that the kernel writes to it */
         if (taken == 0 || !pyprof__read_places(from, taken, copy, total)) {
             return false;
         }
