@@ -5962,6 +5962,8 @@ typedef struct pyprof__waiting {
     uint32_t candidates;            /* threads that were seen to be calm in this tick */
     uint32_t cut;                   /* members whose stack is not whole */
     bool must_wake;                 /* all of them */
+    uint32_t read;                  /* the thread whose clock was read as the tick began: the runner, or PYPROF__NONE */
+    uint64_t read_cpu;              /* what it said */
     bool is_balanced;               /* see pyprof__weigh */
     int64_t rest;
     uint32_t failures;
@@ -8675,8 +8677,9 @@ static int64_t pyprof__weigh(pyprof__sampler *sampler) {
         waiting->has_timer = true;
     }
     for (uint32_t i = 0; i < waiting->awake.count; i++) {
-        pyprof__thread *thread = pyprof__thread_at(sampler, PYPROF__ITEM(uint32_t, &waiting->awake, i));
-        thread->parking.weighed = pyprof__cpu_time(thread);
+        uint32_t index = PYPROF__ITEM(uint32_t, &waiting->awake, i);
+        pyprof__thread *thread = pyprof__thread_at(sampler, index);
+        thread->parking.weighed = index == waiting->read ? waiting->read_cpu : pyprof__cpu_time(thread);
         rest -= (int64_t)thread->parking.weighed;
     }
     rest -= (int64_t)pyprof__clock(CLOCK_THREAD_CPUTIME_ID);
@@ -8902,8 +8905,10 @@ static void pyprof__tick(pyprof__sampler *sampler) {
         return;
     }
     sampler->runner = PYPROF__NONE;
+    sampler->waiting.read = runner;
     if (runner != PYPROF__NONE) {
         pyprof__begin_look(pyprof__thread_at(sampler, runner), &observed);
+        sampler->waiting.read_cpu = observed.cpu;
     }
     pyprof__seek_signal(sampler);
     size_t reserve = pyprof__open_reserve(sampler->memory);
