@@ -133,6 +133,9 @@
      - Once more than a few threads have waited, and until pyprof_stop, the process has a timer of its CPU clock that
        never rings (timer_create): then one look at that clock tells that none of them has run. Where it is refused, a
        tick takes longer.
+     - Where it takes microseconds to set a core's own timer, as on many virtual machines, the process has two more timers
+       until pyprof_stop (timer_create), which spare the sampler that. They wake nobody: their signal stays pending for
+       the sampler's thread alone, which blocks it. Where they are refused, a tick takes longer.
      - A thread that is running Python on another core right now is asked by one signal, and copies its own
        stack in the handler: no allocation, no lock, errno kept, 2 to 6 microseconds with the signal itself.
        The handler is installed with SA_RESTART | SA_ONSTACK, for one signal that nobody has a use for or that you
@@ -1132,6 +1135,33 @@ static void pyprof__wake(pyprof__atomic32 *word) {
     syscall(SYS_futex, &word->value, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 
+/* Two timers of the kernel that take turns: see pyprof__leads_set. */
+typedef struct pyprof__leads {
+    uint32_t count; /* of the timers: 2, or 0 where they do not help */
+    uint32_t turn;  /* the one that was set last */
+    int timers[2];  /* the kernel's ids */
+} pyprof__leads;
+
+/* Makes a timer that wakes nobody: its signal is for the calling thread alone, which blocks all signals, and stays pending
+   there. False: the system refuses it. */
+static bool pyprof__make_timer(int *timer) {
+    const size_t tid_at =
+        offsetof(struct sigevent, sigev_notify) + sizeof(int); /* has a name in some C libraries only */
+    const int32_t tid = pyprof__tid();
+    struct sigevent event;
+    memset(&event, 0, sizeof event);
+    event.sigev_notify = SIGEV_THREAD_ID;
+    event.sigev_signo = SIGURG;
+    memcpy((char *)&event + tid_at, &tid, sizeof tid);
+    return syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, timer) == 0;
+}
+
+/* To a moment of the monotonic clock; 0 = not at all. */
+static void pyprof__set_timer(int timer, uint64_t moment) {
+    const struct itimerspec when = {{0, 0}, {(time_t)(moment / 1000000000u), (long)(moment % 1000000000u)}};
+    syscall(SYS_timer_settime, timer, TIMER_ABSTIME, &when, NULL);
+}
+
 /* Sends a signal with a value to one thread. False: errno says why (ESRCH: the thread has ended). The handler knows our
    signals by SI_QUEUE, the sender, and a tag in the value. */
 static bool pyprof__signal_thread(int32_t tid, int signal_number, void *value) {
@@ -1493,6 +1523,15 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 #define PYPROF__DOUBT 20u
 #define PYPROF__DOUBTS_ENOUGH (2 * PYPROF__DOUBT + 1)
 #define PYPROF__BORROWED_NS UINT64_C(30000000000)
+
+/* Sleeping. It is tried so often, at the start, whether a timer takes longer to set if it is due in the first time rather
+   than the second one: by more than the third, as a tick has to set one more timer for it (0.7 us with what comes when it
+   rings), and the kernel may set a core's own timer in less than that. Where it calls the host of a virtual machine, that
+   takes 10 us on the one where this was measured. */
+#define PYPROF__LEAD_TRIALS 7u
+#define PYPROF__LEAD_SOON_NS UINT64_C(50000)
+#define PYPROF__LEAD_LATE_NS UINT64_C(10000000000)
+#define PYPROF__LEAD_GAIN_NS UINT64_C(1500)
 
 /* Names. A new thread is named within a millisecond or two by the code that makes it; a change is seen in a second. */
 #define PYPROF__NAME_WAIT_NS UINT64_C(1000000)
@@ -6011,6 +6050,7 @@ typedef struct pyprof__sampler {
     bool is_blind;               /* memory cannot be read any more, and that was told */
     uint64_t last_tick;          /* when it was; monotonic clock */
     uint64_t random;             /* state of pyprof__random */
+    pyprof__leads leads;         /* by the sampler's thread only */
     uint32_t pthread_tid_offset; /* see pyprof__learn_tid_offset; PYPROF__ABSENT = not known */
     uint32_t runner;             /* the thread that was asked at the last tick; PYPROF__NONE = none */
     pyprof__array interps;       /* of pyprof__interp */
@@ -9001,14 +9041,72 @@ static uint64_t pyprof__next_deadline(pyprof__sampler *sampler, uint64_t *stratu
     }
 }
 
-/* Does the tick of a deadline that has come, at now; returns the next deadline. */
-static uint64_t pyprof__keep_deadline(pyprof__sampler *sampler, uint64_t deadline, uint64_t *stratum, uint64_t now) {
+/* Timers that lead the sampler's sleep. A thread that sleeps to a deadline which is the next thing due on its core has
+   the kernel set that core's own timer. A virtual machine has to call its host for that, which may take a third of a
+   tick. It is not done where another timer is due there no later: that was seen to when the one before it rang. So two
+   timers take turns. While one stands at the next deadline, the other is set to the one after that, and is not the next
+   thing due; who then sleeps to the next deadline has nothing to set either. Nobody waits for these timers, so they
+   change nothing but that. A sampler that goes to another core leaves one behind, which rings there. */
+static void pyprof__leads_set(pyprof__leads *leads, uint64_t moment) {
+    if (leads->count > 0) {
+        leads->turn ^= 1;
+        pyprof__set_timer(leads->timers[leads->turn], moment);
+    }
+}
+
+static void pyprof__leads_stop(pyprof__leads *leads) {
+    while (leads->count > 0) {
+        syscall(SYS_timer_delete, leads->timers[--leads->count]);
+    }
+}
+
+/* How long it takes to set a timer that is due after so many ns. */
+static uint64_t pyprof__time_to_set(int timer, uint64_t after) {
+    uint64_t begin = pyprof__now();
+    pyprof__set_timer(timer, begin + after);
+    uint64_t end = pyprof__now();
+    pyprof__set_timer(timer, 0);
+    return end - begin;
+}
+
+/* Makes the timers, in the thread that sleeps, if it clearly takes longer to set one that is the next thing due. */
+static void pyprof__leads_start(pyprof__leads *leads) {
+    uint32_t longer = 0;
+    while (leads->count < 2 && pyprof__make_timer(&leads->timers[leads->count])) {
+        leads->count++;
+    }
+    for (uint32_t i = 0; leads->count == 2 && i < PYPROF__LEAD_TRIALS; i++) {
+        uint64_t late = pyprof__time_to_set(leads->timers[0], PYPROF__LEAD_LATE_NS);
+        longer += pyprof__time_to_set(leads->timers[0], PYPROF__LEAD_SOON_NS) > late + PYPROF__LEAD_GAIN_NS;
+    }
+    if (longer <= PYPROF__LEAD_TRIALS / 2) {
+        pyprof__leads_stop(leads);
+    }
+}
+
+/* When ticks are due, on the monotonic clock. */
+typedef struct pyprof__plan {
+    uint64_t next;
+    uint64_t then;    /* the one after that, */
+    uint64_t stratum; /* and the interval behind it: see pyprof__next_deadline */
+} pyprof__plan;
+
+/* Goes on to the next deadline that has not passed. */
+static void pyprof__advance(pyprof__sampler *sampler, pyprof__plan *plan, uint64_t now) {
+    bool is_missed = plan->then <= now;
+    sampler->stats.ticks_missed += is_missed;
+    plan->next = is_missed ? pyprof__next_deadline(sampler, &plan->stratum, now) : plan->then;
+    plan->then = pyprof__next_deadline(sampler, &plan->stratum, plan->next);
+}
+
+/* Does the tick of a deadline that has come, at now. */
+static void pyprof__keep_deadline(pyprof__sampler *sampler, pyprof__plan *plan, uint64_t now) {
     pthread_mutex_lock(&sampler->lock);
-    pyprof__note_lateness(&sampler->holder, now, now - deadline);
+    pyprof__note_lateness(&sampler->holder, now, now - plan->next);
     pyprof__tick(sampler);
-    uint64_t next = pyprof__next_deadline(sampler, stratum, now);
+    pyprof__advance(sampler, plan, now);
     pyprof__unlock_and_tell(sampler);
-    return next;
+    pyprof__leads_set(&sampler->leads, plan->then);
 }
 
 /* The profile says how long the recording has been, and what was lost, up to now: it is about to be copied or saved, or
@@ -9039,8 +9137,9 @@ static void pyprof__autosave(pyprof__sampler *sampler, uint64_t now) {
 /* Sleeps, ticks, and answers the bell, until must_stop. While a dump waits for answers it sleeps a millisecond at a
    time at most. */
 static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
-    uint64_t stratum = 0;
-    uint64_t deadline = pyprof__next_deadline(sampler, &stratum, sampler->start);
+    pyprof__plan plan = {0, 0, 0};
+    plan.next = pyprof__next_deadline(sampler, &plan.stratum, sampler->start);
+    plan.then = pyprof__next_deadline(sampler, &plan.stratum, plan.next);
     uint32_t heard = 0; /* the bell as it was when last looked at: it may ring while the sampler is at work */
     while (!pyprof__get(&sampler->must_stop)) {
         uint32_t bell = pyprof__get(&pyprof__handler.bell);
@@ -9056,18 +9155,17 @@ static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
             heard--; /* looks again: another dump may have been wanted meanwhile */
             continue;
         }
-        if (now < deadline) {
-            uint64_t soon = sampler->dump_until != 0 ? now + 1000000u : deadline;
-            pyprof__wait_until(&pyprof__handler.bell, heard, pyprof__min64(soon, deadline));
+        if (now < plan.next) {
+            uint64_t soon = sampler->dump_until != 0 ? now + 1000000u : plan.next;
+            pyprof__wait_until(&pyprof__handler.bell, heard, pyprof__min64(soon, plan.next));
             continue;
         }
-        deadline = pyprof__keep_deadline(sampler, deadline, &stratum, now);
+        pyprof__keep_deadline(sampler, &plan, now);
         pyprof__autosave(sampler, now);
     }
     uint64_t end = pyprof__now();
-    if (end >=
-        deadline) { /* one tick makes up for the moments that have passed since the last one; the others are missed */
-        pyprof__keep_deadline(sampler, deadline, &stratum, end);
+    if (end >= plan.next) { /* one tick makes up for the moments passed since the last one; the others are missed */
+        pyprof__keep_deadline(sampler, &plan, end);
     }
 }
 
@@ -9121,7 +9219,9 @@ static void *pyprof__sampler_main(void *argument) {
     pyprof__tick(sampler);
     pyprof__unlock_and_tell(sampler);
     pyprof__wake(&sampler->ready);
+    pyprof__leads_start(&sampler->leads);
     pyprof__sample_until_stopped(sampler);
+    pyprof__leads_stop(&sampler->leads);
     if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT) {
         pyprof__handler_stop(sampler->is_unloaded);
 #if PYPROF__UNLOADABLE
