@@ -167,7 +167,8 @@ def tables_of_ticks(by_depth, by_threads):
                 'User mode, one thread. The handler\'s are the program\'s, the others the sampler\'s.',
                 ['frames'] + head, rows(depths, instructions))
     yield table('System calls per sample, by depth',
-                'One thread. To the sampler\'s comes one futex a tick, for its sleep; to the handler\'s, rt_sigreturn.',
+                'One thread. To the sampler\'s comes one futex a tick, for its sleep, and one timer_settime where timers '
+                'lead that; to the handler\'s, rt_sigreturn.',
                 ['frames'] + head, rows(depths, calls_of_sample))
     note = 'Ten frames each. Of those that "copy their own" one does, as one has the GIL; the others wait.'
     yield table('Instructions per sample, by threads', note, ['threads'] + head, rows(threads, instructions))
