@@ -9091,12 +9091,22 @@ typedef struct pyprof__plan {
     uint64_t stratum; /* and the interval behind it: see pyprof__next_deadline */
 } pyprof__plan;
 
-/* Goes on to the next deadline that has not passed. */
-static void pyprof__advance(pyprof__sampler *sampler, pyprof__plan *plan, uint64_t now) {
+/* Goes on to the next deadline that has not passed. True: it is a new one, as the one that was planned has. */
+static bool pyprof__advance(pyprof__sampler *sampler, pyprof__plan *plan, uint64_t now) {
     bool is_missed = plan->then <= now;
     sampler->stats.ticks_missed += is_missed;
     plan->next = is_missed ? pyprof__next_deadline(sampler, &plan->stratum, now) : plan->then;
     plan->then = pyprof__next_deadline(sampler, &plan->stratum, plan->next);
+    return is_missed;
+}
+
+/* Has the timers lead to the next deadline, if it is new, and to the one after that. In this order: the other way round,
+   the core's own timer would be set twice. */
+static void pyprof__lead(pyprof__sampler *sampler, const pyprof__plan *plan, bool is_new) {
+    if (is_new) {
+        pyprof__leads_set(&sampler->leads, plan->next);
+    }
+    pyprof__leads_set(&sampler->leads, plan->then);
 }
 
 /* Does the tick of a deadline that has come, at now. */
@@ -9104,9 +9114,9 @@ static void pyprof__keep_deadline(pyprof__sampler *sampler, pyprof__plan *plan, 
     pthread_mutex_lock(&sampler->lock);
     pyprof__note_lateness(&sampler->holder, now, now - plan->next);
     pyprof__tick(sampler);
-    pyprof__advance(sampler, plan, now);
+    bool is_new = pyprof__advance(sampler, plan, now);
     pyprof__unlock_and_tell(sampler);
-    pyprof__leads_set(&sampler->leads, plan->then);
+    pyprof__lead(sampler, plan, is_new);
 }
 
 /* The profile says how long the recording has been, and what was lost, up to now: it is about to be copied or saved, or
@@ -9140,6 +9150,7 @@ static void pyprof__sample_until_stopped(pyprof__sampler *sampler) {
     pyprof__plan plan = {0, 0, 0};
     plan.next = pyprof__next_deadline(sampler, &plan.stratum, sampler->start);
     plan.then = pyprof__next_deadline(sampler, &plan.stratum, plan.next);
+    pyprof__lead(sampler, &plan, true);
     uint32_t heard = 0; /* the bell as it was when last looked at: it may ring while the sampler is at work */
     while (!pyprof__get(&sampler->must_stop)) {
         uint32_t bell = pyprof__get(&pyprof__handler.bell);

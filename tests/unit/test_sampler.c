@@ -92,9 +92,10 @@ static void test_one_deadline_ahead(void **state) {
         assert_true((plan.then - bench.sampler->start) / MS > (plan.next - bench.sampler->start) / MS);
         uint64_t planned = plan.then, now = plan.next + stalls[given % (sizeof stalls / sizeof *stalls)];
         uint64_t missed = bench.sampler->stats.ticks_missed;
-        pyprof__advance(bench.sampler, &plan, now);
+        bool is_new = pyprof__advance(bench.sampler, &plan, now);
         assert_in_range(plan.next, now + 1, now + 2 * MS);
         assert_true((plan.next == planned) == (planned > now));
+        assert_int_equal(is_new, planned <= now);
         assert_true((bench.sampler->stats.ticks_missed > missed) == (planned <= now));
     }
     bench_close(&bench);
@@ -114,34 +115,39 @@ static uint64_t left_of(int timer) {
 
 static void *lead_a_sleep(void *unused) {
     const uint64_t second = 1000 * MS;
-    pyprof__leads leads = {0, 0, {-1, -1}};
+    pyprof__sampler *sampler = (pyprof__sampler *)calloc(1, sizeof *sampler);
+    assert_non_null(sampler);
+    pyprof__leads *leads = &sampler->leads;
     struct itimerspec left;
     sigset_t all, pending;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, NULL);
-    for (; leads.count < 2; leads.count++) {
-        assert_true(pyprof__make_timer(&leads.timers[leads.count]));
+    for (; leads->count < 2; leads->count++) {
+        assert_true(pyprof__make_timer(&leads->timers[leads->count]));
     }
     uint64_t now = pyprof__now();
-    pyprof__leads_set(&leads, now + 10 * second);
-    pyprof__leads_set(&leads, now + 20 * second);
-    assert_in_range(left_of(leads.timers[leads.turn ^ 1]), 5 * second, 10 * second); /* both stand */
-    assert_in_range(left_of(leads.timers[leads.turn]), 15 * second, 20 * second);
+    for (uint64_t at = 10; at <= 30; at += 10) {
+        const pyprof__plan plan = {now + at * second, now + (at + 10) * second, 0};
+        pyprof__lead(sampler, &plan, at == 10);
+        assert_in_range(left_of(leads->timers[leads->turn ^ 1]), (at - 5) * second, at * second); /* both stand */
+        assert_in_range(left_of(leads->timers[leads->turn]), (at + 5) * second, (at + 10) * second);
+    }
     sigpending(&pending);
     assert_int_equal(sigismember(&pending, SIGURG), 0);
     for (int round = 0; round < 3; round++) { /* also while the signal is pending already */
-        pyprof__leads_set(&leads, pyprof__now() + MS);
+        pyprof__leads_set(leads, pyprof__now() + MS);
         pyprof__sleep_ns(20 * MS);
-        assert_int_equal(left_of(leads.timers[leads.turn]), 0);
+        assert_int_equal(left_of(leads->timers[leads->turn]), 0);
         sigpending(&pending);
         assert_int_equal(sigismember(&pending, SIGURG), 1);
     }
-    const int timers[2] = {leads.timers[0], leads.timers[1]};
-    pyprof__leads_stop(&leads);
+    const int timers[2] = {leads->timers[0], leads->timers[1]};
+    pyprof__leads_stop(leads);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(syscall(SYS_timer_gettime, timers[i], &left), -1);
     }
-    pyprof__leads_set(&leads, pyprof__now() + MS); /* nothing is set any more */
+    pyprof__leads_set(leads, pyprof__now() + MS); /* nothing is set any more */
+    free(sampler);
     return unused;
 }
 
