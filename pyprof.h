@@ -1524,12 +1524,14 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 #define PYPROF__DOUBTS_ENOUGH (2 * PYPROF__DOUBT + 1)
 #define PYPROF__BORROWED_NS UINT64_C(30000000000)
 
-/* Sleeping. It is tried so often, at the start, whether a timer takes longer to set if it is due in the first time rather
-   than the second one: by more than the third, as a tick has to set one more timer for it (0.7 us with what comes when it
-   rings), and the kernel may set a core's own timer in less than that. Where it calls the host of a virtual machine, that
-   takes 10 us on the one where this was measured. */
-#define PYPROF__LEAD_TRIALS 7u
-#define PYPROF__LEAD_SOON_NS UINT64_C(50000)
+/* Sleeping. It is tried so often at most, at the start, whether a timer takes longer to set if it is due in the first time
+   rather than the second one: by more than the third, as a tick has to set one more timer for it (0.7 us with what comes
+   when it rings), and the kernel may set a core's own timer in less than that. Where it calls the host of a virtual
+   machine, that takes 10 us on the one where this was measured. Twice is enough: on a busy core something else is often
+   due before the first time is over (seen at one tick in three). Once may be chance. */
+#define PYPROF__LEAD_TRIALS 16u
+#define PYPROF__LEAD_ENOUGH 2u
+#define PYPROF__LEAD_SOON_NS UINT64_C(20000)
 #define PYPROF__LEAD_LATE_NS UINT64_C(10000000000)
 #define PYPROF__LEAD_GAIN_NS UINT64_C(1500)
 
@@ -9075,11 +9077,11 @@ static void pyprof__leads_start(pyprof__leads *leads) {
     while (leads->count < 2 && pyprof__make_timer(&leads->timers[leads->count])) {
         leads->count++;
     }
-    for (uint32_t i = 0; leads->count == 2 && i < PYPROF__LEAD_TRIALS; i++) {
+    for (uint32_t i = 0; leads->count == 2 && longer < PYPROF__LEAD_ENOUGH && i < PYPROF__LEAD_TRIALS; i++) {
         uint64_t late = pyprof__time_to_set(leads->timers[0], PYPROF__LEAD_LATE_NS);
         longer += pyprof__time_to_set(leads->timers[0], PYPROF__LEAD_SOON_NS) > late + PYPROF__LEAD_GAIN_NS;
     }
-    if (longer <= PYPROF__LEAD_TRIALS / 2) {
+    if (longer < PYPROF__LEAD_ENOUGH) {
         pyprof__leads_stop(leads);
     }
 }
