@@ -263,17 +263,19 @@ static void test_mappings(void **state) {
     }
     assert_near(total_now(PYPROF_METRIC_ALLOC_SPACE, "mapped"), (11 + 16) * PAGE);
     assert_has(";mapped (<string>:1);[mmap] ", "thread MainThread");
-    run("import mmap, tempfile\n"
-        "def by_module(): global memory; memory = mmap.mmap(-1, 1 << 20)\n"
+    run("import mmap, tempfile");
+    double before = live("[native]"); /* since 3.15 the module lets go of the GIL when it maps */
+    run("def by_module(): global memory; memory = mmap.mmap(-1, 1 << 20)\n"
         "def of_file():\n"
         "    global mapping\n"
         "    with tempfile.TemporaryFile() as file: file.truncate(1 << 20); mapping = mmap.mmap(file.fileno(), 1 << "
         "20)\n"
         "by_module(); of_file()");
-    assert_near(live("by_module"), 1 << 20);
+    double mapped = live("by_module") + live("[native]") - before;
+    assert_true(mapped >= 1 << 20 && mapped < (1 << 20) + 20000); /* files have buffers */
     assert_true(live("of_file") < 100000);
     run("memory.close(); mapping.close()");
-    assert_true(live("by_module") < 1000);
+    assert_true(live("by_module") + live("[native]") - before < 20000);
     assert_int_equal(pyprof_heap_shutdown(), PYPROF_OK);
 }
 
