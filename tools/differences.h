@@ -110,6 +110,7 @@ static bool difference_draw(const difference *of, const flamegraph_options *look
     snprintf(subtitle, sizeof subtitle, "%.250s, compared with %.250s", of->names[1], of->names[0]);
     options.subtitle = look->subtitle != NULL ? look->subtitle : subtitle;
     options.unit = "ns";
+    options.memory = of->profiles[1]->kind == PYPROF_KIND_HEAP;
     options.metric = metrics[of->output.metric];
     options.idle = of->output.include_idle;
     options.difference = of->is_absolute ? FLAMEGRAPH_ABSOLUTE : FLAMEGRAPH_SHARES;
@@ -231,7 +232,11 @@ static difference_unit difference_unit_of(const difference *of, const difference
     for (int i = 0; i < 2; i++) {
         unit.factor[i] = table->whole[i] > 0 ? 100 / (double)table->whole[i] : 0;
     }
-    if (of->is_absolute && of->output.metric == PYPROF_METRIC_SAMPLES) {
+    if (of->is_absolute && pyprof__measure_of(of->profiles[1], of->output.metric) == PYPROF__SPACE) {
+        bool is_large = most >= PYPROF__LARGE;
+        double kib = 1.0 / 1024;
+        unit = (difference_unit){is_large ? " KiB" : "", {is_large ? kib : 1, is_large ? kib : 1}, is_large ? 1 : 0};
+    } else if (of->is_absolute && !pyprof__is_time(of->profiles[1], of->output.metric)) {
         unit = (difference_unit){"", {1, 1}, 0};
     } else if (of->is_absolute) {
         unit = (difference_unit){is_short ? " ms" : " s", {is_short ? 1e-6 : 1e-9, is_short ? 1e-6 : 1e-9}, 3};
@@ -292,15 +297,18 @@ static void difference_print_list(const difference *of, difference_table *table,
 }
 
 static void difference_print_head(const difference *of, difference_table *table) {
-    static const char *const metrics[] = {"wall time", "CPU time", "time with the GIL", "samples"};
-    const char *waiting =
-        of->output.include_idle || of->output.metric == PYPROF_METRIC_CPU || of->output.metric == PYPROF_METRIC_GIL
-            ? ""
-            : ", waiting left out";
+    static const char *const metrics[][4] = {
+        {"wall time", "CPU time", "time with the GIL", "samples"},
+        {"bytes in use", "bytes allocated", "objects allocated", "objects in use"}};
+    pyprof_kind kind = of->profiles[1]->kind;
+    const char *waiting = kind == PYPROF_KIND_HEAP || of->output.include_idle ||
+                                  of->output.metric == PYPROF_METRIC_CPU || of->output.metric == PYPROF_METRIC_GIL
+                              ? ""
+                              : ", waiting left out";
     difference_print(table, "what changed most: %s%s%s\n", of->is_absolute ? "" : "shares of ",
-                     metrics[of->output.metric], waiting);
+                     metrics[kind][of->output.metric], waiting);
     for (int i = 0; i < 2; i++) {
-        if (of->output.metric == PYPROF_METRIC_SAMPLES) {
+        if (!pyprof__is_time(of->profiles[1], of->output.metric)) {
             difference_print(table, "  %s %" PRIu64 " in %.60s\n", i == 0 ? "base:" : "new: ", table->whole[i],
                              of->names[i]);
         } else {

@@ -418,6 +418,13 @@ static int import_unit(const char *text, size_t size) {
     return -1;
 }
 
+/* The metric of a heap profile that counts what is in use in this unit; -1 = it is no unit of memory. */
+static int import_memory_unit(const char *text, size_t size) {
+    return size == 5 && memcmp(text, "bytes", size) == 0     ? PYPROF_METRIC_INUSE_SPACE
+           : size == 7 && memcmp(text, "objects", size) == 0 ? PYPROF_METRIC_INUSE_OBJECTS
+                                                             : -1;
+}
+
 /* ---- JSON ---- */
 
 /* Says what is wrong where the reader stands. */

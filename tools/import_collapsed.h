@@ -16,7 +16,8 @@
 typedef struct import_collapsed {
     bool is_ours;      /* each stack begins with "thread NAME"; names are escaped */
     bool is_unchecked; /* the caller has said what the values are */
-    int exponent;      /* see import_unit; -1 = samples */
+    int exponent;      /* see import_unit; -1 = samples, or memory */
+    unsigned metric;   /* a pyprof_metric: what they count as */
     const char *stack; /* in in->text, until that moves */
     size_t stack_size;
     pyprof__array ends;
@@ -331,7 +332,7 @@ static bool import_collapsed_line(import *in, import_collapsed *of, const char *
     if (blank == 0) {
         return import_fail(in, "no stack stands before the value");
     }
-    import_set(&figures, of->exponent < 0 ? PYPROF_METRIC_SAMPLES : PYPROF_METRIC_WALL, value);
+    import_set(&figures, of->metric, value);
     of->stacks++;
     of->pairs += flamegraph_ends_with_number(text, stack) && root < stack;
     if (!import_check_root(in, of, text, root) || !import_count(in, &figures)) {
@@ -404,6 +405,8 @@ static bool import_collapsed_text(import *in) {
     of.is_ours = import_looks_ours(in->text, in->size);
     of.is_unchecked = unit != NULL;
     of.exponent = unit != NULL ? import_unit(unit, strlen(unit)) : of.is_ours ? import_unit("us", 2) : -1;
+    int of_memory = unit != NULL ? import_memory_unit(unit, strlen(unit)) : -1;
+    of.metric = of_memory >= 0 ? (unsigned)of_memory : of.exponent < 0 ? PYPROF_METRIC_SAMPLES : PYPROF_METRIC_WALL;
     bool is_good = of.texts != NULL ? import_lines(in, &of) : import_no_memory(in);
     while (is_good && !in->has_ended) {
         is_good = import_read_more(in) && import_lines(in, &of);
@@ -417,7 +420,8 @@ static bool import_collapsed_text(import *in) {
     pyprof__array_free(&in->memory, &of.frames);
     pyprof__array_free(&in->memory, &of.ends);
     pyprof__array_free(&in->memory, &of.name);
-    in->into->metrics = 1u << (of.exponent < 0 ? PYPROF_METRIC_SAMPLES : PYPROF_METRIC_WALL);
+    in->into->facts.kind = of_memory >= 0 ? PYPROF_KIND_HEAP : PYPROF_KIND_TIME;
+    in->into->metrics = 1u << of.metric;
     return is_good;
 }
 

@@ -8,8 +8,9 @@
 
 /* All fields that a line may have; what is missing is zero. */
 typedef struct import_row {
-    pyprof_text type, format, name, path, program, process, python;
-    uint64_t version, id, parent, function, line, first_line, tid, pid, node, start_ns, duration_ns, interval_us;
+    pyprof_text type, format, kind, name, path, program, process, python;
+    uint64_t version, sampling_bytes, id, parent, function, line, first_line, tid, pid, node, start_ns, duration_ns,
+        interval_us;
     uint64_t samples, samples_idle, wall_ns, wall_idle_ns, cpu_ns, gil_ns, nodes, spans;
     uint64_t is_named, is_idle, has_gil; /* 1 = true */
     json_reader stats;                   /* where they stand; start NULL = nowhere */
@@ -53,7 +54,7 @@ static bool import_read_row(import *in, json_reader *json, import_row *row) {
     static const import_field texts[] = {IMPORT_FIELD(import_row, type),    IMPORT_FIELD(import_row, format),
                                          IMPORT_FIELD(import_row, name),    IMPORT_FIELD(import_row, path),
                                          IMPORT_FIELD(import_row, program), IMPORT_FIELD(import_row, process),
-                                         IMPORT_FIELD(import_row, python)};
+                                         IMPORT_FIELD(import_row, python),  IMPORT_FIELD(import_row, kind)};
     static const import_field numbers[] = {
         IMPORT_FIELD(import_row, version),     IMPORT_FIELD(import_row, id),
         IMPORT_FIELD(import_row, parent),      IMPORT_FIELD(import_row, function),
@@ -66,7 +67,7 @@ static bool import_read_row(import *in, json_reader *json, import_row *row) {
         IMPORT_FIELD(import_row, cpu_ns),      IMPORT_FIELD(import_row, gil_ns),
         IMPORT_FIELD(import_row, nodes),       IMPORT_FIELD(import_row, spans),
         IMPORT_FIELD(import_row, is_named),    IMPORT_FIELD(import_row, is_idle),
-        IMPORT_FIELD(import_row, has_gil)};
+        IMPORT_FIELD(import_row, has_gil),     IMPORT_FIELD(import_row, sampling_bytes)};
     json_text key;
     memset(row, 0, sizeof *row);
     for (json_enter(json, '{'); json_next(json, '}');) {
@@ -139,10 +140,13 @@ static bool import_row_facts(import *in, import_rows *of, const import_row *row)
     if (of->has_facts || !import_is(&row->format, "pyprof-jsonl")) {
         return import_fail(in, "only the first line, and it, has to say \"format\": \"pyprof-jsonl\"");
     }
-    if (row->version != 1) {
-        return import_fail(in, "it is version %llu of the format, and 1 is known: take a newer pyprof-convert",
+    bool is_heap = import_is(&row->kind, "heap"), is_time = row->kind.size == 0 || import_is(&row->kind, "time");
+    if (row->version < 1 || row->version > 2 || (!is_heap && !is_time)) {
+        return import_fail(in, "it is version %llu of the format, and 2 is known: take a newer pyprof-convert",
                            (unsigned long long)row->version);
     }
+    facts->kind = is_heap ? PYPROF_KIND_HEAP : PYPROF_KIND_TIME;
+    facts->sampling_bytes = row->sampling_bytes;
     of->has_facts = in->has_stats = true;
     import_copy_text(in->into->program, sizeof in->into->program, &row->program);
     import_copy_text(in->into->process, sizeof in->into->process, &row->process);

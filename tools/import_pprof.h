@@ -350,26 +350,53 @@ static bool import_fill_frames(import *in, import_pprof *of) {
 
 /* ---- which sample types ---- */
 
-/* Our metric for a sample type; -1 = none. *factor: how many of ours are one of its values. */
-static int import_metric_of(const pyprof_text *name, const pyprof_text *unit, uint64_t *factor) {
-    static const struct {
-        const char *name;
-        int metric;
-    } names[] = {
-        {"wall", PYPROF_METRIC_WALL},      {"time", PYPROF_METRIC_WALL},      {"real", PYPROF_METRIC_WALL},
-        {"wall-time", PYPROF_METRIC_WALL}, {"wall_time", PYPROF_METRIC_WALL}, {"cpu", PYPROF_METRIC_CPU},
-        {"cpu-time", PYPROF_METRIC_CPU},   {"gil", PYPROF_METRIC_GIL},        {"samples", PYPROF_METRIC_SAMPLES},
-        {"sample", PYPROF_METRIC_SAMPLES}, {"count", PYPROF_METRIC_SAMPLES}};
+/* What a sample type counts as, by its name; the unit has to be right, too. */
+typedef struct import_known_type {
+    const char *name;
+    int metric;
+    pyprof_kind kind;
+} import_known_type;
+
+static const import_known_type import_known_types[] = {
+    {"wall", PYPROF_METRIC_WALL, PYPROF_KIND_TIME},
+    {"time", PYPROF_METRIC_WALL, PYPROF_KIND_TIME},
+    {"real", PYPROF_METRIC_WALL, PYPROF_KIND_TIME},
+    {"wall-time", PYPROF_METRIC_WALL, PYPROF_KIND_TIME},
+    {"wall_time", PYPROF_METRIC_WALL, PYPROF_KIND_TIME},
+    {"cpu", PYPROF_METRIC_CPU, PYPROF_KIND_TIME},
+    {"cpu-time", PYPROF_METRIC_CPU, PYPROF_KIND_TIME},
+    {"gil", PYPROF_METRIC_GIL, PYPROF_KIND_TIME},
+    {"samples", PYPROF_METRIC_SAMPLES, PYPROF_KIND_TIME},
+    {"sample", PYPROF_METRIC_SAMPLES, PYPROF_KIND_TIME},
+    {"count", PYPROF_METRIC_SAMPLES, PYPROF_KIND_TIME},
+    {"inuse_space", PYPROF_METRIC_INUSE_SPACE, PYPROF_KIND_HEAP},
+    {"heap-space", PYPROF_METRIC_INUSE_SPACE, PYPROF_KIND_HEAP},
+    {"alloc_space", PYPROF_METRIC_ALLOC_SPACE, PYPROF_KIND_HEAP},
+    {"alloc-space", PYPROF_METRIC_ALLOC_SPACE, PYPROF_KIND_HEAP},
+    {"alloc_objects", PYPROF_METRIC_ALLOC_OBJECTS, PYPROF_KIND_HEAP},
+    {"inuse_objects", PYPROF_METRIC_INUSE_OBJECTS, PYPROF_KIND_HEAP}};
+
+/* How many nanoseconds, bytes, ... one of a unit is. */
+static uint64_t import_factor(const pyprof_text *unit) {
     static const uint64_t factors[] = {1, 1000, 1000000, 1000000000};
     int exponent = import_unit(unit->data, unit->size);
-    *factor = exponent < 0 ? 1 : factors[exponent / 3];
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        bool fits = names[i].metric == PYPROF_METRIC_SAMPLES ? import_is(unit, "count") : exponent >= 0;
-        if (fits && import_is(name, names[i].name)) {
-            return names[i].metric;
+    return exponent < 0 ? 1 : factors[exponent / 3];
+}
+
+/* NULL = it is none that we know. */
+static const import_known_type *import_type_known(const pyprof_text *name, const pyprof_text *unit) {
+    for (size_t i = 0; i < sizeof import_known_types / sizeof *import_known_types; i++) {
+        const import_known_type *known = &import_known_types[i];
+        bool is_space = known->metric == PYPROF_METRIC_INUSE_SPACE || known->metric == PYPROF_METRIC_ALLOC_SPACE;
+        bool is_time = known->kind == PYPROF_KIND_TIME && known->metric != PYPROF_METRIC_SAMPLES;
+        bool fits = is_time                                       ? import_unit(unit->data, unit->size) >= 0
+                    : known->kind == PYPROF_KIND_HEAP && is_space ? import_is(unit, "bytes")
+                                                                  : import_is(unit, "count");
+        if (fits && import_is(name, known->name)) {
+            return known;
         }
     }
-    return -1;
+    return NULL;
 }
 
 static void import_list_types(import *in, const import_pprof *of, char *out, size_t room) {
@@ -388,35 +415,59 @@ static void import_list_types(import *in, const import_pprof *of, char *out, siz
     }
 }
 
-/* The one that was asked for: times count as wall time, all else as samples. */
-static bool import_take_type(import *in, import_type *type, const pyprof_text *name, const pyprof_text *unit) {
-    int metric = import_metric_of(name, unit, &type->factor);
-    bool is_time = import_unit(unit->data, unit->size) >= 0;
-    type->metric = metric >= 0 ? metric : is_time ? PYPROF_METRIC_WALL : PYPROF_METRIC_SAMPLES;
+/* The one that was asked for: times count as wall time, bytes as memory in use, all else as samples. */
+static void import_take_type(import *in, import_type *type, const pyprof_text *name, const pyprof_text *unit) {
+    const import_known_type *known = import_type_known(name, unit);
+    bool is_time = import_unit(unit->data, unit->size) >= 0, is_space = import_is(unit, "bytes");
+    type->metric = known != NULL ? known->metric
+                   : is_time     ? PYPROF_METRIC_WALL
+                   : is_space    ? PYPROF_METRIC_INUSE_SPACE
+                                 : PYPROF_METRIC_SAMPLES;
+    type->factor = import_factor(unit);
+    in->into->facts.kind = known != NULL ? known->kind : is_space ? PYPROF_KIND_HEAP : PYPROF_KIND_TIME;
     in->into->metrics = 1u << type->metric;
-    return true;
 }
 
-/* Which of the values count as what. */
-static bool import_choose_types(import *in, import_pprof *of) {
-    char list[400];
+/* The types that we know, of one kind: times, or of memory if there are none. */
+static bool import_take_types(import *in, import_pprof *of, pyprof_kind kind) {
     for (uint32_t i = 0; i < of->types.count; i++) {
         import_type *type = &PYPROF__ITEM(import_type, &of->types, i);
         const pyprof_text *name = import_string(in, of, type->name), *unit = import_string(in, of, type->unit);
         if (name == NULL || unit == NULL) {
             return false;
         }
-        if (in->options->take != NULL) {
-            if (import_is(name, in->options->take)) {
-                return import_take_type(in, type, name, unit);
-            }
-            continue;
+        const import_known_type *known = import_type_known(name, unit);
+        if (known != NULL && known->kind == kind && !(in->into->metrics & 1u << known->metric)) {
+            type->metric = known->metric;
+            type->factor = import_factor(unit);
+            in->into->metrics |= 1u << known->metric;
         }
-        int metric = import_metric_of(name, unit, &type->factor);
-        if (metric >= 0 && !(in->into->metrics & 1u << metric)) {
-            type->metric = metric;
-            in->into->metrics |= 1u << metric;
+    }
+    in->into->facts.kind = kind;
+    return in->into->metrics != 0;
+}
+
+/* Whether the one that was asked for is there; then it is the only one. */
+static bool import_take_asked(import *in, import_pprof *of) {
+    for (uint32_t i = 0; i < of->types.count; i++) {
+        import_type *type = &PYPROF__ITEM(import_type, &of->types, i);
+        const pyprof_text *name = import_string(in, of, type->name), *unit = import_string(in, of, type->unit);
+        if (name != NULL && unit != NULL && import_is(name, in->options->take)) {
+            import_take_type(in, type, name, unit);
+            return true;
         }
+    }
+    return false;
+}
+
+/* Which of the values count as what. */
+static bool import_choose_types(import *in, import_pprof *of) {
+    char list[400];
+    bool is_found = in->options->take != NULL
+                        ? import_take_asked(in, of)
+                        : import_take_types(in, of, PYPROF_KIND_TIME) || import_take_types(in, of, PYPROF_KIND_HEAP);
+    if (is_found || in->result != PYPROF_OK) {
+        return is_found;
     }
     import_list_types(in, of, list, sizeof list);
     if (of->types.count == 0) {
@@ -425,8 +476,7 @@ static bool import_choose_types(import *in, import_pprof *of) {
     if (in->options->take != NULL) {
         return import_fail(in, "it has no sample type '%s': it has %s", in->options->take, list);
     }
-    return in->into->metrics != 0 ||
-           import_fail(in, "it has neither times nor counts of samples, but %s: name one by --take", list);
+    return import_fail(in, "it has neither times nor counts of samples, nor memory, but %s: name one by --take", list);
 }
 
 /* ---- samples ---- */
@@ -620,7 +670,9 @@ static bool import_pprof_facts(import *in, import_pprof *of) {
              (int)pyprof__min64(program->size, sizeof in->into->program - 1), program->data);
     int exponent = import_unit(unit->data, unit->size);
     uint64_t period_us = exponent == 0 ? of->period / 1000 : exponent == 3 ? of->period : 0;
-    facts->interval_us = period_us <= UINT32_MAX ? (uint32_t)period_us : 0;
+    bool has_rate = facts->kind == PYPROF_KIND_TIME && period_us <= UINT32_MAX;
+    facts->interval_us = has_rate ? (uint32_t)period_us : 0;
+    facts->sampling_bytes = facts->kind == PYPROF_KIND_HEAP && import_is(unit, "bytes") ? of->period : 0;
     facts->start_ns = of->time <= INT64_MAX ? of->time : 0;
     facts->duration_ns = of->duration <= INT64_MAX ? of->duration : 0;
     for (uint32_t i = 0; i < of->comments.count; i++) {

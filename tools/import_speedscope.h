@@ -11,8 +11,8 @@ typedef struct import_speedscope {
     pyprof__array frames; /* import_frame */
     pyprof__array stack;  /* of frames' numbers, root first */
     unsigned metric;
-    int exponent; /* see import_unit; -1 = samples */
-    bool has_unit, has_origin;
+    int exponent; /* see import_unit; -1 = samples, or bytes */
+    bool has_unit, has_origin, is_memory;
     uint64_t origin; /* where the first profile begins */
     /* Of the profile that is being read: */
     pyprof_text name, type, unit;
@@ -83,7 +83,7 @@ static bool import_speedscope_moment(import *in, import_speedscope *of, uint64_t
                       of->stack.count, &figures, &span.node)) {
         return false;
     }
-    return import_span(in, &span);
+    return of->is_memory || import_span(in, &span);
 }
 
 /* Puts a frame on the stack. */
@@ -211,17 +211,19 @@ static bool import_survey_profile(import *in, import_speedscope *of, json_reader
 
 /* All profiles of a file count the same. */
 static bool import_speedscope_unit(import *in, import_speedscope *of) {
-    int exponent = import_is(&of->unit, "none") ? -1 : import_unit(of->unit.data, of->unit.size);
-    if (exponent < 0 && !import_is(&of->unit, "none")) {
-        return import_fail(in, "its values are in '%.*s', which is neither time nor samples",
+    bool is_memory = import_is(&of->unit, "bytes"), is_counted = is_memory || import_is(&of->unit, "none");
+    int exponent = is_counted ? -1 : import_unit(of->unit.data, of->unit.size);
+    if (exponent < 0 && !is_counted) {
+        return import_fail(in, "its values are in '%.*s', which is neither time nor bytes nor samples",
                            (int)pyprof__min64(of->unit.size, 40), of->unit.data != NULL ? of->unit.data : "");
     }
-    if (of->has_unit && (exponent < 0) != (of->exponent < 0)) {
-        return import_fail(in, "some of its profiles count time, and others samples");
+    if (of->has_unit && ((exponent < 0) != (of->exponent < 0) || is_memory != of->is_memory)) {
+        return import_fail(in, "some of its profiles count time, and others samples or bytes");
     }
     of->has_unit = true;
+    of->is_memory = is_memory;
     of->exponent = exponent;
-    of->metric = exponent < 0 ? PYPROF_METRIC_SAMPLES : PYPROF_METRIC_WALL;
+    of->metric = is_memory ? PYPROF_METRIC_INUSE_SPACE : exponent < 0 ? PYPROF_METRIC_SAMPLES : PYPROF_METRIC_WALL;
     return true;
 }
 
@@ -290,7 +292,8 @@ static bool import_speedscope_file(import *in) {
     pyprof__array_free(&in->memory, &of.frames);
     pyprof__array_free(&in->memory, &of.stack);
     in->into->metrics = 1u << of.metric;
-    in->into->has_times = true;
+    in->into->facts.kind = of.is_memory ? PYPROF_KIND_HEAP : PYPROF_KIND_TIME;
+    in->into->has_times = !of.is_memory;
     return is_good;
 }
 

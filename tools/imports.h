@@ -29,14 +29,15 @@
 
 /* How to read what a file does not say of itself. */
 typedef struct import_options {
-    const char *unit; /* of collapsed text: ns, us, ms, s, samples; NULL = us if pyprof wrote it, else samples */
+    const char *unit; /* of collapsed text: ns, us, ms, s, samples; bytes or objects: it is of memory in use; NULL = us
+                         if pyprof wrote it, else samples */
     const char *take; /* the one sample type of a pprof file to take; NULL = those that are ours */
     flamegraph
         *tree; /* takes the stacks of collapsed text and of pprof, where the profile then has each frame but once:
                          see exports_name_tree. Few bytes a node. NULL = all goes into the profile */
 } import_options;
 
-/* What a file has given. */
+/* What a file has given. Of memory (facts.kind) the metrics are those of a heap profile. */
 typedef struct imported {
     const char *kind;     /* "collapsed text", ...; NULL = not known yet */
     unsigned metrics;     /* a bit for each pyprof_metric that it has, 1 << PYPROF_METRIC_WALL ... */
@@ -180,7 +181,8 @@ import in;
     if (import_open(&in, path) && import_read_more(&in) && import_by_content(&in)) {
         (void)import_check_sums(&in);
     }
-    if (!in.has_stats) {
+    if (!in.has_stats &&
+        into->facts.kind == PYPROF_KIND_TIME) { /* how many samples objects were estimated by is not told */
         into->facts.stats.samples = in.all[PYPROF_METRIC_SAMPLES];
         into->facts.stats.samples_idle = in.all_idle;
     }

@@ -68,10 +68,12 @@ static const char convert_options_help[] =
     "  -f, --format FORMAT     one of these, for OUT whose ending does not say\n"
     "      --diff BASE         compare: what FILE has more or less than BASE, as svg or table; shares\n"
     "                          of the whole\n"
-    "      --absolute          with --diff: times or samples, not shares\n"
+    "      --absolute          with --diff: times or samples, not shares; of memory it is always bytes\n"
+    "                          or objects\n"
     "\n"
     " what is shown:\n"
-    "      --metric METRIC     wall, cpu, gil or samples (default: the first that all FILEs have)\n"
+    "      --metric METRIC     wall, cpu, gil or samples; of memory inuse_space, inuse_objects,\n"
+    "                          alloc_space or alloc_objects (default: the first that all FILEs have)\n"
     "  -g, --gil               the same as --metric gil\n"
     "  -i, --idle              also the time in which threads only wait\n"
     "  -F, --function          one frame a function, not one a line (--diff: the default)\n"
@@ -89,16 +91,19 @@ static const char convert_options_help[] =
     "                          as pyprof-svg has them\n"
     "\n"
     " how it is read:\n"
-    "      --unit UNIT         what the values of collapsed text are: ns, us, ms, s or samples\n"
-    "      --take TYPE         the one sample type of a pprof file to take, as inuse_space; what is\n"
-    "                          no time counts as samples\n"
+    "      --unit UNIT         what the values of collapsed text are: ns, us, ms, s or samples; bytes or\n"
+    "                          objects: of memory in use\n"
+    "      --take TYPE         the one sample type of a pprof file to take, as inuse_space; bytes are\n"
+    "                          memory in use, what is neither these nor time counts as samples\n"
     "\n"
     "  -h, --help              this text\n"
     "  -V, --version           the version\n"
     "\n"
     "Several FILEs are added up: times, samples, and threads of one name. Stacks without times lie one\n"
-    "after the other in formats that have a time line. Exit code: 0 if all is written; 1 if something\n"
-    "cannot be read or written, and then nothing is; 2 if the command line is wrong.\n";
+    "after the other in formats that have a time line. A profile of memory (a heap profile, ours or Go's)\n"
+    "stays one, in bytes and objects; firefox, perfetto and pstats have times only, and refuse it.\n"
+    "Exit code: 0 if all is written; 1 if something cannot be read or written, and then nothing is; 2 if\n"
+    "the command line is wrong.\n";
 
 /* ---- messages --------------------------------------------------------------------------------------------- */
 
@@ -140,6 +145,7 @@ typedef struct convert_request {
     pyprof_output show;
     flamegraph_options look;
     bool has_metric, has_detail, is_absolute;
+    pyprof_kind kind; /* of the metric, if one was asked for */
 } convert_request;
 
 enum {
@@ -178,7 +184,9 @@ static const struct option convert_long_options[] = {{"output", required_argumen
                                                      {"version", no_argument, NULL, 'V'},
                                                      {NULL, 0, NULL, 0}};
 
-static const char *const convert_metrics[] = {"wall", "cpu", "gil", "samples"};
+/* By pyprof_kind and pyprof_metric. */
+static const char *const convert_metrics[][4] = {{"wall", "cpu", "gil", "samples"},
+                                                 {"inuse_space", "alloc_space", "alloc_objects", "inuse_objects"}};
 
 /* A number in its bounds. */
 static bool convert_number(const char *name, const char *text, double least, double most, double *number) {
@@ -192,21 +200,25 @@ static bool convert_number(const char *name, const char *text, double least, dou
 }
 
 static bool convert_set_metric(convert_request *request, const char *text) {
-    for (unsigned i = 0; i < 4; i++) {
-        if (strcmp(text, convert_metrics[i]) == 0) {
-            request->show.metric = (pyprof_metric)i;
+    for (unsigned i = 0; i < 8; i++) {
+        if (strcmp(text, convert_metrics[i / 4][i % 4]) == 0) {
+            request->show.metric = (pyprof_metric)(i % 4);
+            request->kind = (pyprof_kind)(i / 4);
             request->has_metric = true;
             return true;
         }
     }
-    convert_complain("--metric: '%s' is not wall, cpu, gil or samples", text);
+    convert_complain("--metric: '%s' is not wall, cpu, gil or samples, nor inuse_space, inuse_objects, alloc_space or "
+                     "alloc_objects",
+                     text);
     return false;
 }
 
 static bool convert_set_unit(convert_request *request, const char *text) {
     request->import.unit = text;
-    if (import_unit(text, strlen(text)) < 0 && strcmp(text, "samples") != 0) {
-        convert_complain("--unit: '%s' is not ns, us, ms, s or samples", text);
+    size_t size = strlen(text);
+    if (import_unit(text, size) < 0 && import_memory_unit(text, size) < 0 && strcmp(text, "samples") != 0) {
+        convert_complain("--unit: '%s' is not ns, us, ms, s, samples, bytes or objects", text);
         return false;
     }
     return true;
@@ -457,17 +469,18 @@ typedef struct convert_input {
     pyprof_facts facts;
     unsigned metrics; /* that all files have: bits as in imported */
     bool has_threads;
+    bool is_begun; /* facts.kind is that of all files */
     char program[4096];
     char process[256];
     char python[64];
 } convert_input;
 
-static const char *convert_list_metrics(unsigned metrics, char *text, size_t size) {
+static const char *convert_list_metrics(pyprof_kind kind, unsigned metrics, char *text, size_t size) {
     size_t used = 0;
     text[0] = '\0';
     for (unsigned i = 0; i < 4; i++) {
         if (metrics & 1u << i) {
-            used += (size_t)snprintf(text + used, size - used, "%s%s", used > 0 ? ", " : "", convert_metrics[i]);
+            used += (size_t)snprintf(text + used, size - used, "%s%s", used > 0 ? ", " : "", convert_metrics[kind][i]);
         }
     }
     return text;
@@ -515,6 +528,8 @@ static void convert_join_facts(convert_input *into, const imported *from) {
     bool is_earlier = more->start_ns != 0 && (facts->start_ns == 0 || more->start_ns < facts->start_ns);
     facts->start_ns = is_earlier ? more->start_ns : facts->start_ns;
     facts->duration_ns += more->duration_ns;
+    facts->kind = more->kind;
+    facts->sampling_bytes = more->sampling_bytes > facts->sampling_bytes ? more->sampling_bytes : facts->sampling_bytes;
     bool is_same = facts->interval_us == 0 || facts->interval_us == more->interval_us;
     facts->interval_us = is_same || more->interval_us == 0 ? more->interval_us : facts->interval_us;
     convert_join_stats(&facts->stats, &more->stats);
@@ -585,16 +600,17 @@ static bool convert_needs_times(const convert_request *request) {
 
 /* Whether it has the metric that is asked for; and one that all files before it have, too. */
 static bool convert_check_metrics(const convert_request *request, const char *path, const imported *file,
-                                  unsigned common) {
-    char has[64], others[64];
-    convert_list_metrics(file->metrics, has, sizeof has);
-    convert_list_metrics(common, others, sizeof others);
-    if (request->has_metric && !(file->metrics & 1u << request->show.metric)) {
+                                  const convert_input *before) {
+    char has[96], others[96];
+    pyprof_kind kind = file->facts.kind, common = before->is_begun ? before->facts.kind : kind;
+    convert_list_metrics(kind, file->metrics, has, sizeof has);
+    convert_list_metrics(common, before->metrics, others, sizeof others);
+    if (request->has_metric && (kind != request->kind || !(file->metrics & 1u << request->show.metric))) {
         convert_complain("%s: this file has no %s: it has %s", convert_shown(path),
-                         convert_metrics[request->show.metric], has);
+                         convert_metrics[request->kind][request->show.metric], has);
         return false;
     }
-    if ((common & file->metrics) == 0) {
+    if (kind != common || (before->metrics & file->metrics) == 0) {
         convert_complain("%s: it cannot be added to the files before it: it has %s, and they have %s",
                          convert_shown(path), has, others);
         return false;
@@ -656,9 +672,10 @@ static bool convert_read_file(const convert_request *request, const char *path, 
         convert_complain("%s", file.wrong);
         return false;
     }
-    if (!convert_check_metrics(request, path, &file, into->metrics)) {
+    if (!convert_check_metrics(request, path, &file, into)) {
         return false;
     }
+    into->is_begun = true;
     into->metrics &= file.metrics;
     into->has_threads = into->has_threads || file.has_threads;
     *no_times = file.has_times ? PYPROF__NONE : file.first_node;
@@ -675,7 +692,8 @@ static bool convert_read(const convert_request *request, char *const *paths, int
     for (int i = 0; is_good && i < count; i++) {
         uint32_t no_times = PYPROF__NONE;
         is_good = convert_read_file(request, paths[i], into, &no_times) &&
-                  (!needs_times || no_times == PYPROF__NONE || convert_lay_out(into->profile, no_times));
+                  (!needs_times || no_times == PYPROF__NONE || into->facts.kind == PYPROF_KIND_HEAP ||
+                   convert_lay_out(into->profile, no_times));
     }
     if (is_good) {
         uint64_t end_ns = into->profile->duration_ns;
@@ -836,7 +854,7 @@ static pyprof_result convert_write_pprof(const convert_source *source, const pyp
         profile->epoch_ns = (uint64_t)written * 1000000000u;
         profile->epoch_ns -= pyprof__min64(profile->duration_ns, profile->epoch_ns - 1);
     }
-    profile->interval_us = interval_us > 0 ? interval_us : 10000;
+    profile->interval_us = interval_us > 0 || profile->kind == PYPROF_KIND_HEAP ? interval_us : 10000;
     pyprof_result result = exports_write(profile, output, format, write, user);
     profile->epoch_ns = start_ns;
     profile->interval_us = interval_us;
@@ -940,21 +958,33 @@ static bool convert_write_all(const convert_source *source, convert_request *req
 
 /* ---- the program ------------------------------------------------------------------------------------------ */
 
-/* The metric that is shown, if none was asked for: the first one that is in all files. */
-static void convert_choose_metric(convert_request *request, unsigned metrics) {
+/* The metric that is shown, if none was asked for: the first one that is in all files. Of memory, what is in use comes
+   before what was allocated. */
+static void convert_choose_metric(convert_request *request, pyprof_kind kind, unsigned metrics) {
+    static const pyprof_metric of_memory[] = {PYPROF_METRIC_INUSE_SPACE, PYPROF_METRIC_INUSE_OBJECTS,
+                                              PYPROF_METRIC_ALLOC_SPACE, PYPROF_METRIC_ALLOC_OBJECTS};
     for (unsigned i = 0; i < 4 && !request->has_metric; i++) {
-        if (metrics & 1u << i) {
-            request->show.metric = (pyprof_metric)i;
+        pyprof_metric metric = kind == PYPROF_KIND_HEAP ? of_memory[i] : (pyprof_metric)i;
+        if (metrics & 1u << metric) {
+            request->show.metric = metric;
             request->has_metric = true;
         }
     }
 }
 
 /* Formats that have nothing but a time line need times. */
-static bool convert_check_times(const convert_request *request, unsigned metrics) {
-    bool has_times = (metrics & (1u << PYPROF_METRIC_WALL | 1u << PYPROF_METRIC_CPU)) != 0;
+static bool convert_check_times(const convert_request *request, pyprof_kind kind, unsigned metrics) {
+    bool has_times = kind == PYPROF_KIND_TIME && (metrics & (1u << PYPROF_METRIC_WALL | 1u << PYPROF_METRIC_CPU)) != 0;
     for (int i = 0; i < request->output_count && !has_times; i++) {
         exports_format format = request->outputs[i].format;
+        if (kind == PYPROF_KIND_HEAP && !exports_has_memory(format)) {
+            convert_complain("%s: %s shows times, and this is a profile of memory", request->outputs[i].path,
+                             exports_name(format));
+            return false;
+        }
+        if (kind == PYPROF_KIND_HEAP) {
+            continue;
+        }
         if (format == EXPORTS_FORMAT_FIREFOX || format == EXPORTS_FORMAT_PERFETTO) {
             convert_complain("%s: %s shows times, and there are only samples: --unit says what values are",
                              request->outputs[i].path, exports_name(format));
@@ -971,14 +1001,21 @@ static bool convert_read_all(convert_request *request, convert_input *input, con
         (base_path != NULL && !convert_read(request, &base_path, 1, base))) {
         return false;
     }
+    pyprof_kind kind = input->facts.kind;
+    if (base_path != NULL && kind != base->facts.kind) {
+        convert_complain("%s: it cannot be compared with %s: one is of memory, the other is not", name, base_path);
+        return false;
+    }
+    request->is_absolute = request->is_absolute || (base_path != NULL && kind == PYPROF_KIND_HEAP);
     if (base_path != NULL && (input->metrics & base->metrics) == 0) {
         convert_complain("%s: it cannot be compared with %s: they have no metric in common", name, base_path);
         return false;
     }
-    convert_choose_metric(request, input->metrics & (base_path != NULL ? base->metrics : 15));
+    convert_choose_metric(request, kind, input->metrics & (base_path != NULL ? base->metrics : 15));
     convert_sums sums = {0};
     bool is_in_base = base_path != NULL && convert_sum(base->profile, &request->show, &sums) && sums.value > 0;
-    return convert_check_times(request, input->metrics) && (is_in_base || convert_check_filters(request, input, name));
+    return convert_check_times(request, kind, input->metrics) &&
+           (is_in_base || convert_check_filters(request, input, name));
 }
 
 static int convert_run(convert_request *request) {

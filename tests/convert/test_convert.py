@@ -352,11 +352,14 @@ class Options(Handmade):
         self.assertEqual(convert(path, '--take', 'inuse_space', '-f', 'collapsed'), b'main.f (f.go:3) 4096\n')
         convert(path, '--take', 'delay', '-o', self.path('d.pb'))
         self.assertEqual(profiles.of_pprof(self.get('d.pb')).total(), 7000)
+        others = profiles.Pprof([('contentions', 'count'), ('delay', 'microseconds')])
+        others.add([(('main.f', 'f.go', 3),)], [4, 7])
+        path = self.put('others.pb.gz', others.data())
         for options, word in ((), 'name one by --take'), (('--take', 'wall'), "no sample type 'wall'"):
             done = run(path, *options)
             self.assertEqual((done.returncode, done.said.count('\n')), (1, 1))
             self.assertIn(word, done.said)
-            self.assertIn('alloc_objects (count), inuse_space (bytes), delay (microseconds)', done.said)
+            self.assertIn('contentions (count), delay (microseconds)', done.said)
 
     def test_diff(self):
         text = self.put('in.txt', TEXT)

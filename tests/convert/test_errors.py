@@ -65,7 +65,7 @@ class Refused(InFolder):
 
     def test_speedscope(self):
         for data, words in (
-                (sampled()[:-1], 'byte '), (sampled() + b'x', 'more text follows'), (sampled(unit='bytes'), "'bytes'"),
+                (sampled()[:-1], 'byte '), (sampled() + b'x', 'more text follows'), (sampled(unit='acres'), "'acres'"),
                 (sampled(weights=[]), 'fewer weights'), (sampled(weights=[1, 2]), 'more weights'), (sampled(samples=[[1]]), 'no frame'),
                 (sampled(weights=[-1]), 'not negative'), (sampled(weights=['1']), 'a number is expected'), (sampled(samples=3), 'a list'),
                 (sampled(type='other'), 'neither of the type'), (sampled(weights=[1e30]), 'too large'), (sampled(samples=None), 'a list'),
@@ -87,7 +87,7 @@ class Refused(InFolder):
         for data, words in (
                 (FACTS + function + thread + node, 'cut off'), (good[:-9], ':5: column'), (good + node, ':6: more lines follow'),
                 (good.replace(b'"nodes": 2', b'"nodes": 3'), 'lines are missing'), (FACTS + FACTS, ':2: only the first line'),
-                (good.replace(b'"version": 1', b'"version": 2'), 'take a newer'), (FACTS + function + node, ':3: node 1 comes where 0'),
+                (good.replace(b'"version": 1', b'"version": 3'), 'take a newer'), (FACTS + function + node, ':3: node 1 comes where 0'),
                 (good.replace(b'"parent": 0', b'"parent": 1'), 'its parent has not come'), (good.replace(b'"function": 0', b'"function": 7'),
                  'its function has not'), (good.replace(b'"wall_ns": 5', b'"wall_idle_ns": 5'), 'more is idle'),
                 (FACTS + b'{"type": "other"}\n', ':2: a line is of a type'), (FACTS + b'[]\n', ':2: column 1'),
