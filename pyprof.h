@@ -2800,6 +2800,17 @@ static uintptr_t pyprof__current_thread_state(void) {
 #endif
 }
 
+#ifndef PYPROF_NO_HEAP
+/* Whether Py_Finalize has begun, and not ended: Python's exit handlers have run, its modules are being cleared. */
+static bool pyprof__is_finalizing(void) {
+#if PYPROF__PY_SINCE(13)
+    return Py_IsFinalizing() != 0;
+#else
+    return _Py_IsFinalizing() != 0;
+#endif
+}
+#endif
+
 /* Whether the attached thread state of the process, as seen in a signal handler, names this thread. Since 3.12 always
    true: the one asked for is the calling thread's. */
 static bool pyprof__is_own_thread_state(const pyprof__layout *layout, uintptr_t tstate) {
@@ -12939,6 +12950,21 @@ static struct pyprof__heap {
 
 static pthread_mutex_t pyprof__heap_lock = PTHREAD_MUTEX_INITIALIZER;
 
+/* Called when a sample is about to end for the first time since Py_Finalize has begun: so what lives then is what the program
+   has left. For who wants to keep that (tools/libpyprof.c); NULL = nobody. */
+static void (*pyprof__heap_before_finalize)(void);
+
+/* Whether it was called since Py_Finalize has begun. */
+static pyprof__atomic32 pyprof__heap_is_finalized;
+
+static void pyprof__heap_tell_finalize(void) {
+    if (!pyprof__is_finalizing()) {
+        pyprof__set(&pyprof__heap_is_finalized, 0);
+    } else if (pyprof__swap_if(&pyprof__heap_is_finalized, 0, 1)) {
+        pyprof__heap_before_finalize();
+    }
+}
+
 /* Takes the lock. False: this is a child that was made without fork's handlers, in which nobody may ever give it back.
    pyprof__heap_leave follows where it is true. */
 static bool pyprof__heap_enter(pyprof__heap_thread *self) {
@@ -13296,6 +13322,9 @@ pyprof__heap_forget(const void *memory, pyprof__live *was) {
     pyprof__heap_thread *self = pyprof__heap_here();
     int error = errno;
     bool is_found = false;
+    if (pyprof__heap_before_finalize != NULL) {
+        pyprof__heap_tell_finalize();
+    }
     if (pyprof__heap_enter(self)) {
         is_found = pyprof__heap.is_on && pyprof__heap_drop((uintptr_t)memory, was);
         pyprof__heap.stats.samples_freed += is_found;
@@ -14780,7 +14809,7 @@ static bool pyprof__is_hooked(uint32_t index) {
     if (pyprof__next[index].malloc == NULL || is_as_before) {
         return false;
     }
-    bool can_probe = index == 0 || pyprof__current_thread_state() != 0;
+    bool can_probe = index == 0 || (pyprof__current_thread_state() != 0 && PyGILState_Check());
     return !can_probe || pyprof__heap_probe(index);
 }
 
@@ -14896,13 +14925,14 @@ static pyprof_result pyprof__heap_begin(const pyprof_heap_desc *desc) {
     return PYPROF_OK;
 }
 
-PYPROF_API pyprof_result pyprof_heap_start(const pyprof_heap_desc *desc) {
+/* may_hook: see pyprof__may_hook, and pyprof__obey_heap_start. */
+static pyprof_result pyprof__heap_start(const pyprof_heap_desc *desc, bool may_hook) {
     pyprof_heap_desc resolved = pyprof__heap_defaults(desc);
     pyprof_result result = PYPROF_ERROR_ARGUMENT;
     if (pyprof__heap_desc_is_valid(&resolved)) {
         pyprof__lock();
         pyprof__heap_forget_parent();
-        if (!pyprof__may_hook()) {
+        if (!may_hook) {
             result = pyprof__say_gil("pyprof_heap_start");
         } else if (!pyprof__prepare_for_forks()) {
             result = PYPROF_ERROR_MEMORY;
@@ -14918,6 +14948,10 @@ PYPROF_API pyprof_result pyprof_heap_start(const pyprof_heap_desc *desc) {
         pyprof__unlock();
     }
     return pyprof__report(&resolved.logger, result);
+}
+
+PYPROF_API pyprof_result pyprof_heap_start(const pyprof_heap_desc *desc) {
+    return pyprof__heap_start(desc, pyprof__may_hook());
 }
 
 /* Takes the lock, if heap sampling is on in this process. False: it is not, and nothing was taken. */
@@ -14962,17 +14996,25 @@ PYPROF_API pyprof_result pyprof_heap_snapshot(pyprof_profile **profile) {
     return pyprof__report(&logger, *profile != NULL ? PYPROF_OK : PYPROF_ERROR_MEMORY);
 }
 
+/* All figures but the hooks', which only some may look at. False: heap sampling is not on. */
+static bool pyprof__heap_figures(pyprof_heap_stats *stats) {
+    bool is_on = pyprof__heap_enter_on();
+    if (is_on) {
+        pyprof__heap_fill_stats(stats);
+        pyprof__heap_leave(pyprof__heap_here());
+    }
+    return is_on;
+}
+
 PYPROF_API pyprof_result pyprof_heap_get_stats(pyprof_heap_stats *stats) {
     const char *caller = "pyprof_heap_get_stats";
     if (stats == NULL) {
         pyprof__say("%s: stats is NULL", caller);
         return PYPROF_ERROR_ARGUMENT;
     }
-    if (!pyprof__heap_enter_on()) {
+    if (!pyprof__heap_figures(stats)) {
         return pyprof__say_no_heap(caller);
     }
-    pyprof__heap_fill_stats(stats);
-    pyprof__heap_leave(pyprof__heap_here());
     stats->domains = pyprof__may_hook() ? pyprof__heap_domains() | pyprof__native_domain() : 0;
     return PYPROF_OK;
 }
@@ -15341,6 +15383,12 @@ static void pyprof__heap_step_back(void *aside) {
 //            it, with all that pyprof_make needs, and made from what is there line by line. Its functions have no "file":
 //            whoever reads it finds that out by path
 //   dump     pyprof_dump's text; json=1: the same as a profile, in which each thread has one span of one sample
+//   heap_start     sampling_bytes, memory_limit, max_depth: as in pyprof_heap_desc. There are no pieces. The hooks are put
+//                  in without the GIL, see >>hooks: whoever sets Python's allocators in that very moment (tracemalloc
+//                  begins or ends) may take them out again, or be taken out
+//   heap_stop      there are no pieces; what lives is followed on
+//   heap_snapshot  the profile, as by snapshot: "kind" is "heap"
+//   heap_stats     one line of JSON: all of pyprof_heap_stats but domains
 // In: a line. Out: text into a pyprof__out, or a profile to be put line by line; a result, and why it failed was said.
 // Runs in the thread of >>listen, and takes the locks of >>lifecycle as any caller of pyprof_snapshot does. It does not
 // touch the dynamic loader, which a thread that unloads this code has locked while it waits for this one.
@@ -15556,7 +15604,7 @@ static void pyprof__put_line(pyprof__out *out, const pyprof_profile *profile, py
 /* A request, taken apart. */
 typedef struct pyprof__command {
     const char *name;
-    uint64_t interval_us, memory_limit, max_depth, json, drop; /* 0 = not said */
+    uint64_t interval_us, memory_limit, max_depth, json, drop, sampling_bytes; /* 0 = not said */
 } pyprof__command;
 
 /* "KEY=NUMBER". Errors, each said: ARGUMENT. */
@@ -15568,7 +15616,8 @@ static pyprof_result pyprof__parse_key(const char *word, pyprof__command *comman
                 {"memory_limit", offsetof(pyprof__command, memory_limit)},
                 {"max_depth", offsetof(pyprof__command, max_depth)},
                 {"json", offsetof(pyprof__command, json)},
-                {"drop", offsetof(pyprof__command, drop)}};
+                {"drop", offsetof(pyprof__command, drop)},
+                {"sampling_bytes", offsetof(pyprof__command, sampling_bytes)}};
     size_t size = strcspn(word, "=");
     if (word[size] == '\0') {
         pyprof__say("'%s' is no KEY=VALUE", word);
@@ -15709,12 +15758,87 @@ static pyprof_result pyprof__obey_stop(pyprof_profile **profile) {
     return result;
 }
 
+#ifndef PYPROF_NO_HEAP
+#define PYPROF__HEAP_STAT(field)                                                                                       \
+    { #field, offsetof(pyprof_heap_stats, field) }
+
+static pyprof_result pyprof__put_heap_stats(pyprof__out *out) {
+    static const struct {
+        const char *name;
+        size_t offset;
+    } all[] = {
+        PYPROF__HEAP_STAT(samples),           PYPROF__HEAP_STAT(samples_live),    PYPROF__HEAP_STAT(samples_freed),
+        PYPROF__HEAP_STAT(samples_replaced),  PYPROF__HEAP_STAT(stacks),          PYPROF__HEAP_STAT(live_bytes),
+        PYPROF__HEAP_STAT(live_bytes_error),  PYPROF__HEAP_STAT(live_objects),    PYPROF__HEAP_STAT(alloc_bytes),
+        PYPROF__HEAP_STAT(alloc_bytes_error), PYPROF__HEAP_STAT(lost_memory),     PYPROF__HEAP_STAT(lost_bytes),
+        PYPROF__HEAP_STAT(lost_unreadable),   PYPROF__HEAP_STAT(truncated_depth), PYPROF__HEAP_STAT(truncated_memory),
+        PYPROF__HEAP_STAT(live_capacity),     PYPROF__HEAP_STAT(bytes),           PYPROF__HEAP_STAT(bytes_peak),
+        PYPROF__HEAP_STAT(sampling_bytes),    PYPROF__HEAP_STAT(duration_ns)};
+    pyprof_heap_stats stats;
+    if (!pyprof__heap_figures(&stats)) {
+        return pyprof__say_no_heap("heap_stats");
+    }
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        uint64_t value;
+        memcpy(&value, (const char *)&stats + all[i].offset, sizeof value);
+        pyprof__put_text(out, i == 0 ? "{\"" : ",\"");
+        pyprof__put_text(out, all[i].name);
+        pyprof__put_named(out, "\":", value);
+    }
+    pyprof__put_text(out, stats.is_sampling ? ",\"is_sampling\":true}\n" : ",\"is_sampling\":false}\n");
+    return PYPROF_OK;
+}
+
+/* Without the GIL: to wait for it could take for ever, and keep pyprof_unlisten waiting. Hooks bear it: see >>hooks. */
+static pyprof_result pyprof__obey_heap_start(const pyprof__command *command) {
+    pyprof_heap_desc desc;
+    memset(&desc, 0, sizeof desc);
+    desc.sampling_bytes = (size_t)command->sampling_bytes;
+    desc.memory_limit = (size_t)command->memory_limit;
+    desc.max_depth = (uint32_t)pyprof__min64(command->max_depth, UINT32_MAX);
+    return pyprof__heap_start(&desc, true);
+}
+
+/* As pyprof__obey, for commands about the heap. *is_known: it was one. */
+static pyprof_result pyprof__obey_heap(const pyprof__command *command, pyprof__out *out, pyprof_profile **profile,
+                                       bool *is_known) {
+    *is_known = true;
+    if (strcmp(command->name, "heap_start") == 0) {
+        return pyprof__obey_heap_start(command);
+    }
+    if (strcmp(command->name, "heap_stop") == 0) {
+        return pyprof_heap_stop();
+    }
+    if (strcmp(command->name, "heap_snapshot") == 0) {
+        return pyprof_heap_snapshot(profile);
+    }
+    if (strcmp(command->name, "heap_stats") == 0) {
+        return pyprof__put_heap_stats(out);
+    }
+    *is_known = false;
+    return PYPROF_OK;
+}
+#else
+static pyprof_result pyprof__obey_heap(const pyprof__command *command, pyprof__out *out, pyprof_profile **profile,
+                                       bool *is_known) {
+    (void)command;
+    (void)out;
+    (void)profile;
+    *is_known = false;
+    return PYPROF_OK;
+}
+#endif
+
 /* Carries out a request: the answer, or what it begins with, goes to write; or *profile is to be put line by line. Errors,
    each said. */
 static pyprof_result pyprof__obey(char *line, size_t size, pyprof__out *out, pyprof_profile **profile) {
     pyprof__command command;
+    bool is_of_heap = false;
     pyprof_result result = pyprof__parse_request(line, size, &command);
-    if (result != PYPROF_OK) {
+    if (result == PYPROF_OK) {
+        result = pyprof__obey_heap(&command, out, profile, &is_of_heap);
+    }
+    if (result != PYPROF_OK || is_of_heap) {
         return result;
     }
     if (strcmp(command.name, "status") == 0) {

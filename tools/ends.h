@@ -8,6 +8,7 @@
 
 #include "following.h"
 #include "handing.h"
+#include "heap_left.h"
 #include "libc_own.h"
 #include "recording.h"
 
@@ -121,6 +122,11 @@ static void on_ending_signal(int number, siginfo_t *info, void *unused) {
         errno = saved;
         return;
     }
+    if (is_recording() && is_within_heap() && !is_fault(number, info)) {
+        put_off(number);
+        errno = saved;
+        return;
+    }
     if (is_recording() && !is_impatient()) {
         end_recording(HANDOVER_SIGNAL, number);
         number = cause_of_end() == HANDOVER_SIGNAL ? (int)(uint32_t)run.cause : number;
@@ -185,6 +191,9 @@ static bool asks_for_stacks(int number) {
 }
 
 EXPORTED int sigaction(int number, const struct sigaction *action, struct sigaction *old) {
+    if (action == NULL) {
+        look_at_heap_again(*own_memory());
+    }
     if (asks_for_stacks(number)) {
         return set_own_action(number, action, old);
     }
@@ -645,9 +654,12 @@ static void count_fork(void) {
 /* What was the parent's is left behind. A recording of its own begins if one is wished, and the parent's did not just end. */
 static void go_on_in_child(void) {
     bool was_recorded = run.state == RECORDING && run.cause == HANDOVER_NOT_YET;
-    bool is_wished = is_for_writer() ? is_following() : run.wished.is_for_children;
+    bool is_wished = is_for_writer() ? is_following() : run.wished.is_for_children || run.wished.is_heap_for_children;
     if (run.state != RECORDING && run.state != INTERRUPTED) {
         return;
+    }
+    if (!is_wished || !was_recorded) {
+        leave_heap();
     }
     restore_signals();
     if (is_still_ours()) {

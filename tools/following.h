@@ -62,9 +62,10 @@ static void prepare_following(const char *preload) {
     if (own->follow == HANDOVER_FOLLOW_CHILD && getpid() != own->pid) {
         become_child();
     }
-    int written = snprintf(following.settings, sizeof following.settings, HANDOVER_VARIABLE "=" HANDOVER_WRITTEN,
-                           own->socket, own->preload_length, target, own->pid, own->interval_us, own->capture,
-                           own->signal_number, own->depth, own->memory, own->duration, (unsigned)HANDOVER_FOLLOW_CHILD);
+    int written =
+        snprintf(following.settings, sizeof following.settings, HANDOVER_VARIABLE "=" HANDOVER_WRITTEN, own->socket,
+                 own->preload_length, target, own->pid, own->interval_us, own->capture, own->signal_number, own->depth,
+                 own->memory, own->duration, (unsigned)HANDOVER_FOLLOW_CHILD, own->is_timed, own->heap_bytes);
     int length = snprintf(following.preload, sizeof following.preload, "LD_PRELOAD=%.*s", (int)own->preload_length,
                           preload != NULL ? preload : "");
     if (written >= (int)sizeof following.settings || length >= (int)sizeof following.preload ||

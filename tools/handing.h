@@ -3,6 +3,7 @@
 #define HANDING_H
 
 #include "following.h"
+#include "heap_left.h"
 #include "recording.h"
 
 #include <errno.h>
@@ -224,7 +225,27 @@ static double seconds_since(const struct timespec *begun) {
     return (double)(now.tv_sec - begun->tv_sec) + (double)(now.tv_nsec - begun->tv_nsec) / 1e9;
 }
 
-static handover_end describe_end(unsigned long long cause, pyprof_result result) {
+/* What a profile tells of the program. */
+static void describe_program(handover_end *end, const pyprof_profile *profile) {
+    pyprof_facts facts;
+    (void)pyprof_get_facts(profile, &facts);
+    end->start_ns = facts.start_ns;
+    end->duration_ns = facts.duration_ns;
+    end->interval_us = facts.interval_us;
+    (void)snprintf(end->python, sizeof end->python, "%s", facts.python.data);
+    (void)snprintf(end->process, sizeof end->process, "%s", facts.process.data);
+    (void)snprintf(end->program, sizeof end->program, "%s",
+                   facts.program.size < sizeof end->program ? facts.program.data : "");
+}
+
+/* Whether nothing of the program itself is in any of the two profiles. NULL = there is none. */
+static bool has_nothing(const pyprof_profile *time, const pyprof_profile *memory) {
+    return (time != NULL || memory != NULL) && (time == NULL || !program_began(time)) &&
+           (memory == NULL || !program_began(memory));
+}
+
+/* memory: the heap's profile, or NULL. */
+static handover_end describe_end(unsigned long long cause, pyprof_result result, const pyprof_profile *memory) {
     handover_end end;
     memset(&end, 0, sizeof end);
     end.cause = (uint32_t)(cause >> 32);
@@ -234,28 +255,36 @@ static handover_end describe_end(unsigned long long cause, pyprof_result result)
     (void)snprintf(end.other, sizeof end.other, "%s", following.other);
     end.failed = result != PYPROF_OK;
     end.duration_ns = (uint64_t)(run.seconds * 1e9);
-    if (run.recorded != NULL) {
-        pyprof_facts facts;
-        (void)pyprof_get_facts(run.recorded, &facts);
-        end.start_ns = facts.start_ns;
-        end.duration_ns = facts.duration_ns;
-        end.interval_us = facts.interval_us;
-        (void)snprintf(end.python, sizeof end.python, "%s", facts.python.data);
-        (void)snprintf(end.process, sizeof end.process, "%s", facts.process.data);
-        (void)snprintf(end.program, sizeof end.program, "%s",
-                       facts.program.size < sizeof end.program ? facts.program.data : "");
+    if (run.recorded != NULL || memory != NULL) {
+        describe_program(&end, run.recorded != NULL ? run.recorded : memory);
     }
     end.stats = run.stats;
     (void)snprintf(end.text, sizeof end.text, "%s", result != PYPROF_OK ? pyprof_result_string(result) : run.text);
-    end.never_began =
-        run.recorded != NULL && end.cause == HANDOVER_EXIT && end.value != 0 && !program_began(run.recorded);
+    end.never_began = end.cause == HANDOVER_EXIT && end.value != 0 && has_nothing(run.recorded, memory);
     return end;
 }
 
-/* All that was recorded, as a draft or as what is written. */
-static bool hand_over(const handover_end *end, handover_kind kind) {
+static bool send_heap(const heap_taken *taken) {
+    handover_heap head;
+    memset(&head, 0, sizeof head);
+    head.heap = taken->stats;
+    head.failed = taken->profile == NULL;
+    if (taken->profile != NULL) {
+        pyprof_facts facts;
+        (void)pyprof_get_facts(taken->profile, &facts);
+        head.start_ns = facts.start_ns;
+        head.duration_ns = facts.duration_ns;
+        head.stats = facts.stats;
+    } else {
+        (void)snprintf(head.text, sizeof head.text, "%s", taken->why);
+    }
+    return tell(HANDOVER_HEAP, 0, &head, sizeof head) && (taken->profile == NULL || send_profile(taken->profile));
+}
+
+/* All that was recorded, as a draft or as what is written. taken: NULL = the heap was not asked for. */
+static bool hand_over(const handover_end *end, const heap_taken *taken, handover_kind kind) {
     bool sent = tell(HANDOVER_END, 0, end, sizeof *end) && (run.recorded == NULL || send_profile(run.recorded)) &&
-                tell(kind, 0, NULL, 0);
+                (taken == NULL || send_heap(taken)) && tell(kind, 0, NULL, 0);
     if (!sent && end->cause != HANDOVER_LIMIT && run.settings.follow != HANDOVER_FOLLOW_CHILD) {
         static const char lost[] = "pyprof-run: the profile could not be handed over to be written: it is lost\n";
         (void)!write(STDERR_FILENO, lost, sizeof lost - 1); /* nobody else is left to say it */

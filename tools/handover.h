@@ -44,6 +44,7 @@ typedef enum handover_kind {
     HANDOVER_DRAFT,        /* all that there is by now */
     HANDOVER_GOES_ON,      /* the exec that the draft was for has failed */
     HANDOVER_DONE,         /* all has been handed over */
+    HANDOVER_HEAP,         /* a handover_heap; what nodes follow are of memory */
     HANDOVER_OTHER_PYTHON, /* in the host one began that the library is not for; its version */
     HANDOVER_NEVER_RAN     /* from pyprof-run itself: the program could not be executed */
 } handover_kind;
@@ -96,6 +97,16 @@ typedef struct handover_end {
     char other[64]; /* the name of the first of these others */
 } handover_end;
 
+/* What of the program's memory was in use at its end, if that is wanted. Behind the profile of time, if there is one. */
+typedef struct handover_heap {
+    uint64_t start_ns;
+    uint64_t duration_ns;
+    pyprof_stats stats; /* those of the profile */
+    pyprof_heap_stats heap;
+    uint32_t failed; /* there is no profile; text: why */
+    char text[256];
+} handover_heap;
+
 /* A pyprof_node, as pyprof_visit gives it with threads_apart, without its texts, which follow. */
 typedef struct handover_node {
     pyprof_node node;
@@ -121,8 +132,10 @@ typedef struct handover_settings {
     int signal_number;
     unsigned depth;
     unsigned long long memory;
-    double duration; /* seconds; 0 = until the end */
-    unsigned follow; /* a handover_follow */
+    double duration;               /* seconds; 0 = until the end */
+    unsigned follow;               /* a handover_follow */
+    unsigned is_timed;             /* where the time goes is recorded */
+    unsigned long long heap_bytes; /* what is allocated is sampled, one in so many bytes; 0 = it is not */
 } handover_settings;
 
 /* Whether children are recorded. */
@@ -133,9 +146,9 @@ typedef enum handover_follow {
 } handover_follow;
 
 /* The variable's text, written and read. */
-#define HANDOVER_WRITTEN "3 %s %u %u %d %u %u %d %u %llu %.3f %u"
-#define HANDOVER_READ "3 %63s %u %u %d %u %u %d %u %llu %lf %u"
-#define HANDOVER_FIELDS 11
+#define HANDOVER_WRITTEN "4 %s %u %u %d %u %u %d %u %llu %.3f %u %u %llu"
+#define HANDOVER_READ "4 %63s %u %u %d %u %u %d %u %llu %lf %u %u %llu"
+#define HANDOVER_FIELDS 13
 
 /* The address of the writer's socket; returns its length. */
 static inline socklen_t handover_address(struct sockaddr_un *address, const char *name) {

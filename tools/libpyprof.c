@@ -1,7 +1,8 @@
 /* libpyprof: pyprof.h compiled once for one CPython, and a door for each who wants to have it in a process.
  *
  * Preloaded (LD_PRELOAD), it records a program that knows nothing of it: for pyprof-run, whose writer gets what was recorded
- * (handing.h, handover.h), or as PYPROF_OUTPUT and its kin say, into a file (wishes.h, saving.h). Loaded by dlopen or ctypes,
+ * (handing.h, handover.h), or as PYPROF_OUTPUT and its kin say, into a file (wishes.h, saving.h); what of its memory is in
+ * use, too (heap_left.h). Loaded by dlopen or ctypes,
  * it is pyprof.h's functions; imported, the module pyprof (pyprof_module.h). Only the first of these does anything by itself.
  *
  * Every process that inherits LD_PRELOAD has it, and is left as it was if it has no CPython, or another one: binding.h. In
@@ -48,6 +49,7 @@ static int real_sigaction(int number, const struct sigaction *action, struct sig
 #include "binding.h"
 #include "ends.h"
 #include "handing.h"
+#include "heap_left.h"
 #include "joined.h"
 #include "recording.h"
 #include "saving.h"
@@ -89,6 +91,11 @@ static void unmap_memory(void *memory, void *unused) {
     }
 }
 
+static const pyprof_allocator *own_memory(void) {
+    static const pyprof_allocator mapped = {map_memory, unmap_memory, NULL};
+    return &mapped;
+}
+
 /* Why it cannot begin or go on is told once, by refuse or at the end, and what was lost by the writer, from the figures. */
 static void on_log(pyprof_log_level level, const char *message, void *unused) {
     (void)unused;
@@ -107,6 +114,10 @@ static void on_log(pyprof_log_level level, const char *message, void *unused) {
 
 /* The memory is what is left by those before, 1 MiB at least. */
 static pyprof_result begin_part(void) {
+    if (!run.settings.is_timed) {
+        (void)clock_gettime(CLOCK_MONOTONIC, &run.begun);
+        return PYPROF_OK;
+    }
     pyprof_desc desc = {.interval_us = run.settings.interval_us,
                         .capture = (pyprof_capture)run.settings.capture,
                         .signal_number = run.settings.signal_number,
@@ -147,6 +158,11 @@ static void keep_part(pyprof_profile *part) {
 static pyprof_result end_part(void) {
     pyprof_profile *part = NULL;
     pyprof_stats stats;
+    if (!run.settings.is_timed && wants_heap()) { /* which is not interrupted */
+        run.seconds += seconds_since(&run.begun);
+        run.was_on = true;
+        return PYPROF_OK;
+    }
     run.was_on = pyprof_is_active();
     if (!run.was_on) { /* pyprof-ctl has ended it, or it was to begin later */
         return PYPROF_OK;
@@ -167,18 +183,31 @@ static bool resume_part(void) {
 
 /* All that was recorded goes to the writer or into its file, as a draft or for good. Whether the writer has it. */
 static bool deliver(unsigned long long cause, pyprof_result result, handover_kind kind) {
+    heap_taken taken = {NULL};
+    bool is_delivered = true;
+    if (wants_heap()) {
+        taken = take_heap();
+    }
     if (is_for_writer()) {
-        handover_end end = describe_end(cause, result);
-        return hand_over(&end, kind);
+        handover_end end = describe_end(cause, result, taken.profile);
+        is_delivered = hand_over(&end, wants_heap() ? &taken : NULL, kind);
+    } else {
+        if (run.wished.output[0] != '\0' && run.recorded != NULL) {
+            save_profile(run.recorded, run.wished.format, run.wished.output);
+        }
+        if (run.wished.heap_output[0] != '\0' && taken.profile != NULL) {
+            save_profile(taken.profile, run.wished.heap_format, run.wished.heap_output);
+        } else if (run.wished.heap_output[0] != '\0') {
+            say("cannot write %s: %s", run.wished.heap_output, taken.why);
+        }
     }
-    if (run.wished.output[0] != '\0' && run.recorded != NULL) {
-        save_profile(run.recorded, &run.wished);
-    }
-    return true;
+    pyprof_free(taken.profile);
+    return is_delivered;
 }
 
 static void finish(void) {
     run.failed = !deliver(run.cause, end_part(), HANDOVER_DONE);
+    leave_heap();
     leave_writer();
     if (run.wished.is_listening && is_ending()) {
         (void)pyprof_unlisten();
@@ -209,6 +238,7 @@ static bool set_cause(handover_cause cause, int value) {
    Async-signal-safe. */
 static bool end_recording(handover_cause cause, int value) {
     bool is_first = false;
+    heap.is_lost = heap.is_lost || is_within_heap();
     while (run.state == RECORDING) { /* another one may have been an interruption, and is over */
         is_first = set_cause(cause, value) || is_first;
         (void)sem_post(&run.wake);
@@ -292,6 +322,7 @@ static void wait_for_end(void) {
     cpu_set_t set;
     int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : CPU_SETSIZE;
     while (run.cause == HANDOVER_NOT_YET) {
+        send_what_was_put_off();
         double duration = until_duration(), draft = until_draft() / cores; /* no sooner may so much CPU time be used */
         if (duration <= 0 || is_asked_to_end()) {
             (void)set_cause(HANDOVER_DURATION, 0);
@@ -393,7 +424,7 @@ static bool read_settings(handover_settings *to) {
     const char *text = getenv(HANDOVER_VARIABLE);
     return text != NULL && sscanf(text, HANDOVER_READ, to->socket, &to->preload_length, &to->target, &to->pid,
                                   &to->interval_us, &to->capture, &to->signal_number, &to->depth, &to->memory,
-                                  &to->duration, &to->follow) == HANDOVER_FIELDS;
+                                  &to->duration, &to->follow, &to->is_timed, &to->heap_bytes) == HANDOVER_FIELDS;
 }
 
 /* A python does not run without being recorded. A host goes on as it is, and so does a child, whose user may not have asked
@@ -425,7 +456,12 @@ static bool watch_forks(void) {
 /* The recording comes first: it looks for a free signal before we take those that end the process. */
 static bool begin(void) {
     run.pid = getpid();
-    if (!run.wished.is_later && begin_part() != PYPROF_OK) {
+    bool is_begun = run.wished.is_later || begin_part() == PYPROF_OK;
+    if (is_begun && !run.wished.is_later && wants_heap() && begin_heap(*own_memory()) != PYPROF_OK) {
+        is_begun = false;
+        pyprof_stop(NULL);
+    }
+    if (!is_begun) {
         refuse(pyprof_last_error());
         return false;
     }
@@ -440,19 +476,37 @@ static bool begin(void) {
     return true;
 }
 
+/* A child has no file of its own where one is named without %p. */
+static void leave_parents_files(wishes *to) {
+    if (!to->is_for_children) {
+        to->output[0] = '\0';
+    }
+    if (!to->is_heap_for_children) {
+        leave_heap();
+        to->heap_output[0] = '\0';
+        to->heap_bytes = 0;
+    }
+}
+
 /* As the environment has it. Whether anything is recorded. */
 static bool begin_as_wished(void) {
     if (!read_wishes(&run.wished)) {
         return false;
     }
+    if (run.is_child) {
+        leave_parents_files(&run.wished);
+    }
     run.settings.interval_us = run.wished.interval_us;
+    run.settings.heap_bytes = run.wished.heap_bytes;
+    run.settings.is_timed = run.wished.output[0] != '\0' || run.wished.heap_output[0] == '\0';
     const char *socket = run.wished.socket[0] != '\0' ? run.wished.socket : NULL;
     run.wished.is_listening = run.wished.is_listening && pyprof_listen(socket) == PYPROF_OK;
     if (is_switched_on(asked.listen) && !run.wished.is_listening && !run.is_child) {
         say("nothing is recorded: PYPROF_LISTEN=%s: %s", asked.listen, pyprof_last_error());
         return false; /* a child goes on: the place may be its parent's */
     }
-    return (!run.wished.is_later || run.wished.output[0] != '\0') && begin();
+    bool has_output = run.wished.output[0] != '\0' || run.wished.heap_output[0] != '\0';
+    return (!run.wished.is_later || has_output) && begin();
 }
 
 /* In a forked child: all that was the parent's is forgotten, and a recording of its own begins, for the writer or into a file
@@ -462,6 +516,7 @@ static bool record_child(void) {
         pyprof_free(run.recorded);
     }
     run.recorded = NULL;
+    memset(&heap, 0, sizeof heap);
     memset(&run.stats, 0, sizeof run.stats);
     run.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     run.state = OFF;

@@ -61,18 +61,21 @@ static const char ctl_help[] =
     "  start PID               begins a recording\n"
     "  stop PID                ends it, and writes it; also one that the program began, which then has none\n"
     "  top PID                 what takes most, anew each second; q ends it\n"
+    "  heap PID                what of its memory is in use, by the lines of Python that allocated it; as soon\n"
+    "                          as sampling was begun there: by --start, or by the program (pyprof_heap_start)\n"
     "  attach PID              has a program with CPython listen that was not made for it\n"
     "  attach PID --then COMMAND [OPTIONS]\n"
     "                          and goes on with that command, one of the above\n"
     "\n"
     "PID may be the path of a socket: of a program that gave its own to pyprof_listen.\n"
     "\n"
-    " record, snapshot and stop write:\n"
+    " record, snapshot, stop and heap write:\n"
     "  -o, --output FILE       where to (default: standard output, as a table)\n"
     "  -f, --format FORMAT     one of these, if the ending of FILE does not say:\n";
 
 static const char ctl_options_help[] =
-    "      --metric METRIC     wall, cpu, gil or samples (default: wall)\n"
+    "      --metric METRIC     wall, cpu, gil or samples (default: wall); of heap inuse_space, inuse_objects,\n"
+    "                          alloc_space or alloc_objects (default: inuse_space)\n"
     "  -i, --idle              also the time in which threads only wait\n"
     "  -F, --function          one frame a function, not one a line\n"
     "      --only-thread NAME, --only-interpreter NAME\n"
@@ -88,7 +91,13 @@ static const char ctl_options_help[] =
     "      --memory MIB        that the recording may hold (default: 64)\n"
     "      --depth FRAMES      that a stack may have (default: 1024)\n"
     "\n"
-    " list, status, dump and top:\n"
+    " heap:\n"
+    "      --start KIB         begins to sample what is allocated, one in so many KiB on average (1 to 1048576;\n"
+    "                          512 costs little). What was allocated before is not known\n"
+    "      --stop              takes no new samples; those that live are followed on\n"
+    "      --stats             what was sampled, and how exact it is\n"
+    "\n"
+    " list, status, dump, top and heap --stats:\n"
     "      --json              for programs: one line of JSON, of list one a program\n"
     "      --once              top: print one second's figures, and end\n"
     "  -n, --rows ROWS         top: that many (default: 20)\n"
@@ -141,6 +150,10 @@ typedef struct ctl_request {
     unsigned long memory_mib, depth, rows;
     int patience_s; /* with a host that says nothing */
     bool is_dropped, is_json, is_once;
+    pyprof_kind kind; /* of the metric, if has_metric */
+    bool has_metric;
+    char heap_act; /* 's' start, 'e' end, 't' stats; 0 = a snapshot */
+    double heap_kib;
     attach_order attach;
 } ctl_request;
 
@@ -153,7 +166,10 @@ enum {
     CTL_ONCE,
     CTL_TIMEOUT,
     CTL_LIBRARY,
-    CTL_UNDO
+    CTL_UNDO,
+    CTL_HEAP_START,
+    CTL_HEAP_STOP,
+    CTL_HEAP_STATS
 };
 
 static const struct option ctl_options[] = {{"output", required_argument, NULL, 'o'},
@@ -173,24 +189,28 @@ static const struct option ctl_options[] = {{"output", required_argument, NULL, 
                                             {"timeout", required_argument, NULL, CTL_TIMEOUT},
                                             {"library", required_argument, NULL, CTL_LIBRARY},
                                             {"undo", no_argument, NULL, CTL_UNDO},
+                                            {"start", required_argument, NULL, CTL_HEAP_START},
+                                            {"stop", no_argument, NULL, CTL_HEAP_STOP},
+                                            {"stats", no_argument, NULL, CTL_HEAP_STATS},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
 
 /* What a command takes: options by their letters, those without one by the first letter of their name here. */
 typedef struct ctl_command {
     const char *name;
-    bool has_host, has_view, has_rate, has_duration, has_json, is_top, is_attach;
+    bool has_host, has_view, has_rate, has_duration, has_json, is_top, is_attach, is_heap;
 } ctl_command;
 
-static const ctl_command ctl_commands[] = {{"list", false, false, false, false, true, false, false},
-                                           {"status", true, false, false, false, true, false, false},
-                                           {"dump", true, false, false, false, true, false, false},
-                                           {"record", true, true, true, true, false, false, false},
-                                           {"snapshot", true, true, false, false, false, false, false},
-                                           {"start", true, false, true, false, false, false, false},
-                                           {"stop", true, true, false, false, false, false, false},
-                                           {"top", true, true, true, true, true, true, false},
-                                           {"attach", true, false, false, false, false, false, true}};
+static const ctl_command ctl_commands[] = {{"list", false, false, false, false, true, false, false, false},
+                                           {"status", true, false, false, false, true, false, false, false},
+                                           {"dump", true, false, false, false, true, false, false, false},
+                                           {"record", true, true, true, true, false, false, false, false},
+                                           {"snapshot", true, true, false, false, false, false, false, false},
+                                           {"start", true, false, true, false, false, false, false, false},
+                                           {"stop", true, true, false, false, false, false, false, false},
+                                           {"top", true, true, true, true, true, true, false, false},
+                                           {"heap", true, true, false, false, true, false, false, true},
+                                           {"attach", true, false, false, false, false, false, true, false}};
 
 static const ctl_command *ctl_find_command(const char *name) {
     for (size_t i = 0; i < sizeof ctl_commands / sizeof *ctl_commands; i++) {
@@ -219,14 +239,18 @@ static bool ctl_whole(const char *name, const char *text, double least, double m
 }
 
 static bool ctl_set_metric(ctl_request *request, const char *text) {
-    static const char *const metrics[] = {"wall", "cpu", "gil", "samples"};
-    for (unsigned i = 0; i < 4; i++) {
+    static const char *const metrics[] = {"wall",        "cpu",         "gil",           "samples",
+                                          "inuse_space", "alloc_space", "alloc_objects", "inuse_objects"};
+    for (unsigned i = 0; i < 8; i++) {
         if (strcmp(text, metrics[i]) == 0) {
-            request->view.metric = (pyprof_metric)i;
-            return true;
+            request->view.metric = (pyprof_metric)(i % 4);
+            request->kind = (pyprof_kind)(i / 4);
+            return request->has_metric = true;
         }
     }
-    ctl_complain("--metric: '%s' is not wall, cpu, gil or samples", text);
+    ctl_complain("--metric: '%s' is not wall, cpu, gil or samples, nor inuse_space, inuse_objects, alloc_space or "
+                 "alloc_objects",
+                 text);
     return false;
 }
 
@@ -261,8 +285,24 @@ static bool ctl_set_view(ctl_request *request, int option, const char *value) {
     }
 }
 
+/* One of what heap does. */
+static bool ctl_set_heap(ctl_request *request, char act) {
+    if (request->heap_act != 0 && request->heap_act != act) {
+        ctl_complain("heap: --start, --stop and --stats are one at a time");
+        return false;
+    }
+    request->heap_act = act;
+    return true;
+}
+
 static bool ctl_set_option(ctl_request *request, int option, const char *value) {
     switch (option) {
+    case CTL_HEAP_START:
+        return ctl_set_heap(request, 's') && ctl_number("--start", value, 1, 1 << 20, &request->heap_kib);
+    case CTL_HEAP_STOP:
+        return ctl_set_heap(request, 'e');
+    case CTL_HEAP_STATS:
+        return ctl_set_heap(request, 't');
     case 'd':
         return ctl_number("--duration", value, 0.001, 1e6, &request->duration_s);
     case 'r':
@@ -300,11 +340,18 @@ static bool ctl_takes(const ctl_command *command, int option) {
     case 'd':
         return command->has_duration;
     case 'r':
+        return command->has_rate;
     case CTL_MEMORY:
     case CTL_DEPTH:
-        return command->has_rate;
+        return command->has_rate || command->is_heap;
     case CTL_JSON:
         return command->has_json;
+    case CTL_HEAP_START:
+    case CTL_HEAP_STOP:
+    case CTL_HEAP_STATS:
+        return command->is_heap;
+    case 'i':
+        return command->has_view && !command->is_heap;
     case CTL_ONCE:
     case 'n':
         return command->is_top;
@@ -339,7 +386,12 @@ static bool ctl_choose_format(ctl_request *request) {
                      request->output, exports_list(list, sizeof list));
         return false;
     }
-    if (request->format == EXPORTS_FORMAT_PSTATS && request->view.metric == PYPROF_METRIC_SAMPLES) {
+    bool is_heap = ctl_find_command(request->command)->is_heap;
+    if (is_heap && !exports_has_memory(request->format)) {
+        ctl_complain("%s shows times, and heap writes a profile of memory", exports_name(request->format));
+        return false;
+    }
+    if (!is_heap && request->format == EXPORTS_FORMAT_PSTATS && request->view.metric == PYPROF_METRIC_SAMPLES) {
         ctl_complain("pstats has seconds: --metric has to be wall, cpu or gil");
         return false;
     }
@@ -362,6 +414,21 @@ static bool ctl_set_words(ctl_request *request, char *const *words, int count) {
     }
     request->host = count == 2 ? words[1] : NULL;
     return true;
+}
+
+/* What of heap's options do not go together. False: it was said. */
+static bool ctl_check_heap(const ctl_request *request) {
+    bool writes = request->output != NULL || request->format_name != NULL;
+    if (request->heap_act != 0 && writes) {
+        ctl_complain("heap: with --start, --stop and --stats nothing is written");
+    } else if (request->is_json && request->heap_act != 't') {
+        ctl_complain("heap: --json is for --stats; a profile as JSON is --format jsonl");
+    } else if (request->heap_act != 's' && (request->memory_mib > 0 || request->depth > 0)) {
+        ctl_complain("heap: --memory and --depth are for --start");
+    } else {
+        return true;
+    }
+    return false;
 }
 
 /* False: it was said what is wrong. *help: it was asked for. */
@@ -398,11 +465,21 @@ static bool ctl_parse(int argc, char **argv, ctl_request *request, bool *help) {
             return false;
         }
     }
+    if (request->has_metric && (request->kind == PYPROF_KIND_HEAP) != command->is_heap) {
+        ctl_complain("%s: that metric is %s", command->name,
+                     command->is_heap ? "none of memory: inuse_space, inuse_objects, alloc_space or alloc_objects"
+                                      : "of memory, which 'pyprof-ctl heap' shows");
+        return false;
+    }
+    if (command->is_heap && !ctl_check_heap(request)) {
+        return false;
+    }
     if (strcmp(request->command, "record") == 0 && request->duration_s == 0) {
         ctl_complain("record: for how long? --duration SECONDS says it");
         return false;
     }
-    return !command->has_view || command->is_top || request->is_dropped || ctl_choose_format(request);
+    return !command->has_view || command->is_top || request->is_dropped || request->heap_act != 0 ||
+           ctl_choose_format(request);
 }
 
 /* ---- the way to a host -------------------------------------------------------------------------------------- */
@@ -525,6 +602,15 @@ static int ctl_failed(const ctl_request *request, const char *line) {
                             request->host);
     }
     text += *text == ' ';
+    bool is_heap = ctl_find_command(request->command)->is_heap;
+    if (code == PYPROF_ERROR_FORMAT && is_heap) {
+        return ctl_complain("%s: its pyprof.h is too old for this, or was compiled with PYPROF_NO_HEAP (%s)",
+                            request->host, text);
+    }
+    if (code == PYPROF_ERROR_NOT_ACTIVE && is_heap) {
+        return ctl_complain("%s: its memory is not sampled: 'pyprof-ctl heap %s --start 512' begins it", request->host,
+                            request->host);
+    }
     if (code == PYPROF_ERROR_FORMAT) {
         return ctl_complain("%s: its pyprof.h is too old for this command (%s)", request->host, text);
     }
@@ -1045,7 +1131,9 @@ static void ctl_warn_if_empty(const ctl_request *request, const pyprof_profile *
     uint64_t sum = 0;
     const pyprof_visitor visitor = {.node = ctl_sum_node, .user = &sum};
     if (pyprof_visit(profile, view, &visitor) == PYPROF_OK && sum == 0) {
-        ctl_complain(filter_is_given(view)
+        bool is_heap = ctl_find_command(request->command)->is_heap;
+        ctl_complain(is_heap ? "%s: nothing was sampled of what is to be shown: it is written empty"
+                     : filter_is_given(view)
                          ? "%s: nothing that was recorded passes the --only- options: it is written empty"
                          : "%s: nothing was recorded that counts here (--idle shows what waited): it is written "
                            "empty",
@@ -1144,15 +1232,17 @@ static pyprof_profile *ctl_record_for(const ctl_request *request, double seconds
     return difference;
 }
 
-/* record, snapshot and stop. */
+/* record, snapshot, stop and heap. */
 static int ctl_take(const ctl_request *request) {
     ctl_file *file = (ctl_file *)malloc(sizeof *file);
     if (file == NULL || !ctl_open(request, file)) {
         free(file);
         return CTL_FAILED;
     }
-    pyprof_profile *profile = strcmp(request->command, "record") == 0 ? ctl_record_for(request, request->duration_s)
-                                                                      : ctl_get_profile(request, request->command);
+    bool is_heap = ctl_find_command(request->command)->is_heap;
+    pyprof_profile *profile = strcmp(request->command, "record") == 0
+                                  ? ctl_record_for(request, request->duration_s)
+                                  : ctl_get_profile(request, is_heap ? "heap_snapshot" : request->command);
     int status = CTL_FAILED;
     if (profile != NULL) {
         status = ctl_write(request, profile, file);
@@ -1169,6 +1259,84 @@ static int ctl_drop(const ctl_request *request) {
     bool is_good = ctl_ask(request, "stop drop=1", &answer);
     ctl_free(&answer);
     return is_good ? EXIT_SUCCESS : CTL_FAILED;
+}
+
+/* ---- heap --------------------------------------------------------------------------------------------------- */
+
+/* What a host tells of its heap sampling. */
+static void ctl_put_heap_stats(const ctl_bytes *answer) {
+    uint64_t samples = 0, live = 0, bytes = 0, error = 0, objects = 0, all = 0, all_error = 0, mean = 0, lost = 0,
+             lost_bytes = 0, unreadable = 0, cut = 0, full = 0, held = 0;
+    const struct {
+        const char *name;
+        uint64_t *to;
+    } numbers[] = {{"samples", &samples},
+                   {"samples_live", &live},
+                   {"live_bytes", &bytes},
+                   {"live_bytes_error", &error},
+                   {"live_objects", &objects},
+                   {"alloc_bytes", &all},
+                   {"alloc_bytes_error", &all_error},
+                   {"sampling_bytes", &mean},
+                   {"lost_memory", &lost},
+                   {"lost_bytes", &lost_bytes},
+                   {"lost_unreadable", &unreadable},
+                   {"truncated_depth", &cut},
+                   {"truncated_memory", &full},
+                   {"bytes", &held}};
+    json_reader json = json_begin(answer->data, answer->size);
+    json_text key;
+    bool is_sampling = false;
+    char text[4][96];
+    for (json_enter(&json, '{'); json_next(&json, '}');) {
+        uint64_t *number = NULL;
+        bool is_known = json_key(&json, &key);
+        for (size_t i = 0; is_known && i < sizeof numbers / sizeof *numbers; i++) {
+            number = json_is(&key, numbers[i].name) ? numbers[i].to : number;
+        }
+        is_sampling = is_sampling || (is_known && json_is(&key, "is_sampling") && json_peek(&json) == 't');
+        (void)(number != NULL ? json_number(&json, 0, number) : json_skip(&json));
+    }
+    flamegraph_format_bytes(text[0], sizeof text[0], (double)bytes);
+    flamegraph_format_bytes(text[1], sizeof text[1], (double)error);
+    flamegraph_format_bytes(text[2], sizeof text[2], (double)all);
+    flamegraph_format_bytes(text[3], sizeof text[3], (double)all_error);
+    printf("sampling   %s\n", is_sampling ? "yes" : "no, what lives is followed");
+    printf("in use     %s, with a standard error of %s, in %llu objects\n", text[0], text[1],
+           (unsigned long long)objects);
+    printf("allocated  %s, with a standard error of %s\n", text[2], text[3]);
+    flamegraph_format_bytes(text[0], sizeof text[0], (double)mean);
+    flamegraph_format_bytes(text[1], sizeof text[1], (double)lost_bytes);
+    flamegraph_format_bytes(text[2], sizeof text[2], (double)held);
+    printf("samples    %llu, %llu of them live, one in %s\n", (unsigned long long)samples, (unsigned long long)live,
+           text[0]);
+    printf("lost       %llu that had no room, for %s; %llu unreadable, %llu cut at --depth, %llu in [truncated]\n",
+           (unsigned long long)lost, text[1], (unsigned long long)unreadable, (unsigned long long)cut,
+           (unsigned long long)full);
+    printf("memory     %s\n", text[2]);
+}
+
+static int ctl_tell_heap(const ctl_request *request) {
+    char words[200];
+    ctl_bytes answer = {0};
+    if (request->heap_act == 0) {
+        return ctl_take(request);
+    }
+    snprintf(words, sizeof words, "heap_start sampling_bytes=%llu memory_limit=%llu max_depth=%lu",
+             (unsigned long long)(request->heap_kib * 1024 + 0.5), (unsigned long long)request->memory_mib << 20,
+             request->depth);
+    bool is_good = ctl_ask(request,
+                           request->heap_act == 's'   ? words
+                           : request->heap_act == 'e' ? "heap_stop"
+                                                      : "heap_stats",
+                           &answer);
+    if (is_good && request->heap_act == 't' && request->is_json) {
+        fputs(answer.data, stdout);
+    } else if (is_good && request->heap_act == 't') {
+        ctl_put_heap_stats(&answer);
+    }
+    ctl_free(&answer);
+    return is_good && ctl_is_written() ? EXIT_SUCCESS : CTL_FAILED;
 }
 
 /* ---- dump --------------------------------------------------------------------------------------------------- */
@@ -1531,6 +1699,9 @@ static int ctl_run_with(ctl_request *request) {
     }
     if (strcmp(request->command, "top") == 0) {
         return ctl_tell_top(request);
+    }
+    if (strcmp(request->command, "heap") == 0) {
+        return ctl_tell_heap(request);
     }
     return request->is_dropped ? ctl_drop(request) : ctl_take(request);
 }

@@ -121,10 +121,16 @@ static const char HELP[] =
     "      --subprocesses      also its child processes that run the same python; each is a root\n"
     "                          above its threads (behind record, -s means that, too). With --host,\n"
     "                          also those that execute other programs with Python in them\n"
+    "      --heap              what of its memory is in use, and by which lines it was allocated, into the\n"
+    "                          next -o (if none comes behind it: the first). Other -o are of time, as\n"
+    "                          without it; with none, only memory is recorded. It is what lives when the\n"
+    "                          program has ended, before Python clears its modules\n"
+    "      --heap-rate KIB     one sample in so many KiB that are allocated, on average (default: 512)\n"
     "  -q, --quiet             say nothing but errors\n"
     "\n"
     " what is shown:\n"
-    "      --metric METRIC     wall (default), cpu, or gil: time while holding the GIL\n"
+    "      --metric METRIC     wall (default), cpu, or gil: time while holding the GIL; of memory\n"
+    "                          inuse_space (default), inuse_objects, alloc_space or alloc_objects\n"
     "  -g, --gil               the same as --metric gil\n"
     "  -i, --idle              also the time in which threads only wait\n"
     "  -F, --function          one frame a function, not one a line\n"
@@ -273,17 +279,28 @@ static exports_format format_option(const char *text) {
     return format;
 }
 
-static pyprof_metric metric_option(const char *text) {
-    if (strcmp(text, "wall") == 0) {
-        return PYPROF_METRIC_WALL;
+/* Of time or of memory: one of each may be given. */
+static void take_metric(run_options *opt, const char *text) {
+    static const struct {
+        const char *name;
+        pyprof_metric metric;
+        bool is_heap;
+    } metrics[] = {{"wall", PYPROF_METRIC_WALL, false},
+                   {"cpu", PYPROF_METRIC_CPU, false},
+                   {"gil", PYPROF_METRIC_GIL, false},
+                   {"inuse_space", PYPROF_METRIC_INUSE_SPACE, true},
+                   {"inuse_objects", PYPROF_METRIC_INUSE_OBJECTS, true},
+                   {"alloc_space", PYPROF_METRIC_ALLOC_SPACE, true},
+                   {"alloc_objects", PYPROF_METRIC_ALLOC_OBJECTS, true}};
+    for (size_t i = 0; i < sizeof metrics / sizeof *metrics; i++) {
+        if (strcmp(text, metrics[i].name) == 0) {
+            *(metrics[i].is_heap ? &opt->heap_view.metric : &opt->view.metric) = metrics[i].metric;
+            opt->has_heap_metric = opt->has_heap_metric || metrics[i].is_heap;
+            return;
+        }
     }
-    if (strcmp(text, "cpu") == 0) {
-        return PYPROF_METRIC_CPU;
-    }
-    if (strcmp(text, "gil") == 0) {
-        return PYPROF_METRIC_GIL;
-    }
-    usage_error("--metric: '%s' is not wall, cpu or gil", text);
+    usage_error("--metric: '%s' is not wall, cpu or gil, nor inuse_space, inuse_objects, alloc_space or alloc_objects",
+                text);
 }
 
 static void add_output(run_options *opt, const char *path) {
@@ -293,8 +310,9 @@ static void add_output(run_options *opt, const char *path) {
     if (*path == '\0') {
         usage_error("--output: an empty name");
     }
-    opt->outputs[opt->output_count++] =
-        (output_file){.shown = strcmp(path, "-") == 0 ? "/dev/stdout" : path, .descriptor = -1};
+    opt->outputs[opt->output_count++] = (output_file){
+        .shown = strcmp(path, "-") == 0 ? "/dev/stdout" : path, .descriptor = -1, .is_heap = opt->heap_is_next};
+    opt->heap_is_next = false;
 }
 
 static void add_python_option(run_options *opt, char *word) {
@@ -317,7 +335,9 @@ enum {
     SIGNAL,
     DEPTH,
     MEMORY,
-    HOST
+    HOST,
+    HEAP,
+    HEAP_RATE
 };
 
 /* What py-spy has and this has not. */
@@ -372,6 +392,8 @@ static const struct option OPTIONS[] = {{"output", required_argument, NULL, 'o'}
                                         {"rate", required_argument, NULL, 'r'},
                                         {"duration", required_argument, NULL, 'd'},
                                         {"host", no_argument, NULL, HOST},
+                                        {"heap", no_argument, NULL, HEAP},
+                                        {"heap-rate", required_argument, NULL, HEAP_RATE},
                                         {"quiet", no_argument, NULL, 'q'},
                                         {"metric", required_argument, NULL, METRIC},
                                         {"gil", no_argument, NULL, 'g'},
@@ -457,7 +479,7 @@ static void take_format(run_options *opt, exports_format format) {
 static bool take_view(run_options *opt, int letter) {
     switch (letter) {
     case METRIC:
-        opt->view.metric = metric_option(optarg);
+        take_metric(opt, optarg);
         return true;
     case 'g':
         opt->view.metric = PYPROF_METRIC_GIL;
@@ -488,6 +510,12 @@ static bool take_view(run_options *opt, int letter) {
         return true;
     case HOST:
         opt->host = true;
+        return true;
+    case HEAP:
+        opt->heap = opt->heap_is_next = true;
+        return true;
+    case HEAP_RATE:
+        opt->heap_kib = number_option("--heap-rate", optarg, 0.001, 1048576);
         return true;
     default:
         return take_detail(opt, letter) || take_filter(opt, letter);
@@ -546,6 +574,30 @@ static void take_option(run_options *opt, int letter, char **argv) {
     }
 }
 
+/* What goes with --heap only, and what does not go with it. */
+static void check_heap(run_options *opt) {
+    pyprof_metric metric = opt->heap_view.metric;
+    if (!opt->heap && (opt->has_heap_metric || opt->heap_kib > 0)) {
+        usage_error(opt->has_heap_metric ? "--metric: this one is of memory, and needs --heap"
+                                         : "--heap-rate: it needs --heap");
+    }
+    if (opt->heap && opt->subprocesses) {
+        usage_error("--heap: it is not there for --subprocesses: of one process only");
+    }
+    opt->heap_kib = opt->heap && opt->heap_kib <= 0 ? 512 : opt->heap_kib;
+    opt->heap_view = opt->view;
+    opt->heap_view.metric = metric;
+    opt->heap_view.include_idle = false;
+}
+
+bool is_timed(const run_options *opt) {
+    bool is_found = false;
+    for (int i = 0; i < opt->output_count; i++) {
+        is_found = is_found || !opt->outputs[i].is_heap;
+    }
+    return is_found;
+}
+
 /* py-spy's habit: `record` before the options. */
 static bool is_record(const char *word) {
     return word != NULL && strcmp(word, "record") == 0 && access(word, F_OK) != 0;
@@ -593,7 +645,7 @@ static void parse_options(run_options *opt, int argc, char **argv) {
 
 /* ---- where the output goes ------------------------------------------------------------------------------ */
 
-static char *default_output(const char *name, exports_format format) {
+static char *default_output(const char *name, exports_format format, bool is_heap) {
     static const char *const endings[] = {[EXPORTS_FORMAT_SVG] = "svg",
                                           [EXPORTS_FORMAT_COLLAPSED] = "collapsed.txt",
                                           [EXPORTS_FORMAT_SPEEDSCOPE] = "speedscope.json",
@@ -608,10 +660,11 @@ static char *default_output(const char *name, exports_format format) {
     if (localtime_r(&now, &local) != NULL) {
         (void)strftime(stamp, sizeof stamp, "-%Y%m%d-%H%M%S", &local);
     }
-    char *path = text_of("%s%s.%s", name, stamp, endings[format]);
+    const char *memory = is_heap ? ".heap" : "";
+    char *path = text_of("%s%s%s.%s", name, stamp, memory, endings[format]);
     for (int i = 2; access(path, F_OK) == 0; i++) {
         free(path);
-        path = text_of("%s%s-%d.%s", name, stamp, i, endings[format]);
+        path = text_of("%s%s-%d%s.%s", name, stamp, i, memory, endings[format]);
     }
     return path;
 }
@@ -724,16 +777,31 @@ static bool is_same_output(const output_file *one, const output_file *other) {
     return descriptor >= 0 ? descriptor == descriptor_of(other->shown) : strcmp(one->path, other->path) == 0;
 }
 
+/* No -o came behind --heap: then it is the first. */
+static void choose_heap_output(run_options *opt) {
+    bool has_one = !opt->heap;
+    for (int i = 0; i < opt->output_count; i++) {
+        has_one = has_one || opt->outputs[i].is_heap;
+    }
+    opt->outputs[0].is_heap = opt->outputs[0].is_heap || !has_one;
+}
+
 static void choose_outputs(run_options *opt, const char *name) {
     if (opt->output_count == 0) {
         bool is_printed = opt->format == EXPORTS_FORMAT_TABLE;
         add_output(opt, is_printed ? "/dev/stderr"
-                                   : default_output(name, opt->format != EXPORTS_FORMAT_NONE ? opt->format
-                                                                                             : EXPORTS_FORMAT_SVG));
+                                   : default_output(
+                                         name, opt->format != EXPORTS_FORMAT_NONE ? opt->format : EXPORTS_FORMAT_SVG,
+                                         opt->heap));
         opt->outputs[0].is_printed = is_printed;
     }
+    choose_heap_output(opt);
     for (int i = 0; i < opt->output_count; i++) {
         choose_format(&opt->outputs[i], opt->format);
+        if (opt->outputs[i].is_heap && !exports_has_memory(opt->outputs[i].format)) {
+            usage_error("--heap: %s shows times, and '%s' is of memory", exports_name(opt->outputs[i].format),
+                        opt->outputs[i].shown);
+        }
         opt->outputs[i].path = absolute_path(opt->outputs[i].shown);
         for (int other = 0; other < i; other++) {
             if (is_same_output(&opt->outputs[i], &opt->outputs[other])) {
@@ -765,7 +833,8 @@ static void set_environment(const run_options *opt, const program *found, const 
     char *settings =
         text_of(HANDOVER_WRITTEN, socket, (unsigned)strlen(ours), found->target, (int)getpid(),
                 (unsigned)(1e6 / opt->rate + 0.5), (unsigned)opt->capture, opt->signal_number, opt->depth, opt->memory,
-                opt->duration, (unsigned)(opt->subprocesses ? HANDOVER_FOLLOW : HANDOVER_FOLLOW_NOT));
+                opt->duration, (unsigned)(opt->subprocesses ? HANDOVER_FOLLOW : HANDOVER_FOLLOW_NOT),
+                (unsigned)is_timed(opt), opt->heap ? (unsigned long long)(opt->heap_kib * 1024 + 0.5) : 0);
     if (setenv("LD_PRELOAD", preload, 1) != 0 || setenv(HANDOVER_VARIABLE, settings, 1) != 0) {
         refuse("out of memory");
     }
@@ -777,13 +846,17 @@ static void set_environment(const run_options *opt, const program *found, const 
 int main(int argc, char **argv) {
     static run_options opt;
     parse_options(&opt, argc, argv);
+    check_heap(&opt);
     program found = find_program(&opt);
     choose_outputs(&opt, found.name);
     set_environment(&opt, &found, start_writer(&opt, found.name));
     if (!opt.quiet && !opt.host && isatty(STDERR_FILENO)) { /* a host may use all of the terminal */
-        complain("recording %s at %g Hz; Ctrl-C ends it, and %s is %s", found.name, opt.rate,
+        char *how =
+            is_timed(&opt) ? text_of(" at %g Hz", opt.rate) : text_of("'s memory, one sample in %g KiB", opt.heap_kib);
+        complain("recording %s%s; Ctrl-C ends it, and %s is %s", found.name, how,
                  opt.outputs[0].is_printed ? "a table" : opt.outputs[0].shown,
                  opt.outputs[0].is_printed ? "printed" : "written");
+        free(how);
     }
     (void)execv(found.executable, found.arguments);
     complain("cannot run %s: %s", found.executable, strerror(errno));

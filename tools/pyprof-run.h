@@ -29,6 +29,7 @@ typedef struct output_file {
     int descriptor;    /* what has no name of its own (/dev/stdout, a terminal) is open from the beginning; -1 = none */
     exports_format format;
     bool is_printed; /* the table, on standard error, as no file was named for it */
+    bool is_heap;    /* it is of memory, not of time */
 } output_file;
 
 enum {
@@ -43,6 +44,11 @@ typedef struct run_options {
     double rate;     /* samples a second */
     double duration; /* seconds; 0 = until the end */
     pyprof_output view;
+    bool heap;               /* memory is sampled, */
+    double heap_kib;         /* one in so many KiB */
+    bool heap_is_next;       /* the next -o is of memory */
+    pyprof_output heap_view; /* of these files */
+    bool has_heap_metric;
     pyprof_capture capture;
     int signal_number; /* 0 = pyprof.h's own choice */
     unsigned depth;
@@ -91,6 +97,7 @@ const char *base_name(const char *path);
 bool same_file(const char *one, const char *other);
 
 bool has_filters(const run_options *opt);
+bool is_timed(const run_options *opt); /* some file is of time */
 
 /* ---- run_program.c ---- */
 

@@ -83,6 +83,7 @@ static bool is_leaving(void) {
 }
 
 void pyprof_door(const void *code);
+static const pyprof_allocator *own_memory(void);
 static bool start_supervisor(void);
 static bool record_child(void);
 static bool end_recording(handover_cause cause, int value);

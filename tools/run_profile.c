@@ -48,6 +48,10 @@ void begin_profile(recorded *to, const void *data, size_t size) {
     to->pending.size = to->numbers.size = 0;
     to->spans_refused = 0;
     pyprof_free(to->profile);
+    pyprof_free(to->memory);
+    to->memory = NULL;
+    to->has_heap = false;
+    memset(&to->heap, 0, sizeof to->heap);
     pyprof_facts facts = {.program = text_in(to->end.program),
                           .process = text_in(to->end.process),
                           .python = text_in(to->end.python),
@@ -56,6 +60,23 @@ void begin_profile(recorded *to, const void *data, size_t size) {
                           .interval_us = to->end.interval_us,
                           .stats = to->end.stats};
     to->is_broken = pyprof_make(&facts, 0, NULL, &to->profile) != PYPROF_OK;
+}
+
+void begin_memory(recorded *to, const void *data, size_t size) {
+    memcpy(&to->heap, data, size < sizeof to->heap ? size : sizeof to->heap);
+    to->pending.size = to->numbers.size = 0;
+    to->has_heap = true;
+    pyprof_facts facts = {.program = text_in(to->end.program),
+                          .process = text_in(to->end.process),
+                          .python = text_in(to->end.python),
+                          .start_ns = to->heap.start_ns,
+                          .duration_ns = to->heap.duration_ns,
+                          .stats = to->heap.stats,
+                          .kind = PYPROF_KIND_HEAP,
+                          .sampling_bytes = to->heap.heap.sampling_bytes};
+    if (!to->heap.failed) {
+        to->is_broken = pyprof_make(&facts, 0, NULL, &to->memory) != PYPROF_OK || to->is_broken;
+    }
 }
 
 /* Its number here, by its number there. */
@@ -86,7 +107,7 @@ static size_t take_node(recorded *to, const char *data, size_t size) {
     bool is_thread = head.node.parent == PYPROF_NO_NODE;
     head.node.parent = number_of(to, head.node.parent);
     to->is_broken = to->is_broken || is_thread != (head.node.parent == PYPROF_NO_NODE) ||
-                    pyprof_add_node(to->profile, &head.node, &number) != PYPROF_OK;
+                    pyprof_add_node(to->has_heap ? to->memory : to->profile, &head.node, &number) != PYPROF_OK;
     append(&to->numbers, &number, sizeof number);
     return whole;
 }
@@ -120,6 +141,7 @@ void take_pieces(recorded *to, handover_kind kind, const char *data, size_t size
 
 void forget_profile(recorded *of) {
     pyprof_free(of->profile);
+    pyprof_free(of->memory);
     free(of->pending.data);
     free(of->numbers.data);
     memset(of, 0, sizeof *of);
@@ -307,16 +329,41 @@ static bool draw(const recorded *given, const run_options *opt, const char *name
     return exports_draw(given->profile, &opt->view, &look, write_to, out) == PYPROF_OK;
 }
 
-bool write_profile(const recorded *given, const run_options *opt, const char *name, exports_format format, FILE *out) {
-    if (given->is_broken) {
+/* What of memory is in use. */
+static bool draw_memory(const recorded *given, const run_options *opt, const char *name, FILE *out) {
+    char title[300];
+    (void)snprintf(title, sizeof title, "%s: memory", name);
+    flamegraph_options look = {.title = opt->title != NULL ? opt->title : title,
+                               .width = opt->width,
+                               .min_width = opt->min_width,
+                               .inverted = opt->inverted,
+                               .threads = opt->threads,
+                               .empty = has_filters(opt)
+                                            ? "Nothing that was sampled passes the --only- options: leave one out."
+                                            : "Nothing was sampled of what was allocated: a smaller --heap-rate "
+                                              "takes more samples.",
+                               .facts = {.program = name}};
+    return exports_draw(given->memory, &opt->heap_view, &look, write_to, out) == PYPROF_OK;
+}
+
+const char *tell_bytes(char *text, size_t size, uint64_t count) {
+    flamegraph_format_bytes(text, size, (double)count);
+    return text;
+}
+
+bool write_profile(const recorded *given, const run_options *opt, const char *name, const output_file *file,
+                   FILE *out) {
+    const pyprof_profile *profile = file->is_heap ? given->memory : given->profile;
+    if (given->is_broken || profile == NULL) {
         errno = ENOMEM;
         return false;
     }
-    if (format == EXPORTS_FORMAT_SVG) {
-        return draw(given, opt, name, out);
+    if (file->format == EXPORTS_FORMAT_SVG) {
+        return file->is_heap ? draw_memory(given, opt, name, out) : draw(given, opt, name, out);
     }
-    if (format == EXPORTS_FORMAT_TABLE) {
+    if (file->format == EXPORTS_FORMAT_TABLE) {
         (void)fprintf(out, "%s, CPython %s\n", opt->title != NULL ? opt->title : name, given->end.python);
     }
-    return exports_write(given->profile, &opt->view, format, write_to, out) == PYPROF_OK;
+    return exports_write(profile, file->is_heap ? &opt->heap_view : &opt->view, file->format, write_to, out) ==
+           PYPROF_OK;
 }

@@ -21,6 +21,9 @@ void drop_front(bytes *from, size_t size);
 typedef struct recorded {
     handover_end end;
     pyprof_profile *profile;
+    handover_heap heap;     /* of what follows */
+    pyprof_profile *memory; /* what was in use; NULL = it was not asked for, or could not be had */
+    bool has_heap;          /* a handover_heap has come: nodes that come are of that */
     bytes pending;          /* what has come of a node or a span of which not all has */
     bytes numbers;          /* of the nodes: theirs in the profile (uint32_t), by the library's */
     bool is_broken;         /* it could not be made: no memory, or what came was no profile */
@@ -29,6 +32,9 @@ typedef struct recorded {
 
 /* A handover_end has come: what was there before is dropped. */
 void begin_profile(recorded *to, const void *data, size_t size);
+
+/* A handover_heap has come. */
+void begin_memory(recorded *to, const void *data, size_t size);
 
 /* A piece of nodes or spans has come. */
 void take_pieces(recorded *to, handover_kind kind, const char *data, size_t size);
@@ -55,7 +61,10 @@ void join_family(recorded *first, const family *others, const char *called, int 
 void forget_profile(recorded *of);
 
 /* Writes it by the options; name: the program's. False: errno says why; 0 = there is no memory. */
-bool write_profile(const recorded *given, const run_options *opt, const char *name, exports_format format, FILE *out);
+bool write_profile(const recorded *given, const run_options *opt, const char *name, const output_file *file, FILE *out);
+
+/* "12.3 MiB"; returns text. */
+const char *tell_bytes(char *text, size_t size, uint64_t count);
 
 bool has_doubtful_lines(const recorded *given, const run_options *opt);
 unsigned long long lost_samples(const pyprof_stats *stats);

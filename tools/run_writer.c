@@ -102,8 +102,8 @@ static const char *plural(unsigned long long count) {
     return count == 1 ? "" : "s";
 }
 
-static bool write_format(exports_format format, FILE *out) {
-    return write_profile(given(), writer.opt, writer.name, format, out);
+static bool write_format(const output_file *file, FILE *out) {
+    return write_profile(given(), writer.opt, writer.name, file, out);
 }
 
 static bool program_has_ended(const struct pollfd *of_program) {
@@ -139,7 +139,7 @@ static int open_special(const output_file *file, bool is_pipe) {
 static bool write_into(const output_file *file, bool is_pipe) {
     int descriptor = file->descriptor >= 0 ? fcntl(file->descriptor, F_DUPFD_CLOEXEC, 0) : open_special(file, is_pipe);
     FILE *out = descriptor >= 0 ? fdopen(descriptor, "w") : NULL;
-    bool good = out != NULL && write_format(file->format, out);
+    bool good = out != NULL && write_format(file, out);
     return out != NULL && fclose(out) == 0 && good;
 }
 
@@ -148,7 +148,7 @@ static bool write_beside(const output_file *file, const char *target, mode_t mod
     char *part = text_of("%s.XXXXXX", target);
     int descriptor = mkstemp(part);
     FILE *out = descriptor >= 0 ? fdopen(descriptor, "w") : NULL;
-    bool good = out != NULL && write_format(file->format, out) && fchmod(descriptor, mode) == 0;
+    bool good = out != NULL && write_format(file, out) && fchmod(descriptor, mode) == 0;
     int reason = errno;
     if (out != NULL && fclose(out) != 0 && good) {
         good = false;
@@ -241,13 +241,15 @@ static void warn_of_losses(const pyprof_stats *stats) {
     warn(stats->timeline_coarsened > 0, "the time line (speedscope) was full and lost resolution: see --memory");
 }
 
-static char *list_outputs(void) {
+/* Those of memory, or those of time. */
+static char *list_outputs(bool is_heap) {
     char *list = text_of("%s", "");
     for (int i = 0; i < writer.opt->output_count; i++) {
-        if (!writer.written[i] || writer.opt->outputs[i].is_printed) {
+        const output_file *file = &writer.opt->outputs[i];
+        if (!writer.written[i] || file->is_printed || file->is_heap != is_heap) {
             continue;
         }
-        char *longer = text_of("%s%s%s", list, *list != '\0' ? ", " : "; wrote ", writer.opt->outputs[i].shown);
+        char *longer = text_of("%s%s%s", list, *list != '\0' ? ", " : "; wrote ", file->shown);
         free(list);
         list = longer;
     }
@@ -320,14 +322,61 @@ static char *tell_rest(void) {
     return rest;
 }
 
+/* What of memory the figures do not show. */
+static void warn_of_lost_memory(const pyprof_heap_stats *stats) {
+    char text[64];
+    warn(stats->lost_memory > 0,
+         "%llu sample%s of memory found no room, for %s, and are not shown as in use: see --memory",
+         (unsigned long long)stats->lost_memory, plural(stats->lost_memory),
+         tell_bytes(text, sizeof text, stats->lost_bytes));
+    warn(stats->truncated_memory > 0, "%llu sample%s of memory are in [truncated], as there was no room: see --memory",
+         (unsigned long long)stats->truncated_memory, plural(stats->truncated_memory));
+    warn(stats->truncated_depth > 0,
+         "%llu sample%s of memory, of stacks deeper than --depth, lack frames in the middle",
+         (unsigned long long)stats->truncated_depth, plural(stats->truncated_depth));
+    warn(stats->lost_unreadable > 0, "%llu sample%s of memory are in [unsettled], as the stack could not be read",
+         (unsigned long long)stats->lost_unreadable, plural(stats->lost_unreadable));
+}
+
+/* "2.05 MiB in use, give or take 1.02 MiB, of 12.3 MiB allocated (24 samples, one in 512 KiB); wrote mem.svg" */
+static void summarize_memory(const char *rest) {
+    const pyprof_heap_stats *stats = &given()->heap.heap;
+    char texts[4][64];
+    const uint64_t figures[] = {stats->live_bytes, stats->live_bytes_error, stats->alloc_bytes, stats->sampling_bytes};
+    for (int i = 0; i < 4; i++) {
+        (void)tell_bytes(texts[i], sizeof texts[i], figures[i]);
+    }
+    if (given()->heap.failed) {
+        complain("what is in use of memory could not be had: %s%s", given()->heap.text, rest);
+        return;
+    }
+    warn_of_lost_memory(stats);
+    if (writer.opt->quiet) {
+        return;
+    }
+    char *list = list_outputs(true);
+    if (stats->samples == 0) {
+        complain("no sample of memory, one in %s: see --heap-rate%s%s", texts[3], list, rest);
+    } else {
+        complain("%s in use, give or take %s, of %s allocated (%llu sample%s, one in %s)%s%s", texts[0], texts[1],
+                 texts[2], (unsigned long long)stats->samples, plural(stats->samples), texts[3], list, rest);
+    }
+    free(list);
+}
+
 static void summarize(void) {
     const pyprof_stats *stats = &given()->end.stats;
     unsigned long long lost = lost_samples(stats);
     double seconds = (double)given()->end.duration_ns / 1e9;
-    if (writer.opt->quiet) {
+    if (given()->has_heap) {
+        char *rest = is_timed(writer.opt) ? text_of("%s", "") : tell_rest();
+        summarize_memory(rest);
+        free(rest);
+    }
+    if (writer.opt->quiet || !is_timed(writer.opt)) {
         return;
     }
-    char *list = list_outputs();
+    char *list = list_outputs(false);
     char *rest = tell_rest();
     if (stats->samples == 0) {
         complain("no samples in %.3g s: see --rate%s%s", seconds, list, rest);
@@ -354,9 +403,10 @@ static void write_all(bool is_draft) {
         if (writer.written[i] || (is_draft && !is_replaceable(file))) {
             continue;
         }
-        writer.written[i] = write_output(file);
+        bool is_missing = file->is_heap && given()->heap.failed; /* which is told at the end */
+        writer.written[i] = !is_missing && write_output(file);
         writer.written_count += writer.written[i];
-        if (!writer.written[i] && !is_draft) {
+        if (!writer.written[i] && !is_draft && !is_missing) {
             complain("cannot write %s: %s", file->shown, errno != 0 ? strerror(errno) : "out of memory");
         }
     }
@@ -394,7 +444,7 @@ static bool conclude(void) {
         return true;
     }
     write_all(false);
-    if (writer.written_count > 0) {
+    if (writer.written_count > 0 || given()->heap.failed) {
         warn_of_losses(&end->stats);
         summarize();
     }
@@ -738,6 +788,9 @@ static void hear_frame(connection *from, const handover_frame *frame, const char
         break;
     case HANDOVER_END:
         begin_profile(&from->from->coming, data, size);
+        break;
+    case HANDOVER_HEAP:
+        begin_memory(&from->from->coming, data, size);
         break;
     case HANDOVER_NODES:
     case HANDOVER_SPANS:

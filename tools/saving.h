@@ -64,9 +64,9 @@ static bool save_at(const pyprof_profile *profile, exports_format format, const 
            save_beside(profile, format, target, exists ? status.st_mode : 0);
 }
 
-static void save_profile(const pyprof_profile *profile, const wishes *wished) {
-    if (!save_at(profile, wished->format, wished->output)) {
-        say("cannot write %s: %s", wished->output, strerror(errno));
+static void save_profile(const pyprof_profile *profile, exports_format format, const char *path) {
+    if (!save_at(profile, format, path)) {
+        say("cannot write %s: %s", path, strerror(errno));
     }
 }
 

@@ -3,6 +3,8 @@
  *     PYPROF_OUTPUT=FILE      where the profile is saved, by its ending in any format of exports.h; %p, %n and %t in it
  *                             are the process, the program and the time
  *     PYPROF_RATE=HZ          samples a second (100)
+ *     PYPROF_HEAP_OUTPUT=FILE where the profile of its memory is saved, of what is in use when the program ends
+ *     PYPROF_HEAP_RATE=KIB    one sample in so many KiB that are allocated, on average (512)
  *     PYPROF_LISTEN=1|PATH    listens for pyprof-ctl, at its usual place or there
  *     PYPROF_START=now|later  later: nothing is recorded until pyprof-ctl asks for it
  *     PYPROF_ONLY=PATTERN     only programs whose name matches it, as a shell matches file names
@@ -30,6 +32,8 @@
 static struct {
     const char *output; /* "" = not set, and so of all */
     const char *rate;
+    const char *heap_output;
+    const char *heap_rate;
     const char *listen;
     const char *start;
     bool is_verbose;
@@ -42,10 +46,14 @@ typedef struct wishes {
     char output[PATH_MAX]; /* "" = none */
     char socket[PATH_MAX];
     exports_format format;
+    char heap_output[PATH_MAX];
+    exports_format heap_format;
+    unsigned long long heap_bytes; /* 0 = it is not sampled */
     uint32_t interval_us;
     bool is_listening;
     bool is_later;
-    bool is_for_children; /* each process has its own file */
+    bool is_for_children;      /* each process has its own file */
+    bool is_heap_for_children; /* of its memory */
 } wishes;
 
 /* One line on standard error. */
@@ -96,11 +104,12 @@ static bool is_switched_on(const char *value) {
 static bool take_wishes(void) {
     const char *only = getenv("PYPROF_ONLY");
     const char *verbose = getenv("PYPROF_VERBOSE"), *output = getenv("PYPROF_OUTPUT"),
-               *listen = getenv("PYPROF_LISTEN");
+               *heap_output = getenv("PYPROF_HEAP_OUTPUT"), *listen = getenv("PYPROF_LISTEN");
     asked.is_verbose = verbose != NULL && is_switched_on(verbose);
-    bool is_asked = (output != NULL && *output != '\0') || (listen != NULL && is_switched_on(listen));
+    bool is_asked = (output != NULL && *output != '\0') || (heap_output != NULL && *heap_output != '\0') ||
+                    (listen != NULL && is_switched_on(listen));
     if (!is_asked) {
-        explain("neither PYPROF_OUTPUT nor PYPROF_LISTEN is set");
+        explain("none of PYPROF_OUTPUT, PYPROF_HEAP_OUTPUT and PYPROF_LISTEN is set");
         return false;
     }
     if (only != NULL && *only != '\0' && fnmatch(only, asked.program, 0) != 0) {
@@ -109,6 +118,8 @@ static bool take_wishes(void) {
     }
     asked.output = take_variable("PYPROF_OUTPUT");
     asked.rate = take_variable("PYPROF_RATE");
+    asked.heap_output = take_variable("PYPROF_HEAP_OUTPUT");
+    asked.heap_rate = take_variable("PYPROF_HEAP_RATE");
     asked.listen = take_variable("PYPROF_LISTEN");
     asked.start = take_variable("PYPROF_START");
     if (getcwd(asked.folder, sizeof asked.folder) == NULL) {
@@ -147,26 +158,61 @@ static bool can_write(const char *path) {
     return access(path, F_OK) == 0 ? access(path, W_OK) == 0 : access(folder, W_OK | X_OK) == 0;
 }
 
-static bool read_output(wishes *to) {
+/* A variable that names a file: its path, and its format. */
+static bool read_path(const char *variable, const char *pattern, char *path, exports_format *format) {
     char known[256];
-    if (*asked.output == '\0') {
-        return true;
-    }
-    to->format = exports_format_of_path(asked.output);
-    to->is_for_children = strstr(asked.output, "%p") != NULL;
-    if (to->format == EXPORTS_FORMAT_NONE) {
-        say("nothing is recorded: the ending of PYPROF_OUTPUT=%s names no format: %s", asked.output,
+    *format = exports_format_of_path(pattern);
+    if (*format == EXPORTS_FORMAT_NONE) {
+        say("nothing is recorded: the ending of %s=%s names no format: %s", variable, pattern,
             exports_list(known, sizeof known));
         return false;
     }
-    if (!expand_path(asked.output, to->output, sizeof to->output)) {
-        say("nothing is recorded: PYPROF_OUTPUT is too long");
+    if (!expand_path(pattern, path, PATH_MAX)) {
+        say("nothing is recorded: %s is too long", variable);
         return false;
     }
-    if (!can_write(to->output)) {
-        say("nothing is recorded: PYPROF_OUTPUT: cannot write %s: %s", to->output, strerror(errno));
+    if (!can_write(path)) {
+        say("nothing is recorded: %s: cannot write %s: %s", variable, path, strerror(errno));
         return false;
     }
+    return true;
+}
+
+static bool read_output(wishes *to) {
+    to->is_for_children = strstr(asked.output, "%p") != NULL;
+    return *asked.output == '\0' || read_path("PYPROF_OUTPUT", asked.output, to->output, &to->format);
+}
+
+static bool read_heap_output(wishes *to) {
+    to->is_heap_for_children = strstr(asked.heap_output, "%p") != NULL;
+    if (*asked.heap_output == '\0') {
+        return true;
+    }
+    if (!read_path("PYPROF_HEAP_OUTPUT", asked.heap_output, to->heap_output, &to->heap_format)) {
+        return false;
+    }
+    if (!exports_has_memory(to->heap_format)) {
+        say("nothing is recorded: PYPROF_HEAP_OUTPUT=%s: %s shows times, and none of memory", asked.heap_output,
+            exports_name(to->heap_format));
+        return false;
+    }
+    if (strcmp(to->output, to->heap_output) == 0) {
+        say("nothing is recorded: PYPROF_OUTPUT and PYPROF_HEAP_OUTPUT are one file");
+        return false;
+    }
+    return true;
+}
+
+static bool read_heap_rate(wishes *to) {
+    const double least = 0.001, most = 1048576;
+    char *end = NULL;
+    double kib = *asked.heap_rate != '\0' ? strtod(asked.heap_rate, &end) : 512;
+    if ((end != NULL && (end == asked.heap_rate || *end != '\0')) || !(kib >= least && kib <= most)) {
+        say("nothing is recorded: PYPROF_HEAP_RATE=%s is not a number of KiB from %g to %.7g", asked.heap_rate, least,
+            most);
+        return false;
+    }
+    to->heap_bytes = to->heap_output[0] != '\0' ? (unsigned long long)(kib * 1024 + 0.5) : 0;
     return true;
 }
 
@@ -210,7 +256,8 @@ static bool read_start(wishes *to) {
 /* False: what is wrong was said. */
 static bool read_wishes(wishes *to) {
     memset(to, 0, sizeof *to);
-    return read_output(to) && read_rate(to) && read_listen(to) && read_start(to);
+    return read_output(to) && read_rate(to) && read_heap_output(to) && read_heap_rate(to) && read_listen(to) &&
+           read_start(to);
 }
 
 #endif
