@@ -10,9 +10,12 @@ import struct
 import zlib
 
 TYPES = ['samples', 'wall', 'cpu', 'gil']
+HEAP_TYPES = ['inuse_objects', 'inuse_space', 'alloc_space', 'alloc_objects']  # of a heap profile
+UNITS = dict.fromkeys(['samples', 'inuse_objects', 'alloc_objects'], 'count')
+UNITS.update(dict.fromkeys(['wall', 'cpu', 'gil'], 'nanoseconds'), inuse_space='bytes', alloc_space='bytes')
 
 Frame = collections.namedtuple('Frame', 'name file line first_line')  # a stack has them leaf first
-Sample = collections.namedtuple('Sample', 'stack values labels')  # values by the names of TYPES
+Sample = collections.namedtuple('Sample', 'stack values labels')  # values by the names of TYPES, or HEAP_TYPES
 Profile = collections.namedtuple('Profile', 'samples default period time_nanos duration_nanos comments program raw')
 
 
@@ -142,7 +145,8 @@ class Reader:
             self.strings = [data.decode('utf-8') for data in self.profile['string_table']]
         except UnicodeDecodeError:
             raise FormatError('strings: valid UTF-8')
-        hold(self.strings[:4] == ['', 'wall', 'cpu', 'gil'], 'strings: "", then the types as they are numbered')
+        self.types = HEAP_TYPES if self.strings[1:2] == HEAP_TYPES[1:2] else TYPES
+        hold(self.strings[:4] == [''] + self.types[1:], 'strings: "", then the types as they are numbered')
         hold('' not in self.strings[1:], 'strings: "" is the first one only')
 
     def text(self, number):
@@ -155,14 +159,14 @@ class Reader:
 
     def read_types(self):
         hold([self.value_type(data) for data in self.profile['sample_type']] ==
-             [('samples', 'count'), ('wall', 'nanoseconds'), ('cpu', 'nanoseconds'), ('gil', 'nanoseconds')],
-             'sample types: these, in this order')
-        hold(self.profile['period_type'] and self.value_type(self.profile['period_type']) == ('wall', 'nanoseconds'),
-             'period type: wall/nanoseconds')
+             [(name, UNITS[name]) for name in self.types], 'sample types: these, in this order')
+        wanted = self.types[1], UNITS[self.types[1]]
+        hold(self.profile['period_type'] and self.value_type(self.profile['period_type']) == wanted,
+             'period type: wall/nanoseconds, or inuse_space/bytes')
         hold(self.profile['period'] > 0, 'period: there is one')
         self.default = self.text(self.profile['default_sample_type'])
-        hold(self.default in TYPES, 'default sample type: one of the types')
-        hold(self.default == 'samples' or TYPES.index(self.default) == self.profile['default_sample_type'],
+        hold(self.default in self.types, 'default sample type: one of the types')
+        hold(self.default == self.types[0] or self.types.index(self.default) == self.profile['default_sample_type'],
              'default sample type: also its index')
         hold(self.profile['time_nanos'] > 0, 'time: there is one')
         self.comments = [self.text(number) for number in self.profile['comment']]
@@ -207,7 +211,7 @@ class Reader:
         labels = tuple(self.read_label(data) for data in item['label'])
         hold(ids, 'samples: a stack')
         hold(1 <= min(ids) and max(ids) <= len(self.locations), 'samples: locations that are there')
-        hold(len(values) == len(TYPES), 'samples: a value of each type')
+        hold(len(values) == len(self.types), 'samples: a value of each type')
         hold(any(values) and max(values) < 1 << 63, 'samples: some value')
         hold(len(dict(labels)) == len(labels), 'labels: each once')
         self.used.update(ids)
@@ -219,7 +223,7 @@ class Reader:
         return Frame(name, file, line, first_line)
 
     def result(self):
-        samples = [Sample(tuple(map(self.frame, ids)), dict(zip(TYPES, values)), dict(labels))
+        samples = [Sample(tuple(map(self.frame, ids)), dict(zip(self.types, values)), dict(labels))
                    for ids, values, labels in self.samples]
         return Profile(samples, self.default, self.profile['period'], self.profile['time_nanos'],
                        self.profile['duration_nanos'], self.comments, self.program, self)

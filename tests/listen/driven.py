@@ -23,6 +23,19 @@ def wait():
         time.sleep(0.01)
 
 
+kept = []
+
+
+def hold(count, size):
+    kept.extend([bytes(size) for _ in range(count)])
+    return len(kept)
+
+
+def allocate():
+    while not is_over:
+        [bytearray(size) for size in range(0, 6000, 20)]
+
+
 def deep(names, depth):
     """Makes names times depth nodes: each of these functions calls itself so often, and works at the end."""
     for name in range(names):

@@ -55,6 +55,98 @@ class Case(unittest.TestCase):
             return file.read()
 
 
+class Heap(Case):
+    """20,000,000 bytes in 2,000 objects, by a known function; an error is four standard errors."""
+    SIZE, COUNT, RATE = 10000, 2000, 16 * 1024
+    ERROR = 4 * (SIZE * COUNT * RATE) ** 0.5 + 200000
+
+    def held(self, *words):
+        text = self.ctl('heap', *words, '-f', 'collapsed')
+        return sum(int(line.rpartition(' ')[2]) for line in text.splitlines() if ';hold (driven.py:' in line)
+
+    def begun(self):
+        host = self.listening()
+        self.assertIn('--start 512', self.ctl('heap', host.pid, status=1))
+        self.assertEqual('', self.ctl('heap', host.pid, '--start', 16))
+        host('hold(%d, %d)' % (self.COUNT, self.SIZE))
+        return host
+
+    def test_truth(self):
+        with self.begun() as host:
+            self.assertAlmostEqual(self.SIZE * self.COUNT, self.held(host.pid), delta=self.ERROR)
+            said = self.ctl('heap', host.pid)
+            self.assertRegex(said, r'functions by bytes in use: \d+\.\d KiB\n')
+            self.assertRegex(said, r'hold \(driven\.py:\d+\)\n')
+            self.ctl('heap', host.pid, '-o', 'heap.svg')
+            self.assertIn(b'in use, bytes', self.bytes_of('heap.svg'))
+            self.ctl('heap', host.pid, '-o', 'heap.pb.gz', '--metric', 'alloc_space')
+            self.ctl('heap', host.pid, '-o', 'heap.jsonl')
+            self.assertIn(b'"kind":"heap"', self.bytes_of('heap.jsonl'))
+            host('kept.clear()')
+            self.assertEqual(0, self.held(host.pid))
+            self.assertAlmostEqual(self.SIZE * self.COUNT, self.held(host.pid, '--metric', 'alloc_space'), delta=self.ERROR)
+
+    def test_stats_and_stop(self):
+        with self.begun() as host:
+            self.assertIn('already on', self.ctl('heap', host.pid, '--start', 64, status=1))
+            self.assertEqual('', self.ctl('heap', host.pid, '--stop'))
+            before = json.loads(self.ctl('heap', host.pid, '--stats', '--json'))
+            self.assertEqual((False, 16384), (before['is_sampling'], before['sampling_bytes']))
+            self.assertAlmostEqual(self.SIZE * self.COUNT, before['live_bytes'], delta=self.ERROR + 1000000)
+            host('hold(2000, 10000)')
+            host('kept.__delitem__(slice(0, 2000))')
+            after = json.loads(self.ctl('heap', host.pid, '--stats', '--json'))
+            self.assertEqual(before['samples'], after['samples'])
+            self.assertLess(after['live_bytes'], 1500000)
+            self.assertRegex(self.ctl('heap', host.pid, '--stats'),
+                             r'\Asampling   no, what lives is followed\nin use     [^\n]* with a standard error of ')
+            self.assertEqual('', self.ctl('heap', host.pid, '--start', 16))
+            self.assertIn('is_sampling":true', self.ctl('heap', host.pid, '--stats', '--json'))
+
+    def test_begun_under_load(self):
+        """The hooks go in while threads allocate, and one waits for the GIL all the time."""
+        for _ in range(5):
+            with self.listening() as host:
+                host('threads(4, allocate)')
+                self.ctl('heap', host.pid, '--start', 16)
+                host('hold(2000, 10000)')
+                self.assertAlmostEqual(self.SIZE * self.COUNT, self.held(host.pid), delta=self.ERROR)
+                self.assertEqual(3, host('1 + 2'))
+
+    def test_beside_a_recording(self):
+        with self.begun() as host:
+            host('start(1000)')
+            host('deep(3, 5)')
+            self.assertAlmostEqual(self.SIZE * self.COUNT, self.held(host.pid), delta=self.ERROR)
+            self.assertIn('f2 (', self.ctl('stop', host.pid, '-f', 'collapsed', '-i'))
+
+    def test_refused(self):
+        with self.begun() as host:
+            for words, said in ((['heap', host.pid, '--metric', 'wall'], 'none of memory'),
+                                (['snapshot', host.pid, '--metric', 'inuse_space'], 'pyprof-ctl heap'),
+                                (['heap', host.pid, '--start', '0'], 'not a number'), (['heap', host.pid, '--start', '8', '--stop'], 'one at a time'),
+                                (['heap', host.pid, '--stop', '-o', 'x.svg'], 'nothing is written'),
+                                (['heap', host.pid, '--json'], '--json is for --stats'), (['heap', host.pid, '-i'], 'not for this command'),
+                                (['heap', host.pid, '-o', 'x.pstats'], 'pstats shows times'), (['record', host.pid, '--start', '8'], 'not for')):
+                self.assertIn(said, self.ctl(*words, status=2))
+            self.assertEqual([], [name for name in os.listdir(self.folder) if name.startswith('x.')])
+
+    def test_a_host_without(self):
+        """An older one, or one compiled with PYPROF_NO_HEAP."""
+        path = self.path('old.sock')
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(path)
+            listening.listen(1)
+            program = self.begin('heap', path)
+            peer, _ = listening.accept()
+            with peer:
+                self.assertEqual(b'pyprof 1 heap_snapshot\n', peer.recv(100))
+                peer.sendall(b'error -12 there is no command heap_snapshot in this process\n')
+            said, complaint = program.communicate(timeout=PATIENCE)
+            self.assertEqual((1, ''), (program.returncode, said))
+            self.assertRegex(complaint, r'\Apyprof-ctl: [^\n]* too old for this, or was compiled with PYPROF_NO_HEAP[^\n]*\n\Z')
+
+
 class Truth(Case):
     def test_stop_is_what_the_program_would_have_saved(self):
         """The same recording by both ways: the host saves what it has to its output_path, and sends it; to the byte."""
