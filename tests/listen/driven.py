@@ -26,7 +26,7 @@ def wait():
 kept = []
 
 
-def hold(count, size):
+def keep(count, size):
     kept.extend([bytes(size) for _ in range(count)])
     return len(kept)
 

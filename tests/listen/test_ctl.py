@@ -62,13 +62,13 @@ class Heap(Case):
 
     def held(self, *words):
         text = self.ctl('heap', *words, '-f', 'collapsed')
-        return sum(int(line.rpartition(' ')[2]) for line in text.splitlines() if ';hold (driven.py:' in line)
+        return sum(int(line.rpartition(' ')[2]) for line in text.splitlines() if ';keep (driven.py:' in line)
 
     def begun(self):
         host = self.listening()
         self.assertIn('--start 512', self.ctl('heap', host.pid, status=1))
         self.assertEqual('', self.ctl('heap', host.pid, '--start', 16))
-        host('hold(%d, %d)' % (self.COUNT, self.SIZE))
+        host('keep(%d, %d)' % (self.COUNT, self.SIZE))
         return host
 
     def test_truth(self):
@@ -76,7 +76,7 @@ class Heap(Case):
             self.assertAlmostEqual(self.SIZE * self.COUNT, self.held(host.pid), delta=self.ERROR)
             said = self.ctl('heap', host.pid)
             self.assertRegex(said, r'functions by bytes in use: \d+\.\d KiB\n')
-            self.assertRegex(said, r'hold \(driven\.py:\d+\)\n')
+            self.assertRegex(said, r'keep \(driven\.py:\d+\)\n')
             self.ctl('heap', host.pid, '-o', 'heap.svg')
             self.assertIn(b'in use, bytes', self.bytes_of('heap.svg'))
             self.ctl('heap', host.pid, '-o', 'heap.pb.gz', '--metric', 'alloc_space')
@@ -93,7 +93,7 @@ class Heap(Case):
             before = json.loads(self.ctl('heap', host.pid, '--stats', '--json'))
             self.assertEqual((False, 16384), (before['is_sampling'], before['sampling_bytes']))
             self.assertAlmostEqual(self.SIZE * self.COUNT, before['live_bytes'], delta=self.ERROR + 1000000)
-            host('hold(2000, 10000)')
+            host('keep(2000, 10000)')
             host('kept.__delitem__(slice(0, 2000))')
             after = json.loads(self.ctl('heap', host.pid, '--stats', '--json'))
             self.assertEqual(before['samples'], after['samples'])
@@ -109,7 +109,7 @@ class Heap(Case):
             with self.listening() as host:
                 host('threads(4, allocate)')
                 self.ctl('heap', host.pid, '--start', 16)
-                host('hold(2000, 10000)')
+                host('keep(2000, 10000)')
                 self.assertAlmostEqual(self.SIZE * self.COUNT, self.held(host.pid), delta=self.ERROR)
                 self.assertEqual(3, host('1 + 2'))
 
