@@ -1,5 +1,5 @@
-"""pyprof-run --heap: allocations of known functions are in use, or were, in every format, as many as there are within the error
-that is told; at every end of a program; and the program is as without it."""
+"""pyprof-run --heap: allocations of known functions are in use, or were, in every format, as many as there are within the
+error that is told; at every end of a program; and the program is as without it."""
 
 import json
 import os
@@ -138,7 +138,8 @@ class Outputs(Heap):
         """The next -o behind --heap is of memory; without one behind, the first. Others are of time."""
         self.leak("for i in range(300): sum(range(20000))")
         for words, memory in ((["--heap", "-o", "a.txt"], "a"), (["-o", "a.txt", "--heap"], "a"),
-                              (["--heap", "-o", "a.txt", "-o", "b.txt"], "a"), (["-o", "a.txt", "--heap", "-o", "b.txt"], "b"),
+                              (["--heap", "-o", "a.txt", "-o", "b.txt"], "a"),
+                              (["-o", "a.txt", "--heap", "-o", "b.txt"], "b"),
                               (["-o", "a.txt", "-o", "b.txt", "--heap"], "a")):
             with self.subTest(words):
                 status, said, err = self.call([RUN, "-r", "1000", "--heap-rate", "64", *words, "leak.py"])
@@ -158,8 +159,10 @@ class Outputs(Heap):
     def test_refused(self):
         self.leak()
         for words, said in ((["--heap", "--subprocesses"], "--subprocesses"), (["--heap-rate", "64"], "needs --heap"),
-                            (["--metric", "inuse_space"], "needs --heap"), (["--heap", "--heap-rate", "0"], "is not a number"),
-                            (["--heap", "-o", "a.pstats"], "pstats shows times"), (["--heap", "-o", "a.firefox.json"], "firefox shows"),
+                            (["--metric", "inuse_space"], "needs --heap"),
+                            (["--heap", "--heap-rate", "0"], "is not a number"),
+                            (["--heap", "-o", "a.pstats"], "pstats shows times"),
+                            (["--heap", "-o", "a.firefox.json"], "firefox shows"),
                             (["--heap", "--metric", "heap"], "'heap' is not wall")):
             status, out, err = self.call([RUN, *words, "leak.py"])
             self.assertEqual((status, out, err.count("\n")), (2, "", 2), err)
@@ -190,7 +193,8 @@ class Ends(Heap):
     def test_what_exit_handlers_let_go(self):
         """Those are the program's own."""
         out = self.path("m.txt")
-        self.assertEqual(self.heap("-q", "-o", out, self.leak("import atexit; atexit.register(kept.clear)")), (0, "", ""))
+        script = self.leak("import atexit; atexit.register(kept.clear)")
+        self.assertEqual(self.heap("-q", "-o", out, script), (0, "", ""))
         self.assertSums(self.sums(self.read(out)), dict.fromkeys(IN_USE, 0))
 
     def test_nothing_began(self):
@@ -204,14 +208,15 @@ class Ends(Heap):
 
     def test_duration(self):
         out = self.path("m.txt")
-        status, _, err = self.heap("-o", out, "-d", "0.7", self.leak("import time; time.sleep(1.5); kept.clear(); print('on')"))
+        script = self.leak("import time; time.sleep(1.5); kept.clear(); print('on')")
+        status, _, err = self.heap("-o", out, "-d", "0.7", script)
         self.assertEqual(status, 0)
         self.assertIn("; the program goes on", err)
         self.assertSums(self.sums(self.read(out)))
 
     def test_signals_amid_samples(self):
-        """Each allocation is a sample, so that nearly every signal comes while one is being taken: it ends the process all the
-        same, at once and by itself, and is in the profile."""
+        """Each allocation is a sample, so that nearly every signal comes while one is being taken: it ends the process all
+        the same, at once and by itself, and the profile is there."""
         self.file("busy.py", """
             print('begun', flush=True)
             while True:
@@ -237,7 +242,8 @@ class Alike(Heap):
             import sys
             print(sorted(sys.modules), sys.getallocatedblocks() > 0, len(sys.argv), sys.flags)
             import atexit, os, threading
-            print(atexit._ncallbacks(), threading.active_count(), sorted(k for k in os.environ if not k.startswith('_')))
+            print(atexit._ncallbacks(), threading.active_count())
+            print(sorted(k for k in os.environ if not k.startswith('_')))
             data = [bytearray(1000) for i in range(10000)]
             for item in data:
                 item.extend(b'x' * 3000)
@@ -260,7 +266,8 @@ class Alike(Heap):
                                                      (["--", "python3", "-X", "dev"], {}),
                                                      (["--", "python3", "-X", "tracemalloc"], {}))):
             out = self.path("%d.txt" % number)
-            self.assertEqual(self.heap("-q", "-o", out, *words, self.leak(), env=dict(self.env, **variables)), (0, "", ""))
+            environment = dict(self.env, **variables)
+            self.assertEqual(self.heap("-q", "-o", out, *words, self.leak(), env=environment), (0, "", ""))
             self.assertSums(self.sums(self.read(out)))
 
     def test_both_at_once(self):
@@ -277,8 +284,8 @@ class Alike(Heap):
                     pass
             hold(); spin(0.4)
         """)
-        self.assertEqual(self.call([RUN, "-q", "-r", "500", "-o", "t.txt", "--heap", "--heap-rate", "64", "-o", "m.txt", "both.py"]),
-                         (0, "", ""))
+        words = ["-r", "500", "-o", "t.txt", "--heap", "--heap-rate", "64", "-o", "m.txt"]
+        self.assertEqual(self.call([RUN, "-q", *words, "both.py"]), (0, "", ""))
         text = self.read(os.path.join(self.work, "t.txt"))
         spun = sum(int(line.rpartition(" ")[2]) for line in text.splitlines() if ";spin (" in line)
         self.assertGreater(spun, 300000, text)

@@ -1,14 +1,19 @@
-"""Profiles of memory: Go's and ours become what they are in every format that has bytes and objects, and are refused by those
-that have not."""
+"""Profiles of memory: Go's and ours become what they are in every format that has bytes and objects, and are refused by
+those that have not."""
 
 import json
 import os
+import re
+import shutil
+import subprocess
 import unittest
 
 import profiles
+import harness
 from profiles import convert, run
 from test_convert import InFolder
 
+BROWSER = os.environ.get('PYPROF_CHROMIUM') or shutil.which('chromium') or shutil.which('chromium-browser')
 METRICS = 'inuse_space', 'alloc_space', 'alloc_objects', 'inuse_objects'
 # Of each function, as Go orders its types: alloc_objects, alloc_space, inuse_objects, inuse_space.
 TYPES = [('alloc_objects', 'count'), ('alloc_space', 'bytes'), ('inuse_objects', 'count'), ('inuse_space', 'bytes')]
@@ -89,6 +94,35 @@ class Memory(InFolder):
         convert(nothing, '--only-function', 'main.load', '-o', self.path('was.svg'), '--metric', 'alloc_space')
         self.assertIn('500 bytes in all', self.get('was.svg').decode())
 
+    @unittest.skipUnless(BROWSER, 'no chromium')
+    def test_clicks(self):
+        """The script of the picture changes between the four, each with its unit, and so does the list of functions."""
+        convert(self.heap, '-o', self.path('heap.svg'))
+        script = """<script><![CDATA[addEventListener('load', () => {
+            const select = document.querySelector('#metric'), said = [];
+            document.querySelector('#functions').click();
+            for (const one of ['0', '1', '2', '3']) {
+                select.value = one;
+                select.dispatchEvent(new Event('change'));
+                said.push(document.querySelector('#subtitle').textContent + ' - ' +
+                          document.querySelector('.list tbody button').title);
+            }
+            document.querySelector('svg').setAttribute('data-said', said.join(' | '));
+        });]]></script></svg>"""
+        with open(self.path('clicked.svg'), 'w', encoding='utf-8') as file:
+            file.write(self.get('heap.svg').decode().replace('</svg>', script))
+        done = subprocess.run([BROWSER, '--headless', '--no-sandbox', '--disable-gpu', '--virtual-time-budget=5000',
+                               '--user-data-dir=' + self.path('browser'), '--dump-dom',
+                               'file://' + self.path('clicked.svg')], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              timeout=harness.patience(120))
+        said = re.search('data-said="([^"]*)"', done.stdout.decode())
+        self.assertTrue(said, done.stdout.decode()[:500])
+        load = 'main.load (main.go): self %s, total %s'
+        wanted = (('19.5 MiB in all \u00b7 in use, bytes', '19.5 MiB'), ('39.1 MiB in all \u00b7 allocated, bytes', '39.1 MiB'),
+                  ('311 objects in all \u00b7 allocated, objects', '300 objects'),
+                  ('51 objects in all \u00b7 in use, objects', '50 objects'))
+        self.assertEqual(said.group(1), ' | '.join('%s - %s' % (head, load % (size, size)) for head, size in wanted))
+
     def test_growth(self):
         after = self.put('after.pb.gz', go_heap((600, 81920000, 150, 61440000)))
         for options in (), ('--absolute',):
@@ -103,7 +137,8 @@ class Memory(InFolder):
 
     def test_sum(self):
         said = self.lines(self.heap, self.heap)
-        self.assertEqual(said, ['main.main (main.go:7) 8192\n', 'main.main (main.go:7);main.load (main.go:20) 40960000\n'])
+        self.assertEqual(said, ['main.main (main.go:7) 8192\n',
+                                'main.main (main.go:7);main.load (main.go:20) 40960000\n'])
 
     def test_refused(self):
         time = profiles.Pprof([('wall', 'nanoseconds')])

@@ -175,7 +175,8 @@ class Recorded(Case):
 
     def test_says_why_not(self):
         reasons = (([PYTHON, "-c", "pass"], {"PYPROF_ONLY": "gdb"}, "its name does not match PYPROF_ONLY=gdb"),
-                   ([PYTHON, "-c", "pass"], {"PYPROF_OUTPUT": ""}, "none of PYPROF_OUTPUT, PYPROF_HEAP_OUTPUT and PYPROF_LISTEN is set"),
+                   ([PYTHON, "-c", "pass"], {"PYPROF_OUTPUT": ""},
+                    "none of PYPROF_OUTPUT, PYPROF_HEAP_OUTPUT and PYPROF_LISTEN is set"),
                    ([PLAIN], {}, "no CPython began in it"))
         for command, more, reason in reasons:
             for verbose in "1", "0", "":
@@ -191,7 +192,8 @@ class Recorded(Case):
                {"PYPROF_RATE": "100Hz"}, {"PYPROF_OUTPUT": "a.xyz"}, {"PYPROF_OUTPUT": "plain"},
                {"PYPROF_OUTPUT": "/no/such/folder/a.txt"}, {"PYPROF_OUTPUT": "x" * 5000 + ".txt"},
                {"PYPROF_OUTPUT": "new\nline/%p.txt"}, {"PYPROF_START": "never"}, {"PYPROF_START": "later"},
-               {"PYPROF_HEAP_OUTPUT": "a.xyz"}, {"PYPROF_HEAP_OUTPUT": "a.pstats"}, {"PYPROF_HEAP_OUTPUT": "/no/such/a.txt"},
+               {"PYPROF_HEAP_OUTPUT": "a.xyz"}, {"PYPROF_HEAP_OUTPUT": "a.pstats"},
+               {"PYPROF_HEAP_OUTPUT": "/no/such/a.txt"},
                {"PYPROF_HEAP_RATE": "0"}, {"PYPROF_HEAP_RATE": "64k"}, {"PYPROF_HEAP_OUTPUT": "out.txt"},
                {"PYPROF_LISTEN": "/no/such/folder/a.sock"}, {"PYPROF_LISTEN": "x" * 200})
         for wishes in bad:
@@ -218,21 +220,23 @@ class Recorded(Case):
     def test_memory(self):
         """What is in use at the end, alone and beside time; of a child where each has its own file."""
         for more, files in (({"PYPROF_OUTPUT": ""}, ["m.txt"]), ({}, ["m.txt", "out.txt"])):
-            self.assertEqual(self.record("busy(0.1)\n" + self.HOLD, PYPROF_HEAP_OUTPUT="m.txt", PYPROF_HEAP_RATE="16", **more),
-                             (0, "", ""))
+            more.update(PYPROF_HEAP_OUTPUT="m.txt", PYPROF_HEAP_RATE="16")
+            self.assertEqual(self.record("busy(0.1)\n" + self.HOLD, **more), (0, "", ""))
             self.assertEqual(self.files(), files)
             self.assertAlmostEqual(self.held("m.txt"), 20e6, delta=2.5e6)
         self.assertIn("busy", self.read())
         for name in self.files():
             os.remove(os.path.join(self.dir, name))
-        fork = "import os\npid = os.fork()\nif pid == 0:\n    hold()\nelse:\n    os.waitpid(pid, 0)\n    print(pid, os.getpid())"
-        status, out, err = self.record(self.HOLD + fork, PYPROF_OUTPUT="", PYPROF_HEAP_OUTPUT="%p.txt", PYPROF_HEAP_RATE="16")
+        fork = self.HOLD + ("import os\npid = os.fork()\nif pid == 0:\n    hold()\nelse:\n    os.waitpid(pid, 0)\n"
+                            "    print(pid, os.getpid())")
+        wishes = {"PYPROF_OUTPUT": "", "PYPROF_HEAP_RATE": "16"}
+        status, out, err = self.record(fork, PYPROF_HEAP_OUTPUT="%p.txt", **wishes)
         self.assertEqual((status, err), (0, ""))
         child, parent = out.split()
         self.assertEqual(self.files(), sorted([child + ".txt", parent + ".txt"]))
         self.assertAlmostEqual(self.held(parent + ".txt"), 20e6, delta=2.5e6)
         self.assertAlmostEqual(self.held(child + ".txt"), 40e6, delta=3.5e6)
-        status, _, err = self.record(self.HOLD + fork, PYPROF_OUTPUT="", PYPROF_HEAP_OUTPUT="one.txt", PYPROF_HEAP_RATE="16")
+        status, _, err = self.record(fork, PYPROF_HEAP_OUTPUT="one.txt", **wishes)
         self.assertEqual((status, err), (0, ""))
         self.assertAlmostEqual(self.held("one.txt"), 20e6, delta=2.5e6)
 
