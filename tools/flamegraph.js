@@ -61,9 +61,7 @@ for (let i = 0; i < tree.parent.length; i++) {
 const holds = new Set([0, ...data.holds]), importlib = codes.map((code) => code === 2);
 const has = {apart: data.threads.length > 2, imports: importlib.some(Boolean), functions: true, callers: true};
 // Of figures: wall time busy and idle, CPU time, time with the GIL, samples busy and idle.
-const metrics = data.memory ?
-  [{name: 'in use, bytes', at: 0}, {name: 'allocated, bytes', at: 2}, {name: 'allocated, objects', at: 3, unit: 'objects'}, {name: 'in use, objects', at: 4, unit: 'objects'}] :
-  [{name: 'wall time', at: 0, idle: 1}, {name: 'CPU time', at: 2}, {name: 'time with the GIL', at: 3}, {name: 'samples', at: 4, idle: 5, unit: 'samples'}];
+const metrics = data.memory || [{name: 'wall time', at: 0, idle: 1}, {name: 'CPU time', at: 2}, {name: 'time with the GIL', at: 3}, {name: 'samples', at: 4, idle: 5, unit: 'samples'}];
 const known = Array.from({length: 6}, (_, at) => records.some((record) => record.figures?.[at]));
 ofBase.forEach(({figures}) => figures?.forEach((sum, at) => { known[at] ||= sum > 0; })); // difference
 has.idle = known[1] || known[5];
@@ -225,23 +223,17 @@ const count = (n) => {
   for (let rest = n; rest > 0 && rest < 0.9995 && digits < 15; rest *= 10) digits++;
   return n.toFixed(digits);
 };
-const bytes = (n) => {
+const scaled = (n, base, words) => {
   let step = 0;
-  while (step < 4 && n >= 1023.5) n /= 1024, step++;
-  const digits = step === 0 || n >= 99.95 ? 0 : n >= 9.995 ? 1 : 2;
-  return (n >= 999.5 ? number(Math.round(n)) : n.toFixed(digits)) + ' ' + (step ? ['KiB', 'MiB', 'GiB', 'TiB'][step - 1] : n === 1 ? 'byte' : 'bytes');
+  while (words[step + 1] && n >= base - 0.5) n /= base, step++;
+  return (n >= 999.5 ? number(Math.round(n)) : n.toFixed(step && n < 99.95 ? n < 9.995 ? 2 : 1 : 0)) + ' ' + words[step];
 };
 const amount = (n) => {
   const counted = data.figures && metric().unit, ns = counted ? 0 : data.ns, unit = counted || data.unit;
   n /= data.per;
-  if (unit === 'bytes' && Number.isInteger(n)) return bytes(n);
-  if (ns && n === 0) return '0 s';
+  if (unit === 'bytes' && n > 1) return scaled(n, 1024, 'bytes KiB MiB GiB TiB'.split(' '));
   if (!ns) return count(n) + ' ' + (n === 1 ? unit.replace(/s$/, '') : unit);
-  let time = n * ns, step = 0;
-  while (step < 3 && time >= 999.5) time /= 1000, step++;
-  const digits = step === 0 || time >= 99.95 ? 0 : time >= 9.995 ? 1 : 2;
-  const text = time >= 999.5 ? number(Math.round(time)) : time.toFixed(digits);
-  return text + ' ' + ['ns', 'µs', 'ms', 's'][step];
+  return n ? scaled(n * ns, 1000, ['ns', 'µs', 'ms', 's']) : '0 s';
 };
 // Text that fits: measured in the font that is really there, cut between whole characters.
 const pen = html('canvas').getContext('2d'), family = getComputedStyle(svg).fontFamily;

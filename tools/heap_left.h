@@ -100,7 +100,7 @@ static void leave_heap(void) {
 
 /* Whether the calling thread is within the heap's lock. Async-signal-safe. */
 static bool is_within_heap(void) {
-    return wants_heap() && pyprof__heap_self.has_lock;
+    return wants_heap() && pyprof__heap_here()->has_lock;
 }
 
 /* A signal that came there: the thread goes on, and gets it again. Async-signal-safe. */
