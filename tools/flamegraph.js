@@ -223,17 +223,17 @@ const count = (n) => {
   for (let rest = n; rest > 0 && rest < 0.9995 && digits < 15; rest *= 10) digits++;
   return n.toFixed(digits);
 };
-const scaled = (n, base, words) => {
+const scale = (n, base, of) => {
   let step = 0;
-  while (words[step + 1] && n >= base - 0.5) n /= base, step++;
-  return (n >= 999.5 ? number(Math.round(n)) : n.toFixed(step && n < 99.95 ? n < 9.995 ? 2 : 1 : 0)) + ' ' + words[step];
+  while (of[step + 1] && n >= base - 0.5) n /= base, step++;
+  return (n >= 999.5 ? number(Math.round(n)) : n.toFixed(step && n < 99.95 ? n < 9.995 ? 2 : 1 : 0)) + ' ' + of[step];
 };
 const amount = (n) => {
   const counted = data.figures && metric().unit, ns = counted ? 0 : data.ns, unit = counted || data.unit;
   n /= data.per;
-  if (unit === 'bytes' && n > 1) return scaled(n, 1024, 'bytes KiB MiB GiB TiB'.split(' '));
+  if (unit === 'bytes' && n > 1) return scale(n, 1024, 'bytes KiB MiB GiB TiB'.split(' '));
   if (!ns) return count(n) + ' ' + (n === 1 ? unit.replace(/s$/, '') : unit);
-  return n ? scaled(n * ns, 1000, ['ns', 'µs', 'ms', 's']) : '0 s';
+  return n ? scale(n * ns, 1000, ['ns', 'µs', 'ms', 's']) : '0 s';
 };
 // Text that fits: measured in the font that is really there, cut between whole characters.
 const pen = html('canvas').getContext('2d'), family = getComputedStyle(svg).fontFamily;
