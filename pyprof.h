@@ -14656,9 +14656,10 @@ static uint32_t pyprof__native_domain(void);
 /* What our hooks call, by domain. Written before a hook is put in, and never taken back. */
 static PyMemAllocatorEx pyprof__next[PYPROF__DOMAINS];
 
+/* After pyprof_heap_stop a thread goes out of line once more, which forgets its gap, and then no longer. */
 PYPROF__INLINE void pyprof__hook_count(pyprof__heap_thread *self, const void *memory, size_t size, uint32_t from) {
     self->left -= (int64_t)size;
-    if (self->left < 0) {
+    if (self->left < 0 && (self->mean != 0 || pyprof__get64(&pyprof__heap_mean) != 0)) {
         pyprof__heap_take(self, memory, size, from);
     }
 }
@@ -14786,6 +14787,7 @@ static bool pyprof__heap_probe(uint32_t index) {
     uint64_t mean = self->mean;
     self->probed = 1u << index;
     self->left = -1;
+    self->mean = 1;                          /* so that it goes out of line also where no samples are taken */
     __atomic_signal_fence(__ATOMIC_SEQ_CST); /* compilers know malloc, and that it does not look at our memory */
     pyprof__touch_domain(index);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);

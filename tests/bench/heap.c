@@ -1,5 +1,7 @@
 /* bench_heap MODE CODE: how much longer work(), which CODE defines, takes with hooks than without, once a line: the ratio of
-   two neighbouring stretches of 40 ms by the thread's own clock. MODE: "empty" hooks, or the KiB of pyprof_heap_start. */
+   two neighbouring stretches of 40 ms by the thread's own clock. MODE: "empty" hooks, "stopped" sampling, which only follows
+   what is freed, or the KiB of pyprof_heap_start.
+   bench_heap python CODE: the same with whatever the functions on() and off(), which CODE defines, too, begin and end. */
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
@@ -36,14 +38,26 @@ static void set_empty(bool is_on) {
     }
 }
 
-static void set_hooks(const char *mode, bool is_on) {
+static void set_sampling(const char *mode, bool is_on) {
     pyprof_heap_desc desc;
     memset(&desc, 0, sizeof desc);
-    desc.sampling_bytes = (size_t)atoi(mode) << 10;
+    desc.sampling_bytes = (size_t)atoi(mode) << 10; /* "stopped": 0, the default */
+    pyprof_result result = is_on ? pyprof_heap_start(&desc) : pyprof_heap_shutdown();
+    if (result == PYPROF_OK && is_on && strcmp(mode, "stopped") == 0) {
+        result = pyprof_heap_stop();
+    }
+    if (result != PYPROF_OK) {
+        fprintf(stderr, "%s\n", pyprof_last_error());
+        exit(1);
+    }
+}
+
+static void set_hooks(const char *mode, bool is_on) {
     if (strcmp(mode, "empty") == 0) {
         set_empty(is_on);
-    } else if ((is_on ? pyprof_heap_start(&desc) : pyprof_heap_shutdown()) != PYPROF_OK) {
-        fprintf(stderr, "%s\n", pyprof_last_error());
+    } else if (strcmp(mode, "python") != 0) {
+        set_sampling(mode, is_on);
+    } else if (PyRun_SimpleString(is_on ? "on()" : "off()") != 0) {
         exit(1);
     }
 }
@@ -66,7 +80,7 @@ static double stretch(PyObject *work) {
 
 int main(int argc, char **argv) {
     if (argc != 3) {
-        fprintf(stderr, "usage: bench_heap empty|KIB CODE\n");
+        fprintf(stderr, "usage: bench_heap empty|stopped|KIB|python CODE\n");
         return 2;
     }
     Py_Initialize();
