@@ -160,10 +160,86 @@ static PyObject *exact_free_raw(PyObject *module, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
+/* As an extension does that grows and shrinks what it keeps: each block up to 20,000 bytes and down to some hundred, in one
+   domain after the other. resize(count); free_resized() */
+static void *exact_sized[3][1024];
+static int exact_sized_count;
+
+static void *exact_resize_in(int domain, void *block, size_t size) {
+    return domain == 0   ? PyMem_RawRealloc(block, size)
+           : domain == 1 ? PyMem_Realloc(block, size)
+                         : PyObject_Realloc(block, size);
+}
+
+static PyObject *exact_resize(PyObject *module, PyObject *count) {
+    static const size_t sizes[] = {30, 400, 600, 5000, 20000, 3000, 700, 450, 100};
+    (void)module;
+    for (long i = PyLong_AsLong(count); i > 0 && exact_sized_count < 1024; i--, exact_sized_count++) {
+        for (int domain = 0; domain < 3; domain++) {
+            void **block = &exact_sized[domain][exact_sized_count];
+            *block = NULL;
+            for (size_t at = 0; at < sizeof sizes / sizeof *sizes - (size_t)(i % 5); at++) {
+                *block = exact_resize_in(domain, *block, sizes[at]);
+            }
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *exact_free_resized(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    for (; exact_sized_count > 0; exact_sized_count--) {
+        PyMem_RawFree(exact_sized[0][exact_sized_count - 1]);
+        PyMem_Free(exact_sized[1][exact_sized_count - 1]);
+        PyObject_Free(exact_sized[2][exact_sized_count - 1]);
+    }
+    Py_RETURN_NONE;
+}
+
+/* Another interpreter, which lives until end_interpreter: it runs interpreted(n), in phase 15. */
+static PyThreadState *exact_other;
+
+static PyObject *exact_in_interpreter(PyObject *module, PyObject *count) {
+    char code[300];
+    PyThreadState *before = PyThreadState_Get();
+    (void)module;
+    exact_other = Py_NewInterpreter();
+    snprintf(code, sizeof code,
+             "def interpreted(n):\n"
+             "    exact.phase(15); kept = [bytes(i %% 900) for i in range(n)], {i: [i] for i in range(n // 2)}\n"
+             "    exact.phase(0); return kept\n"
+             "import exact\n"
+             "held = interpreted(%ld)\n",
+             PyLong_AsLong(count));
+    int result = PyRun_SimpleString(code);
+    PyThreadState_Swap(before);
+    if (result != 0) {
+        PyErr_SetString(PyExc_RuntimeError, "the code of the other interpreter failed");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *exact_end_interpreter(PyObject *module, PyObject *unused) {
+    PyThreadState *before = PyThreadState_Get();
+    (void)module, (void)unused;
+    if (exact_other != NULL) {
+        PyThreadState_Swap(exact_other);
+        Py_EndInterpreter(exact_other);
+        PyThreadState_Swap(before);
+        exact_other = NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *exact_module(void) {
     static PyMethodDef methods[] = {{"phase", exact_set_phase, METH_O, NULL},
                                     {"raw", exact_take_raw, METH_VARARGS, NULL},
                                     {"free_raw", exact_free_raw, METH_NOARGS, NULL},
+                                    {"resize", exact_resize, METH_O, NULL},
+                                    {"free_resized", exact_free_resized, METH_NOARGS, NULL},
+                                    {"in_interpreter", exact_in_interpreter, METH_O, NULL},
+                                    {"end_interpreter", exact_end_interpreter, METH_NOARGS, NULL},
                                     {NULL, NULL, 0, NULL}};
     static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "exact", NULL, -1, methods, NULL, NULL, NULL, NULL};
     return PyModule_Create(&module);
