@@ -131,6 +131,8 @@ def environment(arguments):
 
 
 class Suite:
+    rate_unit = 'Hz'
+
     def __init__(self, arguments):
         self.python = arguments.python
         self.run = arguments.run
@@ -191,7 +193,7 @@ class Suite:
             plain = self.run_plain(module)
         profiled, found, verdict = self.judge(module, rate, plain)
         self.compared += len(plain.tests)
-        print('%-56s %5d Hz %5d tests %5.0f s  %s' % (module_name(module), rate, len(plain.tests),
+        print('%-56s %5d %s %5d tests %5.0f s  %s' % (module_name(module), rate, self.rate_unit, len(plain.tests),
                                                       time.monotonic() - begun, verdict), flush=True)
         for name, pair in sorted(found.items()):
             print('  %s: %s, profiled %s\n%s' % (name or 'process', *pair, profiled.why(name)), end='', flush=True)
