@@ -9,6 +9,7 @@
 #define _GNU_SOURCE 1
 #endif
 #include "attach.h"
+#include "unwind.h"
 
 #include <elf.h>
 #include <errno.h>
@@ -37,14 +38,19 @@
 enum {
     ATTACH_ADD_PENDING,
     ATTACH_IS_INITIALIZED,
-    ATTACH_NEW_DICT,
-    ATTACH_RUN_STRING,
+    ATTACH_NEW_DICT, /* these six in the order of attach_code */
+    ATTACH_GET_BUILTINS,
+    ATTACH_SET_ITEM,
+    ATTACH_COMPILE,
+    ATTACH_EVAL_CODE,
     ATTACH_DEC_REF,
     ATTACH_EVALUATE,
     ATTACH_RUNTIME,
     ATTACH_LAST_NEEDED = ATTACH_RUNTIME,
-    ATTACH_VERSION, /* since 3.11 */
-    ATTACH_OF_3_10, /* these three tell the versions before apart */
+    ATTACH_ACQUIRE_LOCK,   /* what waits for a lock, and is told of signals while it does */
+    ATTACH_WAIT_SEMAPHORE, /* since 3.13 */
+    ATTACH_VERSION,        /* since 3.11 */
+    ATTACH_OF_3_10,        /* these three tell the versions before apart */
     ATTACH_OF_3_9,
     ATTACH_OF_3_8,
     ATTACH_FREE_THREADED, /* only there */
@@ -55,10 +61,15 @@ enum {
 static const char *const attach_names[ATTACH_SYMBOLS] = {"Py_AddPendingCall",
                                                          "Py_IsInitialized",
                                                          "PyDict_New",
-                                                         "PyRun_StringFlags",
+                                                         "PyEval_GetBuiltins",
+                                                         "PyDict_SetItemString",
+                                                         "Py_CompileString",
+                                                         "PyEval_EvalCode",
                                                          "Py_DecRef",
                                                          "_PyEval_EvalFrameDefault",
                                                          "_PyRuntime",
+                                                         "PyThread_acquire_lock_timed",
+                                                         "_PySemaphore_Wait",
                                                          "Py_Version",
                                                          "PyGC_Enable",
                                                          "PyObject_GC_IsTracked",
@@ -590,6 +601,10 @@ static void attach_remove_folder(attach_target *target) {
     }
 }
 
+enum {
+    ATTACH_WAKE_NS = 50000000 /* after which it is seen whether the main thread waits for a lock */
+};
+
 static bool attach_refuse_late(attach_target *target) {
     return attach_refuse(
         target,
@@ -598,11 +613,19 @@ static bool attach_refuse_late(attach_target *target) {
         target->order->pid, target->order->timeout_s);
 }
 
+static void attach_wake(attach_target *target);
+
 /* Until the script has answered. False: it said why not, or said nothing in time. */
 static bool attach_wait_for_answer(attach_target *target, char *path, size_t size) {
     char text[4096];
     struct pollfd answer = {target->answer, POLLIN, 0};
+    uint64_t pause = ATTACH_WAKE_NS, next = attach_now() + pause;
     while (poll(&answer, 1, 20) <= 0) {
+        if (attach_now() >= next) {
+            attach_wake(target);
+            pause = pause < 8 * ATTACH_WAKE_NS ? 2 * pause : pause;
+            next = attach_now() + pause;
+        }
         if (kill((pid_t)target->order->pid, 0) != 0 && errno == ESRCH) {
             return attach_refuse(target, "process %ld has ended", target->order->pid);
         }
@@ -773,42 +796,67 @@ static void attach_take_back(const attach_target *target, const attach_place *pl
 
 enum {
     ATTACH_STOP_NS = 1000000000, /* what the kernel may take to stop a thread, and a call to return */
-    ATTACH_STACK = 512,          /* below the thread's own stack, with the 128 bytes that its function may use there */
-    ATTACH_DATA = 128,           /* behind the code */
-    ATTACH_TEXT = ATTACH_DATA + 32
+    ATTACH_DEPTH = 8,            /* of frames between a wait in the kernel and who waits */
+    ATTACH_ERESTARTSYS = 512,    /* what the kernel has noted of a call that it will begin again */
+    ATTACH_ERESTART_RESTARTBLOCK = 516,
+    ATTACH_STACK = 512, /* below the thread's own stack, with the 128 bytes that its function may use there */
+    ATTACH_DATA = 192,  /* behind the code */
+    ATTACH_BUILTINS = ATTACH_DATA + 48,
+    ATTACH_NAME = ATTACH_DATA + 64,
+    ATTACH_TEXT = ATTACH_DATA + 80
 };
 
-/* int call(struct { new_dict, run_string, dec_ref; char text[] at 32; } *data): runs the text in a new dict. -1: it raised. */
+/* int call(struct { six functions; char builtins[16]; char name[16]; char text[]; } *data): runs the text in a new dict. -1: it
+   raised. Not by PyRun_String, with which CPython takes a KeyboardInterrupt that the program catches for one that nobody did,
+   and ends by SIGINT later. */
 static const char attach_code[] =
     /* clang-format off */
-    "\xf3\x0f\x1e\xfa"       /*         endbr64 */
-    "\x53"                   /*         push rbx */
-    "\x41\x54"               /*         push r12 */
-    "\x41\x55"               /*         push r13 */
-    "\x48\x89\xfb"           /*         mov rbx, rdi */
-    "\xff\x13"               /*         call [rbx]                  PyDict_New() */
-    "\x48\x85\xc0"           /*         test rax, rax */
-    "\x74\x2e"               /*         jz failed */
-    "\x49\x89\xc4"           /*         mov r12, rax */
-    "\x48\x8d\x7b\x20"       /*         lea rdi, [rbx + 32] */
-    "\xbe\x01\x01\x00\x00"   /*         mov esi, Py_file_input */
-    "\x48\x89\xc2"           /*         mov rdx, rax */
-    "\x48\x89\xc1"           /*         mov rcx, rax */
-    "\x45\x31\xc0"           /*         xor r8d, r8d */
-    "\xff\x53\x08"           /*         call [rbx + 8]              PyRun_StringFlags(text, Py_file_input, dict, dict, NULL) */
-    "\x49\x89\xc5"           /*         mov r13, rax */
-    "\x4c\x89\xe7"           /*         mov rdi, r12 */
-    "\xff\x53\x10"           /*         call [rbx + 16]             Py_DecRef(dict) */
-    "\x4c\x89\xef"           /*         mov rdi, r13 */
-    "\xff\x53\x10"           /*         call [rbx + 16]             Py_DecRef(None or NULL) */
-    "\x31\xc0"               /*         xor eax, eax */
-    "\x4d\x85\xed"           /*         test r13, r13 */
-    "\x75\x03"               /*         jnz done */
-    "\x83\xc8\xff"           /* failed: or eax, -1 */
-    "\x41\x5d"               /* done:   pop r13 */
-    "\x41\x5c"               /*         pop r12 */
-    "\x5b"                   /*         pop rbx */
-    "\xc3";                  /*         ret */
+    "\xf3\x0f\x1e\xfa"       /*       endbr64 */
+    "\x53"                   /*       push rbx */
+    "\x41\x54"               /*       push r12 */
+    "\x41\x55"               /*       push r13 */
+    "\x41\x56"               /*       push r14 */
+    "\x48\x83\xec\x08"       /*       sub rsp, 8 */
+    "\x48\x89\xfb"           /*       mov rbx, rdi */
+    "\x45\x31\xed"           /*       xor r13d, r13d */
+    "\x45\x31\xf6"           /*       xor r14d, r14d */
+    "\xff\x13"               /*       call [rbx]                  PyDict_New() */
+    "\x49\x89\xc4"           /*       mov r12, rax */
+    "\x48\x85\xc0"           /*       test rax, rax */
+    "\x74\x3b"               /*       jz done */
+    "\xff\x53\x08"           /*       call [rbx + 8]              PyEval_GetBuiltins() */
+    "\x4c\x89\xe7"           /*       mov rdi, r12 */
+    "\x48\x8d\x73\x30"       /*       lea rsi, [rbx + 48] */
+    "\x48\x89\xc2"           /*       mov rdx, rax */
+    "\xff\x53\x10"           /*       call [rbx + 16]             PyDict_SetItemString(dict, "__builtins__", it) */
+    "\x85\xc0"               /*       test eax, eax */
+    "\x75\x27"               /*       jnz done */
+    "\x48\x8d\x7b\x50"       /*       lea rdi, [rbx + 80] */
+    "\x48\x8d\x73\x40"       /*       lea rsi, [rbx + 64] */
+    "\xba\x01\x01\x00\x00"   /*       mov edx, Py_file_input */
+    "\xff\x53\x18"           /*       call [rbx + 24]             Py_CompileString(text, name, Py_file_input) */
+    "\x49\x89\xc5"           /*       mov r13, rax */
+    "\x48\x85\xc0"           /*       test rax, rax */
+    "\x74\x0f"               /*       jz done */
+    "\x48\x89\xc7"           /*       mov rdi, rax */
+    "\x4c\x89\xe6"           /*       mov rsi, r12 */
+    "\x4c\x89\xe2"           /*       mov rdx, r12 */
+    "\xff\x53\x20"           /*       call [rbx + 32]             PyEval_EvalCode(code, dict, dict) */
+    "\x49\x89\xc6"           /*       mov r14, rax */
+    "\x4c\x89\xf7"           /* done: mov rdi, r14 */
+    "\xff\x53\x28"           /*       call [rbx + 40]             Py_DecRef(result or NULL) */
+    "\x4c\x89\xef"           /*       mov rdi, r13 */
+    "\xff\x53\x28"           /*       call [rbx + 40]             Py_DecRef(code or NULL) */
+    "\x4c\x89\xe7"           /*       mov rdi, r12 */
+    "\xff\x53\x28"           /*       call [rbx + 40]             Py_DecRef(dict or NULL) */
+    "\x49\x83\xfe\x01"       /*       cmp r14, 1 */
+    "\x19\xc0"               /*       sbb eax, eax */
+    "\x48\x83\xc4\x08"       /*       add rsp, 8 */
+    "\x41\x5e"               /*       pop r14 */
+    "\x41\x5d"               /*       pop r13 */
+    "\x41\x5c"               /*       pop r12 */
+    "\x5b"                   /*       pop rbx */
+    "\xc3";                  /*       ret */
 /* clang-format on */
 
 /* The main thread while it stands still, and all that it had. */
@@ -1009,6 +1057,68 @@ static void attach_renew_call(attach_stop *stop) {
     }
 }
 
+static bool attach_read_for_unwind(const void *target, uint64_t at, void *to, size_t size) {
+    return attach_read((const attach_target *)target, at, to, size);
+}
+
+/* Where the file is mapped that has an address: its first byte. False: no file has it. */
+static bool attach_find_image(const attach_target *target, uint64_t at, attach_mapping *mapping, uint64_t *image) {
+    char path[64], line[PATH_MAX + 128], last[PATH_MAX] = "";
+    bool is_found = false;
+    snprintf(path, sizeof path, "/proc/%ld/maps", target->order->pid);
+    FILE *maps = fopen(path, "re");
+    while (!is_found && maps != NULL && fgets(line, sizeof line, maps) != NULL) {
+        if (!attach_parse_mapping(line, mapping)) {
+            continue;
+        }
+        if (mapping->offset == 0 && mapping->path[0] == '/') {
+            memcpy(last, mapping->path, sizeof last);
+            *image = mapping->start;
+        }
+        is_found = at >= mapping->start && at < mapping->end;
+    }
+    if (maps != NULL) {
+        fclose(maps);
+    }
+    return is_found && last[0] != '\0' && strcmp(last, mapping->path) == 0;
+}
+
+/* Whether it is in CPython's own wait for a lock, with nothing but what that calls (libc) on its stack above. */
+static bool attach_is_called_by_lock(const attach_stop *stop) {
+    const attach_symbol *symbols = stop->target->symbols;
+    const unwind_memory memory = {stop->target, attach_read_for_unwind};
+    unwind_frame frame = {stop->registers.rip, stop->registers.rsp, stop->registers.rbp, false};
+    attach_mapping mapping;
+    uint64_t image = 0;
+    mapping.start = mapping.end = 0;
+    for (int depth = 0; depth < ATTACH_DEPTH; depth++) {
+        bool is_mapped = frame.pc >= mapping.start && frame.pc < mapping.end;
+        if ((!is_mapped && !attach_find_image(stop->target, frame.pc, &mapping, &image)) ||
+            !unwind_step(&memory, image, &frame)) {
+            return false;
+        }
+        for (int n = ATTACH_ACQUIRE_LOCK; n <= ATTACH_WAIT_SEMAPHORE; n++) {
+            if (frame.pc - symbols[n].at < symbols[n].size) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* A lock for which CPython waits: that is left as at any signal's arrival (EINTR), whereupon CPython does its pending work and
+   waits on, for as long as was left. Nobody else's wait is ended: whoever wrote it may not know how to go on. */
+static void attach_end_wait(attach_stop *stop) {
+    struct user_regs_struct *registers = &stop->registers;
+    uint64_t operation = registers->rsi & 0x7f; /* without who shares it, and which clock */
+    bool is_wait = registers->orig_rax == SYS_futex && (operation == 0 || operation == 9);
+    bool is_interrupted =
+        (int64_t)registers->rax == -ATTACH_ERESTARTSYS || (int64_t)registers->rax == -ATTACH_ERESTART_RESTARTBLOCK;
+    if (is_wait && is_interrupted && attach_is_called_by_lock(stop)) {
+        registers->rax = (uint64_t)-EINTR;
+    }
+}
+
 /* Stops the main thread, and notes all that it has. False: it was said why not; it runs on. */
 static bool attach_begin_stop(attach_stop *stop) {
     attach_target *target = stop->target;
@@ -1065,10 +1175,12 @@ static bool attach_end_stop(attach_stop *stop) {
 static bool attach_make_block(attach_stop *stop, uint64_t *block) {
     attach_target *target = stop->target;
     char data[ATTACH_TEXT + sizeof attach_script + 3 * PATH_MAX] = "";
-    const uint64_t functions[] = {target->symbols[ATTACH_NEW_DICT].at, target->symbols[ATTACH_RUN_STRING].at,
-                                  target->symbols[ATTACH_DEC_REF].at};
     memcpy(data, attach_code, sizeof attach_code - 1);
-    memcpy(data + ATTACH_DATA, functions, sizeof functions);
+    for (int n = ATTACH_NEW_DICT; n <= ATTACH_DEC_REF; n++) {
+        memcpy(data + ATTACH_DATA + 8 * (n - ATTACH_NEW_DICT), &target->symbols[n].at, 8);
+    }
+    memcpy(data + ATTACH_BUILTINS, "__builtins__", sizeof "__builtins__");
+    memcpy(data + ATTACH_NAME, "<pyprof>", sizeof "<pyprof>");
     if (!attach_make_script(target, false, data + ATTACH_TEXT, sizeof data - ATTACH_TEXT)) {
         return false;
     }
@@ -1112,34 +1224,76 @@ static bool attach_use_stop(attach_stop *stop, uint64_t *block, bool *is_added) 
                                     stop->target->order->pid);
 }
 
+/* What is done with the thread while it stands still. False: it was said why not. */
+typedef bool (*attach_use)(attach_stop *stop, void *of);
+
+/* Has the main thread stand still for that long. */
+static bool attach_with_stop(attach_target *target, uint64_t gate, attach_use use, void *of) {
+    sigset_t all, ours;
+    attach_stop *stop = (attach_stop *)calloc(1, sizeof *stop);
+    if (stop == NULL) {
+        return attach_refuse(target, "out of memory");
+    }
+    stop->target = target;
+    stop->thread = (pid_t)target->order->pid;
+    stop->gate = gate;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, &ours); /* who ends us now ends the process, too */
+    bool is_good = attach_begin_stop(stop);
+    if (is_good) {
+        is_good = use(stop, of);
+        is_good = attach_end_stop(stop) && is_good;
+    }
+    sigprocmask(SIG_SETMASK, &ours, NULL);
+    free(stop);
+    return is_good;
+}
+
+typedef struct attach_addition {
+    uint64_t block; /* of our own in the process; 0 = none yet */
+    bool is_done;
+} attach_addition;
+
+static bool attach_add_in_stop(attach_stop *stop, void *of) {
+    attach_addition *addition = (attach_addition *)of;
+    bool is_good = attach_use_stop(stop, &addition->block, &addition->is_done);
+    if (addition->is_done) {
+        attach_end_wait(stop);
+    }
+    return is_good;
+}
+
 /* Has the main thread add the script to what CPython does next. */
 static bool attach_add_call(attach_target *target) {
-    sigset_t all, ours;
-    uint64_t block = 0, gate;
-    bool is_added = false, is_good = attach_find_gate(target, &gate);
-    attach_stop *stop = (attach_stop *)malloc(sizeof *stop);
-    sigfillset(&all);
-    for (uint64_t pause = 500000; is_good && stop != NULL && !is_added; pause += pause / 4) {
-        memset(stop, 0, sizeof *stop);
-        stop->target = target;
-        stop->thread = (pid_t)target->order->pid;
-        stop->gate = gate;
-        sigprocmask(SIG_BLOCK, &all, &ours); /* who ends us now ends the process, too */
-        is_good = attach_begin_stop(stop);
-        if (is_good) {
-            is_good = attach_use_stop(stop, &block, &is_added);
-            is_good = attach_end_stop(stop) && is_good;
-        }
-        sigprocmask(SIG_SETMASK, &ours, NULL);
-        if (is_good && !is_added && attach_is_late(target)) {
+    attach_addition addition = {0, false};
+    uint64_t gate;
+    bool is_good = attach_find_gate(target, &gate);
+    for (uint64_t pause = 500000; is_good && !addition.is_done; pause += pause / 4) {
+        is_good = attach_with_stop(target, gate, attach_add_in_stop, &addition);
+        if (is_good && !addition.is_done && attach_is_late(target)) {
             is_good = attach_refuse_late(target);
         }
-        if (is_good && !is_added) {
+        if (is_good && !addition.is_done) {
             attach_pause(pause < 20000000 ? pause : 20000000);
         }
     }
-    free(stop);
-    return stop != NULL ? is_good : attach_refuse(target, "out of memory");
+    return is_good;
+}
+
+static bool attach_wake_in_stop(attach_stop *stop, void *of) {
+    (void)of;
+    attach_end_wait(stop);
+    return true;
+}
+
+/* The main thread may have begun to wait for a lock after the call was added, and before CPython looked for such. */
+static void attach_wake(attach_target *target) {
+    char path[64], call[256];
+    snprintf(path, sizeof path, "/proc/%ld/syscall", target->order->pid);
+    bool is_known = attach_read_text(path, call, sizeof call);
+    if (target->version < 0x030e && (!is_known || atoi(call) == SYS_futex)) {
+        (void)attach_with_stop(target, 0, attach_wake_in_stop, NULL);
+    }
 }
 
 #else
@@ -1147,6 +1301,10 @@ static bool attach_add_call(attach_target *target) {
 static bool attach_add_call(attach_target *target) {
     return attach_refuse(target, "process %ld has CPython %s: on this processor attach needs 3.14 or later",
                          target->order->pid, target->tag);
+}
+
+static void attach_wake(attach_target *target) {
+    (void)target;
 }
 
 #endif

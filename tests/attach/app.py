@@ -2,6 +2,7 @@
 
     app.py KIND SECONDS"""
 import os
+import queue
 import select
 import signal
 import sys
@@ -64,15 +65,194 @@ def wait_for_epoll(seconds):
     return [(number, what & select.EPOLLIN) for number, what in poll.poll()] == [(0, select.EPOLLIN)]
 
 
+def after_input(act):
+    """Does it in another thread when the program may go on."""
+    def wait():
+        os.read(0, 100)
+        act()
+    threading.Thread(target=wait).start()
+
+
 def wait_for_lock(seconds):
     lock = threading.Lock()
     lock.acquire()
+    after_input(lock.release)
+    return lock.acquire() and lock.locked() and not lock.acquire(False)
 
-    def give():
-        os.read(0, 100)
+
+def wait_for_rlock(seconds):
+    """Which the other thread has, twice."""
+    lock, is_held = threading.RLock(), threading.Event()
+
+    def hold():
+        with lock, lock:
+            is_held.set()
+            os.read(0, 100)
+    threading.Thread(target=hold).start()
+    is_held.wait()
+    lock.acquire()
+    lock.release()
+    try:
         lock.release()
-    threading.Thread(target=give).start()
-    return lock.acquire()
+    except RuntimeError:
+        return True
+
+
+def wait_for_event(seconds):
+    event = threading.Event()
+    after_input(event.set)
+    return event.wait()
+
+
+def wait_for_queue(seconds):
+    values = queue.Queue()
+    after_input(lambda: values.put('go on'))
+    return values.get() == 'go on' and values.empty()
+
+
+def wait_for_simple_queue(seconds):
+    values = queue.SimpleQueue()
+    after_input(lambda: values.put('go on'))
+    return values.get() == 'go on' and values.empty()
+
+
+def wait_in_turns(seconds):
+    """Two threads hand a lock's worth to and fro: nothing is taken twice, nothing is lost."""
+    there, back, turns = queue.Queue(), queue.Queue(), [0, 0]
+
+    def answer():
+        for value in iter(there.get, None):
+            turns[1] += 1
+            time.sleep(0.002)
+            back.put(value)
+    worker = threading.Thread(target=answer)
+    worker.start()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        there.put(turns[0])
+        assert back.get() == turns[0]
+        turns[0] += 1
+    there.put(None)
+    worker.join()
+    return turns[0] == turns[1] and back.empty()
+
+
+def interrupted(seconds):
+    """Ctrl-C ends the wait, once."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has had it ignored, where it started this in the background
+    lock = threading.Lock()
+    lock.acquire()
+    try:
+        lock.acquire()
+    except KeyboardInterrupt:
+        return not lock.acquire(timeout=0.2)
+
+
+def lasted(wait, seconds):
+    """What comes of a wait, which lasts so long, and hardly longer."""
+    before = time.monotonic()
+    result = wait(seconds)
+    took = time.monotonic() - before
+    assert seconds - 0.001 <= took < seconds + 1, took
+    return result
+
+
+def timed_lock(seconds):
+    lock = threading.Lock()
+    lock.acquire()
+    return lasted(lambda timeout: lock.acquire(timeout=timeout), seconds) is False
+
+
+def timed_rlock(seconds):
+    lock, is_held, is_over = threading.RLock(), threading.Event(), threading.Event()
+
+    def hold():
+        with lock:
+            is_held.set()
+            is_over.wait()
+    threading.Thread(target=hold).start()
+    is_held.wait()
+    result = lasted(lambda timeout: lock.acquire(timeout=timeout), seconds)
+    is_over.set()
+    return result is False
+
+
+def timed_event(seconds):
+    return lasted(threading.Event().wait, seconds) is False
+
+
+def timed_queue(seconds):
+    def get(timeout):
+        try:
+            return values.get(timeout=timeout)
+        except queue.Empty:
+            return None
+    values = queue.SimpleQueue()
+    return lasted(get, seconds) is None
+
+
+def timed_join(seconds):
+    is_over = threading.Event()
+    thread = threading.Thread(target=is_over.wait)
+    thread.start()
+    result = lasted(thread.join, seconds)
+    is_late = thread.is_alive()
+    is_over.set()
+    return result is None and is_late
+
+
+def joined(work, seconds):
+    results = []
+    all_threads = [threading.Thread(target=lambda: results.append(work(seconds)), name='work %d' % n) for n in range(3)]
+    for thread in all_threads:
+        thread.start()
+    for thread in all_threads:
+        thread.join()
+        assert not thread.is_alive()
+    return results == [True] * 3
+
+
+def join_computing(seconds):
+    return joined(compute, seconds)
+
+
+def join_sleeping(seconds):
+    return joined(one_sleep, seconds)
+
+
+def pauses(seconds):
+    """Each ends by a signal, and by nothing else: one that ends before has no new one to count."""
+    counts = []
+    signal.signal(signal.SIGALRM, lambda number, frame: counts.append(number))
+    for turn in range(int(seconds / 0.1)):
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        signal.pause()
+        assert len(counts) == turn + 1, (counts, turn)
+    return True
+
+
+def pause(seconds):
+    signal.signal(signal.SIGUSR1, lambda number, frame: numbers.append(number))
+    numbers = []
+    signal.pause()
+    return numbers == [signal.SIGUSR1]
+
+
+def asynchronous(seconds):
+    import asyncio
+
+    async def tick(every):
+        count, end = 0, time.monotonic() + seconds
+        while time.monotonic() < end:
+            before = time.monotonic()
+            await asyncio.sleep(every)
+            assert time.monotonic() - before >= every - 0.001
+            count += 1
+        return count > 0
+
+    async def both():
+        return await asyncio.gather(tick(0.05), tick(0.13))
+    return asyncio.run(both()) == [True, True]
 
 
 def c_calls(names):
