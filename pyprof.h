@@ -178,12 +178,12 @@
      function                                    thread   GIL        before Py_Initialize   after Py_Finalize
      pyprof_start                                any      either     yes                    yes
      pyprof_stop, _snapshot, _dump, _get_stats   any      either     yes                    yes
-     pyprof_write, _save, _visit, _top, _free    any      either     yes                    yes
+     pyprof_write, _save, _visit*, _top, _free   any      either     yes                    yes
      pyprof_is_active, _result_string            any      either     yes                    yes
      pyprof_name_interpreter, _last_error        any      either     yes                    yes
      pyprof_name_thread                          any      either     yes                    yes
      pyprof_heap_start, _shutdown                any      with       yes                    yes
-     pyprof_heap_stop, _snapshot, _get_stats     any      either     yes                    yes
+     pyprof_heap_stop, _snapshot*, _get_stats    any      either     yes                    yes
      pyprof_heap_on_alloc, _on_free              any      either     yes                    yes
      pyprof_listen, _unlisten                    any      either     yes                    yes
      None may be called from a signal handler, or from the allocator, logger and write functions of the host.
@@ -670,6 +670,25 @@ typedef struct pyprof_visitor {
 PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pyprof_output *output,
                                       const pyprof_visitor *visitor);
 
+/* An allocation that heap sampling has taken for a sample, and that lived when pyprof_heap_snapshot_samples was called. */
+typedef struct pyprof_heap_sample {
+    uint64_t address;         /* where it lies; a realloc makes another one */
+    uint64_t size;            /* bytes, as they were asked for */
+    double weight;            /* it stands for so many allocations like it: 1 or more */
+    uint64_t estimated_bytes; /* weight times size */
+    uint64_t timestamp_ns;    /* when it was allocated, since heap sampling was started first */
+    uint64_t lifetime_ns;     /* how long it had lived when the snapshot was taken */
+    uint32_t node;            /* its stack: a pyprof_node.number */
+    uint32_t reserved;
+} pyprof_heap_sample;
+
+/* Gives each sample of a heap profile to a function, in the calling thread and in no order; false ends it. node is a number
+   that pyprof_visit gives with the same output, NULL = defaults; filters leave samples out. Profiles that are not from
+   pyprof_heap_snapshot_samples have none. As pyprof_write otherwise. Errors: ARGUMENT, MEMORY, WRITE (the function
+   answered false). */
+PYPROF_API pyprof_result pyprof_visit_samples(const pyprof_profile *profile, const pyprof_output *output,
+                                              bool (*take)(void *user, const pyprof_heap_sample *sample), void *user);
+
 /* What a profile tells of the recording as a whole. Texts live as long as the profile. */
 typedef struct pyprof_facts {
     pyprof_text program;  /* path of what the process executed; empty = not known */
@@ -754,7 +773,7 @@ PYPROF_API pyprof_result pyprof_name_thread(const char *name);
    sqrt(x * sampling_bytes), that of all that lives is in pyprof_heap_stats. All zero = good defaults. */
 typedef struct pyprof_heap_desc {
     size_t sampling_bytes; /* 1 to 1 GiB; 0 = 512 KiB. Fewer: truer and slower */
-    size_t memory_limit;   /* bytes that are held for it at most, at least 1 MiB; 0 = 32 MiB. Below 100 bytes are needed
+    size_t memory_limit;   /* bytes that are held for it at most, at least 1 MiB; 0 = 32 MiB. Below 120 bytes are needed
                               for each sample that lives. A snapshot is memory of its own, of up to as many bytes */
     uint32_t max_depth;    /* frames of a stack, as in pyprof_desc */
     uint32_t reserved;
@@ -820,6 +839,10 @@ PYPROF_API pyprof_result pyprof_heap_stop(void);
    filtered as any other, in the metrics PYPROF_METRIC_INUSE_SPACE and so on. Any thread, with or without the GIL;
    allocations that are to be sampled wait for the copy. Errors: ARGUMENT, NOT_ACTIVE, MEMORY (*profile = NULL). */
 PYPROF_API pyprof_result pyprof_heap_snapshot(pyprof_profile **profile);
+
+/* As pyprof_heap_snapshot, and the profile also has the samples that live, one by one, for pyprof_visit_samples: 56
+   bytes each, of the profile's memory. Files have their sums only. */
+PYPROF_API pyprof_result pyprof_heap_snapshot_samples(pyprof_profile **profile);
 
 /* Any thread, with or without the GIL. Errors: ARGUMENT, NOT_ACTIVE. */
 PYPROF_API pyprof_result pyprof_heap_get_stats(pyprof_heap_stats *stats);
@@ -4981,9 +5004,10 @@ struct pyprof_profile {
     bool is_made;       /* by pyprof_make */
     pyprof_kind kind;
     uint64_t sampling_bytes;
-    uint32_t program;    /* string: path of what the process executes */
-    uint32_t python;     /* string: version of CPython */
-    uint32_t unresolved; /* functions: the markers that stand for what cannot be told */
+    pyprof__array samples; /* of pyprof_heap_sample, whose node is one of these; empty where nobody asked for them */
+    uint32_t program;      /* string: path of what the process executes */
+    uint32_t python;       /* string: version of CPython */
+    uint32_t unresolved;   /* functions: the markers that stand for what cannot be told */
     uint32_t truncated;
     uint32_t unsettled;
     bool has_short_paths; /* relative paths are already the ends by which others were shown: they stay */
@@ -5012,6 +5036,7 @@ static void pyprof__profile_init(pyprof_profile *profile, const pyprof__memory *
     profile->bytes.item_size = 1;
     profile->tracks.item_size = sizeof(pyprof__track);
     profile->timeline.item_size = sizeof(pyprof__span);
+    profile->samples.item_size = sizeof(pyprof_heap_sample);
     profile->names_limit = (uint32_t)pyprof__min64(memory->limit / 65536, 1u << 20);
     pyprof__table_init(&profile->strings, sizeof(pyprof__string), offsetof(pyprof__string, offset));
     pyprof__table_init(&profile->functions, sizeof(pyprof__function), sizeof(pyprof__function));
@@ -5080,6 +5105,7 @@ static void pyprof__profile_clear(pyprof_profile *profile) {
     pyprof__table_free(&profile->memory, &profile->nodes);
     pyprof__array_free(&profile->memory, &profile->tracks);
     pyprof__array_free(&profile->memory, &profile->timeline);
+    pyprof__array_free(&profile->memory, &profile->samples);
 }
 
 /* At the end of a recording: nothing is looked up in it any more, and that room serves better for writing it. */
@@ -5504,14 +5530,15 @@ static pyprof_profile *pyprof__profile_copy(const pyprof_profile *profile) {
     if (memory.budget != NULL) {
         pyprof__add(&memory.budget->holders, 1);
     }
-    copy->bytes.data = copy->tracks.data = copy->timeline.data = NULL;
-    copy->bytes.capacity = copy->tracks.capacity = copy->timeline.capacity = 0;
+    copy->bytes.data = copy->tracks.data = copy->timeline.data = copy->samples.data = NULL;
+    copy->bytes.capacity = copy->tracks.capacity = copy->timeline.capacity = copy->samples.capacity = 0;
     if (pyprof__array_copy(&copy->memory, &copy->bytes, &profile->bytes) &&
         pyprof__array_copy(&copy->memory, &copy->strings.items, &profile->strings.items) &&
         pyprof__array_copy(&copy->memory, &copy->functions.items, &profile->functions.items) &&
         pyprof__array_copy(&copy->memory, &copy->nodes.items, &profile->nodes.items) &&
         pyprof__array_copy(&copy->memory, &copy->tracks, &profile->tracks) &&
-        pyprof__array_copy(&copy->memory, &copy->timeline, &profile->timeline)) {
+        pyprof__array_copy(&copy->memory, &copy->timeline, &profile->timeline) &&
+        pyprof__array_copy(&copy->memory, &copy->samples, &profile->samples)) {
         return copy;
     }
     pyprof_free(copy);
@@ -9984,6 +10011,13 @@ static pyprof_node pyprof__shown_node(const pyprof__writing *writing, const pypr
     return node;
 }
 
+/* Who is given what: a visitor nodes and spans, or a function samples. */
+typedef struct pyprof__visits {
+    pyprof_visitor visitor;
+    bool (*sample)(void *user, const pyprof_heap_sample *sample);
+    void *user; /* of sample */
+} pyprof__visits;
+
 /* Numbers the nodes that are shown, in the tree's slots, and gives each to the visitor, if it takes nodes. False: it
    said so. */
 static bool pyprof__visit_nodes(const pyprof__writing *writing, pyprof__shown_tree *tree,
@@ -10036,13 +10070,28 @@ static bool pyprof__visit_spans(const pyprof__writing *writing, const pyprof__sh
     return true;
 }
 
+static bool pyprof__visit_samples(const pyprof__writing *writing, const pyprof__shown_tree *tree,
+                                  const pyprof__visits *visits) {
+    const pyprof__array *samples = &writing->profile->samples;
+    for (uint32_t i = 0; i < samples->count && visits->sample != NULL; i++) {
+        pyprof_heap_sample sample = PYPROF__ITEM(const pyprof_heap_sample, samples, i);
+        sample.node = tree->slots[tree->first_of[sample.node]];
+        if (!visits->sample(visits->user, &sample)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Errors: MEMORY; WRITE: a function of the visitor answered false. */
-static pyprof_result pyprof__visit_all(pyprof__writing *writing, const pyprof_visitor *visitor) {
+static pyprof_result pyprof__visit_all(pyprof__writing *writing, const pyprof__visits *visits) {
     pyprof__shown_tree tree;
     if (!pyprof__shown_tree_init(writing, &tree)) {
         return PYPROF_ERROR_MEMORY;
     }
-    bool is_whole = pyprof__visit_nodes(writing, &tree, visitor) && pyprof__visit_spans(writing, &tree, visitor);
+    bool is_whole = pyprof__visit_nodes(writing, &tree, &visits->visitor) &&
+                    pyprof__visit_spans(writing, &tree, &visits->visitor) &&
+                    pyprof__visit_samples(writing, &tree, visits);
     pyprof__shown_tree_free(writing, &tree);
     return is_whole ? PYPROF_OK : PYPROF_ERROR_WRITE;
 }
@@ -10450,6 +10499,21 @@ static void pyprof__pack_tracks(const pyprof__filtering *filtering) {
     }
 }
 
+/* Samples follow their nodes; those of nodes that do not pass are dropped. */
+static void pyprof__pack_samples(const pyprof__filtering *filtering) {
+    pyprof__array *samples = &filtering->copy->samples;
+    uint32_t count = samples->count;
+    samples->count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        pyprof_heap_sample sample = PYPROF__ITEM(pyprof_heap_sample, samples, i);
+        bool passes = (filtering->flags[sample.node] & PYPROF__PASSES) == PYPROF__PASSES;
+        sample.node = passes ? filtering->places[sample.node] : PYPROF__NONE;
+        if (sample.node != PYPROF__NONE) {
+            PYPROF__ITEM(pyprof_heap_sample, samples, samples->count++) = sample;
+        }
+    }
+}
+
 /* Steps 1 and 2. False: no room. */
 static bool pyprof__keep_passing(pyprof__filtering *filtering) {
     bool has_room = pyprof__judge_functions(filtering);
@@ -10457,6 +10521,7 @@ static bool pyprof__keep_passing(pyprof__filtering *filtering) {
         pyprof__judge_nodes(filtering);
         pyprof__pack_nodes(filtering);
         pyprof__pack_tracks(filtering);
+        pyprof__pack_samples(filtering);
     }
     return has_room;
 }
@@ -10515,6 +10580,7 @@ static bool pyprof__fold_small(pyprof__filtering *filtering) {
         pyprof__shown_tree_free(writing, &tree);
         pyprof__fold_nodes(filtering, other);
         pyprof__pack_tracks(filtering);
+        pyprof__pack_samples(filtering);
     }
     pyprof__release(&writing->memory, totals, size);
     return has_room;
@@ -12914,6 +12980,7 @@ typedef struct pyprof__live {
     uintptr_t address; /* 0 = this place is free */
     uint64_t size;     /* as it was asked for */
     double weight;     /* it stands for so many */
+    uint64_t born;     /* monotonic clock */
     uint32_t node;
     uint32_t next; /* the next one of the same bucket, or the next free place; PYPROF__NONE = there is none */
 } pyprof__live;
@@ -13272,7 +13339,7 @@ static void pyprof__heap_record(pyprof__heap_thread *self, uintptr_t address, ui
     if (from == PYPROF__HEAP_MAP && node != PYPROF__NONE) {
         node = pyprof__heap_marker(pyprof__heap.mapped, node);
     }
-    pyprof__live sample = {address, size, pyprof__heap_weight(size, mean), node, PYPROF__NONE};
+    pyprof__live sample = {address, size, pyprof__heap_weight(size, mean), pyprof__now(), node, PYPROF__NONE};
     double space = sample.weight * (double)size;
     pyprof__heap.stats.samples++;
     pyprof__heap.stats.alloc_bytes += pyprof__heap_rounded(space);
@@ -13383,15 +13450,40 @@ static void pyprof__heap_add_up(pyprof_profile *copy) {
     }
 }
 
+/* What lives at a moment becomes the samples of a copy of the tree. False: no room. */
+static bool pyprof__heap_add_samples(pyprof_profile *copy, uint64_t now) {
+    uint32_t count = 0, at = 0;
+    while (pyprof__heap_next_live(&at) != NULL) {
+        count++;
+    }
+    if (count > 0 && !pyprof__array_resize(&copy->memory, &copy->samples, count)) {
+        return false;
+    }
+    at = 0;
+    for (const pyprof__live *live; (live = pyprof__heap_next_live(&at)) != NULL;) {
+        pyprof_heap_sample sample = {live->address, live->size, live->weight, 0, 0, 0, live->node, 0};
+        sample.estimated_bytes = pyprof__heap_rounded(live->weight * (double)live->size);
+        sample.timestamp_ns = live->born - pyprof__heap.start;
+        sample.lifetime_ns = now - live->born;
+        PYPROF__ITEM(pyprof_heap_sample, &copy->samples, copy->samples.count++) = sample;
+    }
+    return true;
+}
+
 /* The profile of this moment; NULL = no room. With the lock. Its memory is its own: the tree's account has no budget that
    both would share. */
-static pyprof_profile *pyprof__heap_profile(void) {
+static pyprof_profile *pyprof__heap_profile(bool has_samples) {
     pyprof_profile *copy = pyprof__profile_copy(pyprof__heap.tree);
+    uint64_t now = pyprof__now();
+    if (copy != NULL && has_samples && !pyprof__heap_add_samples(copy, now)) {
+        pyprof_free(copy);
+        copy = NULL;
+    }
     if (copy != NULL) {
         pyprof__heap_add_up(copy);
         copy->kind = PYPROF_KIND_HEAP;
         copy->sampling_bytes = pyprof__heap.desc.sampling_bytes;
-        copy->duration_ns = pyprof__now() - pyprof__heap.start;
+        copy->duration_ns = now - pyprof__heap.start;
         copy->stats.samples = pyprof__heap.stats.samples;
         copy->stats.lost_memory = pyprof__heap.stats.lost_memory;
         copy->stats.truncated_depth = pyprof__heap.stats.truncated_depth;
@@ -14979,8 +15071,7 @@ PYPROF_API pyprof_result pyprof_heap_stop(void) {
     return pyprof__report(&logger, was_on ? PYPROF_OK : pyprof__say_no_heap("pyprof_heap_stop"));
 }
 
-PYPROF_API pyprof_result pyprof_heap_snapshot(pyprof_profile **profile) {
-    const char *caller = "pyprof_heap_snapshot";
+static pyprof_result pyprof__heap_give(const char *caller, bool has_samples, pyprof_profile **profile) {
     if (profile == NULL) {
         pyprof__say("%s: profile is NULL: it has to say where the address goes", caller);
         return PYPROF_ERROR_ARGUMENT;
@@ -14990,12 +15081,20 @@ PYPROF_API pyprof_result pyprof_heap_snapshot(pyprof_profile **profile) {
         return pyprof__say_no_heap(caller);
     }
     pyprof_logger logger = pyprof__heap.desc.logger;
-    *profile = pyprof__heap_profile();
+    *profile = pyprof__heap_profile(has_samples);
     pyprof__heap_leave(pyprof__heap_here());
     if (*profile == NULL) {
         pyprof__say("%s: the allocator gave no memory for a copy", caller);
     }
     return pyprof__report(&logger, *profile != NULL ? PYPROF_OK : PYPROF_ERROR_MEMORY);
+}
+
+PYPROF_API pyprof_result pyprof_heap_snapshot(pyprof_profile **profile) {
+    return pyprof__heap_give("pyprof_heap_snapshot", false, profile);
+}
+
+PYPROF_API pyprof_result pyprof_heap_snapshot_samples(pyprof_profile **profile) {
+    return pyprof__heap_give("pyprof_heap_snapshot_samples", true, profile);
 }
 
 /* All figures but the hooks', which only some may look at. False: heap sampling is not on. */
@@ -16586,21 +16685,22 @@ PYPROF_API pyprof_result pyprof_write(const pyprof_profile *profile, const pypro
     return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
 }
 
-PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pyprof_output *output,
-                                      const pyprof_visitor *visitor) {
+/* missing: what of the arguments is; NULL = nothing. */
+static pyprof_result pyprof__visit_checked(const pyprof_profile *profile, const pyprof_output *output,
+                                           const pyprof__visits *visits, const char *missing) {
     pyprof_output resolved = pyprof__resolve_output(output, NULL);
     resolved.format = PYPROF_FORMAT_COLLAPSED; /* the caller's does not matter, even one that cannot be written */
     resolved.merge_threads = resolved.merge_threads && !resolved.threads_apart;
     pyprof_result result = pyprof__check_output(profile, &resolved);
-    if (result == PYPROF_OK && visitor == NULL) {
-        pyprof__say("pyprof_visit: visitor is NULL: it has to name the functions to call");
+    if (result == PYPROF_OK && missing != NULL) {
+        pyprof__say("%s", missing);
         result = PYPROF_ERROR_ARGUMENT;
     } else if (result == PYPROF_OK) {
         pyprof__writing *writing = pyprof__view_new(profile, &resolved, NULL, NULL);
         result = PYPROF_ERROR_MEMORY;
         if (writing != NULL) {
             writing->has_tracks = resolved.threads_apart;
-            result = pyprof__visit_all(writing, visitor);
+            result = pyprof__visit_all(writing, visits);
             pyprof__writing_free(writing);
         }
         if (result == PYPROF_ERROR_WRITE) {
@@ -16610,6 +16710,27 @@ PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pypro
         }
     }
     return pyprof__report(profile != NULL ? &profile->logger : NULL, result);
+}
+
+PYPROF_API pyprof_result pyprof_visit(const pyprof_profile *profile, const pyprof_output *output,
+                                      const pyprof_visitor *visitor) {
+    const char *missing = "pyprof_visit: visitor is NULL: it has to name the functions to call";
+    pyprof__visits visits;
+    memset(&visits, 0, sizeof visits);
+    if (visitor != NULL) {
+        visits.visitor = *visitor;
+    }
+    return pyprof__visit_checked(profile, output, &visits, visitor == NULL ? missing : NULL);
+}
+
+PYPROF_API pyprof_result pyprof_visit_samples(const pyprof_profile *profile, const pyprof_output *output,
+                                              bool (*take)(void *user, const pyprof_heap_sample *sample), void *user) {
+    const char *missing = "pyprof_visit_samples: take is NULL: it has to be the function that takes them";
+    pyprof__visits visits;
+    memset(&visits, 0, sizeof visits);
+    visits.sample = take;
+    visits.user = user;
+    return pyprof__visit_checked(profile, output, &visits, take == NULL ? missing : NULL);
 }
 
 PYPROF_API pyprof_result pyprof_top(const pyprof_profile *profile, const pyprof_output *output, pyprof_row *rows,

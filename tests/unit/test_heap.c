@@ -187,7 +187,7 @@ static void test_map_follows_what_lives(void **state) {
     end();
 }
 
-/* What has no room is counted, with its bytes; what has takes 200 bytes at most. */
+/* What has no room is counted, with its bytes; what has takes 120 bytes at most. */
 static void test_memory_has_a_limit(void **state) {
     counted_memory counts;
     pyprof_heap_desc desc = {0};
@@ -212,7 +212,7 @@ static void test_memory_has_a_limit(void **state) {
     pyprof_heap_stats stats = stats_now();
     assert_int_equal(stats.samples_live + stats.lost_memory, 100000);
     assert_int_equal(stats.lost_bytes, stats.lost_memory * 100);
-    assert_true(stats.lost_memory > 0 && stats.samples_live * 200 > stats.bytes);
+    assert_true(stats.lost_memory > 0 && stats.samples_live * 120 > stats.bytes);
     assert_true(counts.peak_bytes <= desc.memory_limit && stats.bytes == counts.bytes);
     pyprof_profile *profile;
     assert_int_equal(pyprof_heap_snapshot(&profile), PYPROF_OK);
@@ -244,7 +244,7 @@ static void test_allocator_gives_nothing(void **state) {
             pyprof_heap_stats stats = stats_now();
             assert_int_equal(stats.samples, 5000);
             assert_int_equal(stats.samples_live + stats.lost_memory, 5000);
-            pyprof_result copied = pyprof_heap_snapshot(&profile);
+            pyprof_result copied = pyprof_heap_snapshot_samples(&profile);
             assert_int_equal(copied, profile != NULL ? PYPROF_OK : PYPROF_ERROR_MEMORY);
             copies_refused += profile == NULL;
             pyprof_free(profile);
@@ -512,6 +512,143 @@ static void test_formats(void **state) {
     pyprof_free(profile);
 }
 
+typedef struct gathered_samples {
+    pyprof_heap_sample items[8];
+    size_t count;
+} gathered_samples;
+
+static bool gather_sample(void *user, const pyprof_heap_sample *sample) {
+    gathered_samples *all = (gathered_samples *)user;
+    assert_true(all->count < 8);
+    all->items[all->count++] = *sample;
+    return true;
+}
+
+static bool refuse_sample(void *user, const pyprof_heap_sample *sample) {
+    (void)sample;
+    ++*(int *)user;
+    return false;
+}
+
+/* In the order of their addresses, which are those of made_up_address. */
+static int by_address(const void *one, const void *other) {
+    uint64_t a = ((const pyprof_heap_sample *)one)->address, b = ((const pyprof_heap_sample *)other)->address;
+    return a < b ? -1 : a > b;
+}
+
+/* Notes the number of the node that is called [native]. */
+static bool note_native(void *user, const pyprof_node *node) {
+    uint32_t *number = (uint32_t *)user;
+    *number = strcmp(node->name.data, "[native]") == 0 ? node->number : *number;
+    return true;
+}
+
+static uint32_t native_of(const pyprof_profile *profile, const pyprof_output *output) {
+    uint32_t number = PYPROF_NO_NODE;
+    const pyprof_visitor visitor = {.node = note_native, .user = &number};
+    assert_int_equal(pyprof_visit(profile, output, &visitor), PYPROF_OK);
+    assert_true(number != PYPROF_NO_NODE);
+    return number;
+}
+
+static gathered_samples samples_of(const pyprof_profile *profile, const pyprof_output *output) {
+    gathered_samples all = {.count = 0};
+    assert_int_equal(pyprof_visit_samples(profile, output, gather_sample, &all), PYPROF_OK);
+    qsort(all.items, all.count, sizeof *all.items, by_address);
+    return all;
+}
+
+/* Allocates what the samples are to show, and answers the clock before, between and after. */
+static pyprof_profile *snapshot_with_samples(uint64_t *times) {
+    pyprof_profile *profile;
+    start(1, 0, 1);
+    times[0] = pyprof__now();
+    pyprof_heap_on_alloc(made_up_address(1), 5000);
+    times[1] = pyprof__now();
+    usleep(2000);
+    pyprof_heap_on_alloc(made_up_address(2), 300);
+    pyprof_heap_on_alloc(made_up_address(3), 70);
+    pyprof_heap_on_free(made_up_address(2));
+    times[2] = pyprof__now();
+    assert_int_equal(pyprof_heap_snapshot_samples(&profile), PYPROF_OK);
+    times[3] = pyprof__now();
+    for (int i = 0; i < 4; i++) {
+        times[i] -= pyprof__heap.start;
+    }
+    pyprof_heap_on_free(made_up_address(1));
+    end();
+    return profile;
+}
+
+/* What lives is there one by one, with when it was allocated and how long it has lived: all of it and nothing else. */
+static void test_samples_one_by_one(void **state) {
+    uint64_t times[4];
+    (void)state;
+    pyprof_profile *profile = snapshot_with_samples(times);
+    gathered_samples all = samples_of(profile, NULL);
+    assert_int_equal(all.count, 2);
+    assert_true(all.items[0].address == (uintptr_t)made_up_address(1) && all.items[0].size == 5000);
+    assert_true(all.items[1].address == (uintptr_t)made_up_address(3) && all.items[1].size == 70);
+    for (size_t i = 0; i < 2; i++) {
+        const pyprof_heap_sample *sample = &all.items[i];
+        uint64_t end = sample->timestamp_ns + sample->lifetime_ns;
+        assert_true(sample->weight >= 1 && sample->weight < 1.000001 && sample->estimated_bytes == sample->size);
+        assert_true(end >= times[2] && end <= times[3] && sample->reserved == 0);
+        assert_int_equal(sample->node, native_of(profile, NULL));
+    }
+    assert_true(all.items[0].timestamp_ns >= times[0] && all.items[0].timestamp_ns <= times[1]);
+    assert_true(all.items[1].timestamp_ns >= times[1] + 2000000 && all.items[1].timestamp_ns <= times[2]);
+    pyprof_free(profile);
+}
+
+/* Their nodes are those of a visit with the same output; filters drop them with their nodes, or lead them to another. */
+static void test_samples_are_filtered(void **state) {
+    uint64_t times[4];
+    pyprof_output output = {0};
+    (void)state;
+    pyprof_profile *profile = snapshot_with_samples(times);
+    output.thread = "nobody";
+    assert_int_equal(samples_of(profile, &output).count, 0);
+    output.thread = "Main*";
+    assert_int_equal(samples_of(profile, &output).count, 2);
+    output.function = "[native]";
+    gathered_samples all = samples_of(profile, &output);
+    assert_int_equal(all.count, 2);
+    assert_int_equal(all.items[0].node, native_of(profile, &output));
+    assert_int_equal(all.items[1].node, native_of(profile, &output));
+    output.function = "elsewhere";
+    assert_int_equal(samples_of(profile, &output).count, 0);
+    output.function = NULL;
+    output.min_share = 1;
+    assert_int_equal(samples_of(profile, &output).count, 2);
+    pyprof_free(profile);
+}
+
+/* Who does not ask for samples has none; what is wrong is said. */
+static void test_samples_misused(void **state) {
+    uint64_t times[4];
+    pyprof_profile *profile;
+    int count = 0;
+    (void)state;
+    assert_int_equal(pyprof_heap_snapshot_samples(NULL), PYPROF_ERROR_ARGUMENT);
+    assert_int_equal(pyprof_heap_snapshot_samples(&profile), PYPROF_ERROR_NOT_ACTIVE);
+    assert_null(profile);
+    assert_non_null(strstr(pyprof_last_error(), "pyprof_heap_snapshot_samples: heap sampling is not on"));
+    profile = snapshot_with_samples(times);
+    assert_int_equal(pyprof_visit_samples(NULL, NULL, gather_sample, &count), PYPROF_ERROR_ARGUMENT);
+    assert_int_equal(pyprof_visit_samples(profile, NULL, NULL, NULL), PYPROF_ERROR_ARGUMENT);
+    assert_non_null(strstr(pyprof_last_error(), "take is NULL"));
+    assert_int_equal(pyprof_visit_samples(profile, NULL, refuse_sample, &count), PYPROF_ERROR_WRITE);
+    assert_int_equal(count, 1);
+    pyprof_free(profile);
+    start(1, 0, 1);
+    pyprof_heap_on_alloc(made_up_address(1), 5000);
+    assert_int_equal(pyprof_heap_snapshot(&profile), PYPROF_OK);
+    end();
+    assert_int_equal(samples_of(profile, NULL).count, 0);
+    pyprof_free(profile);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_functions_are_libms),
@@ -527,6 +664,9 @@ int main(void) {
         cmocka_unit_test(test_in_and_out_under_load),
         cmocka_unit_test(test_forks),
         cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_samples_one_by_one),
+        cmocka_unit_test(test_samples_are_filtered),
+        cmocka_unit_test(test_samples_misused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
