@@ -12825,8 +12825,9 @@ static pyprof_output pyprof__resolve_output(const pyprof_output *output, const c
 
 /* A thread's own part. */
 typedef struct pyprof__heap_thread {
-    int64_t left;       /* bytes to its next point; -1 and below: passed */
-    uint64_t mean;      /* sampling_bytes when left was drawn; 0 = it was not drawn yet */
+    int64_t left;       /* bytes to its next point, or to where it looks again; -1 and below: passed */
+    int64_t rest;       /* bytes from there to its next point; 0 = left leads to that */
+    uint64_t mean;      /* sampling_bytes when both were drawn; 0 = they were not drawn yet */
     uint64_t random;    /* state of its random numbers; 0 = none yet */
     uint32_t is_inside; /* an allocator that we have called, or the lock: what is allocated there is not counted */
     bool has_lock;      /* pyprof__heap_lock, or it is about to */
@@ -12922,6 +12923,9 @@ static uint64_t pyprof__heap_random(pyprof__heap_thread *self) {
     return bits ^ bits >> 31;
 }
 
+/* A thread looks so often whether sampling_bytes is another one. */
+#define PYPROF__HEAP_LOOK ((int64_t)1 << 20)
+
 /* Draws how far it is to the next point: by the exponential distribution, rounded down, as all sums of sizes are whole. */
 static void pyprof__heap_draw(pyprof__heap_thread *self, uint64_t mean) {
     if (self->random == 0) {
@@ -12929,27 +12933,42 @@ static void pyprof__heap_draw(pyprof__heap_thread *self, uint64_t mean) {
         self->random = pyprof__mix(pyprof__mix(pyprof__now(), number), (uint64_t)(uintptr_t)self) | 1;
     }
     double uniform = (double)((pyprof__heap_random(self) >> 11) + 1) / 9007199254740992.0; /* 2^53: above 0, up to 1 */
-    self->left = (int64_t)((double)mean * -pyprof__logarithm(uniform));
+    self->rest = (int64_t)((double)mean * -pyprof__logarithm(uniform));
+    self->left = self->rest < PYPROF__HEAP_LOOK ? self->rest : PYPROF__HEAP_LOOK;
+    self->rest -= self->left;
     self->mean = mean;
 }
 
+/* Goes on to the next point, where left only led to a look at it: as far as has been allocated, at least. */
+static void pyprof__heap_go_on(pyprof__heap_thread *self) {
+    int64_t more = self->left < -PYPROF__HEAP_LOOK ? -self->left : PYPROF__HEAP_LOOK;
+    more = more < self->rest ? more : self->rest;
+    self->left += more;
+    self->rest -= more;
+}
+
 /* Whether an allocation that has passed left is a sample, and of which mean; 0 = it is none. Where none are taken left
-   stays below 0, so that the next one comes here, too: a thread begins to draw when it begins to count. One that goes
-   on with a gap of an earlier mean has its next sample by that mean. */
+   stays below 0, so that the next one comes here, too: a thread begins to draw when it begins to count. What is left of a
+   gap of an earlier mean is drawn anew, as gaps have no memory: else a thread would take no sample until it has allocated
+   as much as that mean. A gap that ends before it is looked at has its sample by the mean it was drawn by. */
 static uint64_t pyprof__heap_due(pyprof__heap_thread *self, uint64_t size) {
     uint64_t mean = pyprof__get64(&pyprof__heap_mean), drawn = self->mean;
     if (mean == 0) {
-        self->left = 0;
+        self->left = self->rest = 0;
         self->mean = 0;
         return 0;
     }
-    if (drawn == 0) {
+    if (drawn == 0 || (drawn != mean && self->rest > 0)) {
+        int64_t counted = drawn == 0 ? (int64_t)size : -self->left; /* of this allocation */
         pyprof__heap_draw(self, mean);
         drawn = mean;
-        self->left -= (int64_t)size;
-        if (self->left >= 0) {
-            return 0;
-        }
+        self->left -= counted;
+    }
+    if (self->left < 0) {
+        pyprof__heap_go_on(self);
+    }
+    if (self->left >= 0) {
+        return 0;
     }
     pyprof__heap_draw(self, mean);
     return drawn;
@@ -15009,6 +15028,8 @@ static pyprof_result pyprof__heap_begin(const pyprof_heap_desc *desc) {
         return result;
     }
     pyprof__stay_loaded_for_hooks();
+    self->mean = 0; /* this thread draws at once, others soon: pyprof__heap_due */
+    self->left = self->rest = 0;
     pyprof__set64(&pyprof__heap_mean, desc->sampling_bytes);
     pyprof__native_listen();
     for (uint32_t i = 0; i < PYPROF__DOMAINS; i++) {

@@ -139,6 +139,55 @@ static void test_mean_changes(void **state) {
     assert_true(thread.left == 0 && thread.mean == 0);
 }
 
+/* A long gap is not waited for where samples are taken by another mean: what is left of it is drawn anew by that, within a
+   MiB. So a second session has its samples at once, in the thread that starts it and in others. */
+static void test_long_gaps_are_drawn_anew(void **state) {
+    const uint64_t old_mean = 1u << 30, mean = 1000;
+    uint64_t samples = 0, passed = 0;
+    pyprof__heap_thread thread = {0};
+    (void)state;
+    thread.random = 9;
+    pyprof__set64(&pyprof__heap_mean, old_mean);
+    while (thread.rest == 0) {
+        thread.left = -1;
+        thread.mean = 0;
+        (void)pyprof__heap_due(&thread, 1);
+    }
+    pyprof__set64(&pyprof__heap_mean, mean);
+    for (; samples == 0; passed += 100) {
+        thread.left -= 100;
+        samples += thread.left < 0 && pyprof__heap_due(&thread, 100) == mean;
+        assert_true(passed < (1u << 20) + 20 * mean);
+    }
+    for (int i = 0; i < 100000; i++) {
+        thread.left -= 100;
+        samples += thread.left < 0 && pyprof__heap_due(&thread, 100) == mean;
+    }
+    pyprof__set64(&pyprof__heap_mean, 0);
+    double expected = 100000 * (1 - exp(-0.1));
+    assert_true(fabs((double)samples - expected) < 5 * sqrt(expected));
+}
+
+/* Gaps that are much longer than a look, and allocations that are longer than many: as many samples as by chance. */
+static void test_long_gaps_are_true(void **state) {
+    const uint64_t mean = 50u << 20, sizes[] = {3u << 10, 7u << 20, 300u << 20};
+    pyprof__heap_thread thread = {0};
+    (void)state;
+    thread.random = 13;
+    pyprof__set64(&pyprof__heap_mean, mean);
+    for (size_t i = 0; i < 3; i++) {
+        const uint64_t allocations = i == 0 ? 20000000 : 100000;
+        uint64_t samples = 0;
+        for (uint64_t j = 0; j < allocations; j++) {
+            thread.left -= (int64_t)sizes[i];
+            samples += thread.left < 0 && pyprof__heap_due(&thread, sizes[i]) != 0;
+        }
+        double chance = 1 - exp(-(double)sizes[i] / (double)mean), expected = chance * (double)allocations;
+        assert_true(fabs((double)samples - expected) < 5 * sqrt(expected * (1 - chance)) + 1);
+    }
+    pyprof__set64(&pyprof__heap_mean, 0);
+}
+
 enum {
     ADDRESSES = 20000
 };
@@ -288,6 +337,23 @@ static void test_sizes_change(void **state) {
     PyMem_RawFree(zeros);
     PyMem_RawFree(NULL);
     assert_int_equal(stats_now().samples_live, 0);
+    end();
+}
+
+/* A session with few samples leaves nothing behind that the next one would wait for. */
+static void test_the_next_session_samples_at_once(void **state) {
+    pyprof_heap_desc desc = {0};
+    (void)state;
+    desc.sampling_bytes = (size_t)1 << 30;
+    assert_int_equal(pyprof_heap_start(&desc), PYPROF_OK);
+    pyprof_heap_on_alloc(made_up_address(1), 100);
+    pyprof_heap_on_free(made_up_address(1));
+    end();
+    desc.sampling_bytes = 1;
+    assert_int_equal(pyprof_heap_start(&desc), PYPROF_OK);
+    pyprof_heap_on_alloc(made_up_address(1), 100);
+    assert_int_equal(stats_now().live_bytes, 100);
+    pyprof_heap_on_free(made_up_address(1));
     end();
 }
 
@@ -655,6 +721,9 @@ int main(void) {
         cmocka_unit_test(test_estimates_are_true),
         cmocka_unit_test(test_samples_are_independent),
         cmocka_unit_test(test_mean_changes),
+        cmocka_unit_test(test_long_gaps_are_drawn_anew),
+        cmocka_unit_test(test_long_gaps_are_true),
+        cmocka_unit_test(test_the_next_session_samples_at_once),
         cmocka_unit_test(test_map_follows_what_lives),
         cmocka_unit_test(test_memory_has_a_limit),
         cmocka_unit_test(test_allocator_gives_nothing),
