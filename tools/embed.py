@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes flamegraph.js and flamegraph.css into flamegraph.h, and python/pyprof/__init__.py into pyprof_module.h, which their
-users copy as one file each.
+"""Writes flamegraph.js and flamegraph.css into flamegraph.h, python/pyprof/__init__.py into pyprof_module.h, and
+python/pyprof/heap.py into heap_module.h, which their users copy.
 
-Whoever changes one of the three runs this afterwards; a test of the files holds that they agree."""
+Whoever changes one of these runs this afterwards; a test of the files holds that they agree."""
 import os
 import re
 
@@ -11,6 +11,7 @@ FOLDER = os.path.dirname(os.path.abspath(__file__))
 HEADERS = {
     "flamegraph.h": {"flamegraph_style": "flamegraph.css", "flamegraph_script": "flamegraph.js"},
     "pyprof_module.h": {"pymod__source": os.path.join("python", "pyprof", "__init__.py")},
+    "heap_module.h": {"pymod__heap_source": os.path.join("python", "pyprof", "heap.py")},
 }
 
 

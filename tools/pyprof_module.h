@@ -8,13 +8,15 @@
  *     #include "pyprof.h"
  *     #include "pyprof_module.h"
  *
- * and before Py_Initialize:
+ * with heap_module.h beside it, and before Py_Initialize:
  *
  *     PyImport_AppendInittab("pyprof", PyInit_pyprof);
  *
  * Then scripts `import pyprof`: there is one recording in the process, the host's and theirs, and who begins a second one
  * gets an error. What it has is told by `help(pyprof)`; README.md shows how it is used. Every interpreter may import it,
  * those with a GIL of their own and free-threaded ones, too.
+ *
+ * pyprof.heap (heap_module.h) tells where the memory is; PYPROF_NO_HEAP leaves it out.
  *
  * Where exports.h was included before it, with its implementation somewhere, profiles can be saved in its formats, too.
  *
@@ -153,8 +155,8 @@ static PyObject *pymod__bytes_or_raise(pymod__bytes *bytes, pyprof_result result
 
    All of it, so that a profile can be pickled, looked into from Python without calls, and made anew:
 
-     head     "pyprof" and two bytes; u64 nodes, spans, bytes of texts; u64 start_ns, duration_ns; u32 interval_us,
-              0; the texts program, process and python; u64 count of the figures that follow
+     head     "pyprof" and two bytes; u64 nodes, spans, bytes of texts; u64 start_ns, duration_ns; u32 interval_us (of
+              a heap profile sampling_bytes), kind; the texts program, process and python; u64 count of the figures that follow
      figures  u64 each, those of pyprof_stats in its order
      nodes    u32 parent; the texts name and path; i32 line, first_line, tid; u32 is_named, 0; u64 samples,
               samples_idle, wall_ns, wall_idle_ns, cpu_ns, gil_ns
@@ -315,14 +317,16 @@ static bool pymod__pack_span(void *user, const pyprof_span *span) {
 
 static bool pymod__pack_head(pymod__packing *packing, const pyprof_facts *facts, pymod__bytes *to) {
     uint64_t figures[PYMOD__FIGURE_COUNT];
+    bool is_heap = facts->kind == PYPROF_KIND_HEAP;
     pymod__bytes about = {NULL, 0, 0}; /* its texts are the last ones, and their size stands before it */
     bool done = pymod__take_text(packing, &about, facts->program) &&
                 pymod__take_text(packing, &about, facts->process) && pymod__take_text(packing, &about, facts->python) &&
                 pymod__take(to, PYMOD__MAGIC, 8) && pymod__take_u64(to, packing->node_count) &&
                 pymod__take_u64(to, packing->span_count) && pymod__take_u64(to, packing->texts.size) &&
                 pymod__take_u64(to, facts->start_ns) && pymod__take_u64(to, facts->duration_ns) &&
-                pymod__take_u32(to, facts->interval_us) && pymod__take_u32(to, 0) &&
-                pymod__take(to, about.data, about.size) && pymod__take_u64(to, PYMOD__FIGURE_COUNT);
+                pymod__take_u32(to, is_heap ? (uint32_t)facts->sampling_bytes : facts->interval_us) &&
+                pymod__take_u32(to, (uint32_t)facts->kind) && pymod__take(to, about.data, about.size) &&
+                pymod__take_u64(to, PYMOD__FIGURE_COUNT);
     pymod__figures_of(&facts->stats, figures);
     free(about.data);
     return done && pymod__take(to, figures, sizeof figures);
@@ -420,6 +424,15 @@ static bool pymod__unpack_facts(pymod__unpacking *unpacking, pyprof_facts *facts
     facts->start_ns = pymod__u64(data + 32);
     facts->duration_ns = pymod__u64(data + 40);
     facts->interval_us = pymod__u32(data + 48);
+    if (pymod__u32(data + 52) > PYPROF_KIND_HEAP) {
+        unpacking->wrong = "it is of a kind that is not known";
+        return false;
+    }
+    facts->kind = (pyprof_kind)pymod__u32(data + 52);
+    if (facts->kind == PYPROF_KIND_HEAP) {
+        facts->sampling_bytes = facts->interval_us;
+        facts->interval_us = 0;
+    }
     pymod__stats_of(data + PYMOD__HEAD, unpacking->figure_count, &facts->stats);
     return pymod__text_at(unpacking, data + 56, &facts->program) &&
            pymod__text_at(unpacking, data + 64, &facts->process) &&
@@ -678,11 +691,9 @@ static PyObject *pymod__data_rows(PyObject *self, PyObject *fields) {
     return answer;
 }
 
-static PyObject *pymod__tuple_of_stats(const pyprof_stats *stats) {
-    uint64_t figures[PYMOD__FIGURE_COUNT];
-    PyObject *tuple = PyTuple_New(PYMOD__FIGURE_COUNT);
-    pymod__figures_of(stats, figures);
-    for (Py_ssize_t i = 0; tuple != NULL && i < PYMOD__FIGURE_COUNT; i++) {
+static PyObject *pymod__tuple_of_figures(const uint64_t *figures, Py_ssize_t count) {
+    PyObject *tuple = PyTuple_New(count);
+    for (Py_ssize_t i = 0; tuple != NULL && i < count; i++) {
         PyObject *figure = PyLong_FromUnsignedLongLong(figures[i]);
         if (figure == NULL) {
             Py_CLEAR(tuple);
@@ -691,6 +702,12 @@ static PyObject *pymod__tuple_of_stats(const pyprof_stats *stats) {
         }
     }
     return tuple;
+}
+
+static PyObject *pymod__tuple_of_stats(const pyprof_stats *stats) {
+    uint64_t figures[PYMOD__FIGURE_COUNT];
+    pymod__figures_of(stats, figures);
+    return pymod__tuple_of_figures(figures, PYMOD__FIGURE_COUNT);
 }
 
 static PyObject *pymod__data_facts(PyObject *self, PyObject *unused) {
@@ -704,9 +721,47 @@ static PyObject *pymod__data_facts(PyObject *self, PyObject *unused) {
     stats = pymod__tuple_of_stats(&facts.stats);
     return stats == NULL
                ? NULL
-               : Py_BuildValue("(KKINN)", (unsigned long long)facts.start_ns, (unsigned long long)facts.duration_ns,
-                               (unsigned)facts.interval_us, pymod__bytes_of(facts.python), stats);
+               : Py_BuildValue("(KKINNIK)", (unsigned long long)facts.start_ns, (unsigned long long)facts.duration_ns,
+                               (unsigned)facts.interval_us, pymod__bytes_of(facts.python), stats, (unsigned)facts.kind,
+                               (unsigned long long)facts.sampling_bytes);
 }
+
+#ifndef PYPROF_MODULE_PACKAGE
+
+static bool pymod__add(PyObject *module, const char *name, PyObject *value);
+
+/* The lines, to be freed. */
+static char *pymod__whole_source(const char *const *lines, size_t count) {
+    pymod__bytes text = {NULL, 0, 0};
+    for (size_t i = 0; i < count; i++) {
+        if (!pymod__take(&text, lines[i], strlen(lines[i])) || !pymod__take(&text, "\n", 1)) {
+            free(text.data);
+            return NULL;
+        }
+    }
+    if (!pymod__take(&text, "", 1)) {
+        free(text.data);
+        return NULL;
+    }
+    return text.data;
+}
+
+/* Runs a source with a module's names. False: an exception is set. */
+static bool pymod__run(const char *const *lines, size_t count, const char *file, PyObject *names) {
+    char *text = pymod__whole_source(lines, count);
+    PyObject *code = text != NULL ? Py_CompileString(text, file, Py_file_input) : PyErr_NoMemory();
+    bool can_run = code != NULL && PyDict_SetItemString(names, "__builtins__", PyEval_GetBuiltins()) == 0;
+    PyObject *answer = can_run ? PyEval_EvalCode(code, names, names) : NULL;
+    free(text);
+    Py_XDECREF(code);
+    Py_XDECREF(answer);
+    return answer != NULL;
+}
+#endif
+
+#ifndef PYPROF_NO_HEAP
+#include "heap_module.h"
+#endif
 
 static PyMethodDef pymod__data_methods[] = {
     {"write", pymod__data_write, METH_VARARGS, "write(*fields): the profile in a format, as bytes"},
@@ -714,7 +769,11 @@ static PyMethodDef pymod__data_methods[] = {
     {"rows", pymod__data_rows, METH_VARARGS,
      "rows(*fields): what each function or line took: name, path, line, self, total, samples of both, shares of both"},
     {"pack", pymod__data_pack, METH_VARARGS, "pack(*fields): all that it has, as bytes for unpack()"},
-    {"facts", pymod__data_facts, METH_NOARGS, "facts(): start_ns, duration_ns, interval_us, python's version, stats"},
+    {"facts", pymod__data_facts, METH_NOARGS,
+     "facts(): start_ns, duration_ns, interval_us, python's version, stats, kind, sampling_bytes"},
+#ifndef PYPROF_NO_HEAP
+    {"samples", pymod__data_samples, METH_VARARGS, "samples(*fields): of a heap profile those that live, as bytes"},
+#endif
     {NULL, NULL, 0, NULL},
 };
 
@@ -820,6 +879,7 @@ static PyObject *pymod__get_stats(PyObject *module, PyObject *unused) {
     pyprof_stats stats;
     pyprof_result result;
     (void)unused;
+    memset(&stats, 0, sizeof stats);
     thread = PyEval_SaveThread();
     result = pyprof_get_stats(&stats);
     PyEval_RestoreThread(thread);
@@ -1108,6 +1168,13 @@ static PyMethodDef pymod__functions[] = {
     {"listen", pymod__listen, METH_O, "listen(path or None): the path"},
     {"unlisten", pymod__unlisten, METH_NOARGS, "unlisten()"},
 #endif
+#ifndef PYPROF_NO_HEAP
+    {"heap_start", pymod__heap_start, METH_VARARGS, "heap_start(sampling_bytes, memory_limit, max_depth)"},
+    {"heap_stop", pymod__heap_stop, METH_NOARGS, "heap_stop(): no new samples"},
+    {"heap_snapshot", pymod__heap_snapshot, METH_NOARGS, "heap_snapshot(): the data of what lives"},
+    {"heap_get_stats", pymod__heap_get_stats, METH_NOARGS, "heap_get_stats(): the figures of heap sampling"},
+    {"heap_shutdown", pymod__heap_shutdown, METH_NOARGS, "heap_shutdown(): the hooks are taken out"},
+#endif
 #if defined(PYPROF_MODULE_CONVERT)
     {"convert", pymod__convert, METH_O, "convert(words): pyprof-convert's exit status"},
 #endif
@@ -1281,6 +1348,8 @@ static const char *const pymod__source[] = {
     "    \"is_active\", \"listen\", \"name_interpreter\", \"native_unwinding_available\", \"profile\", \"record\", \"register_thread\",",
     "    \"set_native_unwinding\", \"snapshot\", \"start\", \"stats\", \"stop\", \"top\", \"unlisten\", \"unregister_thread\",",
     "]",
+    "if hasattr(_engine, \"heap_start\"):  # a host may leave it out",
+    "    __all__.append(\"heap\")",
     "",
     "# ---- how to record ----",
     "",
@@ -2234,43 +2303,24 @@ static const char *const pymod__source[] = {
     "def _show(profile, limit, file, is_live):",
     "    file.write((\"\\x1b[H\\x1b[J\" if is_live else \"\") + profile._table(limit, \"self\"))",
     "    file.flush()",
+    "",
+    "",
+    "if \"heap\" in __all__ and \"__path__\" in globals():  # where this is no package, the host adds it",
+    "    from . import heap",
     /* clang-format on */
 };
 
-/* Its lines, to be freed. */
-static char *pymod__whole_source(void) {
-    pymod__bytes text = {NULL, 0, 0};
-    for (size_t i = 0; i < sizeof pymod__source / sizeof *pymod__source; i++) {
-        if (!pymod__take(&text, pymod__source[i], strlen(pymod__source[i])) || !pymod__take(&text, "\n", 1)) {
-            free(text.data);
-            return NULL;
-        }
-    }
-    if (!pymod__take(&text, "", 1)) {
-        free(text.data);
-        return NULL;
-    }
-    return text.data;
-}
-
-static PyObject *pymod__compile(void) {
-    char *text = pymod__whole_source();
-    PyObject *code = text != NULL ? Py_CompileString(text, "<pyprof>", Py_file_input) : PyErr_NoMemory();
-    free(text);
-    return code;
-}
-
 static int pymod__execute(PyObject *module) {
-    PyObject *names = PyModule_GetDict(module), *code, *answer;
+    PyObject *names = PyModule_GetDict(module);
     if (!pymod__add(module, "_engine", pymod__make_engine()) ||
-        PyDict_SetItemString(names, "__builtins__", PyEval_GetBuiltins()) != 0) {
+        !pymod__run(pymod__source, sizeof pymod__source / sizeof *pymod__source, "<pyprof>", names)) {
         return -1;
     }
-    code = pymod__compile();
-    answer = code != NULL ? PyEval_EvalCode(code, names, names) : NULL;
-    Py_XDECREF(code);
-    Py_XDECREF(answer);
-    return answer != NULL ? 0 : -1;
+#ifndef PYPROF_NO_HEAP
+    return pymod__add_heap(module) ? 0 : -1;
+#else
+    return 0;
+#endif
 }
 
 static PyModuleDef_Slot pymod__slots[] = PYMOD__SLOTS(pymod__execute);

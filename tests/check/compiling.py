@@ -24,6 +24,9 @@ UNITS = {
     "with the module": '#define PYPROF_IMPLEMENTATION\n#define PYPROF_MODULE_IMPLEMENTATION\n#include "tools/flamegraph.h"\n'
                        '#include "pyprof.h"\n#include "tools/pyprof_module.h"\n'
                        'int main(void) { return PyImport_AppendInittab("pyprof", PyInit_pyprof); }\n',
+    "the module, no heap": '#define PYPROF_NO_HEAP\n#define PYPROF_IMPLEMENTATION\n#define PYPROF_MODULE_IMPLEMENTATION\n'
+                           '#include "pyprof.h"\n#include "tools/pyprof_module.h"\n'
+                           'int main(void) { return PyImport_AppendInittab("pyprof", PyInit_pyprof); }\n',
     "no listen": '#define PYPROF_NO_LISTEN\n#define PYPROF_IMPLEMENTATION\n#include "pyprof.h"\n'
                  'int main(void) { return 0; }\n',
     "no heap": '#define PYPROF_NO_HEAP\n#define PYPROF_IMPLEMENTATION\n#include "pyprof.h"\n'

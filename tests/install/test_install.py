@@ -17,7 +17,7 @@ class InstallTest(users.UserTest):
                 for folder, _, names in os.walk(self.prefix) for name in names}
 
     HEADERS = {'include/pyprof.h', 'include/pyprof/flamegraph.h', 'include/pyprof/exports.h',
-               'include/pyprof/pyprof_module.h', 'lib/pkgconfig/pyprof.pc'}
+               'include/pyprof/pyprof_module.h', 'include/pyprof/heap_module.h', 'lib/pkgconfig/pyprof.pc'}
     TOOLS = {'bin/pyprof-run', 'bin/pyprof-svg', 'bin/pyprof-convert', 'bin/pyprof-ctl'}
 
     def flags(self):

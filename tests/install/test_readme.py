@@ -38,7 +38,7 @@ class ReadmeTest(users.UserTest):
         self.assertIn('<svg', self.read('host.svg'))
 
     def test_module(self):
-        self.copy(*users.HEADERS, 'tools/pyprof_module.h')
+        self.copy(*users.HEADERS, 'tools/pyprof_module.h', 'tools/heap_module.h')
         self.write('host.c', readme.with_text(*readme.C_MODULE))
         self.assertEqual(self.run_snippet(readme.CC), 'False\n')
 

@@ -76,7 +76,7 @@ class Pip(unittest.TestCase):
         self.assertIn("True", self.call(python, "-m", "pyprof", "record", "-o", "b.txt", "s.py"))
         self.assertIn("3.", self.call(python, "-m", "pyprof", "--version"))
         files = self.call(python, "-m", "pip", "show", "-f", "pyprof")
-        for name in ("__init__.py", "__init__.pyi", "__main__.py", "py.typed", "_engine."):
+        for name in ("__init__.py", "__init__.pyi", "__main__.py", "heap.py", "heap.pyi", "py.typed", "_engine."):
             self.assertIn("pyprof/" + name, files)
 
     def test_install(self):

@@ -4,6 +4,7 @@ import io
 from typing import List
 
 import pyprof
+import pyprof.heap
 
 
 @pyprof.profile
@@ -65,3 +66,21 @@ def use() -> None:
     socket: str = pyprof.listen()
     pyprof.unlisten()
     pyprof.listen(socket)
+
+
+def use_heap() -> None:
+    with pyprof.heap.MemoryProfiler(sampling_rate_kb=64, memory_limit_mb=8) as p:
+        plain(3)
+    p.snapshot.save(b"heap.pb.gz", "pprof", metric="alloc_space", min_share=0.1)
+    pyprof.heap.start(0.5, max_depth=64)
+    earlier: pyprof.heap.HeapSnapshot = pyprof.heap.get_snapshot()
+    growth: pyprof.heap.HeapDifference = pyprof.heap.get_snapshot() - earlier
+    total: int = growth.estimated_heap_bytes + growth.error_bytes + earlier.estimated_objects + earlier.timestamp_ns
+    site: pyprof.heap.AllocationSite = growth.top_allocators(1)[0]
+    names: List[str] = [site["function"]] + [f.function_name for s in growth.samples for f in s.stack]
+    grown: List[int] = [row.estimated_bytes + site["estimated_bytes"] for row in growth.stacks]
+    stats = pyprof.heap.get_stats()
+    load: float = stats.heap_map_load_percent + stats.live_samples
+    pyprof.heap.stop()
+    pyprof.heap.shutdown()
+    print(total, names, grown, load)

@@ -9,3 +9,9 @@ pyprof.stop().duration = 3  # wrong
 pyprof.profile(3)  # wrong
 pyprof.stop() - 3  # wrong
 pyprof.stats().samples  # wrong
+pyprof.heap.start(sampling_rate_kb="512")  # wrong
+pyprof.heap.start(512, 32)  # wrong
+pyprof.heap.get_snapshot().timestamp_ns = 3  # wrong
+pyprof.heap.get_snapshot() - 3  # wrong
+pyprof.heap.get_snapshot().save("a", metric="wall")  # wrong
+pyprof.heap.get_snapshot().top_allocators()[0]["lines"]  # wrong

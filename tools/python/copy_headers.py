@@ -8,9 +8,9 @@ SOURCES = [os.path.join(HERE, "headers"), os.path.join(HERE, ".."), os.path.join
 
 folder = os.path.join(os.environ["MESON_DIST_ROOT"], "headers")
 os.makedirs(folder, exist_ok=True)
-for name in ("pyprof.h", "flamegraph.h", "pyprof_module.h", "exports.h", "imports.h", "import_base.h", "import_collapsed.h",
-             "import_jsonl.h", "import_pprof.h", "import_speedscope.h", "filter_options.h", "differences.h", "json_reader.h",
-             "pyprof-convert.c"):
+for name in ("pyprof.h", "flamegraph.h", "pyprof_module.h", "heap_module.h", "exports.h", "imports.h", "import_base.h",
+             "import_collapsed.h", "import_jsonl.h", "import_pprof.h", "import_speedscope.h", "filter_options.h",
+             "differences.h", "json_reader.h", "pyprof-convert.c"):
     paths = [os.path.join(source, name) for source in SOURCES]
     found = [path for path in paths if os.path.exists(path)]
     if not found:

@@ -30,6 +30,8 @@ __all__ = [
     "is_active", "listen", "name_interpreter", "native_unwinding_available", "profile", "record", "register_thread",
     "set_native_unwinding", "snapshot", "start", "stats", "stop", "top", "unlisten", "unregister_thread",
 ]
+if hasattr(_engine, "heap_start"):  # a host may leave it out
+    __all__.append("heap")
 
 # ---- how to record ----
 
@@ -983,3 +985,7 @@ def top(duration=10, rate_hz=100, limit=20, file=None):
 def _show(profile, limit, file, is_live):
     file.write(("\x1b[H\x1b[J" if is_live else "") + profile._table(limit, "self"))
     file.flush()
+
+
+if "heap" in __all__ and "__path__" in globals():  # where this is no package, the host adds it
+    from . import heap

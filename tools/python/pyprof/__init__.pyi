@@ -5,11 +5,12 @@ from typing import (
     Any, Callable, Dict, Literal, NamedTuple, NoReturn, Optional, Protocol, Sequence, Tuple, Type, TypeVar, Union, overload,
 )
 
+from . import heap as heap
 from ._engine import AlreadyActiveError as AlreadyActiveError
 
 __all__ = [
     "AlreadyActiveError", "Frame", "Profile", "Profiler", "Row", "Sample", "Stats", "Thread", "ThreadProfiler", "dump",
-    "is_active", "listen", "name_interpreter", "native_unwinding_available", "profile", "record", "register_thread",
+    "heap", "is_active", "listen", "name_interpreter", "native_unwinding_available", "profile", "record", "register_thread",
     "set_native_unwinding", "snapshot", "start", "stats", "stop", "top", "unlisten", "unregister_thread",
 ]
 
