@@ -1,7 +1,9 @@
 """What runs inside the host: evaluates each line of standard input, and prints what that is. $DRIVEN_LIBRARY: what
 has the profiler; not set: the program itself."""
 import ctypes
+import itertools
 import os
+import re
 import sys
 import threading
 import time
@@ -34,6 +36,14 @@ def keep(count, size):
 def allocate():
     while not is_over:
         [bytearray(size) for size in range(0, 6000, 20)]
+
+
+def hang_in_regex():
+    re.match('(a+)+$', 'a' * 100 + 'b')
+
+
+def hang_in_loop():
+    sum(itertools.repeat(1, 1 << 60))
 
 
 def deep(names, depth):

@@ -15,6 +15,7 @@ import client
 from client import PATIENCE, Host
 
 import collapsed
+import harness
 
 CTL = os.path.join(os.environ['PYPROF_BUILD'], 'tools', 'pyprof-ctl')
 
@@ -313,6 +314,51 @@ class Commands(Case):
             self.assertIn('"MainThread" (holds the GIL)\n    hold (driven.py:', self.ctl('dump', host.pid))
             open(pipe, 'w').close()
             self.assertEqual(1, host.answer())
+
+    def test_dump_of_one_that_hangs(self):
+        """In a call of C that computes and never ends, with the GIL: all others wait for that, and nothing can be asked of Python.
+        Whether it was recorded before, or is only now."""
+        for function, leaf in (('hang_in_regex', 'match'), ('hang_in_loop', 'hang_in_loop')):
+            for is_recording in False, True:
+                with self.subTest(function=function, is_recording=is_recording):
+                    self.check_hanging(function, leaf, is_recording)
+
+    def check_hanging(self, function, leaf, is_recording):
+        host = self.listening()
+        try:
+            host('threads(2, wait)')
+            host('threads(2, work)')
+            if is_recording:
+                host('start(1000)')
+            holders = {'MainThread'} if host('"t" not in sys.abiflags') else {'MainThread', 'work 0', 'work 1'}
+            host.tell(function + '()')
+            names = []
+            while names[:1] != [leaf]:
+                names = self.dumped(host)['MainThread'][1]
+            self.assertIn(function, names)
+            self.check_dumps(host, names, holders)
+            self.assertEqual(is_recording, client.status(host.path)['is_recording'])
+        finally:
+            host.program.kill()  # it would never end
+            host.program.communicate()
+
+    def check_dumps(self, host, names, holders):
+        """Who waits for the GIL looks every 5 ms whether somebody else took it, and runs for that."""
+        took = []
+        for _ in range(5):
+            begun = time.monotonic()
+            threads = self.dumped(host)
+            took.append(time.monotonic() - begun)
+            self.assertEqual({'MainThread', 'wait 0', 'wait 1', 'work 0', 'work 1'}, set(threads))
+            self.assertEqual(holders, {name for name, (state, _) in threads.items() if state == 'holds the GIL'})
+            self.assertEqual(names, threads['MainThread'][1])
+            self.assertLessEqual({'wait', 'work'}, set(threads['wait 0'][1] + threads['work 0'][1]))
+        self.assertLess(sorted(took)[2], harness.patience(2))
+
+    def dumped(self, host):
+        """By name of a thread its state, and the names of its frames, leaf first."""
+        threads = json.loads(self.ctl('dump', host.pid, '--json'))['threads']
+        return {thread['name']: (thread['state'], [frame['name'] for frame in thread['frames']]) for thread in threads}
 
     def test_top(self):
         with self.listening() as host:
