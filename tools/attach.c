@@ -806,9 +806,9 @@ enum {
     ATTACH_TEXT = ATTACH_DATA + 80
 };
 
-/* int call(struct { six functions; char builtins[16]; char name[16]; char text[]; } *data): runs the text in a new dict. -1: it
-   raised. Not by PyRun_String, with which CPython takes a KeyboardInterrupt that the program catches for one that nobody did,
-   and ends by SIGINT later. */
+/* int call(struct { six functions; char builtins[16]; char name[16]; char text[]; } *data): runs the text in a new dict.
+   -1: it raised. Not by PyRun_String, with which CPython takes a KeyboardInterrupt that the program catches for one that
+   nobody did, and ends by SIGINT later. */
 static const char attach_code[] =
     /* clang-format off */
     "\xf3\x0f\x1e\xfa"       /*       endbr64 */
@@ -858,6 +858,39 @@ static const char attach_code[] =
     "\x5b"                   /*       pop rbx */
     "\xc3";                  /*       ret */
 /* clang-format on */
+
+/* Where it is in _PyRuntime; and in what the C library has of a thread, that it is that, and its id. */
+enum {
+    ATTACH_MAIN_THREAD_3_8 = 72, /* to 3.10 */
+    ATTACH_MAIN_THREAD_3_11 = 80,
+    ATTACH_MAIN_THREAD_3_12 = 64,
+    ATTACH_MAIN_THREAD_3_13 = 656,
+    ATTACH_TID_GLIBC = 720,
+    ATTACH_TID_MUSL = 48
+};
+
+/* The id of CPython's main thread, the one that does its pending work: it may be any that a program has begun. Where that
+   is not known (yet), the process's first. */
+static pid_t attach_find_thread(const attach_target *target) {
+    static const uint64_t offsets[] = {ATTACH_MAIN_THREAD_3_8,  ATTACH_MAIN_THREAD_3_8,  ATTACH_MAIN_THREAD_3_8,
+                                       ATTACH_MAIN_THREAD_3_11, ATTACH_MAIN_THREAD_3_12, ATTACH_MAIN_THREAD_3_13};
+    static const uint64_t ids[] = {ATTACH_TID_GLIBC, ATTACH_TID_MUSL};
+    uint64_t thread = 0, self = 0, at = target->symbols[ATTACH_RUNTIME].at;
+    char path[64];
+    if (target->version > 0x030d || !attach_read(target, at + offsets[target->version - 0x0308], &thread, 8) ||
+        !attach_read(target, thread, &self, sizeof self) || thread == 0 || self != thread) {
+        return (pid_t)target->order->pid;
+    }
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
+        int32_t id = 0;
+        bool is_read = attach_read(target, thread + ids[i], &id, sizeof id) && id > 0;
+        snprintf(path, sizeof path, "/proc/%ld/task/%d", target->order->pid, id);
+        if (is_read && access(path, F_OK) == 0) {
+            return id;
+        }
+    }
+    return (pid_t)target->order->pid;
+}
 
 /* The main thread while it stands still, and all that it had. */
 typedef struct attach_stop {
@@ -1106,8 +1139,8 @@ static bool attach_is_called_by_lock(const attach_stop *stop) {
     return false;
 }
 
-/* A lock for which CPython waits: that is left as at any signal's arrival (EINTR), whereupon CPython does its pending work and
-   waits on, for as long as was left. Nobody else's wait is ended: whoever wrote it may not know how to go on. */
+/* A lock for which CPython waits: that is left as at any signal's arrival (EINTR), whereupon CPython does its pending work
+   and waits on, for as long as was left. Nobody else's wait is ended: whoever wrote it may not know how to go on. */
 static void attach_end_wait(attach_stop *stop) {
     struct user_regs_struct *registers = &stop->registers;
     uint64_t operation = registers->rsi & 0x7f; /* without who shares it, and which clock */
@@ -1166,7 +1199,7 @@ static bool attach_end_stop(attach_stop *stop) {
               attach_trace(stop, PTRACE_SETSIGMASK, sizeof stop->mask, &stop->mask) == 0;
     is_good = attach_trace(stop, PTRACE_DETACH, 0, NULL) == 0 && is_good;
     if (stop->kept_signal != 0) {
-        (void)syscall(SYS_tgkill, stop->thread, stop->thread, stop->kept_signal);
+        (void)syscall(SYS_tgkill, (pid_t)stop->target->order->pid, stop->thread, stop->kept_signal);
     }
     return is_good || attach_refuse(stop->target, "process %ld ended while it was attached to", (long)stop->thread);
 }
@@ -1235,7 +1268,7 @@ static bool attach_with_stop(attach_target *target, uint64_t gate, attach_use us
         return attach_refuse(target, "out of memory");
     }
     stop->target = target;
-    stop->thread = (pid_t)target->order->pid;
+    stop->thread = attach_find_thread(target);
     stop->gate = gate;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &ours); /* who ends us now ends the process, too */
@@ -1289,7 +1322,7 @@ static bool attach_wake_in_stop(attach_stop *stop, void *of) {
 /* The main thread may have begun to wait for a lock after the call was added, and before CPython looked for such. */
 static void attach_wake(attach_target *target) {
     char path[64], call[256];
-    snprintf(path, sizeof path, "/proc/%ld/syscall", target->order->pid);
+    snprintf(path, sizeof path, "/proc/%ld/task/%ld/syscall", target->order->pid, (long)attach_find_thread(target));
     bool is_known = attach_read_text(path, call, sizeof call);
     if (target->version < 0x030e && (!is_known || atoi(call) == SYS_futex)) {
         (void)attach_with_stop(target, 0, attach_wake_in_stop, NULL);

@@ -3,7 +3,8 @@
  * The library with the profiler (libpyprof-3.11.so and so on) is loaded by Python code that the process's main thread runs
  * where CPython runs pending work, between two of its instructions. On 3.14 and later that is asked for as sys.remote_exec
  * does (PEP 768): a path and a flag are written into the process. Before, the main thread is stopped for a moment by ptrace
- * and made to call Py_AddPendingCall, and goes on as if nothing had been.
+ * and made to call Py_AddPendingCall, and goes on as if nothing had been; or, where CPython waits for a lock, as if a signal
+ * had come, for then it does what is pending and waits on.
  */
 #ifndef ATTACH_H
 #define ATTACH_H

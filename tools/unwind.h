@@ -1,8 +1,9 @@
 /* unwind.h: who called what a stopped thread of another process is in. For attach.c.
  *
- * By the call frame information that compilers leave for exceptions (.eh_frame, found by .eh_frame_hdr), read from the memory of the
- * process: exact, or not at all. There is no guess from what happens to lie on a stack. Of the registers only those are
- * followed from which a frame's address is reckoned, rsp and rbp: so it is for x86-64, and gives up where others are used.
+ * By the call frame information that compilers leave for exceptions (.eh_frame, found by .eh_frame_hdr), read from the
+ * memory of the process: exact, or not at all. There is no guess from what happens to lie on a stack. Of the registers only
+ * those are followed from which a frame's address is reckoned, rsp and rbp: so it is for x86-64, and gives up where others
+ * are used.
  * Begin with unwind_step.
  */
 #ifndef UNWIND_H
