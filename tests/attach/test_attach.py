@@ -130,9 +130,9 @@ class Attached(Case):
 
     def reach(self, program, *words):
         """What the command says; None: the program has come to its end meanwhile."""
-        done = subprocess.run([CTL, 'attach', str(program.pid), '--timeout', '30'] + [str(word) for word in words],
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, env=self.environment,
-                              timeout=PATIENCE)
+        command = [CTL, 'attach', str(program.pid), '--timeout', '30'] + [str(word) for word in words]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+                              env=self.environment, timeout=PATIENCE)
         if done.returncode != 0:
             self.assertRegex(done.stderr, 'ended|it did not begin|there is no process|does not listen|was cut')
             program.wait(PATIENCE)
@@ -160,11 +160,11 @@ class Attached(Case):
 
     def check_stacks(self, text):
         roots = {stack.frames[0].name for stack in collapsed.parse(text) if stack.thread == 'MainThread'}
-        self.assertLessEqual(roots, {'<module>', '_shutdown', '[unsettled]'})  # the second at the end of a program with threads
+        self.assertLessEqual(roots, {'<module>', '_shutdown', '[unsettled]'})  # _shutdown: it ends, and has threads
 
     @unittest.skipIf(VERSION >= (3, 14), 'CPython itself asks the main thread since 3.14, and that not in a wait')
     def test_who_waits_for_a_lock(self):
-        """It is reached where it waits, which goes on and comes to the same end, as late as it should; and Ctrl-C still ends it."""
+        """It is reached where it waits, which goes on and comes to the same end, as late as it should; Ctrl-C ends it still."""
         for kind, seconds in (('wait_for_lock', 0), ('wait_for_rlock', 0), ('wait_for_event', 0), ('wait_for_queue', 0),
                               ('wait_for_simple_queue', 0), ('timed_lock', 2), ('timed_rlock', 2), ('timed_event', 2),
                               ('timed_queue', 2), ('timed_join', 2), ('join_computing', 2), ('join_sleeping', 2),

@@ -316,8 +316,8 @@ class Commands(Case):
             self.assertEqual(1, host.answer())
 
     def test_dump_of_one_that_hangs(self):
-        """In a call of C that computes and never ends, with the GIL: all others wait for that, and nothing can be asked of Python.
-        Whether it was recorded before, or is only now."""
+        """In a call of C that computes and never ends, with the GIL: all others wait for that, and nothing can be asked of
+        Python. Whether it was recorded before, or is only now."""
         for function, leaf in (('hang_in_regex', 'match'), ('hang_in_loop', 'hang_in_loop')):
             for is_recording in False, True:
                 with self.subTest(function=function, is_recording=is_recording):
