@@ -1,10 +1,11 @@
 """What it costs a recorded program to be asked all the time: `pyprof-ctl top --once`, `dump`, a snapshot every 100 ms.
 
-    PYPROF_SOURCE=. PYPROF_BUILD=build/sys PYPROF_PYTHON=... PYPROF_PYTHONHOME=... python3 tests/bench/asked.py [SECONDS]
+    asked.py [SECONDS], with PYPROF_SOURCE, PYPROF_BUILD, PYPROF_PYTHON, PYPROF_PYTHONHOME set as for the tests
 
-Two programs of a known call graph (tests/accuracy/generate.py) run beside each other, each recorded at 1 kHz. In stretches
-of two seconds one of them is asked, then the other: so the machine has the same to do all the time, and what others do on
-it strikes both. Each notes the processor time that its own thread takes for each turn of its work: asked against not
+Two programs of a known call graph (tests/accuracy/generate.py) run beside each other, each recorded at 1 kHz. In
+stretches of two seconds one of them is asked, then the other: so the machine has the same to do all the time, and what
+others do on it strikes both. Each notes the processor time that its own thread takes for each turn of its work: asked
+against not
 asked, and the middle of both programs. Prints that, what was missed, and how many stacks are illegal. By hand: it takes
 minutes."""
 import bisect
@@ -115,8 +116,8 @@ def within(stack):
 
 
 def cost(turns):
-    """Of a turn: the lower quartile of groups of turns that each have several samples in them, for what strikes few groups
-    is somebody else's. None: there are too few."""
+    """Of a turn: the lower quartile of groups of turns that each have several samples in them, for what strikes few
+    groups is somebody else's. None: there are too few."""
     groups = sorted(sum(turns[at:at + GROUP]) / GROUP for at in range(0, len(turns) - GROUP + 1, GROUP))
     return groups[len(groups) // 4] if len(groups) >= 8 else None
 
@@ -150,9 +151,10 @@ def main(seconds=60.0):
             quarter = sorted(pairs)[len(pairs) // 4], sorted(pairs)[3 * len(pairs) // 4]
             samples, wrong, stats = program.judge()
             print('program %d: asked %d times, of which %d failed; a turn takes %+.2f %% (quartiles %+.2f, %+.2f; '
-                  '%d pairs of stretches, %.2f ms)' % (number, len(program.asked), sum(code != 0 for code in program.asked),
-                                           *(100 * (value - 1) for value in (ratios[-1], *quarter)), len(pairs),
-                                           statistics.median(idle for _, idle in found) / 1e6))
+                  '%d pairs of stretches, %.2f ms)' % (
+                      number, len(program.asked), sum(code != 0 for code in program.asked),
+                      *(100 * (value - 1) for value in (ratios[-1], *quarter)), len(pairs),
+                      statistics.median(idle for _, idle in found) / 1e6))
             print('  %d samples of it, %d illegal; %d ticks, %d missed; %s' % (
                 samples, sum(value for _, value in wrong), stats['ticks'], stats['ticks_missed'],
                 json.dumps({name: value for name, value in stats.items() if name.startswith('lost_') and value})))
