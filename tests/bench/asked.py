@@ -5,8 +5,7 @@
 Two programs of a known call graph (tests/accuracy/generate.py) run beside each other, each recorded at 1 kHz. In
 stretches of two seconds one of them is asked, then the other: so the machine has the same to do all the time, and what
 others do on it strikes both. Each notes the processor time that its own thread takes for each turn of its work: asked
-against not
-asked, and the middle of both programs. Prints that, what was missed, and how many stacks are illegal. By hand: it takes
+against not asked, and the middle of both programs. Prints that, what was missed, and how many stacks are illegal. By hand: it takes
 minutes."""
 import bisect
 import json
