@@ -39,7 +39,8 @@ def allocate():
 
 
 def hang_in_regex():
-    re.match('(a+)+$', 'a' * 100 + 'b')
+    """For minutes, then it ends: a square of steps."""
+    re.search('a*b', 'a' * 400000)
 
 
 def hang_in_loop():
