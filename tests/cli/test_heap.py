@@ -67,7 +67,7 @@ class Heap(Case):
 
     def assertLine(self, err, out):
         """One line, that tells what is in use, and its error."""
-        self.assertRegex(err, r"\Apyprof-run: [\d.]+ MiB in use, give or take [\d.]+ [KM]iB, of [\d.,]+ MiB allocated "
+        self.assertRegex(err, r"\Apyprof-run: [\d.]+ MiB in use, give or take [\d.,]+ [KM]iB, of [\d.,]+ MiB allocated "
                               r"\(\d+ samples, one in 64\.0 KiB\); wrote %s\n\Z" % re.escape(out))
 
 
