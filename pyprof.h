@@ -813,20 +813,22 @@ typedef struct pyprof_heap_stats {
     uint64_t bytes_peak;
     uint64_t sampling_bytes;
     uint64_t duration_ns;
-    uint32_t domains; /* PYPROF_HEAP_...: of which allocators our hooks are in the chain now. Only told to who may call
-                         pyprof_heap_start; else 0 */
+    uint32_t
+        domains; /* PYPROF_HEAP_...: of which allocators our hooks are in the chain now. Of Python's only told to who
+                         may call pyprof_heap_start */
     bool is_sampling;
 } pyprof_heap_stats;
 
 /* Begins to sample what Python allocates; NULL = defaults. Its hooks are put over what raw, mem and obj have for
    allocators (PyMem_SetAllocator), debug hooks and tracemalloc included, and call those. What one allocator passes on to
    another counts once, as it was asked for; a realloc ends one allocation and begins another; a request for 0 bytes counts for
-   none. Where libpyprof-heap.so is preloaded, what all code takes by malloc and its kin is sampled, too, and what it maps by
-   mmap, under "[mmap]", if that can be written to and is of no file; the first pyprof.h of a process that asks has it. Starts no thread and takes no signal; a recording (pyprof_start) may run at the same time. After
-   pyprof_heap_stop it goes on, with the new sampling_bytes and else as it was started first. Called with the GIL, or
-   before Py_Initialize; CPython drops all hooks when it begins with an allocator that was asked for (PYTHONMALLOC, -X
-   dev), and since 3.12 when it begins anew after Py_Finalize: then call it again, which puts them back. Once hooks were put in,
-   a plugin that holds this stays loaded. A forked child goes on as its parent does, as what lives there is a copy.
+   none. Where libpyprof-heap.so is preloaded, what all code takes by malloc and its kin is sampled, too, and what it maps
+   by mmap, under "[mmap]", if that can be written to and is of no file; the first pyprof.h of a process that asks has it.
+   Starts no thread and takes no signal; a recording (pyprof_start) may run at the same time. After pyprof_heap_stop it goes
+   on, with the new sampling_bytes and else as it was started first. Called with the GIL, or before Py_Initialize; CPython
+   drops all hooks when it begins with an allocator that was asked for (PYTHONMALLOC, -X dev), and since 3.12 when it begins
+   anew after Py_Finalize: then call it again, which puts them back. Once hooks were put in, a plugin that holds this stays
+   loaded. A forked child goes on as its parent does, as what lives there is a copy.
    Errors: ARGUMENT, ALREADY_ACTIVE (it samples, and all hooks are there), GIL, MEMORY, PYTHON, PYTHON_MISMATCH,
    PYTHON_DEBUG. */
 PYPROF_API pyprof_result pyprof_heap_start(const pyprof_heap_desc *desc);
@@ -15118,11 +15120,12 @@ PYPROF_API pyprof_result pyprof_heap_snapshot_samples(pyprof_profile **profile) 
     return pyprof__heap_give("pyprof_heap_snapshot_samples", true, profile);
 }
 
-/* All figures but the hooks', which only some may look at. False: heap sampling is not on. */
+/* All figures but Python's hooks, which only some may look at. False: heap sampling is not on. */
 static bool pyprof__heap_figures(pyprof_heap_stats *stats) {
     bool is_on = pyprof__heap_enter_on();
     if (is_on) {
         pyprof__heap_fill_stats(stats);
+        stats->domains = pyprof__native_domain();
         pyprof__heap_leave(pyprof__heap_here());
     }
     return is_on;
@@ -15137,7 +15140,7 @@ PYPROF_API pyprof_result pyprof_heap_get_stats(pyprof_heap_stats *stats) {
     if (!pyprof__heap_figures(stats)) {
         return pyprof__say_no_heap(caller);
     }
-    stats->domains = pyprof__may_hook() ? pyprof__heap_domains() | pyprof__native_domain() : 0;
+    stats->domains |= pyprof__may_hook() ? pyprof__heap_domains() : 0;
     return PYPROF_OK;
 }
 

@@ -125,6 +125,8 @@ static const char HELP[] =
     "                          next -o (if none comes behind it: the first). Other -o are of time, as\n"
     "                          without it; with none, only memory is recorded. It is what lives when the\n"
     "                          program has ended, before Python clears its modules\n"
+    "      --heap-native       with --heap, also what C code allocates by malloc and maps by mmap, under\n"
+    "                          the lines that called it\n"
     "      --heap-rate KIB     one sample in so many KiB that are allocated, on average (default: 512)\n"
     "  -q, --quiet             say nothing but errors\n"
     "\n"
@@ -337,6 +339,7 @@ enum {
     MEMORY,
     HOST,
     HEAP,
+    HEAP_NATIVE,
     HEAP_RATE
 };
 
@@ -393,6 +396,7 @@ static const struct option OPTIONS[] = {{"output", required_argument, NULL, 'o'}
                                         {"duration", required_argument, NULL, 'd'},
                                         {"host", no_argument, NULL, HOST},
                                         {"heap", no_argument, NULL, HEAP},
+                                        {"heap-native", no_argument, NULL, HEAP_NATIVE},
                                         {"heap-rate", required_argument, NULL, HEAP_RATE},
                                         {"quiet", no_argument, NULL, 'q'},
                                         {"metric", required_argument, NULL, METRIC},
@@ -514,6 +518,9 @@ static bool take_view(run_options *opt, int letter) {
     case HEAP:
         opt->heap = opt->heap_is_next = true;
         return true;
+    case HEAP_NATIVE:
+        opt->heap_native = true;
+        return true;
     case HEAP_RATE:
         opt->heap_kib = number_option("--heap-rate", optarg, 0.001, 1048576);
         return true;
@@ -577,9 +584,11 @@ static void take_option(run_options *opt, int letter, char **argv) {
 /* What goes with --heap only, and what does not go with it. */
 static void check_heap(run_options *opt) {
     pyprof_metric metric = opt->heap_view.metric;
-    if (!opt->heap && (opt->has_heap_metric || opt->heap_kib > 0)) {
-        usage_error(opt->has_heap_metric ? "--metric: this one is of memory, and needs --heap"
-                                         : "--heap-rate: it needs --heap");
+    if (!opt->heap && opt->has_heap_metric) {
+        usage_error("--metric: this one is of memory, and needs --heap");
+    }
+    if (!opt->heap && (opt->heap_kib > 0 || opt->heap_native)) {
+        usage_error("%s: it needs --heap", opt->heap_native ? "--heap-native" : "--heap-rate");
     }
     if (opt->heap && opt->subprocesses) {
         usage_error("--heap: it is not there for --subprocesses: of one process only");
@@ -817,18 +826,30 @@ static void choose_outputs(run_options *opt, const char *name) {
 
 /* ---- the run -------------------------------------------------------------------------------------------- */
 
-/* With a sanitizer in it, the library needs its runtime first. */
-static char *preload_of(const char *library) {
-#if defined(PYPROF_RUN_RUNTIME)
-    return text_of("%s:%s", PYPROF_RUN_RUNTIME, library);
-#else
-    return must(strdup(library));
-#endif
+/* With --heap-native, what stands before libc's malloc comes first; it lies where the library does. */
+static char *preload_of(const run_options *opt, const char *library) {
+    if (!opt->heap_native) {
+        return must(strdup(library));
+    }
+    char *folder = library_folder();
+    char *native = text_of("%s/libpyprof-heap.so", folder);
+    if (access(native, R_OK) != 0) {
+        refuse("--heap-native: cannot read %s: %s", native, strerror(errno));
+    }
+    char *both = text_of("%s:%s", native, library);
+    free(native);
+    free(folder);
+    return both;
 }
 
 static void set_environment(const run_options *opt, const program *found, const char *socket) {
     const char *before = getenv("LD_PRELOAD");
-    char *ours = preload_of(found->library);
+    char *ours = preload_of(opt, found->library);
+#if defined(PYPROF_RUN_RUNTIME) /* a sanitizer, whose runtime the library needs first */
+    char *with_runtime = text_of("%s:%s", PYPROF_RUN_RUNTIME, ours);
+    free(ours);
+    ours = with_runtime;
+#endif
     char *preload = before != NULL && *before != '\0' ? text_of("%s:%s", ours, before) : must(strdup(ours));
     char *settings =
         text_of(HANDOVER_WRITTEN, socket, (unsigned)strlen(ours), found->target, (int)getpid(),

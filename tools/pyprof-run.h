@@ -45,6 +45,7 @@ typedef struct run_options {
     double duration; /* seconds; 0 = until the end */
     pyprof_output view;
     bool heap;               /* memory is sampled, */
+    bool heap_native;        /* C code's, too */
     double heap_kib;         /* one in so many KiB */
     bool heap_is_next;       /* the next -o is of memory */
     pyprof_output heap_view; /* of these files */

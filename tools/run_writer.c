@@ -351,6 +351,10 @@ static void summarize_memory(const char *rest) {
         return;
     }
     warn_of_lost_memory(stats);
+    warn(writer.opt->heap_native && !(stats->domains & PYPROF_HEAP_NATIVE),
+         "memory that C code allocates is not in it, as the program's malloc is another one: one that is linked into "
+         "it, or "
+         "comes before ours in LD_PRELOAD");
     if (writer.opt->quiet) {
         return;
     }

@@ -159,6 +159,7 @@ class Outputs(Heap):
     def test_refused(self):
         self.leak()
         for words, said in ((["--heap", "--subprocesses"], "--subprocesses"), (["--heap-rate", "64"], "needs --heap"),
+                            (["--heap-native"], "--heap-native: it needs --heap"),
                             (["--metric", "inuse_space"], "needs --heap"),
                             (["--heap", "--heap-rate", "0"], "is not a number"),
                             (["--heap", "-o", "a.pstats"], "pstats shows times"),
@@ -233,6 +234,88 @@ class Ends(Heap):
             self.assertLess(time.monotonic() - begun, 30)
             self.assertEqual(process.returncode, -signal.SIGTERM, err)
             self.assertTrue("<module> (busy.py" in self.read(out), err)
+
+
+# 20,000,000 bytes in 2,000 blocks of malloc's, and 12 MiB in one; those of churn are freed. Twice as many are Python's.
+NATIVE = """
+    import ctypes
+    libc = ctypes.PyDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    libc.malloc.argtypes = [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    def by_c(size, count):
+        return [libc.malloc(size) for i in range(count)]
+    def hold_many():
+        return by_c(10000, 2000)
+    def hold_one():
+        return by_c(12 << 20, 1)
+    def churn():
+        for block in by_c(20000, 1000):
+            libc.free(block)
+    def by_python():
+        return [bytes(20000) for i in range(2000)]
+    kept = hold_many(), hold_one(), churn(), by_python()
+"""
+
+
+class Native(Heap):
+    def held(self, *arguments, **more):
+        """Bytes in use of each function in collapsed text, and what was said."""
+        out = self.path("n.txt")
+        status, said, err = self.heap("-o", out, *arguments, self.file("native.py", NATIVE), **more)
+        self.assertEqual((status, said), (0, ""), err)
+        sums = dict.fromkeys(("hold_many", "hold_one", "churn", "by_python"), 0)
+        for line in self.read(out).splitlines():
+            stack, _, value = line.rpartition(" ")
+            for name in sums:
+                sums[name] += int(value) if ";%s (" % name in stack else 0
+        return sums, err
+
+    def assertHeld(self, sums, **truth):
+        for name, size in truth.items():
+            self.assertAlmostEqual(sums[name], size, delta=error_of(size), msg=name)
+
+    def test_with_and_without(self):
+        """What Python passes on to malloc counts once, either way."""
+        sums, err = self.held()
+        self.assertHeld(sums, hold_many=0, hold_one=0, churn=0, by_python=40e6)
+        sums, err = self.held("--heap-native")
+        self.assertHeld(sums, hold_many=20e6, hold_one=12 * MIB, churn=0, by_python=40e6)
+        self.assertEqual(len(err.splitlines()), 1, err)
+
+    def test_host(self):
+        sums, _ = self.held("--heap-native", "--host", PYTHON)
+        self.assertHeld(sums, hold_many=20e6, hold_one=12 * MIB, churn=0, by_python=40e6)
+
+    def test_children_have_none_of_it(self):
+        script = self.file("child.py", """
+            import os, subprocess, sys
+            code = "import os; print(os.environ.get('LD_PRELOAD'), 'libpyprof' in open('/proc/self/maps').read())"
+            print(subprocess.check_output([sys.executable, '-c', code]).decode(), os.environ.get('LD_PRELOAD'))
+        """)
+        status, said, _ = self.heap("-q", "--heap-native", "-o", self.path("c.txt"), script)
+        self.assertEqual((status, said), (0, "None False\n None\n"))
+
+    def test_another_malloc(self):
+        """A host with a malloc of its own: its blocks are not seen, which is told, and Python's are."""
+        says = "import sysconfig; print('%s/%s' % tuple(map(sysconfig.get_config_var, ('LIBDIR', 'INSTSONAME'))))"
+        library = subprocess.check_output([PYTHON, "-c", says], text=True).strip()
+        source, host, out = self.path("own.c"), self.path("own"), self.path("n.txt")
+        with open(source, "w", encoding="utf-8") as file:
+            file.write("#include <dlfcn.h>\n#include <stddef.h>\n"
+                       "void *__libc_malloc(size_t);\nvoid __libc_free(void *);\n"
+                       "void *malloc(size_t size) { return __libc_malloc(size); }\n"
+                       "void free(void *block) { __libc_free(block); }\n"
+                       "int main(int argc, char **argv) {\n"
+                       "    void *python = dlopen(argv[1], RTLD_NOW | RTLD_GLOBAL);\n"
+                       "    int (*run)(int, char **) = (int (*)(int, char **))dlsym(python, \"Py_BytesMain\");\n"
+                       "    return run(argc - 1, argv + 1);\n}\n")
+        subprocess.check_call(["cc", "-fno-builtin", source, "-o", host, "-ldl"])
+        script = self.file("native.py", NATIVE)
+        status, said, err = self.heap("-o", out, "--heap-native", "--host", host, library, script)
+        self.assertEqual((status, said), (0, ""), err)
+        self.assertIn("warning: memory that C code allocates is not in it", err)
+        self.assertRegex(self.read(out), r";by_python \(native\.py:\d+\)")
 
 
 class Alike(Heap):
