@@ -318,6 +318,67 @@ class Command(unittest.TestCase):
             self.assertIn(shown, self.read("a.svg"))
             self.assertIn(b"busy (", self.read("a.txt"))
 
+    HOLD = """
+            kept = []
+            def hold_many():
+                kept.extend(bytes(10000) for i in range(2000))
+            def churn():
+                for i in range(2000):
+                    bytearray(20000)
+            hold_many(); churn(); busy(lambda: recorded("busy", 3))
+            """
+
+    def held(self, name, function):
+        """Bytes of a function in a file of collapsed stacks."""
+        lines = self.read(name).decode().splitlines()
+        return sum(int(line.rpartition(" ")[2]) for line in lines if ";%s (s.py:" % function in line)
+
+    def test_memory(self):
+        """What is in use at the end, with time beside it or without; the runner's frames are not in it."""
+        self.write("s.py", self.HOLD)
+        for words, memory in ((["-o", "a.txt", "--heap"], "a.txt"), (["-o", "b.txt", "--heap", "-o", "a.txt"], "a.txt"),
+                              (["--heap", "-o", "a.txt", "-o", "b.txt"], "a.txt")):
+            with self.subTest(words):
+                code, out, err = self.record("-r", "1000", "--heap-rate", "16", *words, "s.py")
+                self.assertEqual((code, out), (0, ""), err)
+                told = (r"pyprof: \d+\.\d MiB in use, give or take \d+\.\d KiB "
+                        r"\(\d+ samples, of them \d+ in use\); wrote a.txt\n")
+                time = r"pyprof: \d+ samples in .*; wrote b.txt\n" if "b.txt" in words else ""
+                self.assertRegex(err, "^%s%s$" % (told, time))
+                self.assertAlmostEqual(self.held(memory, "hold_many"), 20e6, delta=2.5e6)
+                self.assertLess(self.held(memory, "churn"), 3e5)
+                self.assertRegex(self.read(memory), rb"(?m)^thread MainThread;<module> \(s.py:\d+\);hold_many \(s.py:")
+                if "b.txt" in words:
+                    self.assertIn(b";busy (s.py:", self.read("b.txt"))
+
+    def test_memory_in_formats(self):
+        self.write("s.py", self.HOLD)
+        words = [word for name in ("m.svg", "m.pb.gz", "m.json", "m.jsonl") for word in ("--heap", "-o", name)]
+        looks = "--metric", "alloc_space", "--title", "Of memory"
+        self.assertEqual(self.record("-q", *looks, *words, "s.py"), (0, "", ""))
+        picture = self.read("m.svg").decode()
+        self.assertIn("Of memory", picture)
+        self.assertRegex(picture, r"<title>churn \(s.py:\d+\) \(\d+\.\d* MiB, ")
+        self.assertEqual(json.loads(self.read("m.jsonl").splitlines()[0])["kind"], "heap")
+        code, out, err = self.record("-q", "--heap", "-f", "table", "s.py")
+        self.assertEqual((code, out), (0, ""))
+        self.assertIn("functions by bytes in use: ", err)
+        self.assertEqual(self.record("-q", "--heap", "s.py"), (0, "", ""))
+        self.assertRegex(" ".join(self.files()), r"s-\d{8}-\d{6}\.heap\.svg")
+
+    def test_memory_misused(self):
+        self.write("s.py", "")
+        for words, said in ((["--heap-rate", "4"], "--heap-rate needs --heap"),
+                            (["--heap", "--heap-rate", "0"], "--heap-rate: "),
+                            (["--metric", "alloc_space"], "--metric alloc_space needs --heap"),
+                            (["--heap", "--metric", "heap"], "is not wall, cpu or gil, nor inuse_space")):
+            code, out, err = self.record(*words, "s.py")
+            self.assertEqual((code, out, err.count("\n")), (2, "", 1), err)
+            self.assertIn(said, err)
+        code, _, err = self.record("--heap", "-o", "a.pstats", "s.py")
+        self.assertIn("times only", err)
+        self.assertEqual((code, self.files()), (1, []))
+
     def test_what_cannot_be_written_at_the_end(self):
         self.write("s.py", "import shutil\nshutil.rmtree('gone')\n")
         self.write("exit.py", "import shutil\nshutil.rmtree('gone')\nos._exit(0)\n")

@@ -10,6 +10,7 @@ import time
 import types
 
 import pyprof
+import pyprof.heap
 
 USAGE = """\
 usage: python -m pyprof record [OPTIONS] SCRIPT [ARGS...]
@@ -27,8 +28,13 @@ once a second on a terminal, else once at the end.
                           whose ending does not say; table without -o goes to standard error
   -r, --rate HZ           samples a second, 0.1 to 20000 (default: 100)
   -d, --duration SECONDS  end the recording after this time; the program goes on
+      --heap              what of its memory is in use when it has ended, and by which lines it was allocated, into the
+                          next -o (if none comes behind it: the first). Other -o are of time; with none, only memory is
+                          recorded
+      --heap-rate KIB     one sample in so many KiB that are allocated, on average (default: 512)
   -q, --quiet             say nothing but errors
-      --metric METRIC     wall (default), cpu, or gil: time while holding the GIL
+      --metric METRIC     wall (default), cpu, or gil: time while holding the GIL; of memory inuse_space (default),
+                          inuse_objects, alloc_space or alloc_objects
   -g, --gil               the same as --metric gil
   -i, --idle              also the time in which threads only wait
   -F, --function          one frame a function, not one a line
@@ -61,15 +67,16 @@ WITH_VALUE = {"-o": "output", "-f": "format", "-r": "rate", "-d": "duration", "-
               "--memory": "memory", "-n": "limit", "-m": "module", "-c": "code", "--only-thread": "thread",
               "--only-interpreter": "interpreter", "--only-file": "file", "--only-function": "of_function",
               "--min-share": "min_share", "--signal": "signal", "--title": "title", "--subtitle": "subtitle",
-              "--width": "width", "--min-width": "min_width"}
+              "--width": "width", "--min-width": "min_width", "--heap-rate": "heap_rate"}
 WITHOUT = {"-q": "quiet", "-g": "gil", "-i": "idle", "-F": "function", "-h": "help", "-V": "version",
-           "--only-mine": "only_mine", "-t": "threads", "--inverted": "inverted"}
+           "--only-mine": "only_mine", "-t": "threads", "--inverted": "inverted", "--heap": "heap"}
+HEAP_METRICS = ("inuse_space", "inuse_objects", "alloc_space", "alloc_objects")
 FORMATS = {"svg": "svg", "flamegraph": "svg", "collapsed": "collapsed", "raw": "collapsed", "txt": "collapsed",
            "folded": "collapsed", "speedscope": "speedscope", "json": "speedscope", "pprof": "pprof", "table": "table",
            "pstats": "pstats", "firefox": "firefox", "perfetto": "perfetto", "chrometrace": "perfetto", "jsonl": "jsonl",
            "ndjson": "jsonl"}
 # No options by these names.
-NO_NAMES = ("module", "code", "thread", "interpreter", "file", "of_function", "min_share", "only_mine", "min_width")
+NO_NAMES = ("module", "code", "thread", "interpreter", "file", "of_function", "min_share", "only_mine", "min_width", "heap_rate")
 
 
 def end(text):
@@ -81,7 +88,9 @@ class Options:
     """What the command line asks for."""
 
     def __init__(self, words):
-        self.output, self.format, self.rate, self.duration = [], None, "100", None
+        self.output = []  # [path, whether it is of memory]
+        self.format, self.rate, self.duration = None, "100", None
+        self.heap, self.heap_rate, self.heap_metric, self.heap_is_next = False, None, None, False
         self.metric, self.depth, self.memory, self.limit = "wall", "1024", "64M", "20"
         self.quiet = self.gil = self.idle = self.function = self.help = self.version = False
         self.module = self.code = self.thread = self.interpreter = self.file = self.of_function = None
@@ -117,12 +126,16 @@ class Options:
             if value is not None:
                 self.rest.insert(0, "-" + value)
             setattr(self, attribute, True)
+            self.heap_is_next = self.heap_is_next or attribute == "heap"
             return
         if value is None and not self.rest:
             end("%s needs a value" % name)
         value = value if value is not None else self.rest.pop(0)
         if attribute == "output":
-            self.output.append(value)
+            self.output.append([value, self.heap_is_next])
+            self.heap_is_next = False
+        elif attribute == "metric" and value in HEAP_METRICS:
+            self.heap_metric = value
         else:
             setattr(self, attribute, value)
 
@@ -144,7 +157,12 @@ class Options:
         if self.gil:
             self.metric = "gil"
         if self.metric not in ("wall", "cpu", "gil"):
-            end("--metric: %r is not wall, cpu or gil" % self.metric)
+            end("--metric: %r is not wall, cpu or gil, nor %s, with --heap" % (self.metric, ", ".join(HEAP_METRICS)))
+        if not self.heap and (self.heap_rate or self.heap_metric):
+            end("%s needs --heap" % ("--heap-rate" if self.heap_rate else "--metric " + self.heap_metric))
+        self.heap_rate = self.number("--heap-rate", self.heap_rate or "512", 0.001, 1048576)
+        if self.heap and self.output and not any(is_heap for _, is_heap in self.output):
+            self.output[0][1] = True
         if self.format is not None and self.format.lower() not in FORMATS:
             end("--format: %r is not %s" % (self.format, ", ".join(sorted(set(FORMATS.values())))))
         if self.module is None and self.code is None and not self.rest:
@@ -183,18 +201,18 @@ class Options:
         return words + ["--threads"] * self.threads + ["--inverted"] * self.inverted
 
     def outputs(self):
-        """[(path, format)]; the path None is standard error."""
+        """[(path, format, whether it is of memory)]; the path None is standard error."""
         form = FORMATS.get((self.format or "").lower())
         if self.output:
-            return [(os.path.abspath(path), form) for path in self.output]
+            return [(os.path.abspath(path), form, is_heap) for path, is_heap in self.output]
         if form == "table":
-            return [(None, form)]
+            return [(None, form, self.heap)]
         name = self.module or ("code" if self.code is not None else os.path.basename(os.path.abspath(self.rest[0])))
         name = name[:-3] if name.endswith(".py") else name
         endings = {None: "svg", "collapsed": "txt", "speedscope": "speedscope.json", "pprof": "pb.gz",
                    "firefox": "firefox.json", "perfetto": "perfetto.json"}
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        return [(os.path.abspath("%s-%s.%s" % (name, stamp, endings.get(form, form))), form)]
+        stamp = time.strftime("%Y%m%d-%H%M%S") + ".heap" * self.heap
+        return [(os.path.abspath("%s-%s.%s" % (name, stamp, endings.get(form, form))), form, self.heap)]
 
 
 # The files of what runs the program.
@@ -203,7 +221,15 @@ RUNNER = {__file__, runpy.__file__, "<frozen runpy>"}
 
 def program_alone(profile):
     """The profile without the runner's frames above the program's."""
-    packed, nodes, runners = profile._packed, [], {}
+    return pyprof._restore(packed_alone(profile._packed), profile.platform)
+
+
+def heap_alone(snapshot):
+    return pyprof.heap._restore(packed_alone(snapshot._live.packed), snapshot._live.data)
+
+
+def packed_alone(packed):
+    nodes, runners = [], {}
     for number in range(packed.node_count):
         node = list(packed.node(number))
         if node[0] == pyprof._NO_NODE:
@@ -215,8 +241,7 @@ def program_alone(profile):
             else:
                 node[0] = root
         nodes.append(pyprof._NODE.pack(*node))
-    data = packed.data[:packed.nodes] + b"".join(nodes) + packed.data[packed.spans:]
-    return pyprof._restore(data, profile.platform)
+    return packed.data[:packed.nodes] + b"".join(nodes) + packed.data[packed.spans:]
 
 
 class Recording:
@@ -226,19 +251,24 @@ class Recording:
         self.options = options
         self.outputs = options.outputs()
         self.process = os.getpid()
-        self.profile = None
+        self.is_timed = not all(is_heap for _, _, is_heap in self.outputs)
+        self.profile = self.heap = None
         self.is_saved = None  # known as soon as it was tried
         self.lock = threading.RLock()
         self.ended = threading.Event()
 
     def begin(self):
-        for path, _ in self.outputs:
+        for path, _, _ in self.outputs:
             if path is not None:
                 pyprof._check_writable(os.fsencode(path).replace(b"%", b"%%"))
         number = self.options.signal
         settings = pyprof._settings(rate_hz=self.options.rate, memory_limit_mb=self.options.memory, max_depth=self.options.depth,
                                     quiet=number is None)
-        pyprof._begin(settings, number or 0)
+        if self.options.heap:
+            pyprof.heap.start(self.options.heap_rate, memory_limit_mb=max(1, self.options.memory),
+                              max_depth=self.options.depth)
+        if self.is_timed:
+            pyprof._begin(settings, number or 0)
         for name in ("_exit", "execv", "execve"):  # os's other exec functions call these
             self.save_before(name)
         pyprof._engine.before_signals(self.save)
@@ -265,9 +295,15 @@ class Recording:
 
     def stop(self):
         with self.lock:
-            self.ended.set()
-            if self.profile is None:
-                self.profile = program_alone(pyprof.stop())
+            if not self.ended.is_set():
+                self.ended.set()
+                if self.options.heap:
+                    self.heap = pyprof.heap.get_snapshot()
+                    pyprof.heap.stop()
+                if self.is_timed:
+                    self.profile = program_alone(pyprof.stop())
+                if self.options.heap:
+                    self.heap = heap_alone(self.heap)
             return self.profile
 
     def save(self):
@@ -280,27 +316,33 @@ class Recording:
             return self.is_saved
 
     def write(self):
-        profile, options, failed = self.stop(), self.options, False
-        filters = {"metric": options.metric, "detail": "function" if options.function else "line",
-                   "include_idle": options.idle, "thread": options.thread, "interpreter": options.interpreter,
-                   "file": options.file, "function": options.of_function, "only_mine": options.only_mine,
-                   "min_share": options.min_share}
-        for path, form in self.outputs:
+        self.stop()
+        options, failed = self.options, False
+        filters = {"detail": "function" if options.function else "line", "thread": options.thread,
+                   "interpreter": options.interpreter, "file": options.file, "function": options.of_function,
+                   "only_mine": options.only_mine, "min_share": options.min_share}
+        for path, form, is_heap in self.outputs:
+            if is_heap:
+                profile, metric, more = self.heap, options.heap_metric or "inuse_space", dict(filters)
+            else:
+                profile, metric, more = self.profile, options.metric, dict(filters, include_idle=options.idle)
+            more["metric"] = metric
             try:
                 if path is None:
-                    sys.stderr.write(profile._data.write(*pyprof._output(form, **filters)).decode("utf-8", "replace"))
+                    more["metric"] = pyprof.heap._METRICS[metric] if is_heap else metric
+                    sys.stderr.write(profile._data.write(*pyprof._output(form, **more)).decode("utf-8", "replace"))
                 elif options.look() and (form or "svg") == "svg" and (form or path.endswith(".svg")):
-                    failed = not self.draw(profile, path) or failed
+                    failed = not self.draw(profile, path, metric) or failed
                 else:
-                    profile.save(path, form, **filters)
+                    profile.save(path, form, **more)
             except (OSError, ValueError, MemoryError) as error:
                 failed = True
                 print("pyprof: %s" % error, file=sys.stderr)
         if not options.quiet and not failed:
-            self.tell(profile)
+            self.tell()
         return not failed
 
-    def draw(self, profile, path):
+    def draw(self, profile, path, metric):
         """The picture with a look of its own, by pyprof-convert, which says what is wrong."""
         import tempfile
         options = self.options
@@ -311,21 +353,30 @@ class Recording:
         with tempfile.TemporaryDirectory(prefix="pyprof-") as folder:
             whole = os.path.join(folder, "whole.jsonl")
             profile.save(whole, "jsonl")
-            words += ["--metric=" + options.metric, "--format=svg", "--output=" + path, whole]
+            words += ["--metric=" + metric, "--format=svg", "--output=" + path, whole]
             return pyprof._engine.convert([b"pyprof convert"] + [os.fsencode(word) for word in words]) == 0
 
-    def tell(self, profile):
-        stats = profile.stats
-        wrote = ", ".join(os.path.relpath(path) for path, _ in self.outputs if path is not None)
-        print("pyprof: %d samples in %.1f s (%d of waiting threads, %d lost)%s" % (
-            stats.samples, profile.duration, stats.samples_idle, stats.dropped_samples, "; wrote " + wrote if wrote else ""),
-            file=sys.stderr)
+    def tell(self):
+        if self.options.heap:
+            heap = self.heap
+            self.tell_line("%.1f MiB in use, give or take %.1f KiB (%d samples, of them %d in use)" % (
+                heap.estimated_heap_bytes / 2 ** 20, heap.error_bytes / 2 ** 10, heap.total_samples, heap.live_samples), True)
+        if self.is_timed:
+            stats = self.profile.stats
+            self.tell_line("%d samples in %.1f s (%d of waiting threads, %d lost)" % (
+                stats.samples, self.profile.duration, stats.samples_idle, stats.dropped_samples), False)
+
+    def tell_line(self, text, is_heap):
+        wrote = ", ".join(os.path.relpath(path) for path, _, of_heap in self.outputs if path and of_heap == is_heap)
+        print("pyprof: %s%s" % (text, "; wrote " + wrote if wrote else ""), file=sys.stderr)
 
 
 class Live(Recording):
     """The same, shown on standard error."""
 
     def __init__(self, options):
+        if options.heap:
+            end("--heap: top shows time")
         options.output, options.format = [], "table"
         super().__init__(options)
 

@@ -434,20 +434,25 @@ class HeapSnapshot(_Immutable):
 
     def save(self, path, format=None, *, metric="inuse_space", detail="line", merge_threads=False, thread=None,
              interpreter=None, file=None, function=None, only_mine=False, min_share=0.0):
-        """Write it to a file, whole or not at all. format: collapsed, speedscope, svg, pprof, pprof-plain or table; without
-        it the path's ending says which. metric: inuse_space and inuse_objects are what lived, alloc_space and alloc_objects
-        all that was allocated; pprof has all four. The others choose what is shown, as of Profile.save()."""
+        """Write it to a file, whole or not at all. format: collapsed, speedscope, svg, pprof, pprof-plain, table or, in
+        the package, jsonl; without it the path's ending says which. metric: inuse_space and inuse_objects are what lived,
+        alloc_space and alloc_objects all that was allocated; pprof has all four. The others choose what is shown, as of
+        Profile.save()."""
         path = os.fsencode(path)
         if b"\0" in path:
             raise ValueError("the path has a null byte")
         number = _pyprof._format(path, format)
-        if number >= _pyprof._FOREIGN:
-            raise ValueError("this format has times only, and no bytes: one of collapsed, speedscope, svg, pprof, pprof-plain "
-                             "and table is needed")
-        self._data.save(path, _pyprof._output(
+        if number >= _pyprof._FOREIGN and number != _engine.format_of(b"", "jsonl"):
+            raise ValueError("this format has times only, and no bytes: one of collapsed, speedscope, svg, pprof, pprof-plain, "
+                             "table and jsonl is needed")
+        fields = _pyprof._output(
             number, metric=_pyprof._choice("metric", metric, _METRICS), detail=detail, merge_threads=merge_threads,
             thread=thread, interpreter=interpreter, file=file, function=function, only_mine=only_mine,
-            min_share=min_share))
+            min_share=min_share)
+        if number < _pyprof._FOREIGN:
+            self._data.save(path, fields)
+        else:
+            _pyprof._write_whole(path, self._data.write(*fields))
 
     def __sub__(self, earlier):
         """What has grown since an earlier snapshot of the same profiler: a HeapDifference."""
