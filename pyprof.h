@@ -1070,6 +1070,7 @@ static struct pyprof__process {
     pyprof__atomic32 active_in;     /* the process that it records; 0 = none. May be read without the lock */
     bool was_active;                /* a recording has ended in this process, */
     pyprof_stats last_stats;        /* and these were its figures */
+    bool stays_loaded;              /* what holds this is never unloaded: see pyprof__stay_loaded */
     struct {
         bool is_registered; /* fork calls us */
         bool has_lock;      /* fork holds our locks; not if a signal handler forks inside one of our functions */
@@ -14208,17 +14209,16 @@ static void pyprof__fill_stats(const pyprof__sampler *sampler, pyprof_stats *sta
     stats->bytes_peak = sampler->memory->peak;
 }
 
-/* Where a signal is still on its way, its handler's code has to stay for good: dlclose would take it away. The
-   sampler's thread does not do this: dlopen waits for a thread that loads or unloads something, and that may be waiting
-   for the sampler. */
-static void pyprof__stay_loaded(const pyprof__sampler *sampler) {
+/* Our code has to stay for good: dlclose would take it away where a signal is still on its way to its handler, or a hook
+   may yet be called. The loader has a lock, and a thread that crashed while it loaded something never gives it back: who
+   stops a recording then must know already that nothing is to be done. The sampler's thread does not do this, as a thread
+   that loads something may be waiting for the sampler. */
+static void pyprof__stay_loaded(void) {
 #if PYPROF__UNLOADABLE
     Dl_info here;
-    if (!sampler->is_unloaded && dladdr(&pyprof__handler, &here) != 0) {
-        (void)dlopen(here.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+    if (!pyprof__process.stays_loaded && dladdr(&pyprof__handler, &here) != 0) {
+        pyprof__process.stays_loaded = dlopen(here.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE) != NULL;
     }
-#else
-    (void)sampler;
 #endif
 }
 
@@ -14235,8 +14235,8 @@ static void pyprof__end_recording(pyprof__sampler *sampler) {
     pthread_join(sampler->thread, NULL);
     pyprof__add(&pyprof__handler.session, 1);
     pyprof__reads_stop();
-    if (sampler->is_unreturned || pyprof__is_handler_awaited()) {
-        pyprof__stay_loaded(sampler);
+    if (!sampler->is_unloaded && (sampler->is_unreturned || pyprof__is_handler_awaited())) {
+        pyprof__stay_loaded();
     }
     pyprof__fill_stats(sampler, &pyprof__process.last_stats);
     sampler->profile->stats = pyprof__process.last_stats;
@@ -14952,16 +14952,6 @@ static pyprof_result pyprof__say_no_heap(const char *caller) {
     return PYPROF_ERROR_NOT_ACTIVE;
 }
 
-/* Our hooks may be called until the process ends: by a thread that was about to. */
-static void pyprof__stay_loaded_for_hooks(void) {
-#if PYPROF__UNLOADABLE
-    Dl_info here;
-    if (dladdr(&pyprof__heap, &here) != 0) {
-        (void)dlopen(here.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
-    }
-#endif
-}
-
 /* In a child that was made without fork's handlers: all that its parent had is forgotten, as it may have been in the
    middle of a change. */
 static void pyprof__heap_forget_parent(void) {
@@ -15029,8 +15019,8 @@ static pyprof_result pyprof__heap_begin(const pyprof_heap_desc *desc) {
     if (result != PYPROF_OK) {
         return result;
     }
-    pyprof__stay_loaded_for_hooks();
-    self->mean = 0; /* this thread draws at once, others soon: pyprof__heap_due */
+    pyprof__stay_loaded(); /* our hooks may be called until the process ends: by a thread that was about to */
+    self->mean = 0;        /* this thread draws at once, others soon: pyprof__heap_due */
     self->left = self->rest = 0;
     pyprof__set64(&pyprof__heap_mean, desc->sampling_bytes);
     pyprof__native_listen();

@@ -456,6 +456,7 @@ static bool watch_forks(void) {
 /* The recording comes first: it looks for a free signal before we take those that end the process. */
 static bool begin(void) {
     run.pid = getpid();
+    pyprof__process.stays_loaded = true; /* it was preloaded */
     bool is_begun = run.wished.is_later || begin_part() == PYPROF_OK;
     if (is_begun && !run.wished.is_later && wants_heap() && begin_heap(*own_memory()) != PYPROF_OK) {
         is_begun = false;

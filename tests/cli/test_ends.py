@@ -380,6 +380,12 @@ class Signals(Base):
             ("a call of nothing", "import ctypes; ctypes.CFUNCTYPE(None)(8)()"),
             ("in a thread", "import ctypes, threading\nthreading.Thread(target=ctypes.string_at, args=(0,)).start()\n"
                             "time.sleep(60)")]
+        # The loader's lock is taken then, for ever.
+        with open(os.path.join(self.dir, "crash.c"), "w", encoding="utf-8") as file:
+            file.write("__attribute__((constructor)) static void crash(void) { for (volatile int i = 0; i < 30000000; i++) { }\n"
+                       "    *(volatile int *)0 = 1; }\n")
+        subprocess.check_call(["cc", "-shared", "-fPIC", os.path.join(self.dir, "crash.c"), "-o", os.path.join(self.dir, "crash.so")])
+        rows += [("in a constructor", "import ctypes; ctypes.PyDLL(%r)" % os.path.join(self.dir, "crash.so"))]
         if VERSION < (3, 14):  # from then on CPython sees the end of the stack coming, and what it says then is chance
             endless = ("import ctypes, sys, threading\nsys.setrecursionlimit(10**9)\n"
                        "t = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)\n"

@@ -581,7 +581,7 @@ class Values(Case):
                                      (ValueError, "a.txt", {"min_share": 2}), (IsADirectoryError, ".", {})):
             with self.subTest(path=path, options=options), self.assertRaises(error):
                 self.second.save(self.path(path), **options)
-        for name in ("a.pstats", "a.jsonl"):  # formats of times, where exports.h is there; else collapsed text
+        for name in ("a.pstats", "a.firefox.json"):  # formats of times, where exports.h is there; else collapsed text
             if pyprof._engine.format_of(os.fsencode(name), None):
                 with self.assertRaisesRegex(ValueError, "times"):
                     self.second.save(self.path(name))
