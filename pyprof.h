@@ -857,7 +857,8 @@ PYPROF_API pyprof_result pyprof_heap_shutdown(void);
 /* For an allocator of the host's: what it has given out, of the size that was asked for, and what it is about to take
    back. Any thread, with or without the GIL; does nothing, in some nanoseconds, while heap sampling is off. The stack is
    the Python stack of the calling thread; of one that is not in Python, and to 3.11 of one without the GIL other than
-   its own thread state's, it is "[native]". */
+   its own thread state's, it is "[native]". Where PYPROF_HEAP_NATIVE is among pyprof_heap_stats.domains, blocks that the
+   host has from malloc are told already, and would count twice. */
 PYPROF_API void pyprof_heap_on_alloc(const void *memory, size_t size);
 PYPROF_API void pyprof_heap_on_free(const void *memory);
 
