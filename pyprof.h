@@ -1162,6 +1162,10 @@ static void pyprof__wake(pyprof__atomic32 *word) {
     syscall(SYS_futex, &word->value, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 
+/* The signal of these timers. Not one that may ask for stacks (pyprof__free_signal): whether such a one is pending anywhere
+   decides when its action is put back. */
+#define PYPROF__LEAD_SIGNAL SIGCHLD
+
 /* Two timers of the kernel that take turns: see pyprof__leads_set. */
 typedef struct pyprof__leads {
     uint32_t count; /* of the timers: 2, or 0 where they do not help */
@@ -1178,7 +1182,7 @@ static bool pyprof__make_timer(int *timer) {
     struct sigevent event;
     memset(&event, 0, sizeof event);
     event.sigev_notify = SIGEV_THREAD_ID;
-    event.sigev_signo = SIGURG;
+    event.sigev_signo = PYPROF__LEAD_SIGNAL;
     memcpy((char *)&event + tid_at, &tid, sizeof tid);
     return syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, timer) == 0;
 }
@@ -9274,7 +9278,9 @@ static void *pyprof__sampler_main(void *argument) {
     pyprof__tick(sampler);
     pyprof__unlock_and_tell(sampler);
     pyprof__wake(&sampler->ready);
-    pyprof__leads_start(&sampler->leads);
+    if (pyprof__handler.signal_number != PYPROF__LEAD_SIGNAL) {
+        pyprof__leads_start(&sampler->leads);
+    }
     pyprof__sample_until_stopped(sampler);
     pyprof__leads_stop(&sampler->leads);
     if (sampler->desc.capture == PYPROF_CAPTURE_DEFAULT) {

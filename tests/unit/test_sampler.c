@@ -101,10 +101,10 @@ static void test_one_deadline_ahead(void **state) {
     bench_close(&bench);
 }
 
-static volatile sig_atomic_t urgent;
+static volatile sig_atomic_t rings;
 
-static void count_urgent(int number) {
-    urgent += number == SIGURG;
+static void count_rings(int number) {
+    rings += number == PYPROF__LEAD_SIGNAL;
 }
 
 static uint64_t left_of(int timer) {
@@ -133,13 +133,13 @@ static void *lead_a_sleep(void *unused) {
         assert_in_range(left_of(leads->timers[leads->turn]), (at + 5) * second, (at + 10) * second);
     }
     sigpending(&pending);
-    assert_int_equal(sigismember(&pending, SIGURG), 0);
+    assert_int_equal(sigismember(&pending, PYPROF__LEAD_SIGNAL), 0);
     for (int round = 0; round < 3; round++) { /* also while the signal is pending already */
         pyprof__leads_set(leads, pyprof__now() + MS);
         pyprof__sleep_ns(20 * MS);
         assert_int_equal(left_of(leads->timers[leads->turn]), 0);
         sigpending(&pending);
-        assert_int_equal(sigismember(&pending, SIGURG), 1);
+        assert_int_equal(sigismember(&pending, PYPROF__LEAD_SIGNAL), 1);
     }
     const int timers[2] = {leads->timers[0], leads->timers[1]};
     pyprof__leads_stop(leads);
@@ -158,14 +158,14 @@ static void test_timers_lead_the_sleep(void **state) {
     pthread_t thread;
     (void)state;
     memset(&action, 0, sizeof action);
-    action.sa_handler = count_urgent;
-    assert_int_equal(sigaction(SIGURG, &action, &before), 0);
+    action.sa_handler = count_rings;
+    assert_int_equal(sigaction(PYPROF__LEAD_SIGNAL, &action, &before), 0);
     assert_int_equal(pthread_create(&thread, NULL, lead_a_sleep, NULL), 0);
     assert_int_equal(pthread_join(thread, NULL), 0);
     sigpending(&pending);
-    assert_int_equal(sigismember(&pending, SIGURG), 0);
-    assert_int_equal(urgent, 0);
-    sigaction(SIGURG, &before, NULL);
+    assert_int_equal(sigismember(&pending, PYPROF__LEAD_SIGNAL), 0);
+    assert_int_equal(rings, 0);
+    sigaction(PYPROF__LEAD_SIGNAL, &before, NULL);
 }
 
 /* Where a timer that is the next thing due takes longer to set by clearly more than the ones that lead cost; and where both
