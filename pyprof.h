@@ -15498,7 +15498,7 @@ static void pyprof__heap_step_back(void *aside) {
 //            "error CODE TEXT\n": CODE is a pyprof_result. FORMAT: a version or command that is not known here. It may
 //            also come in the place of a piece, which ends the answer. An answer that just ends was cut
 //   status   one line of JSON: protocol, pid, program, python, is_recording; of a recording that runs also start_ns,
-//            duration_ns, interval_us, memory_limit, max_depth; stats, all of pyprof_stats, once there are any
+//            duration_ns, interval_us, memory_limit, max_depth; stats, all else of pyprof_stats, once there are any
 //   start    interval_us, memory_limit, max_depth: as in pyprof_desc. There are no pieces
 //   stop     the profile, as by snapshot; drop=1: there are no pieces. If nobody takes all of it, it is lost
 //   snapshot the profile as the lines of JSON that tools/exports.h describes (jsonl): text, so that any program can read

@@ -69,8 +69,9 @@ static inline const char *difference_to(const process *before) {
     process now = look();
     int number;
     int turn;
-    /* A thread that was joined leaves /proc a moment later; the sampler has a file open for moments only. */
-    for (turn = 0; turn < 100 && (now.threads != before->threads || now.descriptors != before->descriptors); turn++) {
+    /* A thread that was joined leaves /proc a moment later, or after whatever else has the cores; the sampler has a file open
+       for moments only. */
+    for (turn = 0; turn < 3000 && (now.threads != before->threads || now.descriptors != before->descriptors); turn++) {
         pause_ms(10);
         now = look();
     }
