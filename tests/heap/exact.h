@@ -241,8 +241,18 @@ static PyObject *exact_module(void) {
                                     {"in_interpreter", exact_in_interpreter, METH_O, NULL},
                                     {"end_interpreter", exact_end_interpreter, METH_NOARGS, NULL},
                                     {NULL, NULL, 0, NULL}};
-    static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "exact", NULL, -1, methods, NULL, NULL, NULL, NULL};
-    return PyModule_Create(&module);
+    /* For all interpreters, and with the GIL or without one. */
+    static PyModuleDef_Slot slots[] = {
+#if PY_VERSION_HEX >= 0x030C0000
+        {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#if defined(Py_GIL_DISABLED)
+        {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+        {0, NULL}
+    };
+    static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "exact", NULL, 0, methods, slots, NULL, NULL, NULL};
+    return PyModuleDef_Init(&module);
 }
 
 #endif

@@ -194,7 +194,13 @@ static void *live_in_interpreters(void *user) {
     return NULL;
 }
 
-/* What they have kept is free when they have ended; CPython itself leaves some 150 KB behind with each. */
+/* What they have kept is free when they have ended; CPython itself leaves some 150 KB behind with each, and 500 KB if it has
+   no GIL. */
+#if defined(Py_GIL_DISABLED)
+#define LEFT_BEHIND 0.25 /* of what they have kept */
+#else
+#define LEFT_BEHIND 0.1
+#endif
 static void test_interpreters_with_their_own_gil(void **state) {
     pthread_t threads[4];
     pyprof__atomic32 failures = {0};
@@ -218,7 +224,7 @@ static void test_interpreters_with_their_own_gil(void **state) {
     print_message("20 interpreters: %.0f bytes left, %.0f allocated; %llu samples, %llu replaced\n", left,
                   (double)stats.alloc_bytes, (unsigned long long)stats.samples,
                   (unsigned long long)stats.samples_replaced);
-    assert_true(stats.alloc_bytes > 20 * 3000000u && left < 20 * 3000000.0 / 10);
+    assert_true(stats.alloc_bytes > 20 * 3000000u && left < 20 * 3000000.0 * LEFT_BEHIND);
     assert_true(stats.lost_memory == 0 && stats.lost_unreadable == 0);
     assert_int_equal(pyprof_heap_shutdown(), PYPROF_OK);
     assert_int_equal(Py_FinalizeEx(), 0);
