@@ -223,7 +223,7 @@ const count = (n) => {
   for (let rest = n; rest > 0 && rest < 0.9995 && digits < 15; rest *= 10) digits++;
   return n.toFixed(digits);
 };
-const scale = (n, base, of) => {
+const units = (n, base, of) => {
   let step = 0;
   while (of[step + 1] && n >= base - 0.5) n /= base, step++;
   return (n >= 999.5 ? number(Math.round(n)) : n.toFixed(step && n < 99.95 ? n < 9.995 ? 2 : 1 : 0)) + ' ' + of[step];
@@ -231,9 +231,9 @@ const scale = (n, base, of) => {
 const amount = (n) => {
   const counted = data.figures && metric().unit, ns = counted ? 0 : data.ns, unit = counted || data.unit;
   n /= data.per;
-  if (unit === 'bytes' && n > 1) return scale(n, 1024, 'bytes KiB MiB GiB TiB'.split(' '));
+  if (unit === 'bytes' && n > 1) return units(n, 1024, 'bytes KiB MiB GiB TiB'.split(' '));
   if (!ns) return count(n) + ' ' + (n === 1 ? unit.replace(/s$/, '') : unit);
-  return n ? scale(n * ns, 1000, ['ns', 'µs', 'ms', 's']) : '0 s';
+  return n ? units(n * ns, 1000, ['ns', 'µs', 'ms', 's']) : '0 s';
 };
 // Text that fits: measured in the font that is really there, cut between whole characters.
 const pen = html('canvas').getContext('2d'), family = getComputedStyle(svg).fontFamily;

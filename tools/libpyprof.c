@@ -183,8 +183,9 @@ static bool resume_part(void) {
 
 /* All that was recorded goes to the writer or into its file, as a draft or for good. Whether the writer has it. */
 static bool deliver(unsigned long long cause, pyprof_result result, handover_kind kind) {
-    heap_taken taken = {NULL};
+    heap_taken taken;
     bool is_delivered = true;
+    memset(&taken, 0, sizeof taken);
     if (wants_heap()) {
         taken = take_heap();
     }
