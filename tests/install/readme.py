@@ -25,7 +25,8 @@ def with_text(language, *parts):
 C_HOST = ('c', 'host.speedscope.json')
 C_PICTURE = ('c', 'stop_profile')
 C_MODULE = ('c', 'PyInit_pyprof')
-PYTHON = ('python', 'import pyprof')  # run by tests/python/inside.py
+PYTHON = ('python', 'pyprof.Profiler')  # this and the next one are run by tests/python/inside.py
+PYTHON_HEAP = ('python', 'import pyprof.heap')
 CC = ('sh', 'python3-config')
 MESON = ('meson', 'dependency')
 CMAKE = ('cmake', 'extern/pyprof')
@@ -34,4 +35,4 @@ INSTALL = ('sh', 'meson install')
 PKG_CONFIG = ('sh', 'pkg-config')
 DEV = ('sh', 'tools/dev demo')
 RUN = ('sh', 'script.py')
-ALL = [C_HOST, C_PICTURE, C_MODULE, PYTHON, CC, MESON, CMAKE, CMAKE_FETCHED, INSTALL, PKG_CONFIG, DEV, RUN]
+ALL = [C_HOST, C_PICTURE, C_MODULE, PYTHON, PYTHON_HEAP, CC, MESON, CMAKE, CMAKE_FETCHED, INSTALL, PKG_CONFIG, DEV, RUN]
