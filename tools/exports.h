@@ -1036,8 +1036,8 @@ static void exports__put_int(exports__out *out, uint64_t number) {
     }
     exports__put_bytes(out, 'l', (uint64_t)digits, 4);
     for (; digits > 0; digits--, number >>= 15) {
-        char digit[2] = {(char)(number & 0xff), (char)(number >> 8 & 0x7f)};
-        exports__put(out, digit, 2);
+        char letter[2] = {(char)(number & 0xff), (char)(number >> 8 & 0x7f)};
+        exports__put(out, letter, 2);
     }
 }
 

@@ -532,9 +532,9 @@ static inline bool flamegraph_scale(uint64_t *value, int exponent) {
 /* The digits from *at on. Those of a fraction that do not fit are left out, they are far too small to be seen. */
 static inline bool flamegraph_take_digits(const char **at, const char *end, bool fraction, flamegraph_line *line) {
     for (; *at < end && **at >= '0' && **at <= '9'; ++*at) {
-        uint64_t digit = (uint64_t)(**at - '0');
-        if (line->digits <= (UINT64_MAX - digit) / 10) {
-            line->digits = line->digits * 10 + digit;
+        uint64_t value = (uint64_t)(**at - '0');
+        if (line->digits <= (UINT64_MAX - value) / 10) {
+            line->digits = line->digits * 10 + value;
             line->exponent -= fraction;
         } else if (!fraction) {
             return false;
@@ -545,14 +545,14 @@ static inline bool flamegraph_take_digits(const char **at, const char *end, bool
 
 /* What follows an e or E; *at stays there if that is no exponent. */
 static inline int flamegraph_take_exponent(const char **at, const char *end) {
-    const char *digit = *at + 1;
+    const char *next = *at + 1;
     int exponent = 0;
-    bool minus = digit < end && *digit == '-';
-    if (digit < end && (*digit == '-' || *digit == '+'))
-        digit++;
-    if (digit == end)
+    bool minus = next < end && *next == '-';
+    if (next < end && (*next == '-' || *next == '+'))
+        next++;
+    if (next == end)
         return 0;
-    for (*at = digit; *at < end && **at >= '0' && **at <= '9'; ++*at)
+    for (*at = next; *at < end && **at >= '0' && **at <= '9'; ++*at)
         exponent = exponent < 1000 ? exponent * 10 + (**at - '0') : exponent;
     return minus ? -exponent : exponent;
 }
