@@ -16392,7 +16392,8 @@ static bool pyprof__is_stale(const struct sockaddr_un *address) {
 }
 
 /* Of several processes that find the same stale socket one shall replace it, and no other remove what that has put in
-   its place: so its folder is locked meanwhile. -1: it could not be, in half a second. */
+   its place: a socket that is there and does not listen yet looks stale. So its folder is locked until it does. -1: it could
+   not be, in half a second; then what is there stays. */
 static int pyprof__lock_folder(const char *path) {
     char folder[sizeof(((struct sockaddr_un *)NULL)->sun_path) + 2];
     snprintf(folder, sizeof folder, "%.*s.", (int)pyprof__last_part(path, strlen(path)), path);
@@ -16408,23 +16409,16 @@ static int pyprof__lock_folder(const char *path) {
 }
 
 /* False: why was said, and errno says it. */
-static bool pyprof__bind_socket(int descriptor, const struct sockaddr_un *address) {
+static bool pyprof__bind_socket(int descriptor, const struct sockaddr_un *address, bool is_locked) {
     bool is_bound = bind(descriptor, (const struct sockaddr *)address, sizeof *address) == 0;
     if (!is_bound && errno == EADDRINUSE) {
-        int folder = pyprof__lock_folder(address->sun_path);
-        bool is_stale = pyprof__is_stale(address);
-        if (folder >= 0 && is_stale) {
-            unlink(address->sun_path);
-        }
-        is_bound = is_stale && bind(descriptor, (const struct sockaddr *)address, sizeof *address) == 0;
-        int error = errno;
-        if (folder >= 0) {
-            close(folder);
-        }
-        errno = error;
-        if (!is_stale) {
+        if (!pyprof__is_stale(address)) {
             return false;
         }
+        if (is_locked) {
+            unlink(address->sun_path);
+        }
+        is_bound = bind(descriptor, (const struct sockaddr *)address, sizeof *address) == 0;
     }
     if (!is_bound) {
         pyprof__say("cannot make the socket %s: %s", address->sun_path, strerror(errno));
@@ -16441,18 +16435,23 @@ static bool pyprof__open_socket(const struct sockaddr_un *address) {
         pyprof__say("a socket could not be made: %s", strerror(errno));
         return false;
     }
-    if (pyprof__bind_socket(self->socket.descriptor, address)) {
-        if (chmod(address->sun_path, 0600) == 0 && lstat(address->sun_path, &self->file) == 0 &&
-            listen(self->socket.descriptor, 64) == 0) {
-            return true;
-        }
-        pyprof__say("cannot listen at %s: %s", address->sun_path, strerror(errno));
+    int folder = pyprof__lock_folder(address->sun_path);
+    bool is_bound = pyprof__bind_socket(self->socket.descriptor, address, folder >= 0);
+    bool is_listening = is_bound && chmod(address->sun_path, 0600) == 0 && lstat(address->sun_path, &self->file) == 0 &&
+                        listen(self->socket.descriptor, 64) == 0;
+    int error = errno;
+    if (is_bound && !is_listening) {
+        pyprof__say("cannot listen at %s: %s", address->sun_path, strerror(error));
         unlink(address->sun_path);
     }
-    int error = errno;
-    pyprof__close_socket(&self->socket);
+    if (!is_listening) {
+        pyprof__close_socket(&self->socket);
+    }
+    if (folder >= 0) {
+        close(folder);
+    }
     errno = error;
-    return false;
+    return is_listening;
 }
 
 /* Where our file will be found, though the program may change its folder. */

@@ -298,21 +298,10 @@ class Native(Heap):
 
     def test_another_malloc(self):
         """A host with a malloc of its own: its blocks are not seen, which is told, and Python's are."""
-        says = "import sysconfig; print('%s/%s' % tuple(map(sysconfig.get_config_var, ('LIBDIR', 'INSTSONAME'))))"
-        library = subprocess.check_output([PYTHON, "-c", says], text=True).strip()
-        source, host, out = self.path("own.c"), self.path("own"), self.path("n.txt")
-        with open(source, "w", encoding="utf-8") as file:
-            file.write("#include <dlfcn.h>\n#include <stddef.h>\n"
-                       "void *__libc_malloc(size_t);\nvoid __libc_free(void *);\n"
-                       "void *malloc(size_t size) { return __libc_malloc(size); }\n"
-                       "void free(void *block) { __libc_free(block); }\n"
-                       "int main(int argc, char **argv) {\n"
-                       "    void *python = dlopen(argv[1], RTLD_NOW | RTLD_GLOBAL);\n"
-                       "    int (*run)(int, char **) = (int (*)(int, char **))dlsym(python, \"Py_BytesMain\");\n"
-                       "    return run(argc - 1, argv + 1);\n}\n")
-        subprocess.check_call(["cc", "-fno-builtin", source, "-o", host, "-ldl"])
-        script = self.file("native.py", NATIVE)
-        status, said, err = self.heap("-o", out, "--heap-native", "--host", host, library, script)
+        out, script = self.path("n.txt"), self.file("native.py", NATIVE)
+        environment = dict(self.env, PYTHONHOME=os.environ["PYPROF_PYTHONHOME"])
+        host = os.path.join(os.environ["PYPROF_BUILD"], "tests", "cli", "own_malloc")
+        status, said, err = self.heap("-o", out, "--heap-native", "--host", host, script, env=environment)
         self.assertEqual((status, said), (0, ""), err)
         self.assertIn("warning: memory that C code allocates is not in it", err)
         self.assertRegex(self.read(out), r";by_python \(native\.py:\d+\)")
