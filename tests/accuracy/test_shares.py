@@ -92,13 +92,15 @@ class Shares(unittest.TestCase):
         return run
 
 
+class ShortTest(Shares):
+    def test_short_functions(self):
+        self.check_close('short', 4.5, 200, parent='in_turn', samples=80000)
+
+
 class SharesTest(Shares):
     def test_waiting(self):
         run = self.check_close('mixed_waiting', 2.5, 200)
         self.assertGreater(run.stats['samples_idle'], 1000)
-
-    def test_short_functions(self):
-        self.check_close('short', 4.5, 200, parent='in_turn', samples=80000)
 
     def test_threads(self):
         self.check_close('threads', 3, 500)

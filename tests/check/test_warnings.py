@@ -13,10 +13,11 @@ STANDARDS = ["c99", "gnu99", "c11", "gnu11", "c++17", "gnu++17"]
 STRICT = ["c99", "c11", "c++17"]
 # A strict C hides the system's functions from the first header on, so there the implementation must come first.
 BEHIND_OTHERS = {"c99": "gnu99", "c11": "gnu11"}
-# With NDEBUG a variable may be used for nothing any more.
-LEVELS = [["-O0"], ["-O0", "-DNDEBUG"], ["-O2"], ["-O3"], ["-Os"]]
-# Some of gcc's warnings are its optimizer's, and each level may have its own; NDEBUG is for the preprocessor. All of
-# clang's come before its optimizer: at another level only macros differ (__OPTIMIZE__). There the text alone is read.
+# With NDEBUG a variable may be used for nothing any more. Some of gcc's warnings are its optimizer's, and each level may have
+# its own. All of clang's come before its optimizer: at another level only a macro differs (__OPTIMIZE__, the same at each).
+LEVELS = {"gcc": [["-O0"], ["-O0", "-DNDEBUG"], ["-O2"], ["-O3"], ["-Os"]],
+          "clang": [["-O0"], ["-O0", "-DNDEBUG"], ["-O2"]]}
+# NDEBUG is for the preprocessor, and clang's __OPTIMIZE__, too: there the text alone is read.
 TO_THE_END = {"gcc": [["-O0"], ["-O2"], ["-O3"], ["-Os"]], "clang": [["-O0"]]}
 
 
@@ -30,11 +31,7 @@ class Warnings(unittest.TestCase):
 
 
 class Header(Warnings):
-    """Against each CPython."""
-
-    def test_every_standard(self):
-        for standard in STANDARDS:
-            self.assert_compiles("implementation", standard, [compiling.python_include()])
+    """Against each CPython: the module includes the implementation."""
 
     def test_module(self):
         for standard in STRICT:
@@ -43,6 +40,10 @@ class Header(Warnings):
 
 class Includes(Warnings):
     """What is the same for each CPython."""
+
+    def test_every_standard(self):
+        for standard in STANDARDS:
+            self.assert_compiles("implementation", standard, [compiling.python_include()])
 
     def test_every_way_to_include(self):
         for name in compiling.UNITS.keys() - {"implementation"}:
@@ -71,7 +72,7 @@ class Optimized(unittest.TestCase):
         self.assertGreaterEqual(len(tools), 2)
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             jobs = {}
-            for level in LEVELS:
+            for level in LEVELS[COMPILER]:
                 for standard in ["c11", "c++17"] if level == ["-O2"] else ["c11"]:
                     jobs["the header as " + standard, *level] = pool.submit(
                         compiling.compile_text, self.command(standard, level), compiling.UNITS["implementation"], standard)
