@@ -4,10 +4,21 @@
      unnamed OUT     saves OUT.txt and OUT.json; prints "KIND ID" of each thread, one a line
 
    The threads run until the profile has seen all of them by their last names. */
-#define PYPROF_IMPLEMENTATION
+#include <Python.h>
+
 #include "pyprof.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "../common/callbacks.h"
 
@@ -20,13 +31,13 @@ typedef struct host_thread {
     const char *name;   /* as the system is told; NULL = it is not */
     bool is_named_late; /* after it was seen */
     pthread_t id;
-    pyprof__atomic32 tid;
+    atomic_long tid;
 } host_thread;
 
 static host_thread threads[THREADS] = {
-    {"unnamed", NULL, false, 0, {0}},  {"unnamed", NULL, false, 0, {0}},  {"unnamed", NULL, false, 0, {0}},
-    {"shared", "pool", false, 0, {0}}, {"shared", "pool", false, 0, {0}}, {"own", "audio", false, 0, {0}},
-    {"late", "decoder", true, 0, {0}},
+    {"unnamed", NULL, false, 0, 0},  {"unnamed", NULL, false, 0, 0},  {"unnamed", NULL, false, 0, 0},
+    {"shared", "pool", false, 0, 0}, {"shared", "pool", false, 0, 0}, {"own", "audio", false, 0, 0},
+    {"late", "decoder", true, 0, 0},
 };
 
 static const char script[] = "import threading, time\n"
@@ -38,7 +49,7 @@ static const char script[] = "import threading, time\n"
                              "    while not is_over: work()\n"
                              "threading.Thread(target=python_thread, name='loader').start()\n";
 
-static pyprof__atomic32 is_over;
+static atomic_bool is_over;
 
 static void die(const char *what) {
     fprintf(stderr, "unnamed: %s: %s\n", what, pyprof_last_error());
@@ -58,12 +69,12 @@ static void *work(void *user) {
     if (self->name != NULL && !self->is_named_late) {
         prctl(PR_SET_NAME, self->name);
     }
-    pyprof__set(&self->tid, (uint32_t)pyprof__tid());
+    atomic_store(&self->tid, syscall(SYS_gettid));
     run("work()");
     if (self->name != NULL) {
         prctl(PR_SET_NAME, self->name);
     }
-    while (!pyprof__get(&is_over)) {
+    while (!atomic_load(&is_over)) {
         run("work()");
     }
     return NULL;
@@ -80,7 +91,7 @@ static bool all_were_seen(void) {
     pyprof_free(profile);
     for (int i = 0; out.text != NULL && i < THREADS; i++) {
         char id[32];
-        snprintf(id, sizeof id, "(%lu);", (unsigned long)pyprof__get(&threads[i].tid));
+        snprintf(id, sizeof id, "(%ld);", atomic_load(&threads[i].tid));
         bool by_name = threads[i].name != NULL && strcmp(threads[i].kind, "shared") != 0;
         char name[32] = "";
         snprintf(name, sizeof name, "thread %s;", by_name ? threads[i].name : "");
@@ -112,13 +123,13 @@ int main(int argc, char **argv) {
         }
     }
     while (!all_were_seen()) {
-        pyprof__sleep_ns(100000000);
+        nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
     }
     run("is_over = True");
-    pyprof__set(&is_over, 1);
+    atomic_store(&is_over, true);
     for (int i = 0; i < THREADS; i++) {
         pthread_join(threads[i].id, NULL);
-        printf("%s %lu\n", threads[i].kind, (unsigned long)pyprof__get(&threads[i].tid));
+        printf("%s %ld\n", threads[i].kind, atomic_load(&threads[i].tid));
     }
     PyEval_RestoreThread(state);
     if (pyprof_stop(&profile) != PYPROF_OK) {
