@@ -104,30 +104,27 @@ function drawPicture(name) {
 function helpers() {
   const roof = () => document.querySelector('#head').getBoundingClientRect().bottom;
   const nameOf = (group) => group.getAttribute('aria-level') + ' ' + group.getAttribute('aria-label');
-  // The frames in sight and where they are, measured once for all that one step asks: there are thousands in a picture.
   const inSight = () => {
-    const least = roof() - 1, most = innerHeight + 1, seen = [];
-    for (const group of document.getElementsByClassName('frame')) {
+    const least = roof() - 1, most = innerHeight + 1;
+    return [...document.querySelectorAll('.frame')].filter((group) => {
       const box = group.querySelector('rect').getBoundingClientRect();
-      if (box.top >= least && box.bottom <= most && box.width > 0) seen.push({group, box});
-    }
-    return seen;
+      return box.top >= least && box.bottom <= most && box.width > 0;
+    });
   };
-  const placeOf = (seen) => seen.map(({group, box}) => nameOf(group) + ' ' + Math.round(box.top)).join('\n') + ' at ' + Math.round(scrollY);
   window.tall = {
     settled: () => new Promise((done) => requestAnimationFrame(() => setTimeout(done))),
-    names: () => inSight().map(({group}) => nameOf(group)),
+    names: () => inSight().map(nameOf),
     // All that tells where one is.
-    place: () => placeOf(inSight()),
+    place: () => inSight().map((group) => nameOf(group) + ' ' + Math.round(group.querySelector('rect').getBoundingClientRect().top)).join('\n') + ' at ' + Math.round(scrollY),
     // The middle of one of the frames in sight after scrolling to a share of the whole.
     choose: (share, which, least) => {
       if (share !== null) scrollTo(0, share * (document.documentElement.getBoundingClientRect().height - innerHeight));
       return tall.settled().then(() => {
-        const seen = inSight(), wide = seen.filter(({group, box}) => !group.classList.contains('above') && box.width > least);
-        const chosen = wide[Math.floor(which * wide.length)];
-        if (!chosen) return null;
-        const {group, box} = chosen;
-        return {name: nameOf(group), x: box.x + box.width / 2, y: box.y + 8, fold: group.classList.contains('fold'), place: placeOf(seen)};
+        const wide = inSight().filter((group) => !group.classList.contains('above') && group.querySelector('rect').getBoundingClientRect().width > least);
+        const group = wide[Math.floor(which * wide.length)];
+        if (!group) return null;
+        const box = group.querySelector('rect').getBoundingClientRect();
+        return {name: nameOf(group), x: box.x + box.width / 2, y: box.y + 8, fold: group.classList.contains('fold'), place: tall.place()};
       });
     },
     focused: () => document.activeElement.classList.contains('frame') ? nameOf(document.activeElement) : '',
