@@ -17,11 +17,11 @@ class InstallTest(users.UserTest):
                 for folder, _, names in os.walk(self.prefix) for name in names}
 
     HEADERS = {'include/pyprof.h', 'include/pyprof/flamegraph.h', 'include/pyprof/exports.h',
-               'include/pyprof/pyprof_module.h', 'include/pyprof/heap_module.h', 'lib/pkgconfig/pyprof.pc'}
+               'include/pyprof/pyprof_module.h', 'include/pyprof/heap_module.h', 'share/pkgconfig/pyprof.pc'}
     TOOLS = {'bin/pyprof-run', 'bin/pyprof-svg', 'bin/pyprof-convert', 'bin/pyprof-ctl'}
 
     def flags(self):
-        path = os.path.join(self.prefix, 'lib', 'pkgconfig')
+        path = os.path.join(self.prefix, 'share', 'pkgconfig')
         before = users.environment().get('PKG_CONFIG_PATH')
         env = users.environment(PKG_CONFIG_PATH=path + (':' + before if before else ''))
         return self.call('pkg-config', '--cflags', '--libs', 'pyprof', 'python3-embed', env=env).split()
@@ -77,9 +77,9 @@ class InstallTest(users.UserTest):
 
     def test_staged(self):
         """As packages are made: into DESTDIR, with the final paths inside."""
-        self.call('meson', 'setup', 'build', users.SOURCE, '--prefix=/usr', '--libdir=lib', '-Dtools=false')
+        self.call('meson', 'setup', 'build', users.SOURCE, '--prefix=/usr', '--libdir=lib64', '-Dtools=false')
         self.call('meson', 'install', '-C', 'build', env=users.environment(DESTDIR=self.path('stage')))
-        text = self.read('stage/usr/lib/pkgconfig/pyprof.pc')
+        text = self.read('stage/usr/share/pkgconfig/pyprof.pc')
         self.assertIn('prefix=/usr\n', text)
         self.assertNotIn(self.folder, text)
         for name in ('pyprof.h', 'pyprof/flamegraph.h'):

@@ -63,7 +63,7 @@ class ReadmeTest(users.UserTest):
         self.check_run(here)
 
     def check_pkg_config(self):
-        paths = [self.path('prefix/lib/pkgconfig'), users.environment().get('PKG_CONFIG_PATH')]
+        paths = [self.path('prefix/share/pkgconfig'), users.environment().get('PKG_CONFIG_PATH')]
         self.write('host.c', readme.with_text(*readme.C_PICTURE))
         self.run_snippet(readme.PKG_CONFIG, env=users.environment(PKG_CONFIG_PATH=':'.join(filter(None, paths))))
         self.call('./host')
