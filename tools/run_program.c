@@ -850,6 +850,9 @@ static bool try_program(const run_options *opt, const char *path, int step, prog
 static int place_of_python(char *const *arguments) {
     for (int i = 0; arguments[i] != NULL; i++) {
         const char *ending = strrchr(arguments[i], '.');
+        if (strchr(arguments[i], ' ') != NULL) {
+            continue; /* several words, for a shell: they are its own to take apart */
+        }
         if (has_pythons_name(arguments[i]) || (ending != NULL && strcmp(ending, ".py") == 0)) {
             return i;
         }
@@ -888,6 +891,12 @@ static char *find_in_environment(const char *name) {
     return NULL;
 }
 
+/* NAME=VALUE, as a shell takes it before a command. */
+static bool is_variable(const char *word) {
+    size_t length = strcspn(word, "=/");
+    return length > 0 && word[length] == '=';
+}
+
 static program run_from_path(const run_options *opt) {
     struct stat status;
     program found;
@@ -899,6 +908,10 @@ static program run_from_path(const run_options *opt) {
     }
     if (strcmp(opt->target, "top") == 0 || strcmp(opt->target, "dump") == 0 || strcmp(opt->target, "attach") == 0) {
         refuse("there is no %s yet: pyprof-run records a program from its start to its end", opt->target);
+    }
+    if (path == NULL && is_variable(opt->target)) {
+        refuse("cannot open %s: variables stand in front of pyprof-run, or behind env: pyprof-run env %s ...", opt->target,
+               opt->target);
     }
     if (path == NULL) {
         refuse(stat(opt->target, &status) == 0
