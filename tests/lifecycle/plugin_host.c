@@ -4,7 +4,8 @@
      plugin_host LIBPYTHON PLUGIN
 
    Twenty times: load, record, stop (every third time not), unload, and then do whatever would come upon something that
-   was left behind. Prints the samples of each recording, a number a line. */
+   was left behind. Prints the samples of each recording, a number a line. At last it samples the heap by the plugin, which
+   then stays: a thread may be on its way to one of its hooks. */
 
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
@@ -149,6 +150,29 @@ static void go_on(int number) {
     }
 }
 
+static void sample_heap(const char *path) {
+    pyprof_result (*start)(const pyprof_heap_desc *);
+    pyprof_result (*shut_down)(void);
+    pyprof_heap_desc desc;
+    load_profiler(path);
+    find(profiler.library, "pyprof_heap_start", &start);
+    find(profiler.library, "pyprof_heap_shutdown", &shut_down);
+    memset(&desc, 0, sizeof desc);
+    desc.sampling_bytes = 64;
+    if (start(&desc) != PYPROF_OK) {
+        die("no heap");
+    }
+    run("kept = [bytes(n) for n in range(3000)]\n");
+    if (shut_down() != PYPROF_OK) {
+        die("the heap does not end");
+    }
+    dlclose(profiler.library);
+    if (!dlopen(path, RTLD_NOW | RTLD_NOLOAD)) {
+        die("the plugin is gone, and with it its hooks");
+    }
+    run("kept = [bytes(n) for n in range(3000)]\n");
+}
+
 static void ignore(int number) {
     (void)number;
 }
@@ -178,6 +202,7 @@ int main(int argc, char **argv) {
         go_on(number ? number : SIGURG);
         printf("%" PRIu64 "\n", stats.samples);
     }
+    sample_heap(argv[2]);
     run("is_over = True\n"
         "thread.join()\n");
     return python.finalize();
