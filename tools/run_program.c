@@ -910,8 +910,8 @@ static program run_from_path(const run_options *opt) {
         refuse("there is no %s yet: pyprof-run records a program from its start to its end", opt->target);
     }
     if (path == NULL && is_variable(opt->target)) {
-        refuse("cannot open %s: variables stand in front of pyprof-run, or behind env: pyprof-run env %s ...", opt->target,
-               opt->target);
+        refuse("cannot open %s: variables stand in front of pyprof-run, or behind env: pyprof-run env %s ...",
+               opt->target, opt->target);
     }
     if (path == NULL) {
         refuse(stat(opt->target, &status) == 0
