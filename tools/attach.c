@@ -11,6 +11,9 @@
 #include "attach.h"
 #include "unwind.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
@@ -32,6 +36,7 @@
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 /* What is looked for in the process, by these names. All of CPython's that are here are exported by each build of it. */
@@ -45,12 +50,14 @@ enum {
     ATTACH_EVAL_CODE,
     ATTACH_DEC_REF,
     ATTACH_EVALUATE,
+    ATTACH_CHECK_SIGNALS,
     ATTACH_RUNTIME,
     ATTACH_LAST_NEEDED = ATTACH_RUNTIME,
-    ATTACH_ACQUIRE_LOCK,   /* what waits for a lock, and is told of signals while it does */
-    ATTACH_WAIT_SEMAPHORE, /* since 3.13 */
-    ATTACH_VERSION,        /* since 3.11 */
-    ATTACH_OF_3_10,        /* these three tell the versions before apart */
+    ATTACH_ACQUIRE_LOCK, /* what waits for a lock, and is told of signals while it does */
+    ATTACH_PARK,         /* since 3.13, by the next */
+    ATTACH_WAIT_SEMAPHORE,
+    ATTACH_VERSION, /* since 3.11 */
+    ATTACH_OF_3_10, /* these three tell the versions before apart */
     ATTACH_OF_3_9,
     ATTACH_OF_3_8,
     ATTACH_FREE_THREADED, /* only there */
@@ -58,24 +65,12 @@ enum {
     ATTACH_SYMBOLS
 };
 
-static const char *const attach_names[ATTACH_SYMBOLS] = {"Py_AddPendingCall",
-                                                         "Py_IsInitialized",
-                                                         "PyDict_New",
-                                                         "PyEval_GetBuiltins",
-                                                         "PyDict_SetItemString",
-                                                         "Py_CompileString",
-                                                         "PyEval_EvalCode",
-                                                         "Py_DecRef",
-                                                         "_PyEval_EvalFrameDefault",
-                                                         "_PyRuntime",
-                                                         "PyThread_acquire_lock_timed",
-                                                         "_PySemaphore_Wait",
-                                                         "Py_Version",
-                                                         "PyGC_Enable",
-                                                         "PyObject_GC_IsTracked",
-                                                         "PyCode_NewWithPosOnlyArgs",
-                                                         "_Py_DecRefShared",
-                                                         "_Py_NegativeRefcount"};
+static const char *const attach_names[ATTACH_SYMBOLS] = {
+    "Py_AddPendingCall",        "Py_IsInitialized",          "PyDict_New",       "PyEval_GetBuiltins",
+    "PyDict_SetItemString",     "Py_CompileString",          "PyEval_EvalCode",  "Py_DecRef",
+    "_PyEval_EvalFrameDefault", "PyErr_CheckSignals",        "_PyRuntime",       "PyThread_acquire_lock_timed",
+    "_PyParkingLot_Park",       "_PySemaphore_Wait",         "Py_Version",       "PyGC_Enable",
+    "PyObject_GC_IsTracked",    "PyCode_NewWithPosOnlyArgs", "_Py_DecRefShared", "_Py_NegativeRefcount"};
 
 typedef struct attach_symbol {
     uint64_t at, size; /* in the process; 0 = there is none */
@@ -90,12 +85,17 @@ typedef struct attach_target {
     gid_t gid;
     int memory; /* /proc/PID/mem */
     attach_symbol symbols[ATTACH_SYMBOLS];
-    uint64_t vdso, vdso_size, loader, loader_size; /* where they are mapped */
-    unsigned version;                              /* 0x030b */
+    uint64_t loader, loader_size; /* where it is mapped */
+    unsigned version;             /* 0x030b */
     char tag[16];
     char library[PATH_MAX];
-    char folder[64]; /* as the process sees it */
-    int answer;      /* a pipe that lies there */
+    char folder[64];                  /* as the process sees it */
+    int answer;                       /* a pipe that lies there */
+    int script;                       /* a file that lies there, from 3.14 on */
+    uint64_t gate, restore, restored; /* places in its code: see attach_find_gates */
+    int32_t main_id;                  /* of CPython's main thread; 0: not known yet */
+    bool is_told;                     /* its pending call is to look at the script */
+    char hindrance[512];              /* why it could not be woken out of its wait */
 } attach_target;
 
 /* ---- small things ------------------------------------------------------------------------------------------- */
@@ -239,16 +239,19 @@ typedef struct attach_file {
 
 typedef struct attach_mapping {
     uint64_t start, end, offset;
+    bool is_code;
     char path[PATH_MAX];
 } attach_mapping;
 
 static bool attach_parse_mapping(char *line, attach_mapping *mapping) {
     int path_at = 0;
+    char rights[8] = "";
     line[strcspn(line, "\n")] = '\0';
-    int count = sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %" SCNx64 " %*s %*s %n", &mapping->start, &mapping->end,
-                       &mapping->offset, &path_at);
-    snprintf(mapping->path, sizeof mapping->path, "%s", count == 3 && path_at > 0 ? line + path_at : "");
-    return count == 3;
+    int count = sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %" SCNx64 " %*s %*s %n", &mapping->start, &mapping->end,
+                       rights, &mapping->offset, &path_at);
+    snprintf(mapping->path, sizeof mapping->path, "%s", count == 4 && path_at > 0 ? line + path_at : "");
+    mapping->is_code = strchr(rights, 'x') != NULL;
+    return count == 4;
 }
 
 /* Maps the file of a mapping: by what the kernel holds of it, where we may; else by its path, as the process sees that. */
@@ -371,7 +374,7 @@ static bool attach_has_python(attach_target *target, const attach_mapping *mappi
     return has;
 }
 
-/* Where ld.so and the kernel's own library are; and the file that has CPython: the program, or a library of any name. */
+/* Where ld.so is; and the file that has CPython: the program, or a library of any name. */
 static bool attach_find_python(attach_target *target) {
     char path[64];
     attach_mapping mapping;
@@ -383,10 +386,7 @@ static bool attach_find_python(attach_target *target) {
         if (!attach_parse_mapping(line, &mapping)) {
             continue;
         }
-        if (strcmp(mapping.path, "[vdso]") == 0) {
-            target->vdso = mapping.start;
-            target->vdso_size = mapping.end - mapping.start;
-        } else if (strstr(mapping.path, "/ld-") != NULL) {
+        if (strstr(mapping.path, "/ld-") != NULL) {
             target->loader = target->loader_size == 0 ? mapping.start : target->loader;
             target->loader_size = mapping.end - target->loader;
         } else if (!is_found && mapping.path[0] == '/' && strcmp(mapping.path, last) != 0) {
@@ -593,6 +593,9 @@ static void attach_remove_folder(attach_target *target) {
     if (target->answer >= 0) {
         close(target->answer);
     }
+    if (target->script >= 0) {
+        close(target->script);
+    }
     for (size_t i = 0; target->folder[0] != '\0' && i < sizeof names / sizeof *names; i++) {
         (void)remove(attach_path(target, names[i], path, sizeof path));
         snprintf(path, sizeof path, "%s/%s", target->folder,
@@ -606,6 +609,11 @@ enum {
 };
 
 static bool attach_refuse_late(attach_target *target) {
+    if (target->hindrance[0] != '\0') {
+        return attach_refuse(
+            target, "the main thread of process %ld waits, and cannot be woken: %s (nothing comes of this later)",
+            target->order->pid, target->hindrance);
+    }
     return attach_refuse(
         target,
         "process %ld has run no Python in its main thread for %g s: it waits, or runs C code. It was left as "
@@ -659,10 +667,16 @@ enum {
     ATTACH_AT_INTERPRETERS = 40,
     ATTACH_AT_INTERPRETER_ID = 56,
     ATTACH_AT_INTERPRETER_NEXT = 64,
+    ATTACH_AT_THREADS = 72,
     ATTACH_AT_MAIN_THREAD = 80,
     ATTACH_AT_DEBUGGER_3_14 = 712,
     ATTACH_AT_DEBUGGER_3_15 = 840,
-    ATTACH_SCRIPT_PATH_SIZE = 512
+    ATTACH_AT_THREAD_NEXT = 192,
+    ATTACH_AT_THREAD_ID_3_14 = 224,
+    ATTACH_AT_THREAD_ID_3_15 = 248,
+    ATTACH_SCRIPT_PATH_SIZE = 512,
+    ATTACH_MAIN_STATE_3_14 = 840, /* behind that description, and not told of there */
+    ATTACH_MAIN_STATE_3_15 = 968
 };
 
 /* Of the eval breaker's lowest byte: the look at the script; and signals, pending calls, an asynchronous exception (and
@@ -691,6 +705,20 @@ static bool attach_follow(const attach_target *target, uint64_t at, uint64_t by,
            attach_read(target, at + offset, to, sizeof *to);
 }
 
+/* A program that has CPython inside need not say which its main thread is (as python3 does): then it is the one in which CPython
+   was begun, if that is one of the interpreter's still. */
+static bool attach_find_embedded_thread(const attach_target *target, attach_place *place) {
+    uint64_t runtime = target->symbols[ATTACH_RUNTIME].at, main_state = 0, thread = 0;
+    uint64_t at = target->version == 0x030e ? ATTACH_MAIN_STATE_3_14 : ATTACH_MAIN_STATE_3_15;
+    bool is_read = attach_read(target, runtime + at, &main_state, sizeof main_state) &&
+                   attach_follow(target, place->interpreter, ATTACH_AT_THREADS, &thread);
+    for (int i = 0; i < 10000 && is_read && thread != 0 && thread != main_state; i++) {
+        is_read = attach_follow(target, thread, ATTACH_AT_THREAD_NEXT, &thread);
+    }
+    place->thread = is_read && thread == main_state ? thread : 0;
+    return is_read;
+}
+
 /* False: it cannot be read, which is so if it ends. */
 static bool attach_find_main_thread(const attach_target *target, attach_place *place) {
     uint64_t runtime = target->symbols[ATTACH_RUNTIME].at, id = 1, finalizing;
@@ -705,8 +733,11 @@ static bool attach_find_main_thread(const attach_target *target, attach_place *p
             return false;
         }
     }
-    return finalizing != 0 || place->interpreter == 0 || id != 0 ||
-           attach_follow(target, place->interpreter, ATTACH_AT_MAIN_THREAD, &place->thread);
+    if (finalizing != 0 || place->interpreter == 0 || id != 0) {
+        return true;
+    }
+    return attach_follow(target, place->interpreter, ATTACH_AT_MAIN_THREAD, &place->thread) &&
+           (place->thread != 0 || attach_find_embedded_thread(target, place));
 }
 
 /* Whether the description is one that we know. */
@@ -720,6 +751,24 @@ static bool attach_find_debugger(attach_target *target, attach_place *place) {
                     place->offsets.script_path == 4;
     return is_known || attach_refuse(target, "process %ld: its CPython %s describes itself in a way that is not known",
                                      target->order->pid, target->tag);
+}
+
+/* Whether the script that it is to run is of an attach that has ended without taking it back (it was killed): nobody has it
+   locked any more. */
+static bool attach_is_left_behind(const attach_target *target, const attach_place *place) {
+    static const char ours[] = "/tmp/pyprof-attach-";
+    char script[ATTACH_SCRIPT_PATH_SIZE + 1] = "", path[PATH_MAX];
+    uint64_t at = place->thread + place->offsets.support + place->offsets.script_path;
+    if (!attach_read(target, at, script, ATTACH_SCRIPT_PATH_SIZE) || strncmp(script, ours, sizeof ours - 1) != 0) {
+        return false;
+    }
+    snprintf(path, sizeof path, "/proc/%ld/root%s", target->order->pid, script);
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    bool is_left = file >= 0 ? flock(file, LOCK_EX | LOCK_NB) == 0 : errno == ENOENT;
+    if (file >= 0) {
+        close(file);
+    }
+    return is_left;
 }
 
 /* Waits until there is a main thread that may be asked. */
@@ -741,10 +790,11 @@ static bool attach_await_main_thread(attach_target *target, attach_place *place)
             "without",
             pid);
     }
-    return is_asked == 0 ||
+    return is_asked == 0 || attach_is_left_behind(target, place) ||
            attach_refuse(target, "process %ld is to run the script of another debugger: try again", pid);
 }
 
+/* It is locked for as long as it is to be run. */
 static bool attach_write_script(attach_target *target) {
     char path[PATH_MAX], text[sizeof attach_script + 3 * PATH_MAX];
     if (!attach_make_script(target, true, text, sizeof text)) {
@@ -752,9 +802,9 @@ static bool attach_write_script(attach_target *target) {
     }
     int file = open(attach_path(target, "script.py", path, sizeof path), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     size_t size = strlen(text);
-    bool is_good = file >= 0 && write(file, text, size) == (ssize_t)size &&
+    bool is_good = file >= 0 && flock(file, LOCK_EX) == 0 && write(file, text, size) == (ssize_t)size &&
                    (geteuid() != 0 || fchown(file, target->uid, target->gid) == 0);
-    is_good = (file < 0 || close(file) == 0) && is_good;
+    target->script = file;
     return is_good || attach_refuse(target, "cannot write a script into %s: %s", target->folder, strerror(errno));
 }
 
@@ -768,7 +818,10 @@ static bool attach_ask_debugger(attach_target *target, attach_place *place) {
         place->thread = 0;
         return false;
     }
-    uint64_t support = place->thread + place->offsets.support, at = place->thread + place->offsets.eval_breaker;
+    uint64_t support = place->thread + place->offsets.support, at = place->thread + place->offsets.eval_breaker, id = 0;
+    uint64_t at_id = target->version == 0x030e ? ATTACH_AT_THREAD_ID_3_14 : ATTACH_AT_THREAD_ID_3_15;
+    bool is_read = attach_follow(target, place->thread, at_id, &id);
+    target->main_id = is_read && id < INT32_MAX ? (int32_t)id : 0;
     bool is_free_threaded = target->symbols[ATTACH_FREE_THREADED].at != 0;
     snprintf(path, sizeof path, "%s/script.py", target->folder);
     bool is_good = attach_write(target, support + place->offsets.script_path, path, strlen(path) + 1) &&
@@ -790,17 +843,23 @@ static void attach_take_back(const attach_target *target, const attach_place *pl
     }
 }
 
-/* ---- before 3.14: ptrace ------------------------------------------------------------------------------------- */
+/* ---- ptrace: before 3.14, and where the main thread waits for a lock ------------------------------------------ */
 
 #if defined(__x86_64__)
 
 enum {
     ATTACH_STOP_NS = 1000000000, /* what the kernel may take to stop a thread, and a call to return */
-    ATTACH_DEPTH = 8,            /* of frames between a wait in the kernel and who waits */
+    ATTACH_DEPTH = 12,           /* of frames between a wait in the kernel and who waits */
     ATTACH_ERESTARTSYS = 512,    /* what the kernel has noted of a call that it will begin again */
+    ATTACH_ERESTARTNOINTR = 513,
+    ATTACH_ERESTARTNOHAND = 514,
     ATTACH_ERESTART_RESTARTBLOCK = 516,
-    ATTACH_STACK = 512, /* below the thread's own stack, with the 128 bytes that its function may use there */
-    ATTACH_DATA = 192,  /* behind the code */
+    ATTACH_FRAME_NOTE = 464, /* where in a signal's frame it stands what follows there of vector registers */
+    ATTACH_FRAME_MAGIC = 0x46505853,
+    ATTACH_FRAME_MAGIC_OF_END = 0x46505845,
+    ATTACH_RED_ZONE = 128, /* below a function's stack, which it may use all the same */
+    ATTACH_REPORT = 160,   /* behind the code that is called */
+    ATTACH_DATA = 192,
     ATTACH_BUILTINS = ATTACH_DATA + 48,
     ATTACH_NAME = ATTACH_DATA + 64,
     ATTACH_TEXT = ATTACH_DATA + 80
@@ -859,6 +918,18 @@ static const char attach_code[] =
     "\xc3";                  /*       ret */
 /* clang-format on */
 
+/* Where a function of the process returns to of which it is asked what it returned: getpid, with that as the first value that
+   it does not look at. It is seen at its call. */
+static const char attach_report[] = "\x89\xc7"             /* mov edi, eax */
+                                    "\x59"                 /* pop rcx */
+                                    "\xb8\x27\x00\x00\x00" /* mov eax, SYS_getpid */
+                                    "\x0f\x05"             /* syscall */
+                                    "\xc3";                /* ret */
+
+enum {
+    ATTACH_REPORTED = 10 /* bytes of that, up to the call's end */
+};
+
 /* Where it is in _PyRuntime; and in what the C library has of a thread, that it is that, and its id. */
 enum {
     ATTACH_MAIN_THREAD_3_8 = 72, /* to 3.10 */
@@ -877,7 +948,11 @@ static pid_t attach_find_thread(const attach_target *target) {
     static const uint64_t ids[] = {ATTACH_TID_GLIBC, ATTACH_TID_MUSL};
     uint64_t thread = 0, self = 0, at = target->symbols[ATTACH_RUNTIME].at;
     char path[64];
-    if (target->version > 0x030d || !attach_read(target, at + offsets[target->version - 0x0308], &thread, 8) ||
+    if (target->version > 0x030d) {
+        snprintf(path, sizeof path, "/proc/%ld/task/%d", target->order->pid, target->main_id);
+        return access(path, F_OK) == 0 ? target->main_id : (pid_t)target->order->pid;
+    }
+    if (!attach_read(target, at + offsets[target->version - 0x0308], &thread, 8) ||
         !attach_read(target, thread, &self, sizeof self) || thread == 0 || self != thread) {
         return (pid_t)target->order->pid;
     }
@@ -900,7 +975,8 @@ typedef struct attach_stop {
     uint64_t mask;
     char extended[32768]; /* vector registers */
     size_t extended_size;
-    uint64_t gate;   /* where the process calls the kernel from; a call of ours returns there, and is seen by that */
+    uint64_t frame;  /* on its stack: by which it comes back */
+    uint64_t report; /* in the block; 0: there is none */
     int kept_signal; /* one that cannot be blocked, and came meanwhile */
     bool has_moved, is_gone;
 } attach_stop;
@@ -986,62 +1062,182 @@ static bool attach_step(attach_stop *stop) {
     return false;
 }
 
+/* ---- how it comes back, whatever becomes of us ----------------------------------------------------------------- */
+
+/* What the kernel keeps of the vector registers behind those that it always does, up to the last that a signal's frame has: not
+   the matrices (AMX), which a frame has only where the process has asked for them. */
+static size_t attach_extended_size(const attach_stop *stop, uint64_t *features) {
+    const uint64_t matrices = (uint64_t)3 << 17;
+    size_t size = 512 + 64;
+    memcpy(features, stop->extended + ATTACH_FRAME_NOTE, sizeof *features);
+    if ((*features & matrices) == 0) {
+        return stop->extended_size;
+    }
+    *features &= ~matrices;
+    for (unsigned n = 2, length, offset, c, d; n < 63; n++) {
+        if ((*features >> n & 1) != 0 && __get_cpuid_count(13, n, &length, &offset, &c, &d) != 0) {
+            size = offset + length > size ? offset + length : size;
+        }
+    }
+    return size < stop->extended_size ? size : stop->extended_size;
+}
+
+/* The registers, where in its code it goes on, and the mask. A system call that was interrupted is begun again, as after any
+   debugger's look; one whose time-out the kernel keeps elsewhere ends as at a signal's arrival. */
+static void attach_fill_context(const attach_stop *stop, uint64_t extended, ucontext_t *context) {
+    const struct user_regs_struct *from = &stop->registers;
+    greg_t *to = context->uc_mcontext.gregs;
+    int64_t rax = (int64_t)from->rax, number = (int64_t)from->orig_rax;
+    bool is_again = number >= 0 && rax >= -ATTACH_ERESTARTNOHAND && rax <= -ATTACH_ERESTARTSYS;
+    bool is_ended = number >= 0 && rax == -ATTACH_ERESTART_RESTARTBLOCK;
+    const struct {
+        int at;
+        uint64_t value;
+    } all[] = {{REG_R8, from->r8},
+               {REG_R9, from->r9},
+               {REG_R10, from->r10},
+               {REG_R11, from->r11},
+               {REG_R12, from->r12},
+               {REG_R13, from->r13},
+               {REG_R14, from->r14},
+               {REG_R15, from->r15},
+               {REG_RDI, from->rdi},
+               {REG_RSI, from->rsi},
+               {REG_RBP, from->rbp},
+               {REG_RBX, from->rbx},
+               {REG_RDX, from->rdx},
+               {REG_RCX, from->rcx},
+               {REG_RSP, from->rsp},
+               {REG_EFL, from->eflags},
+               {REG_RAX, is_again   ? from->orig_rax
+                         : is_ended ? (uint64_t)-EINTR
+                                    : from->rax},
+               {REG_RIP, from->rip - (is_again ? 2 : 0)},
+               {REG_CSGSFS, from->cs | from->gs << 16 | from->fs << 32 | from->ss << 48}};
+    memset(context, 0, sizeof *context);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        to[all[i].at] = (greg_t)all[i].value;
+    }
+    context->uc_flags = 7;               /* all registers are there, ss, too */
+    context->uc_stack.ss_flags = 1 << 8; /* no such: the handlers' own stack stays what it is */
+    context->uc_mcontext.fpregs = (fpregset_t)(uintptr_t)extended;
+    memcpy(&context->uc_sigmask, &stop->mask, sizeof stop->mask);
+}
+
+/* Lays on its stack what the kernel lays there for a signal's handler, with all that it had: when that returns, the kernel
+   puts it back. What it is made to do returns there, too: so it comes back by itself if we end while it is away. False: there
+   is no room for it. */
+static bool attach_lay_frame(attach_stop *stop) {
+    struct {
+        uint32_t magic, size;
+        uint64_t features;
+        uint32_t extended_size;
+    } note = {ATTACH_FRAME_MAGIC, 0, 0, 0};
+    const uint32_t magic_of_end = ATTACH_FRAME_MAGIC_OF_END;
+    char extended[sizeof stop->extended + sizeof magic_of_end];
+    ucontext_t context;
+    size_t size = attach_extended_size(stop, &note.features);
+    note.extended_size = (uint32_t)size;
+    note.size = (uint32_t)(size + sizeof magic_of_end);
+    memcpy(extended, stop->extended, size);
+    memcpy(extended + ATTACH_FRAME_NOTE, &note, sizeof note);
+    memcpy(extended + size, &magic_of_end, sizeof magic_of_end);
+    uint64_t at = (stop->registers.rsp - ATTACH_RED_ZONE - note.size) & ~(uint64_t)63;
+    attach_fill_context(stop, at, &context);
+    stop->frame = (at - sizeof context) & ~(uint64_t)15;
+    return attach_write(stop->target, at, extended, note.size) &&
+           attach_write(stop->target, stop->frame, &context, sizeof context);
+}
+
+/* Has it go on elsewhere, from where it returns to the frame. The signals are blocked when it will come back, not before. */
+static bool attach_send(attach_stop *stop, struct user_regs_struct *registers, bool is_reported) {
+    const uint64_t faults = 1u << (SIGSEGV - 1) | 1u << (SIGBUS - 1) | 1u << (SIGILL - 1) | 1u << (SIGFPE - 1);
+    const uint64_t mask = ~faults, returns[3] = {stop->report, 0, stop->target->restore};
+    size_t skipped = is_reported ? 0 : 2;
+    registers->rsp = stop->frame - (3 - skipped) * sizeof *returns;
+    registers->orig_rax = (uint64_t)-1;
+    registers->eflags &= ~0x400ull; /* the direction flag, which the ABI wants clear */
+    return attach_write(stop->target, registers->rsp, returns + skipped, (3 - skipped) * sizeof *returns) &&
+           attach_set_registers(stop, registers) && attach_trace(stop, PTRACE_SETSIGMASK, sizeof mask, &mask) == 0;
+}
+
 /* Has it call the kernel. False: it could not; else *result may be a negative error number. */
 static bool attach_call_kernel(attach_stop *stop, long number, const uint64_t *arguments, int64_t *result) {
     struct user_regs_struct registers = stop->registers;
-    registers.rip = stop->gate;
+    registers.rip = stop->target->gate;
     registers.rax = (uint64_t)number;
-    registers.orig_rax = (uint64_t)-1;
     registers.rdi = arguments[0];
     registers.rsi = arguments[1];
     registers.rdx = arguments[2];
     registers.r10 = arguments[3];
     registers.r8 = arguments[4];
     registers.r9 = arguments[5];
-    bool is_good = attach_set_registers(stop, &registers) && attach_step(stop) && attach_step(stop) &&
+    bool is_good = attach_send(stop, &registers, false) && attach_step(stop) && attach_step(stop) &&
                    attach_get_registers(stop, &registers);
     *result = (int64_t)registers.rax;
     return is_good;
 }
 
-/* Has it call a function with up to two values. What that asks of the kernel meanwhile passes. */
+/* Has it call a function with up to two values. What that asks of the kernel meanwhile passes. result: NULL if it is no
+   matter; else there has to be a block. */
 static bool attach_call(attach_stop *stop, uint64_t function, uint64_t one, uint64_t other, int64_t *result) {
     struct user_regs_struct registers = stop->registers;
-    uint64_t top = (registers.rsp - ATTACH_STACK) & ~(uint64_t)15;
+    uint64_t last = result != NULL ? stop->report + ATTACH_REPORTED : stop->target->restored;
     registers.rip = function;
-    registers.rsp = top - 8;
     registers.rax = 0;
-    registers.orig_rax = (uint64_t)-1;
     registers.rdi = one;
     registers.rsi = other;
-    registers.eflags &= ~(unsigned long long)0x400; /* the direction flag, which the ABI wants clear */
-    if (!attach_write(stop->target, top - 8, &stop->gate, sizeof stop->gate) ||
-        !attach_set_registers(stop, &registers)) {
-        return false;
-    }
-    while (attach_step(stop) && attach_get_registers(stop, &registers)) {
-        if (registers.rip == stop->gate + 2 && registers.rsp == top) {
-            *result =
-                (int32_t)registers.orig_rax; /* what it returned is the number of a system call now: another one */
-            registers.orig_rax = SYS_getpid;
-            return attach_set_registers(stop, &registers) && attach_step(stop);
+    bool is_good = attach_send(stop, &registers, result != NULL);
+    while (is_good && attach_step(stop) && attach_get_registers(stop, &registers)) {
+        if (registers.rip == last && result != NULL) {
+            *result = (int32_t)registers.rdi;
+            return attach_step(stop);
+        }
+        if (registers.rip == last) {
+            return true;
         }
     }
     return false;
 }
 
-/* Where the kernel's own library in the process calls the kernel. */
-static bool attach_find_gate(attach_target *target, uint64_t *gate) {
-    unsigned char code[16384];
-    size_t size = target->vdso_size < sizeof code ? target->vdso_size : sizeof code;
-    bool is_read = size > 2 && attach_read(target, target->vdso, code, size);
-    for (size_t i = 0; is_read && i + 2 < size; i++) {
-        if (code[i] == 0x0f && code[i + 1] == 0x05) {
-            *gate = target->vdso + i;
-            return true;
+static void attach_search_code(attach_target *target, const attach_mapping *mapping) {
+    static const struct {
+        const char *code;
+        size_t size;
+    } restores[] = {{"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05", 9}, {"\xb8\x0f\x00\x00\x00\x0f\x05", 7}};
+    char code[65536];
+    for (uint64_t at = mapping->start; at < mapping->end; at += sizeof code - 16) {
+        size_t size = mapping->end - at < sizeof code ? (size_t)(mapping->end - at) : sizeof code;
+        if (!attach_read(target, at, code, size)) {
+            return;
+        }
+        const char *found = target->gate == 0 ? (const char *)memmem(code, size, "\x0f\x05\xc3", 3) : NULL;
+        target->gate = found != NULL ? at + (uint64_t)(found - code) : target->gate;
+        for (size_t i = 0; i < sizeof restores / sizeof *restores && target->restore == 0; i++) {
+            found = (const char *)memmem(code, size, restores[i].code, restores[i].size);
+            target->restore = found != NULL ? at + (uint64_t)(found - code) : 0;
+            target->restored = target->restore + restores[i].size;
         }
     }
-    return attach_refuse(target, "process %ld has no [vdso] by which it could be asked to call the kernel",
+}
+
+/* Where code of the process calls the kernel and returns ("syscall; ret"); and where it goes from a signal's handler ("mov
+   eax, SYS_rt_sigreturn; syscall"): each C library has both. */
+static bool attach_find_gates(attach_target *target) {
+    char path[64], line[PATH_MAX + 128];
+    attach_mapping mapping;
+    snprintf(path, sizeof path, "/proc/%ld/maps", target->order->pid);
+    FILE *maps = fopen(path, "re");
+    while ((target->gate == 0 || target->restore == 0) && maps != NULL && fgets(line, sizeof line, maps) != NULL) {
+        if (attach_parse_mapping(line, &mapping) && mapping.is_code && mapping.path[0] == '/') {
+            attach_search_code(target, &mapping);
+        }
+    }
+    if (maps != NULL) {
+        fclose(maps);
+    }
+    return (target->gate != 0 && target->restore != 0) ||
+           attach_refuse(target, "process %ld has no code by which it could be asked to call the kernel",
                          target->order->pid);
 }
 
@@ -1116,40 +1312,53 @@ static bool attach_find_image(const attach_target *target, uint64_t at, attach_m
     return is_found && last[0] != '\0' && strcmp(last, mapping->path) == 0;
 }
 
-/* Whether it is in CPython's own wait for a lock, with nothing but what that calls (libc) on its stack above. */
+/* Whether one of these functions of CPython has an address. */
+static bool attach_is_in(const attach_target *target, int symbol, uint64_t at) {
+    return at - target->symbols[symbol].at < target->symbols[symbol].size;
+}
+
+/* Whether it is in CPython's own wait for a lock, with nothing but what that calls (libc) on its stack above. What it waits
+   for with a semaphore else (from 3.13 on) is none that may be left. */
 static bool attach_is_called_by_lock(const attach_stop *stop) {
-    const attach_symbol *symbols = stop->target->symbols;
-    const unwind_memory memory = {stop->target, attach_read_for_unwind};
+    const attach_target *target = stop->target;
+    const unwind_memory memory = {target, attach_read_for_unwind};
     unwind_frame frame = {stop->registers.rip, stop->registers.rsp, stop->registers.rbp, false};
     attach_mapping mapping;
     uint64_t image = 0;
+    bool is_semaphore = false;
     mapping.start = mapping.end = 0;
     for (int depth = 0; depth < ATTACH_DEPTH; depth++) {
         bool is_mapped = frame.pc >= mapping.start && frame.pc < mapping.end;
-        if ((!is_mapped && !attach_find_image(stop->target, frame.pc, &mapping, &image)) ||
+        if ((!is_mapped && !attach_find_image(target, frame.pc, &mapping, &image)) ||
             !unwind_step(&memory, image, &frame)) {
             return false;
         }
-        for (int n = ATTACH_ACQUIRE_LOCK; n <= ATTACH_WAIT_SEMAPHORE; n++) {
-            if (frame.pc - symbols[n].at < symbols[n].size) {
-                return true;
-            }
+        if (attach_is_in(target, ATTACH_PARK, frame.pc) || attach_is_in(target, ATTACH_ACQUIRE_LOCK, frame.pc)) {
+            return true;
         }
+        if (is_semaphore) {
+            return false;
+        }
+        is_semaphore = attach_is_in(target, ATTACH_WAIT_SEMAPHORE, frame.pc);
     }
     return false;
+}
+
+static bool attach_waits_for_lock(const attach_stop *stop) {
+    const struct user_regs_struct *registers = &stop->registers;
+    uint64_t operation = registers->rsi & 0x7f; /* without who shares it, and which clock */
+    bool is_again =
+        registers->orig_rax == SYS_restart_syscall; /* after another debugger's look; its values are the same */
+    bool is_wait = (registers->orig_rax == SYS_futex || is_again) && (operation == 0 || operation == 9);
+    bool is_interrupted =
+        (int64_t)registers->rax == -ATTACH_ERESTARTSYS || (int64_t)registers->rax == -ATTACH_ERESTART_RESTARTBLOCK;
+    return is_wait && is_interrupted && attach_is_called_by_lock(stop);
 }
 
 /* A lock for which CPython waits: that is left as at any signal's arrival (EINTR), whereupon CPython does its pending work
    and waits on, for as long as was left. Nobody else's wait is ended: whoever wrote it may not know how to go on. */
 static void attach_end_wait(attach_stop *stop) {
-    struct user_regs_struct *registers = &stop->registers;
-    uint64_t operation = registers->rsi & 0x7f; /* without who shares it, and which clock */
-    bool is_wait = registers->orig_rax == SYS_futex && (operation == 0 || operation == 9);
-    bool is_interrupted =
-        (int64_t)registers->rax == -ATTACH_ERESTARTSYS || (int64_t)registers->rax == -ATTACH_ERESTART_RESTARTBLOCK;
-    if (is_wait && is_interrupted && attach_is_called_by_lock(stop)) {
-        registers->rax = (uint64_t)-EINTR;
-    }
+    stop->registers.rax = (uint64_t)-EINTR;
 }
 
 /* Stops the main thread, and notes all that it has. False: it was said why not; it runs on. */
@@ -1195,8 +1404,8 @@ static bool attach_end_stop(attach_stop *stop) {
     bool is_good = !stop->is_gone && (!stop->has_moved || attach_interrupt(stop));
     struct iovec extended = {stop->extended, stop->extended_size};
     is_good = is_good && attach_trace(stop, PTRACE_SETREGSET, NT_X86_XSTATE, &extended) == 0 &&
-              attach_set_registers(stop, &stop->registers) &&
-              attach_trace(stop, PTRACE_SETSIGMASK, sizeof stop->mask, &stop->mask) == 0;
+              attach_trace(stop, PTRACE_SETSIGMASK, sizeof stop->mask, &stop->mask) == 0 &&
+              attach_set_registers(stop, &stop->registers); /* the last, as before it comes back by its frame */
     is_good = attach_trace(stop, PTRACE_DETACH, 0, NULL) == 0 && is_good;
     if (stop->kept_signal != 0) {
         (void)syscall(SYS_tgkill, (pid_t)stop->target->order->pid, stop->thread, stop->kept_signal);
@@ -1209,6 +1418,7 @@ static bool attach_make_block(attach_stop *stop, uint64_t *block) {
     attach_target *target = stop->target;
     char data[ATTACH_TEXT + sizeof attach_script + 3 * PATH_MAX] = "";
     memcpy(data, attach_code, sizeof attach_code - 1);
+    memcpy(data + ATTACH_REPORT, attach_report, sizeof attach_report - 1);
     for (int n = ATTACH_NEW_DICT; n <= ATTACH_DEC_REF; n++) {
         memcpy(data + ATTACH_DATA + 8 * (n - ATTACH_NEW_DICT), &target->symbols[n].at, 8);
     }
@@ -1232,36 +1442,38 @@ static bool attach_make_block(attach_stop *stop, uint64_t *block) {
                          target->order->pid, strerror((int)-result));
 }
 
+/* False, and why. */
+static bool attach_refuse_return(const attach_stop *stop) {
+    return attach_refuse(stop->target,
+                         "process %ld did not come back from a call into CPython; its main thread goes on where it was",
+                         stop->target->order->pid);
+}
+
 /* With a stopped thread: adds the call if that is harmless where it is. False: it was said why it will never be. */
 static bool attach_use_stop(attach_stop *stop, uint64_t *block, bool *is_added) {
     const attach_symbol *symbols = stop->target->symbols;
-    const uint64_t faults = 1u << (SIGSEGV - 1) | 1u << (SIGBUS - 1) | 1u << (SIGILL - 1) | 1u << (SIGFPE - 1);
-    const uint64_t mask = ~faults;
     int64_t result = 0;
-    if (!attach_is_harmless(stop)) {
+    if (!attach_is_harmless(stop) || !attach_lay_frame(stop)) {
         return true;
     }
-    bool is_good = attach_trace(stop, PTRACE_SETSIGMASK, sizeof mask, &mask) == 0 &&
-                   attach_call(stop, symbols[ATTACH_IS_INITIALIZED].at, 0, 0, &result);
+    if (*block == 0 && !attach_make_block(stop, block)) {
+        return false;
+    }
+    stop->report = *block + ATTACH_REPORT;
+    bool is_good = attach_call(stop, symbols[ATTACH_IS_INITIALIZED].at, 0, 0, &result);
     if (is_good && result == 0) {
         return true; /* not yet */
     }
-    if (is_good && *block == 0 && !attach_make_block(stop, block)) {
-        return false;
-    }
     is_good = is_good && attach_call(stop, symbols[ATTACH_ADD_PENDING].at, *block, *block + ATTACH_DATA, &result);
     *is_added = is_good && result == 0; /* else its queue is full */
-    return is_good || attach_refuse(stop->target,
-                                    "process %ld did not come back from a call into CPython; its main thread "
-                                    "goes on where it was",
-                                    stop->target->order->pid);
+    return is_good || attach_refuse_return(stop);
 }
 
 /* What is done with the thread while it stands still. False: it was said why not. */
 typedef bool (*attach_use)(attach_stop *stop, void *of);
 
 /* Has the main thread stand still for that long. */
-static bool attach_with_stop(attach_target *target, uint64_t gate, attach_use use, void *of) {
+static bool attach_with_stop(attach_target *target, attach_use use, void *of) {
     sigset_t all, ours;
     attach_stop *stop = (attach_stop *)calloc(1, sizeof *stop);
     if (stop == NULL) {
@@ -1269,7 +1481,6 @@ static bool attach_with_stop(attach_target *target, uint64_t gate, attach_use us
     }
     stop->target = target;
     stop->thread = attach_find_thread(target);
-    stop->gate = gate;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &ours); /* who ends us now ends the process, too */
     bool is_good = attach_begin_stop(stop);
@@ -1290,7 +1501,7 @@ typedef struct attach_addition {
 static bool attach_add_in_stop(attach_stop *stop, void *of) {
     attach_addition *addition = (attach_addition *)of;
     bool is_good = attach_use_stop(stop, &addition->block, &addition->is_done);
-    if (addition->is_done) {
+    if (addition->is_done && attach_waits_for_lock(stop)) {
         attach_end_wait(stop);
     }
     return is_good;
@@ -1299,10 +1510,9 @@ static bool attach_add_in_stop(attach_stop *stop, void *of) {
 /* Has the main thread add the script to what CPython does next. */
 static bool attach_add_call(attach_target *target) {
     attach_addition addition = {0, false};
-    uint64_t gate;
-    bool is_good = attach_find_gate(target, &gate);
+    bool is_good = attach_find_gates(target);
     for (uint64_t pause = 500000; is_good && !addition.is_done; pause += pause / 4) {
-        is_good = attach_with_stop(target, gate, attach_add_in_stop, &addition);
+        is_good = attach_with_stop(target, attach_add_in_stop, &addition);
         if (is_good && !addition.is_done && attach_is_late(target)) {
             is_good = attach_refuse_late(target);
         }
@@ -1313,19 +1523,37 @@ static bool attach_add_call(attach_target *target) {
     return is_good;
 }
 
-static bool attach_wake_in_stop(attach_stop *stop, void *of) {
-    (void)of;
-    attach_end_wait(stop);
-    return true;
+/* From 3.14 on nothing is pending yet that is done in a wait for a lock, where CPython does not look at the script: a call of
+   PyErr_CheckSignals is, which looks. If the script was run meanwhile, or taken back, that does nothing. */
+static bool attach_tell_of_script(attach_stop *stop) {
+    attach_target *target = stop->target;
+    const attach_symbol *symbols = target->symbols;
+    if (target->is_told || target->version < 0x030e || !attach_lay_frame(stop)) {
+        return true;
+    }
+    target->is_told = attach_call(stop, symbols[ATTACH_ADD_PENDING].at, symbols[ATTACH_CHECK_SIGNALS].at, 0, NULL);
+    return target->is_told || attach_refuse_return(stop);
 }
 
-/* The main thread may have begun to wait for a lock after the call was added, and before CPython looked for such. */
+static bool attach_wake_in_stop(attach_stop *stop, void *of) {
+    (void)of;
+    bool is_waiting = attach_waits_for_lock(stop), is_good = !is_waiting || attach_tell_of_script(stop);
+    if (is_waiting && is_good) {
+        attach_end_wait(stop);
+    }
+    return is_good;
+}
+
+/* The main thread may wait for a lock: since before it was asked for the script; or since after the call was added, and before
+   CPython looked for such. */
 static void attach_wake(attach_target *target) {
     char path[64], call[256];
     snprintf(path, sizeof path, "/proc/%ld/task/%ld/syscall", target->order->pid, (long)attach_find_thread(target));
     bool is_known = attach_read_text(path, call, sizeof call);
-    if (target->version < 0x030e && (!is_known || atoi(call) == SYS_futex)) {
-        (void)attach_with_stop(target, 0, attach_wake_in_stop, NULL);
+    if (is_known && atoi(call) != SYS_futex && atoi(call) != SYS_restart_syscall) {
+        target->hindrance[0] = '\0';
+    } else if (!attach_find_gates(target) || !attach_with_stop(target, attach_wake_in_stop, NULL)) {
+        snprintf(target->hindrance, sizeof target->hindrance, "%.500s", target->why);
     }
 }
 
@@ -1360,7 +1588,7 @@ bool attach_process(const attach_order *order, char *path, size_t path_size, cha
     target->why = why;
     target->why_size = why_size;
     target->deadline_ns = attach_now() + (uint64_t)(order->timeout_s * 1e9);
-    target->memory = target->answer = -1;
+    target->memory = target->answer = target->script = -1;
     bool is_good = attach_prepare(target);
     if (is_good) {
         is_good = target->version >= 0x030e ? attach_ask_debugger(target, &place) : attach_add_call(target);

@@ -73,6 +73,30 @@ def after_input(act):
     threading.Thread(target=wait).start()
 
 
+def until_told(work):
+    told = []
+    after_input(lambda: told.append(True))
+    while not told:
+        assert work()
+    return True
+
+
+def compute_until_told(seconds):
+    return until_told(lambda: leaf(200) == 2646700)
+
+
+def sleep_until_told(seconds):
+    return until_told(lambda: one_sleep(0.05))
+
+
+def timed_lock_until_told(seconds):
+    """The time-out, which the kernel keeps, is long; nothing else ends it."""
+    lock = threading.Lock()
+    lock.acquire()
+    after_input(lock.release)
+    return lock.acquire(timeout=1000)
+
+
 def wait_for_lock(seconds):
     lock = threading.Lock()
     lock.acquire()

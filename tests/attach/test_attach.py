@@ -1,4 +1,6 @@
 """pyprof-ctl attach: programs that know nothing of the profiler have it brought in while they run, and come to the same end."""
+import concurrent.futures
+import glob
 import json
 import os
 import random
@@ -23,6 +25,8 @@ LIBRARY = os.path.join(TOOLS, 'libpyprof-%s.so' % TAG)  # it is found beside pyp
 PATIENCE = harness.patience(60)
 VERSION = harness.python_version()
 ELSEWHERE = os.path.join(os.environ['PYPROF_BUILD'], 'tests', 'attach', 'elsewhere')
+EMBEDDED = os.path.join(os.environ['PYPROF_BUILD'], 'tests', 'attach', 'embedded')
+CUT = os.path.join(os.environ['PYPROF_BUILD'], 'tests', 'attach', 'cut.so')
 
 # What app.py says at the end: what came out, what is new in __main__, no exception, no module.
 AS_EVER = ' [] None False False\n'
@@ -150,7 +154,7 @@ class Attached(Case):
                 begun = time.monotonic()
                 if self.reach(program, *words) is not None:
                     takes.append(time.monotonic() - begun)
-            text = self.reach(program, '--then', 'record', '-d', 0.1, '-r', 500, '-i', '-f', 'collapsed')
+            text = self.reach(program, '--then', 'record', '-d', 0.3, '-r', 500, '-i', '-f', 'collapsed')
             self.check_stacks(text or '')
             if kind == 'interrupted':
                 program.send_signal(signal.SIGINT)
@@ -162,15 +166,16 @@ class Attached(Case):
         roots = {stack.frames[0].name for stack in collapsed.parse(text) if stack.thread == 'MainThread'}
         self.assertLessEqual(roots, {'<module>', '_shutdown', '[unsettled]'})  # _shutdown: it ends, and has threads
 
-    @unittest.skipIf(VERSION >= (3, 14), 'CPython itself asks the main thread since 3.14, and that not in a wait')
     def test_who_waits_for_a_lock(self):
         """It is reached where it waits, which goes on and comes to the same end, as late as it should; Ctrl-C ends it still."""
-        for kind, seconds in (('wait_for_lock', 0), ('wait_for_rlock', 0), ('wait_for_event', 0), ('wait_for_queue', 0),
-                              ('wait_for_simple_queue', 0), ('timed_lock', 2), ('timed_rlock', 2), ('timed_event', 2),
-                              ('timed_queue', 2), ('timed_join', 2), ('join_computing', 2), ('join_sleeping', 2),
-                              ('wait_in_turns', 2), ('interrupted', 0)):
+        kinds = (('wait_for_lock', 0), ('wait_for_rlock', 0), ('wait_for_event', 0), ('wait_for_queue', 0),
+                 ('wait_for_simple_queue', 0), ('timed_lock', 2), ('timed_rlock', 2), ('timed_event', 2), ('timed_queue', 2),
+                 ('timed_join', 2), ('join_computing', 2), ('join_sleeping', 2), ('wait_in_turns', 2), ('interrupted', 0))
+        with concurrent.futures.ThreadPoolExecutor(7) as pool:  # side by side, as most of it is waiting
+            results = [(kind, pool.submit(self.attach_again_and_again, kind, seconds)) for kind, seconds in kinds]
+        for kind, result in results:
             with self.subTest(kind=kind):
-                takes = self.attach_again_and_again(kind, seconds)
+                takes = result.result()
                 self.assertLess(takes[len(takes) // 2], 2)
 
     def test_who_waits_for_a_moment(self):
@@ -182,12 +187,21 @@ class Attached(Case):
 
     def test_who_runs_in_another_thread(self):
         """CPython's main thread is the one that it was begun in, and that need not be the process's first."""
-        kinds = ('compute', 'sleep', 'threads') + (('wait_for_queue', 'timed_lock') if VERSION < (3, 14) else ())
-        for kind in kinds:
+        for kind in 'compute', 'sleep', 'threads', 'wait_for_queue', 'timed_lock':
             with self.subTest(kind=kind):
                 program = self.begin(kind, 2, ELSEWHERE)
                 time.sleep(random.random() / 10)
                 text = self.reach(program, '--then', 'record', '-d', 0.2, '-r', 500, '-i', '-f', 'collapsed')
+                self.assertIn('<module>', text)
+                self.finish(program)
+
+    def test_who_has_python_inside(self):
+        """No program called python3 there that told CPython what its main thread is."""
+        for kind in 'compute', 'threads', 'wait_for_queue':
+            with self.subTest(kind=kind):
+                program = self.begin(kind, 2, EMBEDDED)
+                time.sleep(random.random() / 10)
+                text = self.reach(program, '--then', 'record', '-d', 0.3, '-r', 500, '-i', '-f', 'collapsed')
                 self.assertIn('<module>', text)
                 self.finish(program)
 
@@ -232,6 +246,49 @@ class Attached(Case):
             out, complaint = self.rest(program)
             self.assertEqual((0, ''), (program.returncode, complaint))
             self.assertTrue(out.endswith('True' + AS_EVER), out)
+
+
+class Killed(Case):
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(self.remove_folders)
+        self.programs = []
+
+    def remove_folders(self):
+        for program in self.programs:
+            for path in glob.glob('/tmp/pyprof-attach-%d-*' % program.pid):
+                shutil.rmtree(path)
+
+    def attach_and_be_killed(self, program, step):
+        """Whether pyprof-ctl came so far; else it is done with what it does to the program."""
+        environment = dict(self.environment, LD_PRELOAD=CUT, PYPROF_CUT=str(step))
+        done = subprocess.run([CTL, 'attach', str(program.pid), '--timeout', '10'], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, env=environment, timeout=PATIENCE)
+        if done.returncode != -signal.SIGKILL:
+            self.assertEqual((0, b''), (done.returncode, done.stderr))
+        return done.returncode == -signal.SIGKILL
+
+    def be_killed_at_each_step(self, kind):
+        """A program for every five steps; answers how many there are."""
+        for first in range(1, 1000, 5):
+            program = self.begin(kind)
+            self.programs.append(program)
+            time.sleep(0.1)  # some kinds wait by then
+            for step in range(first, first + 5):
+                is_killed = self.attach_and_be_killed(program, step)
+                if not is_killed:
+                    break
+            self.ctl('attach', program.pid, '--timeout', 30)
+            self.finish(program)
+            if not is_killed:
+                return step - 1
+
+    def test_at_each_step(self):
+        """Whoever is killed at whatever step leaves a program that goes on, and that can be attached to."""
+        for kind in 'compute_until_told', 'sleep_until_told', 'wait_for_queue', 'timed_lock_until_told':
+            with self.subTest(kind=kind):
+                does_trace = VERSION < (3, 14) or 'sleep' not in kind and 'compute' not in kind
+                self.assertGreater(self.be_killed_at_each_step(kind), 10 if does_trace else 2)
 
 
 class Refused(Case):
