@@ -138,7 +138,7 @@ class Attached(Case):
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
                               env=self.environment, timeout=PATIENCE)
         if done.returncode != 0:
-            self.assertRegex(done.stderr, 'ended|it did not begin|there is no process|does not listen|was cut')
+            self.assertRegex(done.stderr, 'ended|it did not begin|there is no process|does not listen|was cut|nobody listens|no samples')
             program.wait(PATIENCE)
             return None
         self.assertEqual('', done.stderr)
@@ -169,8 +169,8 @@ class Attached(Case):
     def test_who_waits_for_a_lock(self):
         """It is reached where it waits, which goes on and comes to the same end, as late as it should; Ctrl-C ends it still."""
         kinds = (('wait_for_lock', 0), ('wait_for_rlock', 0), ('wait_for_event', 0), ('wait_for_queue', 0),
-                 ('wait_for_simple_queue', 0), ('timed_lock', 2), ('timed_rlock', 2), ('timed_event', 2), ('timed_queue', 2),
-                 ('timed_join', 2), ('join_computing', 2), ('join_sleeping', 2), ('wait_in_turns', 2), ('interrupted', 0))
+                 ('wait_for_simple_queue', 0), ('timed_lock', 3), ('timed_rlock', 3), ('timed_event', 3), ('timed_queue', 3),
+                 ('timed_join', 3), ('join_computing', 3), ('join_sleeping', 3), ('wait_in_turns', 3), ('interrupted', 0))
         with concurrent.futures.ThreadPoolExecutor(7) as pool:  # side by side, as most of it is waiting
             results = [(kind, pool.submit(self.attach_again_and_again, kind, seconds)) for kind, seconds in kinds]
         for kind, result in results:
@@ -325,6 +325,21 @@ class Refused(Case):
         os.waitpid(program.pid, 0x40000000)
         self.assertEqual(0, ptrace(17, program.pid, None, None))  # PTRACE_DETACH
         self.finish(program)
+
+    def test_ptrace_is_forbidden(self):
+        """Which is no matter from 3.14 on, but where the main thread waits for a lock."""
+        for kind in ('compute_until_told', 'wait_for_queue')[VERSION < (3, 14):]:
+            with self.subTest(kind=kind):
+                program = self.begin(kind)
+                time.sleep(0.3)
+                done = subprocess.run([CTL, 'attach', str(program.pid), '--timeout', '2'], stderr=subprocess.PIPE,
+                                      env=dict(self.environment, LD_PRELOAD=CUT, PYPROF_CUT='0'))
+                if kind == 'wait_for_queue':
+                    self.assertIn(b'may not be traced from here', done.stderr)
+                else:
+                    self.assertEqual((0, b''), (done.returncode, done.stderr))
+                self.assertEqual(kind == 'wait_for_queue', done.returncode == 1)
+                self.finish(program)
 
     def test_another_user(self):
         if os.geteuid() != 0:
