@@ -396,7 +396,7 @@ static bool attach_find_python(attach_target *target) {
     }
     if (maps == NULL || ferror(maps)) {
         (void)attach_refuse_rights(target);
-    } else if (!is_found) {
+    } else if (!is_found && attach_look_at_status(target)) { /* else it ended meanwhile */
         (void)attach_refuse(
             target,
             "no CPython was found in process %ld: neither its program nor its libraries have the names of "
