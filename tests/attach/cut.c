@@ -25,7 +25,13 @@ static void cut_step(void) {
     }
 }
 
-long ptrace(enum __ptrace_request request, ...) {
+#if defined(__GLIBC__)
+typedef enum __ptrace_request cut_request;
+#else
+typedef int cut_request;
+#endif
+
+long ptrace(cut_request request, ...) {
     va_list values;
     va_start(values, request);
     long thread = va_arg(values, pid_t);
