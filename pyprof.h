@@ -1576,6 +1576,14 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 /* The names of parked threads that are due within so long are looked up together. */
 #define PYPROF__NAMES_TOGETHER_NS UINT64_C(30000000)
 
+/* Snapshots. While so many bytes are copied the sampler's lock is held: some 20 us, and as much again where the kernel
+   clears the pages first. At the end what has changed meanwhile is copied anew, up to the second number. The lock is let go
+   twice as often as there are pieces, and the third number more, and then no more. 32,768 blocks are 4 KiB of bits; of 100,000 nodes a block has 16. */
+#define PYPROF__COPY_PIECE ((size_t)64 << 10)
+#define PYPROF__COPY_END ((size_t)512 << 10)
+#define PYPROF__COPY_PAUSES_MORE 16u
+#define PYPROF__CHANGES_BLOCKS 32768u
+
 /* CPU time beside waiting (pyprof__claim), in half gaps of time: a longer memory is steadier where bursts are alike, a
    shorter one follows a program that changes. The stock keeps a rate that was estimated too high from running dry. */
 #define PYPROF__CLAIM_MEMORY 128.0
@@ -4989,6 +4997,19 @@ static uint32_t pyprof__span_kind(const pyprof__span *span) {
     return span->track_and_kind & 7u;
 }
 
+/* Which items of an array have changed since whoever copies it in pieces took them: a bit for each block of them. The
+   last block has all that are behind the others, too. */
+typedef struct pyprof__changes {
+    uint32_t shift; /* a block has 1 << shift items */
+    uint64_t bits[PYPROF__CHANGES_BLOCKS / 64];
+} pyprof__changes;
+
+/* Of a profile that is copied in pieces, while it grows: what of the pieces taken is not as it was. New items are not
+   noted, as whoever copies sees by their number that they are there; and texts and functions never change. */
+typedef struct pyprof__copying {
+    pyprof__changes nodes, spans;
+} pyprof__copying;
+
 /* Made by pyprof_start, and filled until pyprof_stop gives it to the host; or a copy, made by pyprof_snapshot. All that
    it holds is from its own memory, within a budget that it shares with its copies. */
 struct pyprof_profile {
@@ -5018,7 +5039,8 @@ struct pyprof_profile {
     uint32_t unresolved;   /* functions: the markers that stand for what cannot be told */
     uint32_t truncated;
     uint32_t unsettled;
-    bool has_short_paths; /* relative paths are already the ends by which others were shown: they stay */
+    bool has_short_paths;     /* relative paths are already the ends by which others were shown: they stay */
+    pyprof__copying *copying; /* NULL = nobody copies it in pieces */
     /* The last one, as all before it is copied at once while others may add to it. */
     pyprof__atomic64 kept; /* address of a pyprof__kept_text, the first of a list that only grows; 0 = there is none */
 };
@@ -5123,6 +5145,28 @@ static void pyprof__profile_seal(pyprof_profile *profile) {
         pyprof__release(&profile->memory, tables[i]->slots, tables[i]->slot_count * sizeof(pyprof__slot));
         tables[i]->slots = NULL;
         tables[i]->slot_count = 0;
+    }
+}
+
+static void pyprof__note_change(pyprof__changes *changes, uint32_t index) {
+    uint32_t block = index >> changes->shift;
+    block = block < PYPROF__CHANGES_BLOCKS ? block : PYPROF__CHANGES_BLOCKS - 1;
+    changes->bits[block / 64] |= UINT64_C(1) << block % 64;
+}
+
+static void pyprof__note_all_changed(pyprof__changes *changes) {
+    memset(changes->bits, 0xff, sizeof changes->bits);
+}
+
+static void pyprof__note_node(pyprof_profile *profile, uint32_t node) {
+    if (profile->copying != NULL) {
+        pyprof__note_change(&profile->copying->nodes, node);
+    }
+}
+
+static void pyprof__note_span(pyprof_profile *profile, uint32_t span) {
+    if (profile->copying != NULL) {
+        pyprof__note_change(&profile->copying->spans, span);
     }
 }
 
@@ -5400,6 +5444,9 @@ static void pyprof__link_span(pyprof_profile *profile, uint32_t index) {
     items[index].next = PYPROF__NONE;
     uint32_t *link = track->last == PYPROF__NONE ? &track->first : &items[track->last].next;
     *link = index;
+    if (track->last != PYPROF__NONE) {
+        pyprof__note_span(profile, track->last);
+    }
     track->last = index;
 }
 
@@ -5432,6 +5479,9 @@ static void pyprof__coarsen(pyprof_profile *profile, bool any_kind) {
     pyprof__unlink_timeline(profile);
     for (uint32_t i = 0; i < kept; i++) {
         pyprof__link_span(profile, i);
+    }
+    if (profile->copying != NULL) {
+        pyprof__note_all_changed(&profile->copying->spans);
     }
 }
 
@@ -5488,6 +5538,7 @@ static void pyprof__extend_timeline(pyprof_profile *profile, uint32_t track_inde
     items[index].wall_ns += wall;
     items[index].cpu_ns += cpu;
     items[index].samples += samples;
+    pyprof__note_span(profile, index);
 }
 
 /* Adds a stretch of time to the node in which a stack ends, and to the end of its track. In ns. */
@@ -5498,6 +5549,7 @@ static void pyprof__add_time(pyprof_profile *profile, uint32_t track, uint32_t n
     sums->cpu_ns += cpu;
     sums->wall_idle_ns += (kind & PYPROF__IDLE) ? wall : 0;
     sums->gil_ns += (kind & PYPROF__GIL) ? wall : 0;
+    pyprof__note_node(profile, node);
     if (wall > 0 || cpu > 0) {
         pyprof__extend_timeline(profile, track, node, kind, wall, cpu, 0);
     }
@@ -5509,6 +5561,7 @@ static void pyprof__count_samples(pyprof_profile *profile, uint32_t track, uint3
     pyprof__node *sums = pyprof__node_at(profile, node);
     sums->samples += count;
     sums->samples_idle += (kind & PYPROF__IDLE) ? count : 0;
+    pyprof__note_node(profile, node);
     pyprof__extend_timeline(profile, track, node, kind, 0, 0, count);
 }
 
@@ -5520,26 +5573,44 @@ static void pyprof__add_absence(pyprof_profile *profile, uint32_t track, uint64_
     }
 }
 
-/* A copy of everything but what things are looked up by, within the same budget; NULL = no room. The caller frees it by
-   pyprof_free. Nobody may change the profile meanwhile. */
-static pyprof_profile *pyprof__profile_copy(const pyprof_profile *profile) {
+/* An empty profile, within the budget of another one; NULL = no room. The caller frees it by pyprof_free. */
+static pyprof_profile *pyprof__profile_beside(const pyprof_profile *profile) {
     pyprof__memory memory = profile->memory;
     memory.used = memory.peak = memory.reserve = 0;
     pyprof_profile *copy = (pyprof_profile *)pyprof__alloc(&memory, sizeof *copy);
+    if (copy != NULL) {
+        pyprof__profile_init(copy, &memory);
+        if (memory.budget != NULL) {
+            pyprof__add(&memory.budget->holders, 1);
+        }
+    }
+    return copy;
+}
+
+/* Copies all but what is in arrays: those of the copy stay. */
+static void pyprof__copy_facts(pyprof_profile *copy, const pyprof_profile *profile) {
+    pyprof_profile own;
+    memcpy(&own, copy, sizeof own);
+    memcpy(copy, profile, offsetof(pyprof_profile, kept));
+    copy->copying = NULL;
+    copy->memory = own.memory;
+    copy->bytes = own.bytes;
+    copy->strings = own.strings;
+    copy->functions = own.functions;
+    copy->nodes = own.nodes;
+    copy->tracks = own.tracks;
+    copy->timeline = own.timeline;
+    copy->samples = own.samples;
+}
+
+/* A copy of everything but what things are looked up by, within the same budget; NULL = no room. The caller frees it by
+   pyprof_free. Nobody may change the profile meanwhile. */
+static pyprof_profile *pyprof__profile_copy(const pyprof_profile *profile) {
+    pyprof_profile *copy = pyprof__profile_beside(profile);
     if (copy == NULL) {
         return NULL;
     }
-    memcpy(copy, profile, offsetof(pyprof_profile, kept));
-    copy->kept.value = 0;
-    copy->memory = memory;
-    pyprof__table_init(&copy->strings, sizeof(pyprof__string), profile->strings.key_size);
-    pyprof__table_init(&copy->functions, sizeof(pyprof__function), profile->functions.key_size);
-    pyprof__table_init(&copy->nodes, sizeof(pyprof__node), profile->nodes.key_size);
-    if (memory.budget != NULL) {
-        pyprof__add(&memory.budget->holders, 1);
-    }
-    copy->bytes.data = copy->tracks.data = copy->timeline.data = copy->samples.data = NULL;
-    copy->bytes.capacity = copy->tracks.capacity = copy->timeline.capacity = copy->samples.capacity = 0;
+    pyprof__copy_facts(copy, profile);
     if (pyprof__array_copy(&copy->memory, &copy->bytes, &profile->bytes) &&
         pyprof__array_copy(&copy->memory, &copy->strings.items, &profile->strings.items) &&
         pyprof__array_copy(&copy->memory, &copy->functions.items, &profile->functions.items) &&
@@ -6081,6 +6152,7 @@ typedef struct pyprof__sampler {
     uint32_t dump_wanted;          /* the sampler's: the one that it serves, */
     uint64_t dump_until;           /* and for how long; 0 = none */
     pyprof__atomic32 visitors;     /* calls that use the sampler without the lifecycle's lock */
+    pyprof__atomic32 tick_waits;   /* 1: a tick is due, and wants the lock */
     pthread_mutex_t lock;          /* guards all below but is_unloaded (set before must_stop) and is_unreturned
                                       (read when the thread has ended) */
     pyprof_profile *profile;
@@ -9159,7 +9231,9 @@ static void pyprof__lead(pyprof__sampler *sampler, const pyprof__plan *plan, boo
 
 /* Does the tick of a deadline that has come, at now. */
 static void pyprof__keep_deadline(pyprof__sampler *sampler, pyprof__plan *plan, uint64_t now) {
+    pyprof__set(&sampler->tick_waits, 1); /* whoever copies in pieces would take the lock again at once */
     pthread_mutex_lock(&sampler->lock);
+    pyprof__set(&sampler->tick_waits, 0);
     pyprof__note_lateness(&sampler->holder, now, now - plan->next);
     pyprof__tick(sampler);
     bool is_new = pyprof__advance(sampler, plan, now);
@@ -13795,7 +13869,7 @@ static bool pyprof__copy_output_path(pyprof__sampler *sampler) {
 //                         not while it is saved, or a result is told to the logger.
 //   pyprof__sampler.lock  guards the sampler's state and the profile; both locks together, names that the host gave.
 //                         Taken by the sampler's thread for each tick, by others for as long as they read or copy.
-//   no lock               atomics: lock_holder, active_in, visitors, must_stop, ready, dumps_wanted, dumps_served; and
+//   no lock               atomics: lock_holder, active_in, visitors, tick_waits, must_stop, ready, dumps_wanted, dumps_served; and
 //                         pyprof__handler, see >>handler.
 // Order: pyprof__lifecycle first. The sampler's thread takes only its own lock, so pyprof_stop may take
 // pyprof__lifecycle and wait for that thread to end. pyprof_dump works under one at a time: pyprof__lifecycle for a
@@ -14364,11 +14438,165 @@ PYPROF_API bool pyprof_is_active(void) {
 // which are checked here and nowhere further in. Out: a result; why it failed was said, and is told to the recording's
 // logger. Any thread of the host; never the signal handler.
 // Locks, see >>lifecycle: pyprof_snapshot, _get_stats, _name_thread and _name_interpreter take both for as long as they
-// run, pyprof_dump each for a moment.
-// Begin with pyprof_snapshot, pyprof_dump, pyprof__set_name.
+// run, but that pyprof_snapshot lets ticks in between; pyprof_dump takes each for a moment.
+// Begin with pyprof_snapshot, pyprof__copy_pieces, pyprof_dump, pyprof__set_name.
 
-/* The sampler stands still while the profile is copied. Parked threads have no samples there since they were last
-   brought up to date: that is done first. */
+/* A snapshot under way. Its pieces are copied with the sampler's lock, which is let go between them. */
+typedef struct pyprof__copier {
+    const pyprof_profile *from;
+    pyprof_profile *copy;
+    pyprof__copying changed; /* of what the copy has already */
+    size_t left;             /* bytes that may still be copied until the lock is let go */
+    uint32_t pauses_left;    /* 0 = from here on it is not let go */
+} pyprof__copier;
+
+/* A block has so many items that twice what there is has room in all blocks. */
+static void pyprof__changes_begin(pyprof__changes *changes, uint32_t count) {
+    memset(changes, 0, sizeof *changes);
+    while (((uint64_t)PYPROF__CHANGES_BLOCKS << changes->shift) < 2 * (uint64_t)count) {
+        changes->shift++;
+    }
+}
+
+/* Copies items from first up to end, both there and with room here, as far as left allows. The first one that was not
+   copied. */
+static uint32_t pyprof__copy_items(pyprof__copier *self, pyprof__array *to, const pyprof__array *from, uint32_t first,
+                                   uint32_t end) {
+    size_t size = from->item_size, most = self->left / size;
+    end = end - first > most ? first + (uint32_t)most : end;
+    if (end > first) {
+        memcpy((char *)to->data + first * size, (const char *)from->data + first * size, (end - first) * size);
+        self->left -= (end - first) * size;
+    }
+    return end;
+}
+
+/* Copies the items that have come since. False: some are still to come. */
+static bool pyprof__copy_new(pyprof__copier *self, pyprof__array *to, const pyprof__array *from) {
+    uint32_t end = to->capacity < from->count ? to->capacity : from->count;
+    to->count = pyprof__copy_items(self, to, from, to->count, end);
+    return to->count == from->count;
+}
+
+/* Copies a block anew. False: it did not fit into left. */
+static bool pyprof__copy_block(pyprof__copier *self, pyprof__array *to, const pyprof__array *from, uint32_t shift,
+                               uint32_t block) {
+    uint64_t first = (uint64_t)block << shift, behind = (uint64_t)(block + 1) << shift;
+    uint32_t end = block == PYPROF__CHANGES_BLOCKS - 1 || behind > to->count ? to->count : (uint32_t)behind;
+    return first >= end || ((end - first) * from->item_size <= self->left &&
+                            pyprof__copy_items(self, to, from, (uint32_t)first, end) == end);
+}
+
+/* Copies anew what has changed. False: some is still to come. */
+static bool pyprof__copy_changed(pyprof__copier *self, pyprof__array *to, const pyprof__array *from,
+                                 pyprof__changes *changes) {
+    for (uint32_t i = 0; i < PYPROF__CHANGES_BLOCKS / 64; i++) {
+        while (changes->bits[i] != 0) {
+            if (!pyprof__copy_block(self, to, from, changes->shift,
+                                    i * 64 + (uint32_t)__builtin_ctzll(changes->bits[i]))) {
+                return false;
+            }
+            changes->bits[i] &= changes->bits[i] - 1;
+        }
+    }
+    return true;
+}
+
+/* Copies up to so many bytes of what the copy lacks. With the sampler's lock. False: more is to come. */
+static bool pyprof__copy_piece(pyprof__copier *self, size_t most) {
+    const pyprof_profile *from = self->from;
+    pyprof_profile *copy = self->copy;
+    pyprof__array *spans = &copy->timeline;
+    self->left = most;
+    spans->count = spans->count < from->timeline.count ? spans->count : from->timeline.count; /* it was made coarser */
+    return pyprof__copy_new(self, &copy->bytes, &from->bytes) &&
+           pyprof__copy_new(self, &copy->strings.items, &from->strings.items) &&
+           pyprof__copy_new(self, &copy->functions.items, &from->functions.items) &&
+           pyprof__copy_new(self, &copy->nodes.items, &from->nodes.items) &&
+           pyprof__copy_new(self, spans, &from->timeline) &&
+           pyprof__copy_changed(self, &copy->nodes.items, &from->nodes.items, &self->changed.nodes) &&
+           pyprof__copy_changed(self, spans, &from->timeline, &self->changed.spans);
+}
+
+/* Makes room for so many items, and some more, as they may become more until they are copied. False: no room. */
+static bool pyprof__copy_room(pyprof_profile *copy, pyprof__array *to, uint32_t count) {
+    return count <= to->capacity || pyprof__array_resize(&copy->memory, to, (size_t)count + count / 32 + 16) ||
+           pyprof__array_resize(&copy->memory, to, count);
+}
+
+/* Bytes that a profile's arrays take. */
+static size_t pyprof__size_of(const pyprof_profile *profile) {
+    return profile->bytes.count + profile->strings.items.count * sizeof(pyprof__string) +
+           profile->functions.items.count * sizeof(pyprof__function) +
+           profile->nodes.items.count * sizeof(pyprof__node) + profile->timeline.count * sizeof(pyprof__span);
+}
+
+/* Lets go of the sampler's lock for a moment: until a tick that waits for it has it. Meanwhile there is room made for all
+   that is there now. False: no room. */
+static bool pyprof__copy_pause(pyprof__copier *self, pyprof__sampler *sampler) {
+    const pyprof_profile *from = self->from;
+    pyprof_profile *copy = self->copy;
+    uint32_t bytes = from->bytes.count, strings = from->strings.items.count, functions = from->functions.items.count,
+             nodes = from->nodes.items.count, spans = from->timeline.count;
+    bool is_last = self->pauses_left == 0;
+    if (!is_last) {
+        self->pauses_left--;
+        pthread_mutex_unlock(&sampler->lock);
+    }
+    bool has_room =
+        pyprof__copy_room(copy, &copy->bytes, bytes) && pyprof__copy_room(copy, &copy->strings.items, strings) &&
+        pyprof__copy_room(copy, &copy->functions.items, functions) &&
+        pyprof__copy_room(copy, &copy->nodes.items, nodes) && pyprof__copy_room(copy, &copy->timeline, spans);
+    while (!is_last && pyprof__get(&sampler->tick_waits)) {
+        pyprof__sleep_ns(20000);
+    }
+    if (!is_last) {
+        pthread_mutex_lock(&sampler->lock);
+    }
+    return has_room;
+}
+
+/* The whole, step by step: the copy gets what it lacks, piece by piece; when it lacks nothing parked threads are brought up
+   to date, which have no samples in the profile since they last were, and what that has changed is copied, too. Up to there
+   the lock is held, so that the copy is of one moment. A profile that changes faster than it is copied is copied at once
+   in the end. False: no room. */
+static bool pyprof__copy_pieces(pyprof__copier *self, pyprof__sampler *sampler) {
+    self->pauses_left = PYPROF__COPY_PAUSES_MORE + (uint32_t)(2 * (pyprof__size_of(self->from) / PYPROF__COPY_PIECE));
+    while (pyprof__copy_pause(self, sampler)) {
+        bool is_last = self->pauses_left == 0;
+        if (pyprof__copy_piece(self, is_last ? SIZE_MAX : PYPROF__COPY_PIECE)) {
+            pyprof__settle_waiting(sampler);
+            if (pyprof__copy_piece(self, is_last ? SIZE_MAX : PYPROF__COPY_END)) {
+                return pyprof__array_copy(&self->copy->memory, &self->copy->tracks, &self->from->tracks);
+            }
+        }
+    }
+    return false;
+}
+
+/* With both locks. NULL: no room. */
+static pyprof_profile *pyprof__copy_recording(pyprof__sampler *sampler) {
+    pyprof__copier copier;
+    pyprof_profile *profile = sampler->profile;
+    copier.from = profile;
+    copier.copy = pyprof__profile_beside(profile);
+    copier.left = copier.pauses_left = 0;
+    if (copier.copy == NULL) {
+        return NULL;
+    }
+    pyprof__changes_begin(&copier.changed.nodes, profile->nodes.items.count);
+    pyprof__changes_begin(&copier.changed.spans, profile->timeline.count);
+    profile->copying = &copier.changed;
+    bool is_whole = pyprof__copy_pieces(&copier, sampler);
+    profile->copying = NULL;
+    if (is_whole) {
+        pyprof__copy_facts(copier.copy, profile);
+        return copier.copy;
+    }
+    pyprof_free(copier.copy);
+    return NULL;
+}
+
 PYPROF_API pyprof_result pyprof_snapshot(pyprof_profile **profile) {
     pyprof_result result = PYPROF_OK;
     if (profile != NULL) {
@@ -14382,8 +14610,7 @@ PYPROF_API pyprof_result pyprof_snapshot(pyprof_profile **profile) {
         pyprof__say_not_active();
         result = PYPROF_ERROR_NOT_ACTIVE;
     } else {
-        pyprof__settle_waiting(sampler);
-        *profile = pyprof__profile_copy(sampler->profile);
+        *profile = pyprof__copy_recording(sampler);
         if (*profile != NULL) {
             pyprof__fill_stats(sampler, &(*profile)->stats);
             (*profile)->stats.sampler_cpu_ns = pyprof__clock(pyprof__cpu_clock(sampler->tid));

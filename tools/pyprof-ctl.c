@@ -25,17 +25,20 @@
 #include <dirent.h>
 #include <errno.h>
 #include <getopt.h>
+#include <locale.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
+#include <wchar.h>
 
 enum {
     CTL_FAILED = 1,
@@ -60,7 +63,7 @@ static const char ctl_help[] =
     "  snapshot PID            what was recorded so far; the recording goes on\n"
     "  start PID               begins a recording\n"
     "  stop PID                ends it, and writes it; also one that the program began, which then has none\n"
-    "  top PID                 what takes most, anew each second; q ends it\n"
+    "  top PID                 what takes most, anew each second; q ends it, h tells the other keys\n"
     "  heap PID                what of its memory is in use, by the lines of Python that allocated it; as soon\n"
     "                          as sampling was begun there: by --start, or by the program (pyprof_heap_start)\n"
     "  attach PID              has a program with CPython listen that was not made for it\n"
@@ -100,7 +103,7 @@ static const char ctl_options_help[] =
     " list, status, dump, top and heap --stats:\n"
     "      --json              for programs: one line of JSON, of list one a program\n"
     "      --once              top: print one second's figures, and end\n"
-    "  -n, --rows ROWS         top: that many (default: 20)\n"
+    "  -n, --rows ROWS         top: that many (default: 20, and on a terminal what has room)\n"
     "\n"
     " attach:\n"
     "      --timeout SECONDS   within which the program's main thread has to run Python (default: 10)\n"
@@ -113,6 +116,16 @@ static const char ctl_options_help[] =
 
 /* ---- messages ----------------------------------------------------------------------------------------------- */
 
+static bool ctl_has_screen; /* top shows its figures where the terminal shows something else again afterwards */
+
+static void ctl_leave_screen(void) {
+    if (ctl_has_screen) {
+        fputs("\033[?1049l", stdout);
+        fflush(stdout);
+        ctl_has_screen = false;
+    }
+}
+
 /* One line on standard error, whatever names have in them. Always CTL_FAILED. */
 __attribute__((format(printf, 1, 2))) static int ctl_complain(const char *format, ...) {
     char text[2048];
@@ -123,6 +136,7 @@ __attribute__((format(printf, 1, 2))) static int ctl_complain(const char *format
     for (char *at = text; *at != '\0'; at++) {
         *at = (unsigned char)*at < ' ' || *at == 0x7f ? '?' : *at;
     }
+    ctl_leave_screen();
     fprintf(stderr, "pyprof-ctl: %s\n", text);
     return CTL_FAILED;
 }
@@ -434,7 +448,6 @@ static bool ctl_check_heap(const ctl_request *request) {
 /* False: it was said what is wrong. *help: it was asked for. */
 static bool ctl_parse(int argc, char **argv, ctl_request *request, bool *help) {
     int option, given[64], count = 0;
-    request->rows = 20;
     request->patience_s = CTL_PATIENCE_S;
     request->attach.timeout_s = 10;
     opterr = 0;
@@ -1174,12 +1187,15 @@ static void ctl_end(int number) {
     ctl_is_over = 1;
 }
 
-/* Ctrl-C ends the wait for time, not what is then still to be asked for. */
+/* Ctrl-C ends the wait for time, not what is then still to be asked for; and so with the terminal's other signals. */
 static void ctl_hold_signals(void) {
     sigset_t ends;
     sigemptyset(&ends);
     sigaddset(&ends, SIGINT);
     sigaddset(&ends, SIGTERM);
+    sigaddset(&ends, SIGHUP);
+    sigaddset(&ends, SIGTSTP);
+    sigaddset(&ends, SIGWINCH);
     (void)sigprocmask(SIG_BLOCK, &ends, &ctl_usual_mask);
 }
 
@@ -1364,13 +1380,17 @@ static bool ctl_keep_node(void *user, const pyprof_node *node) {
 }
 
 /* A text that came from elsewhere, for a terminal or inside a JSON string. */
-static void ctl_put(const char *before, pyprof_text text, bool is_json) {
+static void ctl_put_into(FILE *to, const char *before, pyprof_text text, bool is_json) {
     static pyprof__out out;
     out.write = ctl_write_to;
-    out.user = stdout;
+    out.user = to;
     pyprof__put_text(&out, before);
     (is_json ? pyprof__put_json : pyprof__put_collapsed)(&out, text.data, text.size);
     pyprof__flush(&out);
+}
+
+static void ctl_put(const char *before, pyprof_text text, bool is_json) {
+    ctl_put_into(stdout, before, text, is_json);
 }
 
 static void ctl_put_frame(const pyprof_node *node, bool is_json, bool is_first) {
@@ -1457,19 +1477,47 @@ static int ctl_tell_dump(const ctl_request *request) {
     return is_good && ctl_is_written() ? EXIT_SUCCESS : CTL_FAILED;
 }
 
-/* ---- top ---------------------------------------------------------------------------------------------------- */
+/* ---- top: what it counts --------------------------------------------------------------------------------------- */
 
-/* What keys change. */
+/* What keys change, and what is shown by that. */
 typedef struct ctl_top {
     pyprof_output view;
-    bool by_total;
+    bool by_total, is_paused, has_help;
+    char thread[256]; /* the name of the only one that is shown; "" = all are */
     unsigned long rows;
+    pyprof_profile *shown; /* NULL = nothing yet */
 } ctl_top;
 
 static int ctl_by_total(const void *one, const void *other) {
     const pyprof_row *a = (const pyprof_row *)one, *b = (const pyprof_row *)other;
     return a->total != b->total ? (a->total < b->total ? 1 : -1) : (a->self < b->self) - (a->self > b->self);
 }
+
+/* What all threads did, whatever is shown of them. */
+typedef struct ctl_totals {
+    uint64_t gil_ns;
+    uint32_t threads, active;
+    bool is_active; /* the last one of these */
+} ctl_totals;
+
+static bool ctl_add_to_totals(void *user, const pyprof_node *node) {
+    ctl_totals *totals = (ctl_totals *)user;
+    bool is_thread = node->parent == PYPROF_NO_NODE;
+    totals->threads += is_thread && node->tid != 0;
+    totals->is_active = totals->is_active && !is_thread;
+    if (!totals->is_active && node->wall_ns > node->wall_idle_ns) {
+        totals->is_active = true;
+        totals->active++;
+    }
+    totals->gil_ns += node->gil_ns;
+    return true;
+}
+
+static uint64_t ctl_lost(const pyprof_stats *stats) {
+    return stats->lost_late + stats->lost_pending + stats->lost_unsettled + stats->lost_unreadable + stats->lost_memory;
+}
+
+static const char *const ctl_metrics[] = {"wall", "cpu", "gil", "samples"};
 
 static void ctl_put_row_json(const pyprof_row *row, bool is_first) {
     ctl_put(is_first ? "{\"name\":\"" : ",{\"name\":\"", row->name, true);
@@ -1482,69 +1530,294 @@ static void ctl_put_row_json(const pyprof_row *row, bool is_first) {
            row->total_share);
 }
 
-static void ctl_put_row(const pyprof_row *row) {
-    printf("%6.1f%% %6.1f%%  ", 100 * row->self_share, 100 * row->total_share);
-    ctl_put("", row->name, false);
+static void ctl_put_row(FILE *to, const pyprof_row *row) {
+    fprintf(to, "%6.1f%% %6.1f%%  ", 100 * row->self_share, 100 * row->total_share);
+    ctl_put_into(to, "", row->name, false);
     if (row->path.size > 0) {
-        ctl_put(" (", row->file, false);
-        printf(":%d)", (int)row->line);
+        ctl_put_into(to, " (", row->file, false);
+        fprintf(to, ":%d)", (int)row->line);
     }
-    putchar('\n');
+    fputc('\n', to);
 }
 
-/* Prints what took most. False: no memory. */
-static bool ctl_put_top(const ctl_request *request, const pyprof_profile *profile, const ctl_top *top) {
+static void ctl_put_facts(FILE *to, const ctl_request *request, const ctl_top *top, const pyprof_facts *facts,
+                          const ctl_totals *totals) {
+    double seconds = facts->duration_ns > 0 ? (double)facts->duration_ns / 1e9 : 1;
+    double gil = (double)totals->gil_ns / 1e9 / seconds, rate = (double)facts->stats.ticks / seconds;
+    if (request->is_json) {
+        printf("{\"duration_ns\":%llu,\"samples\":%llu,\"gil_share\":%.6f,\"threads\":%u,\"threads_active\":%u,"
+               "\"rate_hz\":%.3f,\"samples_lost\":%llu,\"ticks_missed\":%llu,\"metric\":\"%s\",\"rows\":[",
+               (unsigned long long)facts->duration_ns, (unsigned long long)facts->stats.samples, gil, totals->threads,
+               totals->active, rate, (unsigned long long)ctl_lost(&facts->stats),
+               (unsigned long long)facts->stats.ticks_missed, ctl_metrics[top->view.metric % 4]);
+        return;
+    }
+    ctl_put_into(to, "", facts->process, false);
+    fprintf(to, " (%s): %.1f s, %llu samples%s\n", request->host, seconds, (unsigned long long)facts->stats.samples,
+            top->is_paused ? " (paused)" : "");
+    fprintf(to, "GIL %.0f%%, %u of %u threads active, %.0f Hz, %llu samples lost, %llu ticks missed\n\n", 100 * gil,
+            totals->active, totals->threads, rate, (unsigned long long)ctl_lost(&facts->stats),
+            (unsigned long long)facts->stats.ticks_missed);
+    fprintf(to, "   self   total  %s, %s time%s", top->view.detail == PYPROF_DETAIL_FUNCTION ? "function" : "line",
+            ctl_metrics[top->view.metric % 4], top->view.include_idle ? ", waiting too" : "");
+    if (top->thread[0] != '\0') {
+        const pyprof_text name = {top->thread, strlen(top->thread)};
+        ctl_put_into(to, ", thread ", name, false);
+    }
+    fputc('\n', to);
+}
+
+/* Says what took most, in so many rows. False: no memory. */
+static bool ctl_put_top(FILE *to, const ctl_request *request, const ctl_top *top, unsigned long rows_wanted) {
+    const pyprof_output whole = {.threads_apart = true};
+    ctl_totals totals = {0, 0, 0, false};
+    const pyprof_visitor visitor = {.node = ctl_add_to_totals, .user = &totals};
+    pyprof_output view = top->view;
     pyprof_facts facts;
     size_t count = 0;
-    bool is_good =
-        pyprof_get_facts(profile, &facts) == PYPROF_OK && pyprof_top(profile, &top->view, NULL, &count) == PYPROF_OK;
+    view.thread = top->thread[0] != '\0' ? top->thread : view.thread;
+    bool is_good = pyprof_get_facts(top->shown, &facts) == PYPROF_OK &&
+                   pyprof_visit(top->shown, &whole, &visitor) == PYPROF_OK &&
+                   pyprof_top(top->shown, &view, NULL, &count) == PYPROF_OK;
     pyprof_row *rows = (pyprof_row *)calloc(count + 1, sizeof *rows);
-    is_good = is_good && rows != NULL && pyprof_top(profile, &top->view, rows, &count) == PYPROF_OK;
+    is_good = is_good && rows != NULL && pyprof_top(top->shown, &view, rows, &count) == PYPROF_OK;
     if (is_good && top->by_total) {
         qsort(rows, count, sizeof *rows, ctl_by_total);
     }
-    size_t shown = (size_t)pyprof__min64(count, top->rows);
-    if (is_good && request->is_json) {
-        printf("{\"duration_ns\":%llu,\"samples\":%llu,\"rows\":[", (unsigned long long)facts.duration_ns,
-               (unsigned long long)facts.stats.samples);
-    } else if (is_good) {
-        ctl_put("", facts.process, false);
-        printf(" (%s): %.1f s, %llu samples\n\n   self   total  %s\n", request->host, (double)facts.duration_ns / 1e9,
-               (unsigned long long)facts.stats.samples,
-               top->view.detail == PYPROF_DETAIL_FUNCTION ? "function" : "line");
+    if (is_good) {
+        ctl_put_facts(to, request, top, &facts, &totals);
     }
-    for (size_t i = 0; is_good && i < shown; i++) {
+    for (size_t i = 0; is_good && i < count && i < rows_wanted; i++) {
         if (request->is_json) {
             ctl_put_row_json(&rows[i], i == 0);
         } else {
-            ctl_put_row(&rows[i]);
+            ctl_put_row(to, &rows[i]);
         }
     }
-    fputs(is_good && request->is_json ? "]}\n" : "", stdout);
+    fputs(is_good && request->is_json ? "]}\n" : "", to);
     free(rows);
+    return is_good;
+}
+
+/* The name of the thread that comes after the one that is shown; behind the last one come all. */
+typedef struct ctl_next_thread {
+    const char *after;
+    char found[256];
+    bool is_passed, is_found;
+} ctl_next_thread;
+
+static bool ctl_find_thread(void *user, const pyprof_node *node) {
+    ctl_next_thread *next = (ctl_next_thread *)user;
+    if (node->parent != PYPROF_NO_NODE || node->name.size == 0 || node->name.size >= sizeof next->found) {
+        return true;
+    }
+    bool is_it = strlen(next->after) == node->name.size && memcmp(next->after, node->name.data, node->name.size) == 0;
+    if (next->is_passed && !next->is_found && !is_it) {
+        memcpy(next->found, node->name.data, node->name.size);
+        next->is_found = true;
+    }
+    next->is_passed = next->is_passed || is_it;
+    return true;
+}
+
+static void ctl_show_next_thread(ctl_top *top) {
+    const pyprof_output merged = {.include_idle = true};
+    ctl_next_thread next = {.after = top->thread, .is_passed = top->thread[0] == '\0'};
+    const pyprof_visitor visitor = {.node = ctl_find_thread, .user = &next};
+    if (top->shown != NULL && pyprof_visit(top->shown, &merged, &visitor) == PYPROF_OK) {
+        memcpy(top->thread, next.found, sizeof top->thread);
+    }
+}
+
+/* ---- top: the terminal ------------------------------------------------------------------------------------------ */
+
+static const char ctl_keys[] = "q ends, s sort, m metric, f lines, t thread, i idle, p pause, h help";
+
+static const char ctl_keys_help[] = "q       ends; a recording that was begun for this ends, too\n"
+                                    "s       sorts by the time of a function itself, or with what it calls\n"
+                                    "m       shows wall, cpu or gil time, or samples\n"
+                                    "f       shows functions, or their lines\n"
+                                    "t       shows one thread after the other, then all\n"
+                                    "i       shows what waits, too\n"
+                                    "p       pauses; what comes meanwhile is in the next figures\n"
+                                    "h, ?    shows this, and the figures again\n"
+                                    "\n"
+                                    "GIL     how much of the time a thread had it (without one: time in Python)\n"
+                                    "active  threads that ran at some time in this second\n"
+                                    "lost    samples that were not had; missed: the sampler came too late\n";
+
+static volatile sig_atomic_t ctl_is_resized, ctl_is_suspended;
+static struct termios ctl_usual, ctl_raw; /* the terminal's settings */
+static bool ctl_is_raw;
+
+static void ctl_note_signal(int number) {
+    ctl_is_resized = ctl_is_resized || number == SIGWINCH;
+    ctl_is_suspended = ctl_is_suspended || number == SIGTSTP;
+}
+
+/* Whether the terminal does what is written to it in escape sequences. */
+static bool ctl_knows_sequences(void) {
+    const char *name = getenv("TERM");
+    return isatty(STDOUT_FILENO) && name != NULL && name[0] != '\0' && strcmp(name, "dumb") != 0;
+}
+
+static void ctl_take_terminal(void) {
+    if (ctl_is_raw) {
+        (void)tcsetattr(STDIN_FILENO, TCSANOW, &ctl_raw);
+    }
+}
+
+static void ctl_give_terminal_back(void) {
+    ctl_leave_screen();
+    if (ctl_is_raw) {
+        (void)tcsetattr(STDIN_FILENO, TCSANOW, &ctl_usual);
+    }
+}
+
+static void ctl_begin_terminal(void) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = ctl_note_signal;
+    (void)sigaction(SIGWINCH, &action, NULL);
+    (void)sigaction(SIGTSTP, &action, NULL);
+    (void)setlocale(LC_CTYPE, "");
+    ctl_is_raw = tcgetattr(STDIN_FILENO, &ctl_usual) == 0;
+    ctl_raw = ctl_usual;
+    ctl_raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+    ctl_take_terminal();
+}
+
+/* How many bytes of a line have room in so many columns. What is no text of the locale takes a column a byte. */
+static size_t ctl_fitting(const char *line, size_t size, unsigned columns) {
+    mbstate_t state;
+    size_t at = 0;
+    memset(&state, 0, sizeof state);
+    for (unsigned used = 0; at < size;) {
+        wchar_t c = 0;
+        size_t bytes = mbrtowc(&c, line + at, size - at, &state);
+        int width = bytes > 0 && bytes <= size - at ? wcwidth(c) : -1;
+        if (width < 0) {
+            memset(&state, 0, sizeof state);
+            bytes = 1;
+            width = 1;
+        }
+        used += (unsigned)width;
+        if (used > columns) {
+            break;
+        }
+        at += bytes;
+    }
+    return at;
+}
+
+/* Puts lines where others are, cut at the screen's edges: what the terminal would wrap or scroll away is not there. */
+static void ctl_put_screen(const char *text, const struct winsize *size) {
+    fputs(ctl_has_screen ? "\033[H" : "\033[?1049h\033[H", stdout);
+    ctl_has_screen = true;
+    for (unsigned row = 0; row < size->ws_row && *text != '\0'; row++) {
+        size_t length = strcspn(text, "\n");
+        fputs(row > 0 ? "\n" : "", stdout);
+        (void)fwrite(text, 1, ctl_fitting(text, length, size->ws_col), stdout);
+        fputs("\033[K", stdout); /* to the end of the line */
+        text += length + (text[length] == '\n');
+    }
+    fputs("\033[J", stdout); /* and all lines below */
+}
+
+/* Shows what there is, or help. False: no memory, or it cannot be written. */
+static bool ctl_draw(const ctl_request *request, const ctl_top *top) {
+    enum {
+        OTHER_LINES = 6 /* than rows */
+    };
+    struct winsize size = {24, 80, 0, 0};
+    char *text = NULL;
+    size_t length = 0;
+    bool is_screen = ctl_knows_sequences();
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_row == 0 || size.ws_col == 0) {
+        size.ws_row = 24;
+        size.ws_col = 80;
+    }
+    unsigned long room = size.ws_row > OTHER_LINES ? size.ws_row - OTHER_LINES : 1;
+    unsigned long rows = top->rows > 0 ? top->rows : is_screen ? room : 20;
+    FILE *to = open_memstream(&text, &length);
+    bool is_good = to != NULL;
+    if (is_good && top->has_help) {
+        fputs(ctl_keys_help, to);
+    } else if (is_good) {
+        is_good = ctl_put_top(to, request, top, is_screen && rows > room ? room : rows);
+    }
+    if (is_good && isatty(STDOUT_FILENO)) {
+        fprintf(to, "\n%s%s", ctl_keys, is_screen ? "" : "\n\n");
+    }
+    is_good = to != NULL && fclose(to) == 0 && is_good;
+    if (is_good && is_screen) {
+        ctl_put_screen(text, &size);
+    } else if (is_good) {
+        fputs(text, stdout);
+    }
+    free(text);
     return is_good && ctl_is_written();
 }
 
-static void ctl_take_key(ctl_top *top, char key) {
-    pyprof_detail other = top->view.detail == PYPROF_DETAIL_FUNCTION ? PYPROF_DETAIL_LINE : PYPROF_DETAIL_FUNCTION;
-    top->by_total = key == 's' ? !top->by_total : top->by_total;
-    top->view.include_idle = key == 'i' ? !top->view.include_idle : top->view.include_idle;
-    top->view.detail = key == 'f' ? other : top->view.detail;
-    ctl_is_over = ctl_is_over || key == 'q';
+/* False: it is none of ours, and all stays as it is. */
+static bool ctl_take_key(ctl_top *top, char key) {
+    switch (key) {
+    case 's':
+        top->by_total = !top->by_total;
+        return true;
+    case 'm':
+        top->view.metric = (pyprof_metric)((top->view.metric + 1) % 4);
+        return true;
+    case 'f':
+        top->view.detail = top->view.detail == PYPROF_DETAIL_FUNCTION ? PYPROF_DETAIL_LINE : PYPROF_DETAIL_FUNCTION;
+        return true;
+    case 't':
+        ctl_show_next_thread(top);
+        return true;
+    case 'i':
+        return top->view.include_idle = !top->view.include_idle, true;
+    case 'p':
+        return top->is_paused = !top->is_paused, true;
+    case 'h':
+    case '?':
+        return top->has_help = !top->has_help, true;
+    case 'q':
+        ctl_is_over = 1;
+        return false;
+    default:
+        return false;
+    }
 }
 
-/* Takes what is typed within a second. False: it was the end. */
-static bool ctl_take_keys(ctl_top *top) {
+/* What has come by signals. Whether the screen is to be drawn anew. */
+static bool ctl_take_signals(void) {
+    bool is_anew = ctl_is_resized || ctl_is_suspended;
+    ctl_is_resized = 0;
+    if (ctl_is_suspended) {
+        ctl_is_suspended = 0;
+        ctl_give_terminal_back();
+        (void)raise(SIGSTOP);
+        ctl_take_terminal();
+    }
+    return is_anew;
+}
+
+/* Takes what is typed within a second, or longer while it is paused, and shows what that changes. False: it was the end. */
+static bool ctl_take_keys(const ctl_request *request, ctl_top *top) {
     struct pollfd keys = {STDIN_FILENO, POLLIN, 0};
     bool has_keys = isatty(STDIN_FILENO) != 0;
-    char key = 0;
     uint64_t end = pyprof__now() + 1000000000u;
-    for (uint64_t now = pyprof__now(); now < end && !ctl_is_over; now = pyprof__now()) {
-        bool is_typed = ctl_wait((double)(end - now) / 1e9, has_keys ? &keys : NULL);
+    char key = 0;
+    for (uint64_t now = pyprof__now(); (now < end || top->is_paused) && !ctl_is_over; now = pyprof__now()) {
+        bool is_typed = ctl_wait(now < end ? (double)(end - now) / 1e9 : 1, has_keys ? &keys : NULL), is_anew = false;
         if (is_typed && read(STDIN_FILENO, &key, 1) == 1) {
-            ctl_take_key(top, key);
+            is_anew = ctl_take_key(top, key);
         } else if (is_typed) {
-            has_keys = false; /* the terminal has gone */
+            has_keys = top->is_paused = false; /* the terminal has gone */
+        }
+        is_anew = ctl_take_signals() || is_anew;
+        if (is_anew && top->shown != NULL && !ctl_draw(request, top)) {
+            ctl_is_over = 1;
         }
     }
     return !ctl_is_over;
@@ -1554,17 +1827,12 @@ static bool ctl_take_keys(ctl_top *top) {
 static bool ctl_follow(const ctl_request *request, ctl_top *top) {
     pyprof_profile *before = ctl_get_profile(request, "snapshot");
     bool is_good = before != NULL;
-    while (is_good && ctl_take_keys(top)) {
+    while (is_good && ctl_take_keys(request, top)) {
         pyprof_profile *now = ctl_get_profile(request, "snapshot");
         pyprof_profile *difference = now != NULL ? ctl_difference(request, before, now) : NULL;
-        if (difference != NULL && isatty(STDOUT_FILENO)) { /* else it would take away what was complained of */
-            fputs("\033[H\033[2J", stdout);
-        }
-        is_good = difference != NULL && ctl_put_top(request, difference, top);
-        if (is_good && isatty(STDOUT_FILENO)) {
-            fputs("\nq ends, s sorts by total or self, f shows lines or functions, i what waits\n", stdout);
-        }
-        pyprof_free(difference);
+        pyprof_free(top->shown);
+        top->shown = difference;
+        is_good = difference != NULL && ctl_draw(request, top);
         pyprof_free(before);
         before = now;
     }
@@ -1572,31 +1840,31 @@ static bool ctl_follow(const ctl_request *request, ctl_top *top) {
     return is_good;
 }
 
+static int ctl_tell_once(const ctl_request *request, ctl_top *top) {
+    top->shown = ctl_record_for(request, request->duration_s > 0 ? request->duration_s : 1);
+    bool is_put =
+        top->shown != NULL && ctl_put_top(stdout, request, top, top->rows > 0 ? top->rows : 20) && ctl_is_written();
+    pyprof_free(top->shown);
+    return is_put ? EXIT_SUCCESS : CTL_FAILED;
+}
+
 static int ctl_tell_top(const ctl_request *request) {
-    ctl_top top = {request->view, false, request->rows};
-    struct termios usual, raw;
+    ctl_top top = {.view = request->view, .rows = request->rows};
     ctl_bytes answer = {0};
     ctl_status status;
     top.view.detail = PYPROF_DETAIL_FUNCTION;
     if (request->is_once) {
-        pyprof_profile *profile = ctl_record_for(request, request->duration_s > 0 ? request->duration_s : 1);
-        bool is_put = profile != NULL && ctl_put_top(request, profile, &top);
-        pyprof_free(profile);
-        return is_put ? EXIT_SUCCESS : CTL_FAILED;
+        return ctl_tell_once(request, &top);
     }
     bool is_good = ctl_get_status(request, &answer, &status);
     ctl_free(&answer);
     bool is_own = is_good && !status.is_recording;
     is_good = is_good && (!is_own || ctl_start(request));
-    bool has_keys = is_good && tcgetattr(STDIN_FILENO, &usual) == 0;
-    if (has_keys) {
-        raw = usual;
-        raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
-        (void)tcsetattr(STDIN_FILENO, TCSANOW, &raw);
-    }
-    is_good = is_good && ctl_follow(request, &top);
-    if (has_keys) {
-        (void)tcsetattr(STDIN_FILENO, TCSANOW, &usual);
+    if (is_good) {
+        ctl_begin_terminal();
+        is_good = ctl_follow(request, &top);
+        ctl_give_terminal_back();
+        pyprof_free(top.shown);
     }
     if (is_own && is_good) {
         (void)ctl_drop(request);
@@ -1731,6 +1999,9 @@ int main(int argc, char **argv) {
     action.sa_handler = ctl_end;
     (void)sigaction(SIGINT, &action, NULL); /* the first one ends what goes on, and what there is, is written */
     (void)sigaction(SIGTERM, &action, NULL);
+    if (signal(SIGHUP, SIG_IGN) != SIG_IGN) { /* the terminal has gone; else nohup wants it to go on */
+        (void)sigaction(SIGHUP, &action, NULL);
+    }
     (void)signal(SIGPIPE, SIG_IGN);
     if (request == NULL || then == NULL) {
         return ctl_complain("out of memory");
