@@ -580,15 +580,16 @@ PYPROF_API pyprof_result pyprof_stop(pyprof_profile **profile);
 PYPROF_API bool pyprof_is_active(void);
 
 /* A copy of what was recorded so far, while the recording goes on. Any thread, with or without the GIL; the
-   sampler pauses while the copy is made. Errors: ARGUMENT, NOT_ACTIVE, MEMORY (*profile = NULL). */
+   sampler goes on meanwhile, as it is copied in pieces. Errors: ARGUMENT, NOT_ACTIVE, MEMORY (*profile = NULL). */
 PYPROF_API pyprof_result pyprof_snapshot(pyprof_profile **profile);
 
 /* The figures of the running recording, or of the last one. Any thread. Errors: ARGUMENT; NOT_ACTIVE when
    nothing was ever recorded. */
 PYPROF_API pyprof_result pyprof_get_stats(pyprof_stats *stats);
 
-/* The stacks of this moment as text, leaf first, one paragraph a thread. Needs a running recording and
-   takes one extra sample of every thread; waits up to 100 ms for it, as pyprof_stop then does; sampling goes on, and no
+/* The stacks of this moment as text, leaf first, one paragraph a thread: "active, holds the GIL", "active", "idle" or
+   "idle, waits for the GIL". Needs a running recording and takes one extra sample of every thread; waits up to 100 ms for
+   it, as pyprof_stop then does; sampling goes on, and no
    other call waits. Any thread, with or without the GIL.
    Errors: ARGUMENT, NOT_ACTIVE, MEMORY, WRITE. */
 PYPROF_API pyprof_result pyprof_dump(pyprof_write_fn write, void *user);
@@ -1576,6 +1577,9 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 /* The names of parked threads that are due within so long are looked up together. */
 #define PYPROF__NAMES_TOGETHER_NS UINT64_C(30000000)
 
+/* Dumps. Who waits for the GIL is awake for some microseconds of each 5 ms, or for as long as others have the cores. */
+#define PYPROF__GIL_LOOKS 20u
+
 /* Snapshots. While so many bytes are copied the sampler's lock is held: some 20 us, and as much again where the kernel
    clears the pages first. At the end what has changed meanwhile is copied anew, up to the second number. The lock is let go
    twice as often as there are pieces, and the third number more, and then no more. 32,768 blocks are 4 KiB of bits; of 100,000 nodes a block has 16. */
@@ -2422,6 +2426,7 @@ typedef struct pyprof__layout {
     uint32_t interp_threads;
     uint32_t interp_id;
     uint32_t interp_modules; /* sys.modules; to 3.12 it has to be searched for: pyprof__find_modules */
+    uint32_t interp_gil;     /* a pointer to its GIL, since 3.13 */
     /* PyThreadState */
     uint32_t ts_prev;
     uint32_t ts_next;
@@ -2626,6 +2631,21 @@ static pyprof_result pyprof__layout_interpreter(pyprof__layout *layout, pyprof__
     return is_told ? PYPROF_OK : PYPROF_ERROR_PYTHON;
 }
 
+/* Where CPython keeps what is of the whole process; since 3.13 its description comes first. NULL = not found. The address comes from the global offset table: for
+   a plain reference the linker would put a copy of the whole structure into the program, of the size that it had in the
+   CPython that the program was linked with. */
+static const void *pyprof__runtime(void) {
+    const void *runtime;
+#if defined(__x86_64__)
+    __asm__("movq _PyRuntime@GOTPCREL(%%rip), %0" : "=r"(runtime));
+#elif defined(__aarch64__)
+    __asm__("adrp %0, :got:_PyRuntime\n\tldr %0, [%0, :got_lo12:_PyRuntime]" : "=r"(runtime));
+#else
+    runtime = dlsym(RTLD_DEFAULT, "_PyRuntime");
+#endif
+    return runtime;
+}
+
 #if PYPROF__PY_SINCE(13)
 /* What _PyRuntime begins with, up to the code object: _Py_DebugOffsets, offsets and sizes in bytes. Source:
    Include/internal/pycore_runtime.h (3.13), pycore_debug_offsets.h (later). */
@@ -2676,21 +2696,6 @@ typedef struct pyprof__description {
         uint64_t size, ob_type;
     } object;
 } pyprof__description;
-
-/* Where the interpreter keeps its description; NULL = it has none. The address comes from the global offset table: for
-   a plain reference the linker would put a copy of the whole structure into the program, of the size that it had in the
-   CPython that the program was linked with. */
-static const void *pyprof__runtime(void) {
-    const void *runtime;
-#if defined(__x86_64__)
-    __asm__("movq _PyRuntime@GOTPCREL(%%rip), %0" : "=r"(runtime));
-#elif defined(__aarch64__)
-    __asm__("adrp %0, :got:_PyRuntime\n\tldr %0, [%0, :got_lo12:_PyRuntime]" : "=r"(runtime));
-#else
-    runtime = dlsym(RTLD_DEFAULT, "_PyRuntime");
-#endif
-    return runtime;
-}
 
 /* Whether a description fits what the public headers and the accessors say. Of a version that is newer than the newest
    known, whose description may look different, this is the evidence: it is believed if all of it agrees. */
@@ -2754,6 +2759,7 @@ static pyprof_result pyprof__layout_adopt(pyprof__layout *layout, const pyprof__
     layout->frame_locals = (uint32_t)self->frame.localsplus;
     layout->frame_owner = (uint32_t)self->frame.owner;
     layout->interp_modules = (uint32_t)self->interp.imports_modules;
+    layout->interp_gil = (uint32_t)self->interp.ceval_gil;
 #if PYPROF__PY_SINCE(14)
     if (self->thread.size == sizeof(PyThreadState)) { /* else it may lie elsewhere in the one that runs */
         layout->ts_executor = PYPROF__OFFSET(PyThreadState, current_executor);
@@ -2792,6 +2798,25 @@ static pyprof_result pyprof__layout_init(pyprof__layout *layout, pyprof__memory 
     return pyprof__layout_interpreter(layout, memory);
 #endif
 #endif
+}
+
+/* Where the GIL of an interpreter lies: who waits for that sleeps on a word in it. Up to 3.11 it is at the beginning of
+   _PyRuntime, in 3.12 that of the main interpreter is in there (Include/internal/pycore_runtime.h), with nothing before
+   or behind it that is waited for; a GIL of another interpreter's own is not found in 3.12. Since 3.13 a pointer leads to
+   it, and its size is that of struct _gil_runtime_state with room to spare. Both 0: not found. */
+static pyprof__range pyprof__gil_of(const pyprof__layout *layout, uintptr_t interp) {
+    pyprof__range range = {0, 0};
+#if PYPROF__PY_SINCE(13)
+    if (pyprof__read(interp + layout->interp_gil, &range.low, sizeof range.low) && range.low != 0) {
+        range.high = range.low + 256;
+    }
+#else
+    (void)layout;
+    (void)interp;
+    range.low = (uintptr_t)pyprof__runtime();
+    range.high = range.low == 0 ? 0 : range.low + (PYPROF__PY_SINCE(12) ? 0x40000 : 0x5b8); /* 3.8's is not larger */
+#endif
+    return range;
 }
 
 /* Sets the last error to why pyprof__layout_init refused. */
@@ -4972,6 +4997,7 @@ typedef struct pyprof__track {
     uint32_t name;      /* string */
     bool is_named;      /* by the host, by Python, as the main thread, or for several; else the name is the system's */
     bool is_free;       /* its thread has ended, or has gone to another track */
+    bool wants_gil;     /* of a dump: it waits for the GIL */
     bool is_shared;     /* it has or had more than one thread, or is for such: its name stays */
     int32_t tid;        /* of the first one */
     uint32_t root;      /* node */
@@ -14652,6 +14678,7 @@ static void pyprof__put_thread(pyprof__writing *writing, const pyprof__track *tr
     pyprof__put_text(&writing->out, " \"");
     pyprof__put_thread_name(writing, pyprof__put_collapsed, track->name, 0);
     pyprof__put_text(&writing->out, (kind & PYPROF__GIL)    ? "\" (active, holds the GIL)\n"
+                                    : track->wants_gil      ? "\" (idle, waits for the GIL)\n"
                                     : (kind & PYPROF__IDLE) ? "\" (idle)\n"
                                                             : "\" (active)\n");
     for (uint32_t at = span->node; at != track->root; at = pyprof__node_at(writing->profile, at)->parent) {
@@ -14772,9 +14799,67 @@ static void pyprof__leave(pyprof__sampler *sampler) {
     pyprof__add(&sampler->visitors, (uint32_t)-1);
 }
 
+/* On which word a thread sleeps, as /proc/self/task/TID/syscall tells; 0 = on none. False: it runs, and may be about to
+   sleep; or it is not told. */
+static bool pyprof__sleeps_on(int32_t tid, uintptr_t *word) {
+    char text[256];
+    long number = -1;
+    unsigned long argument = 0;
+    *word = 0;
+    (void)pyprof__read_task_file(tid, "syscall", text, sizeof text);
+    if (sscanf(text, "%ld 0x%lx", &number, &argument) != 2) {
+        return false;
+    }
+#if defined(SYS_futex_time64)
+    number = number == SYS_futex_time64 ? SYS_futex : number;
+#endif
+    *word = number == SYS_futex ? argument : 0;
+    return true;
+}
+
+/* The places of all GILs. There are few: threads of further interpreters are said to wait, and not for what. */
+typedef struct pyprof__gils {
+    pyprof__range items[16];
+    uint32_t count;
+} pyprof__gils;
+
+static pyprof__gils pyprof__list_gils(pyprof__sampler *sampler) {
+    pyprof__gils gils = {{{0, 0}}, 0};
+    for (uint32_t i = 0; i < sampler->interps.count && gils.count < sizeof gils.items / sizeof *gils.items; i++) {
+        uintptr_t interp = PYPROF__ITEM(pyprof__interp, &sampler->interps, i).address;
+        gils.items[gils.count++] = pyprof__gil_of(&sampler->layout, interp);
+    }
+    return gils;
+}
+
+/* Notes which threads of a dump wait for the GIL. Who does, wakes up every 5 ms to ask for it: a thread that is awake is
+   looked at again, for PYPROF__GIL_LOOKS ms at most. The kernel tells, so neither lock nor memory is touched. */
+static void pyprof__note_who_wants_gil(pyprof_profile *dump, const pyprof__gils *gils) {
+    bool is_open = true;
+    for (uint32_t look = 0; is_open && look < PYPROF__GIL_LOOKS; look++) {
+        if (look > 0) {
+            pyprof__sleep_ns(1000000);
+        }
+        is_open = false;
+        for (uint32_t i = 0; i < dump->tracks.count; i++) {
+            pyprof__track *track = pyprof__track_at(dump, i);
+            bool has_gil = pyprof__span_kind(&PYPROF__ITEM(pyprof__span, &dump->timeline, track->first)) & PYPROF__GIL;
+            uintptr_t word = 0;
+            if (has_gil || track->is_free || track->wants_gil) {
+                continue; /* is_free: it sleeps on something else */
+            }
+            track->is_free = pyprof__sleeps_on(track->tid, &word);
+            is_open = is_open || !track->is_free;
+            for (uint32_t gil = 0; gil < gils->count; gil++) {
+                track->wants_gil = track->wants_gil || pyprof__is_within(&gils->items[gil], word);
+            }
+        }
+    }
+}
+
 /* Where all threads are now, into a profile that is empty yet. The copy is made under the sampler's lock, and nothing
    else: paths are looked up, and text is made, without it, and after the recording was left. False: no room. */
-static bool pyprof__fill_dump(pyprof__sampler *sampler, pyprof_profile *copy) {
+static bool pyprof__fill_dump(pyprof__sampler *sampler, pyprof_profile *copy, pyprof__gils *gils) {
     const pyprof_profile *from = sampler->profile;
     pyprof__array path = {NULL, sizeof(uint32_t), 0, 0};
     pyprof__look_now(sampler);
@@ -14788,6 +14873,7 @@ static bool pyprof__fill_dump(pyprof__sampler *sampler, pyprof_profile *copy) {
     bool has_room = copy->process_name != PYPROF__NONE && copy->program != PYPROF__NONE &&
                     copy->python != PYPROF__NONE && copy->truncated != PYPROF__NONE &&
                     pyprof__copy_threads(sampler, copy, &path);
+    *gils = pyprof__list_gils(sampler);
     pthread_mutex_unlock(&sampler->lock);
     pyprof__array_free(&copy->memory, &path);
     return has_room;
@@ -14798,6 +14884,7 @@ static bool pyprof__fill_dump(pyprof__sampler *sampler, pyprof_profile *copy) {
      2. pyprof__look_now   no lock: the sampler takes a tick, and collects the answers to its requests
      3. copy               the sampler's lock: where each thread is, into a small profile of its own
      4. pyprof__leave      no lock: the recording may end
+     5. note who wants it  no lock: which of the threads wait for the GIL, as the kernel tells
    The copy is within the recording's budget, which is kept until it is freed. Errors, each said: NOT_ACTIVE, MEMORY. */
 static pyprof_result pyprof__dump_profile(pyprof_profile **profile) {
     pyprof__sampler *sampler = pyprof__visit();
@@ -14809,15 +14896,17 @@ static pyprof_result pyprof__dump_profile(pyprof_profile **profile) {
     pyprof_logger logger = sampler->desc.logger; /* it may outlive the recording, as the budget may */
     pyprof__memory memory = {sampler->desc.allocator, SIZE_MAX, 0, 0, 0, sampler->memory->budget};
     pyprof_profile *copy = (pyprof_profile *)pyprof__alloc(&memory, sizeof *copy);
+    pyprof__gils gils;
     bool has_room = copy != NULL;
     if (copy != NULL) {
         pyprof__add(&memory.budget->holders, 1);
         pyprof__profile_init(copy, &memory);
         copy->logger = logger;
-        has_room = pyprof__fill_dump(sampler, copy);
+        has_room = pyprof__fill_dump(sampler, copy, &gils);
     }
     pyprof__leave(sampler);
     if (has_room) {
+        pyprof__note_who_wants_gil(copy, &gils);
         *profile = copy;
         return PYPROF_OK;
     }
@@ -15731,7 +15820,8 @@ static void pyprof__heap_step_back(void *aside) {
 //   snapshot the profile as the lines of JSON that tools/exports.h describes (jsonl): text, so that any program can read
 //            it, with all that pyprof_make needs, and made from what is there line by line. Its functions have no "file":
 //            whoever reads it finds that out by path
-//   dump     pyprof_dump's text; json=1: the same as a profile, in which each thread has one span of one sample
+//   dump     pyprof_dump's text; json=1: the same as a profile, in which each thread has one span of one sample, and
+//            "wants_gil":true if it waits for the GIL
 //   heap_start     sampling_bytes, memory_limit, max_depth: as in pyprof_heap_desc. There are no pieces. The hooks are put
 //                  in without the GIL, see >>hooks: whoever sets Python's allocators in that very moment (tracemalloc
 //                  begins or ends) may take them out again, or be taken out
@@ -15867,6 +15957,7 @@ static void pyprof__put_node_line(pyprof__out *out, const pyprof_profile *profil
         pyprof__put_text(out, ",\"tid\":");
         pyprof__put_line_number(out, pyprof__known_tid(track));
         pyprof__put_text(out, track->is_named ? ",\"is_named\":true" : ",\"is_named\":false");
+        pyprof__put_text(out, track->wants_gil ? ",\"wants_gil\":true" : "");
     } else {
         pyprof__put_named(out, "{\"type\":\"node\",\"id\":", index);
         pyprof__put_named(out, ",\"parent\":", node->parent);

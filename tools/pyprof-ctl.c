@@ -44,7 +44,8 @@ enum {
     CTL_FAILED = 1,
     CTL_USAGE = 2,
     CTL_PATIENCE_S = 70, /* a host gives up after 60 */
-    CTL_LIST_S = 5
+    CTL_LIST_S = 5,
+    CTL_TOP_S = 10 /* as keys wait meanwhile */
 };
 
 static const char ctl_help[] =
@@ -55,9 +56,8 @@ static const char ctl_help[] =
     "\n"
     "  list                    those that listen\n"
     "  status PID              what one of them does\n"
-    "  dump PID                where its threads are now. Each has a state: 'holds the GIL', 'waiting', or\n"
-    "                          'running without the GIL'. Who waits for the GIL is 'waiting', too: that cannot\n"
-    "                          be told from outside\n"
+    "  dump PID                where its threads are now. Each has a state: 'holds the GIL', 'waiting for the\n"
+    "                          GIL', 'waiting', or 'running without the GIL'\n"
     "  record PID -d SECONDS   records for so long. If something is being recorded already, that goes on, and\n"
     "                          its part of that time is taken\n"
     "  snapshot PID            what was recorded so far; the recording goes on\n"
@@ -491,6 +491,7 @@ static bool ctl_parse(int argc, char **argv, ctl_request *request, bool *help) {
         ctl_complain("record: for how long? --duration SECONDS says it");
         return false;
     }
+    request->patience_s = command->is_top ? CTL_TOP_S : request->patience_s;
     return !command->has_view || command->is_top || request->is_dropped || request->heap_act != 0 ||
            ctl_choose_format(request);
 }
@@ -1361,8 +1362,50 @@ static int ctl_tell_heap(const ctl_request *request) {
 typedef struct ctl_dump {
     pyprof_node *nodes;
     size_t count, capacity;
+    long *waiting; /* ids of threads that wait for the GIL, which a profile does not tell */
+    size_t waiting_count;
     bool is_json, is_first;
 } ctl_dump;
+
+static bool ctl_waits_for_gil(const ctl_dump *dump, long tid) {
+    for (size_t i = 0; i < dump->waiting_count; i++) {
+        if (dump->waiting[i] == tid) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Notes the id that a line tells, if it is of a thread that waits for the GIL. */
+static void ctl_note_waiting(ctl_dump *dump, const char *line, size_t size) {
+    json_reader json = json_begin(line, size);
+    json_text key;
+    uint64_t tid = 0;
+    bool wants_gil = false;
+    for (json_enter(&json, '{'); json_next(&json, '}');) {
+        bool is_known = json_key(&json, &key);
+        wants_gil = wants_gil || (is_known && json_is(&key, "wants_gil") && json_peek(&json) == 't');
+        (void)(is_known && json_is(&key, "tid") ? json_number(&json, 0, &tid) : json_skip(&json));
+    }
+    if (json_end(&json) && wants_gil) {
+        dump->waiting[dump->waiting_count++] = (long)tid;
+    }
+}
+
+static bool ctl_note_all_waiting(ctl_dump *dump, const ctl_bytes *answer) {
+    size_t lines = 1;
+    for (size_t i = 0; i < answer->size; i++) {
+        lines += answer->data[i] == '\n';
+    }
+    dump->waiting = (long *)calloc(lines, sizeof *dump->waiting);
+    for (const char *line = answer->data, *end = line + answer->size; dump->waiting != NULL && line < end;) {
+        const char *stop = (const char *)memchr(line, '\n', (size_t)(end - line));
+        stop = stop != NULL ? stop : end;
+        ctl_note_waiting(dump, line, (size_t)(stop - line));
+        line = stop + 1;
+    }
+    return dump->waiting != NULL;
+}
 
 static bool ctl_keep_node(void *user, const pyprof_node *node) {
     ctl_dump *dump = (ctl_dump *)user;
@@ -1412,12 +1455,15 @@ static void ctl_put_frame(const pyprof_node *node, bool is_json, bool is_first) 
 /* A thread: each has one span, of where it is now. */
 static bool ctl_put_thread(void *user, const pyprof_span *span) {
     ctl_dump *dump = (ctl_dump *)user;
-    const char *state = span->has_gil ? "holds the GIL" : span->is_idle ? "waiting" : "running without the GIL";
     uint32_t root = span->node;
     while (dump->nodes[root].parent != PYPROF_NO_NODE) {
         root = dump->nodes[root].parent;
     }
     const pyprof_node *thread = &dump->nodes[root];
+    const char *state = span->has_gil                          ? "holds the GIL"
+                        : ctl_waits_for_gil(dump, thread->tid) ? "waiting for the GIL"
+                        : span->is_idle                        ? "waiting"
+                                                               : "running without the GIL";
     if (dump->is_json) {
         printf("%s{\"id\":%d,\"name\":\"", dump->is_first ? "" : ",", (int)thread->tid);
         ctl_put("", thread->name, true);
@@ -1455,7 +1501,10 @@ static int ctl_tell_dump(const ctl_request *request) {
     const pyprof_output whole = {.threads_apart = true};
     pyprof_facts facts;
     bool has_none;
-    pyprof_profile *profile = ctl_dump_now(request, &has_none) ? ctl_get_profile(request, "dump json=1") : NULL;
+    ctl_bytes answer = {0};
+    bool is_there = ctl_dump_now(request, &has_none) && ctl_ask(request, "dump json=1", &answer) &&
+                    ctl_note_all_waiting(&dump, &answer);
+    pyprof_profile *profile = is_there ? ctl_read_profile(request, &answer) : NULL;
     if (has_none) {
         (void)ctl_drop(request);
     }
@@ -1473,6 +1522,8 @@ static int ctl_tell_dump(const ctl_request *request) {
         puts("No thread runs Python.");
     }
     free(dump.nodes);
+    free(dump.waiting);
+    ctl_free(&answer);
     pyprof_free(profile);
     return is_good && ctl_is_written() ? EXIT_SUCCESS : CTL_FAILED;
 }
@@ -1497,14 +1548,19 @@ static int ctl_by_total(const void *one, const void *other) {
 typedef struct ctl_totals {
     uint64_t gil_ns;
     uint32_t threads, active;
-    bool is_active; /* the last one of these */
+    bool is_counted, is_active; /* the thread whose nodes come now */
 } ctl_totals;
 
+/* Threads that have ended before are there, too, but took no time. */
 static bool ctl_add_to_totals(void *user, const pyprof_node *node) {
     ctl_totals *totals = (ctl_totals *)user;
-    bool is_thread = node->parent == PYPROF_NO_NODE;
-    totals->threads += is_thread && node->tid != 0;
-    totals->is_active = totals->is_active && !is_thread;
+    if (node->parent == PYPROF_NO_NODE) {
+        totals->is_counted = totals->is_active = false;
+    }
+    if (!totals->is_counted && node->wall_ns > 0) {
+        totals->is_counted = true;
+        totals->threads++;
+    }
     if (!totals->is_active && node->wall_ns > node->wall_idle_ns) {
         totals->is_active = true;
         totals->active++;
@@ -1518,6 +1574,7 @@ static uint64_t ctl_lost(const pyprof_stats *stats) {
 }
 
 static const char *const ctl_metrics[] = {"wall", "cpu", "gil", "samples"};
+static const char *const ctl_metrics_shown[] = {"wall time", "CPU time", "time with the GIL", "samples"};
 
 static void ctl_put_row_json(const pyprof_row *row, bool is_first) {
     ctl_put(is_first ? "{\"name\":\"" : ",{\"name\":\"", row->name, true);
@@ -1558,8 +1615,8 @@ static void ctl_put_facts(FILE *to, const ctl_request *request, const ctl_top *t
     fprintf(to, "GIL %.0f%%, %u of %u threads active, %.0f Hz, %llu samples lost, %llu ticks missed\n\n", 100 * gil,
             totals->active, totals->threads, rate, (unsigned long long)ctl_lost(&facts->stats),
             (unsigned long long)facts->stats.ticks_missed);
-    fprintf(to, "   self   total  %s, %s time%s", top->view.detail == PYPROF_DETAIL_FUNCTION ? "function" : "line",
-            ctl_metrics[top->view.metric % 4], top->view.include_idle ? ", waiting too" : "");
+    fprintf(to, "   self   total  %s, %s%s", top->view.detail == PYPROF_DETAIL_FUNCTION ? "function" : "line",
+            ctl_metrics_shown[top->view.metric % 4], top->view.include_idle ? ", waiting too" : "");
     if (top->thread[0] != '\0') {
         const pyprof_text name = {top->thread, strlen(top->thread)};
         ctl_put_into(to, ", thread ", name, false);
@@ -1570,7 +1627,7 @@ static void ctl_put_facts(FILE *to, const ctl_request *request, const ctl_top *t
 /* Says what took most, in so many rows. False: no memory. */
 static bool ctl_put_top(FILE *to, const ctl_request *request, const ctl_top *top, unsigned long rows_wanted) {
     const pyprof_output whole = {.threads_apart = true};
-    ctl_totals totals = {0, 0, 0, false};
+    ctl_totals totals = {0};
     const pyprof_visitor visitor = {.node = ctl_add_to_totals, .user = &totals};
     pyprof_output view = top->view;
     pyprof_facts facts;
@@ -1848,6 +1905,15 @@ static int ctl_tell_once(const ctl_request *request, ctl_top *top) {
     return is_put ? EXIT_SUCCESS : CTL_FAILED;
 }
 
+/* Whether the host is there still: its recording has to end also if what was shown could not be written. */
+static bool ctl_is_there(const ctl_request *request) {
+    int host = ctl_connect(request->path, request->patience_s);
+    if (host >= 0) {
+        close(host);
+    }
+    return host >= 0;
+}
+
 static int ctl_tell_top(const ctl_request *request) {
     ctl_top top = {.view = request->view, .rows = request->rows};
     ctl_bytes answer = {0};
@@ -1866,7 +1932,7 @@ static int ctl_tell_top(const ctl_request *request) {
         ctl_give_terminal_back();
         pyprof_free(top.shown);
     }
-    if (is_own && is_good) {
+    if (is_own && (is_good || ctl_is_there(request))) {
         (void)ctl_drop(request);
     }
     return is_good ? EXIT_SUCCESS : CTL_FAILED;

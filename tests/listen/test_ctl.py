@@ -344,7 +344,7 @@ class Commands(Case):
 
     def check_dumps(self, host, names, holders):
         """Who waits for the GIL looks every 5 ms whether somebody else took it, and runs for that."""
-        took = []
+        took, seen = [], []
         for _ in range(5):
             begun = time.monotonic()
             threads = self.dumped(host)
@@ -353,6 +353,11 @@ class Commands(Case):
             self.assertEqual(holders, {name for name, (state, _) in threads.items() if state == 'holds the GIL'})
             self.assertEqual(names, threads['MainThread'][1])
             self.assertLessEqual({'wait', 'work'}, set(threads['wait 0'][1] + threads['work 0'][1]))
+            if len(holders) == 1:
+                others = {state for name, (state, _) in threads.items() if name not in holders}
+                seen.append(others)
+        if len(holders) == 1:  # what is awake just then, as the kernel has not given it a core yet, only waits
+            self.assertIn({'waiting for the GIL'}, seen)
         self.assertLess(sorted(took)[2], harness.patience(2))
 
     def dumped(self, host):
@@ -366,9 +371,13 @@ class Commands(Case):
             for is_recording in False, True:
                 found = json.loads(self.ctl('top', host.pid, '--once', '--json', '-d', 0.3))
                 rows = {row['name']: row for row in found['rows']}
+                self.assertEqual(('wall', 2), (found['metric'], found['threads']))
+                self.assertGreater(found['rate_hz'], 0)
+                self.assertGreater(found['gil_share'], 0)
+                self.assertLessEqual({'samples_lost', 'ticks_missed', 'threads_active'}, set(found))
                 self.assertGreater(rows['work']['total_share'], rows['work']['self_share'])
                 self.assertGreater(rows['leaf']['self_share'], 0)
-                self.assertRegex(self.ctl('top', host.pid, '--once', '-d', 0.3, '-n', 1), r'samples\n\n.*\n *\S+% *\S+%  \w+')
+                self.assertRegex(self.ctl('top', host.pid, '--once', '-d', 0.3, '-n', 1), r'samples\nGIL .*\n\n.*\n *\S+% *\S+%  \w+')
                 self.assertEqual(is_recording, client.status(host.path)['is_recording'])
                 host('start(1000)')
             self.press_keys(host)
@@ -387,7 +396,7 @@ class Commands(Case):
         program = subprocess.Popen([CTL, 'top', str(host.pid)], stdin=its, stdout=its, stderr=its,
                                    env=dict(os.environ, XDG_RUNTIME_DIR=self.folder))
         seen = b''
-        for key, wanted in ((b'', b'total  function'), (b'f', b'total  line'), (b's', b'total  line'), (b'q', None)):
+        for key, wanted in ((b'', b'total  function'), (b'f', b'total  line'), (b'm', b'CPU time'), (b'q', None)):
             os.write(ours, key)
             seen = b''
             while wanted is not None and wanted not in seen:
@@ -424,12 +433,16 @@ class Screen(Case):
                               cwd=self.folder, env=dict(os.environ, XDG_RUNTIME_DIR=self.folder, TERM='xterm', LC_ALL='C.UTF-8'))
         return done.stdout
 
-    def begin_top(self, host, width, height):
+    def begin_top(self, host, width, height, environment=''):
         """In a shell, which says how it ended and what the terminal is set to before and after."""
         self.tmux('new-session', '-d', '-x', width, '-y', height,
-                  "stty -g > before; '%s' top %d; echo \"ended with $?\"; stty -g > after; sleep 1000" % (CTL, host.pid))
+                  "echo what was there; stty -g > before; %s '%s' top %d; echo \"ended with $?\"; stty -g > after; sleep 1000" % (
+                      environment, CTL, host.pid))
         self.addCleanup(self.tmux, 'kill-server')
         self.see(r'self   total  function')
+
+    def screen(self):
+        return self.tmux('capture-pane', '-p')
 
     def see(self, pattern, but=None):
         """Waits until the screen has it."""
@@ -438,12 +451,13 @@ class Screen(Case):
         while not re.search(pattern, screen) or (but and re.search(but, screen)):
             self.assertLess(time.monotonic(), end, screen)
             time.sleep(0.05)
-            screen = self.tmux('capture-pane', '-p')
+            screen = self.screen()
         return screen
 
     def ended(self, status=0):
         screen = self.see(r'ended with \d+')
         self.assertIn('ended with %d' % status, screen)
+        self.assertIn('what was there\n', screen)
         end = time.monotonic() + PATIENCE
         while not os.path.exists(self.path('after')) or not self.bytes_of('after'):
             self.assertLess(time.monotonic(), end)
@@ -455,36 +469,126 @@ class Screen(Case):
             with self.subTest(size=(width, height)), self.listening() as host:
                 host('threads(2, work)')
                 self.begin_top(host, width, height)
-                screen = self.see(r'(?s)listening \(%d\): .* samples\n.*total  function\n.*%%  work.*q ends' % host.pid)
-                self.assertNotRegex(screen, r'%  wait ')
-                for line in screen.splitlines():
+                screen = self.see(r'%  work')
+                lines = screen.splitlines()
+                self.assertRegex(lines[0], r'^listening \(%d\): \d+\.\d s, \d+ samples$' % host.pid)
+                self.assertRegex(lines[1], r'^GIL \d+%, \d of \d threads active, \d+ Hz, \d+ samples lost, \d+ ticks missed$')
+                self.assertEqual('   self   total  function, wall time', lines[3])
+                self.assertIn('\nq ends, s sort, m metric, f lines, t thread, i idle, p pause, h help\n', screen)
+                self.assertNotRegex(screen, r'%  main ')
+                for line in lines:
                     self.assertLessEqual(len(line), width)
-                self.tmux('send-keys', 's')
-                first = r'total  function\n *\S+% *100\.0%'
-                self.see(first)
-                self.tmux('send-keys', 's')
-                self.see(r'total  function', but=first)
-                self.tmux('send-keys', 'f')
-                self.see(r'total  line\n')
-                self.tmux('send-keys', 'f')
-                self.see(r'total  function\n')
-                self.tmux('send-keys', 'i')
-                self.see(r'%  main ')  # it waits for its next line
+                self.press_each(host)
                 self.tmux('send-keys', 'x')  # no key of it
                 self.tmux('send-keys', 'q')
                 self.ended()
                 self.assertIs(False, client.status(host.path)['is_recording'])
                 self.tmux('kill-server')
 
+    def press(self, key, pattern, but=None):
+        self.tmux('send-keys', key)
+        return self.see(pattern, but)
+
+    def press_each(self, host):
+        first = r'wall time\n *\S+% *100\.0%'
+        self.press('s', first)
+        self.press('s', r'total  function', but=first)
+        self.press('f', r'total  line, wall time\n')
+        self.press('f', r'total  function, wall time\n')
+        for shown in 'CPU time', 'time with the GIL', 'samples', 'wall time':
+            self.press('m', r'total  function, %s\n' % shown)
+        self.press('i', r'wall time, waiting too\n(.*\n)*.*%  main ')  # it waits for its next line
+        self.press('h', r'^q       ends; .*\ns       sorts', but='total  function')
+        self.press('h', r'total  function')
+        self.press('t', r'waiting too, thread \S')
+        seen = set()
+        while 'thread ' in self.screen().splitlines()[3]:
+            seen.add(self.screen().splitlines()[3].partition('thread ')[2])
+            before = self.screen().splitlines()[3]
+            self.tmux('send-keys', 't')
+            self.see('total', but=re.escape(before + '\n'))
+        self.assertEqual({'MainThread', 'work 0', 'work 1'}, seen)
+        self.press('i', r'wall time\n')
+        paused = self.press('p', r'^listening .* samples \(paused\)\n')
+        ticks = client.status(host.path)['stats']['ticks']
+        while client.status(host.path)['stats']['ticks'] < ticks + 150:  # it goes on meanwhile
+            time.sleep(0.05)
+        self.assertEqual(paused, self.screen())
+        self.press('p', r' samples\n')
+        self.see(r'listening', but=re.escape(paused.splitlines()[0].partition(' (paused)')[0]))
+
     def test_resize(self):
+        """What has no room is not there: nothing is wrapped or scrolled away, and nothing is left of what was wider."""
         with self.listening() as host:
-            host('threads(2, work)')
-            host('deep(40, 3)')
+            host('exec("def %s():\\n while not is_over: leaf(2000)\\n", globals())' % ('long' * 30))
+            host('threads(1, work)')
+            host('threads(1, %s)' % ('long' * 30))
             self.begin_top(host, 200, 50)
-            self.tmux('resize-window', '-x', 80, '-y', 24)
-            self.see(r'(?s)^listening .*%  work.*q ends')
+            self.see('%%  %s ' % ('long' * 30))
+            for width, height in (80, 24), (40, 9), (10, 3), (200, 50), (80, 24):
+                self.tmux('resize-window', '-x', width, '-y', height)
+                screen = self.see(r'(?s)^listening ' + ('.*q ends, s' if height > 9 else '') if width > 10 else 'listening')
+                self.assertNotIn('what was there', screen)
+                if width == 80:
+                    self.see(r'%  (long){15}\w*\n')
+                    self.assertRegex(self.screen(), r'(?m)^ .*%  work \(')
             self.tmux('send-keys', 'q')
             self.ended()
+
+    def test_full_screen(self):
+        """More rows than have room: as many as do, with the first line and the last one."""
+        with self.listening() as host:
+            host('threads(1, work)')
+            self.begin_top(host, 80, 24)
+            host.tell('deep(60, 1)')
+            screen = self.see(r'%  f\d')
+            self.assertRegex(screen, r'^listening')
+            self.tmux('resize-window', '-x', 80, '-y', 9)
+            screen = self.see(r'(?s)^listening.*total.*\n(.*%  .*\n){3}\nq ends')
+            self.assertEqual(9, screen.count('\n'))
+            host.answer()
+            self.tmux('send-keys', 'q')
+            self.ended()
+
+    def test_without_sequences(self):
+        """On a terminal that knows none, text follows on text."""
+        for environment in 'TERM=dumb', 'TERM=':
+            with self.listening() as host:
+                host('threads(1, work)')
+                self.begin_top(host, 80, 24, environment)
+                self.see(r'(?s)%  work.*q ends.*total  function.*%  work.*q ends')
+                self.assertNotIn('[', self.screen())
+                self.press('f', 'total  line')
+                self.tmux('send-keys', 'q')
+                self.see('ended with 0')
+                self.tmux('kill-server')
+
+    def test_suspended(self):
+        """Ctrl-Z gives the terminal back, and whoever goes on with it has the figures again."""
+        with self.listening() as host:
+            host('threads(1, work)')
+            self.tmux('new-session', '-d', '-x', 80, '-y', 24, 'bash --norc')
+            self.addCleanup(self.tmux, 'kill-server')
+            self.tmux('send-keys', "PS1='$ '; clear; stty -g > before; '%s' top %d" % (CTL, host.pid), 'Enter')
+            self.see(r'^listening')
+            self.tmux('send-keys', 'C-z')
+            self.see(r'Stopped .*\n\$', but='^listening')
+            self.tmux('send-keys', "stty -g > after; cmp before after && echo 'as it' was", 'Enter')
+            self.see('as it was')
+            self.tmux('send-keys', 'fg', 'Enter')
+            self.see(r'^listening')
+            self.tmux('send-keys', 'q')
+            self.see('as it was', but='^listening')
+
+    def test_terminal_goes_away(self):
+        """What it began in the host ends, too."""
+        with self.listening() as host:
+            host('threads(1, work)')
+            self.begin_top(host, 80, 24)
+            self.assertIs(True, client.status(host.path)['is_recording'])
+            self.tmux('kill-server')
+            while client.status(host.path)['is_recording']:
+                time.sleep(0.05)
 
     def test_control_c(self):
         with self.listening() as host:
