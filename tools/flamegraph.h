@@ -249,9 +249,15 @@ typedef struct flamegraph_node {
     uint64_t total;
 } flamegraph_node;
 
-/* Open addressing; a slot is an index into names or nodes, or FLAMEGRAPH_NONE. */
+/* Of a table of names or nodes: which one, or FLAMEGRAPH_NONE, and part of its hash. By that most others are passed over
+ * without a look at them, who are anywhere in memory. */
+typedef struct flamegraph_slot {
+    uint32_t item, hash;
+} flamegraph_slot;
+
+/* Open addressing. */
 typedef struct flamegraph_index {
-    uint32_t *slots;
+    flamegraph_slot *slots;
     size_t capacity; /* a power of two */
     size_t count;
 } flamegraph_index;
@@ -263,6 +269,7 @@ struct flamegraph {
     size_t name_count, name_capacity;
     flamegraph_node *nodes; /* nodes[0] is the root, "all" */
     size_t node_count, node_capacity;
+    size_t roots; /* how many children nodes[0] has */
     flamegraph_index name_index, node_index;
     bool has_figures;            /* else each node has but one value, which counts as wall time */
     flamegraph_metric counted;   /* what of the figures is in the nodes' totals: wall time, if they have any */
@@ -273,6 +280,7 @@ struct flamegraph {
     flamegraph_figures *base; /* of nodes, as figures are; NULL = there is none */
     size_t base_count, base_capacity;
     flamegraph_figures base_all;
+    bool threadless; /* it is known that no frame's name is a thread's */
     int decimals; /* of all values: a value of 15 is 1.5 with one decimal */
     bool ours;    /* a stack was added that begins with "thread NAME" as only pyprof writes it */
     bool foreign; /* one was added that does not begin with a thread */
@@ -309,30 +317,51 @@ static inline uint64_t flamegraph_hash(const char *bytes, size_t size) {
     return hash ^ (hash >> 33);
 }
 
-/* Another one, for our own tables: sixteen bytes at a time, in two halves of which neither waits for the other. */
+/* The two halves of a product, as one number. */
+static inline uint64_t flamegraph_fold_product(uint64_t one, uint64_t other) {
+#ifdef __SIZEOF_INT128__
+    __extension__ typedef unsigned __int128 flamegraph_product;
+    flamegraph_product product = (flamegraph_product)one * other;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+#else
+    uint64_t low = one * other, high = (one >> 32) * (other >> 32), cross = (one >> 32) * (uint32_t)other;
+    return low ^ (high + (cross >> 32) + ((uint32_t)one * (other >> 32) >> 32));
+#endif
+}
+
+/* Of sixteen bytes, that no others of the same text cancel out. */
+static inline uint64_t flamegraph_hash_words(const char *bytes, uint64_t first, uint64_t second) {
+    uint64_t words[2];
+    memcpy(words, bytes, sizeof words);
+    return flamegraph_fold_product(words[0] ^ first, words[1] ^ second);
+}
+
+/* Another one, for our own tables. What is not a multiple of what is read at a time ends with bytes that were read before:
+ * so names of about one length, which most are, all go the same way through it, and nothing in it waits for the rest. */
 static inline uint64_t flamegraph_hash_fast(const char *bytes, size_t size) {
-    uint64_t hash = size, other = ~(uint64_t)size, words[2] = {0, 0};
+    const uint64_t keys[] = {UINT64_C(0x9e3779b97f4a7c15), UINT64_C(0xc2b2ae3d27d4eb4f), UINT64_C(0xff51afd7ed558ccd),
+                             UINT64_C(0xd6e8feb86659fd93), UINT64_C(0xa0761d6478bd642f)};
     const char *end = bytes + size;
-    for (; (size_t)(end - bytes) > sizeof words; bytes += sizeof words) {
-        memcpy(words, bytes, sizeof words);
-        hash = (hash ^ words[0]) * UINT64_C(0x9e3779b97f4a7c15);
-        other = (other ^ words[1]) * UINT64_C(0xc2b2ae3d27d4eb4f);
-        hash ^= hash >> 32;
-        other ^= other >> 32;
+    uint64_t hash = size * keys[0], words[2] = {0, 0};
+    for (; end - bytes > 64; bytes += 32) {
+        hash = flamegraph_hash_words(bytes, hash, keys[1]) + flamegraph_hash_words(bytes + 16, hash, keys[2]);
     }
-    if (size >= sizeof words) { /* the rest, with bytes before it */
-        memcpy(words, end - sizeof words, sizeof words);
-    } else if (size >= sizeof *words) {
+    if (end - bytes > 32) {
+        hash ^= flamegraph_hash_words(bytes, hash, keys[1]) + flamegraph_hash_words(bytes + 16, keys[2], keys[3]) +
+                (flamegraph_hash_words(end - 32, keys[3], keys[4]) ^ flamegraph_hash_words(end - 16, keys[4], keys[1]));
+    } else if (end - bytes >= 16) {
+        hash ^= flamegraph_hash_words(bytes, hash, keys[1]) + flamegraph_hash_words(end - 16, keys[4], keys[2]);
+    } else if (end - bytes >= 8) {
         memcpy(&words[0], bytes, sizeof *words);
         memcpy(&words[1], end - sizeof *words, sizeof *words);
+        hash ^= flamegraph_fold_product(words[0] ^ keys[3], words[1] ^ hash);
     } else {
-        for (words[0] = words[1] = 0; bytes < end; bytes++)
+        for (; bytes < end; bytes++)
             words[0] = words[0] << 8 | (unsigned char)*bytes;
+        hash ^= flamegraph_fold_product(words[0] ^ keys[2], hash ^ keys[4]);
     }
-    hash = (hash ^ words[0]) * UINT64_C(0xff51afd7ed558ccd);
-    other = (other ^ words[1]) * UINT64_C(0xc2b2ae3d27d4eb4f);
-    hash = (hash ^ hash >> 32 ^ (other << 32 | other >> 32)) * UINT64_C(0x9e3779b97f4a7c15);
-    return hash ^ (hash >> 32);
+    hash = (hash ^ hash >> 32) * keys[0];
+    return hash ^ hash >> 32;
 }
 
 static inline uint64_t flamegraph_hash_node(uint32_t parent, uint32_t name) {
@@ -346,46 +375,82 @@ static inline uint64_t flamegraph_hash_of(const flamegraph *graph, const flamegr
     return flamegraph_hash_node(graph->nodes[item].parent, graph->nodes[item].name);
 }
 
-static inline void flamegraph_index_put(const flamegraph *graph, flamegraph_index *index, uint32_t item) {
-    size_t at = (size_t)flamegraph_hash_of(graph, index, item) & (index->capacity - 1);
-    while (index->slots[at] != FLAMEGRAPH_NONE)
+static inline void flamegraph_index_put(flamegraph_index *index, flamegraph_slot slot) {
+    size_t at = slot.hash & (index->capacity - 1);
+    while (index->slots[at].item != FLAMEGRAPH_NONE)
         at = (at + 1) & (index->capacity - 1);
-    index->slots[at] = item;
+    index->slots[at] = slot;
     index->count++;
 }
 
+static inline void flamegraph_index_add(const flamegraph *graph, flamegraph_index *index, uint32_t item) {
+    flamegraph_slot slot = {item, (uint32_t)flamegraph_hash_of(graph, index, item)};
+    flamegraph_index_put(index, slot);
+}
+
 /* Keep the index at most half full with one more item in it. */
-static inline bool flamegraph_index_grow(const flamegraph *graph, flamegraph_index *index) {
+static inline bool flamegraph_index_grow(flamegraph_index *index) {
     if (index->count + 1 <= index->capacity / 2)
         return true;
     size_t capacity = index->capacity ? index->capacity * 2 : 1024;
-    if (capacity > SIZE_MAX / sizeof(uint32_t))
+    if (capacity > SIZE_MAX / sizeof(flamegraph_slot))
         return false;
-    uint32_t *slots = (uint32_t *)malloc(capacity * sizeof *slots);
+    flamegraph_slot *slots = (flamegraph_slot *)malloc(capacity * sizeof *slots);
     if (!slots)
         return false;
     flamegraph_index before = *index, grown = {slots, capacity, 0};
     memset(slots, 0xff, capacity * sizeof *slots); /* all are FLAMEGRAPH_NONE */
     *index = grown;
     for (size_t i = 0; i < before.capacity; i++) {
-        if (before.slots[i] != FLAMEGRAPH_NONE)
-            flamegraph_index_put(graph, index, before.slots[i]);
+        if (before.slots[i].item != FLAMEGRAPH_NONE)
+            flamegraph_index_put(index, before.slots[i]);
     }
     free(before.slots);
     return true;
 }
 
+/* A name that is looked up soon. */
+typedef struct flamegraph_sought {
+    const char *bytes;
+    size_t size;
+    uint64_t hash;
+    uint32_t guess; /* its number, most likely; or FLAMEGRAPH_NONE */
+} flamegraph_sought;
+
+/* Gets into the core's cache, for several names at once, what flamegraph_intern_hashed will look at: it would wait for one
+ * after the other. `bytes` and `size` are given. */
+static inline void flamegraph_seek(const flamegraph *graph, flamegraph_sought *sought, size_t count) {
+    const flamegraph_index *index = &graph->name_index;
+    for (size_t i = 0; i < count; i++) {
+        sought[i].hash = flamegraph_hash_fast(sought[i].bytes, sought[i].size);
+        __builtin_prefetch(&index->slots[(uint32_t)sought[i].hash & (index->capacity - 1)]);
+    }
+    for (size_t i = 0; i < count; i++) {
+        sought[i].guess = index->slots[(uint32_t)sought[i].hash & (index->capacity - 1)].item;
+        if (sought[i].guess != FLAMEGRAPH_NONE)
+            __builtin_prefetch(&graph->names[sought[i].guess]);
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (sought[i].guess == FLAMEGRAPH_NONE)
+            continue;
+        const flamegraph_name *name = &graph->names[sought[i].guess];
+        __builtin_prefetch(graph->text + name->offset);
+        __builtin_prefetch(graph->text + name->offset + name->size);
+    }
+}
+
 /* The name's number, or FLAMEGRAPH_NONE when there is no memory. */
-static inline uint32_t flamegraph_intern(flamegraph *graph, const char *bytes, size_t size) {
+static inline uint32_t flamegraph_intern_hashed(flamegraph *graph, const char *bytes, size_t size, uint64_t hash) {
     flamegraph_index *index = &graph->name_index;
-    if (!flamegraph_index_grow(graph, index))
+    if (!flamegraph_index_grow(index))
         return FLAMEGRAPH_NONE;
-    uint64_t hash = flamegraph_hash_fast(bytes, size);
-    size_t at = (size_t)hash & (index->capacity - 1);
-    for (; index->slots[at] != FLAMEGRAPH_NONE; at = (at + 1) & (index->capacity - 1)) {
-        const flamegraph_name *name = &graph->names[index->slots[at]];
+    size_t at = (uint32_t)hash & (index->capacity - 1);
+    for (; index->slots[at].item != FLAMEGRAPH_NONE; at = (at + 1) & (index->capacity - 1)) {
+        if (index->slots[at].hash != (uint32_t)hash)
+            continue;
+        const flamegraph_name *name = &graph->names[index->slots[at].item];
         if (name->hash == hash && name->size == size && memcmp(graph->text + name->offset, bytes, size) == 0) {
-            return index->slots[at];
+            return index->slots[at].item;
         }
     }
     if (graph->name_count >= FLAMEGRAPH_NONE)
@@ -403,9 +468,14 @@ static inline uint32_t flamegraph_intern(flamegraph *graph, const char *bytes, s
     flamegraph_name added = {graph->text_size, size, hash};
     graph->names[graph->name_count] = added;
     graph->text_size += size;
-    index->slots[at] = (uint32_t)graph->name_count;
+    flamegraph_slot slot = {(uint32_t)graph->name_count, (uint32_t)hash};
+    index->slots[at] = slot;
     index->count++;
     return (uint32_t)graph->name_count++;
+}
+
+static inline uint32_t flamegraph_intern(flamegraph *graph, const char *bytes, size_t size) {
+    return flamegraph_intern_hashed(graph, bytes, size, flamegraph_hash_fast(bytes, size));
 }
 
 static inline uint32_t flamegraph_new_node(flamegraph *graph, uint32_t parent, uint32_t name) {
@@ -418,26 +488,28 @@ static inline uint32_t flamegraph_new_node(flamegraph *graph, uint32_t parent, u
     graph->nodes = nodes;
     flamegraph_node added = {parent, name, 0};
     graph->nodes[graph->node_count] = added;
+    graph->roots += parent == 0;
     return (uint32_t)graph->node_count++;
 }
 
 /* One that stands in the index. */
 static inline uint32_t flamegraph_indexed_child(flamegraph *graph, uint32_t parent, uint32_t name) {
     flamegraph_index *index = &graph->node_index;
-    if (!flamegraph_index_grow(graph, index))
+    if (!flamegraph_index_grow(index))
         return FLAMEGRAPH_NONE;
-    size_t at = (size_t)flamegraph_hash_node(parent, name) & (index->capacity - 1);
-    for (; index->slots[at] != FLAMEGRAPH_NONE; at = (at + 1) & (index->capacity - 1)) {
-        const flamegraph_node *node = &graph->nodes[index->slots[at]];
-        if (node->parent == parent && node->name == name)
-            return index->slots[at];
+    flamegraph_slot slot = {0, (uint32_t)flamegraph_hash_node(parent, name)};
+    size_t at = slot.hash & (index->capacity - 1);
+    for (; index->slots[at].item != FLAMEGRAPH_NONE; at = (at + 1) & (index->capacity - 1)) {
+        const flamegraph_node *node = &graph->nodes[index->slots[at].item];
+        if (index->slots[at].hash == slot.hash && node->parent == parent && node->name == name)
+            return index->slots[at].item;
     }
-    uint32_t made = flamegraph_new_node(graph, parent, name);
-    if (made != FLAMEGRAPH_NONE) {
-        index->slots[at] = made;
+    slot.item = flamegraph_new_node(graph, parent, name);
+    if (slot.item != FLAMEGRAPH_NONE) {
+        index->slots[at] = slot;
         index->count++;
     }
-    return made;
+    return slot.item;
 }
 
 /* A child that was made right after its parent is found there: most are, as a new stack is a chain of new nodes. All
@@ -1092,10 +1164,12 @@ static inline void flamegraph_undo(flamegraph_reading *reading) {
         indexes[i]->count = 0;
     }
     for (size_t i = 0; i < graph->name_count; i++)
-        flamegraph_index_put(graph, &graph->name_index, (uint32_t)i);
+        flamegraph_index_add(graph, &graph->name_index, (uint32_t)i);
+    graph->roots = 0;
     for (size_t i = 1; i < graph->node_count; i++) {
+        graph->roots += graph->nodes[i].parent == 0;
         if (graph->nodes[i].parent + 1 != i)
-            flamegraph_index_put(graph, &graph->node_index, (uint32_t)i);
+            flamegraph_index_add(graph, &graph->node_index, (uint32_t)i);
     }
 }
 
@@ -1670,6 +1744,8 @@ typedef struct flamegraph_view {
     bool alone; /* all stacks are of one thread, which stands at the root: node 1. The view is the tree below it */
     bool has[FLAMEGRAPH_NAME_KINDS]; /* whether there are names of the kind */
     bool copied;                     /* never `from` itself */
+    bool lent;                       /* graph has the nodes of `from` itself until the view is freed: of a thread alone */
+    flamegraph_node thread;          /* then this is the thread's, which it has not */
 } flamegraph_view;
 
 static inline const char *flamegraph_name_of(const flamegraph *graph, uint32_t node, size_t *size) {
@@ -1719,9 +1795,10 @@ static inline uint32_t flamegraph_group(flamegraph_view *view, uint32_t node) {
 /* Threads of one name pattern below one process are a group, which counts them. */
 static inline bool flamegraph_find_groups(flamegraph_view *view) {
     const flamegraph *from = view->from;
-    size_t roots = 0;
-    for (uint32_t i = 1; view->has[FLAMEGRAPH_THREAD] && i < from->node_count; i++) {
-        roots += from->nodes[i].parent == 0;
+    bool looks = view->has[FLAMEGRAPH_THREAD] && !from->threadless;
+    bool one = from->roots == 1 && !view->has[FLAMEGRAPH_PROCESS]; /* only node 1 stands where a thread may */
+    size_t end = one ? 2 : from->node_count;
+    for (uint32_t i = 1; looks && i < end; i++) {
         if (!flamegraph_view_is_thread(view, i))
             continue;
         uint32_t group = flamegraph_group(view, i);
@@ -1730,7 +1807,7 @@ static inline bool flamegraph_find_groups(flamegraph_view *view) {
         view->groups->nodes[group].total++;
         view->threads++;
     }
-    view->alone = roots == 1 && flamegraph_view_is_thread(view, 1);
+    view->alone = from->roots == 1 && flamegraph_view_is_thread(view, 1);
     return true;
 }
 
@@ -1842,6 +1919,39 @@ static inline bool flamegraph_fill_view(flamegraph_view *view) {
     return true;
 }
 
+/* As flamegraph_fill_alone, for trees of millions of nodes, of which a copy takes longer than all that is drawn: the nodes
+ * of `from` move up by one, into the place of the thread's, and are back in theirs when the view is freed. */
+static inline bool flamegraph_lend(flamegraph_view *view) {
+    flamegraph *from = (flamegraph *)(uintptr_t)view->from;
+    view->graph = (flamegraph *)malloc(sizeof *view->graph);
+    if (!view->graph)
+        return false;
+    *view->graph = *from;
+    view->graph->threadless = true;
+    view->graph->roots = 0;
+    view->lent = true;
+    view->thread = from->nodes[1];
+    flamegraph_node *nodes = from->nodes;
+    for (uint32_t i = 2; i < from->node_count; i++) {
+        flamegraph_node node = {nodes[i].parent - 1, nodes[i].name, nodes[i].total};
+        nodes[i - 1] = node;
+        view->graph->roots += node.parent == 0;
+        view->graph->threadless = view->graph->threadless && view->kind[node.name] != FLAMEGRAPH_THREAD;
+    }
+    view->graph->node_count--;
+    return true;
+}
+
+static inline void flamegraph_give_back(flamegraph_view *view) {
+    flamegraph_node *nodes = view->from->nodes;
+    for (size_t i = view->from->node_count; i-- > 2;) {
+        flamegraph_node node = {nodes[i - 1].parent + 1, nodes[i - 1].name, nodes[i - 1].total};
+        nodes[i] = node;
+    }
+    nodes[1] = view->thread;
+    free(view->graph);
+}
+
 /* Where a thread is alone, its view is the tree without it: no two frames become one. */
 static inline bool flamegraph_fill_alone(flamegraph_view *view) {
     const flamegraph *from = view->from;
@@ -1862,6 +1972,7 @@ static inline bool flamegraph_fill_alone(flamegraph_view *view) {
         if (name == FLAMEGRAPH_NONE)
             return false;
         nodes[i - 1] = node;
+        graph->roots += node.parent == 0;
     }
     graph->node_count = from->node_count - 1;
     for (uint32_t i = 0; i < from->figure_count; i++) {
@@ -1879,7 +1990,9 @@ static inline void flamegraph_view_forget_nodes(flamegraph_view *view) {
 }
 
 static inline void flamegraph_view_free(flamegraph_view *view) {
-    if (view->graph != view->from)
+    if (view->lent)
+        flamegraph_give_back(view);
+    else if (view->graph != view->from)
         flamegraph_free(view->graph);
     view->graph = NULL;
     flamegraph_free(view->groups);
@@ -1924,7 +2037,9 @@ static inline bool flamegraph_view_names(flamegraph_view *view, bool imports) {
     return view->kind && view->name;
 }
 
-static inline bool flamegraph_view_make(flamegraph_view *view, const flamegraph *from, bool apart, bool imports) {
+/* lend: nobody looks at the nodes of `from` until the view is freed. */
+static inline bool flamegraph_view_make(flamegraph_view *view, const flamegraph *from, bool apart, bool imports,
+                                        bool lend) {
     memset(view, 0, sizeof *view);
     view->from = from;
     view->apart = apart;
@@ -1937,6 +2052,8 @@ static inline bool flamegraph_view_make(flamegraph_view *view, const flamegraph 
         view->graph = view->copied ? flamegraph_copy(from) : (flamegraph *)from;
         return view->graph != NULL;
     }
+    if (lend && view->alone && !from->figures && !view->has[FLAMEGRAPH_PROCESS])
+        return flamegraph_lend(view);
     view->graph = flamegraph_create();
     view->node = view->alone ? NULL : (uint32_t *)malloc(from->node_count * sizeof *view->node);
     view->word = (uint32_t *)malloc(from->name_count * sizeof *view->word);
@@ -2466,6 +2583,13 @@ static inline size_t flamegraph_magnitude(uint64_t value) {
     return (size_t)highest << 5 | (size_t)((highest < 5 ? value << (5 - highest) : value >> (highest - 5)) & 31);
 }
 
+/* The smallest value of a magnitude. */
+static inline uint64_t flamegraph_least(size_t magnitude) {
+    size_t highest = magnitude >> 5;
+    uint64_t value = 32 | (magnitude & 31);
+    return magnitude == 0 ? 0 : highest < 5 ? value >> (5 - highest) : value << (highest - 5);
+}
+
 /* The index down to which, from the last on, fewer than `limit` are counted; *more gets how many that are behind it. */
 static inline size_t flamegraph_reach(const size_t *counts, size_t limit, size_t *more) {
     size_t at = ((size_t)1 << FLAMEGRAPH_CUTOFF_BITS) - 1;
@@ -2474,20 +2598,43 @@ static inline size_t flamegraph_reach(const size_t *counts, size_t limit, size_t
     return at;
 }
 
-/* The smallest value of which fewer than `limit` nodes have more; *more gets how many have. All nodes are looked at
- * twice: which magnitude it is of, and which nodes are of that one, too (there is room for all of them in `place`). Among
- * those it is found digit by digit from the highest on. */
+/* Puts the nodes of which the weight is at least `least` into `place`, where there is room for all; answers how many. */
+static inline size_t flamegraph_gather(flamegraph_picture *picture, uint64_t least) {
+    size_t found = 0, count = picture->graph->node_count;
+    for (uint32_t i = 0; i < count; i++) {
+        picture->place[found] = i;
+        found += flamegraph_weight(picture, i) >= least;
+    }
+    return found;
+}
+
+/* A weight that twice `limit` nodes or so have: as every 64th node tells. */
+static inline uint64_t flamegraph_guess(const flamegraph_picture *picture, size_t limit) {
+    size_t counts[(size_t)1 << FLAMEGRAPH_CUTOFF_BITS], more = 0;
+    memset(counts, 0, sizeof counts);
+    for (size_t i = 0; i < picture->graph->node_count; i += 64)
+        counts[flamegraph_magnitude(flamegraph_weight(picture, i))]++;
+    return flamegraph_least(flamegraph_reach(counts, limit / 32, &more));
+}
+
+/* The smallest value of which fewer than `limit` nodes have more, of `limit` or more nodes; *more gets how many have.
+ * First those are left out that are surely too small: all nodes if the guess is too high. Then those of the magnitude
+ * that it is of are found, and among them the value, digit by digit from the highest on. */
 static inline uint64_t flamegraph_cutoff(flamegraph_picture *picture, size_t limit, size_t *more) {
-    size_t counts[(size_t)1 << FLAMEGRAPH_CUTOFF_BITS], found = 0, count = picture->graph->node_count;
+    size_t counts[(size_t)1 << FLAMEGRAPH_CUTOFF_BITS], found = 0;
     uint64_t cutoff = 0;
+    size_t count = flamegraph_gather(picture, flamegraph_guess(picture, limit));
+    if (count < limit)
+        count = flamegraph_gather(picture, 0);
     *more = 0;
     memset(counts, 0, sizeof counts);
     for (size_t i = 0; i < count; i++)
-        counts[flamegraph_magnitude(flamegraph_weight(picture, i))]++;
+        counts[flamegraph_magnitude(flamegraph_weight(picture, picture->place[i]))]++;
     size_t magnitude = flamegraph_reach(counts, limit, more);
-    for (uint32_t i = 0; i < count; i++) {
-        picture->place[found] = i;
-        found += flamegraph_magnitude(flamegraph_weight(picture, i)) == magnitude;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t node = picture->place[i];
+        picture->place[found] = node;
+        found += flamegraph_magnitude(flamegraph_weight(picture, node)) == magnitude;
     }
     for (int shift = 63 / FLAMEGRAPH_CUTOFF_BITS * FLAMEGRAPH_CUTOFF_BITS; shift >= 0;
          shift -= FLAMEGRAPH_CUTOFF_BITS) {
@@ -2768,15 +2915,17 @@ static inline bool flamegraph_number_threads(flamegraph_table *table, flamegraph
     size_t count = 1;
     size_t end = table->base.alone ? 2 : graph->node_count; /* behind the last thread's node */
     for (uint32_t i = 1; table->base.threads && i < end; i++) {
-        uint32_t name = graph->nodes[i].name;
-        if (!flamegraph_view_is_thread(&table->base, i))
+        const flamegraph_node *node = table->base.lent ? &table->base.thread : &graph->nodes[i];
+        const flamegraph_name *name = &graph->names[node->name];
+        if (!table->base.lent && !flamegraph_view_is_thread(&table->base, i))
             continue;
-        if (!number[name]) {
-            found[count].name = name;
-            found[count].text = flamegraph_name_of(graph, i, &found[count].size);
-            number[name] = (uint32_t)count++;
+        if (!number[node->name]) {
+            found[count].name = node->name;
+            found[count].text = graph->text + name->offset;
+            found[count].size = name->size;
+            number[node->name] = (uint32_t)count++;
         }
-        found[number[name]].total += graph->nodes[i].total;
+        found[number[node->name]].total += node->total;
     }
     qsort(found + 1, count - 1, sizeof *found, flamegraph_compare_shares);
     for (uint32_t i = 1; i < count; i++)
@@ -2991,10 +3140,11 @@ static inline bool flamegraph_table_make(flamegraph_table *table, const flamegra
     all.metric = graph->counted;
     all.idle = true;
     memset(table, 0, sizeof *table);
-    if (!flamegraph_view_make(&table->apart, graph, true, false))
+    if (!flamegraph_view_make(&table->apart, graph, true, false, false))
         return false;
     flamegraph_view_forget_nodes(&table->apart);
-    if (!flamegraph_view_make(&table->base, table->apart.graph, false, false) ||
+    bool lend = !options->threads && !options->difference;
+    if (!flamegraph_view_make(&table->base, table->apart.graph, false, false, lend) ||
         !flamegraph_picture_make(&table->kept, table->base.graph, &all))
         return false;
     table->words = flamegraph_create();
@@ -4363,7 +4513,7 @@ static inline bool flamegraph_draw_view(const flamegraph *graph, const flamegrap
     const flamegraph *shown = options->threads ? table.apart.graph : table.base.graph;
     if (made)
         flamegraph_table_forget_nodes(&table, options->threads);
-    made = made && flamegraph_view_make(&view, shown, true, true);
+    made = made && flamegraph_view_make(&view, shown, true, true, false);
     flamegraph_view_forget_nodes(&view);
     made = made && (!shown->figures || flamegraph_choose_figure(view.graph, options)) &&
            flamegraph_draw(view.graph, &table, options, out);

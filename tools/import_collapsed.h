@@ -135,8 +135,8 @@ static bool import_parse_frame(import *in, import_collapsed *of, const char *tex
 }
 
 /* What is known of a text of a frame; NULL = no memory. */
-static import_frame *import_find_frame(import *in, import_collapsed *of, const char *text, size_t size) {
-    uint32_t number = flamegraph_add_name(of->texts, text, size);
+static import_frame *import_find_frame(import *in, import_collapsed *of, const flamegraph_sought *text) {
+    uint32_t number = flamegraph_intern_hashed(of->texts, text->bytes, text->size, text->hash);
     if (number == FLAMEGRAPH_NONE) {
         (void)import_no_memory(in);
         return NULL;
@@ -152,25 +152,26 @@ static import_frame *import_find_frame(import *in, import_collapsed *of, const c
     return &PYPROF__ITEM(import_frame, &of->frames, number);
 }
 
-/* Adds one frame, which stands at [from, to) of the stack, below the last node. */
-static bool import_add_frame(import *in, import_collapsed *of, const char *stack, size_t from, size_t to,
+/* Adds one frame, a text of the stack, below the last node. */
+static bool import_add_frame(import *in, import_collapsed *of, const char *stack, const flamegraph_sought *text,
                              const pyprof_node *figures) {
     uint32_t depth = in->last_nodes.count, *nodes = (uint32_t *)in->last_nodes.data;
-    import_frame *frame = import_find_frame(in, of, stack + from, to - from);
+    size_t from = (size_t)(text->bytes - stack);
+    import_frame *frame = import_find_frame(in, of, text);
     if (frame == NULL) {
         return false;
     }
     bool is_new = frame->function == PYPROF__NONE;
-    if (is_new && import_is_blank(stack + from, to - from)) {
+    if (is_new && import_is_blank(text->bytes, text->size)) {
         return import_fail(in, "frame %zu of the stack is empty", import_frame_number(stack, from));
     }
-    if (is_new && !import_parse_frame(in, of, stack + from, to - from, frame)) {
+    if (is_new && !import_parse_frame(in, of, text->bytes, text->size, frame)) {
         return false;
     }
     if (!import_child(in, nodes[depth - 1], frame, figures, &nodes[depth])) {
         return false;
     }
-    ((uint32_t *)of->ends.data)[depth] = (uint32_t)to;
+    ((uint32_t *)of->ends.data)[depth] = (uint32_t)(from + text->size);
     in->last_nodes.count = depth + 1;
     return true;
 }
@@ -243,6 +244,20 @@ static bool import_reserve_line(import *in, import_collapsed *of, size_t size, u
            import_no_memory(in);
 }
 
+#define IMPORT_AHEAD 32 /* frames that are looked up at a time */
+
+/* The next frames of a stack, from *at on, as many as there is room for. *at is beyond the size behind the last one. */
+static size_t import_cut_frames(const char *stack, size_t *at, size_t size, flamegraph_sought *texts) {
+    size_t count = 0;
+    for (; count < IMPORT_AHEAD && *at <= size; count++) {
+        const char *stop = (const char *)memchr(stack + *at, ';', size - *at);
+        texts[count].bytes = stack + *at;
+        texts[count].size = stop != NULL ? (size_t)(stop - stack) - *at : size - *at;
+        *at += texts[count].size + 1;
+    }
+    return count;
+}
+
 /* Adds a stack, root first, and its value. */
 static bool import_collapsed_stack(import *in, import_collapsed *of, const char *stack, size_t size, size_t root,
                                    const pyprof_node *figures) {
@@ -253,11 +268,14 @@ static bool import_collapsed_stack(import *in, import_collapsed *of, const char 
     }
     size_t at = ((uint32_t *)of->ends.data)[in->last_nodes.count - 1];
     at += in->last_nodes.count > 1 || root > 0;
-    for (size_t end = 0; end < size; at = end + 1) {
-        const char *stop = (const char *)memchr(stack + at, ';', size - at);
-        end = stop != NULL ? (size_t)(stop - stack) : size;
-        if (!import_add_frame(in, of, stack, at, end, end == size ? figures : NULL)) {
-            return false;
+    while (at <= size) {
+        flamegraph_sought texts[IMPORT_AHEAD];
+        size_t count = import_cut_frames(stack, &at, size, texts);
+        flamegraph_seek(of->texts, texts, count);
+        for (size_t i = 0; i < count; i++) {
+            if (!import_add_frame(in, of, stack, &texts[i], at > size && i + 1 == count ? figures : NULL)) {
+                return false;
+            }
         }
     }
     of->stack = stack;
