@@ -2359,6 +2359,11 @@ static bool pyprof__load_elsewhere(pyprof__reader *reader, uintptr_t address, vo
 #define PYPROF__INLINE static inline
 #endif
 #if defined(__GNUC__)
+#define PYPROF__APART static __attribute__((noinline)) /* few calls come here: what it needs is not saved in others */
+#else
+#define PYPROF__APART static
+#endif
+#if defined(__GNUC__)
 #define PYPROF__ALIGNED(size) __attribute__((aligned(size)))
 #else
 #define PYPROF__ALIGNED(size)
@@ -12935,10 +12940,12 @@ static pyprof_output pyprof__resolve_output(const pyprof_output *output, const c
 
 /* A thread's own part. */
 typedef struct pyprof__heap_thread {
-    int64_t left;       /* bytes to its next point, or to where it looks again; -1 and below: passed */
+    int64_t left;       /* bytes to its next point, or to where it looks again; below 0 only until that is looked at;
+                           INT64_MAX while it is inside, less what was passed on */
     int64_t rest;       /* bytes from there to its next point; 0 = left leads to that */
     uint64_t mean;      /* sampling_bytes when both were drawn; 0 = they were not drawn yet */
     uint64_t random;    /* state of its random numbers; 0 = none yet */
+    int64_t aside;      /* what left was before */
     uint32_t is_inside; /* an allocator that we have called, or the lock: what is allocated there is not counted */
     bool has_lock;      /* pyprof__heap_lock, or it is about to */
     bool is_forking;    /* it has the lock until the fork is done: see pyprof__heap_before_fork */
@@ -12959,6 +12966,20 @@ static void *(*pyprof__heap_room)(void);
 static inline pyprof__heap_thread *pyprof__heap_here(void) {
     void *(*room)(void) = __atomic_load_n(&pyprof__heap_room, __ATOMIC_RELAXED);
     return room != NULL ? (pyprof__heap_thread *)room() : &pyprof__heap_self;
+}
+
+/* From the one to the other what the calling thread allocates is not counted. */
+static inline void pyprof__heap_go_in(pyprof__heap_thread *self) {
+    if (self->is_inside++ == 0) {
+        self->aside = self->left;
+        self->left = INT64_MAX;
+    }
+}
+
+static inline void pyprof__heap_come_out(pyprof__heap_thread *self) {
+    if (--self->is_inside == 0) {
+        self->left = self->aside;
+    }
 }
 
 static pyprof__atomic64 pyprof__heap_mean;  /* sampling_bytes; 0 = no samples are taken */
@@ -13167,7 +13188,7 @@ static bool pyprof__heap_enter(pyprof__heap_thread *self) {
     if (pyprof__get(&pyprof__heap.pid) != (uint32_t)getpid()) {
         return false;
     }
-    self->is_inside++;
+    pyprof__heap_go_in(self);
     if (!self->is_forking) {
         self->has_lock = true;
         pthread_mutex_lock(&pyprof__heap_lock);
@@ -13180,7 +13201,7 @@ static void pyprof__heap_leave(pyprof__heap_thread *self) {
         pthread_mutex_unlock(&pyprof__heap_lock);
         self->has_lock = false;
     }
-    self->is_inside--;
+    pyprof__heap_come_out(self);
 }
 
 /* Where an address is in the filter: 64 bytes share a place, so that it takes little of the processor's cache. Mappings,
@@ -13486,20 +13507,16 @@ static void pyprof__heap_record(pyprof__heap_thread *self, uintptr_t address, ui
     (void)(from == PYPROF__HEAP_MAP ? pyprof__map_add(&sample) : pyprof__heap_add(&sample));
 }
 
-/* An allocation after which left is below 0. Out of line, as few come here; errno stays. from: the allocator of Python's,
-   or one of PYPROF__HEAP_... */
-#if defined(__GNUC__)
-__attribute__((noinline))
-#endif
-static void
-pyprof__heap_take(pyprof__heap_thread *self, const void *memory, size_t size, uint32_t from) {
+/* An allocation after which left is below 0; memory is NULL if it has failed. Out of line, as few come here; errno stays.
+   from: the allocator of Python's, or one of PYPROF__HEAP_... */
+PYPROF__APART void pyprof__heap_take(pyprof__heap_thread *self, const void *memory, size_t size, uint32_t from) {
     int error = errno;
     if (self->probed != 0) {
         self->probed = self->probed == from ? 0 : self->probed;
         return;
     }
     uint64_t mean = pyprof__heap_due(self, size);
-    if (mean != 0 && pyprof__heap_enter(self)) {
+    if (mean != 0 && memory != NULL && pyprof__heap_enter(self)) {
         if (pyprof__heap.is_on) {
             pyprof__heap_record(self, (uintptr_t)memory, size, mean, from);
         }
@@ -13510,11 +13527,7 @@ pyprof__heap_take(pyprof__heap_thread *self, const void *memory, size_t size, ui
 
 /* What may live at an address ends: *was is what it was. Before the memory is given back, as somebody else has it at once
    then. False: no sample lived there. errno stays. */
-#if defined(__GNUC__)
-__attribute__((noinline))
-#endif
-static bool
-pyprof__heap_forget(const void *memory, pyprof__live *was) {
+PYPROF__APART bool pyprof__heap_forget(const void *memory, pyprof__live *was) {
     pyprof__heap_thread *self = pyprof__heap_here();
     int error = errno;
     bool is_found = false;
@@ -15092,41 +15105,92 @@ static uint32_t pyprof__native_domain(void);
 /* What our hooks call, by domain. Written before a hook is put in, and never taken back. */
 static PyMemAllocatorEx pyprof__next[PYPROF__DOMAINS];
 
-/* After pyprof_heap_stop a thread goes out of line once more, which forgets its gap, and then no longer. */
 PYPROF__INLINE void pyprof__hook_count(pyprof__heap_thread *self, const void *memory, size_t size, uint32_t from) {
-    self->left -= (int64_t)size;
-    if (self->left < 0 && (self->mean != 0 || pyprof__get64(&pyprof__heap_mean) != 0)) {
+    self->left = (int64_t)((uint64_t)self->left - size);
+    if (self->left < 0) {
         pyprof__heap_take(self, memory, size, from);
     }
 }
 
-/* What an allocator passes on to another one is counted where it was asked for: is_inside. */
-PYPROF__INLINE void *pyprof__hook_malloc(uint32_t index, void *context, size_t size) {
-    pyprof__heap_thread *self = pyprof__heap_here();
-    if (self->is_inside > 0) {
-        return pyprof__next[index].malloc(context, size);
-    }
-    self->is_inside = 1;
-    void *memory = pyprof__next[index].malloc(context, size);
-    self->is_inside = 0;
-    if (memory != NULL) {
+/* Whether no samples are taken. A thread that has a gap goes on once more, in which it forgets that. */
+PYPROF__INLINE bool pyprof__hook_is_off(const pyprof__heap_thread *self) {
+    return self->mean == 0 && pyprof__get64(&pyprof__heap_mean) == 0;
+}
+
+/* Whether the calling thread's part may be looked at before it is known that it is there: see >>native. An executable's
+   is always there, and empty if it is not in use. */
+#if defined(__PIC__) && !defined(__PIE__)
+#define PYPROF__HOOK_MAY_LOOK (__atomic_load_n(&pyprof__heap_room, __ATOMIC_RELAXED) == NULL)
+#else
+#define PYPROF__HOOK_MAY_LOOK true
+#endif
+
+/* Nearly all allocations end before their thread's next point, which is known before they are made: a jump over a few
+   instructions, with as little as can be kept over the call. Within that no point is near, so that what the allocator
+   passes on to another one is counted where it was asked for: once. One that fails was counted, too, on either way: it uses
+   up what it would have taken of the axis, and no other one's chance depends on it. */
+PYPROF__INLINE bool pyprof__hook_is_short(size_t size) {
+    return PYPROF__HOOK_MAY_LOOK && __builtin_expect(size < (uint64_t)pyprof__heap_self.left, 1);
+}
+
+/* Whether one that is not short means nothing to us at all. */
+PYPROF__INLINE bool pyprof__hook_is_idle(void) {
+    return PYPROF__HOOK_MAY_LOOK && __atomic_load_n(&pyprof__heap_room, __ATOMIC_RELAXED) == NULL &&
+           pyprof__hook_is_off(&pyprof__heap_self);
+}
+
+/* After the call of an allocator, in which nothing was counted; memory: what it gave. */
+PYPROF__INLINE void *pyprof__hook_made(pyprof__heap_thread *self, void *memory, size_t size, uint32_t index) {
+    if (!pyprof__hook_is_off(self) && (memory != NULL || size <= PTRDIFF_MAX)) {
         pyprof__hook_count(self, memory, size, 1u << index);
     }
     return memory;
 }
 
-PYPROF__INLINE void *pyprof__hook_calloc(uint32_t index, void *context, size_t count, size_t size) {
+PYPROF__APART void *pyprof__hook_long_malloc(uint32_t index, void *context, size_t size) {
+    pyprof__heap_thread *self = pyprof__heap_here();
+    if (self->is_inside > 0) {
+        return pyprof__next[index].malloc(context, size);
+    }
+    pyprof__heap_go_in(self);
+    void *memory = pyprof__next[index].malloc(context, size);
+    pyprof__heap_come_out(self);
+    return pyprof__hook_made(self, memory, size, index);
+}
+
+PYPROF__INLINE void *pyprof__hook_malloc(uint32_t index, void *context, size_t size) {
+    if (pyprof__hook_is_short(size)) {
+        int64_t left = pyprof__heap_self.left - (int64_t)size;
+        pyprof__heap_self.left = INT64_MAX;
+        void *memory = pyprof__next[index].malloc(context, size);
+        pyprof__heap_self.left = left;
+        return memory;
+    }
+    return pyprof__hook_is_idle() ? pyprof__next[index].malloc(context, size)
+                                  : pyprof__hook_long_malloc(index, context, size);
+}
+
+PYPROF__APART void *pyprof__hook_long_calloc(uint32_t index, void *context, size_t count, size_t size) {
     pyprof__heap_thread *self = pyprof__heap_here();
     if (self->is_inside > 0) {
         return pyprof__next[index].calloc(context, count, size);
     }
-    self->is_inside = 1;
+    pyprof__heap_go_in(self);
     void *memory = pyprof__next[index].calloc(context, count, size);
-    self->is_inside = 0;
-    if (memory != NULL) {
-        pyprof__hook_count(self, memory, count * size, 1u << index); /* it did not overflow, as there is memory */
+    pyprof__heap_come_out(self);
+    return pyprof__hook_made(self, memory, count * size, index); /* that did not overflow, if there is memory */
+}
+
+PYPROF__INLINE void *pyprof__hook_calloc(uint32_t index, void *context, size_t count, size_t size) {
+    if (pyprof__hook_is_short(count * size)) {
+        int64_t left = pyprof__heap_self.left - (int64_t)(count * size);
+        pyprof__heap_self.left = INT64_MAX;
+        void *memory = pyprof__next[index].calloc(context, count, size);
+        pyprof__heap_self.left = left;
+        return memory;
     }
-    return memory;
+    return pyprof__hook_is_idle() ? pyprof__next[index].calloc(context, count, size)
+                                  : pyprof__hook_long_calloc(index, context, count, size);
 }
 
 /* Whether a sample lived there, which ends: *was. */
@@ -15136,28 +15200,49 @@ PYPROF__INLINE bool pyprof__hook_forget(const void *memory, pyprof__live *was) {
 
 /* One allocation ends and another begins, wherever that lies. The old one ends first, as its address is free for others
    within the call; if that fails, it has lived on. */
-PYPROF__INLINE void *pyprof__hook_realloc(uint32_t index, void *context, void *memory, size_t size) {
+PYPROF__APART void *pyprof__hook_long_realloc(uint32_t index, void *context, void *memory, size_t size) {
     pyprof__heap_thread *self = pyprof__heap_here();
     pyprof__live was;
     if (self->is_inside > 0) {
         return pyprof__next[index].realloc(context, memory, size);
     }
     bool has_ended = memory != NULL && pyprof__hook_forget(memory, &was);
-    self->is_inside = 1;
+    pyprof__heap_go_in(self);
     void *now = pyprof__next[index].realloc(context, memory, size);
-    self->is_inside = 0;
-    if (now != NULL) {
-        pyprof__hook_count(self, now, size, 1u << index);
-    } else if (has_ended) {
+    pyprof__heap_come_out(self);
+    if (now == NULL && has_ended) {
         pyprof__heap_restore(&was);
     }
-    return now;
+    return pyprof__hook_made(self, now, size, index);
 }
 
-PYPROF__INLINE void pyprof__hook_free(uint32_t index, void *context, void *memory) {
+PYPROF__INLINE void *pyprof__hook_realloc(uint32_t index, void *context, void *memory, size_t size) {
+    if (pyprof__heap_may_live(memory)) {
+        return pyprof__hook_long_realloc(index, context, memory, size);
+    }
+    if (pyprof__hook_is_short(size)) {
+        int64_t left = pyprof__heap_self.left - (int64_t)size;
+        pyprof__heap_self.left = INT64_MAX;
+        void *now = pyprof__next[index].realloc(context, memory, size);
+        pyprof__heap_self.left = left;
+        return now;
+    }
+    return pyprof__hook_is_idle() ? pyprof__next[index].realloc(context, memory, size)
+                                  : pyprof__hook_long_realloc(index, context, memory, size);
+}
+
+PYPROF__APART void pyprof__hook_long_free(uint32_t index, void *context, void *memory) {
     pyprof__live was;
     (void)pyprof__hook_forget(memory, &was);
     pyprof__next[index].free(context, memory);
+}
+
+PYPROF__INLINE void pyprof__hook_free(uint32_t index, void *context, void *memory) {
+    if (pyprof__heap_may_live(memory)) {
+        pyprof__hook_long_free(index, context, memory);
+    } else {
+        pyprof__next[index].free(context, memory);
+    }
 }
 
 /* The four functions of a domain. */
@@ -15222,8 +15307,8 @@ static bool pyprof__heap_probe(uint32_t index) {
     int64_t left = self->left;
     uint64_t mean = self->mean;
     self->probed = 1u << index;
-    self->left = -1;
-    self->mean = 1;                          /* so that it goes out of line also where no samples are taken */
+    self->left = 0;                          /* the byte passes it */
+    self->mean = 1;                          /* so that it is counted also where no samples are taken */
     __atomic_signal_fence(__ATOMIC_SEQ_CST); /* compilers know malloc, and that it does not look at our memory */
     pyprof__touch_domain(index);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
@@ -15548,7 +15633,7 @@ static void *pyprof__heap_step_aside(void) {
         return NULL;
     }
     pyprof__heap_thread *self = pyprof__heap_here();
-    self->is_inside++;
+    pyprof__heap_go_in(self);
     __atomic_signal_fence(__ATOMIC_SEQ_CST); /* as in pyprof__heap_probe */
     return self;
 }
@@ -15556,13 +15641,13 @@ static void *pyprof__heap_step_aside(void) {
 static void pyprof__heap_step_back(void *aside) {
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     if (aside != NULL) {
-        ((pyprof__heap_thread *)aside)->is_inside--;
+        pyprof__heap_come_out((pyprof__heap_thread *)aside);
     }
 }
 
 static void pyprof__native_alloc(void *thread, const void *memory, size_t size) {
     pyprof__heap_thread *self = (pyprof__heap_thread *)thread;
-    if (self->is_inside == 0) {
+    if (self->is_inside == 0 && !pyprof__hook_is_off(self)) {
         pyprof__hook_count(self, memory, size, PYPROF_HEAP_NATIVE);
     }
 }
@@ -15684,7 +15769,7 @@ static void pyprof__native_map(void *thread, const void *memory, size_t size, bo
         pyprof__map_forget((uintptr_t)memory, (uintptr_t)memory + whole);
         pyprof__heap_leave(self);
     }
-    if (is_memory && self->is_inside == 0) {
+    if (is_memory && self->is_inside == 0 && !pyprof__hook_is_off(self)) {
         pyprof__hook_count(self, memory, whole, PYPROF__HEAP_MAP);
     }
     errno = error;
