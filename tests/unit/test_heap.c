@@ -345,6 +345,100 @@ static void test_sizes_change(void **state) {
     end();
 }
 
+/* An allocator that lies under raw's hook, and passes all on to obj's, in parts and as a whole; every third one fails. */
+static PyMemAllocatorEx hook_passed_to;
+static unsigned passed_on;
+
+static void *passing_malloc(void *context, size_t size) {
+    (void)context;
+    hook_passed_to.free(NULL, hook_passed_to.malloc(NULL, size / 2));
+    void *memory = hook_passed_to.malloc(NULL, size);
+    if (++passed_on % 3 == 0) {
+        hook_passed_to.free(NULL, memory);
+        memory = NULL;
+    }
+    return memory;
+}
+
+static void *passing_calloc(void *context, size_t count, size_t size) {
+    return passing_malloc(context, count * size);
+}
+
+static void *passing_realloc(void *context, void *memory, size_t size) {
+    hook_passed_to.free(NULL, memory);
+    return passing_malloc(context, size);
+}
+
+static void passing_free(void *context, void *memory) {
+    (void)context;
+    hook_passed_to.free(NULL, memory);
+}
+
+/* Allocates in one of three ways. */
+static void *made(unsigned way, size_t size) {
+    if (way == 1) {
+        return PyMem_RawCalloc(2, size / 2);
+    }
+    return way == 2 ? PyMem_RawRealloc(PyMem_RawMalloc(0), size) : PyMem_RawMalloc(size);
+}
+
+/* It counts where it was asked for, once, and as often as by chance: whether it passes a point or not, is given or not. */
+static void test_what_is_passed_on_counts_once(void **state) {
+    const PyMemAllocatorEx passing = {NULL, passing_malloc, passing_calloc, passing_realloc, passing_free};
+    double truth = 0;
+    (void)state;
+    start(1000, 0, 1);
+    PyMemAllocatorEx raw = pyprof__next[0], obj = pyprof__next[2];
+    hook_passed_to = pyprof__hooks[2];
+    pyprof__next[2] = pyprof__next[0];
+    pyprof__next[0] = passing;
+    for (unsigned i = 0; i < 300000; i++) {
+        size_t size = 2 + 2 * (i % 200) + (i % 100 == 0 ? 5000 : 0);
+        void *memory = made(i / 7 % 3, size);
+        truth += memory != NULL ? (double)size : 0;
+        PyMem_RawFree(memory);
+        assert_true(pyprof__heap_here()->left >= 0 && pyprof__heap_here()->left <= PYPROF__HEAP_LOOK);
+    }
+    pyprof__next[0] = raw;
+    pyprof__next[2] = obj;
+    pyprof_heap_stats stats = stats_now();
+    assert_true(passed_on > 300000 && (double)stats.alloc_bytes_error < truth / 50);
+    assert_true(fabs((double)stats.alloc_bytes - truth) < 3 * (double)stats.alloc_bytes_error);
+    assert_int_equal(stats.samples_live, 0);
+    end();
+}
+
+static void *start_at_each_byte(void *user) {
+    start(1, 0, 2);
+    return user;
+}
+
+/* Then nothing is counted, not even by a thread that had a gap; what lives is followed on; and each thread counts again at
+   once when samples are taken. */
+static void test_stopped(void **state) {
+    pthread_t thread;
+    (void)state;
+    start(1, 0, 1);
+    void *held = PyMem_RawMalloc(100);
+    assert_int_equal(pyprof_heap_stop(), PYPROF_OK);
+    for (int i = 0; i < 3; i++) {
+        PyMem_RawFree(PyMem_RawRealloc(PyMem_RawCalloc(2, 10), 70));
+        PyMem_RawFree(PyMem_RawMalloc(50));
+        assert_true(pyprof__heap_here()->left == 0 && pyprof__heap_here()->mean == 0);
+    }
+    assert_int_equal(stats_now().live_bytes, 100);
+    held = PyMem_RawRealloc(held, 200);
+    pyprof_heap_stats stats = stats_now();
+    assert_true(stats.samples == 1 && stats.samples_live == 0 && stats.samples_freed == 1);
+    assert_int_equal(pthread_create(&thread, NULL, start_at_each_byte, NULL), 0);
+    pthread_join(thread, NULL);
+    PyMem_RawFree(held);
+    held = PyMem_RawMalloc(10);
+    assert_int_equal(stats_now().live_bytes, 10);
+    PyMem_RawFree(held);
+    end();
+}
+
 /* A session with few samples leaves nothing behind that the next one would wait for. */
 static void test_the_next_session_samples_at_once(void **state) {
     pyprof_heap_desc desc = {0};
@@ -728,6 +822,8 @@ int main(void) {
         cmocka_unit_test(test_mean_changes),
         cmocka_unit_test(test_long_gaps_are_drawn_anew),
         cmocka_unit_test(test_long_gaps_are_true),
+        cmocka_unit_test(test_what_is_passed_on_counts_once),
+        cmocka_unit_test(test_stopped),
         cmocka_unit_test(test_the_next_session_samples_at_once),
         cmocka_unit_test(test_map_follows_what_lives),
         cmocka_unit_test(test_memory_has_a_limit),
