@@ -11995,6 +11995,7 @@ enum {
     PYPROF__PPROF_STATE,
     PYPROF__PPROF_RUNNING,
     PYPROF__PPROF_IDLE,
+    PYPROF__PPROF_SPACE = PYPROF__PPROF_IDLE, /* in a heap profile, which has no states */
     PYPROF__PPROF_NO_NAME,
     PYPROF__PPROF_VERSION,
     PYPROF__PPROF_FIXED,                         /* so many they are */
@@ -12007,14 +12008,20 @@ static const char *const pyprof__pprof_strings[PYPROF__PPROF_FIXED_MOST] = {
     "",  "wall",  "cpu",     "gil",  "samples",   "count",      "nanoseconds", "thread", "thread_id", "interpreter",
     "0", "state", "running", "idle", "[no name]", "pyprof 0.1", "process",     "pid"};
 
-/* A heap profile's, in the places of those: by them it is known as one. */
+/* A heap profile's, in the places of those: by them it is known as one. Its period is of space in bytes, as Go's heap
+   profiles have it: Pyroscope makes that a part of the name by which it shows a profile's type as one of memory. */
 static const char *pyprof__pprof_fixed(const pyprof_profile *profile, uint32_t index) {
     static const char *const of_heap[] = {"inuse_space", "alloc_space", "alloc_objects", "inuse_objects"};
-    if (profile->kind == PYPROF_KIND_HEAP && index >= PYPROF__PPROF_WALL && index <= PYPROF__PPROF_SAMPLES) {
+    if (profile->kind != PYPROF_KIND_HEAP) {
+        return pyprof__pprof_strings[index];
+    }
+    if (index >= PYPROF__PPROF_WALL && index <= PYPROF__PPROF_SAMPLES) {
         return of_heap[index - PYPROF__PPROF_WALL];
     }
-    bool is_heap = profile->kind == PYPROF_KIND_HEAP;
-    return is_heap && index == PYPROF__PPROF_NANOSECONDS ? "bytes" : pyprof__pprof_strings[index];
+    if (index == PYPROF__PPROF_SPACE) {
+        return "space";
+    }
+    return index == PYPROF__PPROF_NANOSECONDS ? "bytes" : pyprof__pprof_strings[index];
 }
 
 /* A small message in the making; the largest, a sample without its stack, has 4 values of up to 10 bytes and 6 labels
@@ -12577,7 +12584,7 @@ static bool pyprof__put_pprof(pyprof__pprof *pprof) {
     pyprof__put_pprof_strings(pprof);
     pyprof__put_field(out, 9, profile->epoch_ns);
     pyprof__put_field(out, 10, profile->duration_ns);
-    pyprof__put_type(out, 11, PYPROF__PPROF_WALL, PYPROF__PPROF_NANOSECONDS);
+    pyprof__put_type(out, 11, is_time ? PYPROF__PPROF_WALL : PYPROF__PPROF_SPACE, PYPROF__PPROF_NANOSECONDS);
     pyprof__put_field(out, 12, is_time ? profile->interval_us * UINT64_C(1000) : profile->sampling_bytes);
     pyprof__put_pprof_comments(pprof);
     pyprof__put_field(out, 14, types[pprof->writing->output.metric]);

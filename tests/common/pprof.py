@@ -160,9 +160,9 @@ class Reader:
     def read_types(self):
         hold([self.value_type(data) for data in self.profile['sample_type']] ==
              [(name, UNITS[name]) for name in self.types], 'sample types: these, in this order')
-        wanted = self.types[1], UNITS[self.types[1]]
+        wanted = ('space', 'bytes') if UNITS[self.types[1]] == 'bytes' else (self.types[1], UNITS[self.types[1]])
         hold(self.profile['period_type'] and self.value_type(self.profile['period_type']) == wanted,
-             'period type: wall/nanoseconds, or inuse_space/bytes')
+             'period type: wall/nanoseconds, or space/bytes')
         hold(self.profile['period'] > 0, 'period: there is one')
         self.default = self.text(self.profile['default_sample_type'])
         hold(self.default in self.types, 'default sample type: one of the types')
