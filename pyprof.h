@@ -2318,6 +2318,18 @@ static void pyprof__view_fetch(pyprof__view *view, const uintptr_t *addresses, u
     pyprof__view_hold(view, is_read ? first + more : first);
 }
 
+/* Copies bytes of a block: by words, as most loads are of one or a few. For a number of bytes that is not known, memcpy
+   may become what the processor has for copying strings, which takes longer than all the rest of a load. */
+static void pyprof__view_copy(unsigned char *to, const unsigned char *from, size_t size) {
+    const size_t word = sizeof(uintptr_t);
+    for (; size >= word; size -= word, to += word, from += word) {
+        memcpy(to, from, word);
+    }
+    for (size_t i = 0; i < size; i++) {
+        to[i] = from[i];
+    }
+}
+
 /* Copies bytes, of which some may be kept; false: some cannot be read. */
 static bool pyprof__view_read(pyprof__view *view, uintptr_t address, void *to, size_t size) {
     unsigned char *out = (unsigned char *)to;
@@ -2328,7 +2340,7 @@ static bool pyprof__view_read(pyprof__view *view, uintptr_t address, void *to, s
         if (block == PYPROF__BLOCKS) {
             return false;
         }
-        memcpy(out, view->blocks[block] + offset, part);
+        pyprof__view_copy(out, view->blocks[block] + offset, part);
         address += part;
         out += part;
         size -= part;
@@ -3236,8 +3248,11 @@ PYPROF__INLINE bool pyprof__read_frame(const pyprof__layout *layout, pyprof__rea
 /* Adds the length and the last 16 bytes of some memory to a hash. */
 PYPROF__INLINE bool pyprof__mix_bytes(pyprof__reader *reader, uintptr_t data, size_t size, uint64_t *hash) {
     uint64_t end[2] = {0, 0};
-    size_t part = size < sizeof end ? size : sizeof end;
-    if (part > 0 && !pyprof__load(reader, data + size - part, end, part)) {
+    if (size >= sizeof end) { /* mostly; two moves, as the number is known */
+        if (!pyprof__load(reader, data + size - sizeof end, end, sizeof end)) {
+            return false;
+        }
+    } else if (size > 0 && !pyprof__load(reader, data, end, size)) {
         return false;
     }
     *hash = pyprof__mix(pyprof__mix(pyprof__mix(*hash, size), end[0]), end[1]);
@@ -7831,12 +7846,9 @@ static bool pyprof__is_borrowed(pyprof__sampler *sampler, const pyprof__thread *
 
 /* Whether the stack of a thread that stood still can be whole. An attached thread may be taken off its core anywhere,
    also where CPython is just making or leaving a frame. Then a generator may lie at the root, without its link
-   outwards, or (3.11, 3.12) the cframe may lead to what is no frame. */
-static bool pyprof__is_sound(pyprof__sampler *sampler, const pyprof__observation *observed) {
-    pyprof__reader reader = {0, 0, 0, 0, &sampler->view};
-    return !observed->attached || ((observed->stack.is_cut || !observed->stack.root_is_generator) &&
-                                   (sampler->layout.cframe_frame == PYPROF__ABSENT ||
-                                    pyprof__codes_are_real(&sampler->layout, &reader, observed->stack.leaf)));
+   outwards. What is no frame has ended the walk: see pyprof__read_frame. */
+static bool pyprof__is_sound(const pyprof__observation *observed) {
+    return !observed->attached || observed->stack.is_cut || !observed->stack.root_is_generator;
 }
 
 /* Reads a stack once, between two looks at the thread's CPU clock. *stood: the clock did not move, so the thread has
@@ -7861,7 +7873,7 @@ static bool pyprof__read_once(pyprof__sampler *sampler, const pyprof__thread *th
         observed->attached = false;
         return false;
     }
-    return is_read && observed->cpu != 0 && pyprof__is_sound(sampler, observed);
+    return is_read && observed->cpu != 0 && pyprof__is_sound(observed);
 }
 
 /* Reads a stack from outside, once if the thread stands still. If it runs, three reads one after the other, not
