@@ -43,6 +43,27 @@ def call_graph(level):
             return parse(file.read())
 
 
+def string_copies(text):
+    """From assembly: how often each function copies as x86 does strings, which takes longer to start than a load."""
+    found, function = collections.Counter(), None
+    for line in text.splitlines():
+        label = re.match(r"(\w[\w.]*):", line)
+        function = label.group(1) if label else function
+        found[function] += bool(re.match(r"\s+rep[a-z]*[;\s]+movs", line))
+    return found
+
+
+@functools.lru_cache(maxsize=None)
+def copies():
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "unit.c")
+        with open(path, "w") as file:
+            file.write(IMPLEMENTATION)
+        run = subprocess.run(["gcc", "-std=gnu11", "-w", "-O2", "-I", compiling.SOURCE, "-isystem",
+                              compiling.python_include(), "-S", path, "-o", "-"], check=True, stdout=subprocess.PIPE)
+        return string_copies(run.stdout.decode())
+
+
 def own(title):
     """The function's name without the file that a static one has before it."""
     return title.rpartition(":")[2]
@@ -109,6 +130,19 @@ class Handler(unittest.TestCase):
                          reached(graph, "pyprof__bind_functions"), "these would be bound inside the handler")
         self.assertEqual({"pyprof__pass_on": HOSTS_HANDLERS},
                          {name: graph.indirect[name] for name in functions if graph.indirect[name]})
+
+    def test_string_copies(self):
+        self.assertEqual({"f": 1, "g.part.0": 0}, dict(string_copies(
+            "f:\n\tmovq %rax, %rbx\n.L2:\n\trep movsq\n\tret\ng.part.0:\n\trep stosq\n\trepz ret\n")))
+
+    def test_loads(self):
+        """Each frame takes a dozen loads, in the handler and in a walk from outside."""
+        found = copies()
+        handlers = reached(call_graph("-O2"), "pyprof__on_signal")
+        loads = {name for name in found if re.match(r"pyprof__(load_elsewhere|view_read|view_copy)\b", name or "")}
+        self.assertIn("pyprof__on_signal", found)
+        self.assertTrue(loads)
+        self.assertEqual({}, {name: found[name] for name in handlers | loads if found[name]})
 
 
 def gcc_knows():
