@@ -2879,7 +2879,8 @@ static inline void flamegraph_table_forget_nodes(flamegraph_table *table, bool a
     free(table->thread);
     free(table->kept.place);
     table->thread = table->kept.place = NULL;
-    if (!apart && table->base.graph != table->apart.graph && table->apart.graph != table->apart.from) {
+    if (!apart && table->base.graph != table->apart.graph && table->apart.graph != table->apart.from &&
+        !table->base.lent) {
         flamegraph_free(table->apart.graph);
         table->apart.graph = NULL;
         table->base.from = NULL;

@@ -158,8 +158,67 @@ static void compares_with_a_base(void) {
     flamegraph_free(graph);
 }
 
+/* All frames of one thread, or of threads that are shown as one, are drawn without a copy of them: the graph is what it
+ * was before, also for what is added later. */
+static void stays_as_it_was(void) {
+    static text first, again;
+    static const char *const stacks[] = {
+        "thread a;f (a.py:1);g (a.py:2) 5\nthread a;f (a.py:3) 7\nthread a;h (a.py:9) 1\n",
+        "thread a-1;f (a.py:1);g (a.py:2) 5\nthread a-22;f (a.py:3) 7\nthread a-3;h (a.py:9);thread b 1\n",
+        "thread a;f (a.py:1);thread a;g (a.py:2) 5\nthread a;process 1 (x);h (a.py:9) 1\n", "thread a 3\n"};
+    const char *more = "thread a;f (a.py:1);k (a.py:4) 5\nthread c;f (a.py:3) 7\n";
+    for (size_t i = 0; i < 2 * sizeof stacks / sizeof *stacks; i++) {
+        flamegraph *graph = graph_of(stacks[i / 2]), *other = graph_of(stacks[i / 2]);
+        flamegraph_options options;
+        memset(&options, 0, sizeof options);
+        options.threads = i % 2;
+        first.room = again.room = sizeof first.bytes;
+        first.size = again.size = 0;
+        CHECK(flamegraph_write(graph, NULL, append, &first) == FLAMEGRAPH_OK);
+        CHECK(flamegraph_write(graph, NULL, append, &again) == FLAMEGRAPH_OK);
+        CHECK(first.size == again.size && memcmp(first.bytes, again.bytes, first.size) == 0);
+        CHECK(flamegraph_add(graph, more, strlen(more), "more", flamegraph_tell_file, stderr) == FLAMEGRAPH_OK);
+        CHECK(flamegraph_add(other, more, strlen(more), "more", flamegraph_tell_file, stderr) == FLAMEGRAPH_OK);
+        first.size = again.size = 0;
+        CHECK(flamegraph_write(graph, &options, append, &first) == FLAMEGRAPH_OK);
+        CHECK(flamegraph_write(other, &options, append, &again) == FLAMEGRAPH_OK);
+        CHECK(first.size == again.size && memcmp(first.bytes, again.bytes, first.size) == 0);
+        flamegraph_free(graph);
+        flamegraph_free(other);
+    }
+}
+
+/* Names of all lengths, which differ in one byte anywhere, are found again and are no others; nothing beyond their ends is
+ * read, as they are alone in their memory. */
+static void tells_names_apart(void) {
+    flamegraph *graph = flamegraph_create();
+    if (!graph)
+        abort();
+    for (int turn = 0; turn < 2; turn++) {
+        uint32_t expected = 1; /* 0 is "all" */
+        for (size_t size = 1; size < 200; size++) {
+            char *name = (char *)malloc(size);
+            if (!name)
+                abort();
+            memset(name, 'x', size);
+            for (size_t at = 0; at < size; at++) {
+                name[at] = 'y';
+                flamegraph_sought sought = {name, size, 0, 0};
+                flamegraph_seek(graph, &sought, 1);
+                CHECK(flamegraph_intern_hashed(graph, name, size, sought.hash) == expected);
+                CHECK(flamegraph_add_name(graph, name, size) == expected++);
+                name[at] = 'x';
+            }
+            free(name);
+        }
+    }
+    flamegraph_free(graph);
+}
+
 int main(void) {
     draws_into_memory();
+    stays_as_it_was();
+    tells_names_apart();
     says_where_it_comes_from();
     tells_the_caller();
     compares_with_a_base();
