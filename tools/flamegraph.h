@@ -281,9 +281,9 @@ struct flamegraph {
     size_t base_count, base_capacity;
     flamegraph_figures base_all;
     bool threadless; /* it is known that no frame's name is a thread's */
-    int decimals; /* of all values: a value of 15 is 1.5 with one decimal */
-    bool ours;    /* a stack was added that begins with "thread NAME" as only pyprof writes it */
-    bool foreign; /* one was added that does not begin with a thread */
+    int decimals;    /* of all values: a value of 15 is 1.5 with one decimal */
+    bool ours;       /* a stack was added that begins with "thread NAME" as only pyprof writes it */
+    bool foreign;    /* one was added that does not begin with a thread */
 };
 
 /* ---- the tree ---- */
@@ -1744,8 +1744,8 @@ typedef struct flamegraph_view {
     bool alone; /* all stacks are of one thread, which stands at the root: node 1. The view is the tree below it */
     bool has[FLAMEGRAPH_NAME_KINDS]; /* whether there are names of the kind */
     bool copied;                     /* never `from` itself */
-    bool lent;                       /* graph has the nodes of `from` itself until the view is freed: of a thread alone */
-    flamegraph_node thread;          /* then this is the thread's, which it has not */
+    bool lent;              /* graph has the nodes of `from` itself until the view is freed: of a thread alone */
+    flamegraph_node thread; /* then this is the thread's, which it has not */
 } flamegraph_view;
 
 static inline const char *flamegraph_name_of(const flamegraph *graph, uint32_t node, size_t *size) {
