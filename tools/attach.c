@@ -1193,8 +1193,10 @@ static bool attach_call(attach_stop *stop, uint64_t function, uint64_t one, uint
             *result = (int32_t)registers.rdi;
             return attach_step(stop);
         }
-        if (registers.rip == last) {
-            return true;
+        if (registers.rip == last) { /* it will come back, from a step before: if nobody stops it, which we do now */
+            registers.rip = stop->target->restore;
+            registers.orig_rax = (uint64_t)-1;
+            return attach_set_registers(stop, &registers);
         }
     }
     return false;
