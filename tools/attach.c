@@ -216,6 +216,15 @@ static bool attach_look_at_status(attach_target *target) {
     return true;
 }
 
+/* It is there until its parent has asked for its status. */
+static bool attach_has_ended(const attach_target *target) {
+    char path[64], status[8192];
+    snprintf(path, sizeof path, "/proc/%ld/status", target->order->pid);
+    const char *state = attach_read_text(path, status, sizeof status) ? strstr(status, "\nState:\t") : NULL;
+    bool is_gone = kill((pid_t)target->order->pid, 0) != 0 && errno == ESRCH;
+    return is_gone || (state != NULL && (state[8] == 'Z' || state[8] == 'X'));
+}
+
 static bool attach_open_memory(attach_target *target) {
     char path[64];
     snprintf(path, sizeof path, "/proc/%ld/mem", target->order->pid);
@@ -634,7 +643,7 @@ static bool attach_wait_for_answer(attach_target *target, char *path, size_t siz
             pause = pause < 8 * ATTACH_WAKE_NS ? 2 * pause : pause;
             next = attach_now() + pause;
         }
-        if (kill((pid_t)target->order->pid, 0) != 0 && errno == ESRCH) {
+        if (attach_has_ended(target)) {
             return attach_refuse(target, "process %ld has ended", target->order->pid);
         }
         if (attach_is_late(target)) {
@@ -833,13 +842,17 @@ static bool attach_ask_debugger(attach_target *target, attach_place *place) {
            attach_refuse(target, "process %ld: cannot write into its memory: %s", target->order->pid, strerror(errno));
 }
 
-/* So that nothing comes of it later. Who has just seen the question is given the time to open the script. */
+/* So that nothing comes of it later. Who has seen the question is given the time to open the script. */
 static void attach_take_back(const attach_target *target, const attach_place *place) {
     attach_place now = *place;
     const int32_t is_asked = 0;
+    int32_t was_asked = 0;
+    struct pollfd answer = {target->answer, POLLIN, 0};
     if (place->thread != 0 && attach_find_main_thread(target, &now) && now.thread == place->thread) {
-        (void)attach_write(target, now.thread + now.offsets.support, &is_asked, sizeof is_asked);
-        attach_pause(50000000);
+        uint64_t at = now.thread + now.offsets.support;
+        (void)attach_read(target, at, &was_asked, sizeof was_asked);
+        (void)attach_write(target, at, &is_asked, sizeof is_asked);
+        (void)poll(&answer, 1, was_asked != 0 ? 50 : 1000);
     }
 }
 

@@ -235,6 +235,16 @@ class Attached(Case):
         self.finish(program)
         attach.wait(PATIENCE)
 
+    def test_who_ends_without_an_answer(self):
+        """It is seen that it has, though nobody has asked for its status yet."""
+        program = self.begin('pause')
+        attach = subprocess.Popen([CTL, 'attach', str(program.pid), '--timeout', '1000'], stderr=subprocess.PIPE, env=self.environment)
+        while not glob.glob('/tmp/pyprof-attach-%d-*' % program.pid):
+            time.sleep(0.01)
+        program.send_signal(signal.SIGKILL)
+        self.assertIn(b'has ended', attach.communicate(timeout=PATIENCE)[1])
+        self.assertEqual(1, attach.returncode)
+
     def test_programs_that_end_and_become_others(self):
         """Whatever comes of it, it is said in one line, and the program does what it does."""
         for turn in range(12):
