@@ -1871,6 +1871,23 @@ static bool pyprof__array_copy(pyprof__memory *memory, pyprof__array *copy, cons
     return copy->count == array->count;
 }
 
+/* Which items of an array have changed since whoever copies it in pieces took them: a bit for each block of them. The
+   last block has all that are behind the others, too. */
+typedef struct pyprof__changes {
+    uint32_t shift; /* a block has 1 << shift items */
+    uint64_t bits[PYPROF__CHANGES_BLOCKS / 64];
+} pyprof__changes;
+
+static void pyprof__note_change(pyprof__changes *changes, uint32_t index) {
+    uint32_t block = index >> changes->shift;
+    block = block < PYPROF__CHANGES_BLOCKS ? block : PYPROF__CHANGES_BLOCKS - 1;
+    changes->bits[block / 64] |= UINT64_C(1) << block % 64;
+}
+
+static void pyprof__note_all_changed(pyprof__changes *changes) {
+    memset(changes->bits, 0xff, sizeof changes->bits);
+}
+
 /* A set of numbers, a bit each, in an array of 64-bit words. Makes room for all numbers below count. False: no room. */
 static bool pyprof__bits_reserve(pyprof__memory *memory, pyprof__array *bits, size_t count) {
     while ((size_t)bits->count * 64 < count) {
@@ -5043,13 +5060,6 @@ static uint32_t pyprof__span_kind(const pyprof__span *span) {
     return span->track_and_kind & 7u;
 }
 
-/* Which items of an array have changed since whoever copies it in pieces took them: a bit for each block of them. The
-   last block has all that are behind the others, too. */
-typedef struct pyprof__changes {
-    uint32_t shift; /* a block has 1 << shift items */
-    uint64_t bits[PYPROF__CHANGES_BLOCKS / 64];
-} pyprof__changes;
-
 /* Of a profile that is copied in pieces, while it grows: what of the pieces taken is not as it was. New items are not
    noted, as whoever copies sees by their number that they are there; and texts and functions never change. */
 typedef struct pyprof__copying {
@@ -5192,16 +5202,6 @@ static void pyprof__profile_seal(pyprof_profile *profile) {
         tables[i]->slots = NULL;
         tables[i]->slot_count = 0;
     }
-}
-
-static void pyprof__note_change(pyprof__changes *changes, uint32_t index) {
-    uint32_t block = index >> changes->shift;
-    block = block < PYPROF__CHANGES_BLOCKS ? block : PYPROF__CHANGES_BLOCKS - 1;
-    changes->bits[block / 64] |= UINT64_C(1) << block % 64;
-}
-
-static void pyprof__note_all_changed(pyprof__changes *changes) {
-    memset(changes->bits, 0xff, sizeof changes->bits);
 }
 
 static void pyprof__note_node(pyprof_profile *profile, uint32_t node) {

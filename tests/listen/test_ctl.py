@@ -572,7 +572,7 @@ class Screen(Case):
             self.tmux('send-keys', "PS1='$ '; clear; stty -g > before; '%s' top %d" % (CTL, host.pid), 'Enter')
             self.see(r'^listening')
             self.tmux('send-keys', 'C-z')
-            self.see(r'Stopped .*\n\$', but='^listening')
+            self.see(r'(?s)Stopped .*\n\$', but='^listening')
             self.tmux('send-keys', "stty -g > after; cmp before after && echo 'as it' was", 'Enter')
             self.see('as it was')
             self.tmux('send-keys', 'fg', 'Enter')
