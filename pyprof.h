@@ -14856,7 +14856,8 @@ typedef struct pyprof__gils {
 } pyprof__gils;
 
 static pyprof__gils pyprof__list_gils(pyprof__sampler *sampler) {
-    pyprof__gils gils = {{{0, 0}}, 0};
+    pyprof__gils gils;
+    memset(&gils, 0, sizeof gils);
     for (uint32_t i = 0; i < sampler->interps.count && gils.count < sizeof gils.items / sizeof *gils.items; i++) {
         uintptr_t interp = PYPROF__ITEM(pyprof__interp, &sampler->interps, i).address;
         gils.items[gils.count++] = pyprof__gil_of(&sampler->layout, interp);
@@ -14929,6 +14930,7 @@ static pyprof_result pyprof__dump_profile(pyprof_profile **profile) {
     pyprof__memory memory = {sampler->desc.allocator, SIZE_MAX, 0, 0, 0, sampler->memory->budget};
     pyprof_profile *copy = (pyprof_profile *)pyprof__alloc(&memory, sizeof *copy);
     pyprof__gils gils;
+    memset(&gils, 0, sizeof gils);
     bool has_room = copy != NULL;
     if (copy != NULL) {
         pyprof__add(&memory.budget->holders, 1);
