@@ -687,7 +687,7 @@ static bool ctl_ask(const ctl_request *request, const char *words, ctl_bytes *an
 
 typedef struct ctl_status {
     char program[512], python[64];
-    uint64_t pid, start_ns, duration_ns, interval_us, samples, ticks, ticks_missed, bytes;
+    uint64_t pid, start_ns, duration_ns, interval_us, samples, ticks, ticks_missed, bytes, threads;
     bool is_recording;
 } ctl_status;
 
@@ -713,7 +713,8 @@ static void ctl_take_fields(json_reader *json, ctl_status *status) {
                    {"samples", &status->samples},
                    {"ticks", &status->ticks},
                    {"ticks_missed", &status->ticks_missed},
-                   {"bytes", &status->bytes}};
+                   {"bytes", &status->bytes},
+                   {"threads", &status->threads}};
     json_text key;
     for (json_enter(json, '{'); json_next(json, '}');) {
         uint64_t *number = NULL;
@@ -1452,9 +1453,25 @@ static void ctl_put_frame(const pyprof_node *node, bool is_json, bool is_first) 
     putchar('\n');
 }
 
+/* The interpreter of a thread's innermost frame: what the mark says that stands before its frames, or the main one. */
+static pyprof_text ctl_interpreter_of(const ctl_dump *dump, uint32_t leaf) {
+    static const char mark[] = "[interpreter ";
+    pyprof_text main_one = {"main", 4};
+    for (uint32_t at = leaf; dump->nodes[at].parent != PYPROF_NO_NODE; at = dump->nodes[at].parent) {
+        const pyprof_node *node = &dump->nodes[at];
+        if (node->path.size == 0 && node->name.size > sizeof mark &&
+            memcmp(node->name.data, mark, sizeof mark - 1) == 0) {
+            pyprof_text its = {node->name.data + sizeof mark - 1, node->name.size - sizeof mark};
+            return its;
+        }
+    }
+    return main_one;
+}
+
 /* A thread: each has one span, of where it is now. */
 static bool ctl_put_thread(void *user, const pyprof_span *span) {
     ctl_dump *dump = (ctl_dump *)user;
+    pyprof_text interpreter = ctl_interpreter_of(dump, span->node);
     uint32_t root = span->node;
     while (dump->nodes[root].parent != PYPROF_NO_NODE) {
         root = dump->nodes[root].parent;
@@ -1467,11 +1484,17 @@ static bool ctl_put_thread(void *user, const pyprof_span *span) {
     if (dump->is_json) {
         printf("%s{\"id\":%d,\"name\":\"", dump->is_first ? "" : ",", (int)thread->tid);
         ctl_put("", thread->name, true);
-        printf("\",\"state\":\"%s\",\"frames\":[", state);
+        printf("\",\"state\":\"%s\",\"interpreter\":\"", state);
+        ctl_put("", interpreter, true);
+        fputs("\",\"frames\":[", stdout);
     } else {
         printf("%sThread %d \"", dump->is_first ? "" : "\n", (int)thread->tid);
         ctl_put("", thread->name, false);
-        printf("\" (%s)\n", state);
+        printf("\" (%s", state);
+        if (strcmp(interpreter.data, "main") != 0) {
+            ctl_put(", interpreter ", interpreter, false);
+        }
+        puts(")");
     }
     for (uint32_t at = span->node; at != root; at = dump->nodes[at].parent) {
         ctl_put_frame(&dump->nodes[at], dump->is_json, at == span->node);
@@ -1494,6 +1517,49 @@ static bool ctl_dump_now(const ctl_request *request, bool *has_none) {
     return is_good;
 }
 
+/* Asks where all threads are, and notes what the profile does not tell. NULL: it was said why not. */
+static pyprof_profile *ctl_look(const ctl_request *request, ctl_dump *dump) {
+    ctl_bytes answer = {0};
+    dump->waiting_count = 0;
+    free(dump->waiting);
+    dump->waiting = NULL;
+    bool is_there = ctl_ask(request, "dump json=1", &answer) && ctl_note_all_waiting(dump, &answer);
+    pyprof_profile *profile = is_there ? ctl_read_profile(request, &answer) : NULL;
+    ctl_free(&answer);
+    return profile;
+}
+
+static bool ctl_count_thread(void *user, const pyprof_node *node) {
+    *(uint64_t *)user += node->parent == PYPROF_NO_NODE;
+    return true;
+}
+
+/* Whether a thread that was met is not there: a recording that has just begun may have to look at it more than once. */
+static bool ctl_lacks_some(const ctl_request *request, const pyprof_profile *profile) {
+    const pyprof_output whole = {.threads_apart = true};
+    uint64_t count = 0;
+    const pyprof_visitor visitor = {.node = ctl_count_thread, .user = &count};
+    ctl_bytes answer = {0};
+    ctl_status status;
+    bool is_told = ctl_get_status(request, &answer, &status);
+    ctl_free(&answer);
+    return is_told && pyprof_visit(profile, &whole, &visitor) == PYPROF_OK && count < status.threads;
+}
+
+static pyprof_profile *ctl_look_at_all(const ctl_request *request, ctl_dump *dump, bool is_new) {
+    enum {
+        MORE_LOOKS = 6
+    };
+    const struct timespec between = {0, 10000000};
+    pyprof_profile *profile = ctl_look(request, dump);
+    for (int more = 0; is_new && profile != NULL && more < MORE_LOOKS && ctl_lacks_some(request, profile); more++) {
+        (void)nanosleep(&between, NULL);
+        pyprof_free(profile);
+        profile = ctl_look(request, dump);
+    }
+    return profile;
+}
+
 static int ctl_tell_dump(const ctl_request *request) {
     ctl_dump dump = {.is_json = request->is_json, .is_first = true};
     const pyprof_visitor keep = {.node = ctl_keep_node, .user = &dump};
@@ -1501,10 +1567,7 @@ static int ctl_tell_dump(const ctl_request *request) {
     const pyprof_output whole = {.threads_apart = true};
     pyprof_facts facts;
     bool has_none;
-    ctl_bytes answer = {0};
-    bool is_there = ctl_dump_now(request, &has_none) && ctl_ask(request, "dump json=1", &answer) &&
-                    ctl_note_all_waiting(&dump, &answer);
-    pyprof_profile *profile = is_there ? ctl_read_profile(request, &answer) : NULL;
+    pyprof_profile *profile = ctl_dump_now(request, &has_none) ? ctl_look_at_all(request, &dump, has_none) : NULL;
     if (has_none) {
         (void)ctl_drop(request);
     }
@@ -1523,7 +1586,6 @@ static int ctl_tell_dump(const ctl_request *request) {
     }
     free(dump.nodes);
     free(dump.waiting);
-    ctl_free(&answer);
     pyprof_free(profile);
     return is_good && ctl_is_written() ? EXIT_SUCCESS : CTL_FAILED;
 }
@@ -1832,12 +1894,15 @@ static bool ctl_take_key(ctl_top *top, char key) {
         ctl_show_next_thread(top);
         return true;
     case 'i':
-        return top->view.include_idle = !top->view.include_idle, true;
+        top->view.include_idle = !top->view.include_idle;
+        return true;
     case 'p':
-        return top->is_paused = !top->is_paused, true;
+        top->is_paused = !top->is_paused;
+        return true;
     case 'h':
     case '?':
-        return top->has_help = !top->has_help, true;
+        top->has_help = !top->has_help;
+        return true;
     case 'q':
         ctl_is_over = 1;
         return false;

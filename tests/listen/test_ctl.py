@@ -51,6 +51,10 @@ class Case(unittest.TestCase):
     def path(self, name):
         return os.path.join(self.folder, name)
 
+    def bytes_into(self, name, text):
+        with open(self.path(name), 'w', encoding='utf-8') as file:
+            file.write(text)
+
     def bytes_of(self, name):
         with open(self.path(name), 'rb') as file:
             return file.read()
@@ -314,6 +318,27 @@ class Commands(Case):
             self.assertIn('"MainThread" (holds the GIL)\n    hold (driven.py:', self.ctl('dump', host.pid))
             open(pipe, 'w').close()
             self.assertEqual(1, host.answer())
+
+    def test_dump_of_interpreters(self):
+        """Each thread says in which one it is. All are there, also where nothing was recorded and one thread made what
+        another runs, which takes more than one look."""
+        module = {'3.13': '_interpreters', '3.14': '_interpreters', '3.15': '_interpreters'}
+        with self.listening() as host:
+            name = module.get(host('"%d.%d" % sys.version_info[:2]'), '_xxsubinterpreters')
+            run = 'run_string' if name == '_xxsubinterpreters' else 'exec'
+            self.bytes_into('inner.py', 'import %s as made\ninner = made.create()\ndef sub():\n    made.%s(inner, %r)\n' % (
+                name, run, 'import os, time\nwhile not os.path.exists(%r): time.sleep(0.01)' % self.path('over')))
+            host('exec(open(%r).read(), globals())' % self.path('inner.py'))
+            host('threads(1, wait)')
+            host('threads(1, sub)')
+            found = {}
+            while '1' not in found.values():  # it has begun
+                rows = json.loads(self.ctl('dump', host.pid, '--json'))['threads']
+                found = {(row['name'], row['interpreter']): row['interpreter'] for row in rows}
+            self.assertLessEqual({('MainThread', 'main'), ('wait 0', 'main')}, set(found))
+            self.assertRegex(self.ctl('dump', host.pid), r'\(waiting, interpreter 1\)\n')
+            self.assertIs(False, client.status(host.path)['is_recording'])
+            self.bytes_into('over', '')
 
     def test_dump_of_one_that_hangs(self):
         """In a call of C that computes and never ends, with the GIL: all others wait for that, and nothing can be asked of
