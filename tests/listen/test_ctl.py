@@ -338,7 +338,8 @@ class Commands(Case):
                 rows = json.loads(self.ctl('dump', host.pid, '--json'))['threads']
                 found = {(row['name'], row['interpreter']): row['interpreter'] for row in rows}
             self.assertLessEqual({('MainThread', 'main'), ('wait 0', 'main')}, set(found))
-            self.assertRegex(self.ctl('dump', host.pid), r'\(waiting, interpreter 1\)\n')
+            while not re.search(r'\([\w ]+, interpreter 1\)\n', self.ctl('dump', host.pid)):
+                pass
             self.bytes_into('over', '')
 
     def test_dump_of_one_that_hangs(self):
