@@ -164,7 +164,7 @@
      are made to go on (x86-64, glibc). A thread to which that happens more
      than once in 4,096 ticks is asked less; pyprof_stats.calls_interrupted counts what was seen. A write of more than
      4 KiB to a full pipe may end short, as it may by any signal; Python run with -u loses the rest (cpython#86210).
-     PYPROF_CAPTURE_HELD and PYPROF_CAPTURE_QUIET send no signal at all.
+     PYPROF_CAPTURE_HELD and PYPROF_CAPTURE_QUIET send no signal to any thread of yours.
      - Held is who does not run while the sampler does: both are kept on one core (sched_setaffinity) while the stack is
        read, some 20 to 100 microseconds, and the thread's own clock proves that it stood still. While they share a core
        anyway nothing is changed, and the sampler stays on that core. pyprof_stats.samples_held, holds_failed.
