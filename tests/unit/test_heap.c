@@ -351,10 +351,10 @@ static unsigned passed_on;
 
 static void *passing_malloc(void *context, size_t size) {
     (void)context;
-    hook_passed_to.free(NULL, hook_passed_to.malloc(NULL, size / 2));
-    void *memory = hook_passed_to.malloc(NULL, size);
+    hook_passed_to.free(hook_passed_to.ctx, hook_passed_to.malloc(hook_passed_to.ctx, size / 2));
+    void *memory = hook_passed_to.malloc(hook_passed_to.ctx, size);
     if (++passed_on % 3 == 0) {
-        hook_passed_to.free(NULL, memory);
+        hook_passed_to.free(hook_passed_to.ctx, memory);
         memory = NULL;
     }
     return memory;
@@ -365,13 +365,13 @@ static void *passing_calloc(void *context, size_t count, size_t size) {
 }
 
 static void *passing_realloc(void *context, void *memory, size_t size) {
-    hook_passed_to.free(NULL, memory);
+    hook_passed_to.free(hook_passed_to.ctx, memory);
     return passing_malloc(context, size);
 }
 
 static void passing_free(void *context, void *memory) {
     (void)context;
-    hook_passed_to.free(NULL, memory);
+    hook_passed_to.free(hook_passed_to.ctx, memory);
 }
 
 /* Allocates in one of three ways. */
@@ -390,6 +390,7 @@ static void test_what_is_passed_on_counts_once(void **state) {
     start(1000, 0, 1);
     PyMemAllocatorEx raw = pyprof__next[0], obj = pyprof__next[2];
     hook_passed_to = pyprof__hooks[2];
+    hook_passed_to.ctx = raw.ctx; /* as each hook has that of what it lies over */
     pyprof__next[2] = pyprof__next[0];
     pyprof__next[0] = passing;
     for (unsigned i = 0; i < 300000; i++) {
