@@ -405,7 +405,7 @@ static bool attach_find_python(attach_target *target) {
     }
     if (maps == NULL || ferror(maps)) {
         (void)attach_refuse_rights(target);
-    } else if (!is_found && attach_look_at_status(target)) { /* else it ended meanwhile */
+    } else if (!is_found) {
         (void)attach_refuse(
             target,
             "no CPython was found in process %ld: neither its program nor its libraries have the names of "
@@ -1588,8 +1588,8 @@ static void attach_wake(attach_target *target) {
 /* ---- the whole ---------------------------------------------------------------------------------------------- */
 
 static bool attach_prepare(attach_target *target) {
-    return attach_look_at_status(target) && attach_open_memory(target) && attach_find_python(target) &&
-           attach_find_version(target) && attach_look_at_library(target) && attach_make_folder(target);
+    return attach_open_memory(target) && attach_find_python(target) && attach_find_version(target) &&
+           attach_look_at_library(target) && attach_make_folder(target);
 }
 
 bool attach_process(const attach_order *order, char *path, size_t path_size, char *why, size_t why_size) {
@@ -1604,13 +1604,16 @@ bool attach_process(const attach_order *order, char *path, size_t path_size, cha
     target->why_size = why_size;
     target->deadline_ns = attach_now() + (uint64_t)(order->timeout_s * 1e9);
     target->memory = target->answer = target->script = -1;
-    bool is_good = attach_prepare(target);
+    bool is_there = attach_look_at_status(target), is_good = is_there && attach_prepare(target);
     if (is_good) {
         is_good = target->version >= 0x030e ? attach_ask_debugger(target, &place) : attach_add_call(target);
         is_good = is_good && attach_wait_for_answer(target, path, path_size);
     }
     if (!is_good) {
         attach_take_back(target, &place);
+    }
+    if (is_there && !is_good && attach_has_ended(target)) { /* what was not found is then nothing to tell */
+        (void)attach_refuse(target, "process %ld has ended", order->pid);
     }
     attach_remove_folder(target);
     if (target->memory >= 0) {

@@ -35,7 +35,7 @@ class Forks(Case):
             peers = [connect(host.path) for _ in range(5)]
             for peer in peers:
                 client.status(host.path)
-            self.assertGreaterEqual(len(host('descriptors()')), 5 + 6)
+            self.assertGreaterEqual(len(host('descriptors()')), 4 + 6)
             status, text = host('fork("(descriptors(), unlisten(), sorted(os.listdir(\'/proc/self/task\')))")')
             descriptors, unlisten, tasks = eval(text)  # pylint: disable=eval-used
             self.assertEqual(0, status)
