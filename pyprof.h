@@ -7328,6 +7328,9 @@ static void pyprof__fetch_codes(pyprof__sampler *sampler, uintptr_t tstate) {
         places[2 * count + 1] = codes[count] + layout->code_lines;
         count++;
     }
+    if (count == 0) {
+        return;
+    }
     pyprof__view_fetch(&sampler->view, places, 2 * count);
     for (uint32_t i = 0; i < count; i++) {
         more += pyprof__places_of_code(layout, &reader, codes[i], &places[more]);
