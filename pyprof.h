@@ -14592,8 +14592,8 @@ static size_t pyprof__size_of(const pyprof_profile *profile) {
            profile->nodes.items.count * sizeof(pyprof__node) + profile->timeline.count * sizeof(pyprof__span);
 }
 
-/* Lets go of the sampler's lock for a moment: until a tick that waits for it has it. Meanwhile there is room made for all
-   that is there now. False: no room. */
+/* Lets go of the sampler's lock for a moment: until a tick that waits for it has it, or does not come to that for long (a
+   debugger stopped it). Meanwhile there is room made for all that is there now. False: no room. */
 static bool pyprof__copy_pause(pyprof__copier *self, pyprof__sampler *sampler) {
     const pyprof_profile *from = self->from;
     pyprof_profile *copy = self->copy;
@@ -14608,7 +14608,7 @@ static bool pyprof__copy_pause(pyprof__copier *self, pyprof__sampler *sampler) {
         pyprof__copy_room(copy, &copy->bytes, bytes) && pyprof__copy_room(copy, &copy->strings.items, strings) &&
         pyprof__copy_room(copy, &copy->functions.items, functions) &&
         pyprof__copy_room(copy, &copy->nodes.items, nodes) && pyprof__copy_room(copy, &copy->timeline, spans);
-    while (!is_last && pyprof__get(&sampler->tick_waits)) {
+    for (int i = 0; i < 1000 && !is_last && pyprof__get(&sampler->tick_waits); i++) {
         pyprof__sleep_ns(20000);
     }
     if (!is_last) {
@@ -16701,6 +16701,19 @@ static int pyprof__watch(struct pollfd *watched) {
     return (int)wait_ms;
 }
 
+/* Hears it, or tells it more. False: it has all, has gone, or was silent for too long. It was not if something came while
+   this thread itself could not look. */
+static bool pyprof__tend_peer(pyprof__peer *peer, bool is_ready, uint64_t now) {
+    bool is_late = now >= peer->deadline;
+    if (!pyprof__is_ours(&peer->socket) || (is_late && (!is_ready || (peer->is_answered && now >= peer->end)))) {
+        return false;
+    }
+    if (peer->is_answered) {
+        return !is_ready || pyprof__tell_peer(peer);
+    }
+    return !is_ready || (pyprof__hear_peer(peer) && (!is_late || peer->is_answered));
+}
+
 /* Waits until something comes, and tends to it. False: the socket is shut, or is not ours any more. */
 static bool pyprof__serve(void) {
     struct pollfd watched[PYPROF__PEERS_MAX + 1];
@@ -16708,11 +16721,7 @@ static bool pyprof__serve(void) {
     uint64_t now = pyprof__now();
     for (uint32_t i = 0; i < PYPROF__PEERS_MAX && !pyprof__get(&pyprof__listener.must_end); i++) {
         pyprof__peer *peer = pyprof__listener.peers[i];
-        bool is_kept = peer == NULL || (now < peer->deadline && pyprof__is_ours(&peer->socket));
-        if (is_kept && peer != NULL && watched[i].revents != 0) {
-            is_kept = peer->is_answered ? pyprof__tell_peer(peer) : pyprof__hear_peer(peer);
-        }
-        if (!is_kept) {
+        if (peer != NULL && !pyprof__tend_peer(peer, watched[i].revents != 0, now)) {
             pyprof__drop_peer(&pyprof__listener.peers[i]);
         }
     }

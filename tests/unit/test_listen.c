@@ -247,6 +247,36 @@ static void test_no_room_for_an_answer(void **state) {
     free(peer);
 }
 
+/* Whoever asked in time is answered, however late that is seen; whoever has not, or not wholly, is not. */
+static void test_who_is_heard_late(void **state) {
+    const pyprof__memory memory = {{pyprof__libc_alloc, pyprof__libc_free, NULL}, PYPROF__PEER_MEMORY, 0, 0, 0, NULL};
+    uint64_t now = pyprof__now();
+    pyprof__peer peer;
+    int ends[2];
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    memset(&peer, 0, sizeof peer);
+    peer.socket = pyprof__note_socket(ends[0]);
+    peer.memory = memory;
+    peer.text.memory = &peer.memory;
+    peer.text.bytes.item_size = 1;
+    peer.out.write = pyprof__gather;
+    peer.out.user = &peer.text;
+    peer.end = peer.deadline = now;
+    assert_false(pyprof__tend_peer(&peer, false, now));
+    assert_int_equal(write(ends[1], "pyprof 1 ", 9), 9);
+    assert_true(pyprof__tend_peer(&peer, true, now - 1) && !peer.is_answered);
+    assert_int_equal(write(ends[1], "noth", 4), 4);
+    assert_false(pyprof__tend_peer(&peer, true, now));
+    assert_int_equal(write(ends[1], "ing\n", 4), 4);
+    assert_true(pyprof__tend_peer(&peer, true, now) && peer.is_answered && peer.deadline > now);
+    assert_false(pyprof__tend_peer(&peer, false, peer.deadline));
+    assert_false(pyprof__tend_peer(&peer, true, peer.end));
+    pyprof__close_socket(&peer.socket);
+    close(ends[1]);
+    pyprof__array_free(&peer.memory, &peer.text.bytes);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_requests),
@@ -254,6 +284,7 @@ int main(void) {
         cmocka_unit_test(test_any_request),
         cmocka_unit_test(test_a_profile_arrives),
         cmocka_unit_test(test_no_room_for_an_answer),
+        cmocka_unit_test(test_who_is_heard_late),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
