@@ -13226,10 +13226,11 @@ static void pyprof__heap_leave(pyprof__heap_thread *self) {
     pyprof__heap_come_out(self);
 }
 
-/* Where an address is in the filter: 64 bytes share a place, so that it takes little of the processor's cache. Mappings,
-   which begin alike, are apart. */
+/* Where an address is in the filter: 64 bytes share a place, so that it takes little of the processor's cache. Large
+   blocks, which begin alike, share 1,024 places: that costs those who free one a search, and saves all others the mixing
+   of more bits, three of the eleven instructions that a free takes longer. */
 static uint8_t *pyprof__heap_filter(uintptr_t address) {
-    return &pyprof__heap.filter[(address >> 6 ^ address >> 22) & (PYPROF__HEAP_FILTER - 1)];
+    return &pyprof__heap.filter[address >> 6 & (PYPROF__HEAP_FILTER - 1)];
 }
 
 /* Whether a sample may live at an address. Without the lock: who frees it has it from who allocated it, whose write to
