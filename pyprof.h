@@ -238,6 +238,8 @@
      after the other share one. Time in which a thread is not
      shown is an empty stack. When the time line is full, neighbours are merged (pyprof_stats.timeline_coarsened);
      the sums of the collapsed format stay exact.
+     What reads collapsed text takes each line for a stack, so there is nothing else in it: neither what was lost nor what
+     LIMITS says of the JIT.
      Table: text of 80 columns, to read in a terminal or a log: how long and how often, what was lost and why, the functions
      and lines that took most (in seconds, or samples: themselves, and with what they called), and all times of each thread.
      Names are shortened ("..."), and there are no escape codes. Of long lists the first are shown; pyprof_top has all.
@@ -270,21 +272,26 @@
        later, however late, touches nothing that was given back; but what it still reads into (32 bytes times max_depth)
        is never given back, and the plugin that holds this stays loaded. dlclose while recording waits up to
        2 s for each of these.
-     - A thread is not held if it has a real-time priority that the sampler's is not above; if sched_setaffinity is refused
-       (the logger is told; a seccomp filter that kills needs never_hold), neither /proc/sys/kernel/ns_last_pid nor
-       /proc/loadavg can be read, or there are more than 8,192 cores; nor after eight holds in a row came to nothing,
-       for a minute.
+     - A thread is not held if it has a real-time priority that the sampler's is not above; if sched_setaffinity,
+       sched_getaffinity, sched_getscheduler or sched_getparam is refused, or there are more than 8,192 cores; or if neither
+       /proc/sys/kernel/ns_last_pid nor /proc/loadavg can be read (the logger is told each of these once; a seccomp filter
+       that kills needs never_hold); nor after eight holds in a row came to nothing, for a minute.
      - A thread with a real-time priority below the sampler's is moved to another core by Linux when the sampler wakes on its
        own, a moment before it is held: of functions of a few microseconds the longest then have up to 4 points too much.
-     - Before Linux 6.12 the sampler may wait for a core that it shares with a thread that is held: if ticks_missed grows,
-       give the thread "pyprof" a real-time priority.
+     - Before Linux 6.12 the sampler may wait for a core that it shares with a thread that is held, and on any Linux while a
+       thread with a real-time priority has that core. Then it leaves the core after each tick, for ten seconds or a minute, and
+       the logger is told the first time: a real-time priority for the thread "pyprof" may end that.
+     - The thread "pyprof" has the priority of the thread that called pyprof_start. Where threads with higher ones, or with
+       the same real-time one, never wait and leave it no core, it samples when Linux lets it: that is mostly for 50 ms of each
+       second, and ticks_missed counts the rest. A thread with a deadline (SCHED_DEADLINE) cannot call pyprof_start, as Linux
+       lets it make no threads.
      - A thread that calls exec in the microsecond between being kept on a core and standing still leaves the new program
        on that core. If a program changes where a thread may run for the first time in a minute, and in just the
        microsecond in which the thread is taken or given back, or to just the core on which it is held, that is lost.
      - Frames of C functions are not shown; their time is their Python caller's.
      - On 3.14 and 3.15 with the JIT, the innermost frame's line is where it could last have called something, as compiled
        code keeps no other: time of a line that calls nothing counts for one before it. All else is right, callers' lines
-       too. pyprof_stats.samples_jit counts them; pictures and speedscope's title say how many.
+       too. pyprof_stats.samples_jit counts them; pictures, speedscope's title, pprof's comments and the table say how many.
      - On 3.8 and 3.9, while an exception is thrown into a coroutine or generator (a task is cancelled), CPython does not
        link all those between it and the event loop: some are left out, or a "[truncated]" stands for them. So are those
        between, on any version, while a chain of generators is closed. On 3.10 a "[truncated]" is also above a generator
@@ -1541,6 +1548,10 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 #define PYPROF__COST_OF_LATE_TICK 4u
 #define PYPROF__LATE_TICKS_MAX 64u
 #define PYPROF__ROAM_NS UINT64_C(10000000000)
+/* One tick so late is no kernel's choice among equals: a thread with a real-time priority has the core, and keeps it for
+   as long as it likes (Linux gives all others 50 ms of each second there). */
+#define PYPROF__TICK_STALLED_NS UINT64_C(20000000)
+#define PYPROF__ROAM_STALLED_NS UINT64_C(60000000000)
 /* A thread is held after its cores were the same at so many looks. If they change, or so many holds in a row come to
    nothing, it is not held for PYPROF__HANDS_OFF_NS. What the host sets in the microsecond of a hold would be lost: a
    host that sets cores a thousand times a second loses nothing with these figures. */
@@ -5763,16 +5774,18 @@ static uint32_t pyprof__last_made(void) {
     return number != NULL ? (uint32_t)strtoul(number, NULL, 10) : 0;
 }
 
-/* 0: an ordinary thread. Real-time priorities count from 1; a deadline, or what is refused, counts as above all. */
+/* 0: an ordinary thread. Real-time priorities count from 1; a deadline counts as above all. -1, with errno: it is not
+   told. */
 static int pyprof__priority(int32_t tid) {
     const long fifo = 1, round_robin = 2, deadline = 6, reset_on_fork = 0x40000000; /* <linux/sched.h> */
     const int above_all = 1000;
     int priority = 0;
-    long policy = syscall(SYS_sched_getscheduler, tid) & ~reset_on_fork;
+    long policy = syscall(SYS_sched_getscheduler, tid);
+    policy = policy < 0 ? policy : policy & ~reset_on_fork;
     if (policy != fifo && policy != round_robin) {
-        return policy < 0 || policy == deadline ? above_all : 0;
+        return policy < 0 ? -1 : policy == deadline ? above_all : 0;
     }
-    return syscall(SYS_sched_getparam, tid, &priority) == 0 ? priority : above_all;
+    return syscall(SYS_sched_getparam, tid, &priority) == 0 ? priority : -1;
 }
 
 /* Asks for slices of 100 us for the calling thread: who asks for little at a time is let on a core at once (Linux 6.12;
@@ -5794,15 +5807,39 @@ static void pyprof__ask_for_little(void) {
 #endif
 }
 
+/* Why a thread could not be held, where that is no chance of the moment. */
+typedef enum pyprof__obstacle {
+    PYPROF__NO_OBSTACLE,
+    PYPROF__COMES_FIRST,     /* it would take the core from the sampler, and keep it */
+    PYPROF__MADE_NOT_TOLD,   /* what it makes while it is confined could not be found */
+    PYPROF__ORDER_REFUSED,   /* which comes first is not told */
+    PYPROF__CORES_NOT_TOLD,  /* nor where it may run; from here on the system refuses what all need */
+    PYPROF__CORES_REFUSED,
+    PYPROF__OBSTACLES
+} pyprof__obstacle;
+
+/* For the log. */
+static const char *const pyprof__obstacles[PYPROF__OBSTACLES] = {
+    "",
+    "one has a real-time priority that is not below that of the thread \"pyprof\"",
+    "neither /proc/sys/kernel/ns_last_pid nor /proc/loadavg can be read",
+    "sched_getscheduler or sched_getparam is refused",
+    "sched_getaffinity is refused",
+    "sched_setaffinity is refused",
+};
+
 /* Where the sampler may run, and whether it may hold threads. One a recording, the sampler's. */
 typedef struct pyprof__holder {
     bool is_ready;
-    bool is_refused;      /* the system does not let us, and the logger was told */
+    bool is_refused;      /* the system does not let us */
+    uint32_t met;         /* obstacles, a bit each; */
+    uint32_t told;        /* the logger was told of these */
     bool is_bound;        /* the sampler keeps to one core, */
     uint32_t core;        /* to this one, */
     uint64_t used_at;     /* and that served its purpose at this tick */
     uint32_t late;        /* see pyprof__note_lateness */
     uint64_t roams_until; /* until then it does not stay on a core */
+    bool had_to_roam;     /* at least once */
     pyprof__cores own;    /* where it may run else */
     pyprof__cores widest; /* where any thread may that has no wish of its own */
 } pyprof__holder;
@@ -5815,6 +5852,23 @@ typedef struct pyprof__hold {
     uint32_t last_made;  /* pyprof__last_made, before it was confined */
     pyprof__cores cores; /* where it may run else */
 } pyprof__hold;
+
+/* Notes why a thread could not be held, and returns false. */
+static bool pyprof__meet(pyprof__holder *holder, pyprof__obstacle obstacle) {
+    holder->met |= 1u << obstacle;
+    holder->is_refused = holder->is_refused || obstacle >= PYPROF__ORDER_REFUSED;
+    return false;
+}
+
+/* Whether a thread comes before the sampler, or at least not behind it: then it would not stand still. If the system
+   does not tell, no thread can be held. */
+static bool pyprof__comes_first(pyprof__holder *holder, int32_t tid) {
+    int priority = pyprof__priority(tid), own = priority > 0 ? pyprof__priority(0) : 0;
+    if (priority < 0 || own < 0) {
+        return errno == ESRCH || !pyprof__meet(holder, PYPROF__ORDER_REFUSED);
+    }
+    return priority > 0 && priority >= own && !pyprof__meet(holder, PYPROF__COMES_FIRST);
+}
 
 /* Gives a thread back where it may run. If that was wherever its cpuset allows, it is told every core: a set that names
    these would stay when the cpuset grows. If the cpuset has shrunk to others meanwhile (EINVAL), every core, too.
@@ -5888,9 +5942,8 @@ static bool pyprof__hold_thread(pyprof__holder *holder, int32_t tid, pyprof__hol
     hold->tid = tid;
     hold->is_confined = false;
     hold->is_steady = true;
-    int priority = pyprof__priority(tid);
-    if (priority > 0 && priority >= pyprof__priority(0)) {
-        return false; /* it would take the core from the sampler */
+    if (pyprof__comes_first(holder, tid)) {
+        return false;
     }
     if (!holder->is_ready) {
         holder->is_ready = true;
@@ -5901,8 +5954,7 @@ static bool pyprof__hold_thread(pyprof__holder *holder, int32_t tid, pyprof__hol
     }
     uint32_t core = pyprof__choose_core(&hold->cores, tid);
     if (!pyprof__bind_to(holder, core)) {
-        holder->is_refused = errno != EINVAL; /* that is a core that we may not use */
-        return false;
+        return errno != EINVAL && pyprof__meet(holder, PYPROF__CORES_REFUSED); /* EINVAL: a core that we may not use */
     }
     /* The program itself keeps it there: it does not run while the sampler does. */
     if (pyprof__is_one_core(&hold->cores, core)) {
@@ -5910,14 +5962,17 @@ static bool pyprof__hold_thread(pyprof__holder *holder, int32_t tid, pyprof__hol
     }
     hold->last_made = pyprof__last_made();
     const pyprof__cores one = pyprof__one_core(hold->cores.size, core);
-    if (hold->last_made == 0 || !pyprof__get_cores(tid, &now)) {
+    if (hold->last_made == 0) {
+        return pyprof__meet(holder, PYPROF__MADE_NOT_TOLD);
+    }
+    if (!pyprof__get_cores(tid, &now)) {
         return false;
     }
     /* Once more, right before the change: what the program sets between the two calls is lost. */
     hold->is_steady = pyprof__same_cores(&now, &hold->cores);
     hold->is_confined = hold->is_steady && pyprof__set_cores(tid, &one);
-    if (hold->is_steady && !hold->is_confined) {
-        holder->is_refused = !pyprof__set_cores(0, &one); /* if not even the sampler, then no thread */
+    if (hold->is_steady && !hold->is_confined && !pyprof__set_cores(0, &one)) {
+        pyprof__meet(holder, PYPROF__CORES_REFUSED); /* if not even the sampler, then no thread */
     }
     return hold->is_confined;
 }
@@ -5976,17 +6031,22 @@ static bool pyprof__let_go(const pyprof__holder *holder, pyprof__hold *hold) {
 }
 
 /* At the beginning of each tick. A kernel that lets the sampler wait for a core that is in use makes its ticks late
-   while it stays there: if that goes on, it roams for a while. */
-static void pyprof__note_lateness(pyprof__holder *holder, uint64_t now, uint64_t late_ns) {
+   while it stays there: if that goes on, it roams for a while. Where a thread with a real-time priority has the core, one
+   tick is very late: then it roams at once, and for longer. True: it does so for the first time. */
+static bool pyprof__note_lateness(pyprof__holder *holder, uint64_t now, uint64_t late_ns) {
+    bool is_stalled = holder->is_bound && late_ns > PYPROF__TICK_STALLED_NS, is_first = !holder->had_to_roam;
     if (!holder->is_bound) {
-        return;
+        return false;
     }
     holder->late += late_ns > PYPROF__TICK_LATE_NS ? PYPROF__COST_OF_LATE_TICK : 0;
     holder->late -= holder->late > 0;
-    if (holder->late > PYPROF__LATE_TICKS_MAX) {
-        holder->late = 0;
-        holder->roams_until = now + PYPROF__ROAM_NS;
+    if (!is_stalled && holder->late <= PYPROF__LATE_TICKS_MAX) {
+        return false;
     }
+    holder->late = 0;
+    holder->had_to_roam = true;
+    holder->roams_until = now + (is_stalled ? PYPROF__ROAM_STALLED_NS : PYPROF__ROAM_NS);
+    return is_first;
 }
 
 /* At the end of each tick: the sampler leaves its core if it was of no use there for some ticks, or is to roam. */
@@ -6214,6 +6274,7 @@ typedef struct pyprof__sampler {
     bool is_unloaded;            /* it is stopped because its code goes */
     bool is_unreturned;          /* at the end, a thread may still have been in the handler */
     bool is_blind;               /* memory cannot be read any more, and that was told */
+    bool told_of_clocks;         /* threads' clocks cannot be read, and that was told */
     uint64_t last_tick;          /* when it was; monotonic clock */
     uint64_t random;             /* state of pyprof__random */
     pyprof__leads leads;         /* by the sampler's thread only */
@@ -7946,10 +8007,10 @@ static bool pyprof__may_ask(const pyprof__thread *thread, uint64_t now, bool is_
    cannot be told to change it only if it still is what it was: what the host sets in the microsecond between our look
    and our change is lost. So a thread is held only after it had the same cores at PYPROF__CORES_LOOKS looks, and after
    a change not for PYPROF__HANDS_OFF_NS. False also if they cannot be read. */
-static bool pyprof__watch_cores(pyprof__thread *thread) {
+static bool pyprof__watch_cores(pyprof__holder *holder, pyprof__thread *thread) {
     pyprof__cores cores;
     if (!pyprof__get_cores(thread->tid, &cores)) {
-        return false;
+        return errno != ESRCH && pyprof__meet(holder, PYPROF__CORES_NOT_TOLD);
     }
     uint64_t fingerprint = pyprof__hash(cores.bits, cores.size) | 1u;
     if (fingerprint != thread->holding.cores) {
@@ -7962,10 +8023,29 @@ static bool pyprof__watch_cores(pyprof__thread *thread) {
            (thread->holding.from == 0 || pyprof__now() >= thread->holding.from);
 }
 
+/* Tells the host's log of each obstacle to holding threads that was met, once. */
+static void pyprof__tell_obstacles(pyprof__sampler *sampler) {
+    char text[320];
+    pyprof__holder *holder = &sampler->holder;
+    for (uint32_t i = 0; holder->told != holder->met && i < PYPROF__OBSTACLES; i++) {
+        if ((holder->met & ~holder->told) >> i & 1) {
+            snprintf(text, sizeof text,
+                     "threads that cannot be asked cannot be held either, as %s: short functions in them will show as "
+                     "[unsettled]",
+                     pyprof__obstacles[i]);
+            pyprof__warn(sampler, text);
+        }
+    }
+    holder->told = holder->met;
+}
+
 /* Whether a thread that cannot be asked may be held instead. Looks at its cores, so once a look at most. */
-static bool pyprof__may_hold(const pyprof__sampler *sampler, pyprof__thread *thread) {
+static bool pyprof__may_hold(pyprof__sampler *sampler, pyprof__thread *thread) {
     bool is_wanted = sampler->desc.capture != PYPROF_CAPTURE_QUIET && !sampler->desc.never_hold;
-    return is_wanted && thread->borrowed == 0 && !sampler->holder.is_refused && pyprof__watch_cores(thread);
+    bool may_hold = is_wanted && thread->borrowed == 0 && !sampler->holder.is_refused &&
+                    pyprof__watch_cores(&sampler->holder, thread);
+    pyprof__tell_obstacles(sampler);
+    return may_hold;
 }
 
 /* After PYPROF__HOLDS_FAILED_MAX holds in a row that came to nothing a thread is not held for PYPROF__HANDS_OFF_NS: a
@@ -7995,11 +8075,8 @@ static bool pyprof__read_held(pyprof__sampler *sampler, pyprof__thread *thread, 
     if (!pyprof__let_go(&sampler->holder, &hold)) {
         sampler->holder.is_refused = true;
         pyprof__warn(sampler, "sched_setaffinity was taken away while a thread was held: it stays on one core");
-    } else if (sampler->holder.is_refused) {
-        pyprof__warn(sampler,
-                     "threads that cannot be asked cannot be held either, as sched_setaffinity is refused: short "
-                     "functions in them will show as [unsettled]");
     }
+    pyprof__tell_obstacles(sampler);
     pyprof__note_hold(sampler, thread, observed->held);
     if (!hold.is_steady) {
         thread->holding.cores = 1; /* the host changes them right now: the next look will see others than these */
@@ -8151,6 +8228,16 @@ static bool pyprof__is_steady(const pyprof__thread *thread, uint64_t now, uint64
     return thread->last.is_there && cpu + PYPROF__STEADY_SLACK_NS >= thread->last.cpu + (now - thread->last.wall);
 }
 
+/* A thread's clock could not be read. Where that is so of the sampler's own, no thread has ended, but the system refuses:
+   the host's log is told. */
+static void pyprof__check_clocks(pyprof__sampler *sampler) {
+    if (!sampler->told_of_clocks && pyprof__clock(CLOCK_THREAD_CPUTIME_ID) == 0) {
+        sampler->told_of_clocks = true;
+        pyprof__warn(sampler, "the CPU clocks of threads cannot be read, as clock_gettime is refused: of threads that run "
+                              "nothing is recorded");
+    }
+}
+
 /* Decides how one thread is looked at at one tick, by its clocks and the copy of its thread state, does so, and says
    what that comes to: see the table above. It sends a request only to a thread that is on a core at this moment (its
    clock moves): one that waits for a core cannot answer, and stands still for a read. */
@@ -8163,6 +8250,7 @@ static pyprof__verdict pyprof__decide(pyprof__sampler *sampler, pyprof__thread *
         pyprof__learn_order(sampler, thread);
     }
     if (cpu == 0) { /* the thread has ended and left its thread state behind */
+        pyprof__check_clocks(sampler);
         if (attached) {
             pyprof__doubt(sampler, tstate);
         }
@@ -9280,7 +9368,11 @@ static void pyprof__keep_deadline(pyprof__sampler *sampler, pyprof__plan *plan, 
     pyprof__set(&sampler->tick_waits, 1); /* whoever copies in pieces would take the lock again at once */
     pthread_mutex_lock(&sampler->lock);
     pyprof__set(&sampler->tick_waits, 0);
-    pyprof__note_lateness(&sampler->holder, now, now - plan->next);
+    if (pyprof__note_lateness(&sampler->holder, now, now - plan->next)) {
+        pyprof__warn(sampler,
+                     "the thread \"pyprof\" had to wait for the core that it shares with a thread that is held, and so "
+                     "leaves it after each tick for a while: a real-time priority for it, or Linux 6.12, may end that");
+    }
     pyprof__tick(sampler);
     bool is_new = pyprof__advance(sampler, plan, now);
     pyprof__unlock_and_tell(sampler);
@@ -14238,9 +14330,11 @@ static bool pyprof__spawn(pyprof__sampler *sampler) {
     int error = pthread_attr_init(&attributes);
     if (error == 0) {
         pthread_attr_setstacksize(&attributes, 1 << 20);
-        pthread_sigmask(SIG_SETMASK, &all, &before); /* the new thread inherits the mask */
-        error = pthread_create(&sampler->thread, &attributes, pyprof__sampler_main, sampler);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        error = pthread_sigmask(SIG_SETMASK, &all, &before); /* the new thread inherits the mask */
+        if (error == 0) {
+            error = pthread_create(&sampler->thread, &attributes, pyprof__sampler_main, sampler);
+            pthread_sigmask(SIG_SETMASK, &before, NULL);
+        }
         pthread_attr_destroy(&attributes);
     }
     if (error != 0) {

@@ -279,6 +279,60 @@ static void test_who_cannot_be_held_is_left_alone(void **state) {
     free(sampler);
 }
 
+/* The sampler stays on a core as long as it is let on there in time: it leaves after ticks that are late again and again, and
+   at once after one for which it stood in a queue. */
+static void test_who_has_to_wait_does_not_stay(void **state) {
+    const uint64_t ms = 1000000, second = 1000 * ms;
+    pyprof__holder holder;
+    (void)state;
+    for (int turn = 0; turn < 2; turn++) {
+        memset(&holder, 0, sizeof holder);
+        assert_false(pyprof__note_lateness(&holder, second, second)); /* it is on no core of its own choice */
+        holder.is_bound = true;
+        for (int tick = 1; tick < 22; tick++) {
+            assert_false(pyprof__note_lateness(&holder, second, 2 * ms));
+            assert_int_equal(holder.roams_until, 0);
+        }
+        if (turn == 0) {
+            assert_true(pyprof__note_lateness(&holder, second, 2 * ms));
+            assert_int_equal(holder.roams_until, 11 * second);
+        } else {
+            assert_true(pyprof__note_lateness(&holder, second, 21 * ms));
+            assert_int_equal(holder.roams_until, 61 * second);
+        }
+        assert_false(pyprof__note_lateness(&holder, 100 * second, 21 * ms)); /* that was told */
+        assert_int_equal(holder.roams_until, 160 * second);
+    }
+    memset(&holder, 0, sizeof holder);
+    holder.is_bound = true;
+    for (int tick = 0; tick < 1000; tick++) { /* every fifth */
+        assert_false(pyprof__note_lateness(&holder, second, tick % 5 == 0 ? 2 * ms : 0));
+    }
+}
+
+static uint32_t warnings_of(const pyprof__sampler *sampler) {
+    uint32_t count = 0;
+    for (size_t i = 0; i < sampler->warnings.size; i++) {
+        count += sampler->warnings.texts[i] == '\0';
+    }
+    return count;
+}
+
+static void test_obstacles_are_told_once(void **state) {
+    pyprof__sampler *sampler = (pyprof__sampler *)calloc(1, sizeof *sampler);
+    (void)state;
+    assert_non_null(sampler);
+    for (int i = PYPROF__NO_OBSTACLE + 1; i < PYPROF__OBSTACLES; i++) {
+        for (int turn = 0; turn < 3; turn++) {
+            assert_false(pyprof__meet(&sampler->holder, (pyprof__obstacle)i));
+            pyprof__tell_obstacles(sampler);
+            assert_int_equal(warnings_of(sampler), i);
+        }
+        assert_int_equal(sampler->holder.is_refused, i >= PYPROF__ORDER_REFUSED);
+    }
+    free(sampler);
+}
+
 /* A real-time thread would take the core from the sampler, and keep it. */
 static void test_who_comes_first_is_not_held(void **state) {
     const struct sched_param first = {.sched_priority = 1};
@@ -294,6 +348,8 @@ static void test_who_comes_first_is_not_held(void **state) {
         assert_false(pyprof__hold_thread(&holder, tid, &hold));
         assert_false(hold.is_confined);
         assert_false(holder.is_bound);
+        assert_int_equal(holder.met, 1u << PYPROF__COMES_FIRST);
+        assert_false(holder.is_refused); /* others can be held */
     }
     finish(&spinner);
     if (!is_allowed) {
@@ -329,6 +385,8 @@ int main(void) {
         cmocka_unit_test_teardown(test_who_changes_its_cores_is_not_held, unit_release_clocks),
         cmocka_unit_test_teardown(test_who_cannot_be_held_is_left_alone, unit_release_clocks),
         cmocka_unit_test(test_who_comes_first_is_not_held),
+        cmocka_unit_test(test_who_has_to_wait_does_not_stay),
+        cmocka_unit_test(test_obstacles_are_told_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -407,23 +407,30 @@ static void test_one_thread_twice(void **state) {
 
 /* Innermost lines that may not be right: said where lines are shown, and only where there are such. */
 static void test_jit_is_told(void **state) {
-    const pyprof_format formats[] = {PYPROF_FORMAT_SVG, PYPROF_FORMAT_SPEEDSCOPE};
+    const pyprof_format formats[] = {PYPROF_FORMAT_SVG, PYPROF_FORMAT_SPEEDSCOPE, PYPROF_FORMAT_PPROF_PLAIN};
+    const char *told = "100 % in JIT code: innermost lines may be too early there";
     counted_memory counts;
     pyprof_profile *profile = new_profile(&counts);
     (void)state;
     add_thread(profile, 7, "MainThread", true, "f", 2 * MS);
     for (uint64_t jit = 0; jit <= 3; jit += 3) {
-        profile->samples_jit = jit;
-        for (unsigned i = 0; i < 4; i++) {
+        profile->samples_jit = profile->stats.samples_jit = jit;
+        for (unsigned i = 0; i < 6; i++) {
             text_sink sink = {0};
             pyprof_output output;
             memset(&output, 0, sizeof output);
-            output.format = formats[i % 2];
-            output.detail = i < 2 ? PYPROF_DETAIL_LINE : PYPROF_DETAIL_FUNCTION;
+            output.format = formats[i % 3];
+            output.detail = i < 3 ? PYPROF_DETAIL_LINE : PYPROF_DETAIL_FUNCTION;
             assert_int_equal(pyprof_write(profile, &output, text_sink_write, &sink), PYPROF_OK);
-            assert_has(sink.text, "100 % in JIT code: innermost lines may be too early there", jit > 0 && i < 2);
+            assert_int_equal(memmem(sink.text, sink.size, told, strlen(told)) != NULL, jit > 0 && i < 3);
             text_sink_free(&sink);
         }
+        text_sink table = written(profile, PYPROF_FORMAT_TABLE, PYPROF_METRIC_WALL);
+        assert_has(table.text, "3  samples in JIT code: innermost lines may be too early", jit > 0);
+        text_sink_free(&table);
+        text_sink collapsed = written(profile, PYPROF_FORMAT_COLLAPSED, PYPROF_METRIC_WALL);
+        assert_string_equal(collapsed.text, "thread MainThread;f (m.py:7) 2000\n"); /* no line but those of stacks */
+        text_sink_free(&collapsed);
     }
     close_profile(profile, &counts);
 }

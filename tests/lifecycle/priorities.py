@@ -1,0 +1,96 @@
+"""Threads with real-time priorities, which the sampler's thread has not: priorities.py SCENE SECONDS.
+
+Each scene computes in functions of which the stacks are known, and prints as JSON what the sampler saw of it.
+"""
+
+import ctypes
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+
+import pyprof_host
+
+HOG = """
+import os, sys, time
+os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(5))
+print('runs', flush=True)
+while os.getppid() == int(sys.argv[1]):
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end: pass
+    time.sleep(0.02)
+"""
+
+
+def stats():
+    return json.loads(pyprof_host.stats())
+
+
+def leaf(n):
+    for _ in range(n):
+        pass
+
+
+def left(n):
+    leaf(n)
+
+
+def right(n):
+    leaf(n)
+    left(n)
+
+
+def compute(seconds):
+    """What was recorded meanwhile, and what part of it was lost."""
+    before, end = stats(), time.monotonic() + seconds
+    while time.monotonic() < end:
+        left(50)
+        right(50)
+    after = stats()
+    return {name: after[name] - before[name] for name in after}
+
+
+def become(policy, priority=1):
+    os.sched_setscheduler(0, policy, os.sched_param(priority))
+
+
+def fifo(seconds):
+    become(os.SCHED_FIFO)
+    figures = compute(seconds)
+    become(os.SCHED_OTHER, 0)
+    return figures
+
+
+def deadline(seconds):
+    """8 ms of each 10 are this thread's, before all others."""
+    class Attributes(ctypes.Structure):
+        _fields_ = [('size', ctypes.c_uint32), ('policy', ctypes.c_uint32), ('flags', ctypes.c_uint64),
+                    ('nice', ctypes.c_int32), ('priority', ctypes.c_uint32), ('runtime', ctypes.c_uint64),
+                    ('deadline', ctypes.c_uint64), ('period', ctypes.c_uint64)]
+    number = {'x86_64': 314, 'aarch64': 274}[platform.machine()]
+    mine = Attributes(ctypes.sizeof(Attributes), 6, 0, 0, 0, 8000000, 10000000, 10000000)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(number, 0, ctypes.byref(mine), 0):
+        return {'refused': os.strerror(ctypes.get_errno())}
+    figures = compute(seconds)
+    become(os.SCHED_OTHER, 0)
+    return figures
+
+
+def hog(seconds):
+    """Another program keeps one core for most of the time, wherever that is."""
+    child = subprocess.Popen([sys.executable or 'python3', '-c', HOG, str(os.getpid())], stdout=subprocess.PIPE)
+    child.stdout.readline()
+    figures = compute(seconds)
+    child.kill()
+    child.wait()
+    return figures
+
+
+def plain(seconds):
+    return compute(seconds)
+
+
+print(json.dumps(globals()[sys.argv[1]](float(sys.argv[2]))))
