@@ -8233,8 +8233,8 @@ static bool pyprof__is_steady(const pyprof__thread *thread, uint64_t now, uint64
 static void pyprof__check_clocks(pyprof__sampler *sampler) {
     if (!sampler->told_of_clocks && pyprof__clock(CLOCK_THREAD_CPUTIME_ID) == 0) {
         sampler->told_of_clocks = true;
-        pyprof__warn(sampler, "the CPU clocks of threads cannot be read, as clock_gettime is refused: of threads that run "
-                              "nothing is recorded");
+        pyprof__warn(sampler, "the CPU clocks of threads cannot be read, as clock_gettime is refused: most samples are "
+                              "lost, and short functions may show as [unsettled]");
     }
 }
 

@@ -24,6 +24,14 @@ while os.getppid() == int(sys.argv[1]):
 """
 
 
+def sampler():
+    for tid in os.listdir('/proc/self/task'):
+        with open('/proc/self/task/%s/comm' % tid) as file:
+            if file.read() == 'pyprof\n':
+                return int(tid)
+    raise SystemExit('no sampler')
+
+
 def stats():
     return json.loads(pyprof_host.stats())
 
@@ -43,11 +51,22 @@ def right(n):
 
 
 def compute(seconds):
-    """What was recorded meanwhile, and what part of it was lost."""
-    before, end = stats(), time.monotonic() + seconds
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         left(50)
         right(50)
+
+
+def measure(seconds, begin=None, finish=None):
+    """What was recorded while this thread computes. In between it is made what begin makes of it; a sampler that got no
+    core counts what it has missed once it has one."""
+    before = stats()
+    if begin is not None:
+        begin()
+    compute(seconds)
+    if finish is not None:
+        finish()
+    compute(0.05)
     after = stats()
     return {name: after[name] - before[name] for name in after}
 
@@ -56,11 +75,16 @@ def become(policy, priority=1):
     os.sched_setscheduler(0, policy, os.sched_param(priority))
 
 
-def fifo(seconds):
-    become(os.SCHED_FIFO)
-    figures = compute(seconds)
+def become_plain():
     become(os.SCHED_OTHER, 0)
-    return figures
+
+
+def plain(seconds):
+    return measure(seconds)
+
+
+def fifo(seconds):
+    return measure(seconds, lambda: become(os.SCHED_FIFO), become_plain)
 
 
 def deadline(seconds):
@@ -74,23 +98,23 @@ def deadline(seconds):
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syscall(number, 0, ctypes.byref(mine), 0):
         return {'refused': os.strerror(ctypes.get_errno())}
-    figures = compute(seconds)
-    become(os.SCHED_OTHER, 0)
+    figures = measure(seconds)
+    become_plain()
     return figures
 
 
 def hog(seconds):
     """Another program keeps one core for most of the time, wherever that is."""
-    child = subprocess.Popen([sys.executable or 'python3', '-c', HOG, str(os.getpid())], stdout=subprocess.PIPE)
+    others = {name: value for name, value in os.environ.items() if name != 'PYTHONHOME'}
+    child = subprocess.Popen(['python3', '-c', HOG, str(os.getpid())], stdout=subprocess.PIPE, env=others)
     child.stdout.readline()
-    figures = compute(seconds)
+    figures = measure(seconds)
     child.kill()
     child.wait()
     return figures
 
 
-def plain(seconds):
-    return compute(seconds)
-
-
+# The host has given it a real-time priority, which hosts in general do not.
+inherited = os.sched_getscheduler(sampler())
+os.sched_setscheduler(sampler(), os.SCHED_OTHER, os.sched_param(0))
 print(json.dumps(globals()[sys.argv[1]](float(sys.argv[2]))))

@@ -72,13 +72,13 @@ Libs: %s
 
 
 class Emulated(Packaged):
-    """One for another processor: its executable here is a script that starts the emulator. cmocka is beside it."""
+    """One for another processor: its executable here is a script that starts the emulator. cmocka and zlib are beside it."""
 
     architecture = 'arm64'
 
     def __init__(self, version):
         super().__init__(version + '-arm64', version, "Debian's, for aarch64",
-                         packages=('libcmocka0', 'libcmocka-dev'), folder='python%s-arm64' % version)
+                         packages=('libcmocka0', 'libcmocka-dev', 'zlib1g-dev'), folder='python%s-arm64' % version)
 
     def make(self):
         super().make()
@@ -96,10 +96,11 @@ class Emulated(Packaged):
         super().compile('aarch64-linux-gnu-gcc', program + '-aarch64')
         write(program, '#!/bin/sh\nexec qemu-aarch64 -0 "$0" %s-aarch64 "$@"\n' % program)
         os.chmod(program, 0o755)
-        write(os.path.join(self.pkgconfig, 'cmocka.pc'), self.cmocka())
+        for name in ('cmocka', 'zlib'):
+            write(os.path.join(self.pkgconfig, name + '.pc'), self.moved(name))
 
-    def cmocka(self):
-        text = read(self.one('usr/lib/*/pkgconfig/cmocka.pc'))
+    def moved(self, name):
+        text = read(self.one('usr/lib/*/pkgconfig/%s.pc' % name))
         return text.replace('=/usr', '=' + self.home)
 
 
