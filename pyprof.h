@@ -5810,10 +5810,10 @@ static void pyprof__ask_for_little(void) {
 /* Why a thread could not be held, where that is no chance of the moment. */
 typedef enum pyprof__obstacle {
     PYPROF__NO_OBSTACLE,
-    PYPROF__COMES_FIRST,     /* it would take the core from the sampler, and keep it */
-    PYPROF__MADE_NOT_TOLD,   /* what it makes while it is confined could not be found */
-    PYPROF__ORDER_REFUSED,   /* which comes first is not told */
-    PYPROF__CORES_NOT_TOLD,  /* nor where it may run; from here on the system refuses what all need */
+    PYPROF__COMES_FIRST,    /* it would take the core from the sampler, and keep it */
+    PYPROF__MADE_NOT_TOLD,  /* what it makes while it is confined could not be found */
+    PYPROF__ORDER_REFUSED,  /* which comes first is not told */
+    PYPROF__CORES_NOT_TOLD, /* nor where it may run; from here on the system refuses what all need */
     PYPROF__CORES_REFUSED,
     PYPROF__OBSTACLES
 } pyprof__obstacle;
@@ -6032,12 +6032,12 @@ static bool pyprof__let_go(const pyprof__holder *holder, pyprof__hold *hold) {
 
 /* At the beginning of each tick. A kernel that lets the sampler wait for a core that is in use makes its ticks late
    while it stays there: if that goes on, it roams for a while. Where a thread with a real-time priority has the core, one
-   tick is very late: then it roams at once, and for longer. True: it does so for the first time. */
+   tick is very late: then a sampler without one roams at once, and for longer. True: it does so for the first time. */
 static bool pyprof__note_lateness(pyprof__holder *holder, uint64_t now, uint64_t late_ns) {
-    bool is_stalled = holder->is_bound && late_ns > PYPROF__TICK_STALLED_NS, is_first = !holder->had_to_roam;
     if (!holder->is_bound) {
         return false;
     }
+    bool is_first = !holder->had_to_roam, is_stalled = late_ns > PYPROF__TICK_STALLED_NS && pyprof__priority(0) == 0;
     holder->late += late_ns > PYPROF__TICK_LATE_NS ? PYPROF__COST_OF_LATE_TICK : 0;
     holder->late -= holder->late > 0;
     if (!is_stalled && holder->late <= PYPROF__LATE_TICKS_MAX) {

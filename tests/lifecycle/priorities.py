@@ -115,6 +115,5 @@ def hog(seconds):
 
 
 # The host has given it a real-time priority, which hosts in general do not.
-inherited = os.sched_getscheduler(sampler())
 os.sched_setscheduler(sampler(), os.SCHED_OTHER, os.sched_param(0))
 print(json.dumps(globals()[sys.argv[1]](float(sys.argv[2]))))

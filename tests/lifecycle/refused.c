@@ -135,12 +135,11 @@ static const call calls[] = {
 /* Without these no thread begins, waits, ends or says anything, whoever made it: the C library ends a program to which a
    futex or an rseq is refused. The last three are this program's own. */
 static const call vital[] = {
-    CALL(brk),   CALL(exit),         CALL(exit_group),
-    CALL(futex), CALL(rt_sigreturn), CALL(restart_syscall),
+    CALL(brk),   CALL(exit),    CALL(exit_group),         CALL(futex), CALL(rt_sigreturn), CALL(restart_syscall),
 #if defined(SYS_rseq)
     CALL(rseq),
 #endif
-    CALL(write), CALL(seccomp),      CALL(sched_setscheduler),
+    CALL(write), CALL(seccomp), CALL(sched_setscheduler),
 };
 
 enum {

@@ -15,6 +15,7 @@ static int watched_access(const char *path, int mode);
 
 #include "unit.h"
 
+#include <sched.h>
 #include <sys/wait.h>
 
 static unsigned asked_free, asked_locked;
@@ -405,6 +406,25 @@ static int start(void **state) {
         "def during(): spin(0.3)\n");
 }
 
+/* Who records with a real-time priority has a sampler that comes as early. */
+static void test_priority_is_the_starters(void **state) {
+    const struct sched_param first = {.sched_priority = 1}, plain = {.sched_priority = 0};
+    (void)state;
+    if (sched_setscheduler(0, SCHED_FIFO, &first) != 0) {
+        print_message("skipped: a real-time priority is refused: %s\n", strerror(errno));
+        skip();
+    }
+    pyprof_result started = pyprof_start(NULL);
+    int before = pyprof__priority(pyprof__process.active->tid);
+    assert_int_equal(sched_setscheduler(0, SCHED_OTHER, &plain), 0);
+    assert_int_equal(started, PYPROF_OK);
+    assert_int_equal(before, 1);
+    assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
+    assert_int_equal(pyprof_start(NULL), PYPROF_OK);
+    assert_int_equal(pyprof__priority(pyprof__process.active->tid), 0);
+    assert_int_equal(pyprof_stop(NULL), PYPROF_OK);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_deep_threads),
@@ -414,6 +434,7 @@ int main(void) {
         cmocka_unit_test(test_links_stay),
         cmocka_unit_test(test_missed_moments_are_counted),
         cmocka_unit_test(test_several_hold_one_budget),
+        cmocka_unit_test(test_priority_is_the_starters),
     };
     return cmocka_run_group_tests(tests, start, unit_stop_python);
 }
