@@ -340,18 +340,20 @@ static void test_another_waits(void) {
     stop();
 }
 
-static void limit(int resource, rlim_t most) {
-    struct rlimit now;
-    CHECK(getrlimit(resource, &now) == 0);
-    now.rlim_cur = most;
-    CHECK(setrlimit(resource, &now) == 0);
-}
+/* The first argument's type is another one with each C library. */
+#define LIMIT(resource, most)                                                                                          \
+    do {                                                                                                               \
+        struct rlimit limit_now;                                                                                       \
+        CHECK(getrlimit(resource, &limit_now) == 0);                                                                   \
+        limit_now.rlim_cur = most;                                                                                     \
+        CHECK(setrlimit(resource, &limit_now) == 0);                                                                   \
+    } while (0)
 
 /* Neither masks nor what is pending can be read: no /proc is there, or no descriptor left. */
 static void test_masks_unknown(void) {
     siginfo_t info;
     start(0);
-    limit(RLIMIT_NOFILE, 0);
+    LIMIT(RLIMIT_NOFILE, 0);
     compute_until_asked(50);
     CHECK(stats_now().samples_unasked == 0);
     block(0);
@@ -369,7 +371,7 @@ static void test_masks_unknown(void) {
 
 /* Beyond the limit of signals under way they come without what they carry, */
 static void test_queue_full(void) {
-    limit(RLIMIT_SIGPENDING, 0);
+    LIMIT(RLIMIT_SIGPENDING, 0);
     start(0);
     compute_until_asked(50);
     stop();
@@ -383,11 +385,11 @@ static void test_queue_full(void) {
 
 /* and real-time signals do not come at all. */
 static void test_queue_full_real_time(void) {
-    limit(RLIMIT_SIGPENDING, 0);
+    LIMIT(RLIMIT_SIGPENDING, 0);
     start(SIGRTMIN + 5);
     compute_until_unasked(50);
     CHECK(stats_now().samples_signalled == 0);
-    limit(RLIMIT_SIGPENDING, 100);
+    LIMIT(RLIMIT_SIGPENDING, 100);
     compute_until_asked(50);
     stop();
 }
