@@ -96,6 +96,7 @@
      >>handler     what a thread does that is asked: it copies its own stack
      >>signals     which signal asks, and whose it is
      >>profile     the calling-context tree and the time line
+     >>copying     a profile copied in pieces, while it grows
      >>holding     a thread kept off its core while it is read
      >>state       what the sampler keeps; code objects and call sites
      >>names       what threads are called
@@ -116,6 +117,7 @@
      >>files       files: beside first, then renamed
      >>estimator   which allocations are sampled, and what each stands for
      >>heap        where these were made, and which of them live
+     >>census      a profile of what lives at a moment
      >>options     what a recording was asked for
      >>lifecycle   forks, start and stop
      >>control     what else is asked of a recording
@@ -847,7 +849,7 @@ PYPROF_API pyprof_result pyprof_heap_stop(void);
 
 /* What lives now, and what was allocated since the start, as a profile of the kind PYPROF_KIND_HEAP: written, visited and
    filtered as any other, in the metrics PYPROF_METRIC_INUSE_SPACE and so on. Any thread, with or without the GIL;
-   allocations that are to be sampled wait for the copy. Errors: ARGUMENT, NOT_ACTIVE, MEMORY (*profile = NULL). */
+   sampling goes on meanwhile, as it is copied in pieces. Errors: ARGUMENT, NOT_ACTIVE, MEMORY (*profile = NULL). */
 PYPROF_API pyprof_result pyprof_heap_snapshot(pyprof_profile **profile);
 
 /* As pyprof_heap_snapshot, and the profile also has the samples that live, one by one, for pyprof_visit_samples: 56
@@ -5682,6 +5684,160 @@ static pyprof_profile *pyprof__profile_copy(const pyprof_profile *profile) {
 }
 
 #ifndef PYPROF_NO_RECORDING
+
+// >>copying
+// A profile is copied while it grows: in pieces, with the lock of whoever fills it, which is let go between them. In: a
+// profile; who has it (>>control, >>census) takes the lock, lets it go and says when all is there. Out: a copy of one moment.
+//   pause: room for what there is now  ->  piece: what is new, then what has changed  ->  pause ... until nothing is lacking
+// What changes in a piece that was taken is noted by pyprof__note_node and its kin, in blocks, and copied anew. A profile
+// that changes faster than it is copied is copied at once in the end.
+// Any thread of the host. Begin with pyprof__copy_begin, pyprof__copy_piece, pyprof__copy_end.
+
+/* A copy under way. */
+typedef struct pyprof__copier {
+    pyprof_profile *from;
+    pyprof_profile *copy;
+    pyprof__copying changed; /* of what the copy has already */
+    size_t left;             /* bytes that may still be copied until the lock is let go */
+    uint32_t pauses_left;    /* 0 = from here on it is not let go */
+    /* Copies items that are of another size in the copy; NULL = there are none. */
+    void (*convert)(void *to, const void *from, uint32_t count);
+} pyprof__copier;
+
+/* A block has so many items that twice what there is has room in all blocks. */
+static void pyprof__changes_begin(pyprof__changes *changes, uint32_t count) {
+    memset(changes, 0, sizeof *changes);
+    while (((uint64_t)PYPROF__CHANGES_BLOCKS << changes->shift) < 2 * (uint64_t)count) {
+        changes->shift++;
+    }
+}
+
+/* Copies items from first up to end, both there and with room here, as far as left allows. The first one that was not
+   copied. */
+static uint32_t pyprof__copy_items(pyprof__copier *self, pyprof__array *to, const pyprof__array *from, uint32_t first,
+                                   uint32_t end) {
+    size_t size = to->item_size, most = self->left / size;
+    end = end - first > most ? first + (uint32_t)most : end;
+    if (end > first) {
+        char *at = (char *)to->data + first * size;
+        const char *items = (const char *)from->data + first * from->item_size;
+        if (size == from->item_size) {
+            memcpy(at, items, (end - first) * size);
+        } else {
+            self->convert(at, items, end - first);
+        }
+        self->left -= (end - first) * size;
+    }
+    return end;
+}
+
+/* Copies the items that have come since. False: some are still to come. */
+static bool pyprof__copy_new(pyprof__copier *self, pyprof__array *to, const pyprof__array *from) {
+    uint32_t end = to->capacity < from->count ? to->capacity : from->count;
+    to->count = pyprof__copy_items(self, to, from, to->count, end);
+    return to->count == from->count;
+}
+
+/* Copies a block anew. False: it did not fit into left. */
+static bool pyprof__copy_block(pyprof__copier *self, pyprof__array *to, const pyprof__array *from, uint32_t shift,
+                               uint32_t block) {
+    uint64_t first = (uint64_t)block << shift, behind = (uint64_t)(block + 1) << shift;
+    uint32_t end = block == PYPROF__CHANGES_BLOCKS - 1 || behind > to->count ? to->count : (uint32_t)behind;
+    return first >= end || ((end - first) * to->item_size <= self->left &&
+                            pyprof__copy_items(self, to, from, (uint32_t)first, end) == end);
+}
+
+/* Copies anew what has changed. False: some is still to come. */
+static bool pyprof__copy_changed(pyprof__copier *self, pyprof__array *to, const pyprof__array *from,
+                                 pyprof__changes *changes) {
+    for (uint32_t i = 0; i < PYPROF__CHANGES_BLOCKS / 64; i++) {
+        while (changes->bits[i] != 0) {
+            if (!pyprof__copy_block(self, to, from, changes->shift,
+                                    i * 64 + (uint32_t)__builtin_ctzll(changes->bits[i]))) {
+                return false;
+            }
+            changes->bits[i] &= changes->bits[i] - 1;
+        }
+    }
+    return true;
+}
+
+/* Copies up to so many bytes of what the copy lacks. With the lock. False: more is to come. */
+static bool pyprof__copy_piece(pyprof__copier *self, size_t most) {
+    const pyprof_profile *from = self->from;
+    pyprof_profile *copy = self->copy;
+    pyprof__array *spans = &copy->timeline;
+    self->left = most;
+    spans->count = spans->count < from->timeline.count ? spans->count : from->timeline.count; /* it was made coarser */
+    return pyprof__copy_new(self, &copy->bytes, &from->bytes) &&
+           pyprof__copy_new(self, &copy->strings.items, &from->strings.items) &&
+           pyprof__copy_new(self, &copy->functions.items, &from->functions.items) &&
+           pyprof__copy_new(self, &copy->nodes.items, &from->nodes.items) &&
+           pyprof__copy_new(self, spans, &from->timeline) &&
+           pyprof__copy_changed(self, &copy->nodes.items, &from->nodes.items, &self->changed.nodes) &&
+           pyprof__copy_changed(self, spans, &from->timeline, &self->changed.spans);
+}
+
+/* Makes room for so many items, and some more, as they may become more until they are copied. False: no room. */
+static bool pyprof__copy_room(pyprof_profile *copy, pyprof__array *to, uint32_t count) {
+    return count <= to->capacity || pyprof__array_resize(&copy->memory, to, (size_t)count + count / 32 + 16) ||
+           pyprof__array_resize(&copy->memory, to, count);
+}
+
+/* Bytes that a profile's arrays take. */
+static size_t pyprof__size_of(const pyprof_profile *profile) {
+    return profile->bytes.count + profile->strings.items.count * sizeof(pyprof__string) +
+           profile->functions.items.count * sizeof(pyprof__function) +
+           profile->nodes.items.count * sizeof(pyprof__node) + profile->timeline.count * sizeof(pyprof__span);
+}
+
+/* How many items there are. */
+typedef struct pyprof__copy_counts {
+    uint32_t bytes, strings, functions, nodes, spans;
+} pyprof__copy_counts;
+
+static pyprof__copy_counts pyprof__copy_count(const pyprof_profile *from) {
+    pyprof__copy_counts counts = {from->bytes.count, from->strings.items.count, from->functions.items.count,
+                                  from->nodes.items.count, from->timeline.count};
+    return counts;
+}
+
+/* Makes room for as many. False: no room. */
+static bool pyprof__copy_rooms(pyprof_profile *copy, const pyprof__copy_counts *counts) {
+    return pyprof__copy_room(copy, &copy->bytes, counts->bytes) &&
+           pyprof__copy_room(copy, &copy->strings.items, counts->strings) &&
+           pyprof__copy_room(copy, &copy->functions.items, counts->functions) &&
+           pyprof__copy_room(copy, &copy->nodes.items, counts->nodes) &&
+           pyprof__copy_room(copy, &copy->timeline, counts->spans);
+}
+
+/* With the lock. From here on changes are noted, unless another copy is under way, or none is to be: then the lock has to
+   stay taken. False: no room. */
+static bool pyprof__copy_begin(pyprof__copier *self, pyprof_profile *from, bool may_pause) {
+    self->from = from;
+    self->copy = pyprof__profile_beside(from);
+    self->convert = NULL;
+    self->left = 0;
+    self->pauses_left = 0;
+    if (self->copy != NULL && may_pause && from->copying == NULL) {
+        self->pauses_left = PYPROF__COPY_PAUSES_MORE + (uint32_t)(2 * (pyprof__size_of(from) / PYPROF__COPY_PIECE));
+        pyprof__changes_begin(&self->changed.nodes, from->nodes.items.count);
+        pyprof__changes_begin(&self->changed.spans, from->timeline.count);
+        from->copying = &self->changed;
+    } else {
+        memset(&self->changed, 0, sizeof self->changed);
+    }
+    return self->copy != NULL;
+}
+
+/* With the lock: what is not in pieces is copied, and the copy is whole. False: no room. */
+static bool pyprof__copy_end(pyprof__copier *self) {
+    bool has_room = pyprof__array_copy(&self->copy->memory, &self->copy->tracks, &self->from->tracks);
+    if (has_room) {
+        pyprof__copy_facts(self->copy, self->from);
+    }
+    return has_room;
+}
 
 // >>holding
 // A thread that runs is kept off its core while its stack is read: held, without a signal.
@@ -13063,6 +13219,7 @@ typedef struct pyprof__heap_thread {
     uint32_t is_inside; /* an allocator that we have called, or the lock: what is allocated there is not counted */
     bool has_lock;      /* pyprof__heap_lock, or it is about to */
     bool is_forking;    /* it has the lock until the fork is done: see pyprof__heap_before_fork */
+    bool is_copying;    /* what changes is noted for it: see >>census */
     uint32_t session;   /* in which it had its track */
     uint32_t track;     /* of the tree */
     uint32_t probed;    /* see pyprof__heap_probe; 0 = nothing */
@@ -13147,6 +13304,14 @@ static uint64_t pyprof__heap_rounded(double value) {
     return (uint64_t)(value + 0.5);
 }
 
+/* The whole number below or above, above with the chance that the fraction is: so sums are right on average where all are of
+   one size, too. lot: any number, the same for the same rounding. */
+static uint64_t pyprof__heap_whole(double value, uint64_t lot) {
+    uint64_t whole = (uint64_t)value;
+    double fraction = value - (double)whole;
+    return whole + ((double)(pyprof__mix(0, lot) >> 11) < fraction * 9007199254740992.0); /* 2^53 */
+}
+
 /* Newton's, from above; not libm's, as above. */
 static double pyprof__root(double x) {
     double root = x > 1 ? x : 1;
@@ -13193,7 +13358,7 @@ static void pyprof__heap_go_on(pyprof__heap_thread *self) {
 }
 
 /* Whether an allocation that has passed left is a sample, and of which mean; 0 = it is none. Where none are taken left
-   stays below 0, so that the next one comes here, too: a thread begins to draw when it begins to count. What is left of a
+   is 0, so that the next one comes here, too: a thread begins to draw when it begins to count. What is left of a
    gap of an earlier mean is drawn anew, as gaps have no memory: else a thread would take no sample until it has allocated
    as much as that mean. A gap that ends before it is looked at has its sample by the mean it was drawn by. */
 static uint64_t pyprof__heap_due(pyprof__heap_thread *self, uint64_t size) {
@@ -13230,9 +13395,9 @@ static uint64_t pyprof__heap_due(pyprof__heap_thread *self, uint64_t size) {
 // signal handler that forks there is known. All here is static or of pyprof__heap.memory: never from Python's allocators.
 //   an allocation:  left -= size, and only below 0:  lock -> walk -> node of the tree -> a sample that lives
 //   a free:         filter[address] == 0, or:        lock -> the sample dies
-// The tree is a pyprof_profile, of whose nodes samples, cpu_ns and gil_ns are in use: samples that were taken there, bytes
-// that were allocated, and objects times PYPROF__OBJECT_PARTS. What lives is added up when somebody asks.
-// Begin with pyprof__heap_take, pyprof__heap_record, pyprof__heap_forget, pyprof__heap_profile.
+// The tree is a pyprof_profile, of whose nodes wall_ns and samples are what lives in bytes and in objects, and cpu_ns and
+// gil_ns what was allocated; objects times PYPROF__OBJECT_PARTS. They are kept with each sample that comes or goes.
+// Begin with pyprof__heap_take, pyprof__heap_record, pyprof__heap_forget.
 
 #ifndef PYPROF_NO_HEAP
 
@@ -13274,12 +13439,24 @@ static struct pyprof__heap {
     uint32_t bucket_count;       /* a power of two, or 0 */
     uint32_t native, mapped;     /* functions: the markers */
     uint64_t start;              /* monotonic clock */
-    double alloc_variance;
+    uint64_t live_parts;         /* objects that live, times PYPROF__OBJECT_PARTS */
+    double live_variance, alloc_variance;
+    pyprof__changes *census; /* notes which of live change; NULL = nobody copies them in pieces */
     pyprof_heap_stats stats; /* what is counted here; the rest is filled in when it is asked for */
     pyprof__text text;       /* room for one */
 } pyprof__heap;
 
 static pthread_mutex_t pyprof__heap_lock = PTHREAD_MUTEX_INITIALIZER;
+static pyprof__atomic32
+    pyprof__heap_waiting; /* threads that wait for it: who would take it again at once lets them go first */
+
+static void pyprof__heap_take_lock(void) {
+    if (pthread_mutex_trylock(&pyprof__heap_lock) != 0) {
+        pyprof__add(&pyprof__heap_waiting, 1);
+        pthread_mutex_lock(&pyprof__heap_lock);
+        pyprof__add(&pyprof__heap_waiting, (uint32_t)-1);
+    }
+}
 
 /* Called when a sample is about to end for the first time since Py_Finalize has begun: so what lives then is what the program
    has left. For who wants to keep that (tools/libpyprof.c); NULL = nobody. */
@@ -13305,7 +13482,7 @@ static bool pyprof__heap_enter(pyprof__heap_thread *self) {
     pyprof__heap_go_in(self);
     if (!self->is_forking) {
         self->has_lock = true;
-        pthread_mutex_lock(&pyprof__heap_lock);
+        pyprof__heap_take_lock();
     }
     return true;
 }
@@ -13346,6 +13523,48 @@ static pyprof__live *pyprof__live_at(uint32_t index) {
 static uint32_t *pyprof__heap_bucket(uintptr_t address) {
     uint64_t hash = pyprof__mix(0, address) >> 32;
     return &pyprof__heap.buckets[hash & (pyprof__heap.bucket_count - 1)];
+}
+
+static void pyprof__heap_note(uint32_t index) {
+    if (pyprof__heap.census != NULL) {
+        pyprof__note_change(pyprof__heap.census, index);
+    }
+}
+
+static uint64_t pyprof__live_lot(const pyprof__live *sample) {
+    return pyprof__mix(sample->address, sample->born);
+}
+
+/* Bytes that a sample stands for; always the same ones. */
+static uint64_t pyprof__live_space(const pyprof__live *sample) {
+    return pyprof__heap_whole(sample->weight * (double)sample->size, pyprof__live_lot(sample));
+}
+
+/* And objects, in parts. */
+static uint64_t pyprof__live_parts(const pyprof__live *sample) {
+    return pyprof__heap_whole(sample->weight * PYPROF__OBJECT_PARTS, pyprof__live_lot(sample));
+}
+
+/* A sample is among those that live, or is no more. */
+static void pyprof__heap_count(const pyprof__live *sample, bool lives) {
+    pyprof__node *sums = pyprof__node_at(pyprof__heap.tree, sample->node);
+    uint64_t space = pyprof__live_space(sample), parts = pyprof__live_parts(sample);
+    double variance = pyprof__heap_variance(sample->size, sample->weight);
+    sums->wall_ns += lives ? space : 0 - space;
+    sums->samples += lives ? parts : 0 - parts;
+    pyprof__note_node(pyprof__heap.tree, sample->node);
+    pyprof__heap.stats.live_bytes += lives ? space : 0 - space;
+    pyprof__heap.live_parts += lives ? parts : 0 - parts;
+    pyprof__heap.live_variance += lives ? variance : -variance;
+    pyprof__heap.stats.samples_live += lives ? 1 : UINT64_MAX;
+    if (pyprof__heap.stats.samples_live == 0) {
+        pyprof__heap.live_variance = 0; /* but for what was rounded */
+    }
+}
+
+static void pyprof__heap_lose(const pyprof__live *sample) {
+    pyprof__heap.stats.lost_memory++;
+    pyprof__heap.stats.lost_bytes += pyprof__live_space(sample);
 }
 
 static void pyprof__heap_link(uint32_t index) {
@@ -13406,7 +13625,8 @@ static bool pyprof__heap_drop(uintptr_t address, pyprof__live *was) {
     live->address = 0;
     live->next = pyprof__heap.first_free;
     pyprof__heap.first_free = index;
-    pyprof__heap.stats.samples_live--;
+    pyprof__heap_note(index);
+    pyprof__heap_count(was, false);
     pyprof__heap_mark(address, -1);
     return true;
 }
@@ -13419,13 +13639,13 @@ static bool pyprof__heap_add(const pyprof__live *sample) {
     }
     uint32_t index = pyprof__heap_place();
     if (index == PYPROF__NONE) {
-        pyprof__heap.stats.lost_memory++;
-        pyprof__heap.stats.lost_bytes += pyprof__heap_rounded(sample->weight * (double)sample->size);
+        pyprof__heap_lose(sample);
         return false;
     }
     *pyprof__live_at(index) = *sample;
     pyprof__heap_link(index);
-    pyprof__heap.stats.samples_live++;
+    pyprof__heap_note(index);
+    pyprof__heap_count(sample, true);
     pyprof__heap_mark(sample->address, 1);
     return true;
 }
@@ -13597,7 +13817,24 @@ static uint32_t pyprof__heap_node(pyprof__heap_thread *self, bool has_gil) {
 
 static bool pyprof__map_add(const pyprof__live *sample); /* >>native */
 
-/* Enters a sample into the tree, and among those that live. With the lock. Mem and obj are only called with the GIL. */
+/* Enters a sample into the tree, and among those that live. With the lock. */
+static void pyprof__heap_book(const pyprof__live *sample, bool is_mapping) {
+    pyprof__heap.stats.samples++;
+    pyprof__heap.stats.alloc_bytes += pyprof__live_space(sample);
+    pyprof__heap.alloc_variance += pyprof__heap_variance(sample->size, sample->weight);
+    if (sample->node == PYPROF__NONE) {
+        pyprof__heap_lose(sample);
+        return;
+    }
+    pyprof__node *sums = pyprof__node_at(pyprof__heap.tree, sample->node);
+    pyprof__heap.stats.stacks += sums->gil_ns == 0;
+    sums->cpu_ns += pyprof__live_space(sample);
+    sums->gil_ns += pyprof__live_parts(sample);
+    pyprof__note_node(pyprof__heap.tree, sample->node);
+    (void)(is_mapping ? pyprof__map_add(sample) : pyprof__heap_add(sample));
+}
+
+/* The calling thread has allocated a sample. With the lock. Mem and obj are only called with the GIL. */
 static void pyprof__heap_record(pyprof__heap_thread *self, uintptr_t address, uint64_t size, uint64_t mean,
                                 uint32_t from) {
     uint32_t node = pyprof__heap_node(self, from == PYPROF_HEAP_MEM || from == PYPROF_HEAP_OBJ);
@@ -13605,21 +13842,7 @@ static void pyprof__heap_record(pyprof__heap_thread *self, uintptr_t address, ui
         node = pyprof__heap_marker(pyprof__heap.mapped, node);
     }
     pyprof__live sample = {address, size, pyprof__heap_weight(size, mean), pyprof__now(), node, PYPROF__NONE};
-    double space = sample.weight * (double)size;
-    pyprof__heap.stats.samples++;
-    pyprof__heap.stats.alloc_bytes += pyprof__heap_rounded(space);
-    pyprof__heap.alloc_variance += pyprof__heap_variance(size, sample.weight);
-    if (node == PYPROF__NONE) {
-        pyprof__heap.stats.lost_memory++;
-        pyprof__heap.stats.lost_bytes += pyprof__heap_rounded(space);
-        return;
-    }
-    pyprof__node *sums = pyprof__node_at(pyprof__heap.tree, node);
-    pyprof__heap.stats.stacks += sums->samples == 0;
-    sums->samples++;
-    sums->cpu_ns += pyprof__heap_rounded(space);
-    sums->gil_ns += pyprof__heap_rounded(sample.weight * PYPROF__OBJECT_PARTS);
-    (void)(from == PYPROF__HEAP_MAP ? pyprof__map_add(&sample) : pyprof__heap_add(&sample));
+    pyprof__heap_book(&sample, from == PYPROF__HEAP_MAP);
 }
 
 /* An allocation after which left is below 0; memory is NULL if it has failed. Out of line, as few come here; errno stays.
@@ -13672,109 +13895,11 @@ static void pyprof__heap_restore(const pyprof__live *was) {
     errno = error;
 }
 
-/* Goes through what lives, with the lock: the next one from *at on, which begins at 0; NULL = that was all. */
-static const pyprof__live *pyprof__heap_next_live(uint32_t *at) {
-    while (*at < pyprof__heap.live.count) {
-        const pyprof__live *live = pyprof__live_at((*at)++);
-        if (live->address != 0) {
-            return live;
-        }
-    }
-    uint32_t mapping = *at - pyprof__heap.live.count;
-    if (mapping < pyprof__heap.mappings.count) {
-        ++*at;
-        return &PYPROF__ITEM(pyprof__live, &pyprof__heap.mappings, mapping);
-    }
-    return NULL;
-}
-
-/* What lives is added to the nodes of a copy of the tree, whose figures become those of a heap profile. */
-static void pyprof__heap_add_up(pyprof_profile *copy) {
-    uint32_t at = 0;
-    for (uint32_t i = 0; i < copy->nodes.items.count; i++) {
-        pyprof__node *node = pyprof__node_at(copy, i);
-        node->samples = node->wall_ns = 0;
-    }
-    for (const pyprof__live *live; (live = pyprof__heap_next_live(&at)) != NULL;) {
-        pyprof__node *node = pyprof__node_at(copy, live->node);
-        node->wall_ns += pyprof__heap_rounded(live->weight * (double)live->size);
-        node->samples += pyprof__heap_rounded(live->weight * PYPROF__OBJECT_PARTS);
-    }
-    for (uint32_t i = 0; i < copy->nodes.items.count; i++) {
-        pyprof__node *node = pyprof__node_at(copy, i);
-        node->samples = (node->samples + PYPROF__OBJECT_PARTS / 2) / PYPROF__OBJECT_PARTS;
-        node->gil_ns = (node->gil_ns + PYPROF__OBJECT_PARTS / 2) / PYPROF__OBJECT_PARTS;
-    }
-}
-
-/* What lives at a moment becomes the samples of a copy of the tree. False: no room. */
-static bool pyprof__heap_add_samples(pyprof_profile *copy, uint64_t now) {
-    uint32_t count = 0, at = 0;
-    while (pyprof__heap_next_live(&at) != NULL) {
-        count++;
-    }
-    if (count > 0 && !pyprof__array_resize(&copy->memory, &copy->samples, count)) {
-        return false;
-    }
-    at = 0;
-    for (const pyprof__live *live; (live = pyprof__heap_next_live(&at)) != NULL;) {
-        pyprof_heap_sample sample = {live->address, live->size, live->weight, 0, 0, 0, live->node, 0};
-        sample.estimated_bytes = pyprof__heap_rounded(live->weight * (double)live->size);
-        sample.timestamp_ns = live->born - pyprof__heap.start;
-        sample.lifetime_ns = now - live->born;
-        PYPROF__ITEM(pyprof_heap_sample, &copy->samples, copy->samples.count++) = sample;
-    }
-    return true;
-}
-
-/* The profile of this moment; NULL = no room. With the lock. Its memory is its own: the tree's account has no budget that
-   both would share. */
-static pyprof_profile *pyprof__heap_profile(bool has_samples) {
-    pyprof_profile *copy = pyprof__profile_copy(pyprof__heap.tree);
-    uint64_t now = pyprof__now();
-    if (copy != NULL && has_samples && !pyprof__heap_add_samples(copy, now)) {
-        pyprof_free(copy);
-        copy = NULL;
-    }
-    if (copy != NULL) {
-        pyprof__heap_add_up(copy);
-        copy->kind = PYPROF_KIND_HEAP;
-        copy->sampling_bytes = pyprof__heap.desc.sampling_bytes;
-        copy->duration_ns = now - pyprof__heap.start;
-        copy->stats.samples = pyprof__heap.stats.samples;
-        copy->stats.lost_memory = pyprof__heap.stats.lost_memory;
-        copy->stats.truncated_depth = pyprof__heap.stats.truncated_depth;
-        copy->stats.truncated_memory = pyprof__heap.stats.truncated_memory;
-    }
-    return copy;
-}
-
-/* The figures of this moment, but for the hooks'. With the lock. */
-static void pyprof__heap_fill_stats(pyprof_heap_stats *stats) {
-    double variance = 0, bytes = 0, objects = 0;
-    uint32_t at = 0;
-    *stats = pyprof__heap.stats;
-    for (const pyprof__live *live; (live = pyprof__heap_next_live(&at)) != NULL;) {
-        bytes += live->weight * (double)live->size;
-        objects += live->weight;
-        variance += pyprof__heap_variance(live->size, live->weight);
-    }
-    stats->live_bytes = pyprof__heap_rounded(bytes);
-    stats->live_objects = pyprof__heap_rounded(objects);
-    stats->live_bytes_error = pyprof__heap_rounded(pyprof__root(variance));
-    stats->alloc_bytes_error = pyprof__heap_rounded(pyprof__root(pyprof__heap.alloc_variance));
-    stats->live_capacity = pyprof__heap.live.capacity;
-    stats->bytes = pyprof__heap.memory->used;
-    stats->bytes_peak = pyprof__heap.memory->peak;
-    stats->sampling_bytes = pyprof__heap.desc.sampling_bytes;
-    stats->duration_ns = pyprof__now() - pyprof__heap.start;
-    stats->is_sampling = pyprof__get64(&pyprof__heap_mean) != 0;
-}
-
 /* Gives all memory back. With the lock. The filter goes, too, so that nobody comes to look. */
 static void pyprof__heap_clear(void) {
     pyprof__memory *memory = pyprof__heap.memory;
     pyprof__heap.is_on = false;
+    pyprof__heap.census = NULL;
     pyprof__table_free(memory, &pyprof__heap.sites);
     pyprof__array_free(memory, &pyprof__heap.frames);
     pyprof__array_free(memory, &pyprof__heap.live);
@@ -13831,7 +13956,8 @@ static pyprof_result pyprof__heap_init(const pyprof_heap_desc *desc) {
     pyprof__heap.native = pyprof__intern_marker(pyprof__heap.tree, "[native]");
     pyprof__heap.mapped = pyprof__intern_marker(pyprof__heap.tree, "[mmap]");
     memset(&pyprof__heap.stats, 0, sizeof pyprof__heap.stats);
-    pyprof__heap.alloc_variance = 0;
+    pyprof__heap.live_variance = pyprof__heap.alloc_variance = 0;
+    pyprof__heap.live_parts = 0;
     pyprof__heap.start = pyprof__now();
     pyprof_result result = pyprof__layout_init(&pyprof__heap.layout, pyprof__heap.memory);
     if (result != PYPROF_OK) {
@@ -13850,11 +13976,19 @@ static pyprof_result pyprof__heap_init(const pyprof_heap_desc *desc) {
     return PYPROF_OK;
 }
 
+/* In a forked child: a copy that another thread was making is nobody's. */
+static void pyprof__heap_leave_census(void) {
+    if (pyprof__heap.tree != NULL && !pyprof__heap_here()->is_copying) {
+        pyprof__heap.tree->copying = NULL;
+        pyprof__heap.census = NULL;
+    }
+}
+
 /* Fork: see >>lifecycle. A signal handler of the host's that forks may have interrupted this thread with the lock: then the
    child's copy of the thread gives it back. Other fork handlers that run while it is held may allocate and free. */
 static void pyprof__heap_before_fork(void) {
     if (pyprof__get(&pyprof__heap.pid) == (uint32_t)getpid() && !pyprof__heap_here()->has_lock) {
-        pthread_mutex_lock(&pyprof__heap_lock);
+        pyprof__heap_take_lock();
         pyprof__heap.fork_has_lock = pyprof__heap_here()->is_forking = true;
     }
 }
@@ -13866,6 +14000,8 @@ static void pyprof__heap_after_fork(bool is_child) {
     if (is_child && (pyprof__heap.fork_has_lock || pyprof__heap_here()->has_lock)) {
         pyprof__set(&pyprof__heap.pid, (uint32_t)getpid());
         pyprof__process.pid = getpid(); /* for what is read safely */
+        pyprof__set(&pyprof__heap_waiting, 0);
+        pyprof__heap_leave_census();
     }
     if (pyprof__heap.fork_has_lock) {
         pyprof__heap.fork_has_lock = pyprof__heap_here()->is_forking = false;
@@ -13878,6 +14014,221 @@ static void pyprof__heap_before_fork(void) {}
 static void pyprof__heap_after_fork(bool is_child) {
     (void)is_child;
 }
+#endif /* PYPROF_NO_HEAP */
+
+// >>census
+// What lives at a moment, and what was allocated up to then, as a profile; and the figures of a moment. In: what >>heap
+// keeps. Out: a pyprof_profile of the kind PYPROF_KIND_HEAP.
+// Who: any thread, with or without the GIL; also within Py_Finalize, and in a handler of a fatal signal (tools/libpyprof.c).
+// Others that sample or free a sample wait no longer than for a piece: the tree is copied as >>copying says, and so are the
+// samples that live, if they are asked for. No other lock is taken, as who frees within one may be asked for a census. So the
+// heap may have been shut down when the lock is taken again; and of two censuses at a time the second is taken at once.
+// Begin with pyprof__heap_census, pyprof__heap_fill_stats.
+
+#ifndef PYPROF_NO_HEAP
+
+/* Takes the lock, if heap sampling is on in this process. False: it is not, and nothing was taken. */
+static bool pyprof__heap_enter_on(void) {
+    if (!pyprof__heap_enter(pyprof__heap_here())) {
+        return false;
+    }
+    if (!pyprof__heap.is_on) {
+        pyprof__heap_leave(pyprof__heap_here());
+        return false;
+    }
+    return true;
+}
+
+typedef struct pyprof__census {
+    pyprof__copier copier;  /* of the tree; and of the samples, a place of theirs is a sample of the copy's */
+    pyprof__changes living; /* of these */
+    bool has_samples;
+    bool is_noting;   /* what changes is noted for this one */
+    bool is_gone;     /* heap sampling was shut down meanwhile: the lock is not taken */
+    uint32_t session; /* of which it is */
+} pyprof__census;
+
+static void pyprof__census_convert(void *to, const void *from, uint32_t count) {
+    const pyprof__live *live = (const pyprof__live *)from;
+    pyprof_heap_sample *samples = (pyprof_heap_sample *)to;
+    for (uint32_t i = 0; i < count; i++) {
+        pyprof_heap_sample sample = {live[i].address, live[i].size, live[i].weight, 0, 0, 0, live[i].node, 0};
+        sample.estimated_bytes = pyprof__live_space(&live[i]);
+        sample.timestamp_ns = live[i].born - pyprof__heap.start;
+        samples[i] = sample;
+    }
+}
+
+/* As pyprof__copy_piece. Mappings are few, and come at once behind the others. */
+static bool pyprof__census_piece(pyprof__census *self, size_t most) {
+    pyprof__array *samples = &self->copier.copy->samples;
+    const pyprof__array *mappings = &pyprof__heap.mappings;
+    if (!pyprof__copy_piece(&self->copier, most)) {
+        return false;
+    }
+    if (!self->has_samples) {
+        return true;
+    }
+    if (!pyprof__copy_new(&self->copier, samples, &pyprof__heap.live) ||
+        !pyprof__copy_changed(&self->copier, samples, &pyprof__heap.live, &self->living) ||
+        samples->capacity - samples->count < mappings->count) {
+        return false;
+    }
+    if (mappings->count > 0) {
+        self->copier.convert(&PYPROF__ITEM(pyprof_heap_sample, samples, samples->count), mappings->data,
+                             mappings->count);
+        samples->count += mappings->count;
+    }
+    return true;
+}
+
+/* Who waited for the lock has it first; those that come without end are not waited for. */
+static void pyprof__census_give_way(void) {
+    for (int i = 0; i < 50 && pyprof__get(&pyprof__heap_waiting) > 0; i++) {
+        pyprof__sleep_ns(20000);
+    }
+}
+
+/* Lets go of the lock for a moment, in which room is made for all that is there now. False: there is no room, or it is
+   gone. */
+static bool pyprof__census_pause(pyprof__census *self) {
+    pyprof_profile *copy = self->copier.copy;
+    pyprof__copy_counts counts = pyprof__copy_count(self->copier.from);
+    uint32_t places = self->has_samples ? pyprof__heap.live.count + pyprof__heap.mappings.count : 0;
+    bool is_last = self->copier.pauses_left == 0;
+    if (!is_last) {
+        self->copier.pauses_left--;
+        pyprof__heap_leave(pyprof__heap_here());
+    }
+    bool has_room = pyprof__copy_rooms(copy, &counts) && pyprof__copy_room(copy, &copy->samples, places);
+    if (!is_last) {
+        pyprof__census_give_way();
+        self->is_gone = !pyprof__heap_enter_on();
+        if (!self->is_gone && pyprof__heap.session != self->session) {
+            self->is_gone = true;
+            pyprof__heap_leave(pyprof__heap_here());
+        }
+    }
+    return has_room && !self->is_gone;
+}
+
+/* What is told of the heap as a whole. */
+static void pyprof__census_facts(pyprof_profile *copy) {
+    const pyprof_heap_stats *stats = &pyprof__heap.stats;
+    copy->kind = PYPROF_KIND_HEAP;
+    copy->sampling_bytes = pyprof__heap.desc.sampling_bytes;
+    copy->duration_ns = pyprof__now() - pyprof__heap.start;
+    copy->stats.samples = stats->samples;
+    copy->stats.lost_memory = stats->lost_memory;
+    copy->stats.truncated_depth = stats->truncated_depth;
+    copy->stats.truncated_memory = stats->truncated_memory;
+}
+
+/* With the lock, which is only kept if it is not gone. Where more changes than a piece holds, the last pieces are larger. False:
+   it is gone, or there is no room. */
+static bool pyprof__census_pieces(pyprof__census *self) {
+    while (pyprof__census_pause(self)) {
+        uint32_t left = self->copier.pauses_left;
+        size_t most = left >= PYPROF__COPY_PAUSES_MORE ? PYPROF__COPY_PIECE : PYPROF__COPY_END;
+        if (pyprof__census_piece(self, left == 0 ? SIZE_MAX : most)) {
+            bool is_whole = pyprof__copy_end(&self->copier);
+            pyprof__census_facts(self->copier.copy);
+            return is_whole;
+        }
+    }
+    return false;
+}
+
+/* Without the lock: objects become whole, and places without a sample are left out. */
+static void pyprof__census_finish(pyprof_profile *copy) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < copy->nodes.items.count; i++) {
+        pyprof__node *node = pyprof__node_at(copy, i);
+        node->samples = (node->samples + PYPROF__OBJECT_PARTS / 2) / PYPROF__OBJECT_PARTS;
+        node->gil_ns = (node->gil_ns + PYPROF__OBJECT_PARTS / 2) / PYPROF__OBJECT_PARTS;
+    }
+    for (uint32_t i = 0; i < copy->samples.count; i++) {
+        pyprof_heap_sample sample = PYPROF__ITEM(pyprof_heap_sample, &copy->samples, i);
+        if (sample.address != 0) {
+            sample.lifetime_ns = copy->duration_ns - sample.timestamp_ns;
+            PYPROF__ITEM(pyprof_heap_sample, &copy->samples, kept++) = sample;
+        }
+    }
+    copy->samples.count = kept;
+}
+
+/* Begins, with the lock. False: no room. */
+static bool pyprof__census_begin(pyprof__census *self, bool has_samples) {
+    self->has_samples = has_samples;
+    self->session = pyprof__heap.session;
+    self->is_gone = false;
+    if (!pyprof__copy_begin(&self->copier, pyprof__heap.tree, true)) {
+        return false;
+    }
+    self->copier.convert = pyprof__census_convert;
+    self->is_noting = self->copier.pauses_left > 0;
+    memset(&self->living, 0, sizeof self->living);
+    if (self->is_noting && has_samples) {
+        size_t size = pyprof__heap.live.count * sizeof(pyprof_heap_sample);
+        self->copier.pauses_left += (uint32_t)(2 * (size / PYPROF__COPY_PIECE));
+        pyprof__changes_begin(&self->living, pyprof__heap.live.count);
+        pyprof__heap.census = &self->living;
+    }
+    pyprof__heap_here()->is_copying = pyprof__heap_here()->is_copying || self->is_noting;
+    return true;
+}
+
+/* Whether it is whole; without the lock from here on. */
+static bool pyprof__census_end(pyprof__census *self, bool is_whole) {
+    pyprof__heap_thread *thread = pyprof__heap_here();
+    if (self->is_noting) {
+        thread->is_copying = false;
+    }
+    if (!self->is_gone && self->is_noting) {
+        self->copier.from->copying = NULL;
+        pyprof__heap.census = NULL;
+    }
+    if (!self->is_gone) {
+        pyprof__heap_leave(thread);
+    }
+    return is_whole;
+}
+
+/* The profile of this moment. Its memory is its own: the tree's account has no budget that both would share. Errors:
+   NOT_ACTIVE, MEMORY, which are left to the caller to say. */
+static pyprof_result pyprof__heap_census(bool has_samples, pyprof_profile **profile) {
+    pyprof__census census;
+    *profile = NULL;
+    if (!pyprof__heap_enter_on()) {
+        return PYPROF_ERROR_NOT_ACTIVE;
+    }
+    if (!pyprof__census_begin(&census, has_samples)) {
+        pyprof__heap_leave(pyprof__heap_here());
+        return PYPROF_ERROR_MEMORY;
+    }
+    if (!pyprof__census_end(&census, pyprof__census_pieces(&census))) {
+        pyprof_free(census.copier.copy);
+        return census.is_gone ? PYPROF_ERROR_NOT_ACTIVE : PYPROF_ERROR_MEMORY;
+    }
+    pyprof__census_finish(census.copier.copy);
+    *profile = census.copier.copy;
+    return PYPROF_OK;
+}
+
+/* The figures of this moment, but for the hooks'. With the lock. */
+static void pyprof__heap_fill_stats(pyprof_heap_stats *stats) {
+    *stats = pyprof__heap.stats;
+    stats->live_objects = (pyprof__heap.live_parts + PYPROF__OBJECT_PARTS / 2) / PYPROF__OBJECT_PARTS;
+    stats->live_bytes_error = pyprof__heap_rounded(pyprof__root(pyprof__heap.live_variance));
+    stats->alloc_bytes_error = pyprof__heap_rounded(pyprof__root(pyprof__heap.alloc_variance));
+    stats->live_capacity = pyprof__heap.live.capacity;
+    stats->bytes = pyprof__heap.memory->used;
+    stats->bytes_peak = pyprof__heap.memory->peak;
+    stats->sampling_bytes = pyprof__heap.desc.sampling_bytes;
+    stats->duration_ns = pyprof__now() - pyprof__heap.start;
+    stats->is_sampling = pyprof__get64(&pyprof__heap_mean) != 0;
+}
+
 #endif /* PYPROF_NO_HEAP */
 
 // >>options
@@ -14595,114 +14946,18 @@ PYPROF_API bool pyprof_is_active(void) {
 // logger. Any thread of the host; never the signal handler.
 // Locks, see >>lifecycle: pyprof_snapshot, _get_stats, _name_thread and _name_interpreter take both for as long as they
 // run, but that pyprof_snapshot lets ticks in between; pyprof_dump takes each for a moment.
-// Begin with pyprof_snapshot, pyprof__copy_pieces, pyprof_dump, pyprof__set_name.
-
-/* A snapshot under way. Its pieces are copied with the sampler's lock, which is let go between them. */
-typedef struct pyprof__copier {
-    const pyprof_profile *from;
-    pyprof_profile *copy;
-    pyprof__copying changed; /* of what the copy has already */
-    size_t left;             /* bytes that may still be copied until the lock is let go */
-    uint32_t pauses_left;    /* 0 = from here on it is not let go */
-} pyprof__copier;
-
-/* A block has so many items that twice what there is has room in all blocks. */
-static void pyprof__changes_begin(pyprof__changes *changes, uint32_t count) {
-    memset(changes, 0, sizeof *changes);
-    while (((uint64_t)PYPROF__CHANGES_BLOCKS << changes->shift) < 2 * (uint64_t)count) {
-        changes->shift++;
-    }
-}
-
-/* Copies items from first up to end, both there and with room here, as far as left allows. The first one that was not
-   copied. */
-static uint32_t pyprof__copy_items(pyprof__copier *self, pyprof__array *to, const pyprof__array *from, uint32_t first,
-                                   uint32_t end) {
-    size_t size = from->item_size, most = self->left / size;
-    end = end - first > most ? first + (uint32_t)most : end;
-    if (end > first) {
-        memcpy((char *)to->data + first * size, (const char *)from->data + first * size, (end - first) * size);
-        self->left -= (end - first) * size;
-    }
-    return end;
-}
-
-/* Copies the items that have come since. False: some are still to come. */
-static bool pyprof__copy_new(pyprof__copier *self, pyprof__array *to, const pyprof__array *from) {
-    uint32_t end = to->capacity < from->count ? to->capacity : from->count;
-    to->count = pyprof__copy_items(self, to, from, to->count, end);
-    return to->count == from->count;
-}
-
-/* Copies a block anew. False: it did not fit into left. */
-static bool pyprof__copy_block(pyprof__copier *self, pyprof__array *to, const pyprof__array *from, uint32_t shift,
-                               uint32_t block) {
-    uint64_t first = (uint64_t)block << shift, behind = (uint64_t)(block + 1) << shift;
-    uint32_t end = block == PYPROF__CHANGES_BLOCKS - 1 || behind > to->count ? to->count : (uint32_t)behind;
-    return first >= end || ((end - first) * from->item_size <= self->left &&
-                            pyprof__copy_items(self, to, from, (uint32_t)first, end) == end);
-}
-
-/* Copies anew what has changed. False: some is still to come. */
-static bool pyprof__copy_changed(pyprof__copier *self, pyprof__array *to, const pyprof__array *from,
-                                 pyprof__changes *changes) {
-    for (uint32_t i = 0; i < PYPROF__CHANGES_BLOCKS / 64; i++) {
-        while (changes->bits[i] != 0) {
-            if (!pyprof__copy_block(self, to, from, changes->shift,
-                                    i * 64 + (uint32_t)__builtin_ctzll(changes->bits[i]))) {
-                return false;
-            }
-            changes->bits[i] &= changes->bits[i] - 1;
-        }
-    }
-    return true;
-}
-
-/* Copies up to so many bytes of what the copy lacks. With the sampler's lock. False: more is to come. */
-static bool pyprof__copy_piece(pyprof__copier *self, size_t most) {
-    const pyprof_profile *from = self->from;
-    pyprof_profile *copy = self->copy;
-    pyprof__array *spans = &copy->timeline;
-    self->left = most;
-    spans->count = spans->count < from->timeline.count ? spans->count : from->timeline.count; /* it was made coarser */
-    return pyprof__copy_new(self, &copy->bytes, &from->bytes) &&
-           pyprof__copy_new(self, &copy->strings.items, &from->strings.items) &&
-           pyprof__copy_new(self, &copy->functions.items, &from->functions.items) &&
-           pyprof__copy_new(self, &copy->nodes.items, &from->nodes.items) &&
-           pyprof__copy_new(self, spans, &from->timeline) &&
-           pyprof__copy_changed(self, &copy->nodes.items, &from->nodes.items, &self->changed.nodes) &&
-           pyprof__copy_changed(self, spans, &from->timeline, &self->changed.spans);
-}
-
-/* Makes room for so many items, and some more, as they may become more until they are copied. False: no room. */
-static bool pyprof__copy_room(pyprof_profile *copy, pyprof__array *to, uint32_t count) {
-    return count <= to->capacity || pyprof__array_resize(&copy->memory, to, (size_t)count + count / 32 + 16) ||
-           pyprof__array_resize(&copy->memory, to, count);
-}
-
-/* Bytes that a profile's arrays take. */
-static size_t pyprof__size_of(const pyprof_profile *profile) {
-    return profile->bytes.count + profile->strings.items.count * sizeof(pyprof__string) +
-           profile->functions.items.count * sizeof(pyprof__function) +
-           profile->nodes.items.count * sizeof(pyprof__node) + profile->timeline.count * sizeof(pyprof__span);
-}
+// Begin with pyprof_snapshot, pyprof__copy_pieces (see >>copying), pyprof_dump, pyprof__set_name.
 
 /* Lets go of the sampler's lock for a moment: until a tick that waits for it has it, or does not come to that for long (a
    debugger stopped it). Meanwhile there is room made for all that is there now. False: no room. */
 static bool pyprof__copy_pause(pyprof__copier *self, pyprof__sampler *sampler) {
-    const pyprof_profile *from = self->from;
-    pyprof_profile *copy = self->copy;
-    uint32_t bytes = from->bytes.count, strings = from->strings.items.count, functions = from->functions.items.count,
-             nodes = from->nodes.items.count, spans = from->timeline.count;
+    pyprof__copy_counts counts = pyprof__copy_count(self->from);
     bool is_last = self->pauses_left == 0;
     if (!is_last) {
         self->pauses_left--;
         pthread_mutex_unlock(&sampler->lock);
     }
-    bool has_room =
-        pyprof__copy_room(copy, &copy->bytes, bytes) && pyprof__copy_room(copy, &copy->strings.items, strings) &&
-        pyprof__copy_room(copy, &copy->functions.items, functions) &&
-        pyprof__copy_room(copy, &copy->nodes.items, nodes) && pyprof__copy_room(copy, &copy->timeline, spans);
+    bool has_room = pyprof__copy_rooms(self->copy, &counts);
     for (int i = 0; i < 1000 && !is_last && pyprof__get(&sampler->tick_waits); i++) {
         pyprof__sleep_ns(20000);
     }
@@ -14714,16 +14969,14 @@ static bool pyprof__copy_pause(pyprof__copier *self, pyprof__sampler *sampler) {
 
 /* The whole, step by step: the copy gets what it lacks, piece by piece; when it lacks nothing parked threads are brought up
    to date, which have no samples in the profile since they last were, and what that has changed is copied, too. Up to there
-   the lock is held, so that the copy is of one moment. A profile that changes faster than it is copied is copied at once
-   in the end. False: no room. */
+   the lock is held, so that the copy is of one moment. False: no room. */
 static bool pyprof__copy_pieces(pyprof__copier *self, pyprof__sampler *sampler) {
-    self->pauses_left = PYPROF__COPY_PAUSES_MORE + (uint32_t)(2 * (pyprof__size_of(self->from) / PYPROF__COPY_PIECE));
     while (pyprof__copy_pause(self, sampler)) {
         bool is_last = self->pauses_left == 0;
         if (pyprof__copy_piece(self, is_last ? SIZE_MAX : PYPROF__COPY_PIECE)) {
             pyprof__settle_waiting(sampler);
             if (pyprof__copy_piece(self, is_last ? SIZE_MAX : PYPROF__COPY_END)) {
-                return pyprof__array_copy(&self->copy->memory, &self->copy->tracks, &self->from->tracks);
+                return pyprof__copy_end(self);
             }
         }
     }
@@ -14733,24 +14986,15 @@ static bool pyprof__copy_pieces(pyprof__copier *self, pyprof__sampler *sampler) 
 /* With both locks. NULL: no room. */
 static pyprof_profile *pyprof__copy_recording(pyprof__sampler *sampler) {
     pyprof__copier copier;
-    pyprof_profile *profile = sampler->profile;
-    copier.from = profile;
-    copier.copy = pyprof__profile_beside(profile);
-    copier.left = copier.pauses_left = 0;
-    if (copier.copy == NULL) {
+    if (!pyprof__copy_begin(&copier, sampler->profile, true)) {
         return NULL;
     }
-    pyprof__changes_begin(&copier.changed.nodes, profile->nodes.items.count);
-    pyprof__changes_begin(&copier.changed.spans, profile->timeline.count);
-    profile->copying = &copier.changed;
     bool is_whole = pyprof__copy_pieces(&copier, sampler);
-    profile->copying = NULL;
-    if (is_whole) {
-        pyprof__copy_facts(copier.copy, profile);
-        return copier.copy;
+    sampler->profile->copying = NULL;
+    if (!is_whole) {
+        pyprof_free(copier.copy);
     }
-    pyprof_free(copier.copy);
-    return NULL;
+    return is_whole ? copier.copy : NULL;
 }
 
 PYPROF_API pyprof_result pyprof_snapshot(pyprof_profile **profile) {
@@ -15588,18 +15832,6 @@ PYPROF_API pyprof_result pyprof_heap_start(const pyprof_heap_desc *desc) {
     return pyprof__heap_start(desc, pyprof__may_hook());
 }
 
-/* Takes the lock, if heap sampling is on in this process. False: it is not, and nothing was taken. */
-static bool pyprof__heap_enter_on(void) {
-    if (!pyprof__heap_enter(pyprof__heap_here())) {
-        return false;
-    }
-    if (!pyprof__heap.is_on) {
-        pyprof__heap_leave(pyprof__heap_here());
-        return false;
-    }
-    return true;
-}
-
 PYPROF_API pyprof_result pyprof_heap_stop(void) {
     if (!pyprof__heap_enter_on()) {
         return pyprof__say_no_heap("pyprof_heap_stop");
@@ -15621,12 +15853,15 @@ static pyprof_result pyprof__heap_give(const char *caller, bool has_samples, pyp
         return pyprof__say_no_heap(caller);
     }
     pyprof_logger logger = pyprof__heap.desc.logger;
-    *profile = pyprof__heap_profile(has_samples);
     pyprof__heap_leave(pyprof__heap_here());
-    if (*profile == NULL) {
+    pyprof_result result = pyprof__heap_census(has_samples, profile);
+    if (result == PYPROF_ERROR_NOT_ACTIVE) {
+        return pyprof__say_no_heap(caller);
+    }
+    if (result == PYPROF_ERROR_MEMORY) {
         pyprof__say("%s: the allocator gave no memory for a copy", caller);
     }
-    return pyprof__report(&logger, *profile != NULL ? PYPROF_OK : PYPROF_ERROR_MEMORY);
+    return pyprof__report(&logger, result);
 }
 
 PYPROF_API pyprof_result pyprof_heap_snapshot(pyprof_profile **profile) {
@@ -15823,22 +16058,21 @@ static uint32_t pyprof__map_find(uintptr_t address) {
 static bool pyprof__map_add(const pyprof__live *sample) {
     uint32_t at = pyprof__map_find(sample->address);
     if (pyprof__array_add(pyprof__heap.memory, &pyprof__heap.mappings) == PYPROF__NONE) {
-        pyprof__heap.stats.lost_memory++;
-        pyprof__heap.stats.lost_bytes += pyprof__heap_rounded(sample->weight * (double)sample->size);
+        pyprof__heap_lose(sample);
         return false;
     }
     memmove(pyprof__map_at(at) + 1, pyprof__map_at(at), (pyprof__heap.mappings.count - 1 - at) * sizeof *sample);
     *pyprof__map_at(at) = *sample;
-    pyprof__heap.stats.samples_live++;
+    pyprof__heap_count(sample, true);
     pyprof__add(&pyprof__heap.mapped_now, 1);
     return true;
 }
 
 static void pyprof__map_remove(uint32_t at) {
     pyprof__live *mapping = pyprof__map_at(at);
+    pyprof__heap_count(mapping, false);
     memmove(mapping, mapping + 1, (pyprof__heap.mappings.count - 1 - at) * sizeof *mapping);
     pyprof__heap.mappings.count--;
-    pyprof__heap.stats.samples_live--;
     pyprof__add(&pyprof__heap.mapped_now, (uint32_t)-1);
 }
 
@@ -15912,9 +16146,10 @@ static int pyprof__native_unmap(void *thread, void *memory, size_t size, int (*p
 
 /* What a sample has grown by was allocated, too. */
 static void pyprof__map_grow(pyprof__live *part, size_t size) {
-    double space = part->weight * (double)size;
-    pyprof__node_at(pyprof__heap.tree, part->node)->cpu_ns += pyprof__heap_rounded(space);
-    pyprof__heap.stats.alloc_bytes += pyprof__heap_rounded(space);
+    uint64_t space = pyprof__heap_whole(part->weight * (double)size, pyprof__live_lot(part));
+    pyprof__node_at(pyprof__heap.tree, part->node)->cpu_ns += space;
+    pyprof__note_node(pyprof__heap.tree, part->node);
+    pyprof__heap.stats.alloc_bytes += space;
     pyprof__heap.alloc_variance -= pyprof__heap_variance(part->size, part->weight);
     part->size += size;
     pyprof__heap.alloc_variance += pyprof__heap_variance(part->size, part->weight);

@@ -50,8 +50,9 @@ static heap_taken take_heap_now(void) {
 /* Called by pyprof.h: see pyprof__heap_before_finalize. */
 static void keep_heap_left(void) {
     if (is_recording()) {
-        pyprof_free(heap.left.profile);
-        heap.left = take_heap_now();
+        heap_taken before = heap.left;
+        heap.left = take_heap_now(); /* in which the process may end: what is taken then has to be whole */
+        pyprof_free(before.profile);
     }
 }
 

@@ -1,4 +1,4 @@
-/* >>control: a snapshot that is copied in pieces: each is small, and what has changed meanwhile is in the copy. */
+/* >>copying >>control: a snapshot that is copied in pieces: each is small, and what has changed meanwhile is in the copy. */
 #include <pthread.h>
 #include <string.h>
 

@@ -275,6 +275,49 @@ static void test_memory_has_a_limit(void **state) {
     assert_int_equal(counts.blocks, 0);
 }
 
+static bool add_value(void *user, const pyprof_node *node) {
+    *(uint64_t *)user += node->value;
+    return true;
+}
+
+static uint64_t sum_of(const pyprof_profile *profile, pyprof_metric metric) {
+    uint64_t sum = 0;
+    pyprof_output output = {0};
+    const pyprof_visitor visitor = {.node = add_value, .user = &sum};
+    output.metric = metric;
+    assert_int_equal(pyprof_visit(profile, &output, &visitor), PYPROF_OK);
+    return sum;
+}
+
+/* At the finest rates what a sample stands for is no whole number of bytes, nor of parts of an object. Where all are of one
+   size, the sums are right all the same: those of the figures and those of the profile, which are equal. */
+static void test_sums_of_fractions_are_true(void **state) {
+    enum {
+        count = 200000
+    };
+    (void)state;
+    for (size_t mean = 1; mean <= 20; mean += 1 + mean / 2) {
+        for (size_t size = 1; size <= 12; size += 1 + size / 2) {
+            pyprof_profile *profile;
+            start(mean, 256u << 20, mean);
+            for (size_t i = 0; i < count; i++) {
+                pyprof_heap_on_alloc(made_up_address(i), size);
+            }
+            pyprof_heap_stats stats = stats_now();
+            double truth = (double)count * (double)size, error = (double)stats.live_bytes_error + 1;
+            assert_true(fabs((double)stats.live_bytes - truth) < 4.5 * error);
+            assert_true(fabs((double)stats.live_objects - count) < 4.5 * error / (double)size + 1);
+            assert_true(stats.alloc_bytes == stats.live_bytes && stats.alloc_bytes_error == stats.live_bytes_error);
+            assert_int_equal(pyprof_heap_snapshot(&profile), PYPROF_OK);
+            assert_int_equal(sum_of(profile, PYPROF_METRIC_INUSE_SPACE), stats.live_bytes);
+            assert_int_equal(sum_of(profile, PYPROF_METRIC_ALLOC_SPACE), stats.alloc_bytes);
+            assert_int_equal(sum_of(profile, PYPROF_METRIC_INUSE_OBJECTS), stats.live_objects);
+            pyprof_free(profile);
+            end();
+        }
+    }
+}
+
 /* Each call of the allocator that is refused: start fails and has changed nothing, or samples are lost. */
 static void test_allocator_gives_nothing(void **state) {
     pyprof_result result = PYPROF_ERROR_MEMORY;
@@ -434,8 +477,8 @@ static void test_stopped(void **state) {
     assert_int_equal(pthread_create(&thread, NULL, start_at_each_byte, NULL), 0);
     pthread_join(thread, NULL);
     PyMem_RawFree(held);
-    held = PyMem_RawMalloc(10);
-    assert_int_equal(stats_now().live_bytes, 10);
+    held = PyMem_RawMalloc(100); /* sampled for certain, as are all of this size */
+    assert_int_equal(stats_now().live_bytes, 100);
     PyMem_RawFree(held);
     end();
 }
@@ -828,6 +871,7 @@ int main(void) {
         cmocka_unit_test(test_the_next_session_samples_at_once),
         cmocka_unit_test(test_map_follows_what_lives),
         cmocka_unit_test(test_memory_has_a_limit),
+        cmocka_unit_test(test_sums_of_fractions_are_true),
         cmocka_unit_test(test_allocator_gives_nothing),
         cmocka_unit_test(test_sizes_change),
         cmocka_unit_test(test_misuse),
