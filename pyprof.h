@@ -15650,30 +15650,30 @@ static void pyprof__hook_in(uint32_t index) {
     PyMem_SetAllocator(pyprof__domains[index], &hook);
 }
 
-/* Allocates a byte in a domain, or, behind the last one, by malloc, and frees it. */
-static void pyprof__touch_domain(uint32_t index) {
+/* Allocates in a domain, or, behind the last one, by malloc, and frees that. */
+static void pyprof__touch_domain(uint32_t index, size_t size) {
     if (index == PYPROF__DOMAINS) {
-        void *volatile memory = malloc(1); /* else a compiler leaves both out */
+        void *volatile memory = malloc(size); /* else a compiler leaves both out */
         free(memory);
     } else if (index == 0) {
-        PyMem_RawFree(PyMem_RawMalloc(1));
+        PyMem_RawFree(PyMem_RawMalloc(size));
     } else if (index == 1) {
-        PyMem_Free(PyMem_Malloc(1));
+        PyMem_Free(PyMem_Malloc(size));
     } else {
-        PyObject_Free(PyObject_Malloc(1));
+        PyObject_Free(PyObject_Malloc(size));
     }
 }
 
 /* Whether an allocation as pyprof__touch_domain makes it comes to our hook. */
-static bool pyprof__heap_probe(uint32_t index) {
+static bool pyprof__heap_probe(uint32_t index, size_t size) {
     pyprof__heap_thread *self = pyprof__heap_here();
     int64_t left = self->left;
     uint64_t mean = self->mean;
     self->probed = 1u << index;
-    self->left = 0;                          /* the byte passes it */
+    self->left = 0;                          /* any size passes it */
     self->mean = 1;                          /* so that it is counted also where no samples are taken */
     __atomic_signal_fence(__ATOMIC_SEQ_CST); /* compilers know malloc, and that it does not look at our memory */
-    pyprof__touch_domain(index);
+    pyprof__touch_domain(index, size);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     bool is_called = self->probed == 0;
     self->probed = 0;
@@ -15683,8 +15683,8 @@ static bool pyprof__heap_probe(uint32_t index) {
 }
 
 /* Whether our hook is called in a domain, if something else is there: put over it, or in its place, as when CPython begins
-   anew. Since 3.12 mem and obj cannot be called without a thread state: then it counts as called, as a hook that was put in
-   twice would call itself for ever. */
+   anew. A pool may serve some sizes itself, and pass the others on: several are tried. Since 3.12 mem and obj cannot be called
+   without a thread state: then it counts as called, as a hook that was put in twice would call itself for ever. */
 static bool pyprof__is_hooked(uint32_t index) {
     PyMemAllocatorEx now;
     PyMem_GetAllocator(pyprof__domains[index], &now);
@@ -15696,7 +15696,12 @@ static bool pyprof__is_hooked(uint32_t index) {
         return false;
     }
     bool can_probe = index == 0 || (pyprof__current_thread_state() != 0 && PyGILState_Check());
-    return !can_probe || pyprof__heap_probe(index);
+    static const size_t sizes[] = {1, 600, 1 << 15, 1 << 21};
+    bool is_called = !can_probe;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes && !is_called; i++) {
+        is_called = pyprof__heap_probe(index, sizes[i]);
+    }
+    return is_called;
 }
 
 /* The domains in which our hooks are called, as bits. */
@@ -15944,7 +15949,7 @@ PYPROF_API pyprof_result pyprof_heap_shutdown(void) {
 }
 
 PYPROF_API void pyprof_heap_on_alloc(const void *memory, size_t size) {
-    if (memory != NULL && pyprof__get64(&pyprof__heap_mean) != 0) {
+    if (memory != NULL && size <= PTRDIFF_MAX && pyprof__get64(&pyprof__heap_mean) != 0) { /* no block is larger */
         pyprof__heap_thread *self = pyprof__heap_here();
         if (self->is_inside == 0) {
             pyprof__hook_count(self, memory, size, PYPROF__HEAP_HOST);
@@ -16218,7 +16223,7 @@ static void pyprof__native_listen(void) {
         return;
     }
     pyprof__native.interposer->listen(&listener);
-    if (pyprof__heap_probe(PYPROF__DOMAINS)) {
+    if (pyprof__heap_probe(PYPROF__DOMAINS, 1)) {
         pyprof__set(&pyprof__native.is_on, 1);
     } else {
         pyprof__native.interposer->listen(NULL);

@@ -452,6 +452,29 @@ static void test_what_is_passed_on_counts_once(void **state) {
     end();
 }
 
+/* What no block can be is none, and takes nothing from those that follow. */
+static void test_impossible_sizes(void **state) {
+    static const size_t sizes[] = {(size_t)PTRDIFF_MAX + 1, (size_t)PTRDIFF_MAX + 2, SIZE_MAX - 1, SIZE_MAX};
+    (void)state;
+    start(1, 0, 1);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        pyprof_heap_on_alloc(made_up_address(1), sizes[i]);
+        pyprof_heap_on_free(made_up_address(1));
+        assert_null(PyMem_RawMalloc(sizes[i]));
+        assert_null(PyMem_RawRealloc(NULL, sizes[i]));
+        assert_int_equal(stats_now().samples, i);
+        pyprof_heap_on_alloc(made_up_address(2), 100);
+        assert_int_equal(stats_now().live_bytes, 100);
+        pyprof_heap_on_free(made_up_address(2));
+    }
+    pyprof_heap_on_alloc(made_up_address(1), PTRDIFF_MAX);
+    pyprof_heap_on_free(made_up_address(1));
+    pyprof_heap_on_alloc(made_up_address(2), 100);
+    assert_int_equal(stats_now().live_bytes, 100);
+    pyprof_heap_on_free(made_up_address(2));
+    end();
+}
+
 static void *start_at_each_byte(void *user) {
     start(1, 0, 2);
     return user;
@@ -561,6 +584,46 @@ static void test_others_hooks(void **state) {
     end();
     PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &over);
     assert_memory_equal(&before, &over, sizeof before);
+}
+
+/* A pool that serves what is small itself: one block at a time. */
+static char pooled[4096];
+
+static void *pool_malloc(void *context, size_t size) {
+    return size <= sizeof pooled ? pooled : below.malloc(context, size);
+}
+
+static void *pool_calloc(void *context, size_t count, size_t size) {
+    return count * size <= sizeof pooled ? memset(pooled, 0, sizeof pooled) : below.calloc(context, count, size);
+}
+
+static void *pool_realloc(void *context, void *memory, size_t size) {
+    return memory == pooled ? pool_malloc(context, size) : below.realloc(context, memory, size);
+}
+
+static void pool_free(void *context, void *memory) {
+    if (memory != pooled) {
+        below.free(context, memory);
+    }
+}
+
+/* A pool over our hook hides it from small requests only: it is there all the same, and is not put over the pool, where it
+   would call itself for ever. */
+static void test_others_pool(void **state) {
+    PyMemAllocatorEx pool = {NULL, pool_malloc, pool_calloc, pool_realloc, pool_free};
+    (void)state;
+    start(1, 0, 1);
+    PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &below);
+    pool.ctx = below.ctx;
+    PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &pool);
+    assert_int_equal(stats_now().domains, PYPROF_HEAP_RAW | PYPROF_HEAP_MEM | PYPROF_HEAP_OBJ);
+    assert_int_equal(pyprof_heap_shutdown(), PYPROF_ERROR_HOOKED);
+    assert_int_equal(pyprof_heap_stop(), PYPROF_OK);
+    assert_int_equal(pyprof_heap_start(NULL), PYPROF_OK);
+    PyMem_RawFree(PyMem_RawMalloc(100));
+    PyMem_RawFree(PyMem_RawMalloc(100000));
+    PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &below);
+    end();
 }
 
 static pyprof__atomic32 must_end;
@@ -867,6 +930,7 @@ int main(void) {
         cmocka_unit_test(test_long_gaps_are_drawn_anew),
         cmocka_unit_test(test_long_gaps_are_true),
         cmocka_unit_test(test_what_is_passed_on_counts_once),
+        cmocka_unit_test(test_impossible_sizes),
         cmocka_unit_test(test_stopped),
         cmocka_unit_test(test_the_next_session_samples_at_once),
         cmocka_unit_test(test_map_follows_what_lives),
@@ -876,6 +940,7 @@ int main(void) {
         cmocka_unit_test(test_sizes_change),
         cmocka_unit_test(test_misuse),
         cmocka_unit_test(test_others_hooks),
+        cmocka_unit_test(test_others_pool),
         cmocka_unit_test(test_in_and_out_under_load),
         cmocka_unit_test(test_forks),
         cmocka_unit_test(test_formats),
