@@ -15443,7 +15443,8 @@ PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name) {
 // Who: hooks run in any thread, raw's also without the GIL. They are put in and taken out with the GIL, or while there is
 // no Python; under pyprof__lifecycle. pyprof__heap_lock is taken within that, never the other way round.
 // Invariants: a block is what the allocator below made of it: so who allocated it with our hook may free it without, and
-// the other way round. A hook keeps the context of the one below, and takes all else from static memory. So where a
+// the other way round. A hook has the context of the one below in its own place, and uses nothing but static memory, that
+// context too: who took it out and puts it back later, when it lies over another one, does no harm. So where a
 // thread reads an allocator while another one changes it (raw can be called without the GIL, mem and obj by threads with
 // a GIL of their own, and all of them where there is none), it has either function with the context that is right for
 // both: there is no moment at which nobody may be inside. It costs that this code stays loaded.
@@ -15510,50 +15511,50 @@ PYPROF__INLINE void *pyprof__hook_made(pyprof__heap_thread *self, void *memory, 
     return memory;
 }
 
-PYPROF__APART void *pyprof__hook_long_malloc(uint32_t index, void *context, size_t size) {
+PYPROF__APART void *pyprof__hook_long_malloc(uint32_t index, size_t size) {
     pyprof__heap_thread *self = pyprof__heap_here();
     if (self->is_inside > 0) {
-        return pyprof__next[index].malloc(context, size);
+        return pyprof__next[index].malloc(pyprof__next[index].ctx, size);
     }
     pyprof__heap_go_in(self);
-    void *memory = pyprof__next[index].malloc(context, size);
+    void *memory = pyprof__next[index].malloc(pyprof__next[index].ctx, size);
     pyprof__heap_come_out(self);
     return pyprof__hook_made(self, memory, size, index);
 }
 
-PYPROF__INLINE void *pyprof__hook_malloc(uint32_t index, void *context, size_t size) {
+PYPROF__INLINE void *pyprof__hook_malloc(uint32_t index, size_t size) {
     if (pyprof__hook_is_short(size)) {
         int64_t left = pyprof__heap_self.left - (int64_t)size;
         pyprof__heap_self.left = INT64_MAX;
-        void *memory = pyprof__next[index].malloc(context, size);
+        void *memory = pyprof__next[index].malloc(pyprof__next[index].ctx, size);
         pyprof__heap_self.left = left;
         return memory;
     }
-    return pyprof__hook_is_idle() ? pyprof__next[index].malloc(context, size)
-                                  : pyprof__hook_long_malloc(index, context, size);
+    return pyprof__hook_is_idle() ? pyprof__next[index].malloc(pyprof__next[index].ctx, size)
+                                  : pyprof__hook_long_malloc(index, size);
 }
 
-PYPROF__APART void *pyprof__hook_long_calloc(uint32_t index, void *context, size_t count, size_t size) {
+PYPROF__APART void *pyprof__hook_long_calloc(uint32_t index, size_t count, size_t size) {
     pyprof__heap_thread *self = pyprof__heap_here();
     if (self->is_inside > 0) {
-        return pyprof__next[index].calloc(context, count, size);
+        return pyprof__next[index].calloc(pyprof__next[index].ctx, count, size);
     }
     pyprof__heap_go_in(self);
-    void *memory = pyprof__next[index].calloc(context, count, size);
+    void *memory = pyprof__next[index].calloc(pyprof__next[index].ctx, count, size);
     pyprof__heap_come_out(self);
     return pyprof__hook_made(self, memory, count * size, index); /* that did not overflow, if there is memory */
 }
 
-PYPROF__INLINE void *pyprof__hook_calloc(uint32_t index, void *context, size_t count, size_t size) {
+PYPROF__INLINE void *pyprof__hook_calloc(uint32_t index, size_t count, size_t size) {
     if (pyprof__hook_is_short(count * size)) {
         int64_t left = pyprof__heap_self.left - (int64_t)(count * size);
         pyprof__heap_self.left = INT64_MAX;
-        void *memory = pyprof__next[index].calloc(context, count, size);
+        void *memory = pyprof__next[index].calloc(pyprof__next[index].ctx, count, size);
         pyprof__heap_self.left = left;
         return memory;
     }
-    return pyprof__hook_is_idle() ? pyprof__next[index].calloc(context, count, size)
-                                  : pyprof__hook_long_calloc(index, context, count, size);
+    return pyprof__hook_is_idle() ? pyprof__next[index].calloc(pyprof__next[index].ctx, count, size)
+                                  : pyprof__hook_long_calloc(index, count, size);
 }
 
 /* Whether a sample lived there, which ends: *was. */
@@ -15563,15 +15564,15 @@ PYPROF__INLINE bool pyprof__hook_forget(const void *memory, pyprof__live *was) {
 
 /* One allocation ends and another begins, wherever that lies. The old one ends first, as its address is free for others
    within the call; if that fails, it has lived on. */
-PYPROF__APART void *pyprof__hook_long_realloc(uint32_t index, void *context, void *memory, size_t size) {
+PYPROF__APART void *pyprof__hook_long_realloc(uint32_t index, void *memory, size_t size) {
     pyprof__heap_thread *self = pyprof__heap_here();
     pyprof__live was;
     if (self->is_inside > 0) {
-        return pyprof__next[index].realloc(context, memory, size);
+        return pyprof__next[index].realloc(pyprof__next[index].ctx, memory, size);
     }
     bool has_ended = memory != NULL && pyprof__hook_forget(memory, &was);
     pyprof__heap_go_in(self);
-    void *now = pyprof__next[index].realloc(context, memory, size);
+    void *now = pyprof__next[index].realloc(pyprof__next[index].ctx, memory, size);
     pyprof__heap_come_out(self);
     if (now == NULL && has_ended) {
         pyprof__heap_restore(&was);
@@ -15579,48 +15580,52 @@ PYPROF__APART void *pyprof__hook_long_realloc(uint32_t index, void *context, voi
     return pyprof__hook_made(self, now, size, index);
 }
 
-PYPROF__INLINE void *pyprof__hook_realloc(uint32_t index, void *context, void *memory, size_t size) {
+PYPROF__INLINE void *pyprof__hook_realloc(uint32_t index, void *memory, size_t size) {
     if (pyprof__heap_may_live(memory)) {
-        return pyprof__hook_long_realloc(index, context, memory, size);
+        return pyprof__hook_long_realloc(index, memory, size);
     }
     if (pyprof__hook_is_short(size)) {
         int64_t left = pyprof__heap_self.left - (int64_t)size;
         pyprof__heap_self.left = INT64_MAX;
-        void *now = pyprof__next[index].realloc(context, memory, size);
+        void *now = pyprof__next[index].realloc(pyprof__next[index].ctx, memory, size);
         pyprof__heap_self.left = left;
         return now;
     }
-    return pyprof__hook_is_idle() ? pyprof__next[index].realloc(context, memory, size)
-                                  : pyprof__hook_long_realloc(index, context, memory, size);
+    return pyprof__hook_is_idle() ? pyprof__next[index].realloc(pyprof__next[index].ctx, memory, size)
+                                  : pyprof__hook_long_realloc(index, memory, size);
 }
 
-PYPROF__APART void pyprof__hook_long_free(uint32_t index, void *context, void *memory) {
+PYPROF__APART void pyprof__hook_long_free(uint32_t index, void *memory) {
     pyprof__live was;
     (void)pyprof__hook_forget(memory, &was);
-    pyprof__next[index].free(context, memory);
+    pyprof__next[index].free(pyprof__next[index].ctx, memory);
 }
 
-PYPROF__INLINE void pyprof__hook_free(uint32_t index, void *context, void *memory) {
+PYPROF__INLINE void pyprof__hook_free(uint32_t index, void *memory) {
     if (pyprof__heap_may_live(memory)) {
-        pyprof__hook_long_free(index, context, memory);
+        pyprof__hook_long_free(index, memory);
     } else {
-        pyprof__next[index].free(context, memory);
+        pyprof__next[index].free(pyprof__next[index].ctx, memory);
     }
 }
 
 /* The four functions of a domain. */
 #define PYPROF__HOOKS(name, index)                                                                                     \
     static void *pyprof__##name##_malloc(void *context, size_t size) {                                                 \
-        return pyprof__hook_malloc(index, context, size);                                                              \
+        (void)context;                                                                                                 \
+        return pyprof__hook_malloc(index, size);                                                                       \
     }                                                                                                                  \
     static void *pyprof__##name##_calloc(void *context, size_t count, size_t size) {                                   \
-        return pyprof__hook_calloc(index, context, count, size);                                                       \
+        (void)context;                                                                                                 \
+        return pyprof__hook_calloc(index, count, size);                                                                \
     }                                                                                                                  \
     static void *pyprof__##name##_realloc(void *context, void *memory, size_t size) {                                  \
-        return pyprof__hook_realloc(index, context, memory, size);                                                     \
+        (void)context;                                                                                                 \
+        return pyprof__hook_realloc(index, memory, size);                                                              \
     }                                                                                                                  \
     static void pyprof__##name##_free(void *context, void *memory) {                                                   \
-        pyprof__hook_free(index, context, memory);                                                                     \
+        (void)context;                                                                                                 \
+        pyprof__hook_free(index, memory);                                                                              \
     }
 PYPROF__HOOKS(raw, 0)
 PYPROF__HOOKS(mem, 1)

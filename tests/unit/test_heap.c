@@ -626,6 +626,65 @@ static void test_others_pool(void **state) {
     end();
 }
 
+/* Allocators that have to be called with their own contexts. */
+static PyMemAllocatorEx strict_below[2];
+static int strict_contexts[2];
+
+static const PyMemAllocatorEx *strict(void *context) {
+    assert_true(context == &strict_contexts[0] || context == &strict_contexts[1]);
+    return &strict_below[(int *)context - strict_contexts];
+}
+
+static void *strict_malloc(void *context, size_t size) {
+    return strict(context)->malloc(strict(context)->ctx, size);
+}
+
+static void *other_strict_malloc(void *context, size_t size) {
+    assert_ptr_equal(context, &strict_contexts[1]);
+    return strict(context)->malloc(strict(context)->ctx, size);
+}
+
+static void *strict_calloc(void *context, size_t count, size_t size) {
+    return strict(context)->calloc(strict(context)->ctx, count, size);
+}
+
+static void *strict_realloc(void *context, void *memory, size_t size) {
+    return strict(context)->realloc(strict(context)->ctx, memory, size);
+}
+
+static void strict_free(void *context, void *memory) {
+    strict(context)->free(strict(context)->ctx, memory);
+}
+
+/* One that has found our hook over another allocator puts that back when ours lies over the one below: which is called with
+   its own context all the same. */
+static void test_others_out_of_order(void **state) {
+    PyMemAllocatorEx one = {&strict_contexts[0], strict_malloc, strict_calloc, strict_realloc, strict_free};
+    PyMemAllocatorEx two = one, found, before;
+    (void)state;
+    two.ctx = &strict_contexts[1];
+    two.malloc = other_strict_malloc;
+    PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &before);
+    strict_below[0] = before;
+    strict_below[1] = one;
+    PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &two);
+    start(1, 0, 1);
+    PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &found);
+    PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &one);
+    strict_below[1].malloc = NULL; /* two is gone */
+    assert_int_equal(pyprof_heap_start(NULL), PYPROF_OK);
+    PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &found);
+    void *memory = PyMem_RawMalloc(100);
+    memory = PyMem_RawRealloc(memory, 200);
+    PyMem_RawFree(memory);
+    PyMem_RawFree(PyMem_RawCalloc(2, 50));
+    assert_int_equal(stats_now().domains, PYPROF_HEAP_RAW | PYPROF_HEAP_MEM | PYPROF_HEAP_OBJ);
+    end();
+    PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &found);
+    assert_memory_equal(&found, &one, sizeof one);
+    PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &before);
+}
+
 static pyprof__atomic32 must_end;
 
 static void *allocate(void *user) {
@@ -941,6 +1000,7 @@ int main(void) {
         cmocka_unit_test(test_misuse),
         cmocka_unit_test(test_others_hooks),
         cmocka_unit_test(test_others_pool),
+        cmocka_unit_test(test_others_out_of_order),
         cmocka_unit_test(test_in_and_out_under_load),
         cmocka_unit_test(test_forks),
         cmocka_unit_test(test_formats),
