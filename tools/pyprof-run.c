@@ -591,7 +591,9 @@ static void check_heap(run_options *opt) {
         usage_error("%s: it needs --heap", opt->heap_native ? "--heap-native" : "--heap-rate");
     }
     if (opt->heap && opt->subprocesses) {
-        usage_error("--heap: it is not there for --subprocesses: of one process only");
+        usage_error(
+            "--heap: not with --subprocesses: a forked child has what its parent had, which would count twice; "
+            "PYPROF_HEAP_OUTPUT=mem-%%p.pb.gz, with libpyprof preloaded, makes a file of each process (see README)");
     }
     opt->heap_kib = opt->heap && opt->heap_kib <= 0 ? 512 : opt->heap_kib;
     opt->heap_view = opt->view;

@@ -158,7 +158,7 @@ class Outputs(Heap):
 
     def test_refused(self):
         self.leak()
-        for words, said in ((["--heap", "--subprocesses"], "--subprocesses"), (["--heap-rate", "64"], "needs --heap"),
+        for words, said in ((["--heap", "--subprocesses"], "PYPROF_HEAP_OUTPUT=mem-%p.pb.gz"), (["--heap-rate", "64"], "needs --heap"),
                             (["--heap-native"], "--heap-native: it needs --heap"),
                             (["--metric", "inuse_space"], "needs --heap"),
                             (["--heap", "--heap-rate", "0"], "is not a number"),
