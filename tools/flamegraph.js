@@ -1,10 +1,10 @@
 const svg = document.currentScript?.closest('svg') ?? document.documentElement;
 const part = (id) => svg.querySelector('#' + id);
-const make = (tag, attributes, space = 'http://www.w3.org/2000/svg') => {
-  const element = document.createElementNS(space, tag);
+const put = (element, attributes) => {
   for (const name in attributes) element.setAttribute(name, attributes[name]);
   return element;
 };
+const make = (tag, attributes, space = 'http://www.w3.org/2000/svg') => put(document.createElementNS(space, tag), attributes);
 const html = (tag, attributes) => make(tag, attributes, 'http://www.w3.org/1999/xhtml');
 const {pad, row} = data;
 // The table, see flamegraph_put_table(): numbers to the base of 42, names, frames with the records of their own values.
@@ -237,7 +237,7 @@ const amount = (n) => {
 };
 // Text that fits: measured in the font that is really there, cut between whole characters.
 const pen = html('canvas').getContext('2d'), family = getComputedStyle(svg).fontFamily;
-const wholes = typeof Intl === 'object' && Intl.Segmenter ? new Intl.Segmenter() : null;
+const wholes = Intl.Segmenter && new Intl.Segmenter();
 function fit(text, room, font) {
   pen.font = font + ' ' + family;
   if (pen.measureText(text).width <= room) return text;
@@ -341,8 +341,7 @@ function draw() {
   if (!zoomed) tallest = tall;
   height = whole ? Math.max(tall, Math.min(tallest, view().height)) : Math.min(tall, view().height);
   svg.removeAttribute('viewBox');
-  svg.setAttribute('width', width);
-  svg.setAttribute('height', height);
+  put(svg, {width, height});
   frames.replaceChildren(...boxes.map(drawBox));
   paintHits();
   ring.setAttribute('visibility', 'hidden');
@@ -382,25 +381,20 @@ function drawBox(box) {
 }
 function drawHead() {
   const room = Math.min(width - 2 * pad, Math.max(210, Math.min(330, width * 0.45)));
-  const line = data.head - 44;
-  part('choices').setAttribute('width', width - 2 * pad);
+  const y = data.head - (data.facts ? 65 : 44);
+  put(part('choices'), {width: width - 2 * pad, y});
   const taller = choices.childElementCount ? choices.offsetHeight + 6 : 0;
-  part('choices').setAttribute('height', taller);
-  part('choices').setAttribute('y', line);
-  part('detail').setAttribute('y', line + taller);
-  top = data.head + taller;
+  put(part('choices'), {height: taller});
+  put(part('detail'), {y: y + taller, width: width - 2 * pad});
+  top = y + 44 + taller;
   side = chosen.functions && width >= 900 ? 380 : 0;
   below = chosen.functions && !side ? Math.max(130, Math.min(280, Math.round(view().height * 0.35))) : 0;
   bottom = data.foot + below;
-  part('tools').setAttribute('width', room);
-  part('tools').setAttribute('x', width - pad - room);
-  part('detail').setAttribute('width', width - 2 * pad);
-  head.querySelector('rect').setAttribute('width', width);
-  head.querySelector('rect').setAttribute('height', top - 4);
-  part('matched').setAttribute('x', width - pad);
+  put(part('tools'), {width: room, x: width - pad - room});
+  put(head.querySelector('rect'), {width, height: top - 4});
+  put(part('matched'), {x: width - pad});
   part('title').textContent = fit(data.title, width - 3 * pad - room, '600 17px');
-  if (data.facts) part('facts').textContent = fit(data.facts, width - 2 * pad, '12px');
-  reset.hidden = zoomed === 0;
+  reset.hidden = !zoomed;
 }
 const alone = svg === document.documentElement;
 const view = () => alone ? {width: svg.clientWidth, height: svg.clientHeight} :
@@ -536,6 +530,12 @@ part('tools').append(bar);
 const choices = html('div', {class: 'bar choices', role: 'group', 'aria-label': 'What is shown'});
 part('detail').before(make('foreignObject', {id: 'choices', x: pad}));
 part('choices').append(choices);
+// In a narrow window the facts take more lines than the one that they have in the file.
+if (data.facts) {
+  part('facts').remove();
+  choices.append(html('div', {id: 'facts'}));
+  choices.lastChild.textContent = data.facts;
+}
 function choice(key, label, title) {
   if (!has[key]) return;
   const button = html('button', {type: 'button', id: key, title, 'aria-pressed': chosen[key]});
@@ -625,7 +625,7 @@ function drawList() {
   if (!chosen.functions) return;
   const tall = side ? Math.min(view().height, height) - top - 14 : below - 10;
   const box = {x: side ? width - pad - side + 16 : pad, y: side ? top : height - below, width: side ? side - 16 : width - 2 * pad, height: tall};
-  for (const key in box) place.setAttribute(key, box[key]);
+  put(place, box);
   list.style.height = tall + 'px';
   const inside = zoomed && !chosen.callers, found = weigh(), share = inside ? value[zoomed] : total;
   found.sort((a, b) => b[order] - a[order] || b.self - a.self || b.total - a.total || (a.text < b.text ? -1 : 1));
@@ -705,7 +705,7 @@ document.addEventListener('focusin', (event) => {
   box.element.setAttribute('tabindex', 0);
   show(box);
   const place = {x: box.x - 1, y: box.y - 1, width: Math.max(4, box.width + 1), height: row + 1};
-  for (const key in place) ring.setAttribute(key, place[key]);
+  put(ring, place);
   ring.setAttribute('visibility', box.element.matches(':focus-visible') ? 'visible' : 'hidden');
 });
 document.addEventListener('focusout', () => {

@@ -680,6 +680,30 @@ for (const way in ways) {
   });
 }
 
+check('the facts are whole in a narrow window, and what comes below them is clear of them', async () => {
+  await open('', [], {figures: ['0'], javaScriptEnabled: false});
+  const facts = await shown('facts'), heights = [];
+  assert.match(facts, /a_program_of_some_length .* 12,345 samples, 67 lost$/);
+  await page.context().close();
+  await open('', [], {figures: ['0']});
+  for (const width of [1200, 500, 300]) {
+    await page.setViewportSize({width, height: 800});
+    await page.waitForFunction((w) => document.documentElement.getBoundingClientRect().width === w, width);
+    const [box, above, below] = await Promise.all(['facts', 'subtitle', 'apart'].map((id) => page.locator('#' + id).boundingBox()));
+    const text = await page.locator('#facts').evaluate((one) => {
+      const range = document.createRange();
+      range.selectNodeContents(one);
+      return {shown: range.toString(), right: range.getBoundingClientRect().right};
+    });
+    assert.deepEqual([text.shown, text.right <= width - 12], [facts, true]);
+    assert.ok(above.y + above.height <= box.y + 3 && box.y + box.height <= below.y, `${width}: the facts are at ${box.y}, ${box.height} high`);
+    const root = await frame('all (').boundingBox(), edge = await page.locator('#head').boundingBox();
+    assert.ok(root.y > edge.y + edge.height, `the root is at ${root.y}, below a head of ${edge.height}`);
+    heights.push(box.height);
+  }
+  assert.ok(heights[0] < 20 && heights[1] > heights[0] && heights[2] > heights[1], heights.join());
+});
+
 check('each metric has a base of its own', async () => {
   const {subtitle} = await begun('0', 'no', 'base');
   assert.equal(subtitle, '1.00 s in all, 2 threads together \xb7 base 500 ms \xb7 red: larger share, blue: smaller \xb7 wall time, waiting left out');
@@ -711,10 +735,16 @@ const inks = () => page.evaluate(() => {
     const rect = text.parentElement.matches('.frame') && getComputedStyle(text.parentElement.querySelector('rect'));
     found.push([text.textContent, parse(getComputedStyle(text).fill), rect ? over(parse(rect.fill), Number(rect.fillOpacity), paper) : paper]);
   }
-  for (const part of document.querySelectorAll('button, input, select, #name, #figures, #list td, #list th, #list caption')) {
+  for (const part of document.querySelectorAll('button, input, select, #facts, #name, #figures, #list td, #list th, #list caption')) {
     let under = part;
     while (under.parentElement && parse(getComputedStyle(under).backgroundColor)[3] === 0) under = under.parentElement;
     found.push([part.id, parse(getComputedStyle(part).color).slice(0, 3), parse(getComputedStyle(under).backgroundColor).slice(0, 3)]);
+  }
+  const field = document.querySelector('#search');
+  if (field) {
+    const hint = getComputedStyle(field, '::placeholder');
+    const ground = parse(getComputedStyle(field).backgroundColor).slice(0, 3);
+    found.push(['placeholder', over(parse(hint.color), Number(hint.opacity), ground), ground]);
   }
   return found;
 });

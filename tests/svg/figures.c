@@ -32,6 +32,13 @@ int main(int argc, char **argv) {
     options.idle = argc > 2 && strcmp(argv[2], "no") != 0;
     options.difference = argc > 3 ? FLAMEGRAPH_SHARES : FLAMEGRAPH_NO_DIFFERENCE;
     options.title = "<figures>";
+    options.facts.program = "a_program_of_some_length";
+    options.facts.python = "3.15.0b2+";
+    options.facts.date = 1800000000;
+    options.facts.seconds = 12.5;
+    options.facts.rate = 1000;
+    options.facts.samples = 12345;
+    options.facts.lost = 67;
     uint32_t start = frame(graph, FLAMEGRAPH_ROOT, "thread MainThread");
     uint32_t worker = frame(graph, FLAMEGRAPH_ROOT, "thread worker");
     uint32_t run = frame(graph, frame(graph, start, "<module> (a.py:1)"), "run (a.py:5)");
