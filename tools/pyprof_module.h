@@ -84,6 +84,25 @@ static PyObject *pymod__type_of_error(PyObject *module, pyprof_result result) {
     }
 }
 
+/* What pyprof.h says of a recording that runs, or does not: with the names that Python code knows its functions by. */
+static void pymod__say_in_python(const char *said, char *text, size_t room) {
+    static const char *const names[][2] = {{"pyprof_heap_", "pyprof.heap."}, {"pyprof_", "pyprof."}};
+    size_t size = 0;
+    while (*said != '\0' && size + 16 < room) {
+        unsigned i = size == 0 || text[size - 1] == ' ' ? 0 : 2; /* not within the path of a socket */
+        while (i < 2 && strncmp(said, names[i][0], strlen(names[i][0])) != 0) {
+            i++;
+        }
+        if (i < 2) {
+            size += (size_t)snprintf(text + size, room - size, "%s", names[i][1]);
+            said += strlen(names[i][0]);
+        } else {
+            text[size++] = *said++;
+        }
+    }
+    text[size] = '\0';
+}
+
 /* The exception of a call that failed in this thread, whose errno was number. path: of what could not be written, or NULL. */
 static PyObject *pymod__raise(PyObject *module, pyprof_result result, int number, PyObject *path) {
     if (result == PYPROF_ERROR_IO && path != NULL) {
@@ -98,7 +117,12 @@ static PyObject *pymod__raise(PyObject *module, pyprof_result result, int number
         }
         return NULL;
     }
-    PyErr_SetString(pymod__type_of_error(module, result), pyprof_last_error());
+    char text[512];
+    bool is_of_state = result == PYPROF_ERROR_ALREADY_ACTIVE || result == PYPROF_ERROR_NOT_ACTIVE;
+    if (is_of_state) {
+        pymod__say_in_python(pyprof_last_error(), text, sizeof text);
+    }
+    PyErr_SetString(pymod__type_of_error(module, result), is_of_state ? text : pyprof_last_error());
     return NULL;
 }
 
@@ -1669,8 +1693,17 @@ static const char *const pymod__source[] = {
     "        return _FORMATS[name]",
     "    number = _engine.format_of(path, name)",
     "    if number == 0 and name is not None:",
-    "        _choice(\"format\", name, _FORMATS)",
+    "        others = (\"pstats\", \"firefox\", \"perfetto\", \"jsonl\")",
+    "        _choice(\"format\", name, dict(_FORMATS, **{other: 0 for other in others if _engine.format_of(b\"\", other)}))",
     "    return number",
+    "",
+    "",
+    "def _check_limit(limit):",
+    "    \"\"\"How many rows are shown: None = all.\"\"\"",
+    "    if limit is not None and not isinstance(limit, int):",
+    "        raise TypeError(\"limit has to be a whole number or None, not %s\" % type(limit).__name__)",
+    "    if limit is not None and limit < 0:",
+    "        raise ValueError(\"limit is %d: it has to be 0 or more, or None for all rows\" % limit)",
     "",
     "",
     "def _filter(name, value):",
@@ -1912,6 +1945,7 @@ static const char *const pymod__source[] = {
     "        print(self._table(limit, sort), end=\"\", file=file)",
     "",
     "    def _table(self, limit, sort):",
+    "        _check_limit(limit)",
     "        keys = {\"self\": lambda row: (-row.self, -row.total), \"total\": lambda row: (-row.total, -row.self),",
     "                \"samples\": lambda row: (-row.samples, -row.self), \"name\": lambda row: (row.name, row.filename, row.lineno)}",
     "        rows = sorted(self.functions(), key=_choice(\"sort\", sort, keys))",
@@ -2285,6 +2319,9 @@ static const char *const pymod__source[] = {
     "    file = sys.stdout if file is None else file",
     "    is_live = getattr(file, \"isatty\", lambda: False)()",
     "    rest = _number(\"duration\", duration)",
+    "    if not rest >= 0:",
+    "        raise ValueError(\"duration is %r: it has to be 0 or more seconds\" % (duration,))",
+    "    _check_limit(limit)",
     "    start(rate_hz=rate_hz)",
     "    end = time.monotonic() + rest",
     "    try:",

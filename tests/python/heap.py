@@ -121,7 +121,7 @@ class Lifecycle(Case):
     def test_start_and_stop(self):
         self.assertIsNone(heap.start())
         self.assertEqual(heap.get_stats().sampling_rate_bytes, 512 * 1024)
-        with self.assertRaisesRegex(pyprof.AlreadyActiveError, "already on"):
+        with self.assertRaisesRegex(pyprof.AlreadyActiveError, "already on: pyprof.heap.stop ends it"):
             heap.start(sampling_rate_kb=64)
         self.assertTrue(heap.get_stats().is_sampling)
         self.assertIsNone(heap.stop())

@@ -351,8 +351,17 @@ def _format(path, name):
         return _FORMATS[name]
     number = _engine.format_of(path, name)
     if number == 0 and name is not None:
-        _choice("format", name, _FORMATS)
+        others = ("pstats", "firefox", "perfetto", "jsonl")
+        _choice("format", name, dict(_FORMATS, **{other: 0 for other in others if _engine.format_of(b"", other)}))
     return number
+
+
+def _check_limit(limit):
+    """How many rows are shown: None = all."""
+    if limit is not None and not isinstance(limit, int):
+        raise TypeError("limit has to be a whole number or None, not %s" % type(limit).__name__)
+    if limit is not None and limit < 0:
+        raise ValueError("limit is %d: it has to be 0 or more, or None for all rows" % limit)
 
 
 def _filter(name, value):
@@ -594,6 +603,7 @@ class Profile:
         print(self._table(limit, sort), end="", file=file)
 
     def _table(self, limit, sort):
+        _check_limit(limit)
         keys = {"self": lambda row: (-row.self, -row.total), "total": lambda row: (-row.total, -row.self),
                 "samples": lambda row: (-row.samples, -row.self), "name": lambda row: (row.name, row.filename, row.lineno)}
         rows = sorted(self.functions(), key=_choice("sort", sort, keys))
@@ -967,6 +977,9 @@ def top(duration=10, rate_hz=100, limit=20, file=None):
     file = sys.stdout if file is None else file
     is_live = getattr(file, "isatty", lambda: False)()
     rest = _number("duration", duration)
+    if not rest >= 0:
+        raise ValueError("duration is %r: it has to be 0 or more seconds" % (duration,))
+    _check_limit(limit)
     start(rate_hz=rate_hz)
     end = time.monotonic() + rest
     try:
