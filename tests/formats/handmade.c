@@ -11,8 +11,12 @@
 #include "../unit/unit.h"
 #include "../unit/workbench.h"
 
+/* A long name is seldom there, or all files would be nothing but it: a gigabyte, of which none says more than another. */
 enum {
-    LONG_NAME = 100000
+    LONG_NAME = 100000,
+    IS_LONG = 8, /* of names, below */
+    STANDS_IN = 9,
+    LONG_ONCE_IN = 16
 };
 
 static uint32_t text_of(workbench *bench, const char *text, size_t size) {
@@ -20,7 +24,7 @@ static uint32_t text_of(workbench *bench, const char *text, size_t size) {
 }
 
 /* Names that are no function's, but of what Python takes for one: code.replace(co_name=...). */
-static uint32_t hostile_function(workbench *bench, uint32_t number) {
+static uint32_t hostile_function(workbench *bench, uint64_t number) {
     static char longest[LONG_NAME];
     static const struct {
         const char *text;
@@ -37,10 +41,11 @@ static uint32_t hostile_function(workbench *bench, uint32_t number) {
                  {"[interpreter ]", 14},
                  {"[interpreter 7", 14}};
     memset(longest, 'x', sizeof longest);
-    uint32_t name = number % (sizeof names / sizeof *names);
+    uint32_t kind = (uint32_t)(number % 33), name = kind % (sizeof names / sizeof *names);
+    name = name == IS_LONG && (number >> 32) % LONG_ONCE_IN != 0 ? STANDS_IN : name;
     uint32_t text = text_of(bench, names[name].text, names[name].size);
-    uint32_t file = text_of(bench, number % 3 == 0 ? "" : "/no;such/\xed\xb3\xbf\n.py", number % 3 == 0 ? 0 : 16);
-    return pyprof__intern_function(bench->profile, text, file, (int32_t)(number % 5));
+    uint32_t file = text_of(bench, kind % 3 == 0 ? "" : "/no;such/\xed\xb3\xbf\n.py", kind % 3 == 0 ? 0 : 16);
+    return pyprof__intern_function(bench->profile, text, file, (int32_t)(kind % 5));
 }
 
 static uint32_t plain_function(workbench *bench, uint64_t number) {
@@ -60,8 +65,7 @@ static uint32_t some_stack(workbench *bench, uint32_t track, uint64_t *random, b
     uint32_t node = pyprof__track_at(bench->profile, track)->root;
     for (uint64_t depth = unit_random(random) % 9 + 1; depth > 0; depth--) {
         uint64_t number = unit_random(random);
-        uint32_t function =
-            is_hostile ? hostile_function(bench, (uint32_t)(number % 33)) : plain_function(bench, number);
+        uint32_t function = is_hostile ? hostile_function(bench, number) : plain_function(bench, number);
         size_t file_size;
         pyprof__string_text(bench->profile, pyprof__function_at(bench->profile, function)->file, &file_size);
         bool is_line_known = file_size > 0 && number % 7 != 0;
