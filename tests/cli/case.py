@@ -38,12 +38,13 @@ def busy():
 
 
 # The same in a short time of the processor's, for tests of many programs; none under python3, which needs no samples. It is
-# work to do besides: a virtual machine that is stopped for a while counts that as time of whoever had the processor.
+# work to do besides: a virtual machine that is stopped for a while counts that as time of whoever had the processor. So many
+# rounds take some 50 ms, 50 ticks of the sampler's, of which one is enough; the time is for machines on which they take less.
 SOME = """
 import os, time
 def leaf_of_some():
     return sum(range(2000))
-def some(seconds=0.15):
+def some(seconds=0.05):
     end = time.process_time() + seconds
     rounds = 0
     while "OUT" in os.environ and (rounds < 1500 or time.process_time() < end):

@@ -101,6 +101,17 @@ class Base(Case):
         self.assertWritten(real, *functions)
         self.assertIn(rest, real.ours[-1])
 
+    def dies(self, text, number, how):
+        program = self.program(text).end()
+        self.assertEqual((program.code, program.said), (-number, ""), (how, program.ours, program.others))
+        self.assertEqual([line for line in program.others if "Interrupt" not in line and not line.startswith(("Trace", " "))],
+                         [])
+        self.assertWritten(program)
+
+    def dies_by(self, number):
+        self.dies("import signal; signal.signal(%d, signal.SIG_DFL); os.kill(os.getpid(), %d); time.sleep(60)"
+                  % (number, number), number, "inside")
+
 
 LIBC = "import ctypes; libc = ctypes.CDLL(None); "
 NO_PROGRAM = "open('no', 'wb').write(b'\\x7fELF, but no program' + bytes(99)); os.chmod('no', 0o755)\n"  # ENOEXEC
@@ -135,18 +146,6 @@ class Exits(Base):
             ("an alarm", "import signal; signal.alarm(1); time.sleep(60)"),
             ("a timer", "import signal; signal.setitimer(signal.ITIMER_REAL, 0.01); time.sleep(60)"),
             ("a timer of its CPU time", "import signal; signal.setitimer(signal.ITIMER_PROF, 0.01)\nwhile 1: pass"),
-            ("a limit of its CPU time", "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 9))\nwhile 1: pass"),
-            ("a limit of its CPU time that kills", "import resource; resource.setrlimit(resource.RLIMIT_CPU, (2, 2))\n"
-                                                   "print(resource.getrlimit(resource.RLIMIT_CPU), flush=True)\nwhile 1: some()",
-             ("some",), "; what came later is lost: the program was killed, most likely by its limit of CPU time (ulimit -t)"),
-            ("one that kills beside threads", "import resource, threading; resource.setrlimit(resource.RLIMIT_CPU, (2, 2))\n"
-                                              "def run():\n  while 1: leaf_of_some()\n"
-                                              "for i in range(3): threading.Thread(target=run).start()"),
-            ("one that is ignored before it kills", "import resource, signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN)\n"
-                                                    "resource.setrlimit(resource.RLIMIT_CPU, (1, 2))\nwhile 1: some()"),
-            ("an end before it kills", "import resource; resource.setrlimit(resource.RLIMIT_CPU, (2, 2))\n"
-                                       "while time.process_time() < 1.4: leaf_of_some()\ndef after(): some()\nafter()\nos._exit(4)",
-             ("some", "after")),
             ("a broken pipe", "import signal; signal.signal(signal.SIGPIPE, signal.SIG_DFL)\nr, w = os.pipe(); os.close(r)\n"
                               "os.write(w, b'x')"),
             ("the group", "import signal; os.setpgid(0, 0); os.killpg(0, signal.SIGTERM); time.sleep(60)"),
@@ -309,19 +308,32 @@ class Exits(Base):
                                                      "time.sleep(60)", -9)])
 
 
-class Signals(Base):
-    def dies(self, text, number, how):
-        program = self.program(text).end()
-        self.assertEqual((program.code, program.said), (-number, ""), (how, program.ours, program.others))
-        self.assertEqual([line for line in program.others if "Interrupt" not in line and not line.startswith(("Trace", " "))],
-                         [])
-        self.assertWritten(program)
+class Kernel(Base):
+    """What the kernel does whatever CPython's version is: one of them is enough, for what takes seconds and is many."""
 
+    def test_limits_of_cpu_time(self):
+        side_by_side(self.same, [
+            ("a limit of its CPU time", "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 9))\nwhile 1: pass"),
+            ("a limit of its CPU time that kills", "import resource; resource.setrlimit(resource.RLIMIT_CPU, (2, 2))\n"
+                                                   "print(resource.getrlimit(resource.RLIMIT_CPU), flush=True)\nwhile 1: some()",
+             ("some",), "; what came later is lost: the program was killed, most likely by its limit of CPU time (ulimit -t)"),
+            ("one that kills beside threads", "import resource, threading; resource.setrlimit(resource.RLIMIT_CPU, (2, 2))\n"
+                                              "def run():\n  while 1: leaf_of_some()\n"
+                                              "for i in range(3): threading.Thread(target=run).start()"),
+            ("one that is ignored before it kills", "import resource, signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN)\n"
+                                                    "resource.setrlimit(resource.RLIMIT_CPU, (1, 2))\nwhile 1: some()"),
+            ("an end before it kills", "import resource; resource.setrlimit(resource.RLIMIT_CPU, (2, 2))\n"
+                                       "while time.process_time() < 1.4: leaf_of_some()\ndef after(): some()\nafter()\nos._exit(4)",
+             ("some", "after")),
+        ])
+
+    def test_each_signal(self):
+        side_by_side(lambda row: self.dies_by(row[1]), [("signal %d" % number, number) for number in FATAL])
+
+
+class Signals(Base):
     def test_from_inside(self):
-        def check(number):
-            self.dies("import signal; signal.signal(%d, signal.SIG_DFL); os.kill(os.getpid(), %d); time.sleep(60)"
-                      % (number, number), number, "inside")
-        side_by_side(lambda row: check(row[1]), [("signal %d" % number, number) for number in FATAL])
+        side_by_side(lambda row: self.dies_by(row[1]), [("signal %d" % number, number) for number in TYPICAL])
 
     def test_in_a_thread(self):
         def check(number):
