@@ -24,6 +24,7 @@ STACKS_BUSY = 8000
 STACKS_SIGNALLED = 1000
 RUNS = 12  # by then a machine that runs the program at all has shown enough
 QUIET_RUNS = 2
+QUIET_RATE = 4000  # each look is one for itself: in a second as many as in four at 1 kHz
 
 
 def count(wrong):
@@ -100,7 +101,7 @@ class GraphTest(unittest.TestCase):
         """Without a signal stacks are lost, never wrong in more than a few: the header says so of this capture."""
         illegal = samples = 0
         for _ in range(QUIET_RUNS):  # one or two by chance are not yet more than one in 10,000
-            run, _, wrong, _ = self.record(1000, 4, 3, 'apart', ['-q'])
+            run, _, wrong, _ = self.record(QUIET_RATE, 1, 3, 'apart', ['-q'])
             illegal, samples = illegal + count(wrong), samples + run.stats['samples']
             self.check_quiet(run.stats)
         self.assertLessEqual(illegal * 10000, samples)
@@ -108,7 +109,7 @@ class GraphTest(unittest.TestCase):
     def test_held(self):
         """Without a signal, and though all are blocked: as true as with one."""
         for options in ['-k', '-B', '-f'], ['-B', '-f']:
-            run, stacks, wrong, _ = self.record(1000, 2, 5, 'together', options, threads=0)
+            run, stacks, wrong, _ = self.record(2000, 1, 5, 'together', options, threads=0)
             self.assertEqual(count(wrong), 0, 'not even once:\n' + explain(wrong))
             stats = run.stats
             busy = stats['samples'] - stats['samples_idle']
