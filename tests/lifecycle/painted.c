@@ -1,5 +1,7 @@
 /* How much of an alternate signal stack the handler takes: it is painted, and at the end it is seen how far the paint
    is gone. Includes the frame that the kernel makes. Prints the signals that came, and bytes for the kernel and in all. */
+#define PYPROF_NO_HEAP /* what the handler does not call would be compiled ten times for nothing */
+#define PYPROF_NO_LISTEN
 #define PYPROF_IMPLEMENTATION
 #include "pyprof.h"
 
