@@ -32,15 +32,20 @@ Graph = collections.namedtuple("Graph", "frames callees indirect")
 
 
 @functools.lru_cache(maxsize=None)
-def call_graph(level):
-    """Of the header's own functions: bytes of each frame, callees of each, and how often each calls through a pointer."""
+def compiled(level):
+    """The header's call graph, as gcc writes it down, and its assembly."""
     with tempfile.TemporaryDirectory() as folder:
         with open(os.path.join(folder, "unit.c"), "w") as file:
             file.write(IMPLEMENTATION)
         subprocess.run(["gcc", "-std=gnu11", "-w", level, "-I", compiling.SOURCE, "-isystem", compiling.python_include(),
-                        "-fcallgraph-info=su", "-c", "unit.c", "-o", "unit.o"], check=True, cwd=folder)
-        with open(os.path.join(folder, "unit.ci")) as file:
-            return parse(file.read())
+                        "-fcallgraph-info=su", "-S", "unit.c", "-o", "unit.s"], check=True, cwd=folder)
+        with open(os.path.join(folder, "unit.ci")) as graph, open(os.path.join(folder, "unit.s")) as assembly:
+            return graph.read(), assembly.read()
+
+
+def call_graph(level):
+    """Of the header's own functions: bytes of each frame, callees of each, and how often each calls through a pointer."""
+    return parse(compiled(level)[0])
 
 
 def string_copies(text):
@@ -51,17 +56,6 @@ def string_copies(text):
         function = label.group(1) if label else function
         found[function] += bool(re.match(r"\s+rep[a-z]*[;\s]+movs", line))
     return found
-
-
-@functools.lru_cache(maxsize=None)
-def copies():
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "unit.c")
-        with open(path, "w") as file:
-            file.write(IMPLEMENTATION)
-        run = subprocess.run(["gcc", "-std=gnu11", "-w", "-O2", "-I", compiling.SOURCE, "-isystem",
-                              compiling.python_include(), "-S", path, "-o", "-"], check=True, stdout=subprocess.PIPE)
-        return string_copies(run.stdout.decode())
 
 
 def own(title):
@@ -137,7 +131,7 @@ class Handler(unittest.TestCase):
 
     def test_loads(self):
         """Each frame takes a dozen loads, in the handler and in a walk from outside."""
-        found = copies()
+        found = string_copies(compiled("-O2")[1])
         handlers = reached(call_graph("-O2"), "pyprof__on_signal")
         loads = {name for name in found if re.match(r"pyprof__(load_elsewhere|view_read|view_copy)\b", name or "")}
         self.assertIn("pyprof__on_signal", found)
