@@ -116,7 +116,7 @@ class HeldTest(Shares):
         self.assertEqual(run.stats['signals'], 0)
 
     def test_short_functions(self):
-        self.check_held('short', 4.5, 'in_turn', 80000)  # as with a signal, and so often: else it takes twice as many runs
+        self.check_held('short', 5, 'in_turn', 80000)  # as with a signal, and so often: else it takes twice as many runs
 
     def test_chunks(self):
         self.check_held('mixed', 2.5)
