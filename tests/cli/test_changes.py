@@ -126,6 +126,8 @@ class Changes(Base):
     def test_signals_that_ask_after_namespaces(self):
         """They are the same as before. Another one would be taken, and told, after a second."""
         text = LIBC + "print(libc.unshare(0x10000000))\ndef after(): some(1.3)\nafter()"
+        if self.program(text, out=False).end().said != "0\n":
+            self.skipTest("no namespace of users can be made here, as in a chroot and in most containers")
         def check(row):
             program = self.program(text, *row[1:]).end()
             self.assertEqual((program.code, program.said, program.others), (0, "0\n", []))

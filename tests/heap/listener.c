@@ -1,6 +1,8 @@
 /* A library that listens to libpyprof-heap.so, if that is preloaded: at each call it allocates, frees, and touches variables of
    the thread for which the loader allocates. It ends the process if it is called while it is called, or for what the loader
-   allocates: nothing else is as large in odd.c. How often it was called goes into the file $HEARD, at its end. */
+   allocates: nothing else is as large in odd.c. How often it was called goes into the file $HEARD, at its end. As every
+   listener it listens no longer if it does not hear of a malloc: another allocator comes first, which maps memory while it
+   holds locks of its own, and in which it cannot allocate then. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
 #endif
@@ -75,6 +77,11 @@ __attribute__((constructor)) static void begin(void) {
     interposer = (const pyprof_heap_interposer *)dlsym(RTLD_DEFAULT, PYPROF_HEAP_INTERPOSER);
     if (interposer != NULL && interposer->claim(&listener)) {
         interposer->listen(&listener);
+        void *volatile memory = malloc(1);
+        free(memory);
+        if (allocations == 0) {
+            interposer->listen(NULL);
+        }
     }
 }
 
