@@ -1593,7 +1593,7 @@ static void pyprof__tasks_close(pyprof__tasks *tasks) {
 /* Dumps. Who waits for the GIL is awake for some microseconds of each 5 ms, or for as long as others have the cores. */
 #define PYPROF__GIL_LOOKS 20u
 
-/* Snapshots. While so many bytes are copied the sampler's lock is held: some 20 us, and as much again where the kernel
+/* Snapshots. While so many bytes are copied the sampler's lock, or the heap's, is held: some 20 us, and as much again where the kernel
    clears the pages first. At the end what has changed meanwhile is copied anew, up to the second number. The lock is let go
    twice as often as there are pieces, and the third number more, and then no more. 32,768 blocks are 4 KiB of bits; of 100,000 nodes a block has 16. */
 #define PYPROF__COPY_PIECE ((size_t)64 << 10)
@@ -13875,18 +13875,19 @@ PYPROF__APART bool pyprof__heap_forget(const void *memory, pyprof__live *was) {
     if (pyprof__heap_enter(self)) {
         is_found = pyprof__heap.is_on && pyprof__heap_drop((uintptr_t)memory, was);
         pyprof__heap.stats.samples_freed += is_found;
+        was->next = pyprof__heap.session; /* to which its node belongs: see pyprof__heap_restore */
         pyprof__heap_leave(self);
     }
     errno = error;
     return is_found;
 }
 
-/* It lives on: a realloc has failed. errno stays. */
+/* It lives on: a realloc has failed. Not in a session that was begun since. errno stays. */
 static void pyprof__heap_restore(const pyprof__live *was) {
     pyprof__heap_thread *self = pyprof__heap_here();
     int error = errno;
     if (pyprof__heap_enter(self)) {
-        if (pyprof__heap.is_on) {
+        if (pyprof__heap.is_on && pyprof__heap.session == was->next) {
             pyprof__heap.stats.samples_freed--;
             pyprof__heap_add(was);
         }

@@ -388,6 +388,31 @@ static void test_sizes_change(void **state) {
     end();
 }
 
+static void *failing_late_realloc(void *context, void *memory, size_t size) {
+    (void)context, (void)memory, (void)size;
+    end(); /* as another thread may */
+    start(1, 0, 1);
+    pyprof__next[0].realloc = failing_late_realloc; /* which start has taken anew */
+    return NULL;
+}
+
+/* A realloc that fails when its sample's session is over brings nothing back: its stack is not in the new tree. */
+static void test_sessions_change_within_a_realloc(void **state) {
+    PyMemAllocatorEx before;
+    (void)state;
+    PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &before);
+    start(1, 0, 1);
+    void *memory = PyMem_RawMalloc(1000);
+    pyprof__next[0].realloc = failing_late_realloc;
+    assert_null(PyMem_RawRealloc(memory, 10));
+    pyprof__next[0] = before;
+    pyprof_heap_stats stats = stats_now();
+    assert_true(stats.samples_live == 0 && stats.live_bytes == 0 && stats.samples_freed == 0);
+    PyMem_RawFree(memory);
+    end();
+    PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &before);
+}
+
 /* An allocator that lies under raw's hook, and passes all on to obj's, in parts and as a whole; every third one fails. */
 static PyMemAllocatorEx hook_passed_to;
 static unsigned passed_on;
@@ -989,6 +1014,7 @@ int main(void) {
         cmocka_unit_test(test_long_gaps_are_drawn_anew),
         cmocka_unit_test(test_long_gaps_are_true),
         cmocka_unit_test(test_what_is_passed_on_counts_once),
+        cmocka_unit_test(test_sessions_change_within_a_realloc),
         cmocka_unit_test(test_impossible_sizes),
         cmocka_unit_test(test_stopped),
         cmocka_unit_test(test_the_next_session_samples_at_once),
