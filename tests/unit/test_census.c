@@ -41,8 +41,13 @@ static struct watched {
 
 static pthread_t watched_thread;
 
+/* By the thread whose census it is, only. */
+static bool is_on(void) {
+    return pthread_equal(pthread_self(), watched_thread) && watched.is_on;
+}
+
 static bool is_watched(const pthread_mutex_t *mutex) {
-    return watched.is_on && mutex == &pyprof__heap_lock && pthread_equal(pthread_self(), watched_thread);
+    return mutex == &pyprof__heap_lock && is_on();
 }
 
 static uint32_t any(uint32_t below) {
@@ -85,7 +90,9 @@ static void change(void) {
 }
 
 static void *watched_memcpy(void *to, const void *from, size_t size) {
-    watched.copied += watched.is_on && watched.is_locked ? size : 0;
+    if (is_on() && watched.is_locked) {
+        watched.copied += size;
+    }
     return memcpy(to, from, size);
 }
 

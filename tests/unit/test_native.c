@@ -149,7 +149,9 @@ static void test_weights_stay(void **state) {
     (void)state;
     start(0);
     pyprof__native_map(self(), page_at(0), 10 * PAGE, true);
+    pyprof__heap_count(pyprof__map_at(0), false);
     pyprof__map_at(0)->weight = 2.5;
+    pyprof__heap_count(pyprof__map_at(0), true);
     double before = (double)stats_now().alloc_bytes;
     moved_to = base + 20 * PAGE;
     pyprof_heap_remap call = {page_at(0), 10 * PAGE, 30 * PAGE, MREMAP_MAYMOVE, NULL};
