@@ -2037,7 +2037,7 @@ static pyprof_result exports__check(const pyprof_profile *profile, const pyprof_
         return PYPROF_ERROR_FORMAT;
     }
     if (format == EXPORTS_FORMAT_PSTATS && output != NULL && output->metric == PYPROF_METRIC_SAMPLES) {
-        exports__say("pstats has seconds: output.metric has to be wall, cpu or gil; samples are in its call counts");
+        exports__say("pstats has seconds: the metric has to be wall, cpu or gil; samples are in its call counts");
         return PYPROF_ERROR_ARGUMENT;
     }
     return PYPROF_OK;

@@ -985,7 +985,7 @@ static bool convert_check_times(const convert_request *request, pyprof_kind kind
         if (kind == PYPROF_KIND_HEAP) {
             continue;
         }
-        if (format == EXPORTS_FORMAT_FIREFOX || format == EXPORTS_FORMAT_PERFETTO) {
+        if (!exports_has_memory(format)) { /* nor samples: it has times only */
             convert_complain("%s: %s shows times, and there are only samples: --unit says what values are",
                              request->outputs[i].path, exports_name(format));
             return false;

@@ -180,7 +180,10 @@ class Refusals(InFolder):
         counted = self.put('counted.txt', b'a 3\n')
         self.says('it cannot be compared with', '--diff', counted, text)
         self.says('firefox shows times, and there are only samples', counted, '-f', 'firefox')
-        self.says('o.pstats: cannot be written', counted, '-o', self.path('o.pstats'))
+        self.says('o.pstats: pstats shows times, and there are only samples: --unit', counted, '-o', self.path('o.pstats'))
+        both = profiles.Pprof([('samples', 'count'), ('wall', 'nanoseconds')])
+        both.add([(('f', 'f.py', 1),)], [3, 5])
+        self.says('the metric has to be wall, cpu or gil', self.put('both.pb', both.data()), '--metric', 'samples', '-f', 'pstats')
 
     def test_filters_that_let_nothing_through(self):
         text = self.put('in.txt', MARKED)

@@ -11,6 +11,7 @@ import pickle
 import random
 import re
 import shutil
+import signal
 import socket
 import struct
 import sys
@@ -451,6 +452,8 @@ class Ways(Case):
             while not pyprof.is_active():
                 time.sleep(0.001)
             _thread.interrupt_main()
+        # A shell starts what it does not wait for with SIGINT ignored.
+        self.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
         self.in_thread(interrupt)
         out = io.StringIO()
         pyprof.top(duration=1000, file=out)
