@@ -185,9 +185,8 @@ static void test_wrong_use(void **state) {
                      PYPROF_ERROR_FORMAT);
     assert_int_equal(exports_write(bench.profile, &output, EXPORTS_FORMAT_PSTATS, text_sink_write, &out),
                      PYPROF_ERROR_ARGUMENT);
-    assert_string_equal(exports_last_error(),
-                        "pstats has seconds: the metric has to be wall, cpu or gil; samples are "
-                        "in its call counts");
+    assert_string_equal(exports_last_error(), "pstats has seconds: the metric has to be wall, cpu or gil; samples are "
+                                              "in its call counts");
     output.metric = (pyprof_metric)7;
     for (int format = EXPORTS_FORMAT_SVG; format <= EXPORTS_FORMAT_JSONL; format++) {
         assert_int_equal(exports_write(bench.profile, &output, (exports_format)format, text_sink_write, &out),
