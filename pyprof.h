@@ -14804,9 +14804,17 @@ static void pyprof__fill_stats(const pyprof__sampler *sampler, pyprof_stats *sta
    that loads something may be waiting for the sampler. */
 static void pyprof__stay_loaded(void) {
 #if PYPROF__UNLOADABLE
-    Dl_info here;
-    if (!pyprof__process.stays_loaded && dladdr(&pyprof__handler, &here) != 0) {
-        pyprof__process.stays_loaded = dlopen(here.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE) != NULL;
+    struct { /* Dl_info, which libc declares only for _GNU_SOURCE, as it does dladdr (dladdr(3)) */
+        const char *file;
+        void *base;
+        const char *symbol;
+        void *address;
+    } here;
+    int (*find_file)(const void *, void *);
+    void *found = pyprof__process.stays_loaded ? NULL : dlsym(RTLD_DEFAULT, "dladdr");
+    memcpy(&find_file, &found, sizeof found);
+    if (found != NULL && find_file(&pyprof__handler, &here) != 0) {
+        pyprof__process.stays_loaded = dlopen(here.file, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE) != NULL;
     }
 #endif
 }

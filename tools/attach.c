@@ -383,7 +383,8 @@ static bool attach_has_python(attach_target *target, const attach_mapping *mappi
     return has;
 }
 
-/* Where ld.so is; and the file that has CPython: the program, or a library of any name. */
+/* Where ld.so is; and the file that has CPython: the program, or a library of any name. Only code is looked at: a program may
+   have mapped the same files once more, to read them (Rust's backtraces do, to find names), and nothing runs there. */
 static bool attach_find_python(attach_target *target) {
     char path[64];
     attach_mapping mapping;
@@ -392,7 +393,7 @@ static bool attach_find_python(attach_target *target) {
     char line[PATH_MAX + 128], last[PATH_MAX] = "";
     bool is_found = false;
     while (maps != NULL && fgets(line, sizeof line, maps) != NULL) {
-        if (!attach_parse_mapping(line, &mapping)) {
+        if (!attach_parse_mapping(line, &mapping) || !mapping.is_code) {
             continue;
         }
         if (strstr(mapping.path, "/ld-") != NULL) {

@@ -205,6 +205,16 @@ class Attached(Case):
                 self.assertIn('<module>', text)
                 self.finish(program)
 
+    def test_who_has_mapped_its_libraries_again(self):
+        """What runs is taken for CPython and for the loader, not what is only read."""
+        for python in harness.PYTHON, EMBEDDED:
+            with self.subTest(python=python):
+                program = self.begin('reads_its_libraries', 2, python)
+                time.sleep(0.3)
+                text = self.reach(program, '--then', 'record', '-d', 0.3, '-r', 500, '-i', '-f', 'collapsed')
+                self.assertIn('reads_its_libraries', text)
+                self.finish(program)
+
     def test_who_waits_for_a_signal(self):
         program = self.begin('pause')
         time.sleep(0.3)

@@ -54,6 +54,14 @@ class Includes(Warnings):
                     standard = BEHIND_OTHERS.get(standard, standard)
                 self.assert_compiles(name, standard, [compiling.python_include()])
 
+    def test_plugin_behind_others(self):
+        """Code that may be unloaded needs more of the system."""
+        for standard in "gnu99", "gnu11", "c++17":
+            with self.subTest(standard=standard):
+                arguments = compiling.command(COMPILER, standard, [compiling.python_include()]) + ["-fPIC", "-fsyntax-only"]
+                self.assertEqual("", compiling.compile_text(
+                    arguments, "#include <dlfcn.h>\n" + compiling.UNITS["implementation"], standard))
+
     def test_declarations_need_no_python(self):
         for standard in STRICT:
             self.assert_compiles("declarations", standard, [])
