@@ -53,6 +53,7 @@ typedef struct imported {
     char process[256];
     char python[64];
     char wrong[1024];
+    bool is_empty; /* that it holds no samples is all that is wrong */
 } imported;
 
 /* Adds what a file holds; "-" is standard input. Errors: IO, FORMAT (what is in it is wrong), MEMORY. */
@@ -147,6 +148,7 @@ static bool import_check_sums(import *in) {
         found |= in->all[i] > 0 ? 1u << i : 0;
     }
     in->into->metrics &= found;
+    in->into->is_empty = in->into->metrics == 0;
     return in->into->metrics != 0 || import_give_up(in, PYPROF_ERROR_FORMAT, "it holds no samples");
 }
 

@@ -975,7 +975,10 @@ static pyprof_profile *ctl_read_profile(const ctl_request *request, const ctl_by
     } else {
         snprintf(path, sizeof path, "/proc/self/fd/%d", fileno(file));
         if (import_file(read, path, NULL, of) != PYPROF_OK) {
-            ctl_complain("%s: what it sent cannot be read: %s", request->host, of->wrong);
+            const char *why = strcmp(request->command, "heap") != 0 ? ": none of its threads was in Python" : "";
+            ctl_complain("%s: %s%s", request->host,
+                         of->is_empty ? "there are no samples" : "what it sent cannot be read: ",
+                         of->is_empty ? why : of->wrong);
         } else {
             of->facts.program = import_text(of->program, strlen(of->program));
             of->facts.process = import_text(of->process, strlen(of->process));

@@ -1,5 +1,5 @@
-/* A host whose CPython comes late, and so that nobody else sees its names, as a plugin's may: late LIBPYTHON [CODE]. Without
-   code it is only loaded. The exit status is 3. */
+/* A host whose CPython comes late, and so that nobody else sees its names, as a plugin's may: late LIBPYTHON [CODE [wait]].
+   Without code it is only loaded; with a third word the host waits for input, in no Python. The exit status is 3. */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,6 +25,9 @@ int main(int argc, char **argv) {
         if (run(argv[2]) != 0) {
             return 2;
         }
+    }
+    if (argc > 3) {
+        (void)getchar();
     }
     return 3;
 }

@@ -164,6 +164,22 @@ class Recorded(Case):
         self.assertEqual(process.communicate("go\n", TIMEOUT), ("", ""))
         self.assertEqual(self.files(), ["snap.txt"])
 
+    def test_listens_where_no_python_runs(self):
+        """A host is out of Python most of the time: it is told that this is so, and not that something is wrong."""
+        if libpython() is None:
+            self.skipTest("this CPython has no shared library")
+        code = "print('ready', flush=True)"
+        process = self.start([LATE, libpython(), code, "wait"], LIBRARY, PYPROF_LISTEN="a.sock", PYPROF_START="later")
+        self.assertEqual(process.stdout.readline(), "ready\n")
+        peer = os.path.join(self.dir, "a.sock")
+        for words in ["dump"], ["record", "-d", "0.1", "-o", os.path.join(self.dir, "a.txt")]:
+            said = subprocess.run([CTL] + words + [peer], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                  universal_newlines=True)
+            self.assertEqual((said.returncode, said.stdout), (1, ""))
+            self.assertRegex(said.stderr, "^pyprof-ctl: .*: there are no samples: none of its threads was in Python\n$")
+        self.assertEqual(process.communicate("\n", TIMEOUT), ("", ""))
+        self.assertEqual((process.returncode, self.files()), (3, []))
+
     def test_only_what_matches(self):
         name = os.path.basename(PYTHON)
         for pattern, is_recorded in (("python*", True), ("gdb", False), ("*[!0-9x]", False), (name, True), ("", True)):
