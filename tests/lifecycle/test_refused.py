@@ -20,6 +20,7 @@ WORK = ('<module>', 'compute', 'work')
 STACKS = {('waits',)} | {WORK[:n] for n in (1, 2, 3)} | {
     WORK + inner for inner in (('left',), ('left', 'leaf'), ('right',), ('right', 'leaf'), ('right', 'left'),
                                ('right', 'left', 'leaf'))}
+HOLDING = {'sched_getaffinity', 'sched_getparam', 'sched_getscheduler', 'sched_setaffinity'}
 LOST = ('lost_late', 'lost_pending', 'lost_unsettled', 'lost_unreadable', 'lost_memory')
 
 
@@ -96,6 +97,8 @@ class RefusedTest(unittest.TestCase):
                 lost = sum(case.stats[name] for name in LOST) + case.stats['samples_partial']
                 if lost > case.stats['ticks'] // 2:
                     self.assertTrue(case.logs, case.text)
+                if case.name in HOLDING and case.capture == 'held' and case.stats['holds_failed'] + case.stats['samples_partial'] > 1:
+                    self.assertEqual([case.name in log for log in case.logs if 'cannot be held' in log], [True], case.text)
         self.each(check)
 
 
