@@ -283,10 +283,10 @@
      - Before Linux 6.12 the sampler may wait for a core that it shares with a thread that is held, and on any Linux while a
        thread with a real-time priority has that core. Then it leaves the core after each tick, for ten seconds or a minute, and
        the logger is told the first time: a real-time priority for the thread "pyprof" may end that.
-     - The thread "pyprof" has the priority of the thread that called pyprof_start. Where threads with higher ones, or with
-       the same real-time one, never wait and leave it no core, it samples when Linux lets it: that is mostly for 50 ms of each
-       second, and ticks_missed counts the rest. A thread with a deadline (SCHED_DEADLINE) cannot call pyprof_start, as Linux
-       lets it make no threads.
+     - The thread "pyprof" has the priority of the thread that called pyprof_start. Where real-time threads compute on all
+       cores that it may use, it samples for the 50 ms of each second that Linux mostly leaves to ordinary threads; if it
+       has the same priority as they, not until they wait. ticks_missed counts: give it a priority above theirs. A thread
+       with a deadline (SCHED_DEADLINE) cannot call pyprof_start, as Linux lets it make no threads.
      - A thread that calls exec in the microsecond between being kept on a core and standing still leaves the new program
        on that core. If a program changes where a thread may run for the first time in a minute, and in just the
        microsecond in which the thread is taken or given back, or to just the core on which it is held, that is lost.
