@@ -87,6 +87,12 @@ def fifo(seconds):
     return measure(seconds, lambda: become(os.SCHED_FIFO), become_plain)
 
 
+def equal(seconds):
+    """As above, and the sampler has the same priority."""
+    os.sched_setscheduler(sampler(), os.SCHED_FIFO, os.sched_param(1))
+    return fifo(seconds)
+
+
 def deadline(seconds):
     """8 ms of each 10 are this thread's, before all others."""
     class Attributes(ctypes.Structure):

@@ -82,6 +82,7 @@ class PrioritiesTest(unittest.TestCase):
         for options in ((), ('-k',), ('-B',)):
             figures, _ = self.run_scene('fifo', options, one_core=True)
             self.assertGreater(figures['samples'], 0)
+        self.run_scene('equal', one_core=True)
 
     def test_hog(self):
         """Another program has a core nearly all the time: the sampler does not stay where it waits for that."""
