@@ -15,7 +15,7 @@ import pyprof_host
 
 HOG = """
 import os, sys, time
-os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(5))
+os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 print('runs', flush=True)
 while os.getppid() == int(sys.argv[1]):
     end = time.monotonic() + 0.3
