@@ -14678,6 +14678,10 @@ static pyprof__sampler *pyprof__sampler_new(const pyprof_desc *desc) {
 static bool pyprof__spawn(pyprof__sampler *sampler) {
     pthread_attr_t attributes;
     sigset_t all, before;
+    if (pyprof__tid() <= 0) { /* to 3.10 a thread could not be found then */
+        pyprof__say("threads' ids cannot be read: gettid: %s", strerror(errno));
+        return false;
+    }
     sigfillset(&all);
     int error = pthread_attr_init(&attributes);
     if (error == 0) {
