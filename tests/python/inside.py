@@ -1049,6 +1049,11 @@ class Profiles(Case):
                                (TypeError, {"colour": "red"}), (TypeError, {"thread": 3})):
             with self.subTest(filters=filters), self.assertRaises(error):
                 self.profile.save(self.path("x"), **filters)
+        for filters, said in (({"thread": "nobody"}, "thread='nobody': no stack is of it, among those of .*'worker-1'"),
+                              ({"interpreter": 7, "function": "busy"}, "interpreter=7: .*'MainThread'"),
+                              ({"thread": "worker-1", "function": "nowhere"}, "function='nowhere': .* those of 'worker-1'$")):
+            with self.subTest(filters=filters), self.assertRaisesRegex(ValueError, said):
+                self.profile.save(self.path("x"), **filters)
         self.assertEqual(os.listdir(self.folder), [])
 
     def test_texts(self):

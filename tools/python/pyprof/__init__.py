@@ -627,14 +627,28 @@ class Profile:
         fields = _output(include_idle=True, thread=thread, file=file, function=function, interpreter=interpreter)
         return _profile_of(_engine.unpack(self._data.pack(*fields)), self._platform)
 
+    def _check_filters(self, **filters):
+        """Says which of these it is that nothing passes, if there is something at all."""
+        rest, given = self, {}
+        for name, value in filters.items():
+            threads = rest.threads if value is not None else ()
+            if not threads:
+                continue
+            given[name] = value
+            rest = self.filter(**given)
+            if not rest.threads:
+                raise ValueError("%s=%r: no stack is of it, among those of %s" % (
+                    name, value, ", ".join(repr(thread.name) for thread in threads[:9]) + ", ..." * (len(threads) > 9)))
+
     def save(self, path, format=None, *, metric="wall", detail="line", include_idle=False, merge_threads=False,
              thread=None, interpreter=None, file=None, function=None, only_mine=False, min_share=0.0):
         """Write it to a file, whole or not at all. format: collapsed, speedscope, svg, pprof, pprof-plain or table, in the
         package also pstats, firefox, perfetto and jsonl; without it the path's ending says which. The others choose what is shown, as pyprof_output does in pyprof.h: metric (wall,
-        cpu, gil, samples), detail (line, function), and so on."""
+        cpu, gil, samples), detail (line, function), and so on. A filter that no stack passes is a ValueError."""
         path = os.fsencode(path)
         if b"\0" in path:
             raise ValueError("the path has a null byte")
+        self._check_filters(thread=thread, interpreter=interpreter, file=file, function=function)
         fields = _output(_format(path, format), metric=metric, detail=detail, include_idle=include_idle, merge_threads=merge_threads,
                          thread=thread, interpreter=interpreter, file=file, function=function, only_mine=only_mine,
                          min_share=min_share)
