@@ -961,7 +961,7 @@ static pyprof_profile *ctl_make(const pyprof_profile *from, const pyprof_facts *
     return self->into;
 }
 
-/* The profile that a host has sent. NULL: it was said why not. */
+/* The profile that a host has sent; without a sample in it, if none of its threads was in Python. NULL: it was said why not. */
 static pyprof_profile *ctl_read_profile(const ctl_request *request, const ctl_bytes *answer) {
     imported *of = (imported *)calloc(1, sizeof *of);
     pyprof_profile *read = NULL, *made = NULL;
@@ -974,18 +974,15 @@ static pyprof_profile *ctl_read_profile(const ctl_request *request, const ctl_by
         ctl_complain("no room for what %s sent: %s", request->host, strerror(errno != 0 ? errno : ENOMEM));
     } else {
         snprintf(path, sizeof path, "/proc/self/fd/%d", fileno(file));
-        if (import_file(read, path, NULL, of) != PYPROF_OK) {
-            const char *why = strcmp(request->command, "heap") != 0 ? ": none of its threads was in Python" : "";
-            ctl_complain("%s: %s%s", request->host,
-                         of->is_empty ? "there are no samples" : "what it sent cannot be read: ",
-                         of->is_empty ? why : of->wrong);
+        if (import_file(read, path, NULL, of) != PYPROF_OK && !of->is_empty) {
+            ctl_complain("%s: what it sent cannot be read: %s", request->host, of->wrong);
         } else {
             of->facts.program = import_text(of->program, strlen(of->program));
             of->facts.process = import_text(of->process, strlen(of->process));
             of->facts.python = import_text(of->python, strlen(of->python));
             made = ctl_make(read, &of->facts, &making);
         }
-        if (made == NULL && of->wrong[0] == '\0') {
+        if (made == NULL && (of->is_empty || of->wrong[0] == '\0')) {
             ctl_complain("out of memory");
         }
     }
@@ -1253,6 +1250,22 @@ static pyprof_profile *ctl_record_for(const ctl_request *request, double seconds
     return difference;
 }
 
+static bool ctl_has_samples(void *user, const pyprof_node *node) {
+    *(bool *)user = node->samples > 0 || node->wall_ns > 0 || node->cpu_ns > 0 || node->gil_ns > 0;
+    return !*(bool *)user;
+}
+
+/* Whether there is a sample in it. If not, that is said. */
+static bool ctl_check_samples(const ctl_request *request, const pyprof_profile *profile, bool is_heap) {
+    bool has_some = false;
+    const pyprof_visitor visitor = {.node = ctl_has_samples, .user = &has_some};
+    (void)pyprof_visit(profile, NULL, &visitor);
+    if (!has_some) {
+        ctl_complain("%s: there are no samples%s", request->host, is_heap ? "" : ": none of its threads was in Python");
+    }
+    return has_some;
+}
+
 /* record, snapshot, stop and heap. */
 static int ctl_take(const ctl_request *request) {
     ctl_file *file = (ctl_file *)malloc(sizeof *file);
@@ -1265,7 +1278,7 @@ static int ctl_take(const ctl_request *request) {
                                   ? ctl_record_for(request, request->duration_s)
                                   : ctl_get_profile(request, is_heap ? "heap_snapshot" : request->command);
     int status = CTL_FAILED;
-    if (profile != NULL) {
+    if (profile != NULL && ctl_check_samples(request, profile, is_heap)) {
         status = ctl_write(request, profile, file);
     } else {
         ctl_abandon(file);

@@ -172,11 +172,23 @@ class Recorded(Case):
         process = self.start([LATE, libpython(), code, "wait"], LIBRARY, PYPROF_LISTEN="a.sock", PYPROF_START="later")
         self.assertEqual(process.stdout.readline(), "ready\n")
         peer = os.path.join(self.dir, "a.sock")
-        for words in ["dump"], ["record", "-d", "0.1", "-o", os.path.join(self.dir, "a.txt")]:
-            said = subprocess.run([CTL] + words + [peer], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+
+        def ask(*words):
+            said = subprocess.run([CTL] + list(words) + [peer], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                   universal_newlines=True)
-            self.assertEqual((said.returncode, said.stdout), (1, ""))
-            self.assertRegex(said.stderr, "^pyprof-ctl: .*: there are no samples: none of its threads was in Python\n$")
+            return said.returncode, said.stdout, re.sub("^pyprof-ctl: .*a.sock: ", "", said.stderr)
+
+        none = (1, "", "there are no samples: none of its threads was in Python\n")
+        taken = ["record", "-d", "0.1", "-o", os.path.join(self.dir, "a.txt")]
+        self.assertEqual(ask("dump"), (0, "No thread runs Python.\n", ""))
+        self.assertEqual(json.loads(ask("dump", "--json")[1])["threads"], [])
+        self.assertEqual(ask(*taken), none)
+        self.assertEqual(ask("start"), (0, "", ""))
+        self.assertEqual(ask(*taken), none)
+        code, out, err = ask("top", "--once")
+        self.assertEqual((code, err), (0, ""))
+        self.assertIn(" 0 samples", out)
+        self.assertEqual(ask("stop", "-o", os.path.join(self.dir, "a.svg")), none)
         self.assertEqual(process.communicate("\n", TIMEOUT), ("", ""))
         self.assertEqual((process.returncode, self.files()), (3, []))
 
