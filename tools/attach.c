@@ -618,17 +618,38 @@ enum {
     ATTACH_WAKE_NS = 50000000 /* after which it is seen whether the main thread waits for a lock */
 };
 
+static pid_t attach_find_thread(const attach_target *target);
+
+/* Which thread CPython's main thread is, where it is not the process's first: as ("NAME", ID). */
+static void attach_describe_main(const attach_target *target, char *to, size_t size) {
+    pid_t thread = attach_find_thread(target);
+    char path[64], name[64] = "";
+    snprintf(path, sizeof path, "/proc/%ld/task/%d/comm", target->order->pid, (int)thread);
+    FILE *comm = fopen(path, "re");
+    if (comm != NULL) {
+        (void)!fgets(name, sizeof name, comm);
+        fclose(comm);
+    }
+    name[strcspn(name, "\n")] = '\0';
+    to[0] = '\0';
+    if (thread != (pid_t)target->order->pid) {
+        snprintf(to, size, " (\"%s\", %d)", name, (int)thread);
+    }
+}
+
 static bool attach_refuse_late(attach_target *target) {
+    char main_thread[100];
     if (target->hindrance[0] != '\0') {
         return attach_refuse(
             target, "the main thread of process %ld waits, and cannot be woken: %s (nothing comes of this later)",
             target->order->pid, target->hindrance);
     }
+    attach_describe_main(target, main_thread, sizeof main_thread);
     return attach_refuse(
         target,
-        "process %ld has run no Python in its main thread for %g s: it waits, or runs C code. It was left as "
+        "process %ld has run no Python in its main thread%s for %g s: it waits, or runs C code. It was left as "
         "it is, and nothing comes of this later: try again when it goes on, or with a longer --timeout",
-        target->order->pid, target->order->timeout_s);
+        target->order->pid, main_thread, target->order->timeout_s);
 }
 
 static void attach_wake(attach_target *target);

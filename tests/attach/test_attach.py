@@ -195,6 +195,11 @@ class Attached(Case):
                 self.assertIn('<module>', text)
                 self.finish(program)
 
+    def test_who_waits_in_another_thread(self):
+        """Which one that is, is told: the host knows it by its name."""
+        program = self.begin('pause', 1, ELSEWHERE)
+        self.assertRegex(self.attach(program, '--timeout', 0.5, status=1), r'in its main thread \("[^"]+", \d+\) for 0\.5 s')
+
     def test_who_has_python_inside(self):
         """No program called python3 there that told CPython what its main thread is."""
         for kind in 'compute', 'threads', 'wait_for_queue':
