@@ -274,7 +274,7 @@ static void end(void) {
 
 /* However many nodes and samples: who waits for the lock waits for no more than this, of which nothing grows with them. */
 static void test_pieces_are_small(void **state) {
-    pyprof_profile *copy;
+    pyprof_profile *copy = NULL;
     (void)state;
     watched.random = 3;
     start(256u << 20);
@@ -295,7 +295,7 @@ static void test_pieces_are_small(void **state) {
 
 /* Samples that come, end and are replaced, mappings, new nodes; changes beyond all bounds, too. */
 static void test_copy_is_of_one_moment(void **state) {
-    pyprof_profile *copy;
+    pyprof_profile *copy = NULL;
     (void)state;
     for (unsigned turn = 0; turn < 20; turn++) {
         watched.random = 100 + turn;
@@ -312,7 +312,7 @@ static void test_copy_is_of_one_moment(void **state) {
 static void test_without_memory(void **state) {
     counted_memory counts;
     pyprof_heap_desc desc = {0};
-    pyprof_profile *copy;
+    pyprof_profile *copy = NULL;
     unsigned made = 0, refused = 0;
     (void)state;
     memset(&counts, 0, sizeof counts);
@@ -354,7 +354,7 @@ static void shut_down(void) {
 
 /* Nothing is touched of what is gone, also where sampling has begun anew. */
 static void test_shut_down_meanwhile(void **state) {
-    pyprof_profile *copy;
+    pyprof_profile *copy = NULL;
     (void)state;
     for (unsigned starts_again = 0; starts_again < 2; starts_again++) {
         start(256u << 20);
@@ -373,7 +373,7 @@ static void test_shut_down_meanwhile(void **state) {
 }
 
 static void *take_another(void *user) {
-    pyprof_profile *copy;
+    pyprof_profile *copy = NULL;
     (void)user;
     assert_int_equal(pyprof_heap_snapshot_samples(&copy), PYPROF_OK);
     assert_adds_up(copy);
@@ -386,7 +386,7 @@ static void *fork_here(void *user) {
     (void)user;
     pid_t child = fork();
     if (child == 0) {
-        pyprof_profile *copy;
+        pyprof_profile *copy = NULL;
         bool is_right = pyprof__heap.tree->copying == NULL && pyprof__heap.census == NULL;
         pyprof_heap_on_alloc((void *)16, 100000);
         is_right = is_right && pyprof_heap_snapshot_samples(&copy) == PYPROF_OK;
@@ -411,7 +411,7 @@ static void let_another_do_it(void) {
 /* A second census at the same time, and a fork by another thread: each has its own, and the first goes on. */
 static void test_another_thread_meanwhile(void **state) {
     static void *(*const does[])(void *user) = {take_another, fork_here};
-    pyprof_profile *copy;
+    pyprof_profile *copy = NULL;
     (void)state;
     for (unsigned i = 0; i < 2; i++) {
         start(256u << 20);
@@ -449,7 +449,7 @@ static void note_who_entered(void) {
 /* Who waits for the lock has it at the next pause: it is not taken again at once. */
 static void test_others_have_the_lock_between(void **state) {
     pthread_t thread;
-    pyprof_profile *copy;
+    pyprof_profile *copy = NULL;
     (void)state;
     start(256u << 20);
     fill(NODES, 1000);
