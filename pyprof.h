@@ -14097,11 +14097,14 @@ static bool pyprof__census_pause(pyprof__census *self) {
     pyprof__copy_counts counts = pyprof__copy_count(self->copier.from);
     uint32_t places = self->has_samples ? pyprof__heap.live.count + pyprof__heap.mappings.count : 0;
     bool is_last = self->copier.pauses_left == 0;
+    pyprof__heap_thread *thread = pyprof__heap_here();
     if (!is_last) {
         self->copier.pauses_left--;
-        pyprof__heap_leave(pyprof__heap_here());
+        pyprof__heap_leave(thread);
     }
+    pyprof__heap_go_in(thread); /* it is no memory of the host's */
     bool has_room = pyprof__copy_rooms(copy, &counts) && pyprof__copy_room(copy, &copy->samples, places);
+    pyprof__heap_come_out(thread);
     if (!is_last) {
         pyprof__census_give_way();
         self->is_gone = !pyprof__heap_enter_on();
