@@ -15469,7 +15469,8 @@ PYPROF_API pyprof_result pyprof_name_interpreter(int64_t id, const char *name) {
 #ifndef PYPROF_NO_HEAP
 
 enum {
-    PYPROF__DOMAINS = 3
+    PYPROF__DOMAINS = 3,
+    PYPROF__WERE_BELOW = 8
 };
 
 /* The domains by their index; 1 << index is PYPROF_HEAP_RAW, ... */
@@ -15482,8 +15483,15 @@ static void pyprof__native_listen(void);
 static void pyprof__native_end(void);
 static uint32_t pyprof__native_domain(void);
 
-/* What our hooks call, by domain. Written before a hook is put in, and never taken back. */
-static PyMemAllocatorEx pyprof__next[PYPROF__DOMAINS];
+/* What lay below our hooks at any time, by domain; and what they call, one of these. A thread may be in a hook when another
+   one changes that, so it takes all it needs from one of these, which does not change until so many others have been there. */
+static PyMemAllocatorEx pyprof__were_below[PYPROF__DOMAINS][PYPROF__WERE_BELOW];
+static uint32_t pyprof__were_below_count[PYPROF__DOMAINS];
+static PyMemAllocatorEx *pyprof__next[PYPROF__DOMAINS];
+
+PYPROF__INLINE const PyMemAllocatorEx *pyprof__below(uint32_t index) {
+    return __atomic_load_n(&pyprof__next[index], __ATOMIC_ACQUIRE);
+}
 
 PYPROF__INLINE void pyprof__hook_count(pyprof__heap_thread *self, const void *memory, size_t size, uint32_t from) {
     self->left = (int64_t)((uint64_t)self->left - size);
@@ -15528,48 +15536,51 @@ PYPROF__INLINE void *pyprof__hook_made(pyprof__heap_thread *self, void *memory, 
 }
 
 PYPROF__APART void *pyprof__hook_long_malloc(uint32_t index, size_t size) {
+    const PyMemAllocatorEx *below = pyprof__below(index);
     pyprof__heap_thread *self = pyprof__heap_here();
     if (self->is_inside > 0) {
-        return pyprof__next[index].malloc(pyprof__next[index].ctx, size);
+        return below->malloc(below->ctx, size);
     }
     pyprof__heap_go_in(self);
-    void *memory = pyprof__next[index].malloc(pyprof__next[index].ctx, size);
+    void *memory = below->malloc(below->ctx, size);
     pyprof__heap_come_out(self);
     return pyprof__hook_made(self, memory, size, index);
 }
 
 PYPROF__INLINE void *pyprof__hook_malloc(uint32_t index, size_t size) {
+    const PyMemAllocatorEx *below = pyprof__below(index);
     if (pyprof__hook_is_short(size)) {
         int64_t left = pyprof__heap_self.left - (int64_t)size;
         pyprof__heap_self.left = INT64_MAX;
-        void *memory = pyprof__next[index].malloc(pyprof__next[index].ctx, size);
+        void *memory = below->malloc(below->ctx, size);
         pyprof__heap_self.left = left;
         return memory;
     }
-    return pyprof__hook_is_idle() ? pyprof__next[index].malloc(pyprof__next[index].ctx, size)
-                                  : pyprof__hook_long_malloc(index, size);
+    return pyprof__hook_is_idle() ? below->malloc(below->ctx, size) : pyprof__hook_long_malloc(index, size);
 }
 
 PYPROF__APART void *pyprof__hook_long_calloc(uint32_t index, size_t count, size_t size) {
+    const PyMemAllocatorEx *below = pyprof__below(index);
     pyprof__heap_thread *self = pyprof__heap_here();
     if (self->is_inside > 0) {
-        return pyprof__next[index].calloc(pyprof__next[index].ctx, count, size);
+        return below->calloc(below->ctx, count, size);
     }
     pyprof__heap_go_in(self);
-    void *memory = pyprof__next[index].calloc(pyprof__next[index].ctx, count, size);
+    void *memory = below->calloc(below->ctx, count, size);
     pyprof__heap_come_out(self);
     return pyprof__hook_made(self, memory, count * size, index); /* that did not overflow, if there is memory */
 }
 
 PYPROF__INLINE void *pyprof__hook_calloc(uint32_t index, size_t count, size_t size) {
+    const PyMemAllocatorEx *below = pyprof__below(index);
     if (pyprof__hook_is_short(count * size)) {
         int64_t left = pyprof__heap_self.left - (int64_t)(count * size);
         pyprof__heap_self.left = INT64_MAX;
-        void *memory = pyprof__next[index].calloc(pyprof__next[index].ctx, count, size);
+        void *memory = below->calloc(below->ctx, count, size);
         pyprof__heap_self.left = left;
         return memory;
     }
-    return pyprof__hook_is_idle() ? pyprof__next[index].calloc(pyprof__next[index].ctx, count, size)
+    return pyprof__hook_is_idle() ? below->calloc(below->ctx, count, size)
                                   : pyprof__hook_long_calloc(index, count, size);
 }
 
@@ -15581,14 +15592,15 @@ PYPROF__INLINE bool pyprof__hook_forget(const void *memory, pyprof__live *was) {
 /* One allocation ends and another begins, wherever that lies. The old one ends first, as its address is free for others
    within the call; if that fails, it has lived on. */
 PYPROF__APART void *pyprof__hook_long_realloc(uint32_t index, void *memory, size_t size) {
+    const PyMemAllocatorEx *below = pyprof__below(index);
     pyprof__heap_thread *self = pyprof__heap_here();
     pyprof__live was;
     if (self->is_inside > 0) {
-        return pyprof__next[index].realloc(pyprof__next[index].ctx, memory, size);
+        return below->realloc(below->ctx, memory, size);
     }
     bool has_ended = memory != NULL && pyprof__hook_forget(memory, &was);
     pyprof__heap_go_in(self);
-    void *now = pyprof__next[index].realloc(pyprof__next[index].ctx, memory, size);
+    void *now = below->realloc(below->ctx, memory, size);
     pyprof__heap_come_out(self);
     if (now == NULL && has_ended) {
         pyprof__heap_restore(&was);
@@ -15597,31 +15609,34 @@ PYPROF__APART void *pyprof__hook_long_realloc(uint32_t index, void *memory, size
 }
 
 PYPROF__INLINE void *pyprof__hook_realloc(uint32_t index, void *memory, size_t size) {
+    const PyMemAllocatorEx *below = pyprof__below(index);
     if (pyprof__heap_may_live(memory)) {
         return pyprof__hook_long_realloc(index, memory, size);
     }
     if (pyprof__hook_is_short(size)) {
         int64_t left = pyprof__heap_self.left - (int64_t)size;
         pyprof__heap_self.left = INT64_MAX;
-        void *now = pyprof__next[index].realloc(pyprof__next[index].ctx, memory, size);
+        void *now = below->realloc(below->ctx, memory, size);
         pyprof__heap_self.left = left;
         return now;
     }
-    return pyprof__hook_is_idle() ? pyprof__next[index].realloc(pyprof__next[index].ctx, memory, size)
+    return pyprof__hook_is_idle() ? below->realloc(below->ctx, memory, size)
                                   : pyprof__hook_long_realloc(index, memory, size);
 }
 
 PYPROF__APART void pyprof__hook_long_free(uint32_t index, void *memory) {
+    const PyMemAllocatorEx *below = pyprof__below(index);
     pyprof__live was;
     (void)pyprof__hook_forget(memory, &was);
-    pyprof__next[index].free(pyprof__next[index].ctx, memory);
+    below->free(below->ctx, memory);
 }
 
 PYPROF__INLINE void pyprof__hook_free(uint32_t index, void *memory) {
+    const PyMemAllocatorEx *below = pyprof__below(index);
     if (pyprof__heap_may_live(memory)) {
         pyprof__hook_long_free(index, memory);
     } else {
-        pyprof__next[index].free(pyprof__next[index].ctx, memory);
+        below->free(below->ctx, memory);
     }
 }
 
@@ -15660,12 +15675,23 @@ static bool pyprof__is_outermost_hook(uint32_t index) {
     return now.malloc == pyprof__hooks[index].malloc;
 }
 
+/* Where an allocator is kept that our hook is put over. */
+static PyMemAllocatorEx *pyprof__keep_below(uint32_t index, const PyMemAllocatorEx *now) {
+    PyMemAllocatorEx *kept = pyprof__were_below[index];
+    for (uint32_t i = 0; i < PYPROF__WERE_BELOW; i++) {
+        if (memcmp(&kept[i], now, sizeof *now) == 0) {
+            return &kept[i];
+        }
+    }
+    PyMemAllocatorEx *place = &kept[pyprof__were_below_count[index]++ % PYPROF__WERE_BELOW];
+    *place = *now;
+    return place;
+}
+
 static void pyprof__hook_in(uint32_t index) {
     PyMemAllocatorEx hook = pyprof__hooks[index], now;
     PyMem_GetAllocator(pyprof__domains[index], &now);
-    if (memcmp(&now, &pyprof__next[index], sizeof now) != 0) { /* it may be in use, if our hook was there before */
-        pyprof__next[index] = now;
-    }
+    __atomic_store_n(&pyprof__next[index], pyprof__keep_below(index, &now), __ATOMIC_RELEASE);
     hook.ctx = now.ctx;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     PyMem_SetAllocator(pyprof__domains[index], &hook);
@@ -15712,8 +15738,7 @@ static bool pyprof__is_hooked(uint32_t index) {
     if (now.malloc == pyprof__hooks[index].malloc) {
         return true;
     }
-    bool is_as_before = memcmp(&now, &pyprof__next[index], sizeof now) == 0;
-    if (pyprof__next[index].malloc == NULL || is_as_before) {
+    if (pyprof__next[index] == NULL || memcmp(&now, pyprof__next[index], sizeof now) == 0) {
         return false;
     }
     bool can_probe = index == 0 || (pyprof__current_thread_state() != 0 && PyGILState_Check());
@@ -15957,7 +15982,7 @@ PYPROF_API pyprof_result pyprof_heap_shutdown(void) {
         pyprof__set64(&pyprof__heap_mean, 0);
         for (uint32_t i = 0; i < PYPROF__DOMAINS; i++) {
             if (pyprof__is_outermost_hook(i)) {
-                PyMem_SetAllocator(pyprof__domains[i], &pyprof__next[i]);
+                PyMem_SetAllocator(pyprof__domains[i], pyprof__next[i]);
             }
         }
         pyprof__native_end();

@@ -370,10 +370,10 @@ static void test_sizes_change(void **state) {
     assert_int_equal(stats_now().live_bytes, 100);
     memory = PyMem_RawRealloc(memory, 5000000);
     assert_int_equal(stats_now().live_bytes, 5000000);
-    PyMemAllocatorEx next = pyprof__next[0];
-    pyprof__next[0].realloc = failing_realloc;
+    PyMemAllocatorEx next = *pyprof__next[0];
+    pyprof__next[0]->realloc = failing_realloc;
     assert_null(PyMem_RawRealloc(memory, 10));
-    pyprof__next[0] = next;
+    *pyprof__next[0] = next;
     pyprof_heap_stats stats = stats_now();
     assert_true(stats.live_bytes == 5000000 && stats.samples == 3 && stats.samples_freed == 2);
     PyMem_RawFree(memory);
@@ -392,7 +392,7 @@ static void *failing_late_realloc(void *context, void *memory, size_t size) {
     (void)context, (void)memory, (void)size;
     end(); /* as another thread may */
     start(1, 0, 1);
-    pyprof__next[0].realloc = failing_late_realloc; /* which start has taken anew */
+    pyprof__next[0]->realloc = failing_late_realloc; /* which start has taken anew */
     return NULL;
 }
 
@@ -403,9 +403,9 @@ static void test_sessions_change_within_a_realloc(void **state) {
     PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &before);
     start(1, 0, 1);
     void *memory = PyMem_RawMalloc(1000);
-    pyprof__next[0].realloc = failing_late_realloc;
+    pyprof__next[0]->realloc = failing_late_realloc;
     assert_null(PyMem_RawRealloc(memory, 10));
-    pyprof__next[0] = before;
+    *pyprof__next[0] = before;
     pyprof_heap_stats stats = stats_now();
     assert_true(stats.samples_live == 0 && stats.live_bytes == 0 && stats.samples_freed == 0);
     PyMem_RawFree(memory);
@@ -456,11 +456,11 @@ static void test_what_is_passed_on_counts_once(void **state) {
     double truth = 0;
     (void)state;
     start(1000, 0, 1);
-    PyMemAllocatorEx raw = pyprof__next[0], obj = pyprof__next[2];
+    PyMemAllocatorEx raw = *pyprof__next[0], obj = *pyprof__next[2];
     hook_passed_to = pyprof__hooks[2];
     hook_passed_to.ctx = raw.ctx; /* as each hook has that of what it lies over */
-    pyprof__next[2] = pyprof__next[0];
-    pyprof__next[0] = passing;
+    *pyprof__next[2] = *pyprof__next[0];
+    *pyprof__next[0] = passing;
     for (unsigned i = 0; i < 300000; i++) {
         size_t size = 2 + 2 * (i % 200) + (i % 100 == 0 ? 5000 : 0);
         void *memory = made(i / 7 % 3, size);
@@ -468,8 +468,8 @@ static void test_what_is_passed_on_counts_once(void **state) {
         PyMem_RawFree(memory);
         assert_true(pyprof__heap_here()->left >= 0 && pyprof__heap_here()->left <= PYPROF__HEAP_LOOK);
     }
-    pyprof__next[0] = raw;
-    pyprof__next[2] = obj;
+    *pyprof__next[0] = raw;
+    *pyprof__next[2] = obj;
     pyprof_heap_stats stats = stats_now();
     assert_true(passed_on > 300000 && (double)stats.alloc_bytes_error < truth / 50);
     assert_true(fabs((double)stats.alloc_bytes - truth) < 3 * (double)stats.alloc_bytes_error);
@@ -695,9 +695,12 @@ static void test_others_out_of_order(void **state) {
     PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &two);
     start(1, 0, 1);
     PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &found);
+    const PyMemAllocatorEx *below_then = pyprof__below(0);
     PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &one);
     strict_below[1].malloc = NULL; /* two is gone */
     assert_int_equal(pyprof_heap_start(NULL), PYPROF_OK);
+    assert_memory_equal(below_then, &two, sizeof two); /* a thread may still be between what it takes of that */
+    assert_memory_equal(pyprof__below(0), &one, sizeof one);
     PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &found);
     void *memory = PyMem_RawMalloc(100);
     memory = PyMem_RawRealloc(memory, 200);
