@@ -198,6 +198,7 @@ class Attached(Case):
     def test_who_waits_in_another_thread(self):
         """Which one that is, is told: the host knows it by its name."""
         program = self.begin('pause', 1, ELSEWHERE)
+        time.sleep(0.3)
         self.assertRegex(self.attach(program, '--timeout', 0.5, status=1), r'in its main thread \("[^"]+", \d+\) for 0\.5 s')
 
     def test_who_has_python_inside(self):

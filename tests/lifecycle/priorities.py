@@ -58,15 +58,19 @@ def compute(seconds):
 
 
 def measure(seconds, begin=None, finish=None):
-    """What was recorded while this thread computes. In between it is made what begin makes of it; a sampler that got no
-    core counts what it has missed once it has one."""
-    before = stats()
+    """What was recorded while this thread computes, from when it is what begin makes of it; a sampler that got no core counts
+    what it has missed once it has one, which may be as late as Linux lets any real-time thread on that core again."""
     if begin is not None:
         begin()
+    compute(0.05)  # what was asked or held before that is counted by then
+    before = stats()
     compute(seconds)
     if finish is not None:
         finish()
+    last, end = stats(), time.monotonic() + 10
     compute(0.05)
+    while stats()['ticks'] == last['ticks'] and time.monotonic() < end:
+        compute(0.01)
     after = stats()
     return {name: after[name] - before[name] for name in after}
 
