@@ -158,7 +158,7 @@ class Recorded(Case):
             self.assertEqual(glob.glob(os.path.join(self.dir, "**", "*.sock"), recursive=True), [])
 
     def test_listens_while_it_records(self):
-        code = "print('ready', flush=True)\nsys.stdin.readline()\nbusy()"
+        code = "busy(0.1)\nprint('ready', flush=True)\nsys.stdin.readline()\nbusy()"
         process = self.start([PYTHON, "-c", BUSY + code], LIBRARY, PYPROF_LISTEN="a.sock")
         self.assertEqual(process.stdout.readline(), "ready\n")
         peer = os.path.join(self.dir, "a.sock")

@@ -69,13 +69,13 @@ static inline const char *difference_to(const process *before) {
     process now = look();
     int number;
     int turn;
-    /* A thread that was joined leaves /proc a moment later, or after whatever else has the cores; the sampler has a file open
-       for moments only. */
-    for (turn = 0; turn < 3000 && (now.threads != before->threads || now.descriptors != before->descriptors); turn++) {
+    /* A thread that was joined leaves /proc a moment later, or after whatever else has the cores: so one that was counted
+       before may be gone, too. The sampler has a file open for moments only. */
+    for (turn = 0; turn < 3000 && (now.threads > before->threads || now.descriptors != before->descriptors); turn++) {
         pause_ms(10);
         now = look();
     }
-    if (now.threads != before->threads || now.descriptors != before->descriptors) {
+    if (now.threads > before->threads || now.descriptors != before->descriptors) {
         snprintf(text, sizeof text, "%d threads and %d descriptors more than before", now.threads - before->threads,
                  now.descriptors - before->descriptors);
         return text;
