@@ -570,6 +570,7 @@ static const char *const pymod__heap_source[] = {
     "        path = os.fsencode(path)",
     "        if b\"\\0\" in path:",
     "            raise ValueError(\"the path has a null byte\")",
+    "        _pyprof._check_filters(self._data, thread=thread, interpreter=interpreter, file=file, function=function)",
     "        number = _pyprof._format(path, format)",
     "        if number >= _pyprof._FOREIGN and number != _engine.format_of(b\"\", \"jsonl\"):",
     "            raise ValueError(\"this format has times only, and no bytes: one of collapsed, speedscope, svg, pprof, pprof-plain, \"",

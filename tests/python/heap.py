@@ -573,6 +573,13 @@ class Values(Case):
         self.assertIn(b"medium", self.read("table"))
         self.assertNotIn(b"tiny", self.read("table"))
 
+    def test_filters_that_nothing_passes(self):
+        for filters, said in (({"thread": "nobody"}, "thread='nobody': no stack is of it, among those of .*'MainThread'"),
+                              ({"function": "nowhere"}, "function='nowhere': ")):
+            with self.subTest(filters=filters), self.assertRaisesRegex(ValueError, said):
+                self.second.save(self.path("nothing.txt"), **filters)
+        self.assertFalse(os.path.exists(self.path("nothing.txt")))
+
     def test_save_fails(self):
         before = sorted(os.listdir(self.folder))
         for error, path, options in ((FileNotFoundError, "no/a.svg", {}), (ValueError, "a\0b", {}),

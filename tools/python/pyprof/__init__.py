@@ -485,6 +485,24 @@ class _Samples(collections.abc.Sequence):
         return "<%d samples>" % len(self)
 
 
+def _thread_names(data, filters):
+    """Of the threads of which something passes."""
+    packed = _Packed(data.pack(*_output(include_idle=True, **filters)))
+    return [packed.frame(node)[0] for node, (parent, _, _) in enumerate(packed.identities()) if parent == _NO_NODE]
+
+
+def _check_filters(data, **filters):
+    """Says which of these it is that nothing passes, if there is something at all."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    names = _thread_names(data, {}) if given else []
+    for count, name in enumerate(given, 1):
+        left = _thread_names(data, dict(list(given.items())[:count]))
+        if names and not left:
+            raise ValueError("%s=%r: no stack is of it, among those of %s" % (
+                name, given[name], ", ".join(map(repr, names[:9])) + ", ..." * (len(names) > 9)))
+        names = left
+
+
 class Profile:
     """A finished recording, or a copy of one that goes on. Immutable; can be pickled."""
 
@@ -627,19 +645,6 @@ class Profile:
         fields = _output(include_idle=True, thread=thread, file=file, function=function, interpreter=interpreter)
         return _profile_of(_engine.unpack(self._data.pack(*fields)), self._platform)
 
-    def _check_filters(self, **filters):
-        """Says which of these it is that nothing passes, if there is something at all."""
-        rest, given = self, {}
-        for name, value in filters.items():
-            threads = rest.threads if value is not None else ()
-            if not threads:
-                continue
-            given[name] = value
-            rest = self.filter(**given)
-            if not rest.threads:
-                raise ValueError("%s=%r: no stack is of it, among those of %s" % (
-                    name, value, ", ".join(repr(thread.name) for thread in threads[:9]) + ", ..." * (len(threads) > 9)))
-
     def save(self, path, format=None, *, metric="wall", detail="line", include_idle=False, merge_threads=False,
              thread=None, interpreter=None, file=None, function=None, only_mine=False, min_share=0.0):
         """Write it to a file, whole or not at all. format: collapsed, speedscope, svg, pprof, pprof-plain or table, in the
@@ -648,7 +653,7 @@ class Profile:
         path = os.fsencode(path)
         if b"\0" in path:
             raise ValueError("the path has a null byte")
-        self._check_filters(thread=thread, interpreter=interpreter, file=file, function=function)
+        _check_filters(self._data, thread=thread, interpreter=interpreter, file=file, function=function)
         fields = _output(_format(path, format), metric=metric, detail=detail, include_idle=include_idle, merge_threads=merge_threads,
                          thread=thread, interpreter=interpreter, file=file, function=function, only_mine=only_mine,
                          min_share=min_share)
